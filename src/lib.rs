@@ -1,0 +1,78 @@
+//! One local transport for every OS: [`Listener`] and [`Stream`] are Unix domain sockets on Linux,
+//! macOS and the BSDs, named pipes on Windows, and behave the same on all of them.
+//!
+//! ```no_run
+//! use sockpipe::{Listener, Stream, echo};
+//!
+//! # async fn server() -> std::io::Result<()> {
+//! let mut listener = Listener::bind("echo")?; // $XDG_RUNTIME_DIR/echo.sock, or \\.\pipe\SID.echo
+//! loop {
+//!     let stream = listener.accept().await?; // an error here is final
+//!     tokio::spawn(async move { echo::echo(stream, |_| ()).await });
+//! }
+//! # }
+//! # async fn client() -> std::io::Result<()> {
+//! let mut stream = Stream::connect("echo").await?; // the same name on every OS
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What goes wrong without it
+//!
+//! A server that crashed leaves a socket file on which the next one fails; a server that removes
+//! what it finds steals a running one's name; a socket is readable by others until its mode is set;
+//! a pipe has no half-close, and loses what was written just before the process ended; a client
+//! talks to whoever took the name first. Each of these is settled here once; the README has the
+//! contract, row by row, with its state on each OS.
+//!
+//! # Features
+//!
+//! `tokio` (default): the async API. Without it the crate has the types that name and describe a
+//! connection ([`Endpoint`], [`ListenOptions`], [`ConnectOptions`], [`PeerCredentials`]) and no
+//! transport.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![doc(test(attr(deny(warnings))))]
+#![cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "read by a transport only"))]
+
+mod endpoint;
+mod options;
+mod peer;
+
+#[cfg(feature = "tokio")]
+pub mod echo;
+#[cfg(feature = "tokio")]
+mod listener;
+#[cfg(feature = "tokio")]
+pub mod memory;
+#[cfg(feature = "tokio")]
+mod serve;
+#[cfg(feature = "tokio")]
+mod stream;
+
+pub use endpoint::{Endpoint, ParseEndpointError};
+pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions};
+pub use peer::{PeerCredentials, UserId};
+
+#[cfg(feature = "tokio")]
+pub use {
+    listener::{Listener, LocalListener},
+    serve::{Drained, GracefulServe, Serve, serve, shutdown_signal},
+    stream::{LocalStream, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Stream, WriteHalf},
+};
+
+// The seam: everything above it is neutral, everything below it is one OS's.
+#[cfg(feature = "tokio")]
+cfg_if::cfg_if! {
+    if #[cfg(unix)] { mod unix; use unix as imp; }
+    else if #[cfg(windows)] { mod windows; use windows as imp; }
+    else { compile_error!("sockpipe needs Unix domain sockets or Windows named pipes"); }
+}
+
+/// What every backend has, checked by the compiler on each OS; what the items must do is written in
+/// `listener.rs` and `stream.rs` beside their callers.
+#[cfg(feature = "tokio")]
+const _: () = {
+    const fn shared<T: Send + Sync + Unpin + 'static>() {}
+    shared::<imp::Listener>();
+    shared::<imp::Stream>();
+};

@@ -1,0 +1,153 @@
+//! Listening: the trait, and the OS listener behind it.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::imp;
+use crate::options::ListenOptions;
+use crate::stream::{LocalStream, Stream};
+
+/// Something that yields local connections: a [`Listener`], a
+/// [`memory::Listener`](crate::memory::Listener), or one of your own.
+///
+/// [`serve`](crate::serve()) takes any of them.
+pub trait LocalListener: Send + 'static {
+    /// What [`accept`](Self::accept) yields.
+    type Stream: LocalStream;
+
+    /// The next connection.
+    ///
+    /// # Errors
+    ///
+    /// An error is final: what passes by itself (clients that left, a process out of descriptors)
+    /// is handled inside.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no connection.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// The address clients use.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](io::ErrorKind::Unsupported) where there is none to print.
+    fn endpoint(&self) -> io::Result<Endpoint>;
+}
+
+/// Listens on a local endpoint: a Unix domain socket, or a Windows named pipe.
+///
+/// The name belongs to the listener from [`bind`](Self::bind) to drop. A name that a crashed server
+/// left behind is taken over; a living server's never is, whether it answers or not.
+///
+/// ```no_run
+/// # async fn run() -> std::io::Result<()> {
+/// let mut listener = sockpipe::Listener::bind("org.example.tool")?;
+/// println!("listening on {}", listener.endpoint());
+/// loop {
+///     let stream = listener.accept().await?;
+///     # let _ = stream;
+/// }
+/// # }
+/// ```
+///
+/// # Platform-specific behavior
+///
+/// Unix: a lock file, `.NAME.lock` beside the socket, is held as long as the listener lives and
+/// removed with it; the kernel frees the lock however the process ends. Windows: at least four
+/// instances of the pipe wait for clients at any time; streams already accepted keep the name alive
+/// until the last is closed, so that a new `bind` in that time is refused with `AddrInUse`.
+pub struct Listener {
+    inner: imp::Listener,
+    endpoint: Endpoint,
+}
+
+impl Listener {
+    /// Listens on `endpoint` with the default options: own user only.
+    ///
+    /// When it returns, clients can connect. It does not wait for a name to become free.
+    ///
+    /// # Errors
+    ///
+    /// | kind | when |
+    /// |---|---|
+    /// | `AddrInUse` | a living server holds the name |
+    /// | `AlreadyExists` | something that is not a socket stands at the path |
+    /// | `PermissionDenied` | the directory or what stands in it is another user's, or others could replace the socket in it |
+    /// | `NotFound` | the directory does not exist |
+    /// | `InvalidInput` | the endpoint does not parse, or is too long for the OS |
+    /// | `Unsupported` | this OS has no such endpoint, or the file system no locks |
+    /// | `Other` | there is no tokio runtime here, or it lacks I/O or timers (Unix) |
+    pub fn bind<E>(endpoint: E) -> io::Result<Self>
+    where
+        E: TryInto<Endpoint>,
+        ParseEndpointError: From<E::Error>,
+    {
+        Self::bind_with(endpoint, &ListenOptions::default())
+    }
+
+    /// Listens on `endpoint` with `options`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](Self::bind).
+    pub fn bind_with<E>(endpoint: E, options: &ListenOptions) -> io::Result<Self>
+    where
+        E: TryInto<Endpoint>,
+        ParseEndpointError: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
+        let (inner, endpoint) = imp::Listener::bind(&endpoint, options)?;
+        Ok(Self { inner, endpoint })
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    ///
+    /// An error is final. Clients that left again, and a process or system out of descriptors or
+    /// memory, are handled inside: the latter by waiting 5 ms to 1 s between tries.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no connection.
+    pub async fn accept(&mut self) -> io::Result<Stream> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// [`accept`](Self::accept) for poll-based callers. One task at a time is woken.
+    ///
+    /// # Errors
+    ///
+    /// As for [`accept`](Self::accept).
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        self.inner.poll_accept(cx).map_ok(Stream::from_imp)
+    }
+
+    /// The address that clients use, with a portable name resolved: a path or a pipe.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl LocalListener for Listener {
+    type Stream = Stream;
+
+    async fn accept(&mut self) -> io::Result<Stream> {
+        Self::accept(self).await
+    }
+
+    fn endpoint(&self) -> io::Result<Endpoint> {
+        Ok(self.endpoint.clone())
+    }
+}

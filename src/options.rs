@@ -1,0 +1,121 @@
+//! What can be chosen when listening and connecting. Shared by every API of the crate, so no type
+//! of a runtime appears here.
+
+use std::time::Duration;
+
+use crate::peer::UserId;
+
+/// Who may connect to a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Access {
+    /// The user the server runs as; on Unix also root.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix: the socket has mode 0600 from its first instant, and the peer's user id is checked
+    /// again at `accept`. Windows: a security descriptor that names the user alone.
+    #[default]
+    Owner,
+    /// Every local user. Decide by [`PeerCredentials`](crate::PeerCredentials) what each may do.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix: mode 0666. Windows: every local user may connect, none may add an instance of the
+    /// pipe; clients from the network are refused.
+    Everyone,
+}
+
+/// Who must be at the other end for a client to go on.
+///
+/// It is the running server that is checked, not the file, and before the first byte is sent: a
+/// server of somebody else that holds the name gets nothing but the connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ExpectServer {
+    /// A server of the client's own effective user, or of the system: uid 0 on Unix; SYSTEM or the
+    /// Administrators group on Windows.
+    #[default]
+    Default,
+    /// A server of this user.
+    User(UserId),
+    /// Whoever holds the name.
+    Anyone,
+}
+
+/// How to listen. The default is safe: own user only.
+#[derive(Clone, Debug, Default)]
+pub struct ListenOptions {
+    pub(crate) access: Access,
+}
+
+impl ListenOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Who may connect. Default: [`Access::Owner`].
+    #[must_use]
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+}
+
+/// How to connect. The default fails at once when nobody listens, waits up to 5 seconds for a busy
+/// server, and talks to no other user's server.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    pub(crate) deadline: Duration,
+    pub(crate) wait_for_server: Option<Duration>,
+    pub(crate) expect_server: ExpectServer,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(5),
+            wait_for_server: None,
+            expect_server: ExpectServer::Default,
+        }
+    }
+}
+
+impl ConnectOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long to wait for a server that is there but busy: a full backlog on Unix, all instances
+    /// taken on Windows. Default: 5 seconds. Past it, `connect` fails with
+    /// [`TimedOut`](std::io::ErrorKind::TimedOut).
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Also wait, up to `limit`, for a server that has not started yet. Default: not at all. It can
+    /// only extend the [`deadline`](Self::deadline).
+    #[must_use]
+    pub fn wait_for_server(mut self, limit: Duration) -> Self {
+        self.wait_for_server = Some(limit);
+        self
+    }
+
+    /// Who must hold the name. Default: [`ExpectServer::Default`].
+    #[must_use]
+    pub fn expect_server(mut self, expect: ExpectServer) -> Self {
+        self.expect_server = expect;
+        self
+    }
+
+    /// The whole time `connect` may take.
+    pub(crate) fn limit(&self) -> Duration {
+        self.wait_for_server.map_or(self.deadline, |wait| wait.max(self.deadline))
+    }
+}

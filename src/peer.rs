@@ -1,0 +1,92 @@
+//! Who is at the other end of a stream.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+/// A user, as the operating system names one: a number on Unix, a SID on Windows.
+///
+/// Both forms exist on every OS, so that configuration can be read anywhere; a backend refuses the
+/// form it cannot compare with [`Unsupported`](std::io::ErrorKind::Unsupported).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UserId {
+    /// An effective user id.
+    Uid(u32),
+    /// A security identifier in string form, such as `S-1-5-21-1-2-3-1001`.
+    Sid(String),
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uid(uid) => write!(f, "uid {uid}"),
+            Self::Sid(sid) => f.write_str(sid),
+        }
+    }
+}
+
+/// Who is at the other end of a stream: the user always, the process where the OS tells.
+///
+/// Decide by [`user`](Self::user) only. A process id may belong to another process by the time you
+/// look at it; it is for log lines.
+///
+/// # Platform-specific behavior
+///
+/// On Unix these are the credentials of the process that called `connect` (seen by the server) or
+/// `listen` (seen by the client), as the kernel recorded them at that moment: `SO_PEERCRED` on
+/// Linux, `LOCAL_PEERCRED` or `getpeereid` on macOS and the BSDs. On Windows they are read when
+/// asked for: a server sees the client's token, a client sees the owner of the pipe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCredentials {
+    user: UserId,
+    group: Option<u32>,
+    process: Option<NonZeroU32>,
+}
+
+impl PeerCredentials {
+    /// Credentials with what is known, for implementations of
+    /// [`LocalStream`](crate::LocalStream) outside this crate.
+    #[must_use]
+    pub fn new(user: UserId, group: Option<u32>, process: Option<u32>) -> Self {
+        Self { user, group, process: process.and_then(NonZeroU32::new) }
+    }
+
+    /// The user.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// The effective user id. `None` on Windows.
+    #[must_use]
+    pub fn uid(&self) -> Option<u32> {
+        match self.user {
+            UserId::Uid(uid) => Some(uid),
+            UserId::Sid(_) => None,
+        }
+    }
+
+    /// The effective group id. `None` on Windows.
+    #[must_use]
+    pub fn gid(&self) -> Option<u32> {
+        self.group
+    }
+
+    /// The process id, where the OS tells and the process is visible from here (a peer in another
+    /// PID namespace is not).
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.map(NonZeroU32::get)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn process_id_zero_means_unknown() {
+        let peer = PeerCredentials::new(UserId::Uid(7), Some(8), Some(0));
+        assert_eq!((peer.uid(), peer.gid(), peer.pid()), (Some(7), Some(8), None));
+    }
+}

@@ -1,0 +1,334 @@
+//! Owning a name in a directory, from bind to drop, crashes and rivals included.
+//!
+//! A socket's file outlives its server, and unix(7) has no call that replaces a dead one's only.
+//! Who unlinks what seems dead sooner or later unlinks a server that was just starting, or one that
+//! is busy. So the name has a lock, `.NAME.lock` beside it, held with flock(2) for as long as the
+//! listener lives. The kernel frees it however the process ends.
+//!
+//! To take a name:
+//!
+//! 1. Open the lock file, which is made where it is missing, and flock it without waiting. Held by
+//!    another: a server lives, `AddrInUse`; nothing has touched it. Then see that the file locked is
+//!    the one still standing there: the last holder removes it on its way out, and who had it open
+//!    before that holds the lock of nothing.
+//! 2. Look at the name. What is no socket, or is another user's, is left alone: an error. A socket
+//!    may be that of a server that does not know our lock, so it is tried with a connection, and
+//!    anything but a sure "nobody listens" counts as living.
+//! 3. Bind a new socket to a temporary name, give it its mode, listen, and only then rename it over
+//!    the name. Clients find the dead socket or the living one, never nothing, and never one that
+//!    does not listen yet. Where the name is free, the rename refuses to replace, so that a server
+//!    without our lock that came just now is seen, and step 2 is taken again. Where the temporary
+//!    name is too long for an address, the final name is bound under the lock instead.
+//!
+//! To give it back, still under the lock: unlink the name if it is still our socket's. The socket is
+//! open, so no other file can have its inode, and the comparison is sound. Stop new connections and
+//! close those in the queue. Close the socket, remove the lock file, let go of the lock.
+//!
+//! Two servers that follow this cannot both win, nor remove each other's socket: every change to the
+//! name is made under the one lock. What remains is a server that ignores the lock, between the look
+//! at a dead socket (2) and the rename over it (3).
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Mode, OFlags, chmodat, flock, fstat, ftruncate, openat,
+    renameat, statat, unlinkat,
+};
+use rustix::io::{Errno, pread, pwrite};
+use rustix::net::{Shutdown, bind, connect, listen, shutdown};
+use rustix::process::geteuid;
+
+use super::place::{FileId, Place, SOCKET, failed, file_id, random, what};
+use super::platform;
+use crate::options::Access;
+
+/// Each round means that another process got on: one that goes on for ever does not exist.
+const ROUNDS: usize = 100;
+/// The kernel's limit applies, `somaxconn`.
+const BACKLOG: i32 = -1;
+const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// Between probes, where one refusal proves nothing.
+const PROBE_PAUSE: Duration = Duration::from_millis(25);
+
+#[derive(Debug)]
+pub(super) struct Claim {
+    /// Dropped, and with it the lock let go of, when all else is done.
+    lock: Lock,
+    /// The socket's file, to know it again.
+    id: FileId,
+}
+
+impl Claim {
+    /// A socket that listens in `place`, and the claim to its name.
+    pub(super) fn take(place: Place, access: Access) -> io::Result<(OwnedFd, Self)> {
+        let mode = Mode::from_raw_mode(match access {
+            Access::Owner => 0o600,
+            Access::Everyone => 0o666,
+        });
+        // Before anything is made, so that a path that cannot be leaves nothing behind.
+        place.address(place.name())?;
+        let lock = Lock::take(place)?;
+        for _ in 0..ROUNDS {
+            let stale = is_stale(&lock.place)?;
+            let socket = platform::socket()?;
+            platform::set_mode_to_be(&socket, mode)?;
+            if let Some(id) = publish(&lock.place, &socket, mode, stale)? {
+                return Ok((socket, Self { lock, id }));
+            }
+        }
+        Err(in_use(&lock.place, None))
+    }
+
+    /// Takes the name away, refuses new connections and closes those in the queue.
+    ///
+    /// The socket is to be closed next, then the claim dropped.
+    pub(super) fn unpublish(&self, socket: &OwnedFd) {
+        let place = &self.lock.place;
+        if matches!(place.stat(place.name()), Ok(Some(stat)) if file_id(&stat) == self.id) {
+            remove(place, place.name());
+        }
+        // Clients in the queue get an end rather than an error about a connection reset.
+        let _ = shutdown(socket, Shutdown::Read);
+        while matches!(platform::accept(socket), Ok(_) | Err(Errno::INTR)) {}
+    }
+}
+
+/// Whether a server that follows our ways lives at `place`, however busy it seems.
+pub(super) fn is_held(place: &Place) -> bool {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    openat(place.dir(), lock_name(place), flags, Mode::empty()).is_ok_and(|lock| {
+        flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    })
+}
+
+/// Whether a dead socket has the name; `false` when nothing has it.
+fn is_stale(place: &Place) -> io::Result<bool> {
+    let Some(stat) = place.stat(place.name())? else { return Ok(false) };
+    let path = place.path();
+    let shown = path.display();
+    let what = what(&stat);
+    if what != SOCKET {
+        return Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "cannot listen on {shown}: {what} stands there, which is left alone; choose \
+                 another path, or remove it yourself"
+            ),
+        ));
+    }
+    let own = geteuid().as_raw();
+    if stat.st_uid != own {
+        return Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            format!(
+                "cannot listen on {shown}: the socket there belongs to uid {}, not to uid {own}; \
+                 choose another path",
+                stat.st_uid
+            ),
+        ));
+    }
+    for probe in 0..platform::PROBES {
+        if probe > 0 {
+            thread::sleep(PROBE_PAUSE);
+        }
+        if !is_refused(place)? {
+            return Err(in_use(place, None));
+        }
+    }
+    Ok(true)
+}
+
+/// One connection to a socket that may be that of a server without our lock. Only a refusal says
+/// that nobody listens.
+fn is_refused(place: &Place) -> io::Result<bool> {
+    let socket = platform::socket()?;
+    let address = place.address(place.name())?;
+    Ok(connect(&socket, &address) == Err(Errno::CONNREFUSED))
+}
+
+/// Binds `socket` and lets it listen under the name. `None`: somebody else has the name now.
+fn publish(place: &Place, socket: &OwnedFd, mode: Mode, stale: bool) -> io::Result<Option<FileId>> {
+    let temporary = temporary_name(place);
+    let Ok(address) = place.address(&temporary) else {
+        if stale {
+            remove(place, place.name());
+        }
+        let address = place.address(place.name())?;
+        return match bind(socket, &address) {
+            Ok(()) => listen_on(place, place.name(), socket, mode).map(Some),
+            Err(Errno::ADDRINUSE) => Ok(None),
+            Err(errno) => Err(failed(&place.path(), "cannot listen on", errno)),
+        };
+    };
+    bind(socket, &address).map_err(|errno| failed(&place.path(), "cannot listen on", errno))?;
+    let id = listen_on(place, &temporary, socket, mode)?;
+    let renamed = if stale {
+        renameat(place.dir(), &temporary, place.dir(), place.name())
+    } else {
+        platform::rename_new(place.dir(), &temporary, place.name())
+    };
+    match renamed {
+        Ok(()) => Ok(Some(id)),
+        Err(errno) => {
+            remove(place, &temporary);
+            if errno == Errno::EXIST {
+                return Ok(None);
+            }
+            Err(failed(&place.path(), "cannot listen on", errno))
+        }
+    }
+}
+
+/// Gives the file of the bound `socket` its mode, where the umask or the system did not let `bind`
+/// do so, and listens: who connects before that is refused.
+fn listen_on(place: &Place, name: &OsStr, socket: &OwnedFd, mode: Mode) -> io::Result<FileId> {
+    let listening = || {
+        let stat = statat(place.dir(), name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if Mode::from_raw_mode(stat.st_mode) != mode {
+            chmodat(place.dir(), name, mode, AtFlags::empty())?;
+        }
+        listen(socket, BACKLOG)?;
+        Ok(file_id(&stat))
+    };
+    listening().map_err(|errno| {
+        remove(place, name);
+        failed(&place.path(), "cannot listen on", errno)
+    })
+}
+
+/// Of something of ours, whose absence is what is wanted.
+fn remove(place: &Place, name: &OsStr) {
+    let _ = unlinkat(place.dir(), name, AtFlags::empty());
+}
+
+#[derive(Debug)]
+struct Lock {
+    place: Place,
+    /// Closing it frees the lock; no child inherits it.
+    file: OwnedFd,
+}
+
+impl Lock {
+    fn take(place: Place) -> io::Result<Self> {
+        let name = lock_name(&place);
+        let path = place.dir_path().join(&name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        for _ in 0..ROUNDS {
+            // Not blocking, for a FIFO in its place.
+            let file = openat(place.dir(), &name, flags | OFlags::NONBLOCK, LOCK_MODE)
+                .map_err(|errno| cannot_lock(&place, &path, errno))?;
+            let stat = fstat(&file)?;
+            let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            if !regular || stat.st_uid != geteuid().as_raw() || stat.st_nlink > 1 {
+                return Err(io::Error::new(
+                    ErrorKind::PermissionDenied,
+                    format!(
+                        "cannot listen on {}: its lock file {} is not one of this user's; choose \
+                         a directory of your own",
+                        place.path().display(),
+                        path.display()
+                    ),
+                ));
+            }
+            match lock_exclusively(&file) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(in_use(&place, holder(&file))),
+                Err(errno) => return Err(cannot_lock(&place, &path, errno)),
+            }
+            let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
+            if still_there {
+                // For the messages of others only: a full disk is no reason not to serve.
+                let _ = ftruncate(&file, 0);
+                let _ = pwrite(&file, format!("{}\n", process::id()).as_bytes(), 0);
+                return Ok(Self { place, file });
+            }
+        }
+        Err(in_use(&place, None))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is still held: who opened it before finds that it is gone, and starts over. Not
+        // a successor's, made after somebody removed ours.
+        let name = lock_name(&self.place);
+        if let (Ok(ours), Ok(Some(standing))) = (fstat(&self.file), self.place.stat(&name)) {
+            if file_id(&ours) == file_id(&standing) {
+                remove(&self.place, &name);
+            }
+        }
+    }
+}
+
+fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
+    let mut tries = platform::PROBES;
+    loop {
+        tries -= 1;
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            // A client that asks whether the lock is held, see `is_held`, has it for a moment.
+            Err(Errno::WOULDBLOCK) if tries > 0 => thread::yield_now(),
+            done => return done,
+        }
+    }
+}
+
+/// The process that wrote itself into the lock file.
+fn holder(file: &OwnedFd) -> Option<u32> {
+    let mut text = [0; 16];
+    let length = pread(file, &mut text, 0).ok()?;
+    std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+}
+
+fn lock_name(place: &Place) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(place.name());
+    name.push(".lock");
+    name
+}
+
+/// Says whose it is, for those who find it in `ss` or a listing.
+fn temporary_name(place: &Place) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(place.name());
+    name.push(format!(".{}.{:08x}", process::id(), random() as u32));
+    name
+}
+
+fn in_use(place: &Place, holder: Option<u32>) -> io::Error {
+    let holder = holder.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    io::Error::new(
+        ErrorKind::AddrInUse,
+        format!(
+            "cannot listen on {}: a server is already listening there{holder}; stop it, or choose \
+             another endpoint",
+            place.path().display()
+        ),
+    )
+}
+
+fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    let (kind, remedy) = match errno {
+        Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => {
+            (ErrorKind::Unsupported, "choose a directory on a local file system")
+        }
+        Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::LOOP => {
+            (ErrorKind::PermissionDenied, "choose a directory that you can write to")
+        }
+        _ => (error.kind(), "choose another directory"),
+    };
+    io::Error::new(
+        kind,
+        format!(
+            "cannot listen on {}: its lock file {} cannot be had: {error}; {remedy}",
+            place.path().display(),
+            lock.display()
+        ),
+    )
+}

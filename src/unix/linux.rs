@@ -1,0 +1,58 @@
+//! What Linux has of its own. Lists the same items as `posix.rs`.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags, RenameFlags, fchmod, renameat, renameat_with};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, socket_with};
+
+pub(super) use crate::endpoint::resolve::Family;
+
+pub(super) const FAMILY: Family = Family::Unix;
+/// `sun_path` less its NUL, see unix(7).
+pub(super) const PATH_LIMIT: usize = 107;
+/// How to open a directory in which nothing is listed.
+pub(super) const DIRECTORY: OFlags = OFlags::PATH;
+/// Connection refused means that nobody listens: a full backlog says EAGAIN.
+pub(super) const REFUSED_MAY_BE_BUSY: bool = false;
+/// How many probes make a socket dead.
+pub(super) const PROBES: u32 = 1;
+
+pub(super) fn user_temp_dir() -> io::Result<Option<PathBuf>> {
+    Ok(None)
+}
+
+/// A socket that does not block and that no child inherits.
+pub(super) fn socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// Without the peer's address: it is the peer's choice, and nothing here depends on it.
+pub(super) fn accept(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
+    accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+}
+
+/// The file that `bind` makes gets the socket's mode, less the umask: it is born with it.
+pub(super) fn set_mode_to_be(socket: &OwnedFd, mode: Mode) -> io::Result<()> {
+    Ok(fchmod(socket, mode)?)
+}
+
+/// A way to `name` in `dir` that is short however long the directory's path is.
+pub(super) fn short_path(dir: &OwnedFd, name: &OsStr) -> Option<PathBuf> {
+    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()));
+    path.push(name);
+    Some(path)
+}
+
+/// Renames `from` to `to` where nothing stands; `EXIST` where something does.
+pub(super) fn rename_new(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<(), Errno> {
+    match renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        // A file system without the flag. Our lock still keeps out those who take it.
+        Err(Errno::INVAL | Errno::NOSYS) => renameat(dir, from, dir, to),
+        done => done,
+    }
+}

@@ -1,0 +1,211 @@
+//! Where a socket stands: a name in an open directory.
+//!
+//! All work on the name goes through the directory's descriptor, so that it is one directory from
+//! the first check to the last change, whatever happens to the path meanwhile.
+
+use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, statat,
+};
+use rustix::io::Errno;
+use rustix::net::SocketAddrUnix;
+use rustix::process::geteuid;
+
+use super::platform;
+use crate::endpoint::ParseEndpointError;
+
+pub(super) const SOCKET: &str = "a socket";
+
+#[derive(Debug)]
+pub(super) struct Place {
+    dir: OwnedFd,
+    dir_path: PathBuf,
+    name: OsString,
+}
+
+/// What makes a file this file and no other, as long as it is open or its socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId(u64, u64);
+
+impl Place {
+    /// The place that the user wrote.
+    pub(super) fn of_path(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_owned();
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        Self::open(parent, name)
+    }
+
+    /// In a directory that the system makes for each user. `None` where there is none, or it is
+    /// another user's, as under `su`, or others can write to it.
+    pub(super) fn in_user_dir(dir: &Path, file: &str) -> io::Result<Option<Self>> {
+        let place = match Self::open(dir, file.into()) {
+            Ok(place) => place,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let stat = fstat(&place.dir)?;
+        let ours = stat.st_uid == geteuid().as_raw() && stat.st_mode as u32 & 0o022 == 0;
+        Ok(ours.then_some(place))
+    }
+
+    /// In a directory of our own making that nobody else can enter.
+    pub(super) fn in_private_dir(dir: &Path, file: &str) -> io::Result<Self> {
+        match mkdirat(CWD, dir, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed(dir, "cannot make the directory", errno)),
+        }
+        let flags = platform::DIRECTORY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let opened = openat(CWD, dir, flags, Mode::empty());
+        let opened = opened.map_err(|errno| failed(dir, "cannot use the directory", errno))?;
+        let stat = fstat(&opened)?;
+        let own = geteuid().as_raw();
+        if stat.st_uid != own || stat.st_mode as u32 & 0o077 != 0 {
+            let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
+            let shown = dir.display();
+            return Err(io::Error::new(
+                ErrorKind::PermissionDenied,
+                format!(
+                    "the directory {shown} belongs to uid {uid} and has mode {mode:04o}; it must \
+                     be uid {own}'s and 0700: remove it, or set XDG_RUNTIME_DIR to a directory of \
+                     your own"
+                ),
+            ));
+        }
+        Ok(Self { dir: opened, dir_path: dir.to_owned(), name: file.into() })
+    }
+
+    fn open(dir: &Path, name: OsString) -> io::Result<Self> {
+        let flags = platform::DIRECTORY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(CWD, dir, flags, Mode::empty()).map_err(|errno| {
+            let shown = dir.display();
+            match errno {
+                Errno::NOENT | Errno::NOTDIR => io::Error::new(
+                    ErrorKind::NotFound,
+                    format!("there is no directory {shown}: make it first, or choose another path"),
+                ),
+                errno => failed(dir, "cannot use the directory", errno),
+            }
+        })?;
+        Ok(Self { dir: opened, dir_path: dir.to_owned(), name })
+    }
+
+    /// Refuses a directory in which another user could replace the socket.
+    pub(super) fn safe(self) -> io::Result<Self> {
+        let stat = fstat(&self.dir)?;
+        let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
+        let why = if uid != 0 && uid != geteuid().as_raw() {
+            format!("belongs to uid {uid}")
+        } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            format!("can be written by others (mode {mode:04o}, without the sticky bit)")
+        } else {
+            return Ok(self);
+        };
+        let (path, dir) = (self.path(), self.dir_path.display());
+        Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            format!(
+                "cannot listen on {}: the directory {dir} {why}, so that others could replace the \
+                 socket; choose a directory of your own",
+                path.display()
+            ),
+        ))
+    }
+
+    pub(super) fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
+    pub(super) fn dir_path(&self) -> &Path {
+        &self.dir_path
+    }
+
+    pub(super) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        if self.dir_path == Path::new(".") {
+            return self.name.clone().into();
+        }
+        self.dir_path.join(&self.name)
+    }
+
+    /// The address of `name` in the directory: by its path, or around one that is too long.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` where neither fits.
+    pub(super) fn address(&self, name: &OsStr) -> io::Result<SocketAddrUnix> {
+        let path = self.dir_path.join(name);
+        let length = path.as_os_str().len();
+        let fits = |path: &PathBuf| path.as_os_str().len() <= platform::PATH_LIMIT;
+        let short = if fits(&path) { Some(path) } else { platform::short_path(&self.dir, name) };
+        match short.filter(fits) {
+            Some(path) => Ok(SocketAddrUnix::new(path)?),
+            None => {
+                let reason = format!(
+                    "the path is too long for a socket: {length} bytes, and the limit is {}",
+                    platform::PATH_LIMIT
+                );
+                Err(ParseEndpointError::new(self.path().display(), reason).into())
+            }
+        }
+    }
+
+    /// What has this name in the directory; links are not followed.
+    pub(super) fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
+        match statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed(&self.dir_path.join(name), "cannot look at", errno)),
+        }
+    }
+
+    /// What a client finds under the name, links followed.
+    pub(super) fn what_stands_there(&self) -> io::Result<Option<&'static str>> {
+        match statat(&self.dir, &self.name, AtFlags::empty()) {
+            Ok(stat) => Ok(Some(what(&stat))),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+pub(super) fn what(stat: &Stat) -> &'static str {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Socket => SOCKET,
+        FileType::RegularFile => "a file",
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a FIFO",
+        _ => "a device",
+    }
+}
+
+#[allow(clippy::unnecessary_cast, reason = "the types differ from system to system")]
+pub(super) fn file_id(stat: &Stat) -> FileId {
+    FileId(stat.st_dev as u64, stat.st_ino as u64)
+}
+
+/// The OS's error about `path`, with the same kind and the path in its message.
+pub(super) fn failed(path: &Path, what: &str, errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}
+
+/// Differs from call to call and from process to process: the standard library's hash seeds are
+/// random, and no two in a process are equal.
+pub(super) fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}

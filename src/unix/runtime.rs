@@ -1,0 +1,43 @@
+//! The user's tokio runtime, without tokio's panics.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::time::{Sleep, sleep as tokio_sleep};
+
+/// Runs `f`, which needs the runtime's reactor or clock.
+///
+/// tokio panics where they are missing and has no call to ask for them, so the panic is caught:
+/// its message appears once, and the caller gets an error.
+pub(super) fn enter<T>(f: impl FnOnce() -> T) -> io::Result<T> {
+    if Handle::try_current().is_err() {
+        return Err(io::Error::other("there is no tokio runtime here: call this from inside one"));
+    }
+    catch_unwind(AssertUnwindSafe(f)).map_err(|_| {
+        io::Error::other(
+            "this tokio runtime has no I/O or no timers: build it with enable_all(), or \
+             enable_io() and enable_time()",
+        )
+    })
+}
+
+pub(super) fn sleep(duration: Duration) -> io::Result<Sleep> {
+    enter(|| tokio_sleep(duration))
+}
+
+pub(super) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    enter(|| register_owned(socket))?
+}
+
+#[allow(unsafe_code, reason = "tokio has no safe constructor of AsyncFd")]
+fn register_owned(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is a valid, open descriptor that only it closes, and its `as_raw_fd`
+    // always names that one; the `AsyncFd` takes it whole, and nothing takes it out again.
+    let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    registered.map_err(|error| error.into_parts().1)
+}

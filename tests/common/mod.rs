@@ -1,0 +1,150 @@
+//! What the test files share.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use sockpipe::{ConnectOptions, Listener, LocalListener, LocalStream, Stream, memory};
+use tempfile::TempDir;
+use tokio::io::DuplexStream;
+
+/// Long enough for a machine under load: only a test that fails waits this long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+#[track_caller]
+pub fn within<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let caller = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(PATIENCE, future).await {
+            Ok(output) => output,
+            Err(_) => panic!("no end after {PATIENCE:?}, at {caller}"),
+        }
+    }
+}
+
+#[track_caller]
+pub fn assert_error<T>(outcome: io::Result<T>, kind: io::ErrorKind, says: &[&str]) -> io::Error {
+    let Err(error) = outcome else { panic!("no error, where {kind:?} was to be") };
+    assert_eq!(error.kind(), kind, "{error}");
+    for part in says {
+        assert!(error.to_string().contains(part), "{part:?} is not in {error:?}");
+    }
+    error
+}
+
+/// A portable name that no other test and no other process has.
+pub fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A transport as the contract sees it: one name, to bind and to connect to.
+pub trait Backend: Send + Sync + 'static {
+    type Listener: LocalListener<Stream = Self::Stream>;
+    type Stream: LocalStream;
+
+    /// With a name that nobody has.
+    fn new() -> Self;
+    fn bind(&self) -> io::Result<Self::Listener>;
+    fn connect(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// The transport of this OS.
+pub struct Os {
+    endpoint: String,
+    /// Unix: where the socket is, alone but for what sockpipe puts beside it.
+    dir: Option<TempDir>,
+}
+
+impl Os {
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// What stands in the socket's directory; on Windows there is none.
+    pub fn files(&self) -> Vec<String> {
+        let Some(dir) = &self.dir else { return Vec::new() };
+        let entries = dir.path().read_dir().expect("a directory");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.dir.as_ref().expect("Unix only").path().to_owned()
+    }
+
+    pub async fn connect_with(&self, options: &ConnectOptions) -> io::Result<Stream> {
+        Stream::connect_with(self.endpoint(), options).await
+    }
+}
+
+impl Backend for Os {
+    type Listener = Listener;
+    type Stream = Stream;
+
+    fn new() -> Self {
+        if cfg!(windows) {
+            return Self { endpoint: unique_name(), dir: None };
+        }
+        let dir = tempfile::Builder::new().prefix("sockpipe").tempdir().expect("a directory");
+        let endpoint = dir.path().join("s.sock").to_str().expect("UTF-8").to_owned();
+        Self { endpoint, dir: Some(dir) }
+    }
+
+    fn bind(&self) -> io::Result<Listener> {
+        Listener::bind(&self.endpoint)
+    }
+
+    async fn connect(&self) -> io::Result<Stream> {
+        Stream::connect(&self.endpoint).await
+    }
+}
+
+/// The listener inside the process.
+pub struct Memory {
+    listener: Mutex<Option<memory::Listener>>,
+    connector: memory::Connector,
+}
+
+impl Backend for Memory {
+    type Listener = memory::Listener;
+    type Stream = DuplexStream;
+
+    fn new() -> Self {
+        let (listener, connector) = memory::pair();
+        Self { listener: Mutex::new(Some(listener)), connector }
+    }
+
+    fn bind(&self) -> io::Result<memory::Listener> {
+        let listener = self.listener.lock().expect("no panic").take();
+        Ok(listener.expect("a listener in memory has no name to bind again"))
+    }
+
+    async fn connect(&self) -> io::Result<DuplexStream> {
+        self.connector.connect().await
+    }
+}
+
+/// Runs the test `helper` of the calling test file in a process of its own, with its argument in
+/// [`argument`]. Without one the helper is a test that does nothing.
+pub fn spawn_helper(helper: &str, argument: &str) -> Child {
+    let program = std::env::current_exe().expect("the test's own program");
+    Command::new(program)
+        .args(["--exact", helper, "--nocapture"])
+        .env("SOCKPIPE_TEST_HELPER", argument)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a process")
+}
+
+pub fn argument() -> Option<String> {
+    std::env::var("SOCKPIPE_TEST_HELPER").ok()
+}
