@@ -9,6 +9,7 @@
 
 use std::io::{ErrorKind, Write, stdout};
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -166,16 +167,28 @@ async fn receive(mut from: OwnedReadHalf, enough: Option<u64>) -> Result<u64> {
 
 /// Standard input to the server, the server to standard output.
 async fn relay(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> Result<()> {
-    let mut upload = tokio::spawn(async move {
-        let sent = copy_buf(&mut BufReader::with_capacity(CHUNK, stdin()), &mut to).await;
-        let ended = to.shutdown().await;
-        // The half goes back, so that the connection is not closed while answers come.
-        (sent, ended, to)
+    // How much was sent: known before the end is sent, and so before the server's end comes back.
+    let sent = Arc::new(OnceLock::new());
+    let mut upload = tokio::spawn({
+        let sent = sent.clone();
+        async move {
+            let mut input = BufReader::with_capacity(CHUNK, stdin());
+            match copy_buf(&mut input, &mut to).await {
+                Ok(length) => drop(sent.set(length)),
+                // The server is gone; what it sent before is still to be read.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(true),
+                Err(error) => return Err(error).context("cannot send standard input"),
+            }
+            match to.shutdown().await {
+                Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+                ended => Ok(ended.map(|()| true)?),
+            }
+        }
     });
     let mut out = tokio::io::stdout();
     let mut buffer = vec![0; CHUNK];
-    let (mut received, mut sent, mut enough, mut half) = (0, None, None, None);
-    while enough.is_none_or(|enough| received < enough) {
+    let (mut received, mut enough, mut uploading) = (0, u64::MAX, true);
+    while received < enough {
         tokio::select! {
             length = from.read(&mut buffer) => {
                 let length = length?;
@@ -185,26 +198,20 @@ async fn relay(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> Result<()> {
                 received += length as u64;
                 out.write_all(&buffer[..length]).await.context("cannot print")?;
             }
-            done = &mut upload, if half.is_none() => {
-                let (copied, ended, to) = done?;
-                half = Some(to);
-                sent = match copied {
-                    // The server is gone; what it sent before is still to be read.
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe => Some(u64::MAX),
-                    copied => Some(copied?),
-                };
-                if matches!(ended, Err(error) if error.kind() == ErrorKind::Unsupported) {
+            done = &mut upload, if uploading => {
+                uploading = false;
+                if let (false, Some(sent)) = (done??, sent.get()) {
                     // A server that cannot be told the end sends none: as much as was sent will do.
-                    enough = sent;
+                    enough = *sent;
                 }
             }
         }
     }
     out.flush().await.context("cannot print")?;
-    match sent {
-        Some(sent) if sent == received => Ok(()),
-        _ => bail!("the server closed the connection after {received} bytes"),
+    if sent.get() == Some(&received) {
+        return Ok(());
     }
+    bail!("the server closed the connection after {received} bytes")
 }
 
 /// Prints a line at once, also into a pipe.

@@ -97,7 +97,7 @@ async fn handle(mut stream: Stream, quiet: bool) {
 async fn stop_asked_for() {
     if let Err(error) = shutdown_signal().await {
         eprintln!("echo_server: cannot listen for signals: {error}");
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
     tokio::spawn(async {
         if shutdown_signal().await.is_ok() {

@@ -3,18 +3,20 @@
 //!
 //! ```no_run
 //! use sockpipe::{Listener, Stream, echo};
+//! use tokio::io::AsyncWriteExt;
 //!
-//! # async fn server() -> std::io::Result<()> {
-//! let mut listener = Listener::bind("echo")?; // $XDG_RUNTIME_DIR/echo.sock, or \\.\pipe\SID.echo
-//! loop {
-//!     let stream = listener.accept().await?; // an error here is final
-//!     tokio::spawn(async move { echo::echo(stream, |_| ()).await });
+//! async fn server() -> std::io::Result<()> {
+//!     let mut listener = Listener::bind("echo")?; // $XDG_RUNTIME_DIR/echo.sock, \\.\pipe\SID.echo
+//!     loop {
+//!         let stream = listener.accept().await?; // an error here is final
+//!         tokio::spawn(echo::echo(stream, |_| ()));
+//!     }
 //! }
-//! # }
-//! # async fn client() -> std::io::Result<()> {
-//! let mut stream = Stream::connect("echo").await?; // the same name on every OS
-//! # Ok(())
-//! # }
+//!
+//! async fn client() -> std::io::Result<()> {
+//!     let mut stream = Stream::connect("echo").await?; // the same name on every OS
+//!     stream.write_all("olá mundo".as_bytes()).await
+//! }
 //! ```
 //!
 //! # What goes wrong without it
@@ -31,7 +33,7 @@
 //! connection ([`Endpoint`], [`ListenOptions`], [`ConnectOptions`], [`PeerCredentials`]) and no
 //! transport.
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![doc(test(attr(deny(warnings))))]
+#![doc(test(attr(deny(warnings), allow(dead_code))))]
 #![cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "read by a transport only"))]
 
 mod endpoint;

@@ -47,6 +47,7 @@ use crate::peer::{PeerCredentials, UserId};
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// Waits between tries to connect.
 const CONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+const START_IT: &str = "start it first, or wait for it with ConnectOptions::wait_for_server";
 /// Connections passed over in one poll before other tasks get their turn.
 const ACCEPT_BURST: usize = 16;
 
@@ -315,21 +316,26 @@ enum Attempt {
 }
 
 fn connect_to_first(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
-    let mut stale = None;
+    let (mut absent, mut stale) = (None, None);
     for candidate in candidates {
         let address = candidate.endpoint();
         let Form::Path(path) = &address.0 else { continue };
         match try_connect(path) {
             Ok(socket) => return Attempt::Connected(socket, address),
             Err(error) => match error.kind() {
-                ErrorKind::NotFound => {}
+                ErrorKind::NotFound => absent = Some(error),
                 ErrorKind::ConnectionRefused => stale = stale.or(Some(error)),
                 ErrorKind::WouldBlock => return Attempt::Busy(address),
                 _ => return Attempt::Failed(error),
             },
         }
     }
-    Attempt::Nobody(stale.unwrap_or_else(|| nobody(endpoint, candidates)))
+    let error = match (stale, absent, candidates) {
+        (Some(stale), ..) => stale,
+        (None, Some(absent), [_]) => absent,
+        _ => nobody(endpoint, candidates),
+    };
+    Attempt::Nobody(error)
 }
 
 /// `WouldBlock` means busy.
@@ -344,7 +350,7 @@ fn try_connect(path: &Path) -> io::Result<OwnedFd> {
     let (kind, why) = match errno {
         // Not started: the attempt after the pause is a new one, on a new socket.
         Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(ErrorKind::WouldBlock.into()),
-        Errno::NOENT => (ErrorKind::NotFound, format!("no server at {shown}")),
+        Errno::NOENT => (ErrorKind::NotFound, format!("no server at {shown}: {START_IT}")),
         Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
             Some(what) if what != place::SOCKET => (
                 ErrorKind::AlreadyExists,
@@ -354,8 +360,7 @@ fn try_connect(path: &Path) -> io::Result<OwnedFd> {
             _ => (
                 ErrorKind::ConnectionRefused,
                 format!(
-                    "no server at {shown}, only the socket that one left behind: start it first, \
-                     or wait for it with ConnectOptions::wait_for_server"
+                    "no server at {shown}, only the socket that one left behind: {START_IT}"
                 ),
             ),
         },
@@ -375,18 +380,15 @@ fn try_connect(path: &Path) -> io::Result<OwnedFd> {
     Err(io::Error::new(kind, why))
 }
 
+/// More than one address was tried.
 fn nobody(endpoint: &Endpoint, candidates: &[Candidate]) -> io::Error {
     let places: Vec<_> = candidates.iter().map(|place| place.endpoint().to_string()).collect();
-    let places = places.join(", ");
-    let at = match endpoint.0 {
-        Form::Name(_) => format!("{endpoint} of uid {} (looked for {places})", geteuid().as_raw()),
-        Form::Path(_) | Form::Pipe(_) => places,
-    };
+    let uid = geteuid().as_raw();
     io::Error::new(
         ErrorKind::NotFound,
         format!(
-            "no server at {at}: start it first, or wait for it with \
-             ConnectOptions::wait_for_server"
+            "no server at {endpoint} of uid {uid} (looked for {}): {START_IT}",
+            places.join(", ")
         ),
     )
 }

@@ -1,6 +1,8 @@
 //! What the test files share.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod process;
+
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Lints the crate for systems this machine cannot run. Nothing is linked, so no SDK and no linker of
+# theirs is needed; warnings are errors.
+#
+#   scripts/cross.sh [-t TARGET]... [CARGO ARGUMENTS]
+#
+# Without -t: macOS, FreeBSD and Windows with MSVC.
+# A target that rustup has installed is used as it is; for any other the standard library's metadata is
+# made from Debian's sources, once per compiler, under $SOCKPIPE_CI_CACHE (default ~/.cache/sockpipe-ci).
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=scripts/lib.sh
+. "$here/lib.sh"
+cd "$here/.."
+
+targets=()
+while [ "${1:-}" = -t ]; do
+    targets+=("${2:?-t needs a target}")
+    shift 2
+done
+[ ${#targets[@]} -gt 0 ] || targets=(aarch64-apple-darwin x86_64-unknown-freebsd x86_64-pc-windows-msvc)
+
+# Its own folder: the compiler may be another than the one that fills target/.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/cross
+failed=()
+for target in "${targets[@]}"; do
+    say "$target"
+    # In a subshell, as the environment differs from target to target.
+    code=0
+    (
+        use_target "$target" check
+        "${CLIPPY_CMD[@]}" --target "$target" --all-targets "$@" -- -D warnings
+    ) || code=$?
+    [ "$code" = 0 ] || failed+=("$target")
+done
+[ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Sourced by .ci/run and by the scripts beside this one: messages, packages, compilers for other systems.
+
+# What is built once and used again: standard libraries, the Wine prefix, an old compiler.
+CACHE=${SOCKPIPE_CI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockpipe-ci}
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() {
+    say "$*"
+    exit 2
+}
+
+# ---- packages ----------------------------------------------------------------
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+# need PACKAGE...: installs those Debian packages that are missing.
+need() {
+    local missing=() p
+    for p in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing+=("$p")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "this needs ${missing[*]} (Debian's names), and there is no apt-get here"
+    as_root true 2>/dev/null || die "not root; as root: apt-get install --no-install-recommends ${missing[*]}"
+    say "installing ${missing[*]}"
+    refresh_lists
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 "${missing[@]}" >/dev/null ||
+        die "apt-get could not install ${missing[*]}"
+}
+
+# need_command COMMAND PACKAGE: a command that may as well have come from elsewhere.
+need_command() { command -v "$1" >/dev/null || need "$2"; }
+
+lists_are_fresh=
+refresh_lists() {
+    [ -z "$lists_are_fresh" ] || return 0
+    as_root apt-get update -qq -o Acquire::Retries=3 >&2 || die "apt-get update failed"
+    lists_are_fresh=1
+}
+
+# ---- compilers ----------------------------------------------------------------
+
+# The distribution's compiler in /usr/bin, with the sources of its standard library.
+distribution_rust() {
+    # A new machine has no package lists, and then nothing is known to apt.
+    apt-cache show rustc >/dev/null 2>&1 || refresh_lists
+    if apt-cache show rustc-web >/dev/null 2>&1; then
+        # An older Debian's up-to-date compiler; its plain `rustc` is too old for edition 2024.
+        need rustc-web cargo-web rust-web-src rust-web-clippy
+    else
+        need rustc cargo rust-src rust-clippy
+    fi
+}
+
+# use_target TARGET build|check: makes ready a cargo that can build (or only check) for TARGET.
+# Sets the arrays CARGO_CMD and CLIPPY_CMD and, where the standard library is one of our own making,
+# what cargo reads from the environment.
+use_target() {
+    local sysroot
+    if sysroot=$(rustc --print sysroot 2>/dev/null) && has_std "$sysroot" "$1"; then
+        CARGO_CMD=(cargo) CLIPPY_CMD=(cargo clippy)
+        return
+    fi
+    distribution_rust
+    make_std /usr/bin "$1" "$2"
+    # By full name: in ~/.cargo/bin the same names are rustup's, and mixing the two compilers'
+    # metadata fails with riddles.
+    CARGO_CMD=(/usr/bin/cargo) CLIPPY_CMD=(/usr/bin/cargo-clippy clippy)
+    export CARGO=/usr/bin/cargo RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc
+    use_std
+}
+
+has_std() { # SYSROOT TARGET
+    compgen -G "$1/lib/rustlib/$2/lib/libstd-*.rlib" >/dev/null
+}
+
+# make_std BIN TARGET build|check: TARGET's standard library for the compiler in BIN, made once.
+# Sets STD. `check` makes only the metadata, which needs no linker or C compiler for TARGET.
+make_std() {
+    local bin=$1 target=$2 how=$3 src work kind=rlib
+    [ "$how" = build ] || kind=rmeta
+    STD=$CACHE/std-$how-$target-$("$bin/rustc" -vV | cksum | cut -d' ' -f1)
+    [ ! -d "$STD" ] || return 0
+    src=$("$bin/rustc" --print sysroot)/lib/rustlib/src/rust/library
+    [ -f "$src/std/src/lib.rs" ] || die "the standard library's sources are not in $src"
+    say "making the standard library of $target ($how), once for $("$bin/rustc" -V)"
+    mkdir -p "$CACHE"
+    work=$(mktemp -d "$CACHE/std.XXXXXX")
+    mkdir -p "$work/src" "$work/root/lib/rustlib/$target/lib"
+    : >"$work/src/lib.rs"
+    cat >"$work/Cargo.toml" <<-'TOML'
+		[package]
+		name = "nothing"
+		edition = "2021"
+		[workspace]
+		[profile.dev]
+		opt-level = 2
+		debug = false
+		debug-assertions = false
+		overflow-checks = false
+	TOML
+    # Only here is the compiler asked for unstable features; the crate itself is built as on stable.
+    (
+        cd "$work"
+        unset RUSTFLAGS RUSTDOCFLAGS CARGO_ENCODED_RUSTFLAGS RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER
+        RUSTC_BOOTSTRAP=1 RUSTC=$bin/rustc CARGO_TARGET_DIR=$work/target \
+            "$bin/cargo" "$how" -q -Z build-std=std,panic_abort,panic_unwind,proc_macro,test --target "$target"
+    ) >&2 || die "the standard library of $target did not build"
+    find "$work/target/$target/debug/deps" -name "*.$kind" ! -name 'libnothing-*' \
+        -exec mv -t "$work/root/lib/rustlib/$target/lib" {} +
+    # One rename, so that the folder is there only when it is whole; whoever came first has won.
+    mv -T "$work/root" "$STD" 2>/dev/null || [ -d "$STD" ]
+    rm -rf "$work"
+}
+
+# Has cargo build with $STD, and keeps the caller's own flags. The encoded form allows blanks in paths.
+use_std() {
+    local flags docflags
+    read -ra flags <<<"${RUSTFLAGS:-}"
+    read -ra docflags <<<"${RUSTDOCFLAGS:-}"
+    CARGO_ENCODED_RUSTFLAGS=$(encode "${flags[@]}" "--sysroot=$STD")
+    CARGO_ENCODED_RUSTDOCFLAGS=$(encode "${docflags[@]}" "--sysroot=$STD")
+    export CARGO_ENCODED_RUSTFLAGS CARGO_ENCODED_RUSTDOCFLAGS
+}
+
+encode() {
+    local IFS=$'\x1f'
+    printf '%s' "$*"
+}

@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# The Windows side of the crate on a Debian or Ubuntu machine: built for x86_64-pc-windows-gnu with
+# MinGW-w64, run by Wine.
+#
+#   scripts/windows.sh setup                   make everything ready (the other verbs do it as well)
+#   scripts/windows.sh test [ARGUMENTS]        cargo test: unit, integration and doc tests, examples built
+#   scripts/windows.sh run EXAMPLE [ARGUMENTS] run an example
+#   scripts/windows.sh build [ARGUMENTS]       cargo build
+#   scripts/windows.sh clippy [ARGUMENTS]      cargo clippy --all-targets, warnings are errors
+#   scripts/windows.sh exec PROGRAM [ARGUMENTS] any Windows program, beside those of the other verbs
+#
+# A rustup target is used where there is one (rustup target add x86_64-pc-windows-gnu); else the standard
+# library is built from Debian's sources, once per compiler.
+#
+# SOCKPIPE_CI_CACHE      where that and the Wine prefix are kept (default ~/.cache/sockpipe-ci)
+# SOCKPIPE_WINE          the Wine to use instead of the distribution's
+# SOCKPIPE_WINE_TIMEOUT  seconds that one program may take under Wine (default 600)
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=scripts/lib.sh
+. "$here/lib.sh"
+
+TARGET=x86_64-pc-windows-gnu
+
+# The environment goes through Wine to the programs as it is, so CI's variables reach the tests.
+prepare_wine() {
+    WINE=${SOCKPIPE_WINE:-}
+    [ -n "$WINE" ] || find_wine || {
+        need wine64
+        find_wine || die "wine64 is installed, but not where it is looked for"
+    }
+    export WINEPREFIX WINEDEBUG=${WINEDEBUG:--all}
+    WINEPREFIX=$CACHE/wine-$("$WINE" --version 2>/dev/null | cksum | cut -d' ' -f1)
+    # No menu entries, and no offers to download .NET or a browser engine.
+    export WINEDLLOVERRIDES=${WINEDLLOVERRIDES:-winemenubuilder.exe,mscoree,mshtml=}
+    # With a display, Wine's start-up shows a window and waits for it.
+    unset DISPLAY WAYLAND_DISPLAY
+    mkdir -p "$CACHE"
+    (
+        flock 9
+        [ -e "$WINEPREFIX/ready" ] || make_prefix
+    ) 9>"$CACHE/wine.lock"
+    start_services
+}
+
+find_wine() {
+    for WINE in /usr/lib/wine/wine64 /usr/bin/wine64 /usr/bin/wine; do
+        [ ! -x "$WINE" ] || return 0
+    done
+    return 1
+}
+
+make_prefix() {
+    say "making the Wine prefix"
+    rm -rf "$WINEPREFIX"
+    "$WINE" wineboot --init </dev/null >/dev/null 2>&1 9>&- || die "Wine did not start"
+    local system32=$WINEPREFIX/drive_c/windows/system32
+    [ -d "$system32" ] || die "Wine made no system32"
+    [ -e "$system32/bcryptprimitives.dll" ] || make_bcryptprimitives "$system32"
+    : >"$WINEPREFIX/ready"
+}
+
+# Rust's standard library takes the seeds of its hash maps from ProcessPrng, which Wine has had only
+# since version 9. RtlGenRandom is the same source of random bytes under its older name.
+make_bcryptprimitives() { # FOLDER
+    need_mingw
+    x86_64-w64-mingw32-gcc -O1 -Wall -shared -x c - -o "$1/bcryptprimitives.dll" -ladvapi32 <<-'C' ||
+		#include <windows.h>
+		#include <ntsecapi.h>
+
+		__declspec(dllexport) BOOL WINAPI ProcessPrng(BYTE *data, SIZE_T left) {
+		    const SIZE_T most = 1 << 20;
+		    while (left > 0) {
+		        ULONG part = (ULONG)(left < most ? left : most);
+		        if (!RtlGenRandom(data, part)) {
+		            return FALSE;
+		        }
+		        data += part;
+		        left -= part;
+		    }
+		    return TRUE;
+		}
+	C
+        die "bcryptprimitives.dll did not build"
+}
+
+# Wine's services inherit the standard output of the first program that needs them and outlive it. They
+# are started here with none, and stay while the tests compile; else whoever reads our output through a
+# pipe would wait for them at the end.
+start_services() {
+    local server
+    for server in "$(dirname "$WINE")"/wineserver{64,}; do
+        [ ! -x "$server" ] || {
+            "$server" --persistent=600 </dev/null >/dev/null 2>&1 || true # or one runs already
+            break
+        }
+    done
+    "$WINE" wineboot </dev/null >/dev/null 2>&1 || die "Wine did not start"
+}
+
+need_mingw() { need_command x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64; }
+
+prepare_cargo() {
+    use_target "$TARGET" build
+    # Its own folder: the compiler may be another than the one that fills target/.
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/windows
+    export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc
+}
+
+prepare_run() {
+    need_mingw
+    prepare_cargo
+    prepare_wine
+    # cargo splits this at blanks, which makes the time limit part of it.
+    local limit=${SOCKPIPE_WINE_TIMEOUT:-600}
+    export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER="timeout --kill-after=10 $limit $WINE"
+}
+
+verb=${1:-}
+[ $# -eq 0 ] || shift
+# `exec` takes its program from the caller's folder; cargo's verbs are about this crate.
+[ "$verb" = exec ] || cd "$here/.."
+case $verb in
+setup)
+    prepare_run
+    say "ready: $("${RUSTC:-rustc}" -V), $("$WINE" --version)"
+    ;;
+test)
+    prepare_run
+    "${CARGO_CMD[@]}" test --target "$TARGET" "$@"
+    ;;
+run)
+    [ $# -gt 0 ] || die "run which example?"
+    example=$1
+    shift
+    prepare_run
+    "${CARGO_CMD[@]}" run --quiet --target "$TARGET" --example "$example" -- "$@"
+    ;;
+build)
+    need_mingw
+    prepare_cargo
+    "${CARGO_CMD[@]}" build --target "$TARGET" "$@"
+    ;;
+clippy)
+    prepare_cargo
+    "${CLIPPY_CMD[@]}" --target "$TARGET" --all-targets "$@" -- -D warnings
+    ;;
+exec)
+    [ $# -gt 0 ] || die "exec which program?"
+    prepare_wine
+    timeout --kill-after=10 "${SOCKPIPE_WINE_TIMEOUT:-600}" "$WINE" "$@"
+    ;;
+*)
+    # The comment at the top is the help.
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,113 @@
+//! The built examples, and other programs, as processes.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sockpipe::Endpoint;
+
+use super::PATIENCE;
+
+pub fn example(name: &str) -> Command {
+    // Examples are built beside the tests: target/debug/deps/echo-… and target/debug/examples/….
+    let program = std::env::current_exe().expect("the test's own program");
+    let directory = program.parent().and_then(|deps| deps.parent()).expect("two parents");
+    let path = directory.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(path.exists(), "{} is not built: run `cargo build --examples`", path.display());
+    let mut command = Command::new(path);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A running example whose output is read as it comes.
+pub struct Running {
+    pub child: Child,
+    pub out: Receiver<String>,
+    pub err: Receiver<String>,
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("a process");
+        let out = lines(child.stdout.take().expect("a pipe"));
+        let err = lines(child.stderr.take().expect("a pipe"));
+        Self { child, out, err }
+    }
+
+    #[track_caller]
+    pub fn next_line(&self) -> String {
+        match self.out.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(_) => panic!("no line; errors: {:?}", self.err.try_iter().collect::<Vec<_>>()),
+        }
+    }
+
+    #[track_caller]
+    pub fn wait(mut self) -> (ExitStatus, Vec<String>, Vec<String>) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                // Both end when the process has, so these do not wait.
+                let (out, err) = (self.out.iter().collect(), self.err.iter().collect());
+                return (status, out, err);
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[track_caller]
+    pub fn crash(mut self) {
+        self.child.kill().expect("a kill");
+        self.child.wait().expect("an end");
+    }
+
+    #[cfg(unix)]
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).expect("a signal");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+pub fn server(endpoint: &str, arguments: &[&str]) -> Running {
+    let mut command = example("echo_server");
+    command.arg(endpoint).args(arguments);
+    let server = Running::start(command);
+    let line = server.next_line();
+    let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}"));
+    assert!(address.parse::<Endpoint>().is_ok(), "{address:?} is no endpoint");
+    server
+}
+
+/// Runs `echo_client` to its end.
+pub fn client(endpoint: &str, arguments: &[&str]) -> Output {
+    let mut command = example("echo_client");
+    command.arg(endpoint).args(arguments);
+    command.output().expect("a process")
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace('\r', "")
+}
