@@ -69,6 +69,7 @@ use_target() {
     make_std /usr/bin "$1" "$2"
     # By full name: in ~/.cargo/bin the same names are rustup's, and mixing the two compilers'
     # metadata fails with riddles.
+    # shellcheck disable=SC2034 # whoever sourced this uses them
     CARGO_CMD=(/usr/bin/cargo) CLIPPY_CMD=(/usr/bin/cargo-clippy clippy)
     export CARGO=/usr/bin/cargo RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc
     use_std

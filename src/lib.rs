@@ -78,3 +78,7 @@ const _: () = {
     shared::<imp::Listener>();
     shared::<imp::Stream>();
 };
+
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Runs the commands of README.md's section "By hand" as its reader would, and looks at what they
+# print. A command that is not in the README to the letter is a failure, so the two stay one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+socket=/tmp/echo.sock
+[ ! -e $socket ] || { echo "by-hand: $socket is there already: is a server running?" >&2; exit 2; }
+work=$(mktemp -d)
+server=
+trap 'kill $server 2>/dev/null; rm -rf "$work"' EXIT
+# Else the first command waits for the compiler, and the second for the first.
+cargo build --quiet --examples
+
+fail() { echo "by-hand: $*" >&2; cat "$work"/* >&2; exit 1; }
+# The command as the README has it, and on the way to be run.
+given() { grep -qF -- "\$ $1" README.md || fail "not in the README: $1"; echo "\$ $1" >&2; echo "$1"; }
+# In the background; `cargo run` is left out so that signals reach the program itself.
+start() { # OUTPUT COMMAND
+    local command
+    command=$(given "$2")
+    command=${command/cargo run --quiet --example /target\/debug\/examples\/}
+    command=${command/ -- / }
+    # Nothing is typed into it, and its input does not end.
+    eval "exec $command" >"$work/$1" 2>&1 < <(sleep 60) &
+    server=$!
+}
+wait_for() { # OUTPUT TEXT
+    for _ in $(seq 600); do
+        grep -qF -- "$2" "$work/$1" 2>/dev/null && return 0
+        sleep 0.1
+    done
+    fail "'$2' did not appear"
+}
+ended() { # STATUS
+    local status=0
+    wait $server || status=$?
+    [ $status = "$1" ] || fail "it ended with $status, not with $1"
+}
+
+start server 'cargo run --quiet --example echo_server -- /tmp/echo.sock'
+wait_for server 'listening on /tmp/echo.sock'
+eval "$(given 'cargo run --quiet --example echo_client -- /tmp/echo.sock --count 3')" >"$work/client"
+wait_for client 'received: olá mundo'
+wait_for server 'echo: olá mundo'
+eval "$(given 'echo hello | nc -N -U /tmp/echo.sock')" >"$work/netcat"
+wait_for netcat 'hello'
+eval "$(given 'cargo run --quiet --example echo_client -- /tmp/echo.sock --stdin < Cargo.toml | cmp - Cargo.toml')"
+if eval "$(given 'cargo run --quiet --example echo_server -- /tmp/echo.sock')" >"$work/second" 2>&1; then
+    fail "a second server started"
+fi
+wait_for second "already listening there (pid $server)"
+
+kill -INT $server
+ended 0
+[ ! -e $socket ] && [ ! -e /tmp/.echo.sock.lock ] || fail "something was left"
+if eval "$(given 'cargo run --quiet --example echo_client -- /tmp/echo.sock')" >"$work/nobody" 2>&1; then
+    fail "a client without a server did not fail"
+fi
+wait_for nobody 'no server at /tmp/echo.sock'
+
+start crash 'cargo run --quiet --example echo_server -- /tmp/echo.sock'
+wait_for crash 'listening on /tmp/echo.sock'
+eval "$(given 'pkill -KILL echo_server' | sed "s/pkill -KILL echo_server/kill -KILL $server/")"
+ended 137
+[ -e $socket ] || fail "a crash left nothing"
+start again 'cargo run --quiet --example echo_server -- /tmp/echo.sock'
+wait_for again 'listening on /tmp/echo.sock'
+kill -INT $server
+ended 0
+
+start keyboard 'nc -l -U /tmp/echo.sock'
+netcat=$server
+for _ in $(seq 100); do [ -S $socket ] && break; sleep 0.1; done
+start under 'cargo run --quiet --example echo_client -- /tmp/echo.sock'
+wait_for keyboard 'olá mundo'
+kill $netcat
+# The server went, so the client ends by itself.
+ended 0
+rm $socket
+echo "by-hand: all as the README says"

@@ -1,0 +1,139 @@
+//! The instances of a pipe that wait for clients, and the name that they hold.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::net::windows::named_pipe::NamedPipeServer;
+use tokio::sync::mpsc::Sender;
+use tokio::task::JoinSet;
+use tokio::time;
+
+use super::pipe::{self, Instance, Presence};
+use super::reactor;
+use super::security::SecurityDescriptor;
+
+/// Instances that wait for clients. With fewer, clients that come together meet `PIPE_BUSY` more
+/// often and have to retry; more make little difference.
+const ARMED: usize = 4;
+/// Waits between tries to make an instance, or after one that failed.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// How long the drop of a listener may wait for the system to release the name.
+const RELEASE: Duration = Duration::from_millis(250);
+
+pub(super) struct Instances {
+    path: String,
+    security: SecurityDescriptor,
+    armed: JoinSet<(NamedPipeServer, io::Result<()>)>,
+    pause: Duration,
+}
+
+impl Instances {
+    /// # Errors
+    ///
+    /// What the system reports: `ERROR_ACCESS_DENIED` where the pipe exists.
+    pub(super) fn claim(path: &str, security: SecurityDescriptor) -> io::Result<Self> {
+        let armed = JoinSet::new();
+        let mut instances = Self { path: path.to_owned(), security, armed, pause: PAUSE.0 };
+        instances.arm(Instance::First)?;
+        while instances.armed.len() < ARMED {
+            instances.arm(Instance::Further)?;
+        }
+        Ok(instances)
+    }
+
+    fn arm(&mut self, instance: Instance) -> io::Result<()> {
+        let pipe = pipe::create(&self.path, instance, &self.security)?;
+        let wait = async move {
+            let connected = pipe.connect().await;
+            (pipe, connected)
+        };
+        self.armed.spawn_on(wait, reactor::handle()?);
+        Ok(())
+    }
+
+    /// Whether all that should be armed are. What keeps one from being made may pass.
+    fn refill(&mut self) -> bool {
+        while self.armed.len() < ARMED {
+            if self.arm(Instance::Further).is_err() {
+                return false;
+            }
+        }
+        self.pause = PAUSE.0;
+        true
+    }
+
+    async fn pause(&mut self) {
+        time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE.1);
+    }
+
+    /// Sends the clients that come, until it is dropped or nobody receives them.
+    pub(super) async fn serve(mut self, clients: Sender<NamedPipeServer>) {
+        // Room first: clients beyond it wait in the armed instances, and then before the pipe.
+        while let Ok(room) = clients.reserve().await {
+            room.send(self.next().await);
+        }
+    }
+
+    async fn next(&mut self) -> NamedPipeServer {
+        loop {
+            let joined = if self.refill() {
+                self.armed.join_next().await
+            } else {
+                match time::timeout(self.pause, self.armed.join_next()).await {
+                    Ok(joined) => joined,
+                    Err(_) => {
+                        self.pause = (self.pause * 2).min(PAUSE.1);
+                        continue;
+                    }
+                }
+            };
+            let Some(Ok((pipe, connected))) = joined else {
+                self.pause().await;
+                continue;
+            };
+            // The name lives as long as an instance does. Were this the last one, and its client
+            // left, anybody could take the name.
+            while !self.refill() && self.armed.is_empty() {
+                self.pause().await;
+            }
+            match connected {
+                Ok(()) => return pipe,
+                Err(_) => self.pause().await,
+            }
+        }
+    }
+}
+
+/// A listener's name. Its drop waits until the system has released it, so that it can be bound
+/// again at once.
+pub(super) struct Name {
+    path: String,
+    /// Each accepted stream has a clone: it keeps the name alive.
+    streams: Arc<()>,
+}
+
+impl Name {
+    pub(super) fn new(path: String) -> Self {
+        Self { path, streams: Arc::new(()) }
+    }
+
+    pub(super) fn keep(&self) -> Arc<()> {
+        Arc::clone(&self.streams)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        // It is the reactor that closes the handles, once their I/O is cancelled.
+        if Arc::strong_count(&self.streams) > 1 || reactor::is_current_thread() {
+            return;
+        }
+        let started = Instant::now();
+        while pipe::presence(&self.path) == Presence::There && started.elapsed() < RELEASE {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The system calls on pipes, and one type for both ends of one.
+#![allow(unsafe_code, reason = "system calls, and handles that tokio takes over")]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::windows::fs::OpenOptionsExt;
+use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, IntoRawHandle};
+use std::ptr::{from_mut, null, null_mut};
+use std::task::{Context, Poll};
+
+use tokio::io::ReadBuf;
+use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer, PipeMode, ServerOptions};
+use windows_sys::Win32::Foundation::{
+    ERROR_BROKEN_PIPE, ERROR_FILE_NOT_FOUND, ERROR_NO_DATA, ERROR_PIPE_BUSY,
+    ERROR_PIPE_NOT_CONNECTED, ERROR_SEM_TIMEOUT, HANDLE,
+};
+use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_OVERLAPPED, SECURITY_IDENTIFICATION};
+use windows_sys::Win32::System::Pipes::{
+    GetNamedPipeInfo, PIPE_READMODE_MESSAGE, PIPE_TYPE_MESSAGE, SetNamedPipeHandleState,
+    WaitNamedPipeW,
+};
+
+use super::reactor;
+use super::security::{SecurityDescriptor, check};
+
+/// What the system takes of each direction before a write has to wait.
+const QUOTA: u32 = 256 * 1024;
+
+/// One end, registered with the reactor.
+#[derive(Debug)]
+pub(super) enum Pipe {
+    Server(NamedPipeServer),
+    Client { pipe: NamedPipeClient, messages: bool },
+}
+
+impl Pipe {
+    /// Whether it is of message type, so that an end can be written into it.
+    pub(super) fn has_messages(&self) -> bool {
+        match self {
+            Self::Server(_) => true,
+            Self::Client { messages, .. } => *messages,
+        }
+    }
+
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Server(pipe) => pipe.poll_read_ready(cx),
+            Self::Client { pipe, .. } => pipe.poll_read_ready(cx),
+        }
+    }
+
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Server(pipe) => pipe.poll_write_ready(cx),
+            Self::Client { pipe, .. } => pipe.poll_write_ready(cx),
+        }
+    }
+
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Server(pipe) => pipe.writable().await,
+            Self::Client { pipe, .. } => pipe.writable().await,
+        }
+    }
+
+    pub(super) fn try_read(&self, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+        // SAFETY: nothing uninitialized is written: the bytes go into it and are not read.
+        let mut room = unsafe { buf.unfilled_mut() };
+        let length = match self {
+            Self::Server(pipe) => pipe.try_read_buf(&mut room),
+            Self::Client { pipe, .. } => pipe.try_read_buf(&mut room),
+        }?;
+        // SAFETY: that many bytes were read into what is not filled.
+        unsafe { buf.assume_init(length) };
+        buf.advance(length);
+        Ok(length)
+    }
+
+    pub(super) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Server(pipe) => pipe.try_write(buf),
+            Self::Client { pipe, .. } => pipe.try_write(buf),
+        }
+    }
+
+    pub(super) fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Server(pipe) => pipe.try_write_vectored(bufs),
+            Self::Client { pipe, .. } => pipe.try_write_vectored(bufs),
+        }
+    }
+}
+
+impl AsHandle for Pipe {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        match self {
+            Self::Server(pipe) => pipe.as_handle(),
+            Self::Client { pipe, .. } => pipe.as_handle(),
+        }
+    }
+}
+
+/// How many instances a pipe may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Instance {
+    /// Fails where the pipe exists.
+    First,
+    /// As `First`, and there will be no other.
+    Only,
+    Further,
+}
+
+/// A new instance of the pipe at `path`, which clients can open at once.
+pub(super) fn create(
+    path: &str,
+    instance: Instance,
+    security: &SecurityDescriptor,
+) -> io::Result<NamedPipeServer> {
+    let mut options = ServerOptions::new();
+    options
+        .first_pipe_instance(instance != Instance::Further)
+        .reject_remote_clients(true)
+        // Type and read mode. In byte read mode Windows joins what was written, and the empty
+        // message that is the end of the stream vanishes in it.
+        .pipe_mode(PipeMode::Message)
+        .in_buffer_size(QUOTA)
+        .out_buffer_size(QUOTA);
+    if instance == Instance::Only {
+        options.max_instances(1);
+    }
+    let mut attributes = security.attributes();
+    let _context = reactor::handle()?.enter();
+    // SAFETY: the attributes are valid, and the descriptor in them outlives the call.
+    unsafe { options.create_with_security_attributes_raw(path, from_mut(&mut attributes).cast()) }
+}
+
+/// A client's end that no reactor knows yet, and that can only be asked about.
+pub(super) struct Opened {
+    file: File,
+    messages: bool,
+}
+
+/// Opens the pipe at `path`. The server can learn who we are, not act as us.
+pub(super) fn open(path: &str) -> io::Result<Opened> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .share_mode(0)
+        .custom_flags(FILE_FLAG_OVERLAPPED)
+        .security_qos_flags(SECURITY_IDENTIFICATION)
+        .open(path)?;
+    let handle = raw(file.as_handle());
+    let mut flags = 0;
+    // SAFETY: the handle is open; `flags` is a place for a number, and null means not wanted.
+    check(unsafe { GetNamedPipeInfo(handle, &mut flags, null_mut(), null_mut(), null_mut()) })?;
+    let messages = flags & PIPE_TYPE_MESSAGE != 0;
+    if messages {
+        // Now: registered with a reactor, the pipe would already be read from.
+        // SAFETY: the handle is open, the mode is one, and null means unchanged.
+        check(unsafe {
+            SetNamedPipeHandleState(handle, &PIPE_READMODE_MESSAGE, null(), null())
+        })?;
+    }
+    Ok(Opened { file, messages })
+}
+
+impl Opened {
+    pub(super) fn register(self) -> io::Result<Pipe> {
+        let _context = reactor::handle()?.enter();
+        let handle = self.file.into_raw_handle();
+        // SAFETY: the handle is a pipe's, opened for overlapped I/O, and nobody else's any more.
+        let pipe = unsafe { NamedPipeClient::from_raw_handle(handle) }?;
+        Ok(Pipe::Client { pipe, messages: self.messages })
+    }
+}
+
+impl AsHandle for Opened {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        self.file.as_handle()
+    }
+}
+
+/// Whether a pipe exists, where that can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    There,
+    Absent,
+    Unknown,
+}
+
+/// Looks without connecting, so that the server's clients are not disturbed.
+pub(super) fn presence(path: &str) -> Presence {
+    let path = wide(path);
+    // Zero would mean the server's choice; this waits a millisecond for an instance to be free.
+    // SAFETY: the path ends in NUL.
+    match check(unsafe { WaitNamedPipeW(path.as_ptr(), 1) }).map_err(|error| code(&error)) {
+        Ok(()) | Err(Some(ERROR_SEM_TIMEOUT | ERROR_PIPE_BUSY)) => Presence::There,
+        Err(Some(ERROR_FILE_NOT_FOUND)) => Presence::Absent,
+        Err(_) => Presence::Unknown,
+    }
+}
+
+/// The system's number of an error.
+pub(super) fn code(error: &io::Error) -> Option<u32> {
+    error.raw_os_error().map(|code| code as u32)
+}
+
+/// Whether `error` says that the other end is closed.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    matches!(code(error), Some(ERROR_BROKEN_PIPE | ERROR_NO_DATA | ERROR_PIPE_NOT_CONNECTED))
+}
+
+pub(super) fn raw(handle: BorrowedHandle<'_>) -> HANDLE {
+    handle.as_raw_handle()
+}
+
+/// As the system wants text: UTF-16 that ends in NUL.
+pub(super) fn wide(text: &str) -> Vec<u16> {
+    text.encode_utf16().chain([0]).collect()
+}
