@@ -54,6 +54,8 @@ make_prefix() {
     say "making the Wine prefix"
     rm -rf "$WINEPREFIX"
     "$WINE" wineboot --init </dev/null >/dev/null 2>&1 9>&- || die "Wine did not start"
+    # It has to end before it can be started again with other options.
+    "$(wineserver)" --wait
     local system32=$WINEPREFIX/drive_c/windows/system32
     [ -d "$system32" ] || die "Wine made no system32"
     [ -e "$system32/bcryptprimitives.dll" ] || make_bcryptprimitives "$system32"
@@ -88,15 +90,12 @@ make_bcryptprimitives() { # FOLDER
 # are started here with none, and stay while the tests compile; else whoever reads our output through a
 # pipe would wait for them at the end.
 start_services() {
-    local server
-    for server in "$(dirname "$WINE")"/wineserver{64,}; do
-        [ ! -x "$server" ] || {
-            "$server" --persistent=600 </dev/null >/dev/null 2>&1 || true # or one runs already
-            break
-        }
-    done
+    # Fails where one runs already, which is as good.
+    "$(wineserver)" --persistent=300 </dev/null >/dev/null 2>&1 || true
     "$WINE" wineboot </dev/null >/dev/null 2>&1 || die "Wine did not start"
 }
+
+wineserver() { compgen -G "$(dirname "$WINE")/wineserver*" | head -n 1; }
 
 need_mingw() { need_command x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64; }
 

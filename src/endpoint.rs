@@ -1,24 +1,31 @@
 //! The name of a place to listen or connect.
 
+mod convert;
+mod error;
 pub(crate) mod resolve;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+pub use self::error::ParseEndpointError;
 
 /// Where a server listens: one portable name, or a path or pipe of one OS.
 ///
 /// | written | means |
 /// |---|---|
 /// | `echo`, `org.example.tool` | a portable name, private to the user: a socket in the user's runtime directory, or a pipe with the user's SID in its name |
+/// | `system:NAME` | one place for the whole machine, for a system service: `/run/NAME.sock`, `/var/run/NAME.sock` on macOS and BSD, `\\.\pipe\NAME`. It does not change who may connect |
 /// | `/path`, `./path`, `unix:///path`, `unix:path` | a Unix domain socket at this path |
+/// | `abstract:NAME` | a Linux socket without a file; what guards it is the check of the peer's user alone |
 /// | `\\.\pipe\NAME`, `npipe:////./pipe/NAME` | a Windows named pipe |
 ///
 /// Every form is parsed and printed on every OS; only listening and connecting say
-/// [`Unsupported`](io::ErrorKind::Unsupported). A portable name is 1 to 48 of `a-z 0-9 . _ -` and
-/// does not start with a dot, so that a name that is valid on one OS is valid on all.
+/// [`Unsupported`](io::ErrorKind::Unsupported). A portable name, also after `system:`, is 1 to 48 of
+/// `a-z 0-9 . _ -` and does not start with a dot, so that a name that is valid on one OS is valid on
+/// all. [`resolve`](Self::resolve) tells what addresses it has here, and
+/// [Which address do I get?](crate::docs::which_address) why.
 ///
 /// Parsing what [`Display`](fmt::Display) prints gives the same endpoint again, except for a path
 /// that is not UTF-8, which no string can carry.
@@ -46,14 +53,39 @@ pub struct Endpoint(pub(crate) Form);
 pub(crate) enum Form {
     /// A checked portable name.
     Name(String),
+    /// A checked portable name.
+    System(String),
     /// Not empty, no NUL, does not end in a slash.
     Path(PathBuf),
+    /// Not empty, no NUL.
+    Abstract(String),
     /// What follows `\\.\pipe\`: not empty, no NUL, no backslash.
     Pipe(String),
 }
 
 const PIPE: &str = r"\\.\pipe\";
 const NAME_LIMIT: usize = 48;
+
+#[cfg(feature = "tokio")]
+impl Endpoint {
+    /// The addresses it may have on this OS, for this process, best first, and why: what a server
+    /// tries until one is usable, and a client until a server answers.
+    ///
+    /// ```
+    /// # if cfg!(unix) {
+    /// let found = sockpipe::Endpoint::try_from("system:tool")?.resolve()?;
+    /// assert!(found[0].address().to_string().ends_with("run/tool.sock"));
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` for a form that this OS does not have.
+    pub fn resolve(&self) -> io::Result<Vec<resolve::Candidate>> {
+        resolve::candidates(self, &crate::imp::environment()?)
+    }
+}
 
 impl FromStr for Endpoint {
     type Err = ParseEndpointError;
@@ -96,10 +128,19 @@ impl FromStr for Endpoint {
             };
             return from_path(Path::new(path), text);
         }
+        if let Some(rest) = text.strip_prefix("abstract:") {
+            if rest.is_empty() {
+                return Err(error(Some(text.len()), "the abstract socket has no name"));
+            }
+            return Ok(Self(Form::Abstract(rest.to_owned())));
+        }
+        if let Some(rest) = text.strip_prefix("system:") {
+            return Ok(Self(Form::System(name(text, text.len() - rest.len())?)));
+        }
         if text.starts_with('/') || text.starts_with("./") || text.starts_with("../") {
             return from_path(Path::new(text), text);
         }
-        name(text)
+        Ok(Self(Form::Name(name(text, 0)?)))
     }
 }
 
@@ -145,39 +186,48 @@ fn from_path(path: &Path, input: &str) -> Result<Endpoint, ParseEndpointError> {
     Ok(Endpoint(Form::Path(path.to_owned())))
 }
 
-fn name(text: &str) -> Result<Endpoint, ParseEndpointError> {
+/// The portable name that `text` has from `start` on.
+fn name(text: &str, start: usize) -> Result<String, ParseEndpointError> {
     let error = |position, reason: String| {
         Err(ParseEndpointError { input: text.to_owned(), position: Some(position), reason })
     };
+    let name = &text[start..];
     let valid = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-');
-    if let Some((at, c)) = text.char_indices().find(|&(_, c)| !valid(c)) {
+    if let Some((at, c)) = name.char_indices().find(|&(_, c)| !valid(c)) {
         let hint = match c {
-            '/' => format!("a path is written `./{text}` or from the root"),
+            '/' => format!("a path is written `./{name}` or from the root"),
             '\\' => r"a named pipe is written `\\.\pipe\NAME`".to_owned(),
             ':' => {
-                "the schemes are `unix:` and `npipe:`; a portable name has no colon in it".to_owned()
+                "the schemes are `system:`, `unix:`, `abstract:` and `npipe:`, and a portable name \
+                 has no colon in it"
+                    .to_owned()
             }
-            _ => "a portable name is made of a-z 0-9 . _ -".to_owned(),
+            _ => "it is made of a-z 0-9 . _ -".to_owned(),
         };
-        return error(at, format!("{c:?} cannot be in a portable name; {hint}"));
+        return error(start + at, format!("{c:?} cannot be in a portable name; {hint}"));
     }
-    if text.starts_with('.') {
-        return error(0, "a portable name does not start with a dot".to_owned());
+    if name.is_empty() {
+        return error(start, "the name is empty".to_owned());
     }
-    if text.len() > NAME_LIMIT {
-        let length = text.len();
+    if name.starts_with('.') {
+        return error(start, "a portable name does not start with a dot".to_owned());
+    }
+    if name.len() > NAME_LIMIT {
+        let length = name.len();
         return error(
-            NAME_LIMIT,
+            start + NAME_LIMIT,
             format!("a portable name has at most {NAME_LIMIT} characters, this one has {length}"),
         );
     }
-    Ok(Endpoint(Form::Name(text.to_owned())))
+    Ok(name.to_owned())
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Form::Name(name) => f.write_str(name),
+            Form::System(name) => write!(f, "system:{name}"),
+            Form::Abstract(name) => write!(f, "abstract:{name}"),
             Form::Pipe(name) => write!(f, "{PIPE}{name}"),
             Form::Path(path) => {
                 let plain = [&b"/"[..], b"./", b"../"]
@@ -187,119 +237,6 @@ impl fmt::Display for Endpoint {
                 write!(f, "{scheme}{}", path.display())
             }
         }
-    }
-}
-
-impl TryFrom<&str> for Endpoint {
-    type Error = ParseEndpointError;
-
-    fn try_from(text: &str) -> Result<Self, ParseEndpointError> {
-        text.parse()
-    }
-}
-
-impl TryFrom<String> for Endpoint {
-    type Error = ParseEndpointError;
-
-    fn try_from(text: String) -> Result<Self, ParseEndpointError> {
-        text.parse()
-    }
-}
-
-impl TryFrom<&String> for Endpoint {
-    type Error = ParseEndpointError;
-
-    fn try_from(text: &String) -> Result<Self, ParseEndpointError> {
-        text.parse()
-    }
-}
-
-impl TryFrom<&Path> for Endpoint {
-    type Error = ParseEndpointError;
-
-    fn try_from(path: &Path) -> Result<Self, ParseEndpointError> {
-        // A pipe's path is a path to those who write for Windows.
-        if let Some((text, start)) = path.to_str().and_then(|t| pipe_prefix(t).map(|at| (t, at))) {
-            return pipe(text, start);
-        }
-        from_path(path, &path.to_string_lossy())
-    }
-}
-
-impl TryFrom<PathBuf> for Endpoint {
-    type Error = ParseEndpointError;
-
-    fn try_from(path: PathBuf) -> Result<Self, ParseEndpointError> {
-        Self::try_from(path.as_path())
-    }
-}
-
-impl TryFrom<&PathBuf> for Endpoint {
-    type Error = ParseEndpointError;
-
-    fn try_from(path: &PathBuf) -> Result<Self, ParseEndpointError> {
-        Self::try_from(path.as_path())
-    }
-}
-
-impl From<&Self> for Endpoint {
-    fn from(endpoint: &Self) -> Self {
-        endpoint.clone()
-    }
-}
-
-/// Why a text or path is no [`Endpoint`]. The message shows the input, where it goes wrong, and
-/// what would be right.
-///
-/// As an [`io::Error`] it is of kind [`InvalidInput`](io::ErrorKind::InvalidInput) and carries this
-/// as its source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ParseEndpointError {
-    input: String,
-    position: Option<usize>,
-    reason: String,
-}
-
-impl ParseEndpointError {
-    pub(crate) fn new(input: impl fmt::Display, reason: String) -> Self {
-        Self { input: input.to_string(), position: None, reason }
-    }
-
-    /// What was to be an endpoint.
-    #[must_use]
-    pub fn input(&self) -> &str {
-        &self.input
-    }
-
-    /// The byte of [`input`](Self::input) at which it goes wrong, where it is one byte's fault.
-    #[must_use]
-    pub fn position(&self) -> Option<usize> {
-        self.position
-    }
-}
-
-impl fmt::Display for ParseEndpointError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid endpoint {:?}", self.input)?;
-        if let Some(at) = self.position {
-            write!(f, " (at byte {at})")?;
-        }
-        write!(f, ": {}", self.reason)
-    }
-}
-
-impl std::error::Error for ParseEndpointError {}
-
-impl From<Infallible> for ParseEndpointError {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
-
-impl From<ParseEndpointError> for io::Error {
-    fn from(error: ParseEndpointError) -> Self {
-        Self::new(io::ErrorKind::InvalidInput, error)
     }
 }
 
@@ -316,6 +253,8 @@ mod tests {
         for (written, printed) in [
             ("echo", "echo"),
             ("org.example.tool_2-x", "org.example.tool_2-x"),
+            ("system:docker", "system:docker"),
+            ("abstract:/any thing:ü", "abstract:/any thing:ü"),
             ("/run/x.sock", "/run/x.sock"),
             ("./x.sock", "./x.sock"),
             ("../x", "../x"),
@@ -354,7 +293,20 @@ mod tests {
             ("a\0b", Some(1), "a NUL character"),
             ("a/b", Some(1), "a path is written `./a/b`"),
             (r"a\b", Some(1), r"a named pipe is written `\\.\pipe\NAME`"),
-            ("tcp:1", Some(3), "the schemes are `unix:` and `npipe:`"),
+            ("tcp:1", Some(3), "the schemes are `system:`, `unix:`, `abstract:` and `npipe:`"),
+            ("system:", Some(7), "the name is empty"),
+            ("system:A", Some(7), "'A' cannot be in a portable name"),
+            ("system:.a", Some(7), "does not start with a dot"),
+            ("abstract:", Some(9), "the abstract socket has no name"),
+            ("abstract:a\0b", Some(10), "a NUL character"),
+            (r"C:\x.sock", Some(0), "'C' cannot be in a portable name"),
+            ("c:x", Some(1), "a portable name has no colon"),
+            ("a b", Some(1), "it is made of a-z 0-9 . _ -"),
+            ("./", None, "names a directory"),
+            ("npipe:", Some(6), "a pipe is written `npipe:////./pipe/NAME`"),
+            ("npipe:////server/pipe/x", Some(6), "a pipe is written `npipe:////./pipe/NAME`"),
+            ("npipe:////./pipe/", Some(17), "the pipe has no name"),
+            ("npipe:////./pipe/a/b", Some(18), "no slash or backslash"),
             ("Echo", Some(0), "'E' cannot be in a portable name"),
             ("olá", Some(2), "'á' cannot be in a portable name"),
             (".hidden", Some(0), "does not start with a dot"),
@@ -376,7 +328,8 @@ mod tests {
             assert_eq!(error.position(), position, "{written:?}");
             let error = io::Error::from(error);
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ParseEndpointError>());
+            let inner =
+                error.get_ref().and_then(|inner| inner.downcast_ref::<ParseEndpointError>());
             assert_eq!(inner.map(ParseEndpointError::input), Some(written));
         }
     }

@@ -51,6 +51,7 @@ mod serve;
 #[cfg(feature = "tokio")]
 mod stream;
 
+pub use endpoint::resolve::Candidate;
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions};
 pub use peer::{PeerCredentials, UserId};
@@ -59,7 +60,9 @@ pub use peer::{PeerCredentials, UserId};
 pub use {
     listener::{Listener, LocalListener},
     serve::{Drained, GracefulServe, Serve, serve, shutdown_signal},
-    stream::{LocalStream, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Stream, WriteHalf},
+    stream::{
+        LocalStream, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Stream, WriteHalf,
+    },
 };
 
 // The seam: everything above it is neutral, everything below it is one OS's.
@@ -68,6 +71,20 @@ cfg_if::cfg_if! {
     if #[cfg(unix)] { mod unix; use unix as imp; }
     else if #[cfg(windows)] { mod windows; use windows as imp; }
     else { compile_error!("sockpipe needs Unix domain sockets or Windows named pipes"); }
+}
+
+/// What only one OS has. A program that uses it says so by the name.
+#[cfg(feature = "tokio")]
+pub mod os {
+    #[cfg(unix)]
+    pub use crate::imp::ext as unix;
+}
+
+/// Guide pages.
+pub mod docs {
+    #[doc = include_str!("../docs/which_address.md")]
+    #[allow(clippy::module_inception, reason = "a page, no code")]
+    pub mod which_address {}
 }
 
 /// What every backend has, checked by the compiler on each OS; what the items must do is written in

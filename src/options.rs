@@ -47,6 +47,8 @@ pub enum ExpectServer {
 #[derive(Clone, Debug, Default)]
 pub struct ListenOptions {
     pub(crate) access: Access,
+    /// Set through `os::unix`.
+    pub(crate) unsafe_directory: bool,
 }
 
 impl ListenOptions {

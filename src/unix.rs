@@ -1,6 +1,8 @@
 //! Unix domain sockets.
 
 mod claim;
+mod connect;
+pub mod ext;
 mod place;
 mod runtime;
 
@@ -21,13 +23,12 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{Shutdown, connect, shutdown};
+use rustix::net::{Shutdown, shutdown};
 use rustix::process::geteuid;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, ReadBuf};
@@ -38,16 +39,13 @@ use tokio::time::Sleep;
 
 use self::claim::Claim;
 use self::place::Place;
-use crate::endpoint::resolve::{Candidate, Environment, candidates};
-use crate::endpoint::{Endpoint, Form};
-use crate::options::{Access, ConnectOptions, ExpectServer, ListenOptions};
+use crate::endpoint::Endpoint;
+use crate::endpoint::resolve::{Candidacy, Environment, candidates};
+use crate::options::{Access, ConnectOptions, ListenOptions};
 use crate::peer::{PeerCredentials, UserId};
 
 /// Waits between tries to accept while the system is out of descriptors or memory.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// Waits between tries to connect.
-const CONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-const START_IT: &str = "start it first, or wait for it with ConnectOptions::wait_for_server";
 /// Connections passed over in one poll before other tasks get their turn.
 const ACCEPT_BURST: usize = 16;
 
@@ -63,7 +61,8 @@ pub(crate) fn environment() -> io::Result<Environment> {
 pub(crate) struct Listener {
     // Dropped in this order: the socket is closed before the claim lets go of the name's lock.
     socket: AsyncFd<OwnedFd>,
-    claim: Claim,
+    /// An abstract socket has no file to claim.
+    claim: Option<Claim>,
     access: Access,
     pause: Option<Pin<Box<Sleep>>>,
     next_pause: Duration,
@@ -76,8 +75,14 @@ impl Listener {
     ) -> io::Result<(Self, Endpoint)> {
         // Accepting may have to wait one day: better to learn now that it cannot.
         drop(runtime::sleep(Duration::ZERO)?);
-        let (place, endpoint) = place_to_bind(endpoint)?;
-        let (socket, claim) = Claim::take(place, options.access)?;
+        let (place, endpoint) = place_to_bind(endpoint, options)?;
+        let (socket, claim) = match place {
+            Some(place) => {
+                let (socket, claim) = Claim::take(place, options.access)?;
+                (socket, Some(claim))
+            }
+            None => (claim::bind_abstract(&endpoint)?, None),
+        };
         let socket = runtime::register(socket)?;
         let next_pause = ACCEPT_PAUSE.0;
         Ok((Self { socket, claim, access: options.access, pause: None, next_pause }, endpoint))
@@ -119,7 +124,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.claim.unpublish(self.socket.get_ref());
+        if let Some(claim) = &self.claim {
+            claim.unpublish();
+        }
+        claim::refuse_and_drain(self.socket.get_ref());
     }
 }
 
@@ -130,22 +138,27 @@ fn may_connect(access: Access, uid: u32) -> bool {
     }
 }
 
-/// The first usable candidate's place.
-fn place_to_bind(endpoint: &Endpoint) -> io::Result<(Place, Endpoint)> {
+/// The first usable candidate, and its place unless it is an abstract socket.
+fn place_to_bind(
+    endpoint: &Endpoint,
+    options: &ListenOptions,
+) -> io::Result<(Option<Place>, Endpoint)> {
     let mut refused = None;
     for candidate in candidates(endpoint, &environment()?)? {
-        let opened = match &candidate {
-            Candidate::Path(path) => Place::of_path(path).and_then(Place::safe),
-            Candidate::UserDir { dir, file } => match Place::in_user_dir(dir, file) {
-                Ok(Some(place)) => Ok(place),
+        let opened = match &candidate.place {
+            Candidacy::Path(path) => Place::of_path(path)
+                .and_then(|place| place.safe(options.unsafe_directory))
+                .map(Some),
+            Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file) {
                 Ok(None) => continue,
-                Err(error) => Err(error),
+                opened => opened,
             },
-            Candidate::PrivateDir { dir, file } => Place::in_private_dir(dir, file),
-            Candidate::Pipe(_) => continue,
+            Candidacy::PrivateDir { dir, file } => Place::in_private_dir(dir, file).map(Some),
+            Candidacy::Abstract(_) => Ok(None),
+            Candidacy::Pipe(_) => continue,
         };
         match opened {
-            Ok(place) => return Ok((place, candidate.endpoint())),
+            Ok(place) => return Ok((place, candidate.address())),
             Err(error) => refused = Some(error),
         }
     }
@@ -161,32 +174,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) async fn connect(
-        endpoint: &Endpoint,
-        options: &ConnectOptions,
-    ) -> io::Result<Self> {
+    pub(crate) async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> io::Result<Self> {
         let candidates = candidates(endpoint, &environment()?)?;
-        let started = Instant::now();
-        let limit = options.limit();
-        let mut pause = CONNECT_PAUSE.0;
-        loop {
-            let (failure, may_wait) = match connect_to_first(endpoint, &candidates) {
-                Attempt::Connected(socket, path) => {
-                    let stream = Self::from_socket(socket)?;
-                    check_server(&options.expect_server, stream.peer.uid(), &path)?;
-                    return Ok(stream);
-                }
-                Attempt::Busy(path) => (busy(&path, limit), true),
-                Attempt::Nobody(error) => (error, options.wait_for_server.is_some()),
-                Attempt::Failed(error) => (error, false),
-            };
-            let left = limit.saturating_sub(started.elapsed());
-            if !may_wait || left.is_zero() {
-                return Err(failure);
-            }
-            runtime::sleep(jittered(pause).min(left))?.await;
-            pause = (pause * 2).min(CONNECT_PAUSE.1);
-        }
+        let (socket, address) = connect::connect(endpoint, &candidates, options).await?;
+        let stream = Self::from_socket(socket)?;
+        connect::check_server(&options.expect_server, stream.peer.uid(), &address)?;
+        Ok(stream)
     }
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
@@ -212,7 +205,11 @@ impl Stream {
                 read = Some(length);
                 // A short read means that the socket is empty. `WouldBlock` tells the reactor so,
                 // as tokio's own `poll_read` does; else the next read would have to find out.
-                if length == 0 || length == room { Ok(()) } else { Err(ErrorKind::WouldBlock.into()) }
+                if length == 0 || length == room {
+                    Ok(())
+                } else {
+                    Err(ErrorKind::WouldBlock.into())
+                }
             });
             match (read, outcome) {
                 (Some(_), _) => return Poll::Ready(Ok(())),
@@ -303,132 +300,4 @@ pub(crate) async fn shutdown_signal() -> io::Result<()> {
     })
     .await;
     Ok(())
-}
-
-/// What came of trying every address of an endpoint once.
-enum Attempt {
-    Connected(OwnedFd, Endpoint),
-    /// A server is there, and its backlog is full.
-    Busy(Endpoint),
-    /// There is no server: it may be started yet.
-    Nobody(io::Error),
-    Failed(io::Error),
-}
-
-fn connect_to_first(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
-    let (mut absent, mut stale) = (None, None);
-    for candidate in candidates {
-        let address = candidate.endpoint();
-        let Form::Path(path) = &address.0 else { continue };
-        match try_connect(path) {
-            Ok(socket) => return Attempt::Connected(socket, address),
-            Err(error) => match error.kind() {
-                ErrorKind::NotFound => absent = Some(error),
-                ErrorKind::ConnectionRefused => stale = stale.or(Some(error)),
-                ErrorKind::WouldBlock => return Attempt::Busy(address),
-                _ => return Attempt::Failed(error),
-            },
-        }
-    }
-    let error = match (stale, absent, candidates) {
-        (Some(stale), ..) => stale,
-        (None, Some(absent), [_]) => absent,
-        _ => nobody(endpoint, candidates),
-    };
-    Attempt::Nobody(error)
-}
-
-/// `WouldBlock` means busy.
-fn try_connect(path: &Path) -> io::Result<OwnedFd> {
-    let place = Place::of_path(path)?;
-    let socket = platform::socket()?;
-    let errno = match connect(&socket, &place.address(place.name())?) {
-        Ok(()) => return Ok(socket),
-        Err(errno) => errno,
-    };
-    let shown = path.display();
-    let (kind, why) = match errno {
-        // Not started: the attempt after the pause is a new one, on a new socket.
-        Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(ErrorKind::WouldBlock.into()),
-        Errno::NOENT => (ErrorKind::NotFound, format!("no server at {shown}: {START_IT}")),
-        Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
-            Some(what) if what != place::SOCKET => (
-                ErrorKind::AlreadyExists,
-                format!("cannot connect to {shown}: it is {what}, not a socket"),
-            ),
-            _ if platform::REFUSED_MAY_BE_BUSY && claim::is_held(&place) => return Err(ErrorKind::WouldBlock.into()),
-            _ => (
-                ErrorKind::ConnectionRefused,
-                format!(
-                    "no server at {shown}, only the socket that one left behind: {START_IT}"
-                ),
-            ),
-        },
-        Errno::PROTOTYPE => (
-            ErrorKind::AlreadyExists,
-            format!("cannot connect to {shown}: it is a socket of another type, not a stream"),
-        ),
-        Errno::ACCESS | Errno::PERM => (
-            ErrorKind::PermissionDenied,
-            format!("the server at {shown} does not let this user in"),
-        ),
-        errno => {
-            let error = io::Error::from(errno);
-            (error.kind(), format!("cannot connect to {shown}: {error}"))
-        }
-    };
-    Err(io::Error::new(kind, why))
-}
-
-/// More than one address was tried.
-fn nobody(endpoint: &Endpoint, candidates: &[Candidate]) -> io::Error {
-    let places: Vec<_> = candidates.iter().map(|place| place.endpoint().to_string()).collect();
-    let uid = geteuid().as_raw();
-    io::Error::new(
-        ErrorKind::NotFound,
-        format!(
-            "no server at {endpoint} of uid {uid} (looked for {}): {START_IT}",
-            places.join(", ")
-        ),
-    )
-}
-
-fn busy(address: &Endpoint, limit: Duration) -> io::Error {
-    io::Error::new(
-        ErrorKind::TimedOut,
-        format!(
-            "the server at {address} was too busy to answer within {} s; try again, or raise \
-             ConnectOptions::deadline",
-            limit.as_secs_f32()
-        ),
-    )
-}
-
-fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Result<()> {
-    let own = geteuid().as_raw();
-    let (right, expected) = match expect {
-        ExpectServer::Anyone => return Ok(()),
-        ExpectServer::Default => (uid == own || uid == 0, format!("uid {own} or root")),
-        ExpectServer::User(UserId::Uid(user)) => (uid == *user, format!("uid {user}")),
-        ExpectServer::User(user @ UserId::Sid(_)) => {
-            let what = format!("cannot expect {user} at {address}: users have no SIDs here");
-            return Err(io::Error::new(ErrorKind::Unsupported, what));
-        }
-    };
-    if right {
-        return Ok(());
-    }
-    Err(io::Error::new(
-        ErrorKind::PermissionDenied,
-        format!(
-            "refused the server at {address}: it runs as uid {uid}, not as {expected}; if that is \
-             right, say so with ConnectOptions::expect_server"
-        ),
-    ))
-}
-
-/// Between half of `pause` and all of it, so that clients that met once do not meet again.
-fn jittered(pause: Duration) -> Duration {
-    let share = place::random() as u32 % 512 + 512;
-    pause * share / 1024
 }

@@ -5,7 +5,7 @@
 //! `connect` tries all in the same order.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Endpoint, Form};
 use crate::peer::UserId;
@@ -14,8 +14,8 @@ use crate::peer::UserId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "an OS constructs its own, the tests construct all")]
 pub(crate) enum Family {
-    /// Linux and the BSDs.
-    Unix,
+    Linux,
+    Bsd,
     Apple,
     Windows,
 }
@@ -31,30 +31,62 @@ pub(crate) struct Environment {
     pub(crate) user_temp_dir: Option<PathBuf>,
 }
 
-/// One address an endpoint may have.
+/// One address that an endpoint may have, from [`Endpoint::resolve`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Candidate {
-    /// The user wrote the path.
+pub struct Candidate {
+    pub(crate) place: Candidacy,
+    why: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Candidacy {
+    /// The user wrote the path, or it is the system's.
     Path(PathBuf),
     /// In a directory that the system makes for the user: passed over where it is missing or
     /// another user's.
-    UserDir { dir: PathBuf, file: String },
+    UserDir {
+        dir: PathBuf,
+        file: String,
+    },
     /// In a directory we make, mode 0700: an error where another user has it.
-    PrivateDir { dir: PathBuf, file: String },
+    PrivateDir {
+        dir: PathBuf,
+        file: String,
+    },
+    Abstract(String),
     /// What follows `\\.\pipe\`.
     Pipe(String),
 }
 
 impl Candidate {
-    pub(crate) fn endpoint(&self) -> Endpoint {
-        Endpoint(match self {
-            Self::Path(path) => Form::Path(path.clone()),
-            Self::UserDir { dir, file } | Self::PrivateDir { dir, file } => {
-                Form::Path(dir.join(file))
+    /// The address: a path, a pipe or an abstract socket.
+    #[must_use]
+    pub fn address(&self) -> Endpoint {
+        Endpoint(match &self.place {
+            Candidacy::Path(path) => Form::Path(path.clone()),
+            Candidacy::UserDir { dir, file } | Candidacy::PrivateDir { dir, file } => {
+                Form::Path(join(dir, file))
             }
-            Self::Pipe(name) => Form::Pipe(name.clone()),
+            Candidacy::Abstract(name) => Form::Abstract(name.clone()),
+            Candidacy::Pipe(name) => Form::Pipe(name.clone()),
         })
     }
+
+    /// Why it is one, and when it is passed over, in words.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        self.why
+    }
+}
+
+/// As on Unix, whatever this OS joins with.
+fn join(dir: &Path, file: &str) -> PathBuf {
+    let mut path = dir.as_os_str().to_owned();
+    if !path.as_encoded_bytes().ends_with(b"/") {
+        path.push("/");
+    }
+    path.push(file);
+    path.into()
 }
 
 /// The addresses of `endpoint`, best first; never empty.
@@ -63,49 +95,79 @@ impl Candidate {
 ///
 /// `Unsupported` for a form that this OS does not have.
 pub(crate) fn candidates(endpoint: &Endpoint, env: &Environment) -> io::Result<Vec<Candidate>> {
+    let one = |place, why| Ok(vec![Candidate { place, why }]);
     match (&endpoint.0, env.family) {
-        (Form::Path(path), Family::Unix | Family::Apple) => Ok(vec![Candidate::Path(path.clone())]),
-        (Form::Pipe(name), Family::Windows) => Ok(vec![Candidate::Pipe(name.clone())]),
+        (Form::Path(path), Family::Linux | Family::Bsd | Family::Apple) => {
+            one(Candidacy::Path(path.clone()), "as written")
+        }
+        (Form::Pipe(name), Family::Windows) => one(Candidacy::Pipe(name.clone()), "as written"),
+        (Form::Abstract(name), Family::Linux) => {
+            one(Candidacy::Abstract(name.clone()), "as written")
+        }
+        (Form::System(name), Family::Linux) => {
+            let path = format!("/run/{name}.sock").into();
+            one(Candidacy::Path(path), "the system's runtime directory")
+        }
+        (Form::System(name), Family::Bsd | Family::Apple) => {
+            let path = format!("/var/run/{name}.sock").into();
+            one(Candidacy::Path(path), "the system's runtime directory")
+        }
+        (Form::System(name), Family::Windows) => {
+            one(Candidacy::Pipe(name.clone()), "one name for the whole machine")
+        }
         (Form::Name(name), Family::Windows) => {
             // The SID ends at the first dot, so no two pairs of user and name meet.
             let UserId::Sid(sid) = &env.user else {
                 return Err(unsupported(endpoint, "the user has no SID"));
             };
-            Ok(vec![Candidate::Pipe(format!("{sid}.{name}"))])
+            one(Candidacy::Pipe(format!("{sid}.{name}")), "the user's SID and the name")
         }
         (Form::Name(name), Family::Apple) => {
             let Some(dir) = env.user_temp_dir.clone() else {
                 return Err(unsupported(endpoint, "the user has no temporary directory"));
             };
-            Ok(vec![Candidate::UserDir { dir, file: format!("{name}.sock") }])
-        }
-        (Form::Name(name), Family::Unix) => {
-            let UserId::Uid(uid) = env.user else {
-                return Err(unsupported(endpoint, "the user has no uid"));
-            };
             let file = format!("{name}.sock");
-            let session = PathBuf::from(format!("/run/user/{uid}"));
-            // XDG: "must be set to an absolute path", else to be ignored.
-            let given = env.runtime_dir.clone().filter(|dir| dir.is_absolute() && *dir != session);
-            let mut found: Vec<_> = given
-                .into_iter()
-                .chain([session])
-                .map(|dir| Candidate::UserDir { dir, file: file.clone() })
-                .collect();
-            let dir = PathBuf::from(format!("/tmp/sockpipe-{uid}"));
-            found.push(Candidate::PrivateDir { dir, file });
-            Ok(found)
+            one(Candidacy::UserDir { dir, file }, "the user's own temporary directory")
         }
+        (Form::Name(name), Family::Linux | Family::Bsd) => in_runtime_dirs(endpoint, name, env),
         (Form::Path(_), Family::Windows) => Err(unsupported(
             endpoint,
             "it is a path for a Unix domain socket, which Windows does not have; \
              use a portable name, or a pipe",
         )),
-        (Form::Pipe(_), Family::Unix | Family::Apple) => Err(unsupported(
+        (Form::Abstract(_), Family::Bsd | Family::Apple | Family::Windows) => {
+            Err(unsupported(endpoint, "abstract sockets exist on Linux only; use a portable name"))
+        }
+        (Form::Pipe(_), Family::Linux | Family::Bsd | Family::Apple) => Err(unsupported(
             endpoint,
             "it is a named pipe, which only Windows has; use a portable name, or a path",
         )),
     }
+}
+
+fn in_runtime_dirs(
+    endpoint: &Endpoint,
+    name: &str,
+    env: &Environment,
+) -> io::Result<Vec<Candidate>> {
+    let UserId::Uid(uid) = env.user else {
+        return Err(unsupported(endpoint, "the user has no uid"));
+    };
+    let file = format!("{name}.sock");
+    let session = (env.family == Family::Linux).then(|| PathBuf::from(format!("/run/user/{uid}")));
+    // The XDG specification: "must be set to an absolute path", else to be ignored.
+    let absolute = |dir: &PathBuf| dir.as_os_str().as_encoded_bytes().starts_with(b"/");
+    let given = env.runtime_dir.clone().filter(absolute);
+    let given = given.filter(|dir| Some(dir) != session.as_ref());
+    let user_dir =
+        |dir, why| Candidate { place: Candidacy::UserDir { dir, file: file.clone() }, why };
+    let mut found = Vec::new();
+    found.extend(given.map(|dir| user_dir(dir, "$XDG_RUNTIME_DIR, if it is this user's")));
+    found.extend(session.map(|dir| user_dir(dir, "the session's directory, if there is one")));
+    let dir = PathBuf::from(format!("/tmp/sockpipe-{uid}"));
+    let place = Candidacy::PrivateDir { dir, file };
+    found.push(Candidate { place, why: "a directory of our own, mode 0700" });
+    Ok(found)
 }
 
 fn unsupported(endpoint: &Endpoint, why: &str) -> io::Error {
@@ -123,17 +185,13 @@ mod tests {
     fn addresses(endpoint: &str, env: &Environment) -> Vec<String> {
         let endpoint = endpoint.parse().expect("an endpoint");
         let found = candidates(&endpoint, env).expect("candidates");
-        found.iter().map(|candidate| candidate.endpoint().to_string()).collect()
+        found.iter().map(|candidate| candidate.address().to_string()).collect()
     }
 
     #[test]
-    #[cfg_attr(not(unix), ignore = "joins paths with this OS's separator")]
-    fn unix_names() {
-        let mut env = env(Family::Unix, UserId::Uid(7));
-        assert_eq!(
-            addresses("echo", &env),
-            ["/run/user/7/echo.sock", "/tmp/sockpipe-7/echo.sock"]
-        );
+    fn linux_names() {
+        let mut env = env(Family::Linux, UserId::Uid(7));
+        assert_eq!(addresses("echo", &env), ["/run/user/7/echo.sock", "/tmp/sockpipe-7/echo.sock"]);
         env.runtime_dir = Some("/x".into());
         assert_eq!(
             addresses("echo", &env),
@@ -143,30 +201,51 @@ mod tests {
         assert_eq!(addresses("echo", &env).len(), 2);
         env.runtime_dir = Some("/run/user/7".into());
         assert_eq!(addresses("echo", &env).len(), 2);
-        assert_eq!(addresses("/run/x.sock", &env), ["/run/x.sock"]);
     }
 
+    /// The page that users read, line by line: `| endpoint | system | addresses |`.
     #[test]
-    #[cfg_attr(not(unix), ignore = "joins paths with this OS's separator")]
-    fn apple_names() {
-        let mut env = env(Family::Apple, UserId::Uid(501));
-        env.user_temp_dir = Some("/var/folders/zz/T/".into());
-        env.runtime_dir = Some("/ignored".into());
-        assert_eq!(addresses("echo", &env), ["/var/folders/zz/T/echo.sock"]);
-    }
-
-    #[test]
-    fn windows_names() {
-        let env = env(Family::Windows, UserId::Sid("S-1-5-21-1-2-3-1001".to_owned()));
-        assert_eq!(addresses("echo", &env), [r"\\.\pipe\S-1-5-21-1-2-3-1001.echo"]);
-        assert_eq!(addresses(r"\\.\pipe\x", &env), [r"\\.\pipe\x"]);
+    fn the_documented_table_is_what_the_code_does() {
+        let page = include_str!("../../docs/which_address.md");
+        let mut seen = Vec::new();
+        for line in page.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+            let [endpoint, system, documented] = cells[..] else {
+                panic!("not three cells: {line}")
+            };
+            let (family, user) = match system {
+                "Linux" => (Family::Linux, UserId::Uid(1000)),
+                "BSD" => (Family::Bsd, UserId::Uid(1000)),
+                "macOS" => (Family::Apple, UserId::Uid(1000)),
+                "Windows" => (Family::Windows, UserId::Sid("S-1-5-21-1-2-3-1001".to_owned())),
+                other => panic!("no system: {other}"),
+            };
+            let env = Environment {
+                runtime_dir: Some("/xdg".into()),
+                user_temp_dir: Some("/var/folders/x/y/T/".into()),
+                ..env(family, user)
+            };
+            let endpoint: Endpoint = endpoint.trim_matches('`').parse().expect(line);
+            let computed = match candidates(&endpoint, &env) {
+                Ok(found) => {
+                    let found = found.iter().map(|it| format!("`{}`", it.address()));
+                    found.collect::<Vec<_>>().join(", then ")
+                }
+                Err(error) => format!("`{:?}`", error.kind()),
+            };
+            assert_eq!(computed, documented, "{line}");
+            seen.push((endpoint.to_string(), family));
+        }
+        // Five forms, four systems: no cell is left out.
+        assert_eq!(seen.len(), 20);
+        seen.dedup();
+        assert_eq!(seen.len(), 20);
     }
 
     #[test]
     fn the_other_systems_forms_are_unsupported() {
         for (endpoint, family, says) in [
             ("/x", Family::Windows, "which Windows does not have"),
-            (r"\\.\pipe\x", Family::Unix, "which only Windows has"),
             (r"\\.\pipe\x", Family::Apple, "which only Windows has"),
         ] {
             let parsed: Endpoint = endpoint.parse().expect("an endpoint");

@@ -46,6 +46,7 @@ use rustix::process::geteuid;
 
 use super::place::{FileId, Place, SOCKET, failed, file_id, random, what};
 use super::platform;
+use crate::endpoint::{Endpoint, Form};
 use crate::options::Access;
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
@@ -82,21 +83,39 @@ impl Claim {
                 return Ok((socket, Self { lock, id }));
             }
         }
-        Err(in_use(&lock.place, None))
+        Err(in_use(&lock.place.endpoint(), None))
     }
 
-    /// Takes the name away, refuses new connections and closes those in the queue.
-    ///
-    /// The socket is to be closed next, then the claim dropped.
-    pub(super) fn unpublish(&self, socket: &OwnedFd) {
+    /// Takes the name away. The socket is to be closed next, then the claim dropped.
+    pub(super) fn unpublish(&self) {
         let place = &self.lock.place;
         if matches!(place.stat(place.name()), Ok(Some(stat)) if file_id(&stat) == self.id) {
             remove(place, place.name());
         }
-        // Clients in the queue get an end rather than an error about a connection reset.
-        let _ = shutdown(socket, Shutdown::Read);
-        while matches!(platform::accept(socket), Ok(_) | Err(Errno::INTR)) {}
     }
+}
+
+/// Refuses new connections, and closes those in the queue: their clients read an end rather than
+/// an error about a connection reset.
+pub(super) fn refuse_and_drain(socket: &OwnedFd) {
+    let _ = shutdown(socket, Shutdown::Read);
+    while matches!(platform::accept(socket), Ok(_) | Err(Errno::INTR)) {}
+}
+
+/// An abstract socket that listens. The kernel gives its name to one socket at a time and takes it
+/// back with the last descriptor, so there is nothing to claim.
+pub(super) fn bind_abstract(address: &Endpoint) -> io::Result<OwnedFd> {
+    let Form::Abstract(name) = &address.0 else {
+        return Err(io::Error::other(format!("{address} is not an abstract socket")));
+    };
+    let socket = platform::socket()?;
+    match bind(&socket, &platform::abstract_address(name)?) {
+        Ok(()) => {}
+        Err(Errno::ADDRINUSE) => return Err(in_use(address, None)),
+        Err(errno) => return Err(failed(Path::new(name), "cannot listen on abstract:", errno)),
+    }
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
 }
 
 /// Whether a server that follows our ways lives at `place`, however busy it seems.
@@ -138,7 +157,7 @@ fn is_stale(place: &Place) -> io::Result<bool> {
             thread::sleep(PROBE_PAUSE);
         }
         if !is_refused(place)? {
-            return Err(in_use(place, None));
+            return Err(in_use(&place.endpoint(), None));
         }
     }
     Ok(true)
@@ -238,7 +257,7 @@ impl Lock {
             }
             match lock_exclusively(&file) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(in_use(&place, holder(&file))),
+                Err(Errno::WOULDBLOCK) => return Err(in_use(&place.endpoint(), holder(&file))),
                 Err(errno) => return Err(cannot_lock(&place, &path, errno)),
             }
             let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
@@ -249,7 +268,7 @@ impl Lock {
                 return Ok(Self { place, file });
             }
         }
-        Err(in_use(&place, None))
+        Err(in_use(&place.endpoint(), None))
     }
 }
 
@@ -300,14 +319,13 @@ fn temporary_name(place: &Place) -> OsString {
     name
 }
 
-fn in_use(place: &Place, holder: Option<u32>) -> io::Error {
+fn in_use(address: &Endpoint, holder: Option<u32>) -> io::Error {
     let holder = holder.map_or_else(String::new, |pid| format!(" (pid {pid})"));
     io::Error::new(
         ErrorKind::AddrInUse,
         format!(
-            "cannot listen on {}: a server is already listening there{holder}; stop it, or choose \
-             another endpoint",
-            place.path().display()
+            "cannot listen on {address}: a server is already listening there{holder}; stop it, or \
+             choose another endpoint"
         ),
     )
 }

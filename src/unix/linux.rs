@@ -7,11 +7,14 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, RenameFlags, fchmod, renameat, renameat_with};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, socket_with,
+};
 
-pub(super) use crate::endpoint::resolve::Family;
+use crate::endpoint::ParseEndpointError;
+use crate::endpoint::resolve::Family;
 
-pub(super) const FAMILY: Family = Family::Unix;
+pub(super) const FAMILY: Family = Family::Linux;
 /// `sun_path` less its NUL, see unix(7).
 pub(super) const PATH_LIMIT: usize = 107;
 /// How to open a directory in which nothing is listed.
@@ -46,6 +49,15 @@ pub(super) fn short_path(dir: &OwnedFd, name: &OsStr) -> Option<PathBuf> {
     let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()));
     path.push(name);
     Some(path)
+}
+
+pub(super) fn abstract_address(name: &str) -> io::Result<SocketAddrUnix> {
+    SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(|_| {
+        let length = name.len();
+        let reason =
+            format!("an abstract name has at most {PATH_LIMIT} bytes, this one has {length}");
+        ParseEndpointError::new(format_args!("abstract:{name}"), reason).into()
+    })
 }
 
 /// Renames `from` to `to` where nothing stands; `EXIST` where something does.

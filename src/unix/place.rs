@@ -9,15 +9,13 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, statat,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, statat};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use rustix::process::geteuid;
 
 use super::platform;
-use crate::endpoint::ParseEndpointError;
+use crate::endpoint::{Endpoint, Form, ParseEndpointError};
 
 pub(super) const SOCKET: &str = "a socket";
 
@@ -101,8 +99,8 @@ impl Place {
         Ok(Self { dir: opened, dir_path: dir.to_owned(), name })
     }
 
-    /// Refuses a directory in which another user could replace the socket.
-    pub(super) fn safe(self) -> io::Result<Self> {
+    /// Refuses a directory in which another user could replace the socket, unless it is `allowed`.
+    pub(super) fn safe(self, allowed: bool) -> io::Result<Self> {
         let stat = fstat(&self.dir)?;
         let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
         let why = if uid != 0 && uid != geteuid().as_raw() {
@@ -112,12 +110,16 @@ impl Place {
         } else {
             return Ok(self);
         };
+        if allowed {
+            return Ok(self);
+        }
         let (path, dir) = (self.path(), self.dir_path.display());
         Err(io::Error::new(
             ErrorKind::PermissionDenied,
             format!(
                 "cannot listen on {}: the directory {dir} {why}, so that others could replace the \
-                 socket; choose a directory of your own",
+                 socket; choose a directory of your own, or allow this one with \
+                 os::unix::ListenOptionsExt::unsafe_directory",
                 path.display()
             ),
         ))
@@ -140,6 +142,10 @@ impl Place {
             return self.name.clone().into();
         }
         self.dir_path.join(&self.name)
+    }
+
+    pub(super) fn endpoint(&self) -> Endpoint {
+        Endpoint(Form::Path(self.path()))
     }
 
     /// The address of `name` in the directory: by its path, or around one that is too long.

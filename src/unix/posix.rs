@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, renameat};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
-pub(super) use crate::endpoint::resolve::Family;
+use crate::endpoint::resolve::Family;
 
 pub(super) const FAMILY: Family =
-    if cfg!(target_vendor = "apple") { Family::Apple } else { Family::Unix };
+    if cfg!(target_vendor = "apple") { Family::Apple } else { Family::Bsd };
 /// `sun_path` is 104 bytes with its NUL on macOS and the BSDs.
 pub(super) const PATH_LIMIT: usize = 103;
 /// How to open a directory in which nothing is listed.
@@ -59,6 +59,11 @@ pub(super) fn set_mode_to_be(_: &OwnedFd, _: Mode) -> io::Result<()> {
 /// There is no way around a long path.
 pub(super) fn short_path(_: &OwnedFd, _: &OsStr) -> Option<PathBuf> {
     None
+}
+
+/// Not reached: no endpoint resolves to one here.
+pub(super) fn abstract_address(_: &str) -> io::Result<SocketAddrUnix> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// These systems cannot rename without replacing. Our lock still keeps out those who take it.

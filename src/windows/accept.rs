@@ -137,3 +137,58 @@ impl Drop for Name {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
+    use tokio::sync::mpsc::channel;
+
+    use super::super::tests::{run, unique};
+    use super::*;
+    use crate::options::Access;
+
+    /// A foreign instance sets the limit that a system out of resources would.
+    #[test]
+    fn the_last_instance_is_not_handed_out() {
+        let path = unique();
+        let context = reactor::handle().expect("a reactor").enter();
+        let mut foreign = ServerOptions::new();
+        foreign.max_instances(ARMED + 2).pipe_mode(PipeMode::Message);
+        let foreign = foreign.create(&path).expect("a free name");
+        drop(context);
+        let busy = pipe::open(&path).expect("the foreign instance");
+
+        let security = SecurityDescriptor::new(Access::Owner).expect("a descriptor");
+        let armed = JoinSet::new();
+        let mut instances = Instances { path: path.clone(), security, armed, pause: PAUSE.0 };
+        assert!(instances.refill());
+        let (sender, mut clients) = channel(16);
+        let _serving = reactor::Task::spawn(instances.serve(sender)).expect("a reactor");
+
+        // All but one of ours are handed out, and that one is taken too: there is no room left.
+        let opened: Vec<_> = run(async {
+            let mut opened = Vec::new();
+            while opened.len() <= ARMED {
+                match pipe::open(&path) {
+                    Ok(client) => opened.push(client),
+                    Err(_) => reactor::sleep(Duration::from_millis(1)).expect("a reactor").await,
+                }
+            }
+            opened
+        });
+        let handed_out: Vec<_> = run(async {
+            let mut handed_out = Vec::new();
+            while handed_out.len() < ARMED {
+                handed_out.push(clients.recv().await.expect("a client"));
+            }
+            handed_out
+        });
+        // Longer than the pause between tries.
+        run(reactor::sleep(Duration::from_millis(50)).expect("a reactor"));
+        assert!(clients.try_recv().is_err(), "the last instance was handed out");
+        drop((foreign, busy, opened, handed_out));
+        // With all others closed there is room again for its successor.
+        run(clients.recv()).expect("the last client");
+        assert_eq!(pipe::presence(&path), Presence::There);
+    }
+}

@@ -149,19 +149,22 @@ pub(super) fn open(path: &str) -> io::Result<Opened> {
         .custom_flags(FILE_FLAG_OVERLAPPED)
         .security_qos_flags(SECURITY_IDENTIFICATION)
         .open(path)?;
-    let handle = raw(file.as_handle());
-    let mut flags = 0;
-    // SAFETY: the handle is open; `flags` is a place for a number, and null means not wanted.
-    check(unsafe { GetNamedPipeInfo(handle, &mut flags, null_mut(), null_mut(), null_mut()) })?;
-    let messages = flags & PIPE_TYPE_MESSAGE != 0;
+    let handle = raw(&file);
+    let messages = is_of_message_type(&file)?;
     if messages {
         // Now: registered with a reactor, the pipe would already be read from.
         // SAFETY: the handle is open, the mode is one, and null means unchanged.
-        check(unsafe {
-            SetNamedPipeHandleState(handle, &PIPE_READMODE_MESSAGE, null(), null())
-        })?;
+        check(unsafe { SetNamedPipeHandleState(handle, &PIPE_READMODE_MESSAGE, null(), null()) })?;
     }
     Ok(Opened { file, messages })
+}
+
+pub(super) fn is_of_message_type(pipe: &impl AsHandle) -> io::Result<bool> {
+    let mut flags = 0;
+    // SAFETY: the handle is open as long as the pipe is borrowed; `flags` is a place for a number,
+    // and null means not wanted.
+    check(unsafe { GetNamedPipeInfo(raw(pipe), &mut flags, null_mut(), null_mut(), null_mut()) })?;
+    Ok(flags & PIPE_TYPE_MESSAGE != 0)
 }
 
 impl Opened {
@@ -210,8 +213,8 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(code(error), Some(ERROR_BROKEN_PIPE | ERROR_NO_DATA | ERROR_PIPE_NOT_CONNECTED))
 }
 
-pub(super) fn raw(handle: BorrowedHandle<'_>) -> HANDLE {
-    handle.as_raw_handle()
+pub(super) fn raw(pipe: &impl AsHandle) -> HANDLE {
+    pipe.as_handle().as_raw_handle()
 }
 
 /// As the system wants text: UTF-16 that ends in NUL.

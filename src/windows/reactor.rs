@@ -67,9 +67,7 @@ pub(super) fn timeout<F: Future>(limit: Duration, future: F) -> io::Result<Timeo
 pub(super) struct Task<T>(JoinHandle<T>);
 
 impl<T: Send + 'static> Task<T> {
-    pub(super) fn spawn(
-        future: impl Future<Output = T> + Send + 'static,
-    ) -> io::Result<Self> {
+    pub(super) fn spawn(future: impl Future<Output = T> + Send + 'static) -> io::Result<Self> {
         Ok(Self(handle()?.spawn(future)))
     }
 }

@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::mem::size_of;
-use std::os::windows::io::{AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
@@ -48,9 +48,9 @@ pub(super) fn own_sid() -> io::Result<&'static str> {
 }
 
 /// The SID of the client at the other end of a server's pipe.
-pub(super) fn client_sid(pipe: BorrowedHandle<'_>) -> io::Result<String> {
+pub(super) fn client_sid(pipe: &impl AsHandle) -> io::Result<String> {
     // While this thread impersonates, it must do nothing but open the token.
-    // SAFETY: the handle is open as long as it is borrowed.
+    // SAFETY: the handle is open as long as the pipe is borrowed.
     check(unsafe { ImpersonateNamedPipeClient(raw(pipe)) })?;
     // SAFETY: it returns a constant.
     let thread = unsafe { GetCurrentThread() };
@@ -70,10 +70,10 @@ pub(super) fn client_sid(pipe: BorrowedHandle<'_>) -> io::Result<String> {
 }
 
 /// The SID of a pipe's owner, which is its server's user; `None` where the pipe has no owner.
-pub(super) fn owner_sid(pipe: BorrowedHandle<'_>) -> io::Result<Option<String>> {
+pub(super) fn owner_sid(pipe: &impl AsHandle) -> io::Result<Option<String>> {
     let mut owner: PSID = null_mut();
     let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
-    // SAFETY: the handle is open as long as it is borrowed, and the places are pointers' or null,
+    // SAFETY: the handle is open as long as the pipe is borrowed, and the places are pointers' or null,
     // which means not wanted.
     let code = unsafe {
         GetSecurityInfo(
@@ -98,16 +98,16 @@ pub(super) fn owner_sid(pipe: BorrowedHandle<'_>) -> io::Result<Option<String>> 
     unsafe { sid_to_string(owner) }.map(Some)
 }
 
-pub(super) fn client_process(pipe: BorrowedHandle<'_>) -> Option<u32> {
+pub(super) fn client_process(pipe: &impl AsHandle) -> Option<u32> {
     let mut process = 0;
-    // SAFETY: the handle is open as long as it is borrowed; `process` is a place for a number.
+    // SAFETY: the handle is open as long as the pipe is borrowed; `process` is a place for a number.
     let known = unsafe { GetNamedPipeClientProcessId(raw(pipe), &mut process) };
     (known != 0).then_some(process)
 }
 
-pub(super) fn server_process(pipe: BorrowedHandle<'_>) -> Option<u32> {
+pub(super) fn server_process(pipe: &impl AsHandle) -> Option<u32> {
     let mut process = 0;
-    // SAFETY: the handle is open as long as it is borrowed; `process` is a place for a number.
+    // SAFETY: the handle is open as long as the pipe is borrowed; `process` is a place for a number.
     let known = unsafe { GetNamedPipeServerProcessId(raw(pipe), &mut process) };
     (known != 0).then_some(process)
 }
@@ -197,12 +197,20 @@ unsafe fn sid_to_string(sid: PSID) -> io::Result<String> {
     // SAFETY: the caller's promise; `text` is a place for a pointer.
     check(unsafe { ConvertSidToStringSidW(sid, &mut text) })?;
     let _text = LocalMemory(text.cast());
+    // SAFETY: the call succeeded, so `text` ends in NUL.
+    Ok(unsafe { from_wide(text) })
+}
+
+/// # Safety
+///
+/// `text` points to UTF-16 that ends in NUL.
+unsafe fn from_wide(text: *const u16) -> String {
     let mut units = Vec::new();
     loop {
-        // SAFETY: the call succeeded, so `text` ends in NUL, and no unit before this one was it.
+        // SAFETY: the caller's promise, and no unit before this one was NUL.
         let unit = unsafe { text.wrapping_add(units.len()).read() };
         if unit == 0 {
-            return Ok(String::from_utf16_lossy(&units));
+            return String::from_utf16_lossy(&units);
         }
         units.push(unit);
     }
@@ -211,4 +219,46 @@ unsafe fn sid_to_string(sid: PSID) -> io::Result<String> {
 /// The error of a call that returned a BOOL.
 pub(super) fn check(success: i32) -> io::Result<()> {
     if success == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use windows_sys::Win32::Security::Authorization::ConvertSecurityDescriptorToStringSecurityDescriptorW;
+    use windows_sys::Win32::Security::{DACL_SECURITY_INFORMATION, GROUP_SECURITY_INFORMATION};
+
+    use super::*;
+
+    /// As the system writes it: what was left out of our text would show here.
+    fn text(descriptor: &SecurityDescriptor) -> String {
+        let parts =
+            OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION;
+        let mut text = null_mut();
+        // SAFETY: the descriptor is one; `text` is a place for a pointer, null means not wanted.
+        check(unsafe {
+            ConvertSecurityDescriptorToStringSecurityDescriptorW(
+                descriptor.0.0,
+                SDDL_REVISION_1,
+                parts,
+                &mut text,
+                null_mut(),
+            )
+        })
+        .expect("a text");
+        let _text = LocalMemory(text.cast());
+        // SAFETY: the call succeeded, so `text` ends in NUL.
+        unsafe { from_wide(text) }
+    }
+
+    #[test]
+    fn owner_only_names_the_user_alone_and_everyone_may_not_create() {
+        let own = own_sid().expect("a user");
+        assert!(own.starts_with("S-1-5-"), "{own}");
+        let owned = format!("O:{own}G:{own}D:P(D;;GA;;;NU)");
+        let owner = SecurityDescriptor::new(Access::Owner).expect("a descriptor");
+        assert_eq!(text(&owner), format!("{owned}(A;;GA;;;{own})"));
+        let everyone = SecurityDescriptor::new(Access::Everyone).expect("a descriptor");
+        let expected = format!("{owned}(A;;GA;;;SY)(A;;GA;;;{own})(A;;0x12019b;;;WD)");
+        assert_eq!(text(&everyone), expected);
+        assert_eq!(everyone.attributes().bInheritHandle, 0);
+    }
 }

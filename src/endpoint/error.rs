@@ -1,0 +1,60 @@
+//! What is wrong with a text that is to be an endpoint.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+
+/// Why a text or path is no [`Endpoint`](crate::Endpoint). The message shows the input, where it goes wrong, and
+/// what would be right.
+///
+/// As an [`io::Error`] it is of kind [`InvalidInput`](io::ErrorKind::InvalidInput) and carries this
+/// as its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ParseEndpointError {
+    pub(super) input: String,
+    pub(super) position: Option<usize>,
+    pub(super) reason: String,
+}
+
+impl ParseEndpointError {
+    pub(crate) fn new(input: impl fmt::Display, reason: String) -> Self {
+        Self { input: input.to_string(), position: None, reason }
+    }
+
+    /// What was to be an endpoint.
+    #[must_use]
+    pub fn input(&self) -> &str {
+        &self.input
+    }
+
+    /// The byte of [`input`](Self::input) at which it goes wrong, where it is one byte's fault.
+    #[must_use]
+    pub fn position(&self) -> Option<usize> {
+        self.position
+    }
+}
+
+impl fmt::Display for ParseEndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invalid endpoint {:?}", self.input)?;
+        if let Some(at) = self.position {
+            write!(f, " (at byte {at})")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+impl std::error::Error for ParseEndpointError {}
+
+impl From<Infallible> for ParseEndpointError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl From<ParseEndpointError> for io::Error {
+    fn from(error: ParseEndpointError) -> Self {
+        Self::new(io::ErrorKind::InvalidInput, error)
+    }
+}

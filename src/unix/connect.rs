@@ -1,0 +1,201 @@
+//! Finding the server: every address of an endpoint in turn, again while it is worth waiting.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{SocketAddrUnix, connect as connect_to};
+use rustix::process::geteuid;
+
+use super::place::{self, Place};
+use super::{claim, platform, runtime};
+use crate::endpoint::resolve::Candidate;
+use crate::endpoint::{Endpoint, Form};
+use crate::options::{ConnectOptions, ExpectServer};
+use crate::peer::UserId;
+
+/// Waits between tries.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+const START_IT: &str = "start it first, or wait for it with ConnectOptions::wait_for_server";
+
+/// A connected socket, and the address at which it was had.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    candidates: &[Candidate],
+    options: &ConnectOptions,
+) -> io::Result<(OwnedFd, Endpoint)> {
+    let started = Instant::now();
+    let limit = options.limit();
+    let mut pause = PAUSE.0;
+    loop {
+        let (failure, may_wait) = match try_all(endpoint, candidates) {
+            Attempt::Connected(socket, address) => return Ok((socket, address)),
+            Attempt::Busy(address) => (busy(&address, limit), true),
+            Attempt::Nobody(error) => (error, options.wait_for_server.is_some()),
+            Attempt::Failed(error) => (error, false),
+        };
+        let left = limit.saturating_sub(started.elapsed());
+        if !may_wait || left.is_zero() {
+            return Err(failure);
+        }
+        runtime::sleep(jittered(pause).min(left))?.await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+/// What came of trying every address of an endpoint once.
+enum Attempt {
+    Connected(OwnedFd, Endpoint),
+    /// A server is there, and its backlog is full.
+    Busy(Endpoint),
+    /// There is no server: it may be started yet.
+    Nobody(io::Error),
+    Failed(io::Error),
+}
+
+fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
+    let (mut absent, mut stale) = (None, None);
+    for candidate in candidates {
+        let address = candidate.address();
+        let tried = match &address.0 {
+            Form::Path(path) => try_path(path),
+            Form::Abstract(name) => try_abstract(name),
+            Form::Name(_) | Form::System(_) | Form::Pipe(_) => continue,
+        };
+        match tried {
+            Ok(socket) => return Attempt::Connected(socket, address),
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound => absent = Some(error),
+                ErrorKind::ConnectionRefused => stale = stale.or(Some(error)),
+                ErrorKind::WouldBlock => return Attempt::Busy(address),
+                _ => return Attempt::Failed(error),
+            },
+        }
+    }
+    let error = match (stale, absent, candidates) {
+        (Some(stale), ..) => stale,
+        (None, Some(absent), [_]) => absent,
+        _ => nobody(endpoint, candidates),
+    };
+    Attempt::Nobody(error)
+}
+
+/// One try, on a socket of its own; the inner error is that of `connect`.
+fn try_address(address: &SocketAddrUnix) -> io::Result<Result<OwnedFd, Errno>> {
+    let socket = platform::socket()?;
+    Ok(connect_to(&socket, address).map(|()| socket))
+}
+
+/// `WouldBlock` means busy.
+fn try_abstract(name: &str) -> io::Result<OwnedFd> {
+    let (kind, why) = match try_address(&platform::abstract_address(name)?)? {
+        Ok(socket) => return Ok(socket),
+        Err(Errno::AGAIN | Errno::INTR | Errno::INPROGRESS) => {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Err(Errno::CONNREFUSED) => {
+            (ErrorKind::NotFound, format!("no server at abstract:{name}: {START_IT}"))
+        }
+        Err(errno) => {
+            let error = io::Error::from(errno);
+            (error.kind(), format!("cannot connect to abstract:{name}: {error}"))
+        }
+    };
+    Err(io::Error::new(kind, why))
+}
+
+/// `WouldBlock` means busy.
+fn try_path(path: &Path) -> io::Result<OwnedFd> {
+    let place = Place::of_path(path)?;
+    let errno = match try_address(&place.address(place.name())?)? {
+        Ok(socket) => return Ok(socket),
+        Err(errno) => errno,
+    };
+    let shown = path.display();
+    let (kind, why) = match errno {
+        // Not started: the attempt after the pause is a new one, on a new socket.
+        Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(ErrorKind::WouldBlock.into()),
+        Errno::NOENT => (ErrorKind::NotFound, format!("no server at {shown}: {START_IT}")),
+        Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
+            Some(what) if what != place::SOCKET => (
+                ErrorKind::AlreadyExists,
+                format!("cannot connect to {shown}: it is {what}, not a socket"),
+            ),
+            _ if platform::REFUSED_MAY_BE_BUSY && claim::is_held(&place) => {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            _ => (
+                ErrorKind::ConnectionRefused,
+                format!("no server at {shown}, only the socket that one left behind: {START_IT}"),
+            ),
+        },
+        Errno::PROTOTYPE => (
+            ErrorKind::AlreadyExists,
+            format!("cannot connect to {shown}: it is a socket of another type, not a stream"),
+        ),
+        Errno::ACCESS | Errno::PERM => (
+            ErrorKind::PermissionDenied,
+            format!("the server at {shown} does not let this user in"),
+        ),
+        errno => {
+            let error = io::Error::from(errno);
+            (error.kind(), format!("cannot connect to {shown}: {error}"))
+        }
+    };
+    Err(io::Error::new(kind, why))
+}
+
+/// More than one address was tried.
+fn nobody(endpoint: &Endpoint, candidates: &[Candidate]) -> io::Error {
+    let places: Vec<_> = candidates.iter().map(|place| place.address().to_string()).collect();
+    let uid = geteuid().as_raw();
+    io::Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "no server at {endpoint} of uid {uid} (looked for {}): {START_IT}",
+            places.join(", ")
+        ),
+    )
+}
+
+fn busy(address: &Endpoint, limit: Duration) -> io::Error {
+    io::Error::new(
+        ErrorKind::TimedOut,
+        format!(
+            "the server at {address} was too busy to answer within {} s; try again, or raise \
+             ConnectOptions::deadline",
+            limit.as_secs_f32()
+        ),
+    )
+}
+
+pub(super) fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Result<()> {
+    let own = geteuid().as_raw();
+    let (right, expected) = match expect {
+        ExpectServer::Anyone => return Ok(()),
+        ExpectServer::Default => (uid == own || uid == 0, format!("uid {own} or root")),
+        ExpectServer::User(UserId::Uid(user)) => (uid == *user, format!("uid {user}")),
+        ExpectServer::User(user @ UserId::Sid(_)) => {
+            let what = format!("cannot expect {user} at {address}: users have no SIDs here");
+            return Err(io::Error::new(ErrorKind::Unsupported, what));
+        }
+    };
+    if right {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        ErrorKind::PermissionDenied,
+        format!(
+            "refused the server at {address}: it runs as uid {uid}, not as {expected}; if that is \
+             right, say so with ConnectOptions::expect_server"
+        ),
+    ))
+}
+
+/// Between half of `pause` and all of it, so that clients that met once do not meet again.
+fn jittered(pause: Duration) -> Duration {
+    let share = place::random() as u32 % 512 + 512;
+    pause * share / 1024
+}

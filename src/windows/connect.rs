@@ -1,0 +1,115 @@
+//! How a client finds a server, and whether it is the right one.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant};
+
+use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_FILE_NOT_FOUND, ERROR_PIPE_BUSY};
+
+use super::pipe::{self, Opened, Pipe};
+use super::reactor;
+use super::security::{self, ADMINISTRATORS, SYSTEM, own_sid};
+use crate::endpoint::Endpoint;
+use crate::options::{ConnectOptions, ExpectServer};
+use crate::peer::UserId;
+
+/// The random part of the longest pause between tries, in microseconds.
+const LONGEST_PAUSE: u64 = 32_000;
+
+pub(super) async fn connect(address: &Endpoint, options: &ConnectOptions) -> io::Result<Pipe> {
+    let path = address.to_string();
+    let started = Instant::now();
+    let limit = options.limit();
+    // Short at first: an instance is taken for no longer than the server needs to make another.
+    let mut longest = 1_000;
+    loop {
+        let error = match attempt(address, &path, &options.expect_server) {
+            Ok(pipe) => return Ok(pipe),
+            Err(error) => error,
+        };
+        let (failure, may_wait) = match pipe::code(&error) {
+            Some(ERROR_PIPE_BUSY) => (busy(address, limit), true),
+            // The server closed the instance that we were about to get.
+            Some(_) if pipe::is_gone(&error) => (busy(address, limit), true),
+            Some(ERROR_FILE_NOT_FOUND) => (nobody(address), options.wait_for_server.is_some()),
+            Some(ERROR_ACCESS_DENIED) => (refused(address), false),
+            Some(_) => (failed(address, &error), false),
+            None => (error, false),
+        };
+        let left = limit.saturating_sub(started.elapsed());
+        if !may_wait || left.is_zero() {
+            return Err(failure);
+        }
+        let pause = Duration::from_micros(500 + random() % longest);
+        longest = (longest * 2).min(LONGEST_PAUSE);
+        reactor::sleep(pause.min(left))?.await;
+    }
+}
+
+fn attempt(address: &Endpoint, path: &str, expect: &ExpectServer) -> io::Result<Pipe> {
+    let opened = pipe::open(path)?;
+    check_server(address, &opened, expect)?;
+    opened.register()
+}
+
+fn check_server(address: &Endpoint, opened: &Opened, expect: &ExpectServer) -> io::Result<()> {
+    let (users, expected) = match expect {
+        ExpectServer::Anyone => return Ok(()),
+        ExpectServer::Default => {
+            let own = own_sid()?;
+            (vec![own, SYSTEM, ADMINISTRATORS], format!("{own}, SYSTEM or Administrators"))
+        }
+        ExpectServer::User(UserId::Sid(sid)) => (vec![sid.as_str()], sid.clone()),
+        ExpectServer::User(user @ UserId::Uid(_)) => {
+            let what = format!("cannot expect {user} at {address}: users have SIDs here, no uids");
+            return Err(io::Error::new(ErrorKind::Unsupported, what));
+        }
+    };
+    let owner = security::owner_sid(opened)?;
+    if owner.as_ref().is_some_and(|sid| users.iter().any(|user| user.eq_ignore_ascii_case(sid))) {
+        return Ok(());
+    }
+    let who = owner.as_deref().unwrap_or("a user it does not name");
+    Err(io::Error::new(
+        ErrorKind::PermissionDenied,
+        format!(
+            "refused the server at {address}: it runs as {who}, not as {expected}; if that is \
+             right, say so with ConnectOptions::expect_server"
+        ),
+    ))
+}
+
+fn busy(address: &Endpoint, limit: Duration) -> io::Error {
+    io::Error::new(
+        ErrorKind::TimedOut,
+        format!(
+            "the server at {address} was too busy to answer within {} s; try again, or raise \
+             ConnectOptions::deadline",
+            limit.as_secs_f32()
+        ),
+    )
+}
+
+fn nobody(address: &Endpoint) -> io::Error {
+    io::Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "no server at {address}: start it first, or wait for it with \
+             ConnectOptions::wait_for_server"
+        ),
+    )
+}
+
+fn refused(address: &Endpoint) -> io::Error {
+    let what = format!("the server at {address} does not let this user in");
+    io::Error::new(ErrorKind::PermissionDenied, what)
+}
+
+fn failed(address: &Endpoint, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
+}
+
+/// The standard library seeds its hashers from the system's source of randomness.
+pub(super) fn random() -> u64 {
+    RandomState::new().hash_one(())
+}

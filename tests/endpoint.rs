@@ -1,0 +1,251 @@
+//! Names: what can be written, and that server and client meet there.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use common::{assert_error, unique_name, within};
+use proptest::prelude::*;
+use sockpipe::{Endpoint, Listener, ParseEndpointError, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Texts of which many are endpoints.
+fn texts() -> impl Strategy<Value = String> {
+    let start = prop_oneof![
+        Just(""),
+        Just("unix:"),
+        Just("unix://"),
+        Just("/"),
+        Just("./"),
+        Just("../"),
+        Just("abstract:"),
+        Just("system:"),
+        Just("npipe:////./pipe/"),
+        Just("npipe://./pipe/"),
+        Just("npipe:"),
+        Just(r"\\.\pipe\"),
+        Just(r"\\.\PIPE\"),
+        Just("//./pipe/"),
+    ];
+    (start, prop_oneof!["[a-z0-9._-]{0,60}", "[a-z:/\\\\.]{0,12}", "\\PC{0,40}", any::<String>()])
+        .prop_map(|(start, rest)| format!("{start}{rest}"))
+}
+
+proptest! {
+    #[test]
+    fn what_is_printed_parses_to_the_same(text in texts()) {
+        if let Ok(endpoint) = text.parse::<Endpoint>() {
+            let printed = endpoint.to_string();
+            prop_assert_eq!(printed.parse::<Endpoint>(), Ok(endpoint), "{}", printed);
+        }
+    }
+
+    #[test]
+    fn an_error_points_into_its_input(text in texts()) {
+        if let Err(error) = text.parse::<Endpoint>() {
+            prop_assert_eq!(error.input(), &text);
+            let at = error.position().unwrap_or(0);
+            prop_assert!(text.is_char_boundary(at), "{}", error);
+        }
+    }
+
+    #[test]
+    fn a_path_prints_and_parses_to_the_same(path in "\\PC{1,40}") {
+        if let Ok(endpoint) = Endpoint::try_from(Path::new(&path)) {
+            let printed = endpoint.to_string();
+            prop_assert_eq!(printed.parse::<Endpoint>(), Ok(endpoint), "{}", printed);
+        }
+    }
+}
+
+/// What an argument parser asks of a value: clap's `value_parser!` takes such a type.
+#[test]
+fn an_endpoint_is_an_argument() {
+    fn argument<T>()
+    where
+        T: std::str::FromStr + Clone + Send + Sync + 'static,
+        T::Err: std::error::Error + Send + Sync + 'static,
+    {
+    }
+    argument::<Endpoint>();
+}
+
+/// What the bound on endpoint arguments lets in.
+#[tokio::test]
+async fn every_kind_of_argument() {
+    let name = unique_name();
+    let listener = Listener::bind(&name).expect("a free name");
+    let endpoint: Endpoint = name.parse().expect("an endpoint");
+    within(Stream::connect(name.as_str())).await.expect("a &str");
+    within(Stream::connect(&name)).await.expect("a &String");
+    within(Stream::connect(name)).await.expect("a String");
+    within(Stream::connect(&endpoint)).await.expect("an &Endpoint");
+    within(Stream::connect(endpoint)).await.expect("an Endpoint");
+    let resolved = listener.endpoint().to_string();
+    within(Stream::connect(Path::new(&resolved))).await.expect("a &Path");
+    within(Stream::connect(Path::new(&resolved).to_owned())).await.expect("a PathBuf");
+    let error = assert_error(Listener::bind("a/b"), ErrorKind::InvalidInput, &["a/b"]);
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ParseEndpointError>());
+    assert_eq!(inner.and_then(ParseEndpointError::position), Some(1));
+}
+
+/// The name of the listener is one of those that clients look for.
+#[tokio::test]
+async fn resolve_lists_the_address_that_is_taken() {
+    let endpoint: Endpoint = unique_name().parse().expect("an endpoint");
+    let listener = Listener::bind(&endpoint).expect("a free name");
+    let found = endpoint.resolve().expect("candidates");
+    let taken = found.iter().find(|candidate| candidate.address() == *listener.endpoint());
+    assert!(taken.is_some_and(|candidate| !candidate.why().is_empty()), "{found:?}");
+}
+
+async fn meet(mut listener: Listener, client: impl Future<Output = std::io::Result<Stream>>) {
+    let mut client = within(client).await.expect("a connection");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    within(client.write_all(b"met")).await.expect("a write");
+    let mut bytes = [0; 3];
+    within(server.read_exact(&mut bytes)).await.expect("a read");
+    assert_eq!(&bytes, b"met");
+}
+
+#[cfg(windows)]
+#[tokio::test]
+async fn pipe_names_beyond_ascii() {
+    let pipe = format!(r"\\.\pipe\olá мир {}", unique_name());
+    let listener = Listener::bind(&pipe).expect("a free name");
+    meet(listener, Stream::connect(&pipe)).await;
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    use std::path::PathBuf;
+
+    use common::{Backend, Os};
+    use sockpipe::ListenOptions;
+    use sockpipe::os::unix::ListenOptionsExt;
+
+    use super::*;
+
+    const POSIX: bool = cfg!(any(sockpipe_posix, not(target_os = "linux")));
+
+    fn names_in(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).expect("a directory");
+        entries.map(|it| it.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// A path of `length` bytes whose last part has `name` bytes.
+    fn path_of(length: usize, name: usize, dir: &Path) -> PathBuf {
+        let between = length - dir.as_os_str().len() - name - 2;
+        let dir = dir.join("d".repeat(between));
+        fs::create_dir_all(&dir).expect("a directory");
+        let path = dir.join("s".repeat(name));
+        assert_eq!(path.as_os_str().len(), length);
+        path
+    }
+
+    #[tokio::test]
+    async fn paths_of_every_length() {
+        let limit = if POSIX { 103 } else { usize::MAX };
+        for length in [80, 102, 103, 104, 106, 107, 108, 109, 250] {
+            let os = Os::new();
+            let path = path_of(length, 8, &os.dir());
+            if length <= limit {
+                let listener = Listener::bind(&path).expect("a free name");
+                assert!(fs::metadata(&path).expect("a file").file_type().is_socket());
+                assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[]);
+                meet(listener, Stream::connect(&path)).await;
+            } else {
+                let says = format!("too long for a socket: {length} bytes, and the limit is 103");
+                let shown = path.to_str().expect("UTF-8");
+                let kind = ErrorKind::InvalidInput;
+                assert_error(Listener::bind(&path), kind, &[shown, &says]);
+                assert_error(within(Stream::connect(&path)).await, kind, &[shown, &says]);
+            }
+            assert_eq!(names_in(path.parent().expect("a directory")), [""; 0]);
+        }
+    }
+
+    /// The names that the claim makes beside the socket are longer than the socket's own: they
+    /// must not shorten what a user may write.
+    #[tokio::test]
+    async fn the_last_part_may_fill_the_path() {
+        let limit = if POSIX { 103 } else { 107 };
+        let os = Os::new();
+        let path = os.dir().join("n".repeat(limit - os.dir().as_os_str().len() - 1));
+        for stale in [false, true] {
+            if stale {
+                // Closed without its file being removed, as after a crash.
+                drop(std::os::unix::net::UnixListener::bind(&path).expect("a free name"));
+            }
+            let listener = Listener::bind(&path).expect("a free name");
+            assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[]);
+            meet(listener, Stream::connect(&path)).await;
+            assert_eq!(os.files(), [""; 0]);
+        }
+    }
+
+    #[tokio::test]
+    async fn paths_that_are_not_utf8() {
+        let os = Os::new();
+        let path = os.dir().join(OsStr::from_bytes(b"\xff\xfe.sock"));
+        if cfg!(target_vendor = "apple") {
+            println!("not run: this system's file names are UTF-8");
+            return;
+        }
+        let listener = Listener::bind(&path).expect("a free name");
+        meet(listener, Stream::connect(&path)).await;
+        assert_eq!(os.files(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn paths_relative_to_the_working_directory() {
+        // The test's own directory is the crate's; leave nothing in it.
+        let name = PathBuf::from(format!("target/{}.sock", unique_name()));
+        fs::create_dir_all("target").expect("a directory");
+        let listener = Listener::bind(&name).expect("a free name");
+        let whole = std::env::current_dir().expect("a directory").join(&name);
+        assert!(whole.exists());
+        meet(listener, Stream::connect(&name)).await;
+        assert!(!whole.exists());
+    }
+
+    #[tokio::test]
+    async fn an_unsafe_directory_is_used_when_allowed() {
+        let os = Os::new();
+        fs::set_permissions(os.dir(), fs::Permissions::from_mode(0o777)).expect("a mode");
+        let says = ["mode 0777", "os::unix::ListenOptionsExt::unsafe_directory"];
+        assert_error(os.bind(), ErrorKind::PermissionDenied, &says);
+        let options = ListenOptions::new().unsafe_directory(true);
+        let listener = Listener::bind_with(os.endpoint(), &options).expect("a free name");
+        meet(listener, os.connect()).await;
+    }
+
+    #[tokio::test]
+    async fn abstract_sockets() {
+        let endpoint = format!("abstract:{}", unique_name());
+        if POSIX {
+            let says = ["abstract sockets exist on Linux only"];
+            assert_error(Listener::bind(&endpoint), ErrorKind::Unsupported, &says);
+            let connected = within(Stream::connect(&endpoint)).await;
+            assert_error(connected, ErrorKind::Unsupported, &says);
+            return;
+        }
+        let says = ["no server at abstract:"];
+        assert_error(within(Stream::connect(&endpoint)).await, ErrorKind::NotFound, &says);
+        let listener = Listener::bind(&endpoint).expect("a free name");
+        assert_eq!(listener.endpoint().to_string(), endpoint);
+        let says = [&endpoint, "already listening"];
+        assert_error(Listener::bind(&endpoint), ErrorKind::AddrInUse, &says);
+        meet(listener, Stream::connect(&endpoint)).await;
+        drop(Listener::bind(&endpoint).expect("the name is free again"));
+        let long = format!("abstract:{}", "n".repeat(108));
+        let says = ["at most 107 bytes, this one has 108"];
+        assert_error(Listener::bind(&long), ErrorKind::InvalidInput, &says);
+        assert_error(within(Stream::connect(&long)).await, ErrorKind::InvalidInput, &says);
+    }
+}
