@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::Write;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Stdio};
 use std::thread;
 
 use common::process::{Running, client, example, server, text};
@@ -262,6 +262,8 @@ mod paths {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::path::PathBuf;
 
+    use common::process::Users;
+
     use super::*;
 
     fn path(os: &Os, name: &str) -> PathBuf {
@@ -347,20 +349,16 @@ mod paths {
         server(text, &[]).crash();
     }
 
-    /// Only root can run a server as another user; else it is the directory's mode that counts.
+    /// As root nothing is unwritable, so it is another user's server then.
     #[test]
     fn a_directory_that_cannot_be_written() {
         let os = Os::new();
-        let root = rustix::process::geteuid().is_root();
-        let mode = if root { 0o755 } else { 0o555 };
+        let users = Users::new();
+        let mode = if users.is_some() { 0o755 } else { 0o555 };
         fs::set_permissions(os.dir(), fs::Permissions::from_mode(mode)).expect("a mode");
-        let mut command = example("echo_server");
-        if root {
-            let program = command.get_program().to_owned();
-            command = Command::new("setpriv");
-            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
-        }
-        let output = command.arg(os.endpoint()).output().expect("setpriv, of util-linux");
+        let server = users.as_ref().map(|users| users.example("echo_server", 65533));
+        let mut server = server.unwrap_or_else(|| example("echo_server"));
+        let output = server.arg(os.endpoint()).output().expect("setpriv, of util-linux");
         assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
         let err = one_line("echo_server", &output.stderr);
         let says = ["cannot listen on", os.endpoint(), "Permission denied", "can write to"];

@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -11,8 +10,8 @@ use rustix::process::geteuid;
 
 use super::place::{self, Place};
 use super::{claim, platform, runtime};
-use crate::endpoint::resolve::Candidate;
-use crate::endpoint::{Endpoint, Form};
+use crate::endpoint::Endpoint;
+use crate::endpoint::resolve::{Candidacy, Candidate};
 use crate::options::{ConnectOptions, ExpectServer};
 use crate::peer::UserId;
 
@@ -59,10 +58,18 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
     let (mut absent, mut stale) = (None, None);
     for candidate in candidates {
         let address = candidate.address();
-        let tried = match &address.0 {
-            Form::Path(path) => try_path(path),
-            Form::Abstract(name) => try_abstract(name),
-            Form::Name(_) | Form::System(_) | Form::Pipe(_) => continue,
+        let tried = match &candidate.place {
+            Candidacy::Path(path) => Place::of_path(path).and_then(|place| try_place(&place)),
+            // What stands in a directory that is not the user's own is not the user's server.
+            Candidacy::UserDir { dir, file } | Candidacy::PrivateDir { dir, file } => {
+                match Place::in_user_dir(dir, file) {
+                    Ok(Some(place)) => try_place(&place),
+                    Ok(None) => continue,
+                    Err(error) => Err(error),
+                }
+            }
+            Candidacy::Abstract(name) => try_abstract(name),
+            Candidacy::Pipe(_) => continue,
         };
         match tried {
             Ok(socket) => return Attempt::Connected(socket, address),
@@ -107,12 +114,12 @@ fn try_abstract(name: &str) -> io::Result<OwnedFd> {
 }
 
 /// `WouldBlock` means busy.
-fn try_path(path: &Path) -> io::Result<OwnedFd> {
-    let place = Place::of_path(path)?;
+fn try_place(place: &Place) -> io::Result<OwnedFd> {
     let errno = match try_address(&place.address(place.name())?)? {
         Ok(socket) => return Ok(socket),
         Err(errno) => errno,
     };
+    let path = place.path();
     let shown = path.display();
     let (kind, why) = match errno {
         // Not started: the attempt after the pause is a new one, on a new socket.
@@ -123,7 +130,7 @@ fn try_path(path: &Path) -> io::Result<OwnedFd> {
                 ErrorKind::AlreadyExists,
                 format!("cannot connect to {shown}: it is {what}, not a socket"),
             ),
-            _ if platform::REFUSED_MAY_BE_BUSY && claim::is_held(&place) => {
+            _ if platform::REFUSED_MAY_BE_BUSY && claim::is_held(place) => {
                 return Err(ErrorKind::WouldBlock.into());
             }
             _ => (

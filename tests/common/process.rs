@@ -21,6 +21,48 @@ pub fn example(name: &str) -> Command {
     command
 }
 
+/// Programs where every user can run them, and a way to run them as another user. Only root can.
+#[cfg(unix)]
+pub struct Users {
+    programs: tempfile::TempDir,
+}
+
+#[cfg(unix)]
+impl Users {
+    /// `None`, and a line that says so, where this is not root.
+    pub fn new() -> Option<Self> {
+        use std::fs::{Permissions, set_permissions};
+        use std::os::unix::fs::PermissionsExt;
+
+        if !rustix::process::geteuid().is_root() {
+            println!("not run: only root can run programs as other users");
+            return None;
+        }
+        let programs = tempfile::tempdir().expect("a directory");
+        set_permissions(programs.path(), Permissions::from_mode(0o755)).expect("a mode");
+        Some(Self { programs })
+    }
+
+    /// `example` as user and group `uid`, with nothing in its environment.
+    pub fn example(&self, example: &str, uid: u32) -> Command {
+        let program = self.programs.path().join(example);
+        if !program.exists() {
+            std::fs::copy(self::example(example).get_program(), &program).expect("a copy");
+        }
+        let mut command = Command::new("setpriv");
+        command
+            .args([format!("--reuid={uid}"), format!("--regid={uid}")])
+            .arg("--clear-groups")
+            .arg(program)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
 /// A running example whose output is read as it comes.
 pub struct Running {
     pub child: Child,
