@@ -47,7 +47,11 @@ impl Users {
     pub fn example(&self, example: &str, uid: u32) -> Command {
         let program = self.programs.path().join(example);
         if !program.exists() {
-            std::fs::copy(self::example(example).get_program(), &program).expect("a copy");
+            // By a process of its own: a child that another test forks while this one has the copy
+            // open for writing keeps it from being run ("text file busy").
+            let original = self::example(example).get_program().to_owned();
+            let copied = Command::new("cp").arg(original).arg(&program).status().expect("cp");
+            assert!(copied.success(), "{copied}");
         }
         let mut command = Command::new("setpriv");
         command
