@@ -55,7 +55,7 @@ make_prefix() {
     rm -rf "$WINEPREFIX"
     "$WINE" wineboot --init </dev/null >/dev/null 2>&1 9>&- || die "Wine did not start"
     # It has to end before it can be started again with other options.
-    "$(wineserver)" --wait
+    "$(wineserver)" --wait || true
     local system32=$WINEPREFIX/drive_c/windows/system32
     [ -d "$system32" ] || die "Wine made no system32"
     [ -e "$system32/bcryptprimitives.dll" ] || make_bcryptprimitives "$system32"
@@ -95,7 +95,7 @@ start_services() {
     "$WINE" wineboot </dev/null >/dev/null 2>&1 || die "Wine did not start"
 }
 
-wineserver() { compgen -G "$(dirname "$WINE")/wineserver*" | head -n 1; }
+wineserver() { compgen -G "$(dirname "$WINE")/wineserver*" | tail -n 1; }
 
 need_mingw() { need_command x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64; }
 

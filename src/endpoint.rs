@@ -161,6 +161,9 @@ fn pipe(text: &str, start: usize) -> Result<Endpoint, ParseEndpointError> {
     if name.is_empty() {
         return Err(error(Some(start), "the pipe has no name"));
     }
+    if let Some(at) = name.find('\0') {
+        return Err(error(Some(start + at), "it contains a NUL character"));
+    }
     if let Some(at) = name.find(['\\', '/']) {
         return Err(error(Some(start + at), "a pipe's name has no slash or backslash in it"));
     }
@@ -230,11 +233,15 @@ impl fmt::Display for Endpoint {
             Form::Abstract(name) => write!(f, "abstract:{name}"),
             Form::Pipe(name) => write!(f, "{PIPE}{name}"),
             Form::Path(path) => {
-                let plain = [&b"/"[..], b"./", b"../"]
-                    .iter()
-                    .any(|start| path.as_os_str().as_encoded_bytes().starts_with(start));
-                let scheme = if plain { "" } else { "unix:" };
-                write!(f, "{scheme}{}", path.display())
+                let shown = path.display().to_string();
+                let scheme = if shown.starts_with('/') && pipe_prefix(&shown).is_some() {
+                    "unix://"
+                } else if ["/", "./", "../"].iter().any(|start| shown.starts_with(start)) {
+                    ""
+                } else {
+                    "unix:"
+                };
+                write!(f, "{scheme}{shown}")
             }
         }
     }
@@ -263,6 +270,8 @@ mod tests {
             ("unix:x.sock", "unix:x.sock"),
             ("unix:./x", "./x"),
             ("unix:unix:x", "unix:unix:x"),
+            ("unix:////./pipe/x", "unix:////./pipe/x"),
+            (r"unix:\\.\pipe\x", r"unix:\\.\pipe\x"),
             (r"\\.\pipe\Echo Ü", r"\\.\pipe\Echo Ü"),
             (r"\\.\PIPE\x", r"\\.\pipe\x"),
             ("//./pipe/x", r"\\.\pipe\x"),
@@ -281,6 +290,8 @@ mod tests {
         assert_ne!(path, parse("echo"));
         assert_eq!(path.to_string(), "unix:echo");
         assert_eq!(parse(&path.to_string()), path);
+        // Found by fuzzing.
+        Endpoint::try_from(Path::new("\\\\.\\pipe\\\0x")).expect_err("a NUL");
         let pipe = Endpoint::try_from(Path::new(r"\\.\pipe\x")).expect("a pipe");
         assert_eq!(pipe, parse("npipe:////./pipe/x"));
     }

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Runs a fuzz target on the stable compiler: fuzz.sh TARGET SECONDS
+#
+# What cargo-fuzz asks a nightly compiler for is here asked of LLVM itself, the coverage that
+# libFuzzer is guided by; the sanitizers, which need nightly, are left out: the code has no unsafe.
+set -euo pipefail
+cd "$(dirname "$0")/../fuzz"
+target=${1:?which target?}
+seconds=${2:?how many seconds?}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-../target/fuzz}
+RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions=yes"
+RUSTFLAGS=$(tr -s '\n ' ' ' <<<"$RUSTFLAGS")
+export RUSTFLAGS
+host=$(rustc -vV | sed -n 's/^host: //p')
+# For the target alone: build scripts and macros are not to be instrumented.
+cargo build --quiet --release --target "$host" --bin "$target"
+found=$(mktemp -d)
+trap 'rm -rf "$found"' EXIT
+# What it finds is written to the first folder; what is worth keeping goes to the corpus by hand.
+"$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$seconds" -timeout=10 -max_len=512 \
+    -artifact_prefix="$CARGO_TARGET_DIR/" -print_final_stats=1 "$found" "corpus/$target"
