@@ -32,6 +32,9 @@
 //! `tokio` (default): the async API. Without it the crate has the types that name and describe a
 //! connection ([`Endpoint`], [`ListenOptions`], [`ConnectOptions`], [`PeerCredentials`]) and no
 //! transport.
+//!
+//! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
+//! configuration files.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
 #![cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "read by a transport only"))]
@@ -42,6 +45,8 @@ mod peer;
 
 #[cfg(feature = "tokio")]
 pub mod echo;
+#[cfg(feature = "tokio")]
+mod events;
 #[cfg(feature = "tokio")]
 mod listener;
 #[cfg(feature = "tokio")]
@@ -58,7 +63,7 @@ pub use peer::{PeerCredentials, UserId};
 
 #[cfg(feature = "tokio")]
 pub use {
-    listener::{Listener, LocalListener},
+    listener::{Listener, ListenerStats, LocalListener},
     serve::{Drained, GracefulServe, Serve, serve, shutdown_signal},
     stream::{
         LocalStream, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Stream, WriteHalf,

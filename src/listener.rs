@@ -127,6 +127,12 @@ impl Listener {
         self.inner.poll_accept(cx).map_ok(Stream::from_imp)
     }
 
+    /// What has happened to clients that `accept` never yielded.
+    #[must_use]
+    pub fn stats(&self) -> ListenerStats {
+        self.inner.stats()
+    }
+
     /// The address that clients use, with a portable name resolved: a path or a pipe.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
@@ -134,9 +140,44 @@ impl Listener {
     }
 }
 
+/// Counts of what a [`Listener`] handles by itself, since it was bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenerStats {
+    /// Clients that were closed before `accept` yielded them: users who may not connect, or who
+    /// could not be told. Always 0 on Windows, where the OS refuses them.
+    pub refused: u64,
+    /// Times that accepting had to wait because the process or the system was out of descriptors,
+    /// memory or, on Windows, instances of the pipe.
+    pub pauses: u64,
+}
+
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listener").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Listener {
+    /// For what only one OS has.
+    #[allow(dead_code, reason = "not every OS has something")]
+    pub(crate) fn imp_ref(&self) -> &imp::Listener {
+        &self.inner
+    }
+
+    #[allow(dead_code, reason = "not every OS has something")]
+    pub(crate) fn imp(&mut self) -> &mut imp::Listener {
+        &mut self.inner
+    }
+
+    #[allow(dead_code, reason = "not every OS has something")]
+    pub(crate) fn from_imp((inner, endpoint): (imp::Listener, Endpoint)) -> Self {
+        Self { inner, endpoint }
+    }
+
+    #[allow(dead_code, reason = "not every OS has something")]
+    pub(crate) fn into_imp(self) -> imp::Listener {
+        self.inner
     }
 }
 

@@ -47,8 +47,16 @@ pub enum ExpectServer {
 #[derive(Clone, Debug, Default)]
 pub struct ListenOptions {
     pub(crate) access: Access,
-    /// Set through `os::unix`.
+    pub(crate) unix: UnixListenOptions,
+}
+
+/// Set through `os::unix`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UnixListenOptions {
     pub(crate) unsafe_directory: bool,
+    pub(crate) mode: Option<u32>,
+    pub(crate) group: Option<u32>,
+    pub(crate) backlog: Option<u32>,
 }
 
 impl ListenOptions {

@@ -150,6 +150,17 @@ impl Stream {
         self.inner.peer_credentials()
     }
 
+    /// For what only one OS has.
+    #[allow(dead_code, reason = "not every OS has something")]
+    pub(crate) fn imp_ref(&self) -> &imp::Stream {
+        &self.inner
+    }
+
+    #[allow(dead_code, reason = "not every OS has something")]
+    pub(crate) fn into_imp(self) -> imp::Stream {
+        self.inner
+    }
+
     pub(crate) fn from_imp(inner: imp::Stream) -> Self {
         Self { inner }
     }

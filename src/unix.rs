@@ -1,10 +1,14 @@
 //! Unix domain sockets.
 
+mod access;
 mod claim;
 mod connect;
 pub mod ext;
+mod inherited;
 mod place;
 mod runtime;
+#[cfg(all(target_os = "linux", not(sockpipe_posix)))]
+mod sockopt;
 
 // Linux, and what macOS and the BSDs have in common; `--cfg sockpipe_posix` runs the latter on
 // Linux. Both files list the same items.
@@ -18,11 +22,13 @@ cfg_if::cfg_if! {
     }
 }
 
+use std::collections::VecDeque;
 use std::env;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -37,11 +43,14 @@ use tokio::net::unix::UCred;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Sleep;
 
+use self::access::Permission;
 use self::claim::Claim;
 use self::place::Place;
 use crate::endpoint::Endpoint;
 use crate::endpoint::resolve::{Candidacy, Environment, candidates};
-use crate::options::{Access, ConnectOptions, ListenOptions};
+use crate::events;
+use crate::listener::ListenerStats;
+use crate::options::{ConnectOptions, ListenOptions};
 use crate::peer::{PeerCredentials, UserId};
 
 /// Waits between tries to accept while the system is out of descriptors or memory.
@@ -61,11 +70,23 @@ pub(crate) fn environment() -> io::Result<Environment> {
 pub(crate) struct Listener {
     // Dropped in this order: the socket is closed before the claim lets go of the name's lock.
     socket: AsyncFd<OwnedFd>,
-    /// An abstract socket has no file to claim.
-    claim: Option<Claim>,
-    access: Access,
+    name: Name,
+    permission: Permission,
+    /// Accepted before a call of `republish`, on the socket that it replaced.
+    waiting: VecDeque<OwnedFd>,
     pause: Option<Pin<Box<Sleep>>>,
     next_pause: Duration,
+    stats: ListenerStats,
+}
+
+/// Whose the listener's name is.
+enum Name {
+    /// Ours, to keep and to remove.
+    Claimed(Claim),
+    /// The kernel's: an abstract socket's name goes with it.
+    Abstract,
+    /// That of whoever made the socket.
+    Inherited,
 }
 
 impl Listener {
@@ -73,19 +94,16 @@ impl Listener {
         endpoint: &Endpoint,
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
-        // Accepting may have to wait one day: better to learn now that it cannot.
-        drop(runtime::sleep(Duration::ZERO)?);
+        let permission = Permission::new(options);
         let (place, endpoint) = place_to_bind(endpoint, options)?;
-        let (socket, claim) = match place {
+        let (socket, name) = match place {
             Some(place) => {
-                let (socket, claim) = Claim::take(place, options.access)?;
-                (socket, Some(claim))
+                let (socket, claim) = Claim::take(place, permission, options.unix.backlog)?;
+                (socket, Name::Claimed(claim))
             }
-            None => (claim::bind_abstract(&endpoint)?, None),
+            None => (claim::bind_abstract(&endpoint, options.unix.backlog)?, Name::Abstract),
         };
-        let socket = runtime::register(socket)?;
-        let next_pause = ACCEPT_PAUSE.0;
-        Ok((Self { socket, claim, access: options.access, pause: None, next_pause }, endpoint))
+        Ok((Self::new(socket, name, permission)?, endpoint))
     }
 
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
@@ -94,24 +112,33 @@ impl Listener {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            let mut guard = ready!(self.socket.poll_read_ready(cx))?;
-            match platform::accept(self.socket.get_ref()) {
+            let accepted = match self.waiting.pop_front() {
+                Some(socket) => Ok(socket),
+                None => {
+                    let mut guard = ready!(self.socket.poll_read_ready(cx))?;
+                    let accepted = platform::accept(self.socket.get_ref());
+                    if accepted.as_ref().err() == Some(&Errno::AGAIN) {
+                        guard.clear_ready();
+                    }
+                    accepted
+                }
+            };
+            match accepted {
                 Ok(socket) => {
                     self.next_pause = ACCEPT_PAUSE.0;
-                    // A peer that may not, or cannot be told apart, is closed here; so is one that
-                    // the reactor has no room for.
-                    if let Ok(stream) = Stream::from_socket(socket) {
-                        if may_connect(self.access, stream.peer.uid()) {
-                            return Poll::Ready(Ok(stream));
-                        }
+                    if let Some(stream) = self.admit(socket) {
+                        return Poll::Ready(Ok(stream));
                     }
                 }
-                Err(Errno::AGAIN) => guard.clear_ready(),
-                // The client left, or the call was interrupted.
-                Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM) => {}
+                // There is none, the client left, or the call was interrupted.
+                Err(
+                    Errno::AGAIN | Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM,
+                ) => {}
                 // The client stays in the backlog until there is room again.
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                     self.pause = Some(Box::pin(runtime::sleep(self.next_pause)?));
+                    events::accept_paused(&errno.into(), self.next_pause);
+                    self.stats.pauses += 1;
                     self.next_pause = (self.next_pause * 2).min(ACCEPT_PAUSE.1);
                 }
                 Err(errno) => return Poll::Ready(Err(errno.into())),
@@ -120,21 +147,93 @@ impl Listener {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+
+    pub(crate) fn stats(&self) -> ListenerStats {
+        self.stats
+    }
+
+    fn new(socket: OwnedFd, name: Name, permission: Permission) -> io::Result<Self> {
+        // Accepting may have to wait one day: better to learn now that it cannot.
+        drop(runtime::sleep(Duration::ZERO)?);
+        Ok(Self {
+            socket: runtime::register(socket)?,
+            name,
+            permission,
+            waiting: VecDeque::new(),
+            pause: None,
+            next_pause: ACCEPT_PAUSE.0,
+            stats: ListenerStats::default(),
+        })
+    }
+
+    /// A peer that may not stay, or cannot be told, is closed here; so is one that the reactor has
+    /// no room for.
+    fn admit(&mut self, socket: OwnedFd) -> Option<Stream> {
+        let (why, user) = match Stream::from_socket(socket) {
+            Ok(stream) if self.permission.admits(&stream.peer, stream.as_fd()) => {
+                return Some(stream);
+            }
+            Ok(stream) => ("it may not connect", Some(stream.peer.uid())),
+            Err(_) => ("who it is cannot be told", None),
+        };
+        events::peer_refused(why, user);
+        self.stats.refused += 1;
+        None
+    }
+
+    fn is_published(&self) -> bool {
+        match &self.name {
+            Name::Claimed(claim) => claim.is_published(),
+            Name::Abstract => true,
+            Name::Inherited => inherited::is_published(self.socket.get_ref()),
+        }
+    }
+
+    fn republish(&mut self) -> io::Result<()> {
+        let claim = match &mut self.name {
+            Name::Claimed(claim) if !claim.is_published() => claim,
+            Name::Inherited => {
+                let what = "the name of an inherited listener is not its own to take again";
+                return Err(io::Error::new(ErrorKind::Unsupported, what));
+            }
+            Name::Claimed(_) | Name::Abstract => return Ok(()),
+        };
+        let socket = claim.republish(self.permission)?;
+        let before = mem::replace(&mut self.socket, runtime::register(socket)?);
+        self.waiting.extend(claim::refuse_and_drain(before.get_ref()));
+        Ok(())
+    }
+
+    fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<(Self, Endpoint)> {
+        let endpoint = inherited::check_listener(&socket)?;
+        Ok((Self::new(socket, Name::Inherited, Permission::new(options))?, endpoint))
+    }
+
+    fn into_fd(mut self) -> io::Result<OwnedFd> {
+        let socket = self.socket.get_ref().try_clone()?;
+        let name = mem::replace(&mut self.name, Name::Inherited);
+        if let Name::Claimed(claim) = name {
+            claim.leave();
+        }
+        Ok(socket)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
+    }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(claim) = &self.claim {
-            claim.unpublish();
+        match &self.name {
+            Name::Claimed(claim) => claim.unpublish(),
+            Name::Abstract => {}
+            // Others may have the socket too: it is not ours to shut down.
+            Name::Inherited => return,
         }
-        claim::refuse_and_drain(self.socket.get_ref());
-    }
-}
-
-fn may_connect(access: Access, uid: u32) -> bool {
-    match access {
-        Access::Owner => uid == 0 || uid == geteuid().as_raw(),
-        Access::Everyone => true,
+        drop(claim::refuse_and_drain(self.socket.get_ref()));
     }
 }
 
@@ -147,7 +246,7 @@ fn place_to_bind(
     for candidate in candidates(endpoint, &environment()?)? {
         let opened = match &candidate.place {
             Candidacy::Path(path) => Place::of_path(path)
-                .and_then(|place| place.safe(options.unsafe_directory))
+                .and_then(|place| place.safe(options.unix.unsafe_directory))
                 .map(Some),
             Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file) {
                 Ok(None) => continue,
@@ -257,6 +356,10 @@ impl Stream {
         Ok(PeerCredentials::new(UserId::Uid(self.peer.uid()), Some(self.peer.gid()), process))
     }
 
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(self.socket.into_std()?.into())
+    }
+
     fn from_socket(socket: OwnedFd) -> io::Result<Self> {
         let socket = runtime::enter(|| UnixStream::from_std(socket.into()))??;
         Ok(Self { peer: socket.peer_cred()?, socket })
@@ -278,6 +381,12 @@ impl Stream {
                 done => return Poll::Ready(done),
             }
         }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

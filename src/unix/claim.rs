@@ -37,22 +37,20 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, chmodat, flock, fstat, ftruncate, openat,
-    renameat, statat, unlinkat,
+    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, chmodat, chownat, flock, fstat,
+    ftruncate, openat, renameat, statat, unlinkat,
 };
 use rustix::io::{Errno, pread, pwrite};
 use rustix::net::{Shutdown, bind, connect, listen, shutdown};
 use rustix::process::geteuid;
 
+use super::access::Permission;
 use super::place::{FileId, Place, SOCKET, failed, file_id, random, what};
 use super::platform;
 use crate::endpoint::{Endpoint, Form};
-use crate::options::Access;
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
 const ROUNDS: usize = 100;
-/// The kernel's limit applies, `somaxconn`.
-const BACKLOG: i32 = -1;
 const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Between probes, where one refusal proves nothing.
 const PROBE_PAUSE: Duration = Duration::from_millis(25);
@@ -63,59 +61,103 @@ pub(super) struct Claim {
     lock: Lock,
     /// The socket's file, to know it again.
     id: FileId,
+    backlog: i32,
 }
 
 impl Claim {
     /// A socket that listens in `place`, and the claim to its name.
-    pub(super) fn take(place: Place, access: Access) -> io::Result<(OwnedFd, Self)> {
-        let mode = Mode::from_raw_mode(match access {
-            Access::Owner => 0o600,
-            Access::Everyone => 0o666,
-        });
+    pub(super) fn take(
+        place: Place,
+        permission: Permission,
+        backlog: Option<u32>,
+    ) -> io::Result<(OwnedFd, Self)> {
         // Before anything is made, so that a path that cannot be leaves nothing behind.
         place.address(place.name())?;
         let lock = Lock::take(place)?;
-        for _ in 0..ROUNDS {
-            let stale = is_stale(&lock.place)?;
-            let socket = platform::socket()?;
-            platform::set_mode_to_be(&socket, mode)?;
-            if let Some(id) = publish(&lock.place, &socket, mode, stale)? {
-                return Ok((socket, Self { lock, id }));
-            }
+        let backlog = backlog_of(backlog);
+        let (socket, id) = listen_in(&lock.place, permission, backlog)?;
+        Ok((socket, Self { lock, id, backlog }))
+    }
+
+    pub(super) fn is_published(&self) -> bool {
+        let place = &self.lock.place;
+        matches!(place.stat(place.name()), Ok(Some(stat)) if file_id(&stat) == self.id)
+    }
+
+    /// A new socket under the name, which is not the old one's any more.
+    pub(super) fn republish(&mut self, permission: Permission) -> io::Result<OwnedFd> {
+        if !self.lock.is_ours()? {
+            // Who removes sockets removes lock files too; somebody else may have made one since.
+            self.lock = Lock::take(self.lock.place.try_clone()?)?;
         }
-        Err(in_use(&lock.place.endpoint(), None))
+        let (socket, id) = listen_in(&self.lock.place, permission, self.backlog)?;
+        self.id = id;
+        Ok(socket)
     }
 
     /// Takes the name away. The socket is to be closed next, then the claim dropped.
     pub(super) fn unpublish(&self) {
-        let place = &self.lock.place;
-        if matches!(place.stat(place.name()), Ok(Some(stat)) if file_id(&stat) == self.id) {
-            remove(place, place.name());
+        if self.is_published() {
+            remove(&self.lock.place, self.lock.place.name());
+        }
+    }
+
+    /// Leaves the name to whoever has the socket, without a lock.
+    pub(super) fn leave(self) {
+        drop(self.lock);
+    }
+}
+
+/// Step 2 and 3: a socket that listens under the name, once the lock is held.
+fn listen_in(place: &Place, permission: Permission, backlog: i32) -> io::Result<(OwnedFd, FileId)> {
+    for _ in 0..ROUNDS {
+        let stale = is_stale(place)?;
+        let socket = platform::socket()?;
+        platform::set_mode_to_be(&socket, permission.mode())?;
+        if let Some(id) = publish(place, &socket, permission, backlog, stale)? {
+            return Ok((socket, id));
+        }
+    }
+    Err(in_use(&place.endpoint(), None))
+}
+
+/// Refuses new connections, and gives those in the queue. Closed like that, rather than with the
+/// socket, their clients read an end and no error about a connection reset.
+pub(super) fn refuse_and_drain(socket: &OwnedFd) -> Vec<OwnedFd> {
+    let _ = shutdown(socket, Shutdown::Read);
+    let mut queue = Vec::new();
+    loop {
+        match platform::accept(socket) {
+            Ok(client) => queue.push(client),
+            Err(Errno::INTR) => {}
+            Err(_) => return queue,
         }
     }
 }
 
-/// Refuses new connections, and closes those in the queue: their clients read an end rather than
-/// an error about a connection reset.
-pub(super) fn refuse_and_drain(socket: &OwnedFd) {
-    let _ = shutdown(socket, Shutdown::Read);
-    while matches!(platform::accept(socket), Ok(_) | Err(Errno::INTR)) {}
-}
-
 /// An abstract socket that listens. The kernel gives its name to one socket at a time and takes it
 /// back with the last descriptor, so there is nothing to claim.
-pub(super) fn bind_abstract(address: &Endpoint) -> io::Result<OwnedFd> {
+pub(super) fn bind_abstract(address: &Endpoint, backlog: Option<u32>) -> io::Result<OwnedFd> {
     let Form::Abstract(name) = &address.0 else {
         return Err(io::Error::other(format!("{address} is not an abstract socket")));
     };
     let socket = platform::socket()?;
+    let cannot = |errno| {
+        let error = io::Error::from(errno);
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    };
     match bind(&socket, &platform::abstract_address(name)?) {
         Ok(()) => {}
         Err(Errno::ADDRINUSE) => return Err(in_use(address, None)),
-        Err(errno) => return Err(failed(Path::new(name), "cannot listen on abstract:", errno)),
+        Err(errno) => return Err(cannot(errno)),
     }
-    listen(&socket, BACKLOG)?;
+    listen(&socket, backlog_of(backlog)).map_err(cannot)?;
     Ok(socket)
+}
+
+/// Negative: the system's limit, `somaxconn`.
+fn backlog_of(asked_for: Option<u32>) -> i32 {
+    asked_for.map_or(-1, |length| i32::try_from(length).unwrap_or(i32::MAX))
 }
 
 /// Whether a server that follows our ways lives at `place`, however busy it seems.
@@ -172,7 +214,14 @@ fn is_refused(place: &Place) -> io::Result<bool> {
 }
 
 /// Binds `socket` and lets it listen under the name. `None`: somebody else has the name now.
-fn publish(place: &Place, socket: &OwnedFd, mode: Mode, stale: bool) -> io::Result<Option<FileId>> {
+fn publish(
+    place: &Place,
+    socket: &OwnedFd,
+    permission: Permission,
+    backlog: i32,
+    stale: bool,
+) -> io::Result<Option<FileId>> {
+    let listen_on = |name| listen_on(place, name, socket, permission, backlog);
     let temporary = temporary_name(place);
     let Ok(address) = place.address(&temporary) else {
         if stale {
@@ -180,13 +229,13 @@ fn publish(place: &Place, socket: &OwnedFd, mode: Mode, stale: bool) -> io::Resu
         }
         let address = place.address(place.name())?;
         return match bind(socket, &address) {
-            Ok(()) => listen_on(place, place.name(), socket, mode).map(Some),
+            Ok(()) => listen_on(place.name()).map(Some),
             Err(Errno::ADDRINUSE) => Ok(None),
             Err(errno) => Err(failed(&place.path(), "cannot listen on", errno)),
         };
     };
     bind(socket, &address).map_err(|errno| failed(&place.path(), "cannot listen on", errno))?;
-    let id = listen_on(place, &temporary, socket, mode)?;
+    let id = listen_on(&temporary)?;
     let renamed = if stale {
         renameat(place.dir(), &temporary, place.dir(), place.name())
     } else {
@@ -204,15 +253,25 @@ fn publish(place: &Place, socket: &OwnedFd, mode: Mode, stale: bool) -> io::Resu
     }
 }
 
-/// Gives the file of the bound `socket` its mode, where the umask or the system did not let `bind`
-/// do so, and listens: who connects before that is refused.
-fn listen_on(place: &Place, name: &OsStr, socket: &OwnedFd, mode: Mode) -> io::Result<FileId> {
+/// Gives the file of the bound `socket` its group and mode, where the umask or the system did not
+/// let `bind` do so, and listens: who connects before that is refused.
+fn listen_on(
+    place: &Place,
+    name: &OsStr,
+    socket: &OwnedFd,
+    permission: Permission,
+    backlog: i32,
+) -> io::Result<FileId> {
     let listening = || {
-        let stat = statat(place.dir(), name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if Mode::from_raw_mode(stat.st_mode) != mode {
-            chmodat(place.dir(), name, mode, AtFlags::empty())?;
+        if let Some(group) = permission.group() {
+            let group = Some(Gid::from_raw(group));
+            chownat(place.dir(), name, None, group, AtFlags::SYMLINK_NOFOLLOW)?;
         }
-        listen(socket, BACKLOG)?;
+        let stat = statat(place.dir(), name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if Mode::from_raw_mode(stat.st_mode) != permission.mode() {
+            chmodat(place.dir(), name, permission.mode(), AtFlags::empty())?;
+        }
+        listen(socket, backlog)?;
         Ok(file_id(&stat))
     };
     listening().map_err(|errno| {
@@ -272,15 +331,21 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// Whether the file that is locked is the one that stands there.
+    fn is_ours(&self) -> io::Result<bool> {
+        let ours = file_id(&fstat(&self.file)?);
+        let standing = self.place.stat(&lock_name(&self.place))?;
+        Ok(standing.is_some_and(|standing| file_id(&standing) == ours))
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         // While it is still held: who opened it before finds that it is gone, and starts over. Not
         // a successor's, made after somebody removed ours.
-        let name = lock_name(&self.place);
-        if let (Ok(ours), Ok(Some(standing))) = (fstat(&self.file), self.place.stat(&name)) {
-            if file_id(&ours) == file_id(&standing) {
-                remove(&self.place, &name);
-            }
+        if matches!(self.is_ours(), Ok(true)) {
+            remove(&self.place, &lock_name(&self.place));
         }
     }
 }

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, connect as connect_to};
 use rustix::process::geteuid;
 
+use super::access::is_own;
 use super::place::{self, Place};
 use super::{claim, platform, runtime};
 use crate::endpoint::Endpoint;
@@ -182,8 +183,10 @@ pub(super) fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) 
     let own = geteuid().as_raw();
     let (right, expected) = match expect {
         ExpectServer::Anyone => return Ok(()),
-        ExpectServer::Default => (uid == own || uid == 0, format!("uid {own} or root")),
-        ExpectServer::User(UserId::Uid(user)) => (uid == *user, format!("uid {user}")),
+        ExpectServer::Default => (uid == 0 || is_own(uid), format!("uid {own} or root")),
+        ExpectServer::User(UserId::Uid(user)) => {
+            (uid == *user && !platform::is_unmapped(uid), format!("uid {user}"))
+        }
         ExpectServer::User(user @ UserId::Sid(_)) => {
             let what = format!("cannot expect {user} at {address}: users have no SIDs here");
             return Err(io::Error::new(ErrorKind::Unsupported, what));
@@ -191,6 +194,17 @@ pub(super) fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) 
     };
     if right {
         return Ok(());
+    }
+    if platform::is_unmapped(uid) {
+        return Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            format!(
+                "refused the server at {address}: its user has no id in this user namespace or \
+                 container ({uid} stands for all of those), so it cannot be told from others; if \
+                 you trust who can listen there, say so with ConnectOptions::expect_server and \
+                 ExpectServer::Anyone"
+            ),
+        ));
     }
     Err(io::Error::new(
         ErrorKind::PermissionDenied,

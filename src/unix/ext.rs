@@ -1,8 +1,14 @@
 //! What only Unix has; `sockpipe::os::unix` to users.
 
-use crate::options::ListenOptions;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// What a listener can do on Unix only.
+use super::inherited;
+use crate::listener::Listener;
+use crate::options::ListenOptions;
+use crate::stream::Stream;
+
+/// What a listener can be told on Unix only.
 pub trait ListenOptionsExt {
     /// Listen although others could replace the socket: in a directory that is another user's, or
     /// that others can write to and that is not sticky. Default: `false`, such a directory is
@@ -12,11 +18,182 @@ pub trait ListenOptionsExt {
     /// [`ExpectServer`](crate::ExpectServer) describes.
     #[must_use]
     fn unsafe_directory(self, allowed: bool) -> Self;
+
+    /// The permission bits of the socket, in place of those of [`Access`](crate::Access): 0o660
+    /// lets the socket's group in, 0o666 everybody. Only the bits of 0o666 count.
+    ///
+    /// The peer is checked by the same bits at `accept`: its user, and for the group bits its
+    /// groups where the OS tells them (Linux).
+    #[must_use]
+    fn mode(self, mode: u32) -> Self;
+
+    /// The group of the socket, by its id. Default: that of the process, or of the directory where
+    /// the OS takes it from there. Meant for [`mode`](Self::mode) 0o660.
+    #[must_use]
+    fn group(self, group: u32) -> Self;
+
+    /// How many clients may wait to be accepted, in place of the system's limit (`somaxconn`).
+    #[must_use]
+    fn backlog(self, length: u32) -> Self;
 }
 
 impl ListenOptionsExt for ListenOptions {
     fn unsafe_directory(mut self, allowed: bool) -> Self {
-        self.unsafe_directory = allowed;
+        self.unix.unsafe_directory = allowed;
         self
     }
+
+    fn mode(mut self, mode: u32) -> Self {
+        self.unix.mode = Some(mode & 0o666);
+        self
+    }
+
+    fn group(mut self, group: u32) -> Self {
+        self.unix.group = Some(group);
+        self
+    }
+
+    fn backlog(mut self, length: u32) -> Self {
+        self.unix.backlog = Some(length);
+        self
+    }
+}
+
+/// What a listener can do on Unix only.
+pub trait ListenerExt: Sized {
+    /// Whether clients still find this listener under its name. Somebody may have removed it: a
+    /// cleaner of `/tmp`, or a server that takes what it wants.
+    fn is_published(&self) -> bool;
+
+    /// Takes the name again that somebody removed, with a new socket. Clients that were waiting
+    /// keep their connections. Does nothing while the listener [is
+    /// published](Self::is_published).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Listener::bind`]: `AddrInUse` when another server has the name by now.
+    /// `Unsupported` for an inherited listener, whose name is not its own.
+    fn republish(&mut self) -> io::Result<()>;
+
+    /// A listener from a socket that listens already, made elsewhere. Its name is not this
+    /// listener's: it is not removed on drop, and there is no lock. Of the options,
+    /// [`Access`](crate::Access) and [`mode`](ListenOptionsExt::mode) say whose connections are
+    /// accepted.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when it is not a Unix domain stream socket that listens; `Other` outside a
+    /// tokio runtime.
+    fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self>;
+
+    /// The listening socket, to be handed to another process. Its name stays, and nobody owns it
+    /// from here on: it is the receiver's to remove.
+    ///
+    /// # Errors
+    ///
+    /// What the OS reports.
+    fn into_fd(self) -> io::Result<OwnedFd>;
+}
+
+impl ListenerExt for Listener {
+    fn is_published(&self) -> bool {
+        self.imp_ref().is_published()
+    }
+
+    fn republish(&mut self) -> io::Result<()> {
+        self.imp().republish()
+    }
+
+    fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self> {
+        super::Listener::from_fd(socket, options).map(Self::from_imp)
+    }
+
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        self.into_imp().into_fd()
+    }
+}
+
+/// What a stream can do on Unix only.
+pub trait StreamExt: Sized {
+    /// All groups of the peer, as they were when it connected.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` where the OS does not tell: anywhere but on Linux.
+    fn peer_groups(&self) -> io::Result<Vec<u32>>;
+
+    /// A descriptor of the peer's process, which unlike its id never means another one. See
+    /// pidfd_open(2).
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` where the OS has none: anywhere but on Linux 6.5 or newer. `NotFound` when
+    /// the process is gone and nothing is left of it.
+    fn peer_pidfd(&self) -> io::Result<OwnedFd>;
+
+    /// A stream from a connected socket, made elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when it is not a connected Unix domain stream socket; `Other` outside a tokio
+    /// runtime.
+    fn from_fd(socket: OwnedFd) -> io::Result<Self>;
+
+    /// The socket, for use elsewhere. It does not block.
+    ///
+    /// # Errors
+    ///
+    /// What the OS reports.
+    fn into_fd(self) -> io::Result<OwnedFd>;
+}
+
+impl StreamExt for Stream {
+    fn peer_groups(&self) -> io::Result<Vec<u32>> {
+        super::platform::peer_groups(self.as_fd())
+    }
+
+    fn peer_pidfd(&self) -> io::Result<OwnedFd> {
+        super::platform::peer_pidfd(self.as_fd())
+    }
+
+    fn from_fd(socket: OwnedFd) -> io::Result<Self> {
+        inherited::check_stream(&socket)?;
+        super::Stream::from_socket(socket).map(Self::from_imp)
+    }
+
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        self.into_imp().into_fd()
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.imp_ref().as_fd()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.imp_ref().as_fd()
+    }
+}
+
+/// The listeners that the service manager passed to this process, with their names: systemd's
+/// socket activation, sd_listen_fds(3). Empty when there are none, and when they were taken before:
+/// they are there once. The environment is left as it is, and is meant for this process only
+/// (`LISTEN_PID`).
+///
+/// They are verified, and their names are the service manager's: not removed on drop. Of the
+/// options, [`Access`](crate::Access) and [`mode`](ListenOptionsExt::mode) say whose connections are
+/// accepted; set them as the unit's `SocketMode=` has it.
+///
+/// # Errors
+///
+/// `InvalidInput` when the variables make no sense, or when a descriptor is not a Unix domain stream
+/// socket that listens. `Other` outside a tokio runtime.
+pub fn activated_listeners(options: &ListenOptions) -> io::Result<Vec<(String, Listener)>> {
+    inherited::activated()?
+        .into_iter()
+        .map(|(name, socket)| Ok((name, Listener::from_fd(socket, options)?)))
+        .collect()
 }

@@ -1,12 +1,15 @@
 //! What Linux has of its own. Lists the same items as `posix.rs`.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
+pub(super) use super::sockopt::{peer_groups, peer_pidfd};
 use rustix::fs::{Mode, OFlags, RenameFlags, fchmod, renameat, renameat_with};
 use rustix::io::Errno;
+
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, socket_with,
 };
@@ -57,6 +60,31 @@ pub(super) fn abstract_address(name: &str) -> io::Result<SocketAddrUnix> {
         let reason =
             format!("an abstract name has at most {PATH_LIMIT} bytes, this one has {length}");
         ParseEndpointError::new(format_args!("abstract:{name}"), reason).into()
+    })
+}
+
+/// The name in an abstract socket's address.
+pub(super) fn abstract_name(address: &SocketAddrUnix) -> Option<&[u8]> {
+    address.abstract_name()
+}
+
+/// Whether `uid` stands for users that have no id in this user namespace. See
+/// user_namespaces(7), "Unmapped user and group IDs".
+pub(super) fn is_unmapped(uid: u32) -> bool {
+    const OVERFLOW: u32 = 65534;
+    if uid != OVERFLOW {
+        return false;
+    }
+    // Lines of `first-inside first-outside count`. A kernel without user namespaces has no file.
+    let Ok(map) = fs::read_to_string("/proc/self/uid_map") else { return false };
+    !map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map_while(|number| number.parse::<u64>().ok());
+        match (numbers.next(), numbers.next(), numbers.next()) {
+            (Some(first), Some(_), Some(count)) => {
+                (first..first.saturating_add(count)).contains(&u64::from(uid))
+            }
+            _ => false,
+        }
     })
 }
 

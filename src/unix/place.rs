@@ -125,6 +125,11 @@ impl Place {
         ))
     }
 
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        let (dir_path, name) = (self.dir_path.clone(), self.name.clone());
+        Ok(Self { dir: self.dir.try_clone()?, dir_path, name })
+    }
+
     pub(super) fn dir(&self) -> &OwnedFd {
         &self.dir
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, renameat};
@@ -64,6 +64,25 @@ pub(super) fn short_path(_: &OwnedFd, _: &OsStr) -> Option<PathBuf> {
 /// Not reached: no endpoint resolves to one here.
 pub(super) fn abstract_address(_: &str) -> io::Result<SocketAddrUnix> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// There are none.
+pub(super) fn abstract_name(_: &SocketAddrUnix) -> Option<&[u8]> {
+    None
+}
+
+/// There are no user namespaces.
+pub(super) fn is_unmapped(_: u32) -> bool {
+    false
+}
+
+pub(super) fn peer_groups(_: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let what = "this system does not tell a peer's groups";
+    Err(io::Error::new(io::ErrorKind::Unsupported, what))
+}
+
+pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no descriptors of processes"))
 }
 
 /// These systems cannot rename without replacing. Our lock still keeps out those who take it.

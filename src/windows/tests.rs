@@ -300,18 +300,22 @@ fn two_hundred_clients_at_once() {
 #[test]
 fn a_dropped_name_can_be_bound_at_once() {
     let path = unique();
+    let mut listener = Listener::bind(&path).expect("a free name");
     for _ in 0..50 {
-        let mut listener = Listener::bind(&path).expect("a free name");
         run(async {
             let mut client = Stream::connect(&path).await.expect("a server");
             let mut server = listener.accept().await.expect("a client");
-            let mut waiting = Stream::connect(&path).await.expect("a server");
             client.write_all(b"x").await.expect("a write");
             server.read_exact(&mut [0]).await.expect("a byte");
-            drop((client, server, listener));
-            assert_eq!(read_all(&mut waiting).await, [], "nobody accepted it");
+            let waiting = Stream::connect(&path).await.expect("a server");
+            drop((client, server, waiting));
         });
+        drop(listener);
+        listener = Listener::bind(&path).expect("a free name again");
     }
+    let mut waiting = run(Stream::connect(&path)).expect("a server");
+    drop(listener);
+    assert_eq!(run(read_all(&mut waiting)), [], "nobody accepted it");
     assert_error(run(Stream::connect(&path)), ErrorKind::NotFound, &path);
 }
 

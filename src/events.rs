@@ -1,0 +1,20 @@
+//! What a listener tells `tracing`; without the feature, nobody.
+
+use std::io;
+use std::time::Duration;
+
+/// Accepting has to wait: the process or the system is out of something.
+pub(crate) fn accept_paused(error: &io::Error, pause: Duration) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(%error, ?pause, "cannot accept for now");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (error, pause);
+}
+
+/// A client was closed before anybody saw it.
+pub(crate) fn peer_refused(why: &str, user: Option<u32>) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(user, why, "refused a client");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (why, user);
+}

@@ -1,0 +1,62 @@
+//! Who may connect: the mode of the socket, and the same rule for the peers that it let in.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::Mode;
+use rustix::process::{getegid, geteuid};
+use tokio::net::unix::UCred;
+
+use super::platform;
+use crate::options::{Access, ListenOptions};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Permission {
+    mode: Mode,
+    group: Option<u32>,
+}
+
+impl Permission {
+    pub(super) fn new(options: &ListenOptions) -> Self {
+        let preset = match options.access {
+            Access::Owner => 0o600,
+            Access::Everyone => 0o666,
+        };
+        let bits = options.unix.mode.unwrap_or(preset);
+        // The type's width differs from system to system; nine bits fit in all.
+        Self { mode: Mode::from_bits_truncate(bits as _), group: options.unix.group }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub(super) fn group(&self) -> Option<u32> {
+        self.group
+    }
+
+    /// Whether the peer may stay. The file's mode has let it in, but the file may have been changed
+    /// since, or have none (an abstract socket), or stand where modes do not count.
+    pub(super) fn admits(&self, peer: &UCred, socket: BorrowedFd<'_>) -> bool {
+        if self.mode.contains(Mode::WOTH) || peer.uid() == 0 || is_own(peer.uid()) {
+            return true;
+        }
+        if !self.mode.contains(Mode::WGRP) {
+            return false;
+        }
+        let group = self.group.unwrap_or_else(|| getegid().as_raw());
+        if peer.gid() == group {
+            return true;
+        }
+        match platform::peer_groups(socket) {
+            Ok(groups) => groups.contains(&group),
+            // Not told here; the file's mode was.
+            Err(error) => error.kind() == std::io::ErrorKind::Unsupported,
+        }
+    }
+}
+
+/// Whether `uid` is the user of this process. The id that stands for all users without one in this
+/// user namespace is nobody's own.
+pub(super) fn is_own(uid: u32) -> bool {
+    uid == geteuid().as_raw() && !platform::is_unmapped(uid)
+}
