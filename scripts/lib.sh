@@ -10,6 +10,9 @@ die() {
     exit 2
 }
 
+# Debian's cargo, unlike rustup's, does not look at SSL_CERT_FILE.
+[ -z "${SSL_CERT_FILE:-}" ] || export CARGO_HTTP_CAINFO=${CARGO_HTTP_CAINFO:-$SSL_CERT_FILE}
+
 # ---- packages ----------------------------------------------------------------
 
 as_root() {

@@ -16,7 +16,8 @@ cd "$here/.."
 version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
 [ -n "$version" ] || die "Cargo.toml has no rust-version"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/msrv
-WINDOWS=x86_64-pc-windows-gnu
+# Not the -gnu one, which needs a dlltool even to be checked.
+WINDOWS=x86_64-pc-windows-msvc
 
 check() { # CARGO...
     "$@" check --locked --all-targets

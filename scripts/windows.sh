@@ -141,6 +141,8 @@ build)
     "${CARGO_CMD[@]}" build --target "$TARGET" "$@"
     ;;
 clippy)
+    # Nothing is linked, but the import libraries are made with its dlltool.
+    need_mingw
     prepare_cargo
     "${CLIPPY_CMD[@]}" --target "$TARGET" --all-targets "$@" -- -D warnings
     ;;

@@ -13,7 +13,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::pin;
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -30,6 +30,7 @@ use self::reactor::Task;
 use self::security::{SecurityDescriptor, own_sid};
 use crate::endpoint::resolve::{Environment, Family, candidates};
 use crate::endpoint::{Endpoint, Form, ParseEndpointError};
+use crate::listener::ListenerStats;
 use crate::options::{Access, ConnectOptions, ListenOptions};
 use crate::peer::{PeerCredentials, UserId};
 
@@ -56,6 +57,7 @@ pub(crate) struct Listener {
     _instances: Task<()>,
     clients: Receiver<NamedPipeServer>,
     name: Name,
+    pauses: Arc<AtomicU64>,
 }
 
 impl Listener {
@@ -75,8 +77,9 @@ impl Listener {
             Err(error) => return Err(cannot_listen(&address, &path, &error)),
         };
         let (sender, clients) = channel(BACKLOG);
+        let (name, pauses) = (Name::new(path), instances.pauses());
         let instances = Task::spawn(instances.serve(sender))?;
-        Ok((Self { _instances: instances, clients, name: Name::new(path) }, address))
+        Ok((Self { _instances: instances, clients, name, pauses }, address))
     }
 
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
@@ -84,6 +87,11 @@ impl Listener {
             return Poll::Ready(Err(io::Error::other("the thread that accepts clients is gone")));
         };
         Poll::Ready(Ok(Stream::new(Pipe::Server(pipe), Some(self.name.keep()))))
+    }
+
+    /// No client is refused here: the system does, by the pipe's descriptor.
+    pub(crate) fn stats(&self) -> ListenerStats {
+        ListenerStats { refused: 0, pauses: self.pauses.load(Ordering::Relaxed) }
     }
 }
 
@@ -314,7 +322,7 @@ fn try_end(pipe: &Pipe) -> Option<io::Result<()>> {
 fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
     // There is exactly one on Windows.
     let address = match candidates(endpoint, &environment()?)?.first() {
-        Some(candidate) => candidate.endpoint(),
+        Some(candidate) => candidate.address(),
         None => endpoint.clone(),
     };
     let length = address.to_string().encode_utf16().count();

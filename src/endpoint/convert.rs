@@ -88,11 +88,10 @@ impl<'de> serde::Deserialize<'de> for Endpoint {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "serde"))]
 mod tests {
     use super::*;
 
-    #[cfg(feature = "serde")]
     #[test]
     fn serde_carries_the_text() {
         for text in ["echo", "system:x", "/run/x y", r"\\.\pipe\x", "abstract:x", "unix:x"] {
@@ -105,7 +104,7 @@ mod tests {
         assert!(error.to_string().contains("a path is written `./a/b`"), "{error}");
     }
 
-    #[cfg(all(unix, feature = "serde"))]
+    #[cfg(unix)]
     #[test]
     fn serde_refuses_what_no_text_can_carry() {
         use std::ffi::OsStr;

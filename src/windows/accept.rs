@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use tokio::time;
 use super::pipe::{self, Instance, Presence};
 use super::reactor;
 use super::security::SecurityDescriptor;
+use crate::events;
 
 /// Instances that wait for clients. With fewer, clients that come together meet `PIPE_BUSY` more
 /// often and have to retry; more make little difference.
@@ -27,6 +29,7 @@ pub(super) struct Instances {
     security: SecurityDescriptor,
     armed: JoinSet<(NamedPipeServer, io::Result<()>)>,
     pause: Duration,
+    pauses: Arc<AtomicU64>,
 }
 
 impl Instances {
@@ -35,12 +38,18 @@ impl Instances {
     /// What the system reports: `ERROR_ACCESS_DENIED` where the pipe exists.
     pub(super) fn claim(path: &str, security: SecurityDescriptor) -> io::Result<Self> {
         let armed = JoinSet::new();
-        let mut instances = Self { path: path.to_owned(), security, armed, pause: PAUSE.0 };
+        let (path, pauses) = (path.to_owned(), Arc::default());
+        let mut instances = Self { path, security, armed, pause: PAUSE.0, pauses };
         instances.arm(Instance::First)?;
         while instances.armed.len() < ARMED {
             instances.arm(Instance::Further)?;
         }
         Ok(instances)
+    }
+
+    /// How often it had to wait, also once it serves.
+    pub(super) fn pauses(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.pauses)
     }
 
     fn arm(&mut self, instance: Instance) -> io::Result<()> {
@@ -53,20 +62,34 @@ impl Instances {
         Ok(())
     }
 
-    /// Whether all that should be armed are. What keeps one from being made may pass.
-    fn refill(&mut self) -> bool {
+    /// # Errors
+    ///
+    /// Not all that should be armed are. What keeps one from being made may pass.
+    fn refill(&mut self) -> io::Result<()> {
         while self.armed.len() < ARMED {
-            if self.arm(Instance::Further).is_err() {
-                return false;
-            }
+            self.arm(Instance::Further)?;
         }
         self.pause = PAUSE.0;
-        true
+        Ok(())
     }
 
-    async fn pause(&mut self) {
-        time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSE.1);
+    /// The name lives as long as an instance does. Were the last one handed out, and its client
+    /// left, anybody could take the name.
+    async fn hold_name(&mut self) {
+        while let Err(error) = self.refill() {
+            if !self.armed.is_empty() {
+                return;
+            }
+            time::sleep(self.pause_after(&error)).await;
+        }
+    }
+
+    fn pause_after(&mut self, error: &io::Error) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE.1);
+        self.pauses.fetch_add(1, Ordering::Relaxed);
+        events::accept_paused(error, pause);
+        pause
     }
 
     /// Sends the clients that come, until it is dropped or nobody receives them.
@@ -79,29 +102,21 @@ impl Instances {
 
     async fn next(&mut self) -> NamedPipeServer {
         loop {
-            let joined = if self.refill() {
-                self.armed.join_next().await
-            } else {
-                match time::timeout(self.pause, self.armed.join_next()).await {
-                    Ok(joined) => joined,
-                    Err(_) => {
-                        self.pause = (self.pause * 2).min(PAUSE.1);
-                        continue;
+            let joined = match self.refill() {
+                Ok(()) => self.armed.join_next().await,
+                Err(error) => {
+                    let pause = self.pause_after(&error);
+                    match time::timeout(pause, self.armed.join_next()).await {
+                        Ok(joined) => joined,
+                        Err(_) => continue,
                     }
                 }
             };
-            let Some(Ok((pipe, connected))) = joined else {
-                self.pause().await;
-                continue;
-            };
-            // The name lives as long as an instance does. Were this the last one, and its client
-            // left, anybody could take the name.
-            while !self.refill() && self.armed.is_empty() {
-                self.pause().await;
-            }
-            match connected {
-                Ok(()) => return pipe,
-                Err(_) => self.pause().await,
+            self.hold_name().await;
+            match joined {
+                Some(Ok((pipe, Ok(())))) => return pipe,
+                Some(Ok((_, Err(error)))) => time::sleep(self.pause_after(&error)).await,
+                Some(Err(_)) | None => {}
             }
         }
     }
@@ -160,8 +175,10 @@ mod tests {
 
         let security = SecurityDescriptor::new(Access::Owner).expect("a descriptor");
         let armed = JoinSet::new();
-        let mut instances = Instances { path: path.clone(), security, armed, pause: PAUSE.0 };
-        assert!(instances.refill());
+        let (name, pauses) = (path.clone(), Arc::default());
+        let mut instances = Instances { path: name, security, armed, pause: PAUSE.0, pauses };
+        instances.refill().expect("room for these");
+        let pauses = instances.pauses();
         let (sender, mut clients) = channel(16);
         let _serving = reactor::Task::spawn(instances.serve(sender)).expect("a reactor");
 
@@ -186,6 +203,9 @@ mod tests {
         // Longer than the pause between tries.
         run(reactor::sleep(Duration::from_millis(50)).expect("a reactor"));
         assert!(clients.try_recv().is_err(), "the last instance was handed out");
+        // Waiting longer each time: 5, 10, 20 ms.
+        let count = pauses.load(Ordering::Relaxed);
+        assert!((1..20).contains(&count), "{count}");
         drop((foreign, busy, opened, handed_out));
         // With all others closed there is room again for its successor.
         run(clients.recv()).expect("the last client");

@@ -265,7 +265,7 @@ fn close_tells_whether_the_peer_left_too_early() {
         client.write_all(b"all of it").await.expect("a write");
         assert_eq!(server.read(&mut [0; 16]).await.expect("data"), 9);
         drop(server);
-        assert_eq!(read_all(&mut client).await, []);
+        assert_eq!(read_all(&mut client).await, b"");
         client.close(PATIENCE).await.expect("the system had every byte");
     });
 }
@@ -315,7 +315,7 @@ fn a_dropped_name_can_be_bound_at_once() {
     }
     let mut waiting = run(Stream::connect(&path)).expect("a server");
     drop(listener);
-    assert_eq!(run(read_all(&mut waiting)), [], "nobody accepted it");
+    assert_eq!(run(read_all(&mut waiting)), b"", "nobody accepted it");
     assert_error(run(Stream::connect(&path)), ErrorKind::NotFound, &path);
 }
 
@@ -413,7 +413,7 @@ fn a_pair_talks_and_its_name_goes() {
         one.read_exact(&mut buffer).await.expect("a read");
         assert_eq!(&buffer, b"pong");
         drop(one);
-        assert_eq!(read_all(&mut other).await, []);
+        assert_eq!(read_all(&mut other).await, b"");
     });
 }
 
