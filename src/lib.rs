@@ -44,6 +44,8 @@ mod options;
 mod peer;
 
 #[cfg(feature = "tokio")]
+mod deadlines;
+#[cfg(feature = "tokio")]
 pub mod echo;
 #[cfg(feature = "tokio")]
 mod events;
@@ -63,6 +65,7 @@ pub use peer::{PeerCredentials, UserId};
 
 #[cfg(feature = "tokio")]
 pub use {
+    deadlines::{TimedListener, TimedStream},
     listener::{Listener, ListenerStats, LocalListener},
     serve::{Drained, GracefulServe, Serve, serve, shutdown_signal},
     stream::{

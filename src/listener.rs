@@ -36,6 +36,16 @@ pub trait LocalListener: Send + 'static {
     ///
     /// [`Unsupported`](io::ErrorKind::Unsupported) where there is none to print.
     fn endpoint(&self) -> io::Result<Endpoint>;
+
+    /// Stops listening and gives the connections that were made and not accepted yet: a graceful
+    /// stop serves them, for their clients have been let in. Unless overridden it is a drop, and
+    /// they are lost.
+    fn into_pending(self) -> Vec<Self::Stream>
+    where
+        Self: Sized,
+    {
+        Vec::new()
+    }
 }
 
 /// Listens on a local endpoint: a Unix domain socket, or a Windows named pipe.
@@ -127,6 +137,13 @@ impl Listener {
         self.inner.poll_accept(cx).map_ok(Stream::from_imp)
     }
 
+    /// Stops listening, releases the name, and gives the connections that were made and not
+    /// accepted yet.
+    #[must_use]
+    pub fn into_pending(mut self) -> Vec<Stream> {
+        self.inner.take_pending().into_iter().map(Stream::from_imp).collect()
+    }
+
     /// What has happened to clients that `accept` never yielded.
     #[must_use]
     pub fn stats(&self) -> ListenerStats {
@@ -190,5 +207,9 @@ impl LocalListener for Listener {
 
     fn endpoint(&self) -> io::Result<Endpoint> {
         Ok(self.endpoint.clone())
+    }
+
+    fn into_pending(self) -> Vec<Stream> {
+        Self::into_pending(self)
     }
 }

@@ -66,6 +66,11 @@ impl LocalListener for Listener {
     fn endpoint(&self) -> io::Result<Endpoint> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "a listener in memory has no address"))
     }
+
+    fn into_pending(mut self) -> Vec<DuplexStream> {
+        self.incoming.close();
+        std::iter::from_fn(|| self.incoming.try_recv().ok()).collect()
+    }
 }
 
 /// Connects to its [`Listener`]. Clones connect to the same one.

@@ -1,10 +1,12 @@
 //! The loop after `bind`: accept, a task per connection, and a stop that lets them finish.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, IntoFuture, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use tokio::time::timeout;
 
 use crate::imp;
 use crate::listener::LocalListener;
+use crate::peer::UserId;
+use crate::stream::LocalStream;
 
 /// How long a graceful stop lets connections finish, unless told otherwise.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
@@ -40,6 +44,11 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// # }
 /// ```
 ///
+/// Handlers hear of a stop through what you give them: a clone of tokio-util's `CancellationToken`
+/// whose `cancelled_owned()` is also the signal, as the example `graceful` shows.
+///
+/// Deadlines for clients that say nothing come with [`TimedListener`](crate::TimedListener).
+///
 /// It needs a tokio runtime; a graceful stop needs its timers.
 pub fn serve<L, H, F>(listener: L, handler: H) -> Serve<L, H>
 where
@@ -47,7 +56,7 @@ where
     H: FnMut(L::Stream) -> F + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    Serve { listener, handler }
+    Serve { listener, handler, limits: Limits::default() }
 }
 
 /// Return type of [`serve()`]: await it to serve until the listener fails.
@@ -58,11 +67,39 @@ where
 pub struct Serve<L, H> {
     listener: L,
     handler: H,
+    limits: Limits,
+}
+
+/// How many connections are served at a time.
+#[derive(Clone, Copy, Default)]
+struct Limits {
+    connections: Option<usize>,
+    per_user: Option<usize>,
 }
 
 impl<L, H> Serve<L, H> {
-    /// Stops when `signal` completes: the listener is dropped, so that its name is free, and open
-    /// connections have the [drain deadline](GracefulServe::drain_deadline) to finish.
+    /// Serves at most `limit` connections at a time. Others wait to be accepted, in the backlog of
+    /// the listener. Default: no limit.
+    ///
+    /// A limit of 0 is `InvalidInput` when the server is awaited.
+    pub fn max_connections(mut self, limit: usize) -> Self {
+        self.limits.connections = Some(limit);
+        self
+    }
+
+    /// Serves at most `limit` connections of one user at a time, and closes those beyond at once,
+    /// so that one user cannot take all. Where the transport does not tell users, all count as one.
+    /// Default: no limit.
+    ///
+    /// A limit of 0 is `InvalidInput` when the server is awaited.
+    pub fn max_connections_per_user(mut self, limit: usize) -> Self {
+        self.limits.per_user = Some(limit);
+        self
+    }
+
+    /// Stops when `signal` completes: the listener is dropped, so that its name is free. Open
+    /// connections, and those that were made and not accepted yet, have the [drain
+    /// deadline](GracefulServe::drain_deadline) to finish.
     pub fn with_graceful_shutdown<S>(self, signal: S) -> GracefulServe<L, H, S>
     where
         S: Future<Output = ()> + Send + 'static,
@@ -84,7 +121,7 @@ where
         Box::pin(async move {
             let mut tasks = JoinSet::new();
             let never = std::future::pending::<Infallible>();
-            let ended = accept_until(self.listener, self.handler, never, &mut tasks).await;
+            let ended = accept_until(self, never, &mut tasks).await;
             tasks.detach_all();
             match ended {
                 Ended::Failed(error) => Err(error),
@@ -125,7 +162,7 @@ where
         Box::pin(async move {
             let Self { serve, signal, deadline } = self;
             let mut tasks = JoinSet::new();
-            let ended = accept_until(serve.listener, serve.handler, signal, &mut tasks).await;
+            let ended = accept_until(serve, signal, &mut tasks).await;
             let drained = drain(tasks, deadline).await;
             match ended {
                 Ended::Stopped(()) => Ok(drained),
@@ -181,8 +218,7 @@ enum Ended<T> {
 }
 
 async fn accept_until<L, H, F, S>(
-    mut listener: L,
-    mut handler: H,
+    serve: Serve<L, H>,
     signal: S,
     tasks: &mut JoinSet<()>,
 ) -> Ended<S::Output>
@@ -192,11 +228,32 @@ where
     F: Future<Output = ()> + Send + 'static,
     S: Future,
 {
+    let Serve { mut listener, mut handler, limits } = serve;
+    if [limits.connections, limits.per_user].contains(&Some(0)) {
+        let what = "a limit of 0 connections would serve nobody";
+        return Ended::Failed(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     if Handle::try_current().is_err() {
         return Ended::Failed(io::Error::other("serve needs a tokio runtime to run handlers on"));
     }
+    let most = limits.connections.unwrap_or(usize::MAX);
+    let users = Users::default();
     let mut signal = pin!(signal);
-    loop {
+    let mut start = |tasks: &mut JoinSet<()>, stream| {
+        let seat = match limits.per_user {
+            Some(limit) => match users.seat(user_of(&stream), limit) {
+                Some(seat) => Some(seat),
+                None => return,
+            },
+            None => None,
+        };
+        let handled = handler(stream);
+        tasks.spawn(async move {
+            let _seat = seat;
+            handled.await;
+        });
+    };
+    let output = loop {
         let mut accept = pin!(listener.accept());
         let next = poll_fn(|cx| {
             if let Poll::Ready(output) = signal.as_mut().poll(cx) {
@@ -204,11 +261,60 @@ where
             }
             // A finished task is let go of here, so that their results do not pile up.
             while let Poll::Ready(Some(_)) = tasks.poll_join_next(cx) {}
+            if tasks.len() >= most {
+                // The next one to finish wakes us.
+                return Poll::Pending;
+            }
             accept.as_mut().poll(cx).map(|accepted| accepted.map_err(Ended::Failed))
         });
         match next.await {
-            Ok(stream) => drop(tasks.spawn(handler(stream))),
-            Err(ended) => return ended,
+            Ok(stream) => start(tasks, stream),
+            Err(Ended::Stopped(output)) => break output,
+            Err(failed) => return failed,
+        }
+    };
+    // Their clients have been let in, and may have sent their questions.
+    for stream in listener.into_pending() {
+        start(tasks, stream);
+    }
+    Ended::Stopped(output)
+}
+
+fn user_of(stream: &impl LocalStream) -> Option<UserId> {
+    stream.peer_credentials().ok().map(|peer| peer.user().clone())
+}
+
+/// The connections that each user has.
+#[derive(Clone, Default)]
+struct Users(Arc<Mutex<HashMap<Option<UserId>, usize>>>);
+
+impl Users {
+    /// `None` when `user` has as many as there may be.
+    fn seat(&self, user: Option<UserId>, limit: usize) -> Option<Seat> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.entry(user.clone()).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Seat { users: self.clone(), user })
+    }
+}
+
+/// Given back when the handler is done, however it ends.
+struct Seat {
+    users: Users,
+    user: Option<UserId>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.users.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.user);
+            }
         }
     }
 }
@@ -240,72 +346,4 @@ impl<L, H, S> fmt::Debug for GracefulServe<L, H, S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::sync::oneshot;
-    use tokio::time::{Instant, sleep};
-
-    use super::*;
-    use crate::{echo, memory};
-
-    #[tokio::test(start_paused = true)]
-    async fn a_graceful_stop_lets_connections_finish_and_cuts_the_rest_at_the_deadline() {
-        let (listener, connector) = memory::pair();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(
-            serve(listener, |mut stream| async move {
-                let seconds = stream.read_u8().await.unwrap_or(0);
-                sleep(Duration::from_secs(seconds.into())).await;
-                let _ = stream.write_u8(seconds).await;
-            })
-            .with_graceful_shutdown(async { drop(stopped.await) })
-            .drain_deadline(Duration::from_secs(10))
-            .into_future(),
-        );
-        let mut quick = connector.connect().await.expect("a connection");
-        let mut slow = connector.connect().await.expect("a connection");
-        quick.write_u8(3).await.expect("a write");
-        slow.write_u8(60).await.expect("a write");
-        // Both handlers must have their byte before the stop.
-        sleep(Duration::from_secs(1)).await;
-        let asked = Instant::now();
-        stop.send(()).expect("a server");
-        assert_eq!(quick.read_u8().await.expect("an answer"), 3);
-        let drained = server.await.expect("no panic").expect("no error");
-        assert_eq!(drained, Drained { finished: 1, cut: 1 });
-        assert_eq!(asked.elapsed().as_secs(), 10);
-        assert_eq!(slow.read(&mut [0]).await.expect("an end"), 0);
-        let refused = connector.connect().await.expect_err("the listener is gone");
-        assert_eq!(refused.kind(), io::ErrorKind::NotFound);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_panicking_handler_ends_its_own_connection_only() {
-        let (listener, connector) = memory::pair();
-        let calls = AtomicUsize::new(0);
-        let server = tokio::spawn(
-            serve(listener, move |stream| {
-                let first = calls.fetch_add(1, Ordering::Relaxed) == 0;
-                async move {
-                    assert!(!first, "the first handler panics, as it should in this test");
-                    echo::echo(stream, |_| ()).await.expect("an echo");
-                }
-            })
-            .into_future(),
-        );
-        let mut first = connector.connect().await.expect("a connection");
-        assert_eq!(first.read(&mut [0]).await.expect("an end"), 0);
-        let mut second = connector.connect().await.expect("a connection");
-        second.write_all(b"still here").await.expect("a write");
-        second.shutdown().await.expect("a shutdown");
-        let mut text = String::new();
-        second.read_to_string(&mut text).await.expect("an answer");
-        assert_eq!(text, "still here");
-        // With the last connector gone, accept fails for good, and serve says so.
-        drop(connector);
-        let error = server.await.expect("no panic").expect_err("serve ends only by an error");
-        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
-    }
-}
+mod tests;

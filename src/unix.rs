@@ -148,6 +148,17 @@ impl Listener {
         Poll::Pending
     }
 
+    pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
+        if let Name::Claimed(claim) = &self.name {
+            claim.unpublish();
+        }
+        let mut sockets: Vec<_> = self.waiting.drain(..).collect();
+        if !matches!(self.name, Name::Inherited) {
+            sockets.extend(claim::refuse_and_drain(self.socket.get_ref()));
+        }
+        sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
+    }
+
     pub(crate) fn stats(&self) -> ListenerStats {
         self.stats
     }

@@ -1,0 +1,293 @@
+//! Deadlines for clients that say nothing.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::endpoint::Endpoint;
+use crate::listener::LocalListener;
+use crate::peer::PeerCredentials;
+use crate::stream::LocalStream;
+
+/// A listener whose streams fail with [`TimedOut`](ErrorKind::TimedOut) when the client lets a
+/// deadline pass: reads and writes alike, so that a handler comes to its end whatever it waits for.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use sockpipe::{Listener, TimedListener, echo, serve};
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let listener = TimedListener::new(Listener::bind("echo")?)
+///     .first_byte_deadline(Duration::from_secs(10))
+///     .idle_deadline(Duration::from_secs(300));
+/// serve(listener, async |stream| drop(echo::echo(stream, |_| ()).await)).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It uses the timers of the tokio runtime it is used on.
+#[derive(Debug)]
+pub struct TimedListener<L> {
+    inner: L,
+    first_byte: Option<Duration>,
+    idle: Option<Duration>,
+}
+
+impl<L: LocalListener> TimedListener<L> {
+    /// Without deadlines yet.
+    pub fn new(listener: L) -> Self {
+        Self { inner: listener, first_byte: None, idle: None }
+    }
+
+    /// How long after it is accepted a client may take to send its first byte.
+    #[must_use]
+    pub fn first_byte_deadline(mut self, deadline: Duration) -> Self {
+        self.first_byte = Some(deadline);
+        self
+    }
+
+    /// How long a connection may go on without a byte in either direction. This is also what ends
+    /// a write to a client that no longer reads.
+    #[must_use]
+    pub fn idle_deadline(mut self, deadline: Duration) -> Self {
+        self.idle = Some(deadline);
+        self
+    }
+}
+
+impl<L: LocalListener> LocalListener for TimedListener<L> {
+    type Stream = TimedStream<L::Stream>;
+
+    async fn accept(&mut self) -> io::Result<Self::Stream> {
+        let stream = self.inner.accept().await?;
+        Ok(TimedStream::new(stream, self.first_byte, self.idle))
+    }
+
+    fn endpoint(&self) -> io::Result<Endpoint> {
+        self.inner.endpoint()
+    }
+
+    fn into_pending(self) -> Vec<Self::Stream> {
+        let streams = self.inner.into_pending().into_iter();
+        streams.map(|stream| TimedStream::new(stream, self.first_byte, self.idle)).collect()
+    }
+}
+
+/// A stream of a [`TimedListener`].
+pub struct TimedStream<S> {
+    inner: S,
+    /// Until a byte has come.
+    first_byte: Option<Instant>,
+    idle: Option<Duration>,
+    /// When a byte last went either way.
+    last: Instant,
+    // One for each direction: two tasks may wait, and a timer wakes one. Made when first waited
+    // for.
+    timers: [Option<Pin<Box<Sleep>>>; 2],
+}
+
+const READ: usize = 0;
+const WRITE: usize = 1;
+
+impl<S> TimedStream<S> {
+    fn new(inner: S, first_byte: Option<Duration>, idle: Option<Duration>) -> Self {
+        let last = Instant::now();
+        let first_byte = first_byte.and_then(|limit| last.checked_add(limit));
+        Self { inner, first_byte, idle, last, timers: [None, None] }
+    }
+
+    /// The stream, without deadlines from here on.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    /// The stream.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    fn deadline(&self, direction: usize) -> Option<Instant> {
+        let idle = self.idle.and_then(|limit| self.last.checked_add(limit));
+        match self.first_byte {
+            Some(first) if direction == READ => Some(idle.map_or(first, |idle| idle.min(first))),
+            _ => idle,
+        }
+    }
+
+    /// While a direction waits: an error once its deadline is over.
+    fn poll_deadline<T>(&mut self, direction: usize, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let Some(deadline) = self.deadline(direction) else { return Poll::Pending };
+        let timer = self.timers[direction].get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        // Bytes move the deadline; the timer is moved only when it would have rung.
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                let what = "the client let its deadline pass";
+                return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, what)));
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncWrite + Unpin> TimedStream<S> {
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match outcome {
+            Poll::Pending => self.poll_deadline(WRITE, cx),
+            ready => {
+                self.last = Instant::now();
+                ready
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.inner).poll_read(cx, buf) {
+            Poll::Pending => self.poll_deadline(READ, cx),
+            ready => {
+                self.last = Instant::now();
+                self.first_byte = None;
+                ready
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.written(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.written(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+impl<S: LocalStream> LocalStream for TimedStream<S> {
+    fn peer_credentials(&self) -> io::Result<PeerCredentials> {
+        self.inner.peer_credentials()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for TimedStream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TimedStream").field(&self.inner).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::memory;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn accepted(
+        first_byte: u64,
+        idle: u64,
+    ) -> (tokio::io::DuplexStream, TimedStream<tokio::io::DuplexStream>) {
+        let (listener, connector) = memory::pair();
+        let mut listener = TimedListener::new(listener)
+            .first_byte_deadline(SECOND * first_byte as u32)
+            .idle_deadline(SECOND * idle as u32);
+        let client = connector.connect().await.expect("a connection");
+        (client, listener.accept().await.expect("a connection"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_given_up() {
+        let (_client, mut server) = accepted(10, 60).await;
+        let started = Instant::now();
+        let error = server.read(&mut [0]).await.expect_err("nothing was said");
+        assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_move_the_deadline() {
+        let (mut client, mut server) = accepted(10, 60).await;
+        let started = Instant::now();
+        let talk = async {
+            for pause in [9, 59, 59] {
+                sleep(SECOND * pause).await;
+                client.write_u8(1).await.expect("a write");
+            }
+            client
+        };
+        let listen = async {
+            for _ in 0..3 {
+                server.read_u8().await.expect("in time");
+            }
+            server.read_u8().await.expect_err("nothing more was said")
+        };
+        let (_client, error) = tokio::join!(talk, listen);
+        assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, 187));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_given_up_in_both_directions() {
+        let (mut client, server) = accepted(10, 60).await;
+        client.write_u8(1).await.expect("a write");
+        let (mut from, mut to) = split(server);
+        from.read_u8().await.expect("a byte");
+        let started = Instant::now();
+        let reader = async { from.read_u8().await.expect_err("nothing more was said").kind() };
+        let writer = async { to.write_all(&vec![0; 1 << 20]).await.expect_err("no room").kind() };
+        assert_eq!(tokio::join!(reader, writer), (ErrorKind::TimedOut, ErrorKind::TimedOut));
+        assert_eq!(started.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_deadlines_it_waits() {
+        let (listener, connector) = memory::pair();
+        let mut listener = TimedListener::new(listener);
+        let mut client = connector.connect().await.expect("a connection");
+        let mut server = listener.accept().await.expect("a connection");
+        let late = async {
+            sleep(SECOND * 100_000).await;
+            client.write_u8(7).await.expect("a write");
+        };
+        let (got, ()) = tokio::join!(server.read_u8(), late);
+        assert_eq!(got.expect("a byte"), 7);
+    }
+}

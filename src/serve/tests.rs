@@ -1,0 +1,135 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::{echo, memory};
+
+#[tokio::test(start_paused = true)]
+async fn a_graceful_stop_lets_connections_finish_and_cuts_the_rest_at_the_deadline() {
+    let (listener, connector) = memory::pair();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(
+        serve(listener, |mut stream| async move {
+            let seconds = stream.read_u8().await.unwrap_or(0);
+            sleep(Duration::from_secs(seconds.into())).await;
+            let _ = stream.write_u8(seconds).await;
+        })
+        .with_graceful_shutdown(async { drop(stopped.await) })
+        .drain_deadline(Duration::from_secs(10))
+        .into_future(),
+    );
+    let mut quick = connector.connect().await.expect("a connection");
+    let mut slow = connector.connect().await.expect("a connection");
+    quick.write_u8(3).await.expect("a write");
+    slow.write_u8(60).await.expect("a write");
+    // Both handlers must have their byte before the stop.
+    sleep(Duration::from_secs(1)).await;
+    let asked = Instant::now();
+    stop.send(()).expect("a server");
+    assert_eq!(quick.read_u8().await.expect("an answer"), 3);
+    let drained = server.await.expect("no panic").expect("no error");
+    assert_eq!(drained, Drained { finished: 1, cut: 1 });
+    assert_eq!(asked.elapsed().as_secs(), 10);
+    assert_eq!(slow.read(&mut [0]).await.expect("an end"), 0);
+    let refused = connector.connect().await.expect_err("the listener is gone");
+    assert_eq!(refused.kind(), io::ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panicking_handler_ends_its_own_connection_only() {
+    let (listener, connector) = memory::pair();
+    let calls = AtomicUsize::new(0);
+    let server = tokio::spawn(
+        serve(listener, move |stream| {
+            let first = calls.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                assert!(!first, "the first handler panics, as it should in this test");
+                echo::echo(stream, |_| ()).await.expect("an echo");
+            }
+        })
+        .into_future(),
+    );
+    let mut first = connector.connect().await.expect("a connection");
+    assert_eq!(first.read(&mut [0]).await.expect("an end"), 0);
+    let mut second = connector.connect().await.expect("a connection");
+    second.write_all(b"still here").await.expect("a write");
+    second.shutdown().await.expect("a shutdown");
+    let mut text = String::new();
+    second.read_to_string(&mut text).await.expect("an answer");
+    assert_eq!(text, "still here");
+    // With the last connector gone, accept fails for good, and serve says so.
+    drop(connector);
+    let error = server.await.expect("no panic").expect_err("serve ends only by an error");
+    assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_beyond_the_limit_wait_until_one_is_done() {
+    let (listener, connector) = memory::pair();
+    let running = Arc::new(AtomicUsize::new(0));
+    let server = tokio::spawn(
+        serve(listener, {
+            let running = running.clone();
+            move |mut stream| {
+                let running = running.clone();
+                async move {
+                    assert!(running.fetch_add(1, Ordering::SeqCst) < 2, "more than the limit");
+                    let _ = stream.read_u8().await;
+                    running.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+        })
+        .max_connections(2)
+        .into_future(),
+    );
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(connector.connect().await.expect("a connection"));
+    }
+    // Time stands still until there is nothing left to do.
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(running.load(Ordering::SeqCst), 2);
+    for mut client in clients {
+        client.write_u8(1).await.expect("a write");
+        assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
+    }
+    server.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_users_connections_beyond_the_limit_are_closed() {
+    let (listener, connector) = memory::pair();
+    let server = tokio::spawn(
+        serve(listener, |stream| async { drop(echo::echo(stream, |_| ()).await) })
+            .max_connections_per_user(2)
+            .into_future(),
+    );
+    let mut first = connector.connect().await.expect("a connection");
+    let mut second = connector.connect().await.expect("a connection");
+    let mut third = connector.connect().await.expect("a connection");
+    // In memory users are not told: all are one.
+    assert_eq!(third.read(&mut [0]).await.expect("an end"), 0);
+    for client in [&mut first, &mut second] {
+        client.write_u8(7).await.expect("a write");
+        assert_eq!(client.read_u8().await.expect("an answer"), 7);
+    }
+    // A place that is given back is another's.
+    drop(first);
+    sleep(Duration::from_secs(1)).await;
+    let mut fourth = connector.connect().await.expect("a connection");
+    fourth.write_u8(7).await.expect("a write");
+    assert_eq!(fourth.read_u8().await.expect("an answer"), 7);
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_limit_of_nothing_is_an_error() {
+    async fn nobody(_: tokio::io::DuplexStream) {}
+    let error = serve(memory::pair().0, nobody).max_connections(0).await;
+    assert_eq!(error.expect_err("no server").kind(), io::ErrorKind::InvalidInput);
+    let error = serve(memory::pair().0, nobody).max_connections_per_user(0).await;
+    assert_eq!(error.expect_err("no server").kind(), io::ErrorKind::InvalidInput);
+}
