@@ -44,6 +44,8 @@ mod options;
 mod peer;
 
 #[cfg(feature = "tokio")]
+mod daemon;
+#[cfg(feature = "tokio")]
 mod deadlines;
 #[cfg(feature = "tokio")]
 pub mod echo;
@@ -56,6 +58,8 @@ pub mod memory;
 #[cfg(feature = "tokio")]
 mod serve;
 #[cfg(feature = "tokio")]
+mod single_instance;
+#[cfg(feature = "tokio")]
 mod stream;
 
 pub use endpoint::resolve::Candidate;
@@ -65,9 +69,11 @@ pub use peer::{PeerCredentials, UserId};
 
 #[cfg(feature = "tokio")]
 pub use {
+    daemon::{connect_or_spawn, connect_or_spawn_with},
     deadlines::{TimedListener, TimedStream},
     listener::{Listener, ListenerStats, LocalListener},
     serve::{Drained, GracefulServe, Serve, serve, shutdown_signal},
+    single_instance::SingleInstance,
     stream::{
         LocalStream, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Stream, WriteHalf,
     },

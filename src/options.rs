@@ -124,6 +124,11 @@ impl ConnectOptions {
         self
     }
 
+    /// The same, but for one try: a server that is not there is not waited for.
+    pub(crate) fn at_once(&self, deadline: Duration) -> Self {
+        Self { deadline, wait_for_server: None, ..self.clone() }
+    }
+
     /// The whole time `connect` may take.
     pub(crate) fn limit(&self) -> Duration {
         self.wait_for_server.map_or(self.deadline, |wait| wait.max(self.deadline))

@@ -9,6 +9,7 @@ mod place;
 mod runtime;
 #[cfg(all(target_os = "linux", not(sockpipe_posix)))]
 mod sockopt;
+mod spawn;
 
 // Linux, and what macOS and the BSDs have in common; `--cfg sockpipe_posix` runs the latter on
 // Linux. Both files list the same items.
@@ -46,6 +47,8 @@ use tokio::time::Sleep;
 use self::access::Permission;
 use self::claim::Claim;
 use self::place::Place;
+pub(crate) use self::runtime::sleep;
+pub(crate) use self::spawn::{SpawnLock, leave, nameless_file, spawn_detached};
 use crate::endpoint::Endpoint;
 use crate::endpoint::resolve::{Candidacy, Environment, candidates};
 use crate::events;
@@ -136,7 +139,7 @@ impl Listener {
                 ) => {}
                 // The client stays in the backlog until there is room again.
                 Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                    self.pause = Some(Box::pin(runtime::sleep(self.next_pause)?));
+                    self.pause = Some(Box::pin(sleep(self.next_pause)?));
                     events::accept_paused(&errno.into(), self.next_pause);
                     self.stats.pauses += 1;
                     self.next_pause = (self.next_pause * 2).min(ACCEPT_PAUSE.1);
@@ -165,7 +168,7 @@ impl Listener {
 
     fn new(socket: OwnedFd, name: Name, permission: Permission) -> io::Result<Self> {
         // Accepting may have to wait one day: better to learn now that it cannot.
-        drop(runtime::sleep(Duration::ZERO)?);
+        drop(sleep(Duration::ZERO)?);
         Ok(Self {
             socket: runtime::register(socket)?,
             name,

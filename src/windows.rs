@@ -24,7 +24,7 @@ use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
 use tokio::sync::mpsc::{Receiver, channel};
 use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_NO_DATA, ERROR_PIPE_BUSY};
 
-use self::accept::{Instances, Name};
+use self::accept::{Instances, Name, RELEASE};
 use self::pipe::{Instance, Pipe, Presence};
 use self::reactor::Task;
 use self::security::{SecurityDescriptor, own_sid};
@@ -54,7 +54,7 @@ pub(crate) fn environment() -> io::Result<Environment> {
 pub(crate) struct Listener {
     // Dropped in this order: first what holds instances of the pipe, then the name, which waits
     // until they are closed.
-    _instances: Task<()>,
+    instances: Task<Vec<NamedPipeServer>>,
     clients: Receiver<NamedPipeServer>,
     name: Name,
     pauses: Arc<AtomicU64>,
@@ -79,7 +79,7 @@ impl Listener {
         let (sender, clients) = channel(BACKLOG);
         let (name, pauses) = (Name::new(path), instances.pauses());
         let instances = Task::spawn(instances.serve(sender))?;
-        Ok((Self { _instances: instances, clients, name, pauses }, address))
+        Ok((Self { instances, clients, name, pauses }, address))
     }
 
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
@@ -87,6 +87,18 @@ impl Listener {
             return Poll::Ready(Err(io::Error::other("the thread that accepts clients is gone")));
         };
         Poll::Ready(Ok(Stream::new(Pipe::Server(pipe), Some(self.name.keep()))))
+    }
+
+    pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
+        self.clients.close();
+        let left = if reactor::is_current_thread() { None } else { self.instances.wait(RELEASE) };
+        let mut pipes = Vec::new();
+        while let Ok(pipe) = self.clients.try_recv() {
+            pipes.push(pipe);
+        }
+        pipes.extend(left.into_iter().flatten());
+        let stream = |pipe| Stream::new(Pipe::Server(pipe), Some(self.name.keep()));
+        pipes.into_iter().map(stream).collect()
     }
 
     /// No client is refused here: the system does, by the pipe's descriptor.

@@ -51,6 +51,9 @@ use crate::endpoint::{Endpoint, Form};
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
 const ROUNDS: usize = 100;
+/// What the lock on a name is called, after a dot and the name, and that on starting its server.
+const NAME_LOCK: &str = ".lock";
+pub(super) const SPAWN_LOCK: &str = ".spawn";
 const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Between probes, where one refusal proves nothing.
 const PROBE_PAUSE: Duration = Duration::from_millis(25);
@@ -73,7 +76,7 @@ impl Claim {
     ) -> io::Result<(OwnedFd, Self)> {
         // Before anything is made, so that a path that cannot be leaves nothing behind.
         place.address(place.name())?;
-        let lock = Lock::take(place)?;
+        let lock = Lock::take(place, NAME_LOCK)?;
         let backlog = backlog_of(backlog);
         let (socket, id) = listen_in(&lock.place, permission, backlog)?;
         Ok((socket, Self { lock, id, backlog }))
@@ -88,7 +91,7 @@ impl Claim {
     pub(super) fn republish(&mut self, permission: Permission) -> io::Result<OwnedFd> {
         if !self.lock.is_ours()? {
             // Who removes sockets removes lock files too; somebody else may have made one since.
-            self.lock = Lock::take(self.lock.place.try_clone()?)?;
+            self.lock = Lock::take(self.lock.place.try_clone()?, NAME_LOCK)?;
         }
         let (socket, id) = listen_in(&self.lock.place, permission, self.backlog)?;
         self.id = id;
@@ -163,7 +166,7 @@ fn backlog_of(asked_for: Option<u32>) -> i32 {
 /// Whether a server that follows our ways lives at `place`, however busy it seems.
 pub(super) fn is_held(place: &Place) -> bool {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    openat(place.dir(), lock_name(place), flags, Mode::empty()).is_ok_and(|lock| {
+    openat(place.dir(), lock_name(place, NAME_LOCK), flags, Mode::empty()).is_ok_and(|lock| {
         flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
     })
 }
@@ -286,15 +289,17 @@ fn remove(place: &Place, name: &OsStr) {
 }
 
 #[derive(Debug)]
-struct Lock {
+pub(super) struct Lock {
     place: Place,
+    /// Of the lock file.
+    name: OsString,
     /// Closing it frees the lock; no child inherits it.
     file: OwnedFd,
 }
 
 impl Lock {
-    fn take(place: Place) -> io::Result<Self> {
-        let name = lock_name(&place);
+    pub(super) fn take(place: Place, suffix: &str) -> io::Result<Self> {
+        let name = lock_name(&place, suffix);
         let path = place.dir_path().join(&name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         for _ in 0..ROUNDS {
@@ -324,7 +329,7 @@ impl Lock {
                 // For the messages of others only: a full disk is no reason not to serve.
                 let _ = ftruncate(&file, 0);
                 let _ = pwrite(&file, format!("{}\n", process::id()).as_bytes(), 0);
-                return Ok(Self { place, file });
+                return Ok(Self { place, name, file });
             }
         }
         Err(in_use(&place.endpoint(), None))
@@ -335,7 +340,7 @@ impl Lock {
     /// Whether the file that is locked is the one that stands there.
     fn is_ours(&self) -> io::Result<bool> {
         let ours = file_id(&fstat(&self.file)?);
-        let standing = self.place.stat(&lock_name(&self.place))?;
+        let standing = self.place.stat(&self.name)?;
         Ok(standing.is_some_and(|standing| file_id(&standing) == ours))
     }
 }
@@ -345,7 +350,7 @@ impl Drop for Lock {
         // While it is still held: who opened it before finds that it is gone, and starts over. Not
         // a successor's, made after somebody removed ours.
         if matches!(self.is_ours(), Ok(true)) {
-            remove(&self.place, &lock_name(&self.place));
+            remove(&self.place, &self.name);
         }
     }
 }
@@ -369,10 +374,10 @@ fn holder(file: &OwnedFd) -> Option<u32> {
     std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
 }
 
-fn lock_name(place: &Place) -> OsString {
+fn lock_name(place: &Place, suffix: &str) -> OsString {
     let mut name = OsString::from(".");
     name.push(place.name());
-    name.push(".lock");
+    name.push(suffix);
     name
 }
 

@@ -26,7 +26,7 @@ pub(super) fn enter<T>(f: impl FnOnce() -> T) -> io::Result<T> {
     })
 }
 
-pub(super) fn sleep(duration: Duration) -> io::Result<Sleep> {
+pub(crate) fn sleep(duration: Duration) -> io::Result<Sleep> {
     enter(|| tokio_sleep(duration))
 }
 

@@ -1,14 +1,17 @@
 //! The instances of a pipe that wait for clients, and the name that they hold.
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::net::windows::named_pipe::NamedPipeServer;
 use tokio::sync::mpsc::Sender;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time;
 
 use super::pipe::{self, Instance, Presence};
@@ -21,13 +24,17 @@ use crate::events;
 const ARMED: usize = 4;
 /// Waits between tries to make an instance, or after one that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// How long the drop of a listener may wait for the system to release the name.
-const RELEASE: Duration = Duration::from_millis(250);
+/// Turns of the reactor in which a client that has connected becomes known.
+const LAST_TURNS: usize = 8;
+/// How long the end of a listener may wait for the reactor and the system.
+pub(super) const RELEASE: Duration = Duration::from_millis(250);
 
 pub(super) struct Instances {
     path: String,
     security: SecurityDescriptor,
     armed: JoinSet<(NamedPipeServer, io::Result<()>)>,
+    /// A client that cannot be handed out yet.
+    connected: Option<NamedPipeServer>,
     pause: Duration,
     pauses: Arc<AtomicU64>,
 }
@@ -39,7 +46,8 @@ impl Instances {
     pub(super) fn claim(path: &str, security: SecurityDescriptor) -> io::Result<Self> {
         let armed = JoinSet::new();
         let (path, pauses) = (path.to_owned(), Arc::default());
-        let mut instances = Self { path, security, armed, pause: PAUSE.0, pauses };
+        let connected = None;
+        let mut instances = Self { path, security, armed, connected, pause: PAUSE.0, pauses };
         instances.arm(Instance::First)?;
         while instances.armed.len() < ARMED {
             instances.arm(Instance::Further)?;
@@ -92,14 +100,43 @@ impl Instances {
         pause
     }
 
-    /// Sends the clients that come, until it is dropped or nobody receives them.
-    pub(super) async fn serve(mut self, clients: Sender<NamedPipeServer>) {
+    /// Sends the clients that come, until it is dropped or nobody receives them; returns those
+    /// that it still has then.
+    pub(super) async fn serve(mut self, clients: Sender<NamedPipeServer>) -> Vec<NamedPipeServer> {
         // Room first: clients beyond it wait in the armed instances, and then before the pipe.
         while let Ok(room) = clients.reserve().await {
-            room.send(self.next().await);
+            match self.next_until(pin!(clients.closed())).await {
+                Some(pipe) => room.send(pipe),
+                None => break,
+            }
         }
+        // What the system has completed is known only after a turn of the reactor, and to the
+        // instance's own task first.
+        for _ in 0..LAST_TURNS {
+            task::yield_now().await;
+        }
+        let mut left: Vec<_> = self.connected.take().into_iter().collect();
+        while let Some(joined) = self.armed.try_join_next() {
+            if let Ok((pipe, Ok(()))) = joined {
+                left.push(pipe);
+            }
+        }
+        left
     }
 
+    async fn next_until(
+        &mut self,
+        mut closed: Pin<&mut impl Future<Output = ()>>,
+    ) -> Option<NamedPipeServer> {
+        let mut next = pin!(self.next());
+        poll_fn(|cx| match closed.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => next.as_mut().poll(cx).map(Some),
+        })
+        .await
+    }
+
+    /// Dropping its future loses no client.
     async fn next(&mut self) -> NamedPipeServer {
         loop {
             let joined = match self.refill() {
@@ -112,11 +149,18 @@ impl Instances {
                     }
                 }
             };
-            self.hold_name().await;
+            let mut failure = None;
             match joined {
-                Some(Ok((pipe, Ok(())))) => return pipe,
-                Some(Ok((_, Err(error)))) => time::sleep(self.pause_after(&error)).await,
+                Some(Ok((pipe, Ok(())))) => self.connected = Some(pipe),
+                Some(Ok((_, Err(error)))) => failure = Some(error),
                 Some(Err(_)) | None => {}
+            }
+            self.hold_name().await;
+            if let Some(pipe) = self.connected.take() {
+                return pipe;
+            }
+            if let Some(error) = failure {
+                time::sleep(self.pause_after(&error)).await;
             }
         }
     }
@@ -176,7 +220,8 @@ mod tests {
         let security = SecurityDescriptor::new(Access::Owner).expect("a descriptor");
         let armed = JoinSet::new();
         let (name, pauses) = (path.clone(), Arc::default());
-        let mut instances = Instances { path: name, security, armed, pause: PAUSE.0, pauses };
+        let mut instances =
+            Instances { path: name, security, armed, connected: None, pause: PAUSE.0, pauses };
         instances.refill().expect("room for these");
         let pauses = instances.pauses();
         let (sender, mut clients) = channel(16);

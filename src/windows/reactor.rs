@@ -7,9 +7,9 @@ use std::future::{Future, pending};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
@@ -69,6 +69,21 @@ pub(super) struct Task<T>(JoinHandle<T>);
 impl<T: Send + 'static> Task<T> {
     pub(super) fn spawn(future: impl Future<Output = T> + Send + 'static) -> io::Result<Self> {
         Ok(Self(handle()?.spawn(future)))
+    }
+
+    /// Its outcome, if it ends before `limit`. Blocks this thread, which must not be the reactor's.
+    pub(super) fn wait(&mut self, limit: Duration) -> Option<T> {
+        let started = Instant::now();
+        while !self.0.is_finished() {
+            if started.elapsed() >= limit {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        match Pin::new(&mut self.0).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => outcome.ok(),
+            Poll::Pending => None,
+        }
     }
 }
 

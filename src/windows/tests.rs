@@ -320,6 +320,30 @@ fn a_dropped_name_can_be_bound_at_once() {
 }
 
 #[test]
+fn whoever_connected_is_given_out_at_the_end() {
+    for clients in [0, 1, 6, 20] {
+        let path = unique();
+        let listener = Listener::bind(&path).expect("a free name");
+        run(async {
+            let mut connected = Vec::new();
+            for _ in 0..clients {
+                connected.push(Stream::connect(&path).await.expect("a server"));
+            }
+            let pending = listener.into_pending();
+            assert_eq!(pending.len(), clients);
+            for mut server in pending {
+                server.write_all(b"x").await.expect("a write");
+                server.close(PATIENCE).await.expect("an end");
+            }
+            for client in &mut connected {
+                assert_eq!(read_all(client).await, b"x");
+            }
+        });
+        assert_error(run(Stream::connect(&path)), ErrorKind::NotFound, &path);
+    }
+}
+
+#[test]
 fn a_listener_dropped_by_the_reactor_waits_for_nothing() {
     let path = unique();
     let listener = Listener::bind(&path).expect("a free name");

@@ -1,0 +1,197 @@
+//! Starting the server that a client needs, once.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::imp;
+use crate::options::ConnectOptions;
+use crate::single_instance::is_absent;
+use crate::stream::Stream;
+
+/// Between tries to reach a server that starts.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How much of a failed server's standard error is shown.
+const SHOWN: u64 = 2048;
+
+/// Connects to `endpoint`, and starts `command` first when nobody listens there.
+///
+/// As [`connect_or_spawn_with`], with the default options: 5 seconds in all.
+///
+/// # Errors
+///
+/// As for [`connect_or_spawn_with`].
+pub async fn connect_or_spawn<E>(endpoint: E, command: Command) -> io::Result<Stream>
+where
+    E: TryInto<Endpoint>,
+    ParseEndpointError: From<E::Error>,
+{
+    connect_or_spawn_with(endpoint, command, &ConnectOptions::default()).await
+}
+
+/// Connects to `endpoint`, and starts `command` first when nobody listens there: a daemon that
+/// listens on that endpoint. Of any number of clients that come at once, one starts it, and all
+/// connect. The longer of the deadlines in `options` is for all of it.
+///
+/// The daemon is detached: it has no terminal, its standard input and output are empty, and it
+/// outlives this process. It gets none of sockpipe's descriptors. Its standard error goes to a file
+/// without a name, so that it can always write there; when it fails to start, the end of that is in
+/// the error.
+///
+/// ```no_run
+/// use std::process::Command;
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let mut daemon = Command::new("exampled");
+/// daemon.args(["--listen", "org.example.daemon"]);
+/// let stream = sockpipe::connect_or_spawn("org.example.daemon", daemon).await?;
+/// # drop(stream);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Those of [`Stream::connect`]; that of [`Command::spawn`] when `command` cannot be run; `Other`
+/// when it ended before it listened, with its exit status; `TimedOut` when it does not listen on
+/// `endpoint` in time, and then it is killed. `Unsupported` for an abstract socket, which has no
+/// place for the lock that keeps a second client from starting a second daemon.
+///
+/// # Cancel safety
+///
+/// A daemon that was started when the future is dropped goes on starting.
+///
+/// # Platform-specific behavior
+///
+/// Unix: a session of its own (`setsid`), and a lock file `.NAME.spawn` beside the socket while it
+/// starts. Windows: no console, a process group of its own, and a named mutex.
+pub async fn connect_or_spawn_with<E>(
+    endpoint: E,
+    command: Command,
+    options: &ConnectOptions,
+) -> io::Result<Stream>
+where
+    E: TryInto<Endpoint>,
+    ParseEndpointError: From<E::Error>,
+{
+    let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
+    let search = Search { endpoint: &endpoint, options, started: Instant::now() };
+    loop {
+        if let Some(stream) = search.connect().await? {
+            return Ok(stream);
+        }
+        if let Some(lock) = imp::SpawnLock::try_take(&endpoint)? {
+            let stream = search.start(command).await;
+            drop(lock);
+            return stream;
+        }
+        if search.left().is_zero() {
+            let what = format!("another process has been starting the server at {endpoint}");
+            return Err(search.too_late(&what));
+        }
+        search.pause().await?;
+    }
+}
+
+struct Search<'a> {
+    endpoint: &'a Endpoint,
+    options: &'a ConnectOptions,
+    started: Instant,
+}
+
+impl Search<'_> {
+    fn left(&self) -> Duration {
+        self.options.limit().saturating_sub(self.started.elapsed())
+    }
+
+    async fn pause(&self) -> io::Result<()> {
+        imp::sleep(PAUSE.min(self.left()))?.await;
+        Ok(())
+    }
+
+    /// `None` when nobody is there.
+    async fn connect(&self) -> io::Result<Option<Stream>> {
+        match Stream::connect_with(self.endpoint, &self.options.at_once(self.left())).await {
+            Ok(stream) => Ok(Some(stream)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// With the lock held.
+    async fn start(&self, mut command: Command) -> io::Result<Stream> {
+        // Who had the lock before may have started it.
+        if let Some(stream) = self.connect().await? {
+            return Ok(stream);
+        }
+        let mut daemon = Daemon::spawn(&mut command)?;
+        loop {
+            // First: it may have been seen to end because another one listens by now.
+            let ended = daemon.child.try_wait()?.filter(|status| !status.success());
+            if let Some(stream) = self.connect().await? {
+                imp::leave(daemon.child);
+                return Ok(stream);
+            }
+            if let Some(status) = ended {
+                return Err(self.failed(&command, status, &daemon.said()));
+            }
+            if self.left().is_zero() {
+                // Else each client to come would leave another behind.
+                let _ = daemon.child.kill();
+                let _ = daemon.child.wait();
+                let what = format!("{} does not listen on {}", name(&command), self.endpoint);
+                return Err(self.too_late(&format!("{what}{}", daemon.said())));
+            }
+            self.pause().await?;
+        }
+    }
+
+    fn failed(&self, command: &Command, status: ExitStatus, said: &str) -> io::Error {
+        let (name, endpoint) = (name(command), self.endpoint);
+        io::Error::other(format!("{name} ended before it listened on {endpoint}: {status}{said}"))
+    }
+
+    fn too_late(&self, what: &str) -> io::Error {
+        let seconds = self.options.limit().as_secs_f32();
+        let what = format!("no server after {seconds} s: {what}");
+        io::Error::new(ErrorKind::TimedOut, what)
+    }
+}
+
+fn name(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+struct Daemon {
+    child: Child,
+    stderr: File,
+}
+
+impl Daemon {
+    fn spawn(command: &mut Command) -> io::Result<Self> {
+        let stderr = imp::nameless_file()?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
+        let child = imp::spawn_detached(command).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot start {}: {error}", name(command)))
+        })?;
+        // The command has a handle of the file, which is the daemon's now.
+        command.stderr(Stdio::null());
+        Ok(Self { child, stderr })
+    }
+
+    /// The end of its standard error, for a message.
+    fn said(&mut self) -> String {
+        let mut said = Vec::new();
+        let length = self.stderr.seek(SeekFrom::End(0)).unwrap_or(0);
+        if self.stderr.seek(SeekFrom::Start(length.saturating_sub(SHOWN))).is_ok() {
+            let _ = self.stderr.by_ref().take(SHOWN).read_to_end(&mut said);
+        }
+        let said = String::from_utf8_lossy(&said);
+        match said.trim() {
+            "" => ", and it said nothing".to_owned(),
+            said => format!("; it said: {said}"),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! One instance of a program per user, and a way to talk to it.
+
+use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant};
+
+use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::imp;
+use crate::listener::Listener;
+use crate::options::{ConnectOptions, ListenOptions};
+use crate::stream::Stream;
+
+/// Between tries, while the one that has the name is neither to be reached nor gone.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What this process is: the first of its name, or one that came later and can hand over its
+/// arguments.
+///
+/// A portable name makes it one instance per user. When the first one crashes, the next to come is
+/// the first.
+///
+/// ```no_run
+/// use sockpipe::SingleInstance;
+/// use tokio::io::AsyncWriteExt;
+///
+/// # async fn run() -> std::io::Result<()> {
+/// match SingleInstance::acquire("org.example.editor").await? {
+///     SingleInstance::Primary(mut listener) => loop {
+///         let later = listener.accept().await?; // a later start: read what it wants opened
+///         # drop(later);
+///     },
+///     SingleInstance::Secondary(mut first) => first.write_all(b"open notes.txt\n").await,
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a program has one")]
+pub enum SingleInstance {
+    /// The first: it has the name, and hears of those that come later.
+    Primary(Listener),
+    /// A later one, connected to the first.
+    Secondary(Stream),
+}
+
+impl SingleInstance {
+    /// Takes `endpoint`, or connects to who has it, with the default options.
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire_with`](Self::acquire_with).
+    pub async fn acquire<E>(endpoint: E) -> io::Result<Self>
+    where
+        E: TryInto<Endpoint>,
+        ParseEndpointError: From<E::Error>,
+    {
+        Self::acquire_with(endpoint, &ListenOptions::default(), &ConnectOptions::default()).await
+    }
+
+    /// Takes `endpoint`, or connects to who has it. Whichever comes first is atomic: of any number
+    /// that start at once, one is the first.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Listener::bind`] but `AddrInUse`, and those of [`Stream::connect`] but `NotFound`
+    /// and `ConnectionRefused`: when the first one is just starting or ending, it is tried again,
+    /// until the deadline of `connect`, and then `TimedOut`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
+    pub async fn acquire_with<E>(
+        endpoint: E,
+        listen: &ListenOptions,
+        connect: &ConnectOptions,
+    ) -> io::Result<Self>
+    where
+        E: TryInto<Endpoint>,
+        ParseEndpointError: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
+        acquire(&endpoint, listen, connect).await
+    }
+}
+
+async fn acquire(
+    endpoint: &Endpoint,
+    listen: &ListenOptions,
+    connect: &ConnectOptions,
+) -> io::Result<SingleInstance> {
+    let started = Instant::now();
+    loop {
+        match Listener::bind_with(endpoint, listen) {
+            Ok(listener) => return Ok(SingleInstance::Primary(listener)),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+        let left = connect.limit().saturating_sub(started.elapsed());
+        match Stream::connect_with(endpoint, &connect.at_once(left)).await {
+            Ok(stream) => return Ok(SingleInstance::Secondary(stream)),
+            Err(error) if !is_absent(&error) => return Err(error),
+            Err(error) if left.is_zero() => {
+                return Err(io::Error::new(
+                    ErrorKind::TimedOut,
+                    format!("{endpoint} is taken, and cannot be reached: {error}"),
+                ));
+            }
+            Err(_) => imp::sleep(PAUSE.min(left))?.await,
+        }
+    }
+}
+
+/// Whether `connect` failed because nobody is there.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+}

@@ -1,0 +1,289 @@
+//! Starting a server when it is needed, once; and one instance of a program. Real processes.
+
+mod common;
+
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{assert_error, unique_name, within};
+use sockpipe::{ConnectOptions, Listener, SingleInstance, Stream, connect_or_spawn_with, echo};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+/// Clients that come at once, in how many processes, and how often.
+const CLIENTS: (usize, usize) = if cfg!(windows) { (4, 16) } else { (32, 2) };
+
+fn rounds() -> usize {
+    if cfg!(windows) { 5 } else { 20 }
+}
+
+/// A daemon that is not there yet: its name, and a file in which each start leaves a line.
+struct Daemon {
+    name: String,
+    dir: TempDir,
+}
+
+impl Daemon {
+    fn new() -> Self {
+        Self { name: unique_name(), dir: tempfile::tempdir().expect("a directory") }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("starts")
+    }
+
+    /// The process id of each start.
+    fn starts(&self) -> Vec<u32> {
+        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        log.lines().map(|line| line.parse().expect("a process id")).collect()
+    }
+
+    fn command(&self, behaviour: &str) -> Command {
+        helper("daemon", &[behaviour, &self.name, self.log().to_str().expect("UTF-8")])
+    }
+
+    async fn connect(&self, behaviour: &str, limit: Duration) -> std::io::Result<Stream> {
+        let options = ConnectOptions::new().deadline(limit);
+        within(connect_or_spawn_with(&self.name, self.command(behaviour), &options)).await
+    }
+
+    async fn stop(&self) {
+        let mut stream = within(Stream::connect(&self.name)).await.expect("the daemon");
+        within(stream.write_all(b"stop")).await.expect("a write");
+        assert_eq!(within(stream.read(&mut [0])).await.expect("an end"), 0);
+        // A new daemon can start once the old one's name is free.
+        within(async { while Stream::connect(&self.name).await.is_ok() {} }).await;
+    }
+}
+
+/// Runs the test `name` of this file in a process of its own, as a program with arguments.
+fn helper(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("the test's own program"));
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+    command.env("SOCKPIPE_TEST_HELPER", arguments.join("\n"));
+    command
+}
+
+fn arguments() -> Option<Vec<String>> {
+    Some(common::argument()?.lines().map(str::to_owned).collect())
+}
+
+/// The daemon's program.
+#[tokio::test]
+async fn daemon() {
+    let Some(arguments) = arguments() else { return };
+    let [behaviour, name, log] = &arguments[..] else { panic!("{arguments:?}") };
+    let mut log = fs::OpenOptions::new().append(true).create(true).open(log).expect("a log");
+    log.write_all(format!("{}\n", std::process::id()).as_bytes()).expect("a line");
+    match behaviour.as_str() {
+        "fail" => {
+            eprintln!("the flux capacitor is empty");
+            std::process::exit(3);
+        }
+        "nothing" => std::process::exit(0),
+        "deaf" => std::thread::sleep(Duration::from_secs(600)),
+        "elsewhere" => {
+            let _listener = Listener::bind(format!("{name}-elsewhere")).expect("a free name");
+            std::thread::sleep(Duration::from_secs(600));
+        }
+        _ => {}
+    }
+    let mut listener = Listener::bind(name).expect("a free name");
+    loop {
+        let mut stream = listener.accept().await.expect("a connection");
+        tokio::spawn(async move {
+            let mut stop = Vec::new();
+            let seen = |bytes: &[u8]| {
+                stop.extend_from_slice(bytes);
+                if stop == b"stop" {
+                    std::process::exit(0);
+                }
+            };
+            echo::echo(&mut stream, seen).await
+        });
+    }
+}
+
+/// A program with clients of a daemon that may not run yet.
+#[tokio::test]
+async fn clients() {
+    let Some(arguments) = arguments() else { return };
+    let [name, log] = &arguments[..] else { panic!("{arguments:?}") };
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS.1 {
+        let command = helper("daemon", &["serve", name, log]);
+        let name = name.clone();
+        clients.spawn(async move {
+            let options = ConnectOptions::new().deadline(common::PATIENCE);
+            let stream = connect_or_spawn_with(name, command, &options).await;
+            let mut stream = stream.expect("a connection");
+            stream.write_all(b"?").await.expect("a write");
+            assert_eq!(stream.read_u8().await.expect("an answer"), b'?');
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.expect("a client that was served");
+    }
+}
+
+#[tokio::test]
+async fn of_many_cold_clients_one_starts_the_daemon_and_all_connect() {
+    let started = Instant::now();
+    for round in 0..rounds() {
+        let daemon = Daemon::new();
+        let log = daemon.log();
+        let children: Vec<Child> = (0..CLIENTS.0)
+            .map(|_| {
+                let mut command = helper("clients", &[&daemon.name, log.to_str().expect("UTF-8")]);
+                command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a process")
+            })
+            .collect();
+        for child in children {
+            let output = child.wait_with_output().expect("an end");
+            let err = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "round {round}: {err}");
+        }
+        assert_eq!(daemon.starts().len(), 1, "round {round}");
+        daemon.stop().await;
+    }
+    let clients = CLIENTS.0 * CLIENTS.1;
+    println!("{} rounds of {clients} cold clients in {:?}", rounds(), started.elapsed());
+}
+
+#[tokio::test]
+async fn the_daemon_is_on_its_own() {
+    let daemon = Daemon::new();
+    let client = daemon.connect("serve", common::PATIENCE).await.expect("a connection");
+    let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
+    drop(client);
+    // A second client finds it.
+    drop(daemon.connect("serve", common::PATIENCE).await.expect("a connection"));
+    assert_eq!(daemon.starts().len(), 1);
+    if Path::new("/proc/self/fd").exists() {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+        let after_name = stat.rsplit_once(')').expect("a name").1;
+        let fields: Vec<_> = after_name.split_whitespace().collect();
+        // Fields 5 and 6 of proc(5): the process group and the session are its own.
+        assert_eq!((fields[2], fields[3]), (&*pid.to_string(), &*pid.to_string()));
+        let link = |number| {
+            let link = fs::read_link(format!("/proc/{pid}/fd/{number}")).expect("a descriptor");
+            link.to_string_lossy().into_owned()
+        };
+        assert_eq!((&*link(0), &*link(1)), ("/dev/null", "/dev/null"));
+        assert!(link(2).ends_with("(deleted)"), "{}", link(2));
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors") {
+            let Ok(link) = fs::read_link(entry.expect("an entry").path()) else { continue };
+            assert!(!link.to_string_lossy().contains(".spawn"), "it has the spawn lock");
+        }
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_fails_says_why() {
+    let daemon = Daemon::new();
+    let outcome = daemon.connect("fail", common::PATIENCE).await;
+    let says = ["ended before it listened on", &daemon.name, "3", "the flux capacitor is empty"];
+    assert_error(outcome, ErrorKind::Other, &says);
+    // The next client starts one that works.
+    drop(daemon.connect("serve", common::PATIENCE).await.expect("a connection"));
+    assert_eq!(daemon.starts().len(), 2);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_listen_there_is_given_up_in_time() {
+    for behaviour in ["deaf", "elsewhere", "nothing"] {
+        let daemon = Daemon::new();
+        // Long enough for the program to start, also under Wine.
+        let limit = Duration::from_secs(if cfg!(windows) { 6 } else { 2 });
+        let started = Instant::now();
+        let outcome = daemon.connect(behaviour, limit).await;
+        let says = ["no server after", "does not listen on", &daemon.name];
+        assert_error(outcome, ErrorKind::TimedOut, &says);
+        assert!(started.elapsed() >= limit, "{:?}", started.elapsed());
+        assert!(started.elapsed() < limit * 2, "{:?}", started.elapsed());
+        let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{behaviour}: it was left behind");
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_run() {
+    let name = unique_name();
+    let command = Command::new("no-such-program-anywhere");
+    let outcome = within(sockpipe::connect_or_spawn(&name, command)).await;
+    assert_error(outcome, ErrorKind::NotFound, &["cannot start no-such-program-anywhere"]);
+    // It has let go of the lock: the next try gets as far.
+    let command = Command::new("no-such-program-anywhere");
+    let outcome = within(sockpipe::connect_or_spawn(&name, command)).await;
+    assert_error(outcome, ErrorKind::NotFound, &["cannot start no-such-program-anywhere"]);
+}
+
+/// A program of which there is to be one. Prints what it is; the first prints what the others want.
+#[tokio::test]
+async fn instance() {
+    let Some(arguments) = arguments() else { return };
+    let [name, wish] = &arguments[..] else { panic!("{arguments:?}") };
+    match SingleInstance::acquire(name).await.expect("one or the other") {
+        SingleInstance::Primary(mut listener) => {
+            println!("\nprimary");
+            loop {
+                let mut later = listener.accept().await.expect("a connection");
+                let mut wish = String::new();
+                later.read_to_string(&mut wish).await.expect("a wish");
+                println!("\nwish {wish}");
+            }
+        }
+        SingleInstance::Secondary(mut first) => {
+            first.write_all(wish.as_bytes()).await.expect("a write");
+            first.close(common::PATIENCE).await.expect("a close");
+            println!("\nsecondary");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_many_instances_one_is_the_first_and_hears_of_the_others() {
+    const INSTANCES: usize = if cfg!(windows) { 4 } else { 16 };
+    let name = unique_name();
+    for _ in 0..3 {
+        let mut instances: Vec<_> = (0..INSTANCES)
+            .map(|number| {
+                let mut command = helper("instance", &[&name, &format!("open {number}")]);
+                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                common::process::Running::start(command)
+            })
+            .collect();
+        // Each says what it is.
+        let is_first = |instance: &common::process::Running| loop {
+            match instance.next_line().as_str() {
+                "primary" => break true,
+                "secondary" => break false,
+                _ => {}
+            }
+        };
+        let (firsts, others): (Vec<_>, Vec<_>) =
+            instances.drain(..).partition(|instance| is_first(instance));
+        assert_eq!((firsts.len(), others.len()), (1, INSTANCES - 1));
+        let mut wishes = Vec::new();
+        while wishes.len() < INSTANCES - 1 {
+            let line = firsts[0].next_line();
+            wishes.extend(
+                line.strip_prefix("wish open ")
+                    .map(|number| number.parse::<usize>().expect("a number")),
+            );
+        }
+        wishes.sort_unstable();
+        wishes.dedup();
+        assert_eq!(wishes.len(), INSTANCES - 1, "{wishes:?}");
+        // The first crashes; in the next round there is another.
+        for first in firsts {
+            first.crash();
+        }
+    }
+}
