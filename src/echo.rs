@@ -4,8 +4,9 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Bytes read at a time.
-const CHUNK: usize = 64 * 1024;
+/// Bytes read at a time: few for a client that sends little, since each connection has its own
+/// buffer while it waits, and more for one that fills it.
+const CHUNK: (usize, usize) = (1024, 64 * 1024);
 
 /// Writes back what it reads until the peer ends its side, then ends its own. Gives the number of
 /// bytes. `seen` is called with each chunk before it is written back.
@@ -19,7 +20,7 @@ pub async fn echo<S>(mut stream: S, mut seen: impl FnMut(&[u8])) -> io::Result<u
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; CHUNK.0];
     let mut total = 0;
     loop {
         let length = stream.read(&mut buffer).await?;
@@ -29,6 +30,9 @@ where
         seen(&buffer[..length]);
         stream.write_all(&buffer[..length]).await?;
         total += length as u64;
+        if length == buffer.len() && length < CHUNK.1 {
+            buffer = vec![0; length * 4];
+        }
     }
     match stream.shutdown().await {
         // The peer cannot be told the end by itself; it comes with the close.

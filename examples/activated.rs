@@ -1,0 +1,36 @@
+//! A server that the service manager starts with its socket: systemd's socket activation.
+//!
+//! ```text
+//! cargo build --example activated
+//! systemd-socket-activate --listen=/tmp/activated.sock target/debug/examples/activated
+//! nc -N -U /tmp/activated.sock        # in a second terminal: it is started now
+//! ```
+//!
+//! The units are in `examples/systemd`. Started without a socket it listens on one of its own.
+
+use anyhow::Result;
+
+#[cfg(unix)]
+#[tokio::main]
+async fn main() -> Result<()> {
+    use anyhow::Context;
+    use sockpipe::os::unix::activated_listeners;
+    use sockpipe::{ListenOptions, Listener, echo, serve, shutdown_signal};
+
+    let mut given = activated_listeners(&ListenOptions::default())?;
+    let listener = match given.len() {
+        0 => Listener::bind("activated")?,
+        _ => given.remove(0).1,
+    };
+    println!("listening on {}", listener.endpoint());
+    serve(listener, async |stream| drop(echo::echo(stream, |_| ()).await))
+        .with_graceful_shutdown(async { drop(shutdown_signal().await) })
+        .await
+        .context("cannot accept")?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn main() -> Result<()> {
+    anyhow::bail!("only Unix has service managers that pass sockets")
+}

@@ -1,0 +1,54 @@
+//! A server whose handlers hear of a stop, so that idle clients do not hold it up.
+//!
+//! ```text
+//! cargo run --example graceful        # in a first terminal; then Ctrl-C there
+//! cargo run --example echo_client     # in a second terminal: it is told to go, and ends
+//! ```
+
+use std::time::Duration;
+
+use anyhow::Result;
+use sockpipe::{Listener, Stream, TimedListener, TimedStream, serve, shutdown_signal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let listener = Listener::bind("echo")?;
+    println!("listening on {}", listener.endpoint());
+    // Who says nothing for a minute is let go of.
+    let listener = TimedListener::new(listener).idle_deadline(Duration::from_secs(60));
+
+    let stop = CancellationToken::new();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let _ = shutdown_signal().await;
+            stop.cancel();
+        }
+    });
+
+    let handlers_stop = stop.clone();
+    let drained = serve(listener, move |stream| handle(stream, handlers_stop.clone()))
+        .max_connections(1000)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .drain_deadline(Duration::from_secs(10))
+        .await?;
+    println!("{} connections finished, {} were cut", drained.finished(), drained.cut());
+    Ok(())
+}
+
+async fn handle(mut stream: TimedStream<Stream>, stop: CancellationToken) {
+    let mut buffer = vec![0; 4096];
+    loop {
+        // Between two messages is where it can end; within one it is finished first.
+        let length = tokio::select! {
+            length = stream.read(&mut buffer) => length.unwrap_or(0),
+            () = stop.cancelled() => 0,
+        };
+        if length == 0 || stream.write_all(&buffer[..length]).await.is_err() {
+            break;
+        }
+    }
+    let _ = stream.into_inner().close(Duration::from_secs(1)).await;
+}

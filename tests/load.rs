@@ -1,0 +1,376 @@
+//! `serve` under load: stops that lose nobody, slow and suspended clients, and many of them.
+//!
+//! The servers are processes of their own, so that their memory and descriptors can be seen.
+#![cfg(unix)] // Suspends processes, and reads /proc.
+
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{ErrorKind, Read as _};
+use std::process::Child;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::{Backend, Os, argument, spawn_helper, within};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use sockpipe::{Listener, Stream, TimedListener, TimedStream, echo, serve};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+fn is_full() -> bool {
+    std::env::var_os("SOCKPIPE_FULL").is_some()
+}
+
+/// As many descriptors as the system lets us have.
+fn descriptors() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(1 << 20);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limit.maximum })
+        .expect("the limit that the system gave");
+    most
+}
+
+/// Tests that measure run one at a time.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+const FIRST_BYTE: Duration = Duration::from_secs(3);
+const IDLE: Duration = Duration::from_secs(3);
+
+/// The server's program: the echo service at the path in its argument. The first word says how.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn server() {
+    let Some(argument) = argument() else { return };
+    descriptors();
+    let (how, path) = argument.split_once(' ').expect("two words");
+    let listener = Listener::bind(path).expect("a free name");
+    println!("\nlistening");
+    let ended = match how {
+        "timed" => {
+            let listener =
+                TimedListener::new(listener).first_byte_deadline(FIRST_BYTE).idle_deadline(IDLE);
+            serve(listener, timed).await
+        }
+        "shared" => serve(listener, plain).max_connections_per_user(50).await,
+        _ => serve(listener, plain).await,
+    };
+    panic!("{ended:?}");
+}
+
+async fn plain(stream: Stream) {
+    drop(echo::echo(stream, |_| ()).await);
+}
+
+/// Echoes; or, asked by a `!`, sends 16 MiB that the client may not take.
+async fn timed(mut stream: TimedStream<Stream>) {
+    let Ok(first) = stream.read_u8().await else { return };
+    if first != b'!' {
+        let _ = stream.write_u8(first).await;
+        drop(echo::echo(stream, |_| ()).await);
+        return;
+    }
+    let started = Instant::now();
+    let error = stream.write_all(&vec![0; 16 << 20]).await.expect_err("the client takes no more");
+    println!("\ngave up {:?} {}", error.kind(), started.elapsed().as_millis());
+}
+
+struct Server {
+    os: Os,
+    child: Child,
+}
+
+impl Server {
+    fn start(how: &str) -> Self {
+        let os = Os::new();
+        let mut child = spawn_helper("server", &format!("{how} {}", os.endpoint()));
+        wait_for_line(&mut child, "listening");
+        Self { os, child }
+    }
+
+    fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("a process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
+        let kib: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+        kib * 1024
+    }
+
+    fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a process").count()
+    }
+
+    async fn connect(&self) -> Stream {
+        within(self.os.connect()).await.expect("a connection")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_for_line(child: &mut Child, start: &str) -> String {
+    let out = child.stdout.as_mut().expect("a pipe");
+    let mut line = String::new();
+    loop {
+        let mut byte = [0];
+        assert_eq!(out.read(&mut byte).expect("a read"), 1, "it ended; it said {line:?}");
+        match byte[0] {
+            b'\n' if line.starts_with(start) => return line,
+            b'\n' => line.clear(),
+            byte => line.push(byte as char),
+        }
+    }
+}
+
+/// The round trips of one client, sorted.
+async fn round_trips(stream: &mut Stream, count: usize) -> Vec<Duration> {
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let started = Instant::now();
+        stream.write_u8(7).await.expect("a write");
+        assert_eq!(stream.read_u8().await.expect("an answer"), 7);
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    times
+}
+
+fn p99(sorted: &[Duration]) -> Duration {
+    sorted[sorted.len() * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_under_load_serves_or_refuses_each_client() {
+    let _alone = ALONE.lock().await;
+    const CLIENTS: usize = 200;
+    let rounds = if is_full() { 200 } else { 20 };
+    let (mut served, mut refused) = (0, 0);
+    for round in 0..rounds {
+        let os = Os::new();
+        let listener = os.bind().expect("a free name");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let begun = Arc::new(AtomicUsize::new(0));
+        let mut stop = Some(stop);
+        let server = tokio::spawn(async move {
+            serve(listener, plain).with_graceful_shutdown(async { drop(stopped.await) }).await
+        });
+        let mut clients = JoinSet::new();
+        for _ in 0..CLIENTS {
+            let (endpoint, begun) = (os.endpoint().to_owned(), begun.clone());
+            clients.spawn(async move {
+                begun.fetch_add(1, Ordering::Relaxed);
+                let mut stream = match Stream::connect(&endpoint).await {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        let kinds = [ErrorKind::NotFound, ErrorKind::ConnectionRefused];
+                        assert!(kinds.contains(&error.kind()), "{error}");
+                        return false;
+                    }
+                };
+                let question = vec![9; 5000];
+                stream.write_all(&question).await.expect("the server let us in");
+                stream.shutdown().await.expect("a half-close");
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer).await.expect("an end");
+                assert!(answer == question, "{} bytes came back", answer.len());
+                true
+            });
+        }
+        // At another point of the rush each time.
+        within(async {
+            while begun.load(Ordering::Relaxed) < (round * 37) % CLIENTS {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        drop(stop.take());
+        within(async {
+            while let Some(client) = clients.join_next().await {
+                if client.expect("served or refused") { served += 1 } else { refused += 1 }
+            }
+        })
+        .await;
+        let drained = within(server).await.expect("no panic").expect("no error");
+        assert_eq!(drained.cut(), 0);
+        assert_eq!(os.files(), [""; 0]);
+    }
+    println!("{rounds} stops under load: {served} served, {refused} refused, none lost");
+    assert!(served > 0 && refused > 0, "the stops were not under load");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_do_not_slow_a_good_one_and_are_let_go() {
+    let _alone = ALONE.lock().await;
+    const SLOW: usize = 2000;
+    assert!(descriptors() > SLOW as u64 + 100, "too few descriptors for this test");
+    let server = Server::start("timed");
+    let mut good = server.connect().await;
+    within(round_trips(&mut good, 1000)).await;
+    let alone = p99(&within(round_trips(&mut good, 4000)).await);
+    let memory = server.memory();
+
+    let started = Instant::now();
+    let mut slow = Vec::new();
+    for number in 0..SLOW {
+        let mut stream = server.connect().await;
+        if number % 2 == 0 {
+            stream.write_u8(1).await.expect("a write");
+        }
+        slow.push(stream);
+    }
+    let crowded = p99(&within(round_trips(&mut good, 4000)).await);
+    let grown = server.memory().saturating_sub(memory);
+    let ratio = crowded.as_secs_f64() / alone.as_secs_f64();
+    println!(
+        "p99 alone {alone:?}, among {SLOW} slow clients {crowded:?}, ratio {ratio:.2}; memory grew \
+         by {} KiB",
+        grown / 1024
+    );
+    // What is measured is whether the good client waits for the slow ones; below this it is noise.
+    let noise = Duration::from_micros(500);
+    assert!(ratio < 5.0 || crowded < noise, "{alone:?} became {crowded:?}");
+    assert!(grown < 64 << 20, "{grown} bytes");
+
+    // Each is closed when its deadline is over, and not before.
+    let mut ends = Vec::new();
+    for (number, mut stream) in slow.into_iter().enumerate() {
+        let mut rest = Vec::new();
+        within(stream.read_to_end(&mut rest)).await.expect("an end");
+        assert_eq!(rest.len(), usize::from(number % 2 == 0));
+        ends.push(started.elapsed());
+    }
+    let (first, last) = (ends[0], ends[SLOW - 1]);
+    println!("the first was let go after {first:?}, the last after {last:?}");
+    assert!(first >= FIRST_BYTE.mul_f64(0.8), "{first:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_client_is_given_up_and_harms_nobody() {
+    let _alone = ALONE.lock().await;
+    let mut server = Server::start("timed");
+    let mut others = Vec::new();
+    for _ in 0..100 {
+        others.push(server.connect().await);
+    }
+    let all = |clients: Vec<Stream>| async move {
+        let mut running = JoinSet::new();
+        for mut client in clients {
+            running.spawn(async move {
+                let times = round_trips(&mut client, 100).await;
+                (client, times)
+            });
+        }
+        let (mut clients, mut times) = (Vec::new(), Vec::new());
+        while let Some(done) = running.join_next().await {
+            let (client, some) = done.expect("an echo");
+            clients.push(client);
+            times.extend(some);
+        }
+        times.sort_unstable();
+        (clients, p99(&times))
+    };
+    let (others, _) = within(all(others)).await;
+    let (others, before) = within(all(others)).await;
+    let memory = server.memory();
+
+    // A process that asks for much, and is stopped before it takes it.
+    let mut greedy = spawn_helper("greedy", server.os.endpoint());
+    wait_for_line(&mut greedy, "asked");
+    let pid = Pid::from_child(&greedy);
+    kill_process(pid, Signal::STOP).expect("a signal");
+    let (_others, during) = within(all(others)).await;
+    let grown = server.memory().saturating_sub(memory);
+    let line = wait_for_line(&mut server.child, "gave up");
+    kill_process(pid, Signal::CONT).expect("a signal");
+    greedy.kill().expect("a kill");
+    greedy.wait().expect("an end");
+
+    let words: Vec<_> = line.split(' ').collect();
+    let waited = Duration::from_millis(words[3].parse().expect("a number"));
+    println!(
+        "given up after {waited:?}; p99 of 100 others {before:?} before, {during:?} during; memory \
+         grew by {} KiB",
+        grown / 1024
+    );
+    assert_eq!(words[2], "TimedOut");
+    assert!(waited >= IDLE && waited < IDLE * 2, "{waited:?}");
+    // The 16 MiB are the handler's own.
+    assert!(grown < 32 << 20, "{grown} bytes");
+    let ratio = during.as_secs_f64() / before.as_secs_f64();
+    assert!(ratio < 5.0, "{before:?} became {during:?}");
+}
+
+/// A client that asks for more than it takes.
+#[tokio::test]
+async fn greedy() {
+    let Some(path) = argument() else { return };
+    let mut stream = Stream::connect(path).await.expect("a connection");
+    stream.write_all(b"!").await.expect("a write");
+    println!("\nasked");
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_user_cannot_take_all() {
+    let server = Server::start("shared");
+    let mut clients = Vec::new();
+    for _ in 0..80 {
+        clients.push(server.connect().await);
+    }
+    let mut outcomes = HashMap::new();
+    for mut client in clients {
+        let _ = client.write_u8(7).await;
+        *outcomes.entry(within(client.read_u8()).await.is_ok()).or_insert(0) += 1;
+        // Kept, so that its place is not another's.
+        std::mem::forget(client);
+    }
+    assert_eq!(outcomes, HashMap::from([(true, 50), (false, 30)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_connections() {
+    let _alone = ALONE.lock().await;
+    const WANTED: usize = 9500;
+    let count = WANTED.min(descriptors() as usize - 500);
+    let server = Server::start("plain");
+    let (memory, open) = (server.memory(), server.descriptors());
+    let started = Instant::now();
+    let clients = Arc::new(Mutex::new(Vec::with_capacity(count)));
+    let mut running = JoinSet::new();
+    for number in 0..count {
+        let (endpoint, clients) = (server.os.endpoint().to_owned(), clients.clone());
+        running.spawn(async move {
+            let mut stream = Stream::connect(&endpoint).await.expect("a connection");
+            for _ in 0..10 {
+                stream.write_all(&number.to_le_bytes()).await.expect("a write");
+                let mut answer = [0; 8];
+                stream.read_exact(&mut answer).await.expect("an answer");
+                assert_eq!(usize::from_le_bytes(answer), number);
+            }
+            clients.lock().expect("no panic").push(stream);
+        });
+    }
+    within(async {
+        while let Some(client) = running.join_next().await {
+            client.expect("an echo");
+        }
+    })
+    .await;
+    let elapsed = started.elapsed();
+    let each = server.memory().saturating_sub(memory) / count as u64;
+    println!("{count} connections, 10 echoes each, in {elapsed:?}; {each} bytes of memory each");
+    assert!(elapsed < Duration::from_secs(20), "{elapsed:?}");
+    assert!(each <= 8 * 1024, "{each} bytes each");
+    clients.lock().expect("no panic").clear();
+    within(async {
+        while server.descriptors() > open {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
