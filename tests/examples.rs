@@ -1,0 +1,98 @@
+//! The examples that are not the echo pair, run as their headers say.
+//!
+//! Their names are fixed, so each test gives them a runtime directory of its own.
+#![cfg(target_os = "linux")] // Elsewhere the runtime directory cannot be chosen.
+
+mod common;
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use common::process::{Running, example, text};
+use rustix::process::Signal;
+use sockpipe::Stream;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn runtime_dir() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn in_dir(dir: &TempDir, name: &str, arguments: &[&str]) -> Command {
+    let mut command = example(name);
+    command.env("XDG_RUNTIME_DIR", dir.path()).args(arguments);
+    command
+}
+
+#[test]
+fn daemon() {
+    let dir = runtime_dir();
+    let ask = || {
+        let output = in_dir(&dir, "daemon", &[]).output().expect("a process");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let first = ask();
+    let pid = first.strip_prefix("hello from the daemon, process ").expect("a greeting").trim();
+    assert_eq!(ask(), first, "a second daemon answered");
+    // It would end by itself, later than a test should.
+    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    rustix::process::kill_process(pid, Signal::KILL).expect("a signal");
+}
+
+#[test]
+fn single_instance() {
+    let dir = runtime_dir();
+    let first = Running::start(in_dir(&dir, "single_instance", &["a.txt"]));
+    assert!(first.next_line().starts_with(r#"the first; opening ["a.txt"]"#));
+    let output = in_dir(&dir, "single_instance", &["b.txt", "c.txt"]).output();
+    let output = output.expect("a process");
+    assert_eq!(text(&output.stdout), "it runs already; it opens [\"b.txt\", \"c.txt\"]\n");
+    assert_eq!(first.next_line(), r#"opening ["b.txt", "c.txt"]"#);
+    first.crash();
+}
+
+#[test]
+fn graceful() {
+    let dir = runtime_dir();
+    let server = Running::start(in_dir(&dir, "graceful", &[]));
+    assert!(server.next_line().starts_with("listening on "));
+    let client = Running::start(in_dir(&dir, "echo_client", &["--interval", "600000"]));
+    while !client.next_line().starts_with("received: ") {}
+    server.signal(Signal::INT);
+    // The client is idle, and does not hold the stop up until the deadline.
+    let (status, out, err) = server.wait();
+    assert_eq!(out, ["1 connections finished, 0 were cut"], "{err:?}");
+    assert!(status.success());
+    assert!(client.wait().0.success());
+}
+
+/// As systemd starts it: with the socket as descriptor 3, and variables that say so.
+#[tokio::test]
+async fn activated() {
+    let dir = runtime_dir();
+    let path = dir.path().join("given.sock");
+    let socket = std::os::unix::net::UnixListener::bind(&path).expect("a free name");
+    let mut command = Command::new("sh");
+    // The shell's own process becomes the program, so its id is the program's.
+    let script = r#"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=given exec "$0" 3<&0 </dev/null"#;
+    command
+        .args(["-c", script])
+        .arg(example("activated").get_program())
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(socket)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let server = Running::start(command);
+    assert_eq!(server.next_line(), format!("listening on {}", path.display()));
+    let mut stream = common::within(Stream::connect(path.as_path())).await.expect("a connection");
+    stream.write_all(b"hello").await.expect("a write");
+    stream.shutdown().await.expect("a half-close");
+    let mut answer = String::new();
+    common::within(stream.read_to_string(&mut answer)).await.expect("an end");
+    assert_eq!(answer, "hello");
+    server.signal(Signal::TERM);
+    assert!(server.wait().0.success());
+    // The name is the service manager's.
+    assert!(path.exists());
+}
