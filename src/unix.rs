@@ -388,7 +388,7 @@ impl Stream {
             ready!(self.socket.poll_write_ready(cx))?;
             match write() {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // Linux: the peer closed with bytes of ours unread.
+                // The peer closed with bytes of ours unread, in the middle of this.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                     return Poll::Ready(Err(Errno::PIPE.into()));
                 }

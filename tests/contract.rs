@@ -114,6 +114,18 @@ async fn row_12_the_peer_is_gone<B: Backend>() {
     assert_error::<()>(refused.await, ErrorKind::BrokenPipe, &[]);
     let refused = within(client.write_all(b"again")).await;
     assert_error(refused, ErrorKind::BrokenPipe, &[]);
+
+    // The same for who learns it by writing.
+    let (mut client, server) = connected(&B::new()).await;
+    within(client.write_all(b"unread")).await.expect("a write");
+    drop(server);
+    let refused = within(async {
+        loop {
+            client.write_all(&[0; 1024]).await?;
+        }
+    });
+    assert_error::<()>(refused.await, ErrorKind::BrokenPipe, &[]);
+    assert_eq!(read_all(&mut client).await, b"");
 }
 
 async fn row_18_a_flood_both_ways_does_not_deadlock<B: Backend>() {
