@@ -66,7 +66,7 @@ where
 /// # Platform-specific behavior
 ///
 /// Unix: a session of its own (`setsid`), and a lock file `.NAME.spawn` beside the socket while it
-/// starts. Windows: no console, a process group of its own, and a named mutex.
+/// starts. Windows: no console window, a process group of its own, and a named mutex.
 pub async fn connect_or_spawn_with<E>(
     endpoint: E,
     command: Command,

@@ -12,6 +12,7 @@ pub(crate) fn accept_paused(error: &io::Error, pause: Duration) {
 }
 
 /// A client was closed before anybody saw it.
+#[allow(dead_code, reason = "on Windows the system refuses them")]
 pub(crate) fn peer_refused(why: &str, user: Option<u32>) {
     #[cfg(feature = "tracing")]
     tracing::warn!(user, why, "refused a client");

@@ -139,6 +139,10 @@ impl Listener {
 
     /// Stops listening, releases the name, and gives the connections that were made and not
     /// accepted yet.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// On Windows they keep the name alive until the last is closed, as accepted ones do.
     #[must_use]
     pub fn into_pending(mut self) -> Vec<Stream> {
         self.inner.take_pending().into_iter().map(Stream::from_imp).collect()

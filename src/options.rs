@@ -47,10 +47,12 @@ pub enum ExpectServer {
 #[derive(Clone, Debug, Default)]
 pub struct ListenOptions {
     pub(crate) access: Access,
+    #[allow(dead_code, reason = "read on Unix only")]
     pub(crate) unix: UnixListenOptions,
 }
 
 /// Set through `os::unix`.
+#[allow(dead_code, reason = "read on Unix only")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UnixListenOptions {
     pub(crate) unsafe_directory: bool,

@@ -152,7 +152,7 @@ impl Listener {
     }
 
     pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
-        if let Name::Claimed(claim) = &self.name {
+        if let Name::Claimed(claim) = &mut self.name {
             claim.unpublish();
         }
         let mut sockets: Vec<_> = self.waiting.drain(..).collect();
@@ -241,7 +241,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        match &self.name {
+        match &mut self.name {
             Name::Claimed(claim) => claim.unpublish(),
             Name::Abstract => {}
             // Others may have the socket too: it is not ours to shut down.

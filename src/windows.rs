@@ -5,6 +5,7 @@ mod connect;
 mod pipe;
 mod reactor;
 mod security;
+mod spawn;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +28,9 @@ use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_NO_DATA, ERROR_P
 use self::accept::{Instances, Name, RELEASE};
 use self::pipe::{Instance, Pipe, Presence};
 use self::reactor::Task;
+pub(crate) use self::reactor::sleep;
 use self::security::{SecurityDescriptor, own_sid};
+pub(crate) use self::spawn::{SpawnLock, leave, nameless_file, spawn_detached};
 use crate::endpoint::resolve::{Environment, Family, candidates};
 use crate::endpoint::{Endpoint, Form, ParseEndpointError};
 use crate::listener::ListenerStats;

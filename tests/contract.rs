@@ -287,6 +287,26 @@ mod os {
         }
     }
 
+    /// Outside a runtime, or in one without I/O or timers, there is an error and nothing is left.
+    #[test]
+    fn row_6_a_bind_that_fails_leaves_nothing() {
+        let backend = Os::new();
+        let io_only = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        let io_only = io_only.expect("a runtime");
+        let neither = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        if cfg!(windows) {
+            // Pipes bring their own.
+            drop(backend.bind().expect("a listener"));
+            drop(neither.block_on(async { backend.bind() }).expect("a listener"));
+            return;
+        }
+        assert_error(backend.bind(), ErrorKind::Other, &["no tokio runtime"]);
+        let says = ["no I/O or no timers", "enable_all()"];
+        assert_error(neither.block_on(async { backend.bind() }), ErrorKind::Other, &says);
+        assert_error(io_only.block_on(async { backend.bind() }), ErrorKind::Other, &says);
+        assert_eq!(backend.files(), [""; 0]);
+    }
+
     #[tokio::test]
     async fn row_7() {
         row_7_nobody_there_is_an_error_at_once::<Os>().await;

@@ -64,6 +64,8 @@ pub(super) struct Claim {
     lock: Lock,
     /// The socket's file, to know it again.
     id: FileId,
+    /// Until the name is taken away, or left to somebody else.
+    ours: bool,
     backlog: i32,
 }
 
@@ -79,7 +81,7 @@ impl Claim {
         let lock = Lock::take(place, NAME_LOCK)?;
         let backlog = backlog_of(backlog);
         let (socket, id) = listen_in(&lock.place, permission, backlog)?;
-        Ok((socket, Self { lock, id, backlog }))
+        Ok((socket, Self { lock, id, ours: true, backlog }))
     }
 
     pub(super) fn is_published(&self) -> bool {
@@ -99,15 +101,24 @@ impl Claim {
     }
 
     /// Takes the name away. The socket is to be closed next, then the claim dropped.
-    pub(super) fn unpublish(&self) {
-        if self.is_published() {
+    pub(super) fn unpublish(&mut self) {
+        if self.ours && self.is_published() {
             remove(&self.lock.place, self.lock.place.name());
         }
+        // From here on the file's number may be another's.
+        self.ours = false;
     }
 
     /// Leaves the name to whoever has the socket, without a lock.
-    pub(super) fn leave(self) {
-        drop(self.lock);
+    pub(super) fn leave(mut self) {
+        self.ours = false;
+    }
+}
+
+/// Of a listener that came to nothing after its name was taken.
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.unpublish();
     }
 }
 

@@ -246,9 +246,9 @@ mod tests {
             handed_out
         });
         // Longer than the pause between tries.
-        run(reactor::sleep(Duration::from_millis(50)).expect("a reactor"));
+        run(reactor::sleep(Duration::from_millis(200)).expect("a reactor"));
         assert!(clients.try_recv().is_err(), "the last instance was handed out");
-        // Waiting longer each time: 5, 10, 20 ms.
+        // Waiting longer each time: 5, 10, 20, 40, 80 ms.
         let count = pauses.load(Ordering::Relaxed);
         assert!((1..20).contains(&count), "{count}");
         drop((foreign, busy, opened, handed_out));

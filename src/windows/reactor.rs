@@ -52,7 +52,7 @@ pub(super) fn is_current_thread() -> bool {
 }
 
 /// A sleep for any thread, with or without a runtime.
-pub(super) fn sleep(duration: Duration) -> io::Result<Sleep> {
+pub(crate) fn sleep(duration: Duration) -> io::Result<Sleep> {
     let _context = handle()?.enter();
     Ok(tokio::time::sleep(duration))
 }

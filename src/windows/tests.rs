@@ -344,6 +344,23 @@ fn whoever_connected_is_given_out_at_the_end() {
 }
 
 #[test]
+fn whoever_connected_just_now_is_given_out_too() {
+    let path = unique();
+    let listener = Listener::bind(&path).expect("a free name");
+    let (sender, opened) = std::sync::mpsc::channel();
+    let busy = reactor::Task::spawn(async move {
+        let client = pipe::open(&path).expect("a server");
+        sender.send(()).expect("a test that waits");
+        // Keeps the reactor from completing the connection before the listener ends.
+        thread::sleep(Duration::from_millis(50));
+        client
+    });
+    opened.recv().expect("a client");
+    assert_eq!(listener.into_pending().len(), 1);
+    run(busy.expect("a reactor")).expect("no panic");
+}
+
+#[test]
 fn a_listener_dropped_by_the_reactor_waits_for_nothing() {
     let path = unique();
     let listener = Listener::bind(&path).expect("a free name");

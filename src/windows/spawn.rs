@@ -1,0 +1,152 @@
+//! Starting a daemon: once, and on its own.
+#![allow(unsafe_code, reason = "system calls")]
+
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::windows::fs::OpenOptionsExt;
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
+use std::os::windows::process::CommandExt;
+use std::process::{Child, Command};
+
+use windows_sys::Win32::Foundation::{
+    ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS, GetHandleInformation, HANDLE, HANDLE_FLAG_INHERIT,
+    SetHandleInformation,
+};
+use windows_sys::Win32::Storage::FileSystem::FILE_FLAG_DELETE_ON_CLOSE;
+use windows_sys::Win32::System::Threading::{
+    CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, CreateMutexW,
+};
+
+use super::connect::random;
+use super::pipe::{code, wide};
+use super::resolve;
+use super::security::SecurityDescriptor;
+use crate::endpoint::{Endpoint, Form};
+use crate::options::Access;
+
+/// Held by the one client that starts the server of an endpoint.
+///
+/// It is that the mutex exists that counts. To own it would tie the lock to a thread.
+pub(crate) struct SpawnLock {
+    _mutex: OwnedHandle,
+}
+
+impl SpawnLock {
+    /// `None` while another has it.
+    pub(crate) fn try_take(endpoint: &Endpoint) -> io::Result<Option<Self>> {
+        let address = resolve(endpoint)?;
+        let Form::Pipe(pipe) = &address.0 else {
+            let what = format!("{endpoint} has no place for a lock; use a pipe, or a name");
+            return Err(io::Error::new(ErrorKind::Unsupported, what));
+        };
+        // All sessions of the machine share the pipes, and pipes have no case.
+        let name = wide(&format!(r"Global\sockpipe.{}", pipe.to_lowercase()));
+        let security = SecurityDescriptor::new(Access::Owner)?;
+        let attributes = security.attributes();
+        // SAFETY: the attributes are valid, the descriptor in them outlives the call, and the name
+        // ends in NUL.
+        let mutex = unsafe { CreateMutexW(&attributes, 0, name.as_ptr()) };
+        let error = io::Error::last_os_error();
+        if mutex.is_null() {
+            // Another user's.
+            return if code(&error) == Some(ERROR_ACCESS_DENIED) { Ok(None) } else { Err(error) };
+        }
+        // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+        let mutex = unsafe { OwnedHandle::from_raw_handle(mutex) };
+        let existed = code(&error) == Some(ERROR_ALREADY_EXISTS);
+        Ok((!existed).then_some(Self { _mutex: mutex }))
+    }
+}
+
+/// A file that vanishes with its last handle.
+pub(crate) fn nameless_file() -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create_new(true)
+        .custom_flags(FILE_FLAG_DELETE_ON_CLOSE)
+        .open(env::temp_dir().join(format!("sockpipe.{:016x}", random())))
+}
+
+/// Away from our console, so that none of its signals reach it, nor its end.
+pub(crate) fn spawn_detached(command: &mut Command) -> io::Result<Child> {
+    let _not_inherited = standard_handles().map(NotInherited::new);
+    command.creation_flags(CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP).spawn()
+}
+
+fn standard_handles() -> [HANDLE; 3] {
+    [io::stdin().as_raw_handle(), io::stdout().as_raw_handle(), io::stderr().as_raw_handle()]
+}
+
+/// A child gets every handle that can be inherited, also those that it is not told of. With our
+/// standard output, say, it would keep whoever reads ours from seeing the end.
+struct NotInherited(Option<HANDLE>);
+
+impl NotInherited {
+    fn new(handle: HANDLE) -> Self {
+        let mut flags = 0;
+        // SAFETY: standard handles stay open, and are refused if there are none; `flags` is a
+        // place for a number.
+        let known = unsafe { GetHandleInformation(handle, &mut flags) } != 0;
+        let inherited = known && flags & HANDLE_FLAG_INHERIT != 0;
+        // SAFETY: as above.
+        let changed =
+            inherited && unsafe { SetHandleInformation(handle, HANDLE_FLAG_INHERIT, 0) } != 0;
+        Self(changed.then_some(handle))
+    }
+}
+
+impl Drop for NotInherited {
+    fn drop(&mut self) {
+        if let Some(handle) = self.0 {
+            // SAFETY: standard handles stay open.
+            unsafe { SetHandleInformation(handle, HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT) };
+        }
+    }
+}
+
+/// Lets a child go. Windows needs nobody to ask how it ended.
+pub(crate) fn leave(child: Child) {
+    drop(child);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek, Write};
+
+    use super::super::tests::unique;
+    use super::*;
+
+    #[test]
+    fn one_has_the_lock_until_it_is_dropped() {
+        let endpoint: Endpoint = unique().parse().expect("an endpoint");
+        let other_case = endpoint.to_string().replace("unit", "UNIT").parse().expect("an endpoint");
+        let lock = SpawnLock::try_take(&endpoint).expect("an answer").expect("the lock");
+        assert!(SpawnLock::try_take(&endpoint).expect("an answer").is_none());
+        assert!(SpawnLock::try_take(&other_case).expect("an answer").is_none());
+        // Not the thread has it.
+        std::thread::spawn(|| drop(lock)).join().expect("no panic");
+        drop(SpawnLock::try_take(&endpoint).expect("an answer").expect("the lock"));
+        assert!(SpawnLock::try_take(&other_case).expect("an answer").is_some());
+    }
+
+    #[test]
+    fn a_nameless_file_is_shared_and_vanishes() {
+        let here = || {
+            let entries = env::temp_dir().read_dir().expect("a directory");
+            let names = entries.map(|entry| entry.expect("an entry").file_name());
+            names.filter(|name| name.to_string_lossy().starts_with("sockpipe.")).count()
+        };
+        let before = here();
+        let mut file = nameless_file().expect("a file");
+        assert_eq!(here(), before + 1);
+        file.try_clone().expect("a handle").write_all(b"said").expect("a write");
+        file.rewind().expect("a place");
+        let mut text = String::new();
+        file.read_to_string(&mut text).expect("text");
+        assert_eq!(text, "said");
+        drop(file);
+        assert_eq!(here(), before);
+    }
+}
