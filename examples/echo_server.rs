@@ -99,8 +99,15 @@ async fn stop_asked_for() {
         eprintln!("echo_server: cannot listen for signals: {error}");
         std::future::pending::<()>().await;
     }
+    let mut second = Box::pin(shutdown_signal());
+    // Begun here and now, so that a second one is heard from this moment on.
+    tokio::select! {
+        biased;
+        _ = &mut second => exit(130),
+        () = std::future::ready(()) => {}
+    }
     tokio::spawn(async {
-        if shutdown_signal().await.is_ok() {
+        if second.await.is_ok() {
             exit(130);
         }
     });

@@ -376,23 +376,32 @@ mod stop {
 
     use super::*;
 
+    /// A server, and a connection that it has answered: it is past its start.
+    async fn serving(os: &Os) -> (Running, Stream) {
+        let server = server(os.endpoint(), &["--quiet"]);
+        let mut stream = within(os.connect()).await.expect("a connection");
+        within(stream.write_all(b"x")).await.expect("a write");
+        within(stream.read_exact(&mut [0])).await.expect("an answer");
+        (server, stream)
+    }
+
+    /// It stops accepting at once, and the name and the file beside it are gone.
+    async fn name_is_gone(os: &Os) {
+        within(async {
+            while !os.files().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     #[tokio::test]
     async fn connections_finish_and_nothing_is_left() {
         for signal in [Signal::INT, Signal::TERM] {
             let os = Os::new();
-            let server = server(os.endpoint(), &["--quiet"]);
-            let mut stream = within(os.connect()).await.expect("a connection");
-            within(stream.write_all(b"before")).await.expect("a write");
-            let mut buffer = [0; 6];
-            within(stream.read_exact(&mut buffer)).await.expect("an answer");
+            let (server, mut stream) = serving(&os).await;
             server.signal(signal);
-            // It stops accepting at once, and the name and the file beside it are gone.
-            within(async {
-                while !os.files().is_empty() {
-                    tokio::task::yield_now().await;
-                }
-            })
-            .await;
+            name_is_gone(&os).await;
             let error = within(os.connect()).await.expect_err("nobody listens");
             assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
             // The connection lives on until its client has what it wants.
@@ -409,10 +418,7 @@ mod stop {
     #[tokio::test]
     async fn what_does_not_finish_is_cut_after_five_seconds() {
         let os = Os::new();
-        let server = server(os.endpoint(), &["--quiet"]);
-        let mut stream = within(os.connect()).await.expect("a connection");
-        within(stream.write_all(b"x")).await.expect("a write");
-        within(stream.read_exact(&mut [0])).await.expect("an answer");
+        let (server, mut stream) = serving(&os).await;
         let asked = Instant::now();
         server.signal(Signal::TERM);
         assert_eq!(within(stream.read(&mut [0])).await.expect("an end"), 0);
@@ -424,18 +430,10 @@ mod stop {
     #[tokio::test]
     async fn a_second_signal_ends_it_at_once() {
         let os = Os::new();
-        let server = server(os.endpoint(), &["--quiet"]);
-        let mut stream = within(os.connect()).await.expect("a connection");
-        within(stream.write_all(b"x")).await.expect("a write");
-        within(stream.read_exact(&mut [0])).await.expect("an answer");
+        let (server, _stream) = serving(&os).await;
         let asked = Instant::now();
         server.signal(Signal::INT);
-        within(async {
-            while !os.files().is_empty() {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        name_is_gone(&os).await;
         server.signal(Signal::INT);
         let (status, ..) = server.wait();
         assert_eq!(status.code(), Some(130));
