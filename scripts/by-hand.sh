@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.."
 socket=/tmp/echo.sock
 [ ! -e $socket ] || { echo "by-hand: $socket is there already: is a server running?" >&2; exit 2; }
 work=$(mktemp -d)
+built=${CARGO_TARGET_DIR:-target}/debug/examples/
 server=
-trap 'kill $server 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill $server 2>/dev/null || true; rm -rf "$work"' EXIT
 # Else the first command waits for the compiler, and the second for the first.
 cargo build --quiet --examples
 
@@ -19,7 +20,7 @@ given() { grep -qF -- "\$ $1" README.md || fail "not in the README: $1"; echo "\
 start() { # OUTPUT COMMAND
     local command
     command=$(given "$2")
-    command=${command/cargo run --quiet --example /target\/debug\/examples\/}
+    command=${command/cargo run --quiet --example /"$built"}
     command=${command/ -- / }
     # Nothing is typed into it, and its input does not end.
     eval "exec $command" >"$work/$1" 2>&1 < <(sleep 60) &

@@ -54,6 +54,9 @@ make_prefix() {
     say "making the Wine prefix"
     rm -rf "$WINEPREFIX"
     "$WINE" wineboot --init </dev/null >/dev/null 2>&1 9>&- || die "Wine did not start"
+    # The oldest that Rust supports; Wine would be a Windows 7.
+    "$WINE" reg add 'HKCU\Software\Wine' /v Version /d win10 /f </dev/null >/dev/null 2>&1 9>&- ||
+        die "Wine did not take its Windows version"
     # It has to end before it can be started again with other options.
     "$(wineserver)" --wait || true
     local system32=$WINEPREFIX/drive_c/windows/system32

@@ -8,9 +8,10 @@ use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{FdFlags, fcntl_setfd, ioctl_fionbio};
-use rustix::net::sockopt::{socket_acceptconn, socket_type};
+use rustix::net::sockopt::socket_type;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, getpeername, getsockname};
 
+use super::platform;
 use crate::endpoint::{Endpoint, Form};
 
 /// The first descriptor that a service manager passes: `SD_LISTEN_FDS_START`.
@@ -19,8 +20,7 @@ const FIRST: RawFd = 3;
 /// Verifies that `socket` listens, readies it, and gives its address.
 pub(super) fn check_listener(socket: &OwnedFd) -> io::Result<Endpoint> {
     let name = check(socket)?;
-    // Some systems do not have the option for these sockets; an accept will tell there.
-    if matches!(socket_acceptconn(socket), Ok(false)) {
+    if !platform::listens(socket)? {
         return Err(wrong("it does not listen"));
     }
     endpoint(&name).ok_or_else(|| wrong("it has no name"))
@@ -65,7 +65,7 @@ fn endpoint(name: &SocketAddrUnix) -> Option<Endpoint> {
         let path = Path::new(OsStr::from_bytes(path));
         return Endpoint::try_from(path).ok();
     }
-    let name = super::platform::abstract_name(name)?;
+    let name = platform::abstract_name(name)?;
     Some(Endpoint(Form::Abstract(String::from_utf8_lossy(name).into_owned())))
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 pub(super) use super::sockopt::{peer_groups, peer_pidfd};
 use rustix::fs::{Mode, OFlags, RenameFlags, fchmod, renameat, renameat_with};
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_acceptconn;
 
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, socket_with,
@@ -35,6 +36,11 @@ pub(super) fn user_temp_dir() -> io::Result<Option<PathBuf>> {
 pub(super) fn socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// Whether the socket is one that listens.
+pub(super) fn listens(socket: &OwnedFd) -> io::Result<bool> {
+    Ok(socket_acceptconn(socket)?)
 }
 
 /// Without the peer's address: it is the peer's choice, and nothing here depends on it.

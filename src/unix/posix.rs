@@ -23,7 +23,7 @@ pub(super) const REFUSED_MAY_BE_BUSY: bool = true;
 pub(super) const PROBES: u32 = 3;
 
 #[cfg(target_vendor = "apple")]
-pub(super) use apple::user_temp_dir;
+pub(super) use apple::{listens, user_temp_dir};
 
 #[cfg(not(target_vendor = "apple"))]
 pub(super) fn user_temp_dir() -> io::Result<Option<PathBuf>> {
@@ -34,6 +34,12 @@ pub(super) fn user_temp_dir() -> io::Result<Option<PathBuf>> {
 pub(super) fn socket() -> io::Result<OwnedFd> {
     let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     Ok(prepare(socket)?)
+}
+
+/// Whether the socket is one that listens.
+#[cfg(not(target_vendor = "apple"))]
+pub(super) fn listens(socket: &OwnedFd) -> io::Result<bool> {
+    Ok(rustix::net::sockopt::socket_acceptconn(socket)?)
 }
 
 /// Without the peer's address: it is the peer's choice, and nothing here depends on it.
@@ -94,6 +100,7 @@ pub(super) fn rename_new(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<(), 
 mod apple {
     use std::ffi::OsString;
     use std::io;
+    use std::os::fd::{AsRawFd, OwnedFd};
     use std::os::unix::ffi::OsStringExt;
     use std::path::PathBuf;
 
@@ -108,6 +115,20 @@ mod apple {
         // The length counts the NUL, and what would not fit.
         buffer.truncate(length.min(buffer.len()).saturating_sub(1));
         Ok(Some(OsString::from_vec(buffer).into()))
+    }
+
+    /// Whether the socket is one that listens: `SO_ACCEPTCONN`, getsockopt(2).
+    #[allow(unsafe_code, reason = "rustix does not have the option on this system")]
+    pub(in crate::unix) fn listens(socket: &OwnedFd) -> io::Result<bool> {
+        let mut value: libc::c_int = 0;
+        let mut bytes = size_of::<libc::c_int>() as libc::socklen_t;
+        let (to, socket) = ((&raw mut value).cast(), socket.as_raw_fd());
+        // SAFETY: the descriptor is borrowed, so it is open; `to` and `bytes` are the place and the
+        // size of one number, and the system writes no more than that.
+        let done = unsafe {
+            libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, to, &raw mut bytes)
+        };
+        if done == 0 { Ok(value != 0) } else { Err(io::Error::last_os_error()) }
     }
 
     #[allow(unsafe_code, reason = "rustix has no confstr")]
