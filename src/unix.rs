@@ -7,6 +7,7 @@ pub mod ext;
 mod inherited;
 mod place;
 mod runtime;
+mod sockname;
 #[cfg(all(target_os = "linux", not(sockpipe_posix)))]
 mod sockopt;
 mod spawn;
@@ -199,7 +200,7 @@ impl Listener {
         match &self.name {
             Name::Claimed(claim) => claim.is_published(),
             Name::Abstract => true,
-            Name::Inherited => inherited::is_published(self.socket.get_ref()),
+            Name::Inherited => inherited::is_published(self.as_fd()),
         }
     }
 
@@ -219,7 +220,7 @@ impl Listener {
     }
 
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<(Self, Endpoint)> {
-        let endpoint = inherited::check_listener(&socket)?;
+        let endpoint = inherited::check_listener(socket.as_fd())?;
         Ok((Self::new(socket, Name::Inherited, Permission::new(options))?, endpoint))
     }
 

@@ -11,19 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::process::{Running, client, example, server, text};
+use common::process::{Running, client, example, is_here, server, text};
 use common::{Backend, Os, PATIENCE};
-
-fn is_here(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
-        return true;
-    }
-    let required = std::env::var_os("SOCKPIPE_REQUIRE_PEERS").is_some();
-    assert!(!required, "{program} is not on this machine, and SOCKPIPE_REQUIRE_PEERS is set");
-    println!("skipped: {program} is not on this machine");
-    false
-}
 
 fn peer(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);

@@ -157,7 +157,7 @@ impl StreamExt for Stream {
     }
 
     fn from_fd(socket: OwnedFd) -> io::Result<Self> {
-        inherited::check_stream(&socket)?;
+        inherited::check_stream(socket.as_fd())?;
         super::Stream::from_socket(socket).map(Self::from_imp)
     }
 

@@ -1,24 +1,28 @@
 //! Sockets that were made elsewhere: verified before use, and never unlinked.
 
 use std::env;
+use std::ffi::OsStr;
+use std::fmt;
 use std::io::{self, ErrorKind};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{FdFlags, fcntl_setfd, ioctl_fionbio};
+use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, getpeername, getsockname};
 
 use super::platform;
+use super::sockname::SockName;
 use crate::endpoint::{Endpoint, Form};
 
 /// The first descriptor that a service manager passes: `SD_LISTEN_FDS_START`.
 const FIRST: RawFd = 3;
 
 /// Verifies that `socket` listens, readies it, and gives its address.
-pub(super) fn check_listener(socket: &OwnedFd) -> io::Result<Endpoint> {
+pub(super) fn check_listener(socket: BorrowedFd<'_>) -> io::Result<Endpoint> {
     let name = check(socket)?;
     if !platform::listens(socket)? {
         return Err(wrong("it does not listen"));
@@ -27,26 +31,25 @@ pub(super) fn check_listener(socket: &OwnedFd) -> io::Result<Endpoint> {
 }
 
 /// Verifies that `socket` is connected, and readies it.
-pub(super) fn check_stream(socket: &OwnedFd) -> io::Result<()> {
+pub(super) fn check_stream(socket: BorrowedFd<'_>) -> io::Result<()> {
     check(socket)?;
-    getpeername(socket).map_err(|_| wrong("it is not connected"))?;
+    SockName::peer(socket).map_err(|_| wrong("it is not connected"))?;
     Ok(())
 }
 
 /// Whether the name of a listener that is not ours still leads to a socket: whose, cannot be told
 /// without connecting to it.
-pub(super) fn is_published(socket: &OwnedFd) -> bool {
-    let name = getsockname(socket).ok().and_then(|name| SocketAddrUnix::try_from(name).ok());
-    match name.as_ref().and_then(endpoint) {
+pub(super) fn is_published(socket: BorrowedFd<'_>) -> bool {
+    match SockName::own(socket).ok().as_ref().and_then(endpoint) {
         Some(Endpoint(Form::Path(path))) => path.exists(),
         Some(_) => true,
         None => false,
     }
 }
 
-fn check(socket: &OwnedFd) -> io::Result<SocketAddrUnix> {
-    let name = getsockname(socket).map_err(|_| wrong("it is not a socket"))?;
-    if name.address_family() != AddressFamily::UNIX {
+fn check(socket: BorrowedFd<'_>) -> io::Result<SockName> {
+    let name = SockName::own(socket).map_err(|_| wrong("it is not a socket"))?;
+    if !name.is_unix() {
         return Err(wrong("it is not a Unix domain socket"));
     }
     if socket_type(socket)? != SocketType::STREAM {
@@ -54,18 +57,14 @@ fn check(socket: &OwnedFd) -> io::Result<SocketAddrUnix> {
     }
     fcntl_setfd(socket, FdFlags::CLOEXEC)?;
     ioctl_fionbio(socket, true)?;
-    SocketAddrUnix::try_from(name).map_err(|_| wrong("its address makes no sense"))
+    Ok(name)
 }
 
-fn endpoint(name: &SocketAddrUnix) -> Option<Endpoint> {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
-
-    if let Some(path) = name.path_bytes() {
-        let path = Path::new(OsStr::from_bytes(path));
-        return Endpoint::try_from(path).ok();
+fn endpoint(name: &SockName) -> Option<Endpoint> {
+    if let Some(path) = name.path() {
+        return Endpoint::try_from(Path::new(OsStr::from_bytes(path))).ok();
     }
-    let name = platform::abstract_name(name)?;
+    let name = name.after_nul()?;
     Some(Endpoint(Form::Abstract(String::from_utf8_lossy(name).into_owned())))
 }
 
@@ -87,16 +86,20 @@ pub(super) fn activated() -> io::Result<Vec<(String, OwnedFd)>> {
     let mut names = names.split(':');
     let mut found = Vec::new();
     for number in FIRST..FIRST.saturating_add(i32::try_from(count).unwrap_or(i32::MAX)) {
+        let no_listener = |why: &dyn fmt::Display| {
+            let what =
+                format!("LISTEN_FDS is {count}, and descriptor {number} is no listener: {why}");
+            io::Error::new(ErrorKind::InvalidInput, what)
+        };
         if !Path::new("/dev/fd").join(number.to_string()).exists() {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                format!("LISTEN_FDS is {count}, and descriptor {number} is not open"),
-            ));
+            return Err(no_listener(&"it is not open"));
         }
+        // Before it is taken for ours: one that was not passed may be the program's own by now.
+        check_listener(look_at(number)).map_err(|error| no_listener(&error))?;
         let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown");
-        found.push((name.to_owned(), adopt(number)));
+        found.push((name.to_owned(), number));
     }
-    Ok(found)
+    Ok(found.into_iter().map(|(name, number)| (name, adopt(number))).collect())
 }
 
 fn variable(name: &str) -> io::Result<Option<u64>> {
@@ -109,9 +112,16 @@ fn variable(name: &str) -> io::Result<Option<u64>> {
 }
 
 #[allow(unsafe_code, reason = "a number in the environment is all that a descriptor comes as")]
+fn look_at(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the descriptor was seen to be open just before, and what is borrowed here is asked
+    // about and let go of; whoever else has it keeps it.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+#[allow(unsafe_code, reason = "a number in the environment is all that a descriptor comes as")]
 fn adopt(number: RawFd) -> OwnedFd {
-    // SAFETY: the descriptor is open, and the service manager made it for this process: LISTEN_PID
-    // names it. Nobody else in the process owns it, as the protocol gives it to the first who
-    // asks, and this function's one caller asks once.
+    // SAFETY: the descriptor is an open socket that listens, and the service manager made it for
+    // this process: LISTEN_PID names it. Nobody else in the process owns it, as the protocol gives
+    // it to the first who asks, and this function's one caller asks once.
     unsafe { OwnedFd::from_raw_fd(number) }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 pub(super) use super::sockopt::{peer_groups, peer_pidfd};
@@ -39,7 +39,7 @@ pub(super) fn socket() -> io::Result<OwnedFd> {
 }
 
 /// Whether the socket is one that listens.
-pub(super) fn listens(socket: &OwnedFd) -> io::Result<bool> {
+pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(socket_acceptconn(socket)?)
 }
 
@@ -67,11 +67,6 @@ pub(super) fn abstract_address(name: &str) -> io::Result<SocketAddrUnix> {
             format!("an abstract name has at most {PATH_LIMIT} bytes, this one has {length}");
         ParseEndpointError::new(format_args!("abstract:{name}"), reason).into()
     })
-}
-
-/// The name in an abstract socket's address.
-pub(super) fn abstract_name(address: &SocketAddrUnix) -> Option<&[u8]> {
-    address.abstract_name()
 }
 
 /// Whether `uid` stands for users that have no id in this user namespace. See

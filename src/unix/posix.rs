@@ -38,7 +38,7 @@ pub(super) fn socket() -> io::Result<OwnedFd> {
 
 /// Whether the socket is one that listens.
 #[cfg(not(target_vendor = "apple"))]
-pub(super) fn listens(socket: &OwnedFd) -> io::Result<bool> {
+pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(rustix::net::sockopt::socket_acceptconn(socket)?)
 }
 
@@ -72,11 +72,6 @@ pub(super) fn abstract_address(_: &str) -> io::Result<SocketAddrUnix> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// There are none.
-pub(super) fn abstract_name(_: &SocketAddrUnix) -> Option<&[u8]> {
-    None
-}
-
 /// There are no user namespaces.
 pub(super) fn is_unmapped(_: u32) -> bool {
     false
@@ -100,7 +95,7 @@ pub(super) fn rename_new(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<(), 
 mod apple {
     use std::ffi::OsString;
     use std::io;
-    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::fd::{AsRawFd, BorrowedFd};
     use std::os::unix::ffi::OsStringExt;
     use std::path::PathBuf;
 
@@ -119,7 +114,7 @@ mod apple {
 
     /// Whether the socket is one that listens: `SO_ACCEPTCONN`, getsockopt(2).
     #[allow(unsafe_code, reason = "rustix does not have the option on this system")]
-    pub(in crate::unix) fn listens(socket: &OwnedFd) -> io::Result<bool> {
+    pub(in crate::unix) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
         let mut value: libc::c_int = 0;
         let mut bytes = size_of::<libc::c_int>() as libc::socklen_t;
         let (to, socket) = ((&raw mut value).cast(), socket.as_raw_fd());

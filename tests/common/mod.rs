@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 pub mod process;
+#[cfg(unix)]
+pub mod unix;
 
 use std::future::Future;
 use std::io;
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use sockpipe::{ConnectOptions, Listener, LocalListener, LocalStream, Stream, memory};
 use tempfile::TempDir;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncReadExt, DuplexStream};
 
 /// Long enough for a machine under load: only a test that fails waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,6 +39,19 @@ pub fn assert_error<T>(outcome: io::Result<T>, kind: io::ErrorKind, says: &[&str
         assert!(error.to_string().contains(part), "{part:?} is not in {error:?}");
     }
     error
+}
+
+/// Reads to the end as a reader that is late does: a writer that could end too early has the time
+/// to, while the OS still has more than it buffers.
+pub async fn read_late(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    within(async {
+        while (&mut *stream).take(32 * 1024).read_to_end(&mut bytes).await.expect("a read") > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    bytes
 }
 
 /// A portable name that no other test and no other process has.
@@ -76,6 +91,12 @@ impl Os {
         let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
         names.sort();
         names
+    }
+
+    /// With the socket called `name`.
+    pub fn named(self, name: &str) -> Self {
+        let endpoint = self.dir().join(name).to_str().expect("UTF-8").to_owned();
+        Self { endpoint, ..self }
     }
 
     pub fn dir(&self) -> PathBuf {

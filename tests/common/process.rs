@@ -21,6 +21,29 @@ pub fn example(name: &str) -> Command {
     command
 }
 
+/// Whether `program` is on this machine; says so if not, which is a failure with
+/// `SOCKPIPE_REQUIRE_PEERS` set.
+pub fn is_here(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
+        return true;
+    }
+    let required = std::env::var_os("SOCKPIPE_REQUIRE_PEERS").is_some();
+    assert!(!required, "{program} is not on this machine, and SOCKPIPE_REQUIRE_PEERS is set");
+    println!("not run: {program} is not on this machine");
+    false
+}
+
+/// Whether this Windows is Wine.
+#[cfg(windows)]
+pub fn is_wine() -> bool {
+    let root = std::env::var_os("SystemRoot").expect("Windows");
+    let ntdll = std::path::Path::new(&root).join("system32").join("ntdll.dll");
+    let ntdll = std::fs::read(ntdll).expect("a library");
+    let has = b"wine_get_version";
+    ntdll.windows(has.len()).any(|bytes| bytes == has)
+}
+
 /// Programs where every user can run them, and a way to run them as another user. Only root can.
 #[cfg(unix)]
 pub struct Users {
@@ -43,8 +66,8 @@ impl Users {
         Some(Self { programs })
     }
 
-    /// `example` as user and group `uid`, with nothing in its environment.
-    pub fn example(&self, example: &str, uid: u32) -> Command {
+    /// The path of `example`.
+    pub fn program(&self, example: &str) -> std::path::PathBuf {
         let program = self.programs.path().join(example);
         if !program.exists() {
             // By a process of its own: a child that another test forks while this one has the copy
@@ -53,11 +76,16 @@ impl Users {
             let copied = Command::new("cp").arg(original).arg(&program).status().expect("cp");
             assert!(copied.success(), "{copied}");
         }
+        program
+    }
+
+    /// `example` as user and group `uid`, with nothing in its environment.
+    pub fn example(&self, example: &str, uid: u32) -> Command {
         let mut command = Command::new("setpriv");
         command
             .args([format!("--reuid={uid}"), format!("--regid={uid}")])
             .arg("--clear-groups")
-            .arg(program)
+            .arg(self.program(example))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .stdin(Stdio::null())

@@ -1,0 +1,112 @@
+//! Clients that use the crate.
+
+use std::process::id;
+
+use sockpipe::{ConnectOptions, ExpectServer, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::server::{commands, ignored_signals};
+use crate::shown;
+
+/// Sends its payload and reads it back, some times, and says what came of each.
+pub(crate) async fn connect(path: &str, options: &[&str]) {
+    let (mut chosen, mut times) = (ConnectOptions::new(), 1);
+    for option in options {
+        match option.split_once('=').unwrap_or((*option, "")) {
+            ("--anyone", _) => chosen = chosen.expect_server(ExpectServer::Anyone),
+            ("--times", count) => times = count.parse().expect("a number"),
+            other => panic!("no such option: {other:?}"),
+        }
+    }
+    for _ in 0..times {
+        match Stream::connect_with(path, &chosen).await {
+            Ok(stream) => println!("{}", talk(stream).await),
+            Err(error) => println!("{}", shown(&error)),
+        }
+    }
+}
+
+async fn talk(mut stream: Stream) -> String {
+    let peer = stream.peer_credentials().expect("credentials");
+    let by = format!("by uid {:?} pid {:?}", peer.uid(), peer.pid());
+    let mut answer = Vec::new();
+    let spoken = async {
+        stream.write_all(b"epayload").await?;
+        stream.shutdown().await?;
+        stream.read_to_end(&mut answer).await
+    };
+    match spoken.await {
+        Ok(_) if answer == b"payload" => format!("served {by}"),
+        Ok(0) => format!("closed {by}"),
+        Ok(_) => format!("served wrongly {by}"),
+        Err(error) => format!("cut off {by}, {}", shown(&error)),
+    }
+}
+
+/// Echo round trips, each with a number of its own, under whatever signals come.
+pub(crate) async fn trips(path: &str, count: u32) {
+    let mut alarms = signal(SignalKind::alarm()).expect("a handler");
+    let mut stream = Stream::connect(path).await.expect("a connection");
+    stream.write_all(b"e").await.expect("a write");
+    println!("ready {}", id());
+    let (mut right, mut wrong, mut errors, mut signals) = (0_u32, 0_u32, 0_u32, 0_u32);
+    for trip in 0..count {
+        let sent = u64::from(trip).to_be_bytes().repeat(8);
+        let mut got = vec![0; sent.len()];
+        let there_and_back = async {
+            stream.write_all(&sent).await?;
+            stream.read_exact(&mut got).await
+        };
+        match there_and_back.await {
+            Ok(_) if got == sent => right += 1,
+            Ok(_) => wrong += 1,
+            Err(_) => errors += 1,
+        }
+        // One notice may stand for several signals.
+        let notice = std::future::poll_fn(|cx| std::task::Poll::Ready(alarms.poll_recv(cx)));
+        signals += u32::from(notice.await.is_ready());
+    }
+    println!("trips {right} wrong {wrong} errors {errors} signals {signals}");
+}
+
+/// Writes more to a server that does not read than fits anywhere, and so until it is killed.
+pub(crate) async fn fill_a_sink(path: &str) {
+    let mut stream = Stream::connect(path).await.expect("a connection");
+    stream.write_all(b"s").await.expect("a write");
+    stream.read_u8().await.expect("a sink");
+    println!("writing");
+    let mut commands = commands();
+    let bytes = vec![1; 1024 * 1024];
+    tokio::select! {
+        done = stream.write_all(&bytes) => println!("written: {done:?}"),
+        _ = commands.recv() => {}
+    }
+}
+
+/// Writes to peers that have closed. The first line tells the signals that are ignored.
+pub(crate) async fn write_to_closed_peers(way: &str, count: u32) {
+    println!("{:x}", ignored_signals().unwrap_or(u64::MAX));
+    let (mut broken, mut other) = (0, 0);
+    for _ in 0..count {
+        let (mut stream, peer) = Stream::pair().expect("a pair");
+        drop(peer);
+        let written = match way {
+            "plain" => stream.write_all(b"x").await,
+            "vectored" => {
+                let parts = [std::io::IoSlice::new(b"x"), std::io::IoSlice::new(b"y")];
+                stream.write_vectored(&parts).await.map(drop)
+            }
+            "half" => {
+                let (_from, mut to) = stream.into_split();
+                to.write_all(b"x").await
+            }
+            other => panic!("no such way: {other}"),
+        };
+        match written {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => broken += 1,
+            _ => other += 1,
+        }
+    }
+    println!("broken {broken} other {other}");
+}

@@ -1,0 +1,72 @@
+//! What the Unix tests run as processes of their own: servers, clients and rivals, a verb each.
+//!
+//! Built as an example, so that `cargo test` builds it. It ends when its standard input does, so
+//! that none is left when a test fails, whatever it was started through.
+
+#[cfg(unix)]
+mod cancel;
+#[cfg(unix)]
+mod clients;
+#[cfg(unix)]
+mod raw;
+#[cfg(unix)]
+mod rivals;
+#[cfg(unix)]
+mod server;
+
+/// The tests that need it are those of the Unix backend.
+#[cfg(not(unix))]
+fn main() {}
+
+#[cfg(unix)]
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(run());
+}
+
+#[cfg(unix)]
+async fn run() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["server", path, ref options @ ..] => server::run(path, options).await,
+        ["inherited", ref options @ ..] => server::inherited(options).await,
+        ["activated"] => server::activated().await,
+        ["children", path, count] => server::children(path, number(count)).await,
+        ["connect", path, ref options @ ..] => clients::connect(path, options).await,
+        ["trips", path, count] => clients::trips(path, number(count)).await,
+        ["sink", path] => clients::fill_a_sink(path).await,
+        ["closed-peers", way, count] => {
+            clients::write_to_closed_peers(way, number(count)).await;
+        }
+        ["cancel", path, count] => cancel::run(path, number(count)).await,
+        ["once", path] => rivals::once(path).await,
+        ["takeovers", path, count] => rivals::takeovers(path, number(count)).await,
+        ["binds", path, count, ref options @ ..] => {
+            rivals::binds(path, number(count), options).await;
+        }
+        ["churn", path, millis, seed] => rivals::churn(path, number(millis), number(seed)).await,
+        ["raw-server", path, backlog] => raw::server(path, number(backlog)),
+        ["raw-connects", path, count] => raw::connects(path, number(count)),
+        ["raw-hammer", path] => raw::hammer(path),
+        _ => panic!("no such verb: {arguments:?}"),
+    }
+}
+
+#[cfg(unix)]
+fn number(text: &str) -> u32 {
+    text.parse().expect("a number")
+}
+
+/// An error as the tests read it: kind and message on one line.
+#[cfg(unix)]
+fn shown(error: &std::io::Error) -> String {
+    format!("{:?}: {error}", error.kind())
+}
+
+/// The descriptors that this process has open.
+#[cfg(unix)]
+fn open_descriptors() -> usize {
+    // One of them is that of the listing.
+    std::fs::read_dir("/dev/fd").map_or(0, |entries| entries.count().saturating_sub(1))
+}

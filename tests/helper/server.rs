@@ -1,0 +1,246 @@
+//! Servers that do as they are told on standard input.
+
+use std::fs;
+use std::io::{BufRead, stdin};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio, abort, id};
+use std::thread;
+
+use sockpipe::os::unix::{ListenOptionsExt, ListenerExt, activated_listeners};
+use sockpipe::{Access, ListenOptions, Listener, Stream, echo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
+
+use crate::shown;
+
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) listen: ListenOptions,
+    /// Prints who comes.
+    tell: bool,
+    /// Counts SIGALRM instead of dying of it.
+    alarm: bool,
+}
+
+impl Options {
+    pub(crate) fn parse(options: &[&str]) -> Self {
+        let mut parsed = Self::default();
+        let mut options = options.iter();
+        while let Some(option) = options.next() {
+            let listen = parsed.listen.clone();
+            let mut value = |radix| {
+                let text = options.next().expect("a value");
+                u32::from_str_radix(text, radix).expect("a number")
+            };
+            parsed.listen = match *option {
+                "--everyone" => listen.access(Access::Everyone),
+                "--unsafe-directory" => listen.unsafe_directory(true),
+                "--mode" => listen.mode(value(8)),
+                "--group" => listen.group(value(10)),
+                "--backlog" => listen.backlog(value(10)),
+                "--tell" => {
+                    parsed.tell = true;
+                    listen
+                }
+                "--alarm" => {
+                    parsed.alarm = true;
+                    listen
+                }
+                other => panic!("no such option: {other}"),
+            };
+        }
+        parsed
+    }
+}
+
+pub(crate) async fn run(path: &str, options: &[&str]) {
+    let options = Options::parse(options);
+    match Listener::bind_with(path, &options.listen) {
+        Ok(listener) => serve(listener, &options).await,
+        Err(error) => println!("{}", shown(&error)),
+    }
+}
+
+/// With the listening socket that is this process's standard input; so there are no commands.
+pub(crate) async fn inherited(options: &[&str]) {
+    let options = Options::parse(options);
+    let socket = stdin().as_fd().try_clone_to_owned().expect("a descriptor");
+    let mut listener = Listener::from_fd(socket, &options.listen).expect("a listener");
+    println!("listening {}", listener.endpoint());
+    let stream = listener.accept().await.expect("a connection");
+    echo::echo(stream, |_| ()).await.expect("an echo");
+    println!("served");
+}
+
+/// Socket activation: what was passed, then what a second call gives.
+pub(crate) async fn activated() {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    for call in ["first", "second"] {
+        let found = match activated_listeners(&ListenOptions::default()) {
+            Ok(found) => found,
+            Err(error) => {
+                println!("{call} {}", shown(&error));
+                continue;
+            }
+        };
+        println!("{call} {}", found.len());
+        for (name, mut listener) in found {
+            println!("{name} {}", listener.endpoint());
+            println!("a child has {} sockets", sockets_of_a_child());
+            let stream = listener.accept().await.expect("a connection");
+            echo::echo(stream, |_| ()).await.expect("an echo");
+        }
+    }
+    // They are left as they are.
+    println!("environment {} {}", variable("LISTEN_FDS"), variable("LISTEN_FDNAMES"));
+}
+
+/// Always none where there is no `/proc`.
+fn sockets_of_a_child() -> usize {
+    let child = Command::new("ls").args(["-l", "/proc/self/fd/"]).stdin(Stdio::null()).output();
+    let listed = child.expect("a child").stdout;
+    String::from_utf8_lossy(&listed).matches("socket:").count()
+}
+
+/// Starts children while another thread binds, connects and accepts without a pause.
+pub(crate) async fn children(path: &str, count: u32) {
+    let mut listener = Listener::bind(path).expect("a free name");
+    let beside = format!("{path}2");
+    let (stop, stopped) = watch::channel(false);
+    let spawner = thread::spawn(move || {
+        let children: Vec<Child> = (0..20)
+            .map(|_| {
+                let mut sleep = Command::new("sleep");
+                sleep.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                sleep.spawn().expect("a child")
+            })
+            .collect();
+        stop.send_replace(true);
+        children
+    });
+    let mut rounds = 0;
+    while rounds < count || !*stopped.borrow() {
+        let another = Listener::bind(&beside).expect("a free name");
+        let (client, server) = tokio::join!(Stream::connect(path), listener.accept());
+        drop((client.expect("a connection"), server.expect("a connection"), another));
+        rounds += 1;
+    }
+    let children = spawner.join().expect("children");
+    let ids: Vec<_> = children.iter().map(|child| child.id().to_string()).collect();
+    println!("rounds {rounds} children {}", ids.join(" "));
+    // Held until the test kills this process.
+    let mut commands = commands();
+    while commands.recv().await.is_some() {}
+    for mut child in children {
+        child.kill().expect("a kill");
+        child.wait().expect("an end");
+    }
+}
+
+async fn serve(listener: Listener, options: &Options) {
+    let mut alarms = options.alarm.then(|| signal(SignalKind::alarm()).expect("a handler"));
+    println!("listening {}", id());
+    let mut commands = commands();
+    let mut listener = Some(listener);
+    let mut accepted = 0;
+    let drain = watch::Sender::new(false);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command.as_deref() {
+                None => return,
+                Some("stats") => {
+                    let listener = listener.as_ref().expect("not dropped");
+                    let stats = listener.stats();
+                    let (refused, pauses) = (stats.refused, stats.pauses);
+                    println!("accepted {accepted} refused {refused} pauses {pauses}");
+                }
+                Some("published") => {
+                    let published = listener.as_ref().expect("not dropped").is_published();
+                    println!("published {published}");
+                }
+                Some("drop") => {
+                    listener = None;
+                    println!("dropped");
+                }
+                Some("panic") => panic!("as asked"),
+                Some("abort") => abort(),
+                Some("drain") => {
+                    drain.send_replace(true);
+                }
+                Some(other) => panic!("no such command: {other}"),
+            },
+            stream = accept(&mut listener) => match stream {
+                Ok(stream) => {
+                    accepted += 1;
+                    if options.tell {
+                        tell(&stream);
+                    }
+                    tokio::spawn(talk(stream, drain.subscribe()));
+                }
+                Err(error) => {
+                    println!("fatal {}", shown(&error));
+                    return;
+                }
+            },
+            _ = async { match &mut alarms {
+                Some(alarms) => alarms.recv().await,
+                None => std::future::pending().await,
+            }} => {}
+        }
+    }
+}
+
+async fn accept(listener: &mut Option<Listener>) -> std::io::Result<Stream> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(stream: &Stream) {
+    let peer = stream.peer_credentials().expect("credentials");
+    println!("peer uid {:?} gid {:?} pid {:?}", peer.uid(), peer.gid(), peer.pid());
+}
+
+/// The first byte says what the client wants: an echo, or somebody who does not read until told to.
+async fn talk(mut stream: Stream, mut drain: watch::Receiver<bool>) {
+    match stream.read_u8().await {
+        Ok(b'e') => drop(echo::echo(stream, |_| ()).await),
+        Ok(b's') => {
+            stream.write_all(b"s").await.expect("a write");
+            drain.wait_for(|drain| *drain).await.expect("a server");
+            let mut total = 0;
+            let mut buffer = vec![0; 64 * 1024];
+            let end = loop {
+                match stream.read(&mut buffer).await {
+                    Ok(0) => break "the end".to_owned(),
+                    Ok(length) => total += length,
+                    Err(error) => break shown(&error),
+                }
+            };
+            println!("sank {total} then {end}");
+        }
+        _ => {}
+    }
+}
+
+pub(crate) fn commands() -> UnboundedReceiver<String> {
+    let (sender, receiver) = unbounded_channel();
+    thread::spawn(move || {
+        for line in stdin().lock().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// The signals that this process ignores, as a mask; `None` where there is no `/proc`.
+pub(crate) fn ignored_signals() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}

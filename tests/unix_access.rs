@@ -1,0 +1,372 @@
+//! Who may connect to whom: modes, users, groups, directories, impostors. Real users and traced
+//! processes; only root can be several users.
+//!
+//! Checks 10 to 13 of the acceptance list, and the group's access.
+#![cfg(unix)] // Windows has descriptors of security instead.
+
+mod common;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use common::process::{Running, Users};
+use common::unix::{
+    OTHER_STRANGER, STRANGER, command, count, finish, helper, helper_as, linked, listening,
+    open_to_all, output, rounds, set_mode, strace, through, with_linux_backend,
+};
+use common::{Backend, Os, assert_error, within};
+use rustix::process::geteuid;
+use sockpipe::os::unix::ListenOptionsExt;
+use sockpipe::{Access, ListenOptions, Listener, Stream};
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
+
+const GROUP: u32 = 61_020;
+
+/// `command` under a shell that sets the umask.
+fn with_umask(umask: &str, command: &Command) -> Command {
+    through("sh", &["-c", "umask $1; shift; exec \"$@\"", "sh", umask], command)
+}
+
+/// Looks at every socket in the directory all the time, and gives the modes that it saw.
+fn modes_seen<T>(dir: PathBuf, while_this: impl FnOnce() -> T) -> (T, Vec<(String, u32)>) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut seen = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                for entry in fs::read_dir(&dir).expect("a directory").flatten() {
+                    let name = entry.file_name().to_string_lossy().into_owned();
+                    let Ok(data) = fs::symlink_metadata(entry.path()) else { continue };
+                    let mode = (name, data.mode() & 0o7777);
+                    // A lock file is nobody's to read but its owner's.
+                    if !seen.contains(&mode) {
+                        seen.push(mode);
+                    }
+                }
+            }
+            seen
+        });
+        let done = while_this();
+        stop.store(true, Ordering::Relaxed);
+        (done, watcher.join().expect("a watcher"))
+    })
+}
+
+#[test]
+fn the_mode_is_the_one_asked_for_at_any_instant() {
+    let times = rounds(50, 500).to_string();
+    for umask in ["000", "022", "077"] {
+        for mode in [0o600, 0o660, 0o666] {
+            let os = Os::new();
+            let shown = format!("{mode:o}");
+            let binds = helper(&["binds", os.endpoint(), &times, "--mode", &shown]);
+            let binds = with_umask(umask, &binds);
+            let (lines, seen) = modes_seen(os.dir(), || output(binds));
+            assert!(lines[0].starts_with(&format!("mode {shown} ")), "{umask}: {lines:?}");
+            assert_eq!(lines[1], "done");
+            let name = |name: &str| name == "s.sock";
+            for (file, seen) in &seen {
+                if file == ".s.sock.lock" {
+                    assert_eq!(seen & !0o600, 0, "{file} {seen:o}");
+                    continue;
+                }
+                // Elsewhere the mode comes after `bind`, and before `listen`, on another name.
+                let early = cfg!(any(sockpipe_posix, not(target_os = "linux"))) && !name(file);
+                assert!(early || seen & !mode == 0, "{umask} {shown}: {file} had {seen:o}");
+                assert!(!name(file) || *seen == mode, "{umask} {shown}: {file} had {seen:o}");
+            }
+            assert_eq!(os.files(), [""; 0]);
+        }
+    }
+    println!("{times} binds for each of three modes and three umasks: never looser");
+}
+
+/// The calls in their order: nobody can connect before the mode is set, and the process's umask is
+/// the one that it had.
+#[test]
+fn the_mode_is_set_before_anybody_can_connect() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let calls = "trace=execve,umask,bind,listen,?chmod,fchmod,fchmodat,?fchmodat2,fchownat,\
+                 ?rename,?renameat,?renameat2,connect";
+    for options in [&["--mode", "660"][..], &["--mode", "660", "--group", "0"], &["--everyone"]] {
+        let os = Os::new();
+        let binds = helper(&[&["binds", os.endpoint(), "1"], options].concat());
+        let Some(binds) = strace(&log, &["-e", calls], &with_umask("022", &binds)) else { return };
+        output(binds);
+        let log = fs::read_to_string(&log).expect("a log");
+        // After the shell that has set the umask for us.
+        let own = log.lines().skip_while(|line| !line.contains("/test_helper\", ["));
+        let own: Vec<_> = own.filter_map(|line| line.split_once(' ')).collect();
+        let at = |call: &str| own.iter().position(|(_, line)| line.trim().starts_with(call));
+        let last = |call: &str| own.iter().rposition(|(_, line)| line.trim().starts_with(call));
+        assert_eq!(at("umask"), None, "{log}");
+        assert_eq!(at("connect"), None, "nobody was there to be tried: {log}");
+        let (listens, renames) = (at("listen(").expect("a listen"), at("rename").expect("a name"));
+        assert!(at("bind(").expect("a bind") < listens && listens < renames, "{log}");
+        for change in ["fchmod", "chmod", "fchownat"] {
+            assert!(last(change).is_none_or(|last| last < listens), "{change} too late: {log}");
+        }
+        if let (Some(owner), Some(mode)) = (at("fchownat"), last("fchmodat")) {
+            assert!(owner < mode, "another group had the mode meant for this one: {log}");
+        }
+    }
+}
+
+/// Accepts and counts, until it is aborted; says to each whom it got.
+fn accepting(mut listener: Listener) -> JoinHandle<Listener> {
+    tokio::spawn(async move {
+        loop {
+            let mut stream = match listener.accept().await {
+                Ok(stream) => stream,
+                Err(error) => panic!("accept failed: {error}"),
+            };
+            let peer = stream.peer_credentials().expect("credentials");
+            if peer.uid() == Some(geteuid().as_raw()) {
+                return listener;
+            }
+            stream.write_all(b"!").await.expect("a write");
+        }
+    })
+}
+
+/// Our own connection ends [`accepting`].
+async fn stop(os: &Os, accepting: JoinHandle<Listener>) -> Listener {
+    let _own = within(Stream::connect(os.endpoint())).await.expect("our own server");
+    within(accepting).await.expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_user_never_gets_in() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    let serving = accepting(Listener::bind(os.endpoint()).expect("a free name"));
+    let client =
+        || output(helper_as(&users, STRANGER, &[], &["raw-connects", os.endpoint(), "200"]));
+    assert_eq!(client(), ["denied 200 closed 0 served 0 other 0"]);
+    // Somebody has opened the socket to all. The peer is looked at too.
+    set_mode(Path::new(os.endpoint()), 0o666);
+    assert_eq!(client(), ["denied 0 closed 200 served 0 other 0"]);
+    let listener = stop(&os, serving).await;
+    println!("200 denied by the mode, {} closed by the check", listener.stats().refused);
+    assert_eq!(listener.stats().refused, 200);
+    assert_eq!(listener.stats().pauses, 0);
+}
+
+/// A server that comes and goes, and a stranger who tries all the time.
+#[test]
+fn another_user_never_gets_in_at_the_start() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    let client = Running::start(helper_as(&users, STRANGER, &[], &["raw-hammer", os.endpoint()]));
+    assert_eq!(client.next_line(), "hammering");
+    let times = rounds(500, 2000).to_string();
+    output(with_umask("000", &helper(&["binds", os.endpoint(), &times])));
+    let line = finish(client).concat();
+    println!("{times} binds: {line}");
+    assert_eq!(count(&line, "connected"), 0, "{line}");
+    assert!(count(&line, "denied") > 0, "nothing was tried: {line}");
+}
+
+/// The bytes that a client sends to a server that it does not trust: none.
+#[test]
+fn an_impostor_gets_nothing() {
+    let Some(users) = Users::new() else { return };
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    // Sticky and open to all, as /tmp is.
+    let os = open_to_all();
+    set_mode(&os.dir(), 0o1777);
+    let squatter = || {
+        let raw = with_umask("000", &helper(&["raw-server", os.endpoint(), "8"]));
+        let raw = through(
+            "setpriv",
+            &[&format!("--reuid={STRANGER}"), &format!("--regid={STRANGER}"), "--clear-groups"],
+            &raw,
+        );
+        listening(as_copied(&users, &raw)).0
+    };
+    // What the client is run with, and how many bytes its server is to get.
+    let ask = |uid: u32, options: &[&str]| -> Option<(String, usize)> {
+        let arguments = [&["connect", os.endpoint()], options].concat();
+        let client = helper_as(&users, uid, &[], &arguments);
+        let calls = "trace=connect,write,writev,sendto,sendmsg,sendmmsg,?sendfile";
+        let client = strace(&log, &["-yy", "-e", calls], &client)?;
+        let line = output(client).concat();
+        let log = fs::read_to_string(&log).expect("a log");
+        // Its output goes to pipes: only the connection is a socket.
+        let sent = log.lines().filter(|line| !line.contains(" connect(") && line.contains("UNIX"));
+        let sent = sent.count();
+        assert!(log.contains(os.endpoint()), "{log}");
+        Some((line, sent))
+    };
+    let server = squatter();
+    for uid in [0, OTHER_STRANGER] {
+        let Some((line, sent)) = ask(uid, &[]) else { return };
+        let says = format!(
+            "PermissionDenied: refused the server at {}: it runs as uid {STRANGER}",
+            os.endpoint()
+        );
+        assert!(line.starts_with(&says), "{line}");
+        assert_eq!(sent, 0, "{line}");
+        assert_eq!(server.next_line(), "got 0");
+        println!("uid {uid}: refused, and the impostor got 0 bytes");
+    }
+    // The same eyes see what is sent where it is right.
+    for (uid, options) in [(STRANGER, &[][..]), (OTHER_STRANGER, &["--anyone"])] {
+        let Some((line, sent)) = ask(uid, options) else { return };
+        assert!(line.starts_with("served wrongly by"), "{line}");
+        assert!(sent > 0, "strace does not show what is sent");
+        assert_eq!(server.next_line(), "got 8");
+    }
+}
+
+/// `command` with the test helper where every user can run it.
+fn as_copied(users: &Users, command: &Command) -> Command {
+    let copy = users.program("test_helper");
+    let original = helper(&[]).get_program().to_owned();
+    let mut copied = Command::new(command.get_program());
+    copied.args(command.get_args().map(|argument| {
+        if argument == original { copy.clone().into_os_string() } else { argument.to_owned() }
+    }));
+    let pipe = std::process::Stdio::piped;
+    copied.stdin(pipe()).stdout(pipe()).stderr(pipe());
+    copied
+}
+
+#[tokio::test]
+async fn directories_in_which_others_could_replace_the_socket() {
+    let os = Os::new();
+    let root = geteuid().is_root();
+    let dir = os.dir().join("dir");
+    fs::create_dir(&dir).expect("a directory");
+    let path = dir.join("s.sock");
+    let link = linked(&os, "link", &dir).join("s.sock");
+    let own = geteuid().as_raw();
+    let mut tried = 0;
+    for (owner, mode, safe) in [
+        (own, 0o700, true),
+        (own, 0o755, true),
+        (own, 0o1777, true),
+        (own, 0o1770, true),
+        (own, 0o777, false),
+        (own, 0o757, false),
+        (own, 0o770, false),
+        (STRANGER, 0o700, false),
+        (STRANGER, 0o755, false),
+        (STRANGER, 0o1777, false),
+    ] {
+        if owner != own && !root {
+            println!("not run: only root can give a directory away");
+            continue;
+        }
+        chown(&dir, Some(owner), None).expect("an owner");
+        set_mode(&dir, mode);
+        for path in [&path, &link] {
+            let shown = path.display().to_string();
+            if safe {
+                drop(Listener::bind(path.as_path()).expect("a safe directory"));
+            } else {
+                let why = if owner == own { "can be written by others" } else { "belongs to uid" };
+                let says = [&shown, why, "unsafe_directory"];
+                let bound = Listener::bind(path.as_path());
+                assert_error(bound, ErrorKind::PermissionDenied, &says);
+            }
+            assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 0);
+            let allowed = ListenOptions::new().unsafe_directory(true);
+            drop(Listener::bind_with(path.as_path(), &allowed).expect("as it was told to"));
+            assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 0);
+        }
+        tried += 1;
+    }
+    println!("{tried} owners and modes, by the path and by a link");
+}
+
+/// Connects as a member of the group and as another, and gives what each got.
+fn as_member_and_as_other(users: &Users, os: &Os) -> [String; 3] {
+    let connects = ["raw-connects", os.endpoint(), "20"];
+    [&[GROUP][..], &[GROUP - 1, GROUP], &[GROUP - 1]]
+        .map(|groups| output(helper_as(users, STRANGER, groups, &connects)).concat())
+}
+
+const DENIED: &str = "denied 20 closed 0 served 0 other 0";
+const CLOSED: &str = "denied 0 closed 20 served 0 other 0";
+const SERVED: &str = "denied 0 closed 0 served 20 other 0";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_may_connect() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    let options = ListenOptions::new().mode(0o660).group(GROUP);
+    let serving = accepting(Listener::bind_with(os.endpoint(), &options).expect("a free name"));
+    let socket = fs::symlink_metadata(os.endpoint()).expect("a socket");
+    assert_eq!((socket.mode() & 0o7777, socket.gid()), (0o660, GROUP));
+    assert_eq!(as_member_and_as_other(&users, &os), [SERVED, SERVED, DENIED]);
+    // As its first group rather than one of the others.
+    let member = helper_as(&users, GROUP, &[], &["raw-connects", os.endpoint(), "20"]);
+    assert_eq!(output(member), [SERVED]);
+    // Opened to all by somebody: members only, still, where the system tells a peer's groups.
+    if with_linux_backend("the groups of a peer") {
+        set_mode(Path::new(os.endpoint()), 0o666);
+        assert_eq!(as_member_and_as_other(&users, &os), [SERVED, SERVED, CLOSED]);
+    }
+    let listener = stop(&os, serving).await;
+    println!("refused {}", listener.stats().refused);
+}
+
+/// The socket gets its group from the directory there, and so does the check.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_comes_from_the_directory() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    chown(os.dir(), None, Some(GROUP)).expect("a group");
+    set_mode(&os.dir(), 0o2755);
+    let options = ListenOptions::new().mode(0o660);
+    let serving = accepting(Listener::bind_with(os.endpoint(), &options).expect("a free name"));
+    assert_eq!(fs::symlink_metadata(os.endpoint()).expect("a socket").gid(), GROUP);
+    let got = as_member_and_as_other(&users, &os);
+    assert_eq!(got, [SERVED, SERVED, DENIED]);
+    drop(stop(&os, serving).await);
+}
+
+#[test]
+fn a_group_that_is_not_ones_own() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    chown(os.dir(), Some(STRANGER), None).expect("an owner");
+    let arguments = ["binds", os.endpoint(), "1", "--mode", "660", "--group", "0"];
+    let line = output(helper_as(&users, STRANGER, &[], &arguments)).concat();
+    let says = format!("PermissionDenied: cannot listen on {}", os.endpoint());
+    assert!(line.starts_with(&says), "{line}");
+    assert_eq!(os.files(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_where_it_was_asked_for() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    let options = ListenOptions::new().access(Access::Everyone);
+    let serving = accepting(Listener::bind_with(os.endpoint(), &options).expect("a free name"));
+    assert_eq!(as_member_and_as_other(&users, &os), [SERVED, SERVED, SERVED]);
+    assert_eq!(stop(&os, serving).await.stats().refused, 0);
+}
+
+/// Root may always, as it could read the server's memory too.
+#[test]
+fn root_is_let_in() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    chown(os.dir(), Some(STRANGER), None).expect("an owner");
+    let server = helper_as(&users, STRANGER, &[], &["server", os.endpoint()]);
+    let (mut server, _) = listening(server);
+    let line = output(helper(&["connect", os.endpoint(), "--anyone"])).concat();
+    assert!(line.starts_with(&format!("served by uid Some({STRANGER})")), "{line}");
+    command(&mut server, "stats");
+    assert_eq!(server.next_line(), "accepted 1 refused 0 pauses 0");
+}

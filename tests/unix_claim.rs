@@ -1,0 +1,255 @@
+//! Who gets a name that many want, and that nobody else ever loses it. Real processes: what is
+//! raced for here is settled by the kernel, between them.
+//!
+//! Checks 2, 3, 4, 7 and 9 of the acceptance list. `SOCKPIPE_FULL=1` makes the full counts.
+#![cfg(unix)] // Windows gives a name to the first instance by itself.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use common::process::Running;
+use common::unix::{
+    ask, command, count as number, finish, full, helper, listening, output, rounds, strace, until,
+};
+use common::{Backend, Os, PATIENCE};
+
+/// Processes that bind a name at the same moment, and what came of it.
+struct Race {
+    rivals: Vec<Child>,
+    winners: Vec<u32>,
+    in_use: usize,
+    other: Vec<String>,
+}
+
+impl Race {
+    fn run(path: &str, rivals: usize) -> Self {
+        // One socket for all to wait on, whose end they see at once, and one to report on.
+        let (start, waiting) = UnixStream::pair().expect("a pair");
+        let (reports, reporting) = UnixStream::pair().expect("a pair");
+        reports.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        let share = |end: &UnixStream| Stdio::from(OwnedFd::from(end.try_clone().expect("a copy")));
+        let rivals = (0..rivals).map(|_| {
+            let mut rival = helper(&["once", path]);
+            rival.stdin(share(&waiting)).stdout(share(&reporting)).stderr(Stdio::inherit());
+            rival.spawn().expect("a process")
+        });
+        let mut race = Self { rivals: rivals.collect(), winners: vec![], in_use: 0, other: vec![] };
+        drop((waiting, reporting));
+        let mut lines = BufReader::new(reports).lines().map(|line| line.expect("a report"));
+        for _ in &race.rivals {
+            let line = lines.next().expect("a rival that is ready");
+            assert!(line.starts_with("ready "), "{line}");
+        }
+        drop(start);
+        for _ in &race.rivals {
+            let line = lines.next().expect("an outcome");
+            match line.split_once(' ') {
+                Some(("won", id)) => race.winners.push(id.parse().expect("a process id")),
+                Some(("lost", why)) if why.starts_with("AddrInUse: ") => race.in_use += 1,
+                _ => race.other.push(line),
+            }
+        }
+        race
+    }
+
+    #[track_caller]
+    fn assert_one_won(&self, os: &Os) {
+        assert_eq!(self.other, [""; 0]);
+        assert_eq!((self.winners.len(), self.in_use), (1, self.rivals.len() - 1));
+        UnixStream::connect(os.endpoint()).expect("the winner listens");
+        let name = Path::new(os.endpoint()).file_name().expect("a name").to_string_lossy();
+        assert_eq!(os.files(), [format!(".{name}.lock"), name.into_owned()]);
+        let lock = os.dir().join(&os.files()[0]);
+        let holder = fs::read_to_string(lock).expect("a lock file");
+        assert_eq!(holder.trim(), self.winners[0].to_string());
+    }
+}
+
+impl Drop for Race {
+    /// As a crash of all that are left: the name stays.
+    fn drop(&mut self) {
+        for rival in &mut self.rivals {
+            let _ = rival.kill();
+            let _ = rival.wait();
+        }
+    }
+}
+
+/// A name for which a temporary one beside it is too long.
+fn with_a_long_name() -> Os {
+    let os = Os::new();
+    let limit = if cfg!(all(target_os = "linux", not(sockpipe_posix))) { 107 } else { 103 };
+    let length = limit - os.dir().as_os_str().len() - 1;
+    os.named(&"n".repeat(length))
+}
+
+/// Each round is run with the name free, and again with the socket that the crash of its winner
+/// left behind.
+#[test]
+fn many_processes_bind_one_name_at_once() {
+    let (rivals, count) = (50, rounds(20, 200));
+    let started = Instant::now();
+    for _ in 0..count {
+        let os = Os::new();
+        Race::run(os.endpoint(), rivals).assert_one_won(&os);
+        Race::run(os.endpoint(), rivals).assert_one_won(&os);
+    }
+    let took = started.elapsed();
+    println!("{rivals} processes, {count} rounds fresh and stale: one winner each, {took:.1?}");
+}
+
+/// Then the name itself is bound, under the lock.
+#[test]
+fn many_processes_bind_one_long_name_at_once() {
+    let (rivals, count) = (50, rounds(2, 50));
+    for _ in 0..count {
+        let os = with_a_long_name();
+        Race::run(os.endpoint(), rivals).assert_one_won(&os);
+        Race::run(os.endpoint(), rivals).assert_one_won(&os);
+    }
+    println!("{rivals} processes, {count} rounds with a long name: one winner each");
+}
+
+#[test]
+fn a_killed_server_starts_again_every_time() {
+    let count = rounds(30, 300);
+    for os in [Os::new(), with_a_long_name()] {
+        let mut times = Vec::new();
+        for _ in 0..count {
+            let started = Instant::now();
+            let (server, _) = listening(helper(&["server", os.endpoint()]));
+            UnixStream::connect(os.endpoint()).expect("it listens");
+            times.push(started.elapsed());
+            server.crash();
+        }
+        times.sort();
+        let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("{count} restarts after kill -9: median {median:.1?}, longest {longest:.1?}");
+        assert!(median < Duration::from_millis(100), "{median:?}");
+        assert!(longest < Duration::from_secs(2), "{longest:?}");
+        let (mut server, _) = listening(helper(&["server", os.endpoint()]));
+        command(&mut server, "drop");
+        assert_eq!(finish(server), ["dropped"]);
+        assert_eq!(os.files(), [""; 0]);
+    }
+}
+
+/// A client that tries all the time while dead sockets are replaced finds the name each time.
+#[test]
+fn a_takeover_never_takes_the_name_away() {
+    let count = rounds(200, 500);
+    let os = Os::new();
+    // The first dead socket, so that the name is there from the start.
+    output(helper(&["takeovers", os.endpoint(), "1"]));
+    let client = Running::start(helper(&["raw-hammer", os.endpoint()]));
+    assert_eq!(client.next_line(), "hammering");
+    output(helper(&["takeovers", os.endpoint(), &count.to_string()]));
+    let line = finish(client).concat();
+    println!("{count} takeovers: {line}");
+    let seen = |what| number(&line, what);
+    assert_eq!((seen("missing"), seen("denied")), (0, 0), "{line}");
+    // A socket that is closed under a client that is being let in resets it: the call, or later.
+    assert!(seen("connected") > 0 && seen("refused") > 0, "{line}");
+}
+
+/// Sixteen processes take the name, keep it for up to 2 ms, and give it back or crash.
+#[test]
+fn whoever_has_the_name_keeps_it() {
+    let limit = Duration::from_secs(if full() { 10 } else { 2 });
+    let os = Os::new();
+    let end = Instant::now() + limit;
+    let rival = |seed: u32| {
+        let (mut kept, mut crashes, mut wrong) = (0, 0, Vec::new());
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            let left = left.as_millis().to_string();
+            let seed = (seed * 1000 + crashes).to_string();
+            let rival = Running::start(helper(&["churn", os.endpoint(), &left, &seed]));
+            let (status, out, err) = rival.wait();
+            wrong.extend(err);
+            for line in out {
+                if line == "k" { kept += 1 } else { wrong.push(line) }
+            }
+            crashes += u32::from(!status.success());
+        }
+        (kept, crashes, wrong)
+    };
+    let (mut kept, mut crashes) = (0, 0);
+    std::thread::scope(|scope| {
+        let rivals: Vec<_> = (0..16).map(|seed| scope.spawn(move || rival(seed))).collect();
+        for rival in rivals {
+            let (its_kept, its_crashes, wrong) = rival.join().expect("a rival");
+            assert_eq!(wrong, [""; 0], "it lost its name, or met another error");
+            kept += its_kept;
+            crashes += its_crashes;
+        }
+    });
+    println!("16 processes for {limit:?}: had the name {kept} times, {crashes} crashes, lost it 0");
+    assert!(kept > 50 && crashes > 10, "nothing was tried: {kept} {crashes}");
+    // The last may have crashed. Whatever is left, the next server takes, and leaves nothing.
+    let (mut server, _) = listening(helper(&["server", os.endpoint()]));
+    command(&mut server, "drop");
+    assert_eq!(finish(server), ["dropped"]);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+/// Killed at each call with which it takes the name, before and after: the next server starts.
+#[test]
+fn a_server_killed_while_it_binds() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for call in ["flock", "pwrite64", "socket", "bind", "listen", "?rename,?renameat,?renameat2"] {
+        let os = Os::new();
+        for stale in [false, true] {
+            let inject = format!("inject={call}:signal=KILL");
+            let server = helper(&["server", os.endpoint()]);
+            let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
+            let (status, out, _) = Running::start(server).wait();
+            assert!(!status.success() && out.is_empty(), "{call}, {stale}: {out:?}");
+            listening(helper(&["server", os.endpoint()])).0.crash();
+        }
+        let (mut server, _) = listening(helper(&["server", os.endpoint()]));
+        command(&mut server, "drop");
+        assert_eq!(finish(server), ["dropped"]);
+        println!("killed at {call}: the next starts; left beside it: {:?}", os.files());
+        // Between `bind` and the rename, the temporary name is left, which nobody else will take.
+        assert!(
+            os.files().iter().all(|left| left.starts_with(".s.sock.") && !left.ends_with("lock"))
+        );
+    }
+}
+
+/// A rival that has opened the lock file just before its holder removed it holds the lock of
+/// nothing, and the next to come holds the real one.
+#[test]
+fn a_lock_file_that_is_gone_is_no_lock() {
+    let os = Os::new();
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let (mut holder, _) = listening(helper(&["server", os.endpoint()]));
+    // Two seconds, in which the two others do what they do.
+    let late = helper(&["server", os.endpoint()]);
+    let options = ["-e", "trace=openat,flock", "-e", "inject=flock:delay_enter=2000000:when=1"];
+    let Some(late) = strace(&log, &options, &late) else { return };
+    let late = Running::start(late);
+    until("it has opened the lock file", || {
+        fs::read_to_string(&log).is_ok_and(|log| log.contains(".s.sock.lock\""))
+    });
+    command(&mut holder, "drop");
+    assert_eq!(finish(holder), ["dropped"]);
+    let (mut next, _) = listening(helper(&["server", os.endpoint()]));
+    let (_, out, _) = late.wait();
+    assert!(out[0].starts_with("AddrInUse: "), "{out:?}");
+    assert!(fs::read_to_string(&log).expect("a log").matches(" flock(").count() > 1);
+    // It saw the lock, and did not have to try the socket.
+    assert_eq!(ask(&mut next, "stats"), "accepted 0 refused 0 pauses 0");
+    command(&mut next, "drop");
+    assert_eq!(finish(next), ["dropped"]);
+    assert_eq!(os.files(), [""; 0]);
+}

@@ -1,0 +1,219 @@
+//! Clients and busy servers: full queues, calls that are interrupted, names that come and go.
+//!
+//! Check 16 of the acceptance list.
+#![cfg(unix)] // The queue of a pipe is its instances.
+
+mod common;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::unix::{full, helper, listening, output, strace};
+use common::{Backend, Os, assert_error, within};
+use sockpipe::os::unix::{ListenOptionsExt, ListenerExt};
+use sockpipe::{ConnectOptions, ListenOptions, Listener, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+fn with_a_short_queue(os: &Os, length: u32) -> Listener {
+    let options = ListenOptions::new().backlog(length);
+    Listener::bind_with(os.endpoint(), &options).expect("a free name")
+}
+
+/// All that fit without anybody accepting.
+async fn fill(os: &Os) -> Vec<Stream> {
+    let at_once = ConnectOptions::new().deadline(Duration::ZERO);
+    let mut clients = Vec::new();
+    loop {
+        match within(os.connect_with(&at_once)).await {
+            Ok(client) => clients.push(client),
+            Err(error) => {
+                let says = ["the server at", os.endpoint(), "too busy", "ConnectOptions::deadline"];
+                assert_error(Err::<(), _>(error), ErrorKind::TimedOut, &says);
+                return clients;
+            }
+        }
+    }
+}
+
+/// Five hundred at once, for a queue of eight whose server does something else for a second.
+#[tokio::test]
+async fn more_clients_than_the_queue_holds() {
+    const CLIENTS: u32 = 500;
+    let os = Os::new();
+    let mut listener = with_a_short_queue(&os, 8);
+    let mut clients = JoinSet::new();
+    let started = Instant::now();
+    for number in 0..CLIENTS {
+        let endpoint = os.endpoint().to_owned();
+        clients.spawn(async move {
+            let mut stream = Stream::connect(endpoint).await.expect("a connection");
+            stream.write_u32(number).await.expect("a write");
+            assert_eq!(stream.read_u32().await.expect("an answer"), number);
+        });
+    }
+    // The server's pause is what is tried, not a wait for something.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(clients.try_join_next().is_none(), "nobody has accepted, and somebody was served");
+    let serve = async {
+        for _ in 0..CLIENTS {
+            let mut stream = listener.accept().await.expect("a connection");
+            tokio::spawn(async move {
+                let number = stream.read_u32().await.expect("a number");
+                stream.write_u32(number).await.expect("a write");
+            });
+        }
+    };
+    within(serve).await;
+    within(async {
+        while let Some(done) = clients.join_next().await {
+            done.expect("a client that was served");
+        }
+    })
+    .await;
+    println!("{CLIENTS} of {CLIENTS} served, {:.1?}, a second of it the pause", started.elapsed());
+}
+
+/// Never a stream that is not connected, and never an error before the time is over.
+#[tokio::test]
+async fn a_server_that_never_accepts() {
+    let os = Os::new();
+    let _listener = with_a_short_queue(&os, 8);
+    let clients = fill(&os).await;
+    let started = Instant::now();
+    let mut late = JoinSet::new();
+    for _ in 0..if full() { 50 } else { 5 } {
+        let endpoint = os.endpoint().to_owned();
+        late.spawn(async move { (Stream::connect(endpoint).await.map(drop), Instant::now()) });
+    }
+    while let Some(outcome) = within(late.join_next()).await {
+        let (outcome, ended) = outcome.expect("no panic");
+        assert_error(outcome, ErrorKind::TimedOut, &[os.endpoint(), "within 5 s"]);
+        let took = ended - started;
+        assert!((5..10).contains(&took.as_secs()), "{took:?}");
+    }
+    println!("{} in the queue; the others TimedOut after {:.2?}", clients.len(), started.elapsed());
+}
+
+/// One place becomes free while clients wait for it.
+#[tokio::test]
+async fn a_place_in_the_queue_becomes_free() {
+    let os = Os::new();
+    let mut listener = with_a_short_queue(&os, 1);
+    let mut first = fill(&os).await;
+    let waits = tokio::spawn({
+        let endpoint = os.endpoint().to_owned();
+        async move { Stream::connect(endpoint).await }
+    });
+    for client in &mut first {
+        within(client.write_all(b"x")).await.expect("it is connected");
+        let mut server = within(listener.accept()).await.expect("a connection");
+        within(server.read_u8()).await.expect("a byte");
+    }
+    let mut last = within(waits).await.expect("no panic").expect("a connection");
+    within(last.write_all(b"x")).await.expect("it is connected");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    within(server.read_u8()).await.expect("a byte");
+}
+
+/// A server that dies while clients wait for room leaves a dead name, which is told at once.
+#[tokio::test]
+async fn the_busy_server_dies() {
+    let os = Os::new();
+    let listener = with_a_short_queue(&os, 1);
+    let _clients = fill(&os).await;
+    let waits = tokio::spawn({
+        let endpoint = os.endpoint().to_owned();
+        async move { Stream::connect(endpoint).await.map(drop) }
+    });
+    tokio::task::yield_now().await;
+    let started = Instant::now();
+    drop(listener);
+    assert_error(within(waits).await.expect("no panic"), ErrorKind::NotFound, &[os.endpoint()]);
+    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+}
+
+/// Connecting while the kernel interrupts, or says that the queue is full, however often.
+#[test]
+fn calls_that_are_interrupted() {
+    let os = Os::new();
+    let (_server, _) = listening(helper(&["server", os.endpoint()]));
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for error in ["EINTR", "EAGAIN", "EINPROGRESS"] {
+        let inject = format!("inject=connect:error={error}:when=1..5");
+        let client = helper(&["connect", os.endpoint()]);
+        let Some(client) = strace(&log, &["-e", &inject], &client) else { return };
+        let line = output(client).concat();
+        assert!(line.starts_with("served by"), "{error}: {line}");
+        let log = fs::read_to_string(&log).expect("a log");
+        assert_eq!(log.matches(" connect(").count(), 6, "{error}: {log}");
+    }
+}
+
+/// What the kernel says of a connection, as the table of errors has it.
+#[test]
+fn errors_of_connect() {
+    let os = Os::new();
+    let (_server, _) = listening(helper(&["server", os.endpoint()]));
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for (error, kind, says) in [
+        ("ENOENT", "NotFound", "no server at"),
+        ("EACCES", "PermissionDenied", "does not let this user in"),
+        ("EPERM", "PermissionDenied", "does not let this user in"),
+        ("EPROTOTYPE", "AlreadyExists", "a socket of another type"),
+    ] {
+        let inject = format!("inject=connect:error={error}");
+        let client = helper(&["connect", os.endpoint()]);
+        let Some(client) = strace(&log, &["-e", &inject], &client) else { return };
+        let line = output(client).concat();
+        let right = line.starts_with(kind) && line.contains(says) && line.contains(os.endpoint());
+        assert!(right, "{error}: {line}");
+    }
+}
+
+/// A name that a crash left behind, alone and with somebody who comes.
+#[tokio::test]
+async fn waiting_at_the_name_of_the_dead() {
+    let os = Os::new();
+    drop(UnixListener::bind(os.endpoint()).expect("a free name"));
+    let says = ["only the socket that one left behind", os.endpoint()];
+    assert_error(within(os.connect()).await, ErrorKind::ConnectionRefused, &says);
+    let short = ConnectOptions::new().deadline(Duration::ZERO);
+    let short = short.wait_for_server(Duration::from_millis(200));
+    let started = Instant::now();
+    let refused = within(os.connect_with(&short)).await;
+    assert_error(refused, ErrorKind::ConnectionRefused, &says);
+    assert!(started.elapsed() >= Duration::from_millis(200), "{:?}", started.elapsed());
+
+    let long = ConnectOptions::new().wait_for_server(common::PATIENCE);
+    let (client, listener) = tokio::join!(within(os.connect_with(&long)), async {
+        tokio::task::yield_now().await;
+        let mut listener = Listener::bind(os.endpoint()).expect("the name of the dead");
+        let server = within(listener.accept()).await.expect("a connection");
+        (listener, server)
+    });
+    client.expect("a connection");
+    drop(listener);
+}
+
+/// Where a refused connection may mean a full queue, the lock tells: it is held, so a server lives.
+#[tokio::test]
+async fn a_refusal_by_a_server_that_lives() {
+    let os = Os::new();
+    let listener = Listener::bind(os.endpoint()).expect("a free name");
+    fs::remove_file(os.endpoint()).expect("the socket");
+    drop(UnixListener::bind(os.endpoint()).expect("a free name"));
+    assert!(!listener.is_published());
+    let options = ConnectOptions::new().deadline(Duration::from_millis(100));
+    let refused = within(os.connect_with(&options)).await;
+    let ambiguous = cfg!(any(sockpipe_posix, not(target_os = "linux")));
+    let kind = if ambiguous { ErrorKind::TimedOut } else { ErrorKind::ConnectionRefused };
+    assert_error(refused, kind, &[os.endpoint()]);
+    drop(listener);
+    assert!(Path::new(os.endpoint()).exists(), "it was not the listener's");
+}

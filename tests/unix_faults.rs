@@ -1,0 +1,154 @@
+//! What a process meets that is not of the connection itself: signals, children, futures that are
+//! dropped.
+//!
+//! Checks 21, 22, 23 and 28 of the acceptance list.
+#![cfg(unix)] // Signals, and descriptors that children inherit, are Unix's.
+
+mod common;
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::process::Running;
+use common::unix::{
+    count, helper, listening, on_linux, output, rounds, strace, until, with_linux_backend,
+};
+use common::{Backend, Os};
+use rustix::process::{Pid, Signal, kill_process};
+use sockpipe::Listener;
+
+/// Rust programs ignore SIGPIPE before `main`; in this one that call does nothing, so that it is as
+/// in a program of another language that uses the crate as a library.
+#[test]
+fn writing_to_closed_peers_where_sigpipe_kills() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let options = ["-e", "trace=rt_sigaction", "-e", "inject=rt_sigaction:retval=0"];
+    let mut died = Vec::new();
+    for way in ["plain", "vectored", "half"] {
+        let writer = helper(&["closed-peers", way, "1000"]);
+        let Some(writer) = strace(&logs.path().join("log"), &options, &writer) else { return };
+        let (status, out, _) = Running::start(writer).wait();
+        let ignored = u64::from_str_radix(&out[0], 16).expect("a mask");
+        assert_eq!(ignored & 1 << 12, 0, "SIGPIPE is ignored: nothing was tried");
+        println!("1000 {way} writes to closed peers, SIGPIPE at its default: {:?}", out.get(1));
+        if !status.success() || out[1] != "broken 1000 other 0" {
+            died.push(way);
+        }
+    }
+    assert_eq!(died, [""; 0], "a signal, or another error");
+}
+
+/// Processes whose parent may be gone.
+struct Orphans(Vec<Pid>);
+
+impl Drop for Orphans {
+    fn drop(&mut self) {
+        for orphan in &self.0 {
+            let _ = kill_process(*orphan, Signal::KILL);
+        }
+    }
+}
+
+/// Once it is past the exec.
+fn descriptors(sleep: &str) -> Vec<String> {
+    let name = format!("/proc/{sleep}/comm");
+    until("past the exec", || fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n"));
+    let open = fs::read_dir(format!("/proc/{sleep}/fd")).expect("its descriptors");
+    let names = open.map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Children that are started while sockets are made: none has any, and the name is not theirs.
+#[test]
+fn children_of_a_busy_server_have_nothing_of_it() {
+    // There is a moment between the calls there, which `posix.rs` tells of.
+    if !with_linux_backend("one call that makes a descriptor close-on-exec") {
+        return;
+    }
+    let os = Os::new();
+    let count = rounds(1000, 10_000).to_string();
+    let server = Running::start(helper(&["children", os.endpoint(), &count]));
+    let line = server.next_line();
+    let (rounds, ids) = line.split_once(" children ").expect("children");
+    let ids: Vec<&str> = ids.split(' ').collect();
+    let pid = |id: &&str| Pid::from_raw(id.parse().expect("a process id")).expect("a process");
+    let _orphans = Orphans(ids.iter().map(pid).collect());
+    // What this test was started with, and leaves to its children, has nothing to do with it.
+    let mut plain = Command::new("sleep");
+    plain.arg("1000").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let plain = Running::start(plain);
+    let usual = descriptors(&plain.child.id().to_string());
+    for id in &ids {
+        assert_eq!(descriptors(id), usual, "child {id}");
+    }
+    println!("{rounds} of bind, connect and accept; {} children have nothing of it", ids.len());
+    // They live on, and neither the name nor the lock is held.
+    server.crash();
+    let refused = UnixStream::connect(os.endpoint()).expect_err("nobody listens");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let _context = runtime.enter();
+    drop(Listener::bind(os.endpoint()).expect("the name of the dead"));
+    assert!(fs::metadata(format!("/proc/{}", ids[0])).is_ok(), "the child is gone");
+}
+
+/// A signal a millisecond, to both ends.
+#[test]
+fn a_storm_of_signals() {
+    let os = Os::new();
+    let trips = rounds(10_000, 100_000);
+    let (server, _) = listening(helper(&["server", os.endpoint(), "--alarm"]));
+    let client = Running::start(helper(&["trips", os.endpoint(), &trips.to_string()]));
+    assert!(client.next_line().starts_with("ready"));
+    let stop = AtomicBool::new(false);
+    let started = Instant::now();
+    let ends = [Pid::from_child(&client.child), Pid::from_child(&server.child)];
+    let (line, sent) = thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            let mut sent = 0;
+            while !stop.load(Ordering::Relaxed) {
+                for end in ends {
+                    kill_process(end, Signal::ALARM).expect("a signal");
+                }
+                sent += 1;
+                thread::sleep(Duration::from_millis(1));
+            }
+            sent
+        });
+        let line = client.out.recv_timeout(common::PATIENCE);
+        stop.store(true, Ordering::Relaxed);
+        (line.expect("the end of the trips"), storm.join().expect("a storm"))
+    });
+    println!("{line}; {sent} signals to each end in {:.1?}", started.elapsed());
+    assert!(line.starts_with(&format!("trips {trips} wrong 0 errors 0 ")), "{line}");
+    assert!(count(&line, "signals") > 0 && sent > 10, "no storm: {line}, {sent}");
+}
+
+/// In a process of its own, whose descriptors nobody else changes.
+#[test]
+fn futures_dropped_at_every_point() {
+    let os = Os::new();
+    let times = rounds(1000, 10_000);
+    let lines = output(helper(&["cancel", os.endpoint(), &times.to_string()]));
+    println!("{times} of each: {}; {}", lines[0], lines[1]);
+    for what in ["connects", "accepts", "reads", "writes"] {
+        let mut words = lines[0].split(' ');
+        let before = words.clone().position(|word| word == what).expect("a count") - 1;
+        let dropped: u32 = words.nth(before).and_then(|word| word.parse().ok()).expect("a number");
+        assert!(dropped > times / 50, "too few {what}: {}", lines[0]);
+    }
+    let number = |what| count(&lines[1], what);
+    assert!(number("connected") > u64::from(times / 10), "{}", lines[1]);
+    assert_eq!((number("lost"), number("wrong")), (0, 0), "{}", lines[1]);
+    if on_linux("counting descriptors in /dev/fd") {
+        assert_eq!(number("leaked"), 0, "{}", lines[1]);
+    }
+    assert_eq!(os.files(), [""; 0]);
+}

@@ -1,0 +1,340 @@
+//! Sockets that were made elsewhere, or go there: descriptors in and out, and those that a service
+//! manager passes. They are verified, and their names are nobody's to remove but the owner's.
+#![cfg(unix)] // Handles are another matter.
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::process::{Running, example};
+use common::unix::{Standing, helper, on_linux, output};
+use common::{Backend, Os, assert_error, unique_name, within};
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd, ioctl_fionbio};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
+use sockpipe::os::unix::{ListenerExt, StreamExt};
+use sockpipe::{ListenOptions, Listener, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn from_fd(socket: impl Into<OwnedFd>) -> std::io::Result<Listener> {
+    Listener::from_fd(socket.into(), &ListenOptions::new())
+}
+
+/// A descriptor as others leave it: it blocks, and children inherit it.
+fn as_others_leave_it(socket: impl Into<OwnedFd>) -> OwnedFd {
+    let socket = socket.into();
+    fcntl_setfd(&socket, FdFlags::empty()).expect("flags");
+    ioctl_fionbio(&socket, false).expect("a mode");
+    socket
+}
+
+fn assert_ready(socket: impl AsFd) {
+    assert!(fcntl_getfd(&socket).expect("flags").contains(FdFlags::CLOEXEC));
+    assert!(fcntl_getfl(&socket).expect("flags").contains(OFlags::NONBLOCK));
+}
+
+fn of_type(kind: SocketType) -> OwnedFd {
+    socket(AddressFamily::UNIX, kind, None).expect("a socket")
+}
+
+#[tokio::test]
+async fn what_is_no_listener() {
+    let os = Os::new();
+    let (pipe, _other) = rustix::pipe::pipe().expect("a pipe");
+    let bound = of_type(SocketType::STREAM);
+    bind(&bound, &SocketAddrUnix::new(os.endpoint()).expect("an address")).expect("a free name");
+    let (pair, _peer) = UnixStream::pair().expect("a pair");
+    let (packets, _peer) = UnixDatagram::pair().expect("a pair");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let cases: Vec<(&str, OwnedFd, &str)> = vec![
+        ("a file", File::open("/dev/null").expect("a file").into(), "it is not a socket"),
+        ("a directory", File::open("/").expect("a directory").into(), "it is not a socket"),
+        ("a pipe", pipe, "it is not a socket"),
+        ("a TCP listener", tcp.into(), "it is not a Unix domain socket"),
+        ("datagrams", packets.into(), "it is not a stream socket"),
+        ("not bound", of_type(SocketType::STREAM), "it does not listen"),
+        ("bound only", bound, "it does not listen"),
+        ("a connection", pair.into(), "it does not listen"),
+    ];
+    for (name, wrong, why) in cases {
+        let says = ["cannot use this descriptor", why];
+        println!("{name}: {}", assert_error(from_fd(wrong), ErrorKind::InvalidInput, &says));
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let packets = of_type(SocketType::SEQPACKET);
+        let path = os.dir().join("packets");
+        bind(&packets, &SocketAddrUnix::new(&path).expect("an address")).expect("a free name");
+        rustix::net::listen(&packets, 1).expect("a listener");
+        let says = ["it is not a stream socket"];
+        assert_error(from_fd(packets), ErrorKind::InvalidInput, &says);
+    }
+    assert!(Path::new(os.endpoint()).exists(), "it was not ours to remove");
+}
+
+#[tokio::test]
+async fn what_is_no_stream() {
+    let os = Os::new();
+    let (pipe, _other) = rustix::pipe::pipe().expect("a pipe");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let tcp = TcpStream::connect(tcp.local_addr().expect("an address")).expect("a connection");
+    let (packets, _peer) = UnixDatagram::pair().expect("a pair");
+    let listener = UnixListener::bind(os.endpoint()).expect("a free name");
+    let cases: Vec<(&str, OwnedFd, &str)> = vec![
+        ("a file", File::open("/dev/null").expect("a file").into(), "it is not a socket"),
+        ("a pipe", pipe, "it is not a socket"),
+        ("a TCP connection", tcp.into(), "it is not a Unix domain socket"),
+        ("datagrams", packets.into(), "it is not a stream socket"),
+        ("a listener", listener.into(), "it is not connected"),
+        ("not connected", of_type(SocketType::STREAM), "it is not connected"),
+    ];
+    for (name, wrong, why) in cases {
+        let says = ["cannot use this descriptor", why];
+        let refused = Stream::from_fd(wrong);
+        println!("{name}: {}", assert_error(refused, ErrorKind::InvalidInput, &says));
+    }
+}
+
+/// Its own end stays open to others, and its name stays.
+#[tokio::test]
+async fn a_listener_from_elsewhere() {
+    let os = Os::new();
+    let theirs = UnixListener::bind(os.endpoint()).expect("a free name");
+    let before = Standing::at(Path::new(os.endpoint()));
+    let ours = as_others_leave_it(theirs.try_clone().expect("a copy"));
+    let mut listener = from_fd(ours).expect("a listener");
+    assert_eq!(listener.endpoint().to_string(), os.endpoint());
+    assert_ready(&listener);
+    assert!(listener.is_published());
+    let says = ["not its own to take again"];
+    assert_error(listener.republish(), ErrorKind::Unsupported, &says);
+    let mut client = within(os.connect()).await.expect("a connection");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    within(client.write_all(b"ping")).await.expect("a write");
+    within(server.read_exact(&mut [0; 4])).await.expect("a read");
+
+    // A client in the queue is not ours to send away, nor is the socket to shut down.
+    let mut waiting = UnixStream::connect(os.endpoint()).expect("a connection");
+    drop(listener);
+    assert_eq!(Standing::at(Path::new(os.endpoint())), before);
+    theirs.set_nonblocking(false).expect("a mode");
+    let (mut other, _) = theirs.accept().expect("the client that waited");
+    other.write_all(b"x").expect("a write");
+    waiting.read_exact(&mut [0]).expect("an answer");
+    UnixStream::connect(os.endpoint()).expect("it still listens");
+
+    let listener = from_fd(theirs).expect("a listener");
+    fs::remove_file(os.endpoint()).expect("the socket");
+    assert!(!listener.is_published());
+    drop(listener);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_abstract_listener_from_elsewhere() {
+    if !common::unix::with_linux_backend("abstract names") {
+        return;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::linux::net::SocketAddrExt;
+        let name = unique_name();
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a name");
+        let theirs = UnixListener::bind_addr(&address).expect("a free name");
+        let mut listener = from_fd(theirs).expect("a listener");
+        assert_eq!(listener.endpoint().to_string(), format!("abstract:{name}"));
+        assert!(listener.is_published());
+        let endpoint = listener.endpoint().clone();
+        within(Stream::connect(&endpoint)).await.expect("a connection");
+        within(listener.accept()).await.expect("a connection");
+    }
+}
+
+/// Handed over, the name is nobody's until somebody removes it.
+#[tokio::test]
+async fn a_listener_that_goes_elsewhere() {
+    let os = Os::new();
+    let listener = Listener::bind(os.endpoint()).expect("a free name");
+    let before = Standing::at(Path::new(os.endpoint()));
+    let mut waiting = within(os.connect()).await.expect("a connection");
+    let socket = listener.into_fd().expect("a socket");
+    assert_ready(&socket);
+    assert_eq!(os.files(), ["s.sock"]);
+    assert_eq!(Standing::at(Path::new(os.endpoint())), before);
+
+    // The next process has it as its standard input.
+    let mut receiver = example("test_helper");
+    receiver.arg("inherited").stdin(Stdio::from(socket));
+    let receiver = Running::start(receiver);
+    let line = receiver.next_line();
+    assert!(line.starts_with("listening "), "{line}");
+    within(waiting.write_all(b"ping")).await.expect("a write");
+    waiting.shutdown().await.expect("a half-close");
+    let mut answer = Vec::new();
+    within(waiting.read_to_end(&mut answer)).await.expect("an answer");
+    assert_eq!(answer, b"ping");
+    let (status, out, _) = receiver.wait();
+    assert!(status.success() && out == ["served"], "{out:?}");
+    // It left the name, of which a server that comes now sees that it is dead.
+    assert_eq!(os.files(), ["s.sock"]);
+    drop(Listener::bind(os.endpoint()).expect("the name of the dead"));
+    assert_eq!(os.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn while_it_is_elsewhere_it_lives() {
+    let os = Os::new();
+    let listener = Listener::bind(os.endpoint()).expect("a free name");
+    let socket = listener.into_fd().expect("a socket");
+    assert_error(Listener::bind(os.endpoint()), ErrorKind::AddrInUse, &[os.endpoint()]);
+    let mut again = from_fd(socket).expect("a listener");
+    // The first to come was the `bind` that looked whether somebody is there.
+    drop(within(again.accept()).await.expect("a connection"));
+    let client = within(os.connect()).await.expect("a connection");
+    let server = within(again.accept()).await.expect("a connection");
+    drop((client, server, again));
+    assert_eq!(os.files(), ["s.sock"]);
+}
+
+#[tokio::test]
+async fn streams_in_and_out() {
+    let (one, other) = UnixStream::pair().expect("a pair");
+    let mut one = Stream::from_fd(as_others_leave_it(one)).expect("a stream");
+    assert_ready(&one);
+    let peer = one.peer_credentials().expect("credentials");
+    assert_eq!(peer.uid(), Some(rustix::process::geteuid().as_raw()));
+    let mut other = Stream::from_fd(other.into()).expect("a stream");
+    within(one.write_all(b"unread")).await.expect("a write");
+    // What was not read goes along, and so does the end.
+    one.shutdown().await.expect("a half-close");
+    let mut socket = UnixStream::from(other_half(&mut other).await);
+    socket.set_nonblocking(false).expect("a mode");
+    let mut text = Vec::new();
+    socket.read_to_end(&mut text).expect("an end");
+    assert_eq!(text, b"read");
+    socket.write_all(b"answer").expect("a write");
+    drop(socket);
+    let mut answer = Vec::new();
+    within(one.read_to_end(&mut answer)).await.expect("an answer");
+    assert_eq!(answer, b"answer");
+}
+
+/// Reads two bytes, and takes the stream apart.
+async fn other_half(stream: &mut Stream) -> OwnedFd {
+    within(stream.read_exact(&mut [0; 2])).await.expect("two bytes");
+    let (placeholder, _) = Stream::pair().expect("a pair");
+    let stream = std::mem::replace(stream, placeholder);
+    let socket = stream.into_fd().expect("a socket");
+    assert_ready(&socket);
+    socket
+}
+
+/// The test helper as a service manager starts it: with `sockets` as descriptors 3 and 4, and the
+/// variables that `set` names, in which `$$` is the process itself.
+fn activated(sockets: [Option<OwnedFd>; 2], set: &str) -> Command {
+    let helper = helper(&["activated"]);
+    let mut shell = Command::new("sh");
+    let [third, fourth] = sockets;
+    let taken = match (&third, &fourth) {
+        (Some(_), Some(_)) => "exec 3<&0 4<&2 2>/dev/null",
+        (Some(_), None) => "exec 3<&0",
+        _ => ":",
+    };
+    let script = format!("{taken}; exec </dev/null; export {set}; exec \"$0\" \"$@\"");
+    shell.args(["-c", &script]).arg(helper.get_program()).args(helper.get_args());
+    shell.env_remove("LISTEN_PID").env_remove("LISTEN_FDS").env_remove("LISTEN_FDNAMES");
+    shell.stdin(third.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::piped());
+    shell.stderr(fourth.map_or_else(Stdio::piped, Stdio::from));
+    shell
+}
+
+fn listener(path: &Path) -> OwnedFd {
+    UnixListener::bind(path).expect("a free name").into()
+}
+
+#[test]
+fn socket_activation() {
+    let os = Os::new();
+    let (web, admin) = (os.dir().join("web"), os.dir().join("admin"));
+    let mut command = activated(
+        [Some(listener(&web)), Some(listener(&admin))],
+        "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:",
+    );
+    let mut child = command.spawn().expect("a process");
+    drop(command);
+    let stdout = child.stdout.take().expect("a pipe");
+    for path in [&web, &admin] {
+        let mut client = UnixStream::connect(path).expect("a connection");
+        client.write_all(b"ping").expect("a write");
+        client.shutdown(std::net::Shutdown::Write).expect("a half-close");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).expect("an answer");
+        assert_eq!(answer, b"ping");
+    }
+    let mut lines = String::new();
+    std::io::BufReader::new(stdout).read_to_string(&mut lines).expect("text");
+    assert!(child.wait().expect("an end").success(), "{lines}");
+    let mut lines = lines.lines();
+    let mut next = || lines.next().expect("a line");
+    assert_eq!(next(), "first 2");
+    // An empty name is none.
+    for (name, path) in [("web", &web), ("unknown", &admin)] {
+        assert_eq!(next(), format!("{name} {}", path.display()));
+        assert_eq!(next(), "a child has 0 sockets");
+    }
+    // Once, and the variables are as they were.
+    assert_eq!(next(), "second 0");
+    assert_eq!(next(), "environment 2 web:");
+    // Their names are the service manager's.
+    assert_eq!(os.files(), ["admin", "web"]);
+}
+
+#[test]
+fn socket_activation_of_somebody_else_or_of_nobody() {
+    let os = Os::new();
+    for (number, set) in [
+        "LISTEN_PID=1 LISTEN_FDS=1",
+        "LISTEN_FDS=1",
+        "LISTEN_PID=$$",
+        "LISTEN_PID=$$ LISTEN_FDS=0",
+        "NOTHING=1",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let socket = listener(&os.dir().join(number.to_string()));
+        let lines = output(activated([Some(socket), None], set));
+        assert_eq!(lines[..2], ["first 0", "second 0"], "{set}");
+    }
+    assert_eq!(os.files(), ["0", "1", "2", "3", "4"]);
+}
+
+/// A descriptor that was not passed may be one of the program's own by now, which is not to be
+/// taken for a listener, let alone closed.
+#[test]
+fn socket_activation_that_makes_no_sense() {
+    if !on_linux("a shell that passes a closed descriptor") {
+        return;
+    }
+    let os = Os::new();
+    let file = || OwnedFd::from(File::open("/dev/null").expect("a file"));
+    let bound = || listener(&os.dir().join(unique_name()));
+    for (socket, set, says) in [
+        (None, "LISTEN_PID=$$ LISTEN_FDS=1", "LISTEN_FDS is 1, and descriptor 3"),
+        (Some(bound()), "LISTEN_PID=$$ LISTEN_FDS=2", "LISTEN_FDS is 2, and descriptor 4"),
+        (Some(file()), "LISTEN_PID=$$ LISTEN_FDS=1", "it is not a socket"),
+        (Some(bound()), "LISTEN_PID=$$ LISTEN_FDS=many", "LISTEN_FDS is \"many\""),
+        (Some(bound()), "LISTEN_PID=$$ LISTEN_FDS=-1", "LISTEN_FDS is \"-1\""),
+        (Some(bound()), "LISTEN_PID=me LISTEN_FDS=1", "LISTEN_PID is \"me\""),
+        (None, "LISTEN_PID=$$ LISTEN_FDS=99999999999", "LISTEN_FDS is 99999999999"),
+    ] {
+        let line = output(activated([socket, None], set)).swap_remove(0);
+        assert!(line.starts_with("first InvalidInput: ") && line.contains(says), "{set}: {line}");
+    }
+}

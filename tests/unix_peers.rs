@@ -1,0 +1,300 @@
+//! Who a peer is: real users, processes, groups and namespaces, and a kernel that does not tell.
+//!
+//! Checks 24 and 25 of the acceptance list.
+#![cfg(unix)] // On Windows a peer is asked for its token.
+
+mod common;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::process::{Running, Users};
+use common::unix::{
+    OTHER_STRANGER, STRANGER, ask, can_unshare, command, finish, helper, helper_as, listening,
+    open_to_all, output, rounds, set_mode, strace, through, with_linux_backend,
+};
+use common::{Backend, Os, assert_error, within};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use sockpipe::os::unix::StreamExt;
+use sockpipe::{Access, ListenOptions, Listener};
+use tokio::io::AsyncWriteExt;
+
+fn everybody(os: &Os) -> Listener {
+    let options = ListenOptions::new().access(Access::Everyone);
+    Listener::bind_with(os.endpoint(), &options).expect("a free name")
+}
+
+/// Whether the backend tells a peer's process: not every system does.
+const TELLS_PIDS: bool = cfg!(any(target_os = "linux", target_vendor = "apple"));
+
+#[tokio::test]
+async fn each_peer_is_who_it_is() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    let mut listener = everybody(&os);
+    let each = rounds(300, 3_334);
+    for uid in [0, STRANGER, 65_534] {
+        // Its group has another number than the user.
+        let gid = uid ^ 1;
+        let (as_user, as_group) = (format!("--reuid={uid}"), format!("--regid={gid}"));
+        let each_text = each.to_string();
+        let mut client = Command::new("setpriv");
+        client.args([&as_user, &as_group, "--clear-groups"]).arg(users.program("test_helper"));
+        client.args(["raw-connects", os.endpoint(), &each_text]);
+        client.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let client = Running::start(client);
+        for _ in 0..each {
+            let mut stream = within(listener.accept()).await.expect("a connection");
+            let peer = stream.peer_credentials().expect("credentials");
+            assert_eq!((peer.uid(), peer.gid()), (Some(uid), Some(gid)));
+            assert_eq!(peer.pid(), TELLS_PIDS.then(|| client.child.id()));
+            within(stream.write_all(b"!")).await.expect("a write");
+        }
+        assert_eq!(client.wait().1, [format!("denied 0 closed 0 served {each} other 0")]);
+    }
+    println!("{} connections of three users: 0 mismatches", each * 3);
+}
+
+/// An id that stands for nobody in a namespace is an id like others outside of one.
+#[test]
+fn the_user_65534_has_servers_of_its_own() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    chown(os.dir(), Some(65_534), None).expect("an owner");
+    let run = |arguments: &[&str]| helper_as(&users, 65_534, &[], arguments);
+    let (mut server, _) = listening(run(&["server", os.endpoint()]));
+    let line = output(run(&["connect", os.endpoint()])).concat();
+    assert!(line.starts_with("served by uid Some(65534)"), "{line}");
+    command(&mut server, "drop");
+    assert_eq!(finish(server), ["dropped"]);
+}
+
+/// The groups of the process, however many: of more than 32 the kernel must be asked twice.
+#[tokio::test]
+async fn all_groups_of_a_peer() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    let mut listener = everybody(&os);
+    for many in [1, 31, 32, 33, 500] {
+        let groups: Vec<u32> = (70_000..70_000 + many).collect();
+        let client = helper_as(&users, STRANGER, &groups, &["raw-connects", os.endpoint(), "1"]);
+        let client = Running::start(client);
+        let stream = within(listener.accept()).await.expect("a connection");
+        if cfg!(all(target_os = "linux", not(sockpipe_posix))) {
+            let mut told = stream.peer_groups().expect("groups");
+            told.sort_unstable();
+            assert_eq!(told, groups);
+        } else {
+            assert_error(stream.peer_groups(), ErrorKind::Unsupported, &["a peer's groups"]);
+        }
+        drop(stream);
+        assert!(client.wait().0.success());
+    }
+}
+
+/// The process that a descriptor of it means: `-1` when it is gone.
+fn process_of(pidfd: &OwnedFd) -> i64 {
+    let info = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let info = fs::read_to_string(info).expect("what is known of a descriptor");
+    let line = info.lines().find_map(|line| line.strip_prefix("Pid:")).expect("a process");
+    line.trim().parse().expect("a number")
+}
+
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec::default())).expect("a poll") == 1
+}
+
+#[tokio::test]
+async fn the_process_of_a_peer() {
+    let os = Os::new();
+    let mut listener = Listener::bind(os.endpoint()).expect("a free name");
+    let client = Running::start(helper(&["raw-connects", os.endpoint(), "1"]));
+    let stream = within(listener.accept()).await.expect("a connection");
+    let pidfd = match stream.peer_pidfd() {
+        Ok(pidfd) => pidfd,
+        Err(error) => {
+            let old = !cfg!(all(target_os = "linux", not(sockpipe_posix))) || !is_linux_6_5();
+            assert!(old && error.kind() == ErrorKind::Unsupported, "{error}");
+            println!("not run further: {error}");
+            return;
+        }
+    };
+    assert_eq!(process_of(&pidfd), i64::from(client.child.id()));
+    assert!(!has_ended(&pidfd));
+    client.crash();
+    // The one that was had before, and one that is asked for now.
+    assert!(has_ended(&pidfd));
+    assert_eq!(process_of(&pidfd), -1);
+    match stream.peer_pidfd() {
+        Ok(late) => assert!(has_ended(&late) && process_of(&late) == -1),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{error}"),
+    }
+}
+
+fn is_linux_6_5() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(5))
+}
+
+/// Who may stay is decided by the user alone: a process that is gone is no reason against it.
+#[tokio::test]
+async fn a_peer_that_is_gone_is_still_who_it_was() {
+    let os = Os::new();
+    let mut listener = Listener::bind(os.endpoint()).expect("a free name");
+    let client = Running::start(helper(&["raw-connects", os.endpoint(), "1"]));
+    common::unix::until("a connection", || {
+        let mut polled = [PollFd::new(&listener, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).expect("a poll") == 1
+    });
+    let id = client.child.id();
+    client.crash();
+    let stream = within(listener.accept()).await.expect("a connection");
+    let peer = stream.peer_credentials().expect("credentials");
+    assert_eq!(peer.uid(), Some(rustix::process::geteuid().as_raw()));
+    assert_eq!(peer.pid(), TELLS_PIDS.then_some(id));
+}
+
+fn unshared(options: &[&str], command: &Command) -> Command {
+    through("unshare", options, command)
+}
+
+/// A user who is root in a namespace of its own is nobody special outside.
+#[test]
+fn root_of_a_namespace_is_who_it_is_outside() {
+    let Some(users) = Users::new() else { return };
+    if !can_unshare(&["-U", "-r"]) {
+        return;
+    }
+    let os = open_to_all();
+    let (mut server, _) = listening(helper(&["server", os.endpoint()]));
+    set_mode(Path::new(os.endpoint()), 0o666);
+    let program = users.program("test_helper");
+    let program = program.to_str().expect("UTF-8");
+    let (uid, gid) = (format!("--reuid={STRANGER}"), format!("--regid={STRANGER}"));
+    let inside = [&uid, &gid, "--clear-groups", "unshare", "-U", "-r", "sh", "-c"];
+    let mut client = Command::new("setpriv");
+    client.args(inside).arg(format!("id -u; exec {program} raw-connects {} 5", os.endpoint()));
+    client.stdout(Stdio::piped()).stderr(Stdio::piped());
+    assert_eq!(output(client), ["0", "denied 0 closed 5 served 0 other 0"]);
+    assert_eq!(ask(&mut server, "stats"), "accepted 0 refused 5 pauses 0");
+}
+
+/// Without a mapping every user outside has the same number inside, ours among them.
+#[test]
+fn a_client_that_cannot_tell_the_server_from_others() {
+    if !can_unshare(&["-U"]) || !with_linux_backend("unmapped users") {
+        return;
+    }
+    let os = open_to_all();
+    let (_server, _) = listening(helper(&["server", os.endpoint(), "--everyone"]));
+    let line = output(unshared(&["-U"], &helper(&["connect", os.endpoint()]))).concat();
+    let start = format!("PermissionDenied: refused the server at {}", os.endpoint());
+    assert!(line.starts_with(&start), "{line}");
+    for part in ["user namespace", "65534", "ConnectOptions::expect_server", "ExpectServer::Anyone"]
+    {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    let told_to = helper(&["connect", os.endpoint(), "--anyone"]);
+    let line = output(unshared(&["-U"], &told_to)).concat();
+    assert!(line.starts_with("served by uid Some(65534)"), "{line}");
+}
+
+/// As above, for a server: its own number is everybody's.
+#[test]
+fn a_server_that_cannot_tell_its_clients() {
+    let Some(users) = Users::new() else { return };
+    if !can_unshare(&["-U"]) || !with_linux_backend("unmapped users") {
+        return;
+    }
+    let os = open_to_all();
+    set_mode(&os.dir(), 0o1777);
+    chown(os.dir(), Some(STRANGER), None).expect("an owner");
+    let program = users.program("test_helper");
+    let program = program.to_str().expect("UTF-8");
+    let (uid, gid) = (format!("--reuid={STRANGER}"), format!("--regid={STRANGER}"));
+    let inside = [&uid, &gid, "--clear-groups", "unshare", "-U", program, "server"];
+    let mut server = Command::new("setpriv");
+    let pipe = Stdio::piped;
+    server.args(inside).arg(os.endpoint()).stdin(pipe()).stdout(pipe()).stderr(pipe());
+    let (mut server, _) = listening(server);
+    set_mode(Path::new(os.endpoint()), 0o666);
+    for uid in [OTHER_STRANGER, 0] {
+        let client = helper_as(&users, uid, &[], &["raw-connects", os.endpoint(), "3"]);
+        assert_eq!(output(client), ["denied 0 closed 3 served 0 other 0"], "uid {uid}");
+    }
+    assert_eq!(ask(&mut server, "stats"), "accepted 0 refused 6 pauses 0");
+}
+
+/// Its processes have no numbers there, and it has one here.
+#[test]
+fn a_server_in_a_namespace_of_processes() {
+    if !can_unshare(&["-p", "-f"]) {
+        return;
+    }
+    let os = Os::new();
+    let server = unshared(&["-p", "-f"], &helper(&["server", os.endpoint(), "--tell"]));
+    let (mut server, inside) = listening(server);
+    assert_eq!(inside, 1);
+    for _ in 0..3 {
+        let line = output(helper(&["connect", os.endpoint()])).concat();
+        assert!(line.starts_with("served by uid") && !line.contains("pid None"), "{line}");
+        let line = server.next_line();
+        assert!(line.ends_with("pid None"), "{line}");
+    }
+    assert_eq!(ask(&mut server, "stats"), "accepted 3 refused 0 pauses 0");
+}
+
+#[test]
+fn a_client_in_a_namespace_of_processes() {
+    if !can_unshare(&["-p", "-f"]) {
+        return;
+    }
+    let os = Os::new();
+    let (server, _) = listening(helper(&["server", os.endpoint(), "--tell"]));
+    let client = unshared(&["-p", "-f"], &helper(&["connect", os.endpoint()]));
+    let line = output(client).concat();
+    assert!(line.starts_with("served by uid") && line.ends_with("pid None"), "{line}");
+    let line = server.next_line();
+    assert!(line.contains("pid Some("), "{line}");
+}
+
+/// Who cannot be told is not let in, and keeps nobody else from it.
+#[test]
+fn a_server_whose_kernel_does_not_tell() {
+    let os = Os::new();
+    let logs = tempfile::tempdir().expect("a directory");
+    let inject = "inject=getsockopt:error=EIO:when=1..5";
+    let server = helper(&["server", os.endpoint()]);
+    let Some(server) = strace(&logs.path().join("log"), &["-e", inject], &server) else { return };
+    let (mut server, _) = listening(server);
+    let line = output(helper(&["connect", os.endpoint(), "--times=5"]));
+    let closed = |line: &String| line.starts_with("closed by") || line.starts_with("cut off by");
+    assert!(line.len() == 5 && line.iter().all(closed), "{line:?}");
+    let line = output(helper(&["connect", os.endpoint()])).concat();
+    assert!(line.starts_with("served by"), "{line}");
+    assert_eq!(ask(&mut server, "stats"), "accepted 1 refused 5 pauses 0");
+}
+
+#[test]
+fn a_client_whose_kernel_does_not_tell() {
+    let os = Os::new();
+    let (mut server, _) = listening(helper(&["server", os.endpoint()]));
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for anyone in [&[][..], &["--anyone"]] {
+        let client = helper(&[&["connect", os.endpoint()], anyone].concat());
+        let options = ["-e", "inject=getsockopt:error=EIO", "-e", "trace=getsockopt,sendto,write"];
+        let Some(client) = strace(&log, &options, &client) else { return };
+        let line = output(client).concat();
+        assert!(line.contains("os error 5") && !line.contains("by uid"), "{line}");
+        let log = fs::read_to_string(&log).expect("a log");
+        assert!(!log.contains("epayload"), "{log}");
+    }
+    assert_eq!(ask(&mut server, "stats"), "accepted 2 refused 0 pauses 0");
+}

@@ -1,0 +1,290 @@
+//! How a name ends: given back, lost to somebody else, or taken again; and that a `bind` which
+//! fails leaves nothing behind.
+//!
+//! Check 8 of the acceptance list, `is_published` and `republish`, and the missing runtime.
+#![cfg(unix)] // A pipe's name goes with the pipe.
+
+mod common;
+
+use std::fs;
+use std::future::Future;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use common::process::Running;
+use common::unix::{Standing, ask, command, finish, helper, listening};
+use common::{Backend, Os, assert_error, within};
+use sockpipe::os::unix::{ListenerExt, StreamExt};
+use sockpipe::{ListenOptions, Listener, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::{Builder, Runtime};
+
+fn lock(os: &Os) -> PathBuf {
+    os.dir().join(".s.sock.lock")
+}
+
+/// As a cleaner of `/tmp` does it.
+fn clean(os: &Os, with_lock: bool) {
+    fs::remove_file(os.endpoint()).expect("the socket");
+    if with_lock {
+        fs::remove_file(lock(os)).expect("the lock file");
+    }
+}
+
+/// A client that is in the queue, and has written `text`.
+fn waiting(os: &Os, text: &[u8]) -> UnixStream {
+    let mut client = UnixStream::connect(os.endpoint()).expect("a connection");
+    client.write_all(text).expect("a write");
+    client.shutdown(std::net::Shutdown::Write).expect("a half-close");
+    client
+}
+
+/// The next client's text, answered.
+async fn serve_one(listener: &mut Listener) -> Vec<u8> {
+    let mut stream = within(listener.accept()).await.expect("a connection");
+    let mut text = Vec::new();
+    within(stream.read_to_end(&mut text)).await.expect("an end");
+    within(stream.write_all(b"answer")).await.expect("a write");
+    text
+}
+
+fn answered(mut client: UnixStream) {
+    let mut text = Vec::new();
+    client.read_to_end(&mut text).expect("an answer");
+    assert_eq!(text, b"answer");
+}
+
+/// What ends the first server after the second has taken its name.
+#[test]
+fn a_late_end_leaves_the_successor_alone() {
+    for end in ["drop", "panic", "abort", "kill"] {
+        for foreign in [false, true] {
+            let os = Os::new();
+            let (mut first, _) = listening(helper(&["server", os.endpoint()]));
+            clean(&os, !foreign);
+            let second: Running = if foreign {
+                listening(helper(&["raw-server", os.endpoint(), "8"])).0
+            } else {
+                listening(helper(&["server", os.endpoint()])).0
+            };
+            let before = Standing::at(Path::new(os.endpoint()));
+            let files = os.files();
+            assert_eq!(ask(&mut first, "published"), "published false");
+            match end {
+                "drop" => {
+                    command(&mut first, "drop");
+                    assert_eq!(finish(first), ["dropped"]);
+                }
+                "kill" => first.crash(),
+                end => {
+                    command(&mut first, end);
+                    assert!(!first.wait().0.success(), "it was to end badly");
+                }
+            }
+            assert_eq!(Standing::at(Path::new(os.endpoint())), before, "{end}");
+            // The lock of a second that is not sockpipe's is the first's own.
+            assert!(foreign || os.files() == files, "{end}: {:?}", os.files());
+            let mut client = UnixStream::connect(os.endpoint()).expect("the successor");
+            client.write_all(b"eping").expect("a write");
+            let mut answer = [0; 4];
+            client.read_exact(&mut answer).expect("an answer");
+            // A rival finds it alive, by its lock or by its answer.
+            let (_, out, _) = Running::start(helper(&["server", os.endpoint()])).wait();
+            assert!(out[0].starts_with("AddrInUse: "), "{end}: {out:?}");
+            drop(second);
+        }
+    }
+}
+
+/// A drop by unwinding, with clients in the queue: each sees an end, not a reset.
+#[tokio::test]
+async fn a_panic_gives_the_name_back() {
+    let os = Os::new();
+    let listener = Listener::bind(os.endpoint()).expect("a free name");
+    let mut client = UnixStream::connect(os.endpoint()).expect("a connection");
+    let held = std::panic::AssertUnwindSafe(move || {
+        let _listener = listener;
+        panic!("as asked");
+    });
+    std::panic::catch_unwind(held).expect_err("a panic");
+    assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_removed_name_is_taken_again() {
+    for with_lock in [false, true] {
+        let os = Os::new();
+        let mut listener = Listener::bind(os.endpoint()).expect("a free name");
+        assert!(listener.is_published());
+        // Published, there is nothing to do.
+        let before = Standing::at(Path::new(os.endpoint()));
+        listener.republish().expect("nothing to do");
+        assert_eq!(Standing::at(Path::new(os.endpoint())), before);
+
+        let early = [waiting(&os, b"first"), waiting(&os, b"second")];
+        clean(&os, with_lock);
+        assert!(!listener.is_published());
+        listener.republish().expect("the name is free");
+        assert!(listener.is_published());
+        assert_eq!(os.files(), [".s.sock.lock", "s.sock"]);
+        assert_error(Listener::bind(os.endpoint()), ErrorKind::AddrInUse, &[os.endpoint()]);
+
+        // In the order in which they came: two on the old socket, one on the new.
+        let late = waiting(&os, b"third");
+        for text in [&b"first"[..], b"second", b"third"] {
+            assert_eq!(serve_one(&mut listener).await, text);
+        }
+        early.into_iter().chain([late]).for_each(answered);
+        drop(listener);
+        assert_eq!(os.files(), [""; 0]);
+    }
+}
+
+/// Those whose connection was made before `republish` and who are never accepted see an end.
+#[tokio::test]
+async fn a_drop_after_a_second_start_ends_all_who_wait() {
+    let os = Os::new();
+    let mut listener = Listener::bind(os.endpoint()).expect("a free name");
+    let mut early = waiting(&os, b"");
+    clean(&os, false);
+    listener.republish().expect("the name is free");
+    let mut late = waiting(&os, b"");
+    drop(listener);
+    for client in [&mut early, &mut late] {
+        assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+    }
+    assert_eq!(os.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_successor_keeps_the_name() {
+    let os = Os::new();
+    let mut first = Listener::bind(os.endpoint()).expect("a free name");
+    let early = waiting(&os, b"early");
+    clean(&os, true);
+    let mut second = Listener::bind(os.endpoint()).expect("a free name");
+    let before = Standing::at(Path::new(os.endpoint()));
+    for _ in 0..3 {
+        assert_error(first.republish(), ErrorKind::AddrInUse, &[os.endpoint()]);
+        assert!(!first.is_published());
+    }
+    assert_eq!(Standing::at(Path::new(os.endpoint())), before);
+    // Each still serves its own.
+    let late = waiting(&os, b"late");
+    assert_eq!(serve_one(&mut first).await, b"early");
+    assert_eq!(serve_one(&mut second).await, b"late");
+    answered(early);
+    answered(late);
+    drop(second);
+    first.republish().expect("the name is free again");
+    let client = waiting(&os, b"at last");
+    assert_eq!(serve_one(&mut first).await, b"at last");
+    answered(client);
+    drop(first);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+/// What else has the name by then is treated as `bind` treats it.
+#[tokio::test]
+async fn a_name_that_others_took_is_theirs() {
+    let os = Os::new();
+    let mut listener = Listener::bind(os.endpoint()).expect("a free name");
+    clean(&os, false);
+    let foreign = UnixListener::bind(os.endpoint()).expect("a free name");
+    assert_error(listener.republish(), ErrorKind::AddrInUse, &[os.endpoint()]);
+    drop(foreign);
+    // It has died, and left its socket.
+    listener.republish().expect("the name of the dead");
+    clean(&os, false);
+    fs::write(os.endpoint(), "data").expect("a file");
+    assert_error(listener.republish(), ErrorKind::AlreadyExists, &["a file stands there"]);
+    drop(listener);
+    assert_eq!(fs::read(os.endpoint()).expect("a file"), b"data");
+    assert_eq!(os.files(), ["s.sock"]);
+}
+
+/// Polled once, outside of any runtime.
+fn poll_once<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+fn runtime(io: bool, time: bool) -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    if io {
+        builder.enable_io();
+    }
+    if time {
+        builder.enable_time();
+    }
+    builder.build().expect("a runtime")
+}
+
+#[test]
+fn without_a_runtime_or_half_of_one() {
+    let os = Os::new();
+    let socket = || {
+        let path = os.dir().join("foreign");
+        let _ = fs::remove_file(&path);
+        UnixListener::bind(path).expect("a free name")
+    };
+    let connected = || UnixStream::pair().expect("a pair").0;
+    let server = UnixListener::bind(os.dir().join("server")).expect("a free name");
+    let (none, half) = ("there is no tokio runtime here", "has no I/O or no timers");
+    let all = |says: &str, with_timers: bool| {
+        let failed =
+            |outcome: io::Result<()>| drop(assert_error(outcome, ErrorKind::Other, &[says]));
+        failed(Listener::bind(os.endpoint()).map(drop));
+        failed(Listener::from_fd(socket().into(), &ListenOptions::new()).map(drop));
+        if !with_timers {
+            failed(Stream::pair().map(drop));
+            failed(Stream::from_fd(connected().into()).map(drop));
+            failed(poll_once(Stream::connect(os.dir().join("server"))).map(drop));
+        }
+    };
+    all(none, false);
+    for (io, time) in [(false, false), (false, true)] {
+        let _context = runtime(io, time);
+        let _entered = _context.enter();
+        all(half, false);
+    }
+    // Streams need no timers; a listener may have to wait, and says so at once.
+    let context = runtime(true, false);
+    let entered = context.enter();
+    all(half, true);
+    Stream::pair().expect("a pair");
+    drop(entered);
+    drop((context, server));
+    let mut left = os.files();
+    left.retain(|name| !["foreign", "server"].contains(&name.as_str()));
+    assert_eq!(left, [""; 0], "a bind that failed leaves something behind");
+}
+
+/// What fails for want of a runtime can be tried again where there is one.
+#[test]
+fn a_second_start_without_a_runtime() {
+    let os = Os::new();
+    let context = runtime(true, true);
+    let mut listener = context.block_on(async { Listener::bind(os.endpoint()) }).expect("a name");
+    let client = waiting(&os, b"early");
+    clean(&os, true);
+    assert_error(listener.republish(), ErrorKind::Other, &["there is no tokio runtime here"]);
+    context.block_on(async {
+        // It has the name, with a socket that listens, or it says that it has not.
+        assert_eq!(listener.is_published(), UnixStream::connect(os.endpoint()).is_ok());
+        listener.republish().expect("there is a runtime now");
+        let late = waiting(&os, b"late");
+        assert_eq!(serve_one(&mut listener).await, b"early");
+        assert_eq!(serve_one(&mut listener).await, b"late");
+        answered(client);
+        answered(late);
+    });
+    drop(listener);
+    assert_eq!(os.files(), [""; 0]);
+}

@@ -1,0 +1,280 @@
+//! What is not a server's to take is left exactly as it was: living servers, however busy they
+//! seem, and whatever else stands at the path or in place of its lock.
+//!
+//! Checks 5 and 6 of the acceptance list.
+#![cfg(unix)] // A pipe's name is not a file.
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{chown, symlink};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
+
+use common::process::Running;
+use common::unix::{
+    STRANGER, Standing, command, finish, helper, listening, on_linux, output, strace,
+};
+use common::{Backend, Os, assert_error};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket};
+use rustix::process::{Signal, geteuid};
+use sockpipe::Listener;
+
+/// Connects until no more fit. Each client has written by then.
+fn fill(path: &str) -> Vec<UnixStream> {
+    let address = SocketAddrUnix::new(path).expect("an address");
+    let mut clients = Vec::new();
+    loop {
+        let client = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+        ioctl_fionbio(&client, true).expect("a mode");
+        match connect(&client, &address) {
+            Ok(()) => {}
+            // The second is what macOS and the BSDs say.
+            Err(Errno::AGAIN | Errno::CONNREFUSED) => return clients,
+            Err(errno) => panic!("{errno}"),
+        }
+        ioctl_fionbio(&client, false).expect("a mode");
+        let mut client = UnixStream::from(client);
+        client.write_all(b"eping").expect("room");
+        clients.push(client);
+    }
+}
+
+fn assert_served(clients: Vec<UnixStream>, answer: &[u8]) {
+    for mut client in clients {
+        client.shutdown(std::net::Shutdown::Write).expect("a half-close");
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).expect("an answer");
+        assert_eq!(got, answer);
+    }
+}
+
+/// Its process is stopped and its queue is full: it answers to nobody, and is alive.
+fn a_stopped_server_keeps_its_name(server: &[&str], os: &Os, answer: &[u8]) {
+    let (server, _) = listening(helper(server));
+    server.signal(Signal::STOP);
+    let clients = fill(os.endpoint());
+    let before = (Standing::at(Path::new(os.endpoint())), os.files());
+    let starters = (0..20).map(|_| Running::start(helper(&["server", os.endpoint()])));
+    for starter in starters.collect::<Vec<_>>() {
+        let (_, out, err) = starter.wait();
+        assert!(out[0].starts_with("AddrInUse: "), "{out:?} {err:?}");
+    }
+    assert_eq!((Standing::at(Path::new(os.endpoint())), os.files()), before);
+    println!("20 starters refused, {} clients in the queue", clients.len());
+    server.signal(Signal::CONT);
+    // All are served, and so none of them was a starter's, which would have had the place.
+    assert_served(clients, answer);
+    assert_served(fill_one(os.endpoint()), answer);
+}
+
+fn fill_one(path: &str) -> Vec<UnixStream> {
+    let mut client = UnixStream::connect(path).expect("a connection");
+    client.write_all(b"eping").expect("room");
+    vec![client]
+}
+
+#[test]
+fn a_stopped_server_with_a_full_queue() {
+    let os = Os::new();
+    let server = ["server", os.endpoint(), "--backlog", "8"];
+    a_stopped_server_keeps_its_name(&server, &os, b"ping");
+}
+
+/// It does not know of locks: only its socket shows that it lives.
+#[test]
+fn a_stopped_server_of_others_with_a_full_queue() {
+    if on_linux("a full queue that differs from a dead socket") {
+        let os = Os::new();
+        a_stopped_server_keeps_its_name(&["raw-server", os.endpoint(), "8"], &os, b"eping");
+    }
+}
+
+/// What is made at a path, and kept open as long as the test needs it to be.
+type Made = Option<OwnedFd>;
+
+fn special(path: &Path, kind: SocketType) -> Made {
+    let socket = socket(AddressFamily::UNIX, kind, None).expect("a socket");
+    bind(&socket, &SocketAddrUnix::new(path).expect("an address")).expect("a free name");
+    Some(socket)
+}
+
+fn fifo(path: &Path) {
+    // Not every system has the call that makes one by name.
+    let made = std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo");
+    assert!(made.success(), "{made}");
+}
+
+/// What stands at a path: its name here, what makes it, and what `bind` says of it.
+type Case = (&'static str, fn(&Path) -> Made, ErrorKind, &'static str);
+
+#[rustfmt::skip]
+fn cases() -> Vec<Case> {
+    use ErrorKind::{AddrInUse, AlreadyExists, PermissionDenied};
+    vec![
+        ("file", |path| { fs::write(path, "data").expect("a file"); None },
+            AlreadyExists, "a file stands there"),
+        ("empty file", |path| { drop(File::create(path).expect("a file")); None },
+            AlreadyExists, "a file stands there"),
+        ("directory", |path| { fs::create_dir(path).expect("a directory"); None },
+            AlreadyExists, "a directory stands there"),
+        ("fifo", |path| { fifo(path); None },
+            AlreadyExists, "a FIFO stands there"),
+        ("link to a file", |path| { symlink("beside.txt", path).expect("a link"); None },
+            AlreadyExists, "a symbolic link stands there"),
+        ("link to a directory", |path| { symlink(".", path).expect("a link"); None },
+            AlreadyExists, "a symbolic link stands there"),
+        ("link to nothing", |path| { symlink("nothing", path).expect("a link"); None },
+            AlreadyExists, "a symbolic link stands there"),
+        ("link to itself", |path| { symlink(path, path).expect("a link"); None },
+            AlreadyExists, "a symbolic link stands there"),
+        ("link to a living socket", |path| { symlink("living.sock", path).expect("a link"); None },
+            AlreadyExists, "a symbolic link stands there"),
+        ("datagram socket", |path| special(path, SocketType::DGRAM),
+            AddrInUse, "already listening there"),
+        ("packet socket", |path| {
+            let socket = special(path, SocketType::SEQPACKET);
+            listen(socket.as_ref().expect("a socket"), 1).expect("a listener");
+            socket
+        }, AddrInUse, "already listening there"),
+        ("living server of others", |path| Some(UnixListener::bind(path).expect("a free name").into()),
+            AddrInUse, "already listening there"),
+        ("another user's dead socket", |path| {
+            drop(UnixListener::bind(path).expect("a free name"));
+            chown(path, Some(STRANGER), Some(STRANGER)).expect("an owner");
+            None
+        }, PermissionDenied, "belongs to uid 61010"),
+        ("another user's living socket", |path| {
+            let socket = UnixListener::bind(path).expect("a free name");
+            chown(path, Some(STRANGER), Some(STRANGER)).expect("an owner");
+            Some(socket.into())
+        }, PermissionDenied, "belongs to uid 61010"),
+        ("another user's file", |path| {
+            fs::write(path, "data").expect("a file");
+            chown(path, Some(STRANGER), Some(STRANGER)).expect("an owner");
+            None
+        }, AlreadyExists, "a file stands there"),
+    ]
+}
+
+#[tokio::test]
+async fn whatever_stands_at_the_path() {
+    let os = Os::new();
+    let living = UnixListener::bind(os.dir().join("living.sock")).expect("a free name");
+    living.set_nonblocking(true).expect("a mode");
+    fs::write(os.dir().join("beside.txt"), "data").expect("a file");
+    let mut seen = 0;
+    for (name, make, kind, says) in cases() {
+        if name.starts_with("another user's") && !geteuid().is_root() {
+            println!("not run: only root can make {name}");
+            continue;
+        }
+        if name == "packet socket" && cfg!(target_vendor = "apple") {
+            println!("not run: there are no packet sockets here");
+            continue;
+        }
+        let path = os.dir().join(name);
+        let made = make(&path);
+        // Not the time of the directory: the lock file is made in it and removed again.
+        let target = Standing::at(&os.dir().join("beside.txt"));
+        let before = (Standing::at(&path), os.files());
+        for _ in 0..2 {
+            let shown = path.display().to_string();
+            assert_error(Listener::bind(path.as_path()), kind, &[&shown, says]);
+            assert_eq!((Standing::at(&path), os.files()), before, "{name}");
+            assert_eq!(Standing::at(&os.dir().join("beside.txt")), target, "{name}");
+        }
+        // What lives still does.
+        if let Some(socket) = made.filter(|_| name == "datagram socket") {
+            let client = UnixDatagram::unbound().expect("a socket");
+            client.send_to(b"x", &path).expect("a living socket");
+            assert_eq!(UnixDatagram::from(socket).recv(&mut [0]).expect("a datagram"), 1);
+        }
+        seen += 1;
+    }
+    // No probe has followed the link to the server.
+    assert_eq!(living.accept().expect_err("nobody").kind(), ErrorKind::WouldBlock);
+    println!("{seen} things at the path, two tries each: refused, and nothing changed");
+}
+
+/// A socket that is bound and does not listen is taken for dead, see security.md B.4: this is what
+/// the lock is for, and servers without one have none. It is written down here, not asked for.
+#[tokio::test]
+async fn a_socket_that_does_not_listen_is_a_dead_one() {
+    let os = Os::new();
+    let _bound = special(Path::new(os.endpoint()), SocketType::STREAM);
+    drop(Listener::bind(os.endpoint()).expect("the name of the dead"));
+    assert_eq!(os.files(), [""; 0]);
+}
+
+/// What somebody put where the lock would be.
+#[tokio::test]
+async fn whatever_stands_in_place_of_the_lock() {
+    let os = Os::new();
+    let lock = os.dir().join(".s.sock.lock");
+    let target = os.dir().join("target");
+    let remove = |path: &Path| match fs::symlink_metadata(path) {
+        Ok(data) if data.is_dir() => fs::remove_dir(path).expect("a directory"),
+        Ok(_) => fs::remove_file(path).expect("a file"),
+        Err(_) => {}
+    };
+    type InPlace = (&'static str, fn(&Path, &Path));
+    let cases: [InPlace; 6] = [
+        ("a link to a file", |lock, target| symlink(target, lock).expect("a link")),
+        ("a link to nothing", |lock, _| symlink("nothing", lock).expect("a link")),
+        ("a second name of a file", |lock, target| fs::hard_link(target, lock).expect("a link")),
+        ("a FIFO", |lock, _| fifo(lock)),
+        ("a directory", |lock, _| fs::create_dir(lock).expect("a directory")),
+        ("another user's file", |lock, _| {
+            fs::write(lock, "data").expect("a file");
+            chown(lock, Some(STRANGER), None).expect("an owner");
+        }),
+    ];
+    for (name, make) in cases {
+        if name.starts_with("another user's") && !geteuid().is_root() {
+            println!("not run: only root can make {name}");
+            continue;
+        }
+        fs::write(&target, "data").expect("a file");
+        make(&lock, &target);
+        let before = (Standing::at(&lock), Standing::at(&target), os.files());
+        let shown = lock.display().to_string();
+        let says = [os.endpoint(), &shown];
+        assert_error(Listener::bind(os.endpoint()), ErrorKind::PermissionDenied, &says);
+        let after = (Standing::at(&lock), Standing::at(&target), os.files());
+        assert_eq!(after, before, "{name}");
+        remove(&lock);
+        remove(&target);
+    }
+    // A lock that a crash left behind is one of ours, whatever is in it.
+    fs::write(&lock, "not a number at all, and longer than one").expect("a file");
+    drop(Listener::bind(os.endpoint()).expect("a free name"));
+    assert_eq!(os.files(), [""; 0]);
+}
+
+/// A file system without locks, as some network ones are: nothing is started without one.
+#[test]
+fn a_file_system_without_locks() {
+    let os = Os::new();
+    let logs = tempfile::tempdir().expect("a directory");
+    for error in ["ENOLCK", "EOPNOTSUPP", "ENOSYS"] {
+        let inject = format!("inject=flock:error={error}");
+        let server = helper(&["server", os.endpoint()]);
+        let log = logs.path().join("log");
+        let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
+        let line = output(server).concat();
+        assert!(line.starts_with("Unsupported: cannot listen on"), "{error}: {line}");
+        assert!(line.contains("choose a directory on a local file system"), "{line}");
+        assert!(!Path::new(os.endpoint()).exists(), "{error}");
+    }
+    // The lock file itself may be left, since what cannot be locked cannot be removed safely.
+    let left = os.files();
+    let (mut server, _) = listening(helper(&["server", os.endpoint()]));
+    command(&mut server, "drop");
+    assert_eq!(finish(server), ["dropped"]);
+    assert_eq!(os.files(), [""; 0]);
+    println!("left without locks: {left:?}");
+}
