@@ -3,7 +3,7 @@
 #
 #   SOCKPIPE_NODE_EXE=$(scripts/windows-peers.sh) scripts/windows.sh test --test windows_peers
 #
-# That is Node.js 16, the last that starts on every Windows and Wine the tests run on, from npm.
+# That is Node.js 16, from npm: a version known to start on Debian's Wine.
 #
 # SOCKPIPE_CI_CACHE   where it is kept (default ~/.cache/sockpipe-ci)
 set -euo pipefail

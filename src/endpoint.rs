@@ -5,6 +5,7 @@ mod error;
 pub(crate) mod resolve;
 
 use std::fmt;
+#[cfg(feature = "tokio")]
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

@@ -92,6 +92,8 @@ cfg_if::cfg_if! {
 pub mod os {
     #[cfg(unix)]
     pub use crate::imp::ext as unix;
+    #[cfg(windows)]
+    pub use crate::imp::ext as windows;
 }
 
 /// Guide pages.
@@ -99,6 +101,9 @@ pub mod docs {
     #[doc = include_str!("../docs/which_address.md")]
     #[allow(clippy::module_inception, reason = "a page, no code")]
     pub mod which_address {}
+
+    #[doc = include_str!("../docs/windows_interop.md")]
+    pub mod windows_interop {}
 }
 
 /// What every backend has, checked by the compiler on each OS; what the items must do is written in

@@ -49,6 +49,8 @@ pub struct ListenOptions {
     pub(crate) access: Access,
     #[allow(dead_code, reason = "read on Unix only")]
     pub(crate) unix: UnixListenOptions,
+    #[allow(dead_code, reason = "read on Windows only")]
+    pub(crate) windows: WindowsListenOptions,
 }
 
 /// Set through `os::unix`.
@@ -59,6 +61,16 @@ pub(crate) struct UnixListenOptions {
     pub(crate) mode: Option<u32>,
     pub(crate) group: Option<u32>,
     pub(crate) backlog: Option<u32>,
+}
+
+/// Set through `os::windows`.
+#[allow(dead_code, reason = "read on Windows only")]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WindowsListenOptions {
+    pub(crate) security_descriptor: Option<String>,
+    pub(crate) buffer_size: Option<u32>,
+    pub(crate) instances: Option<usize>,
+    pub(crate) byte_type: bool,
 }
 
 impl ListenOptions {
@@ -83,6 +95,8 @@ pub struct ConnectOptions {
     pub(crate) deadline: Duration,
     pub(crate) wait_for_server: Option<Duration>,
     pub(crate) expect_server: ExpectServer,
+    #[allow(dead_code, reason = "read on Windows only")]
+    pub(crate) end_on_close: bool,
 }
 
 impl Default for ConnectOptions {
@@ -91,6 +105,7 @@ impl Default for ConnectOptions {
             deadline: Duration::from_secs(5),
             wait_for_server: None,
             expect_server: ExpectServer::Default,
+            end_on_close: false,
         }
     }
 }
@@ -123,6 +138,22 @@ impl ConnectOptions {
     #[must_use]
     pub fn expect_server(mut self, expect: ExpectServer) -> Self {
         self.expect_server = expect;
+        self
+    }
+
+    /// Whether `shutdown` may leave the end to the closing of the stream, where the server's pipe
+    /// cannot carry the end of one direction. `shutdown` then succeeds and further writes fail with
+    /// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe), but the server reads end of file only when
+    /// the stream is closed or dropped, so it cannot answer that end. Default: `false`, such a
+    /// `shutdown` is [`Unsupported`](std::io::ErrorKind::Unsupported).
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: for servers whose pipe is of byte type, as Node's are and .NET's by default. To any
+    /// other server, and on Unix, it changes nothing: `shutdown` carries the end.
+    #[must_use]
+    pub fn end_on_close(mut self, allowed: bool) -> Self {
+        self.end_on_close = allowed;
         self
     }
 

@@ -58,7 +58,8 @@ pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 /// On Windows the end of the write side is a message of length zero, the convention of go-winio and
 /// Docker. A pipe of byte type (Node's, .NET's by default) cannot carry it: `shutdown` is then
 /// [`Unsupported`](io::ErrorKind::Unsupported), and the peer reads end of file when the stream is
-/// closed.
+/// closed; [`ConnectOptions::end_on_close`] leaves it to that. [What other programs
+/// understand](crate::docs::windows_interop) is a page of its own.
 pub struct Stream {
     inner: imp::Stream,
 }

@@ -36,7 +36,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{Shutdown, sendmsg, shutdown};
 use rustix::process::geteuid;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, ReadBuf};
@@ -98,11 +98,12 @@ impl Listener {
         endpoint: &Endpoint,
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
-        let permission = Permission::new(options);
+        let mut permission = Permission::new(options);
         let (place, endpoint) = place_to_bind(endpoint, options)?;
         let (socket, name) = match place {
             Some(place) => {
                 let (socket, claim) = Claim::take(place, permission, options.unix.backlog)?;
+                permission = permission.in_group(claim.group());
                 (socket, Name::Claimed(claim))
             }
             None => (claim::bind_abstract(&endpoint, options.unix.backlog)?, Name::Abstract),
@@ -346,7 +347,14 @@ impl Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write_with(cx, || self.socket.try_write_vectored(bufs))
+        // More are refused whole. The limit is POSIX's IOV_MAX on all of these systems.
+        let bufs = &bufs[..bufs.len().min(1024)];
+        // As writev(2), which std uses, but without its signal when the peer is gone.
+        let send = || {
+            let sent = sendmsg(&self.socket, bufs, &mut Default::default(), platform::NO_SIGNAL);
+            Ok(sent?)
+        };
+        self.write_with(cx, || self.socket.try_io(Interest::WRITABLE, send))
     }
 
     pub(crate) fn is_write_vectored(&self) -> bool {

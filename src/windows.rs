@@ -2,6 +2,7 @@
 
 mod accept;
 mod connect;
+pub mod ext;
 mod pipe;
 mod reactor;
 mod security;
@@ -10,13 +11,12 @@ mod spawn;
 mod tests;
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
-use std::pin::pin;
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
@@ -25,11 +25,11 @@ use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
 use tokio::sync::mpsc::{Receiver, channel};
 use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_NO_DATA, ERROR_PIPE_BUSY};
 
-use self::accept::{Instances, Name, RELEASE};
-use self::pipe::{Instance, Pipe, Presence};
+use self::accept::{ARMED, Instances, Name, RELEASE};
+use self::pipe::{Instance, Kind, Pipe, Presence};
 use self::reactor::Task;
 pub(crate) use self::reactor::sleep;
-use self::security::{SecurityDescriptor, own_sid};
+use self::security::own_sid;
 pub(crate) use self::spawn::{SpawnLock, leave, nameless_file, spawn_detached};
 use crate::endpoint::resolve::{Environment, Family, candidates};
 use crate::endpoint::{Endpoint, Form, ParseEndpointError};
@@ -60,6 +60,7 @@ pub(crate) struct Listener {
     instances: Task<Vec<NamedPipeServer>>,
     clients: Receiver<NamedPipeServer>,
     name: Name,
+    messages: bool,
     pauses: Arc<AtomicU64>,
 }
 
@@ -70,26 +71,27 @@ impl Listener {
     ) -> io::Result<(Self, Endpoint)> {
         let address = resolve(endpoint)?;
         let path = address.to_string();
-        let security = SecurityDescriptor::new(options.access)?;
+        let kind = Kind::chosen(options)?;
+        let (messages, armed) = (kind.has_messages(), options.windows.instances.unwrap_or(ARMED));
         // The system refuses a second server too, but not with an error that means only this.
         if pipe::presence(&path) == Presence::There {
             return Err(in_use(&address));
         }
-        let instances = match Instances::claim(&path, security) {
+        let instances = match Instances::claim(&path, kind, armed) {
             Ok(instances) => instances,
             Err(error) => return Err(cannot_listen(&address, &path, &error)),
         };
         let (sender, clients) = channel(BACKLOG);
         let (name, pauses) = (Name::new(path), instances.pauses());
         let instances = Task::spawn(instances.serve(sender))?;
-        Ok((Self { instances, clients, name, pauses }, address))
+        Ok((Self { instances, clients, name, messages, pauses }, address))
     }
 
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         let Some(pipe) = ready!(self.clients.poll_recv(cx)) else {
             return Poll::Ready(Err(io::Error::other("the thread that accepts clients is gone")));
         };
-        Poll::Ready(Ok(Stream::new(Pipe::Server(pipe), Some(self.name.keep()))))
+        Poll::Ready(Ok(self.stream(pipe)))
     }
 
     pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
@@ -100,8 +102,12 @@ impl Listener {
             pipes.push(pipe);
         }
         pipes.extend(left.into_iter().flatten());
-        let stream = |pipe| Stream::new(Pipe::Server(pipe), Some(self.name.keep()));
-        pipes.into_iter().map(stream).collect()
+        pipes.into_iter().map(|pipe| self.stream(pipe)).collect()
+    }
+
+    fn stream(&self, pipe: NamedPipeServer) -> Stream {
+        let pipe = Pipe::Server { pipe, messages: self.messages };
+        Stream::new(pipe, false, Some(self.name.keep()))
     }
 
     /// No client is refused here: the system does, by the pipe's descriptor.
@@ -115,14 +121,16 @@ pub(crate) struct Stream {
     /// The peer's end was read. Later reads must not wait for another.
     at_end: AtomicBool,
     shut: AtomicBool,
+    /// What `shutdown` may do on a pipe that cannot carry our end.
+    end_on_close: bool,
     /// What became of our end, once the write side is shut.
     end: Mutex<Option<End>>,
     // Last, so that the listener's name is not waited for before the pipe is on its way out.
     _name: Option<Arc<()>>,
 }
 
-/// An empty message, the end of a stream. The system takes it when it has all that was written
-/// before, so it is also the proof of that.
+/// An empty message, the end of a stream; nothing on a pipe of byte type. The system takes it when
+/// it has all that was written before, so it is also the proof of that.
 enum End {
     Sent(io::Result<()>),
     Sending(Task<io::Result<()>>),
@@ -131,21 +139,17 @@ enum End {
 impl Stream {
     pub(crate) async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> io::Result<Self> {
         let pipe = connect::connect(&resolve(endpoint)?, options).await?;
-        Ok(Self::new(pipe, None))
+        Ok(Self::new(pipe, options.end_on_close, None))
     }
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let name = format!("sockpipe.{}.{:016x}", process::id(), connect::random());
         let path = Endpoint(Form::Pipe(name)).to_string();
-        let security = SecurityDescriptor::new(Access::Owner)?;
-        let server = pipe::create(&path, Instance::Only, &security)?;
+        let pipe = pipe::create(&path, Instance::Only, &Kind::new(Access::Owner)?)?;
         let client = pipe::open(&path)?.register()?;
-        // The client is there, so this has nothing to wait for.
-        match pin!(server.connect()).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(connected) => connected?,
-            Poll::Pending => return Err(io::Error::other("a new pipe does not connect")),
-        }
-        Ok((Self::new(Pipe::Server(server), None), Self::new(client, None)))
+        pipe::connected(&pipe)?;
+        let server = Pipe::Server { pipe, messages: true };
+        Ok((Self::new(server, false, None), Self::new(client, false, None)))
     }
 
     pub(crate) fn poll_read(
@@ -202,13 +206,13 @@ impl Stream {
     }
 
     pub(crate) fn shutdown(&self) -> io::Result<()> {
-        if self.pipe.has_messages() {
+        if self.pipe.has_messages() || self.end_on_close {
             return self.end(|_| ());
         }
         Err(io::Error::new(
             ErrorKind::Unsupported,
-            "the server's pipe is of byte type and cannot carry the end of one direction; \
-             the server reads it when the stream is closed",
+            "the pipe is of byte type and cannot carry the end of one direction; the peer reads \
+             it when the stream is closed, and ConnectOptions::end_on_close leaves it to that",
         ))
     }
 
@@ -231,7 +235,7 @@ impl Stream {
 
     pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         let (sid, process) = match *self.pipe {
-            Pipe::Server(_) => {
+            Pipe::Server { .. } => {
                 (security::client_sid(&*self.pipe)?, security::client_process(&*self.pipe))
             }
             Pipe::Client { .. } => {
@@ -245,11 +249,20 @@ impl Stream {
         Ok(PeerCredentials::new(UserId::Sid(sid), None, process))
     }
 
-    fn new(pipe: Pipe, name: Option<Arc<()>>) -> Self {
+    fn adopted(pipe: Pipe) -> Self {
+        Self::new(pipe, false, None)
+    }
+
+    fn pipe(&self) -> &Pipe {
+        &self.pipe
+    }
+
+    fn new(pipe: Pipe, end_on_close: bool, name: Option<Arc<()>>) -> Self {
         Self {
             pipe: Arc::new(pipe),
             at_end: AtomicBool::new(false),
             shut: AtomicBool::new(false),
+            end_on_close,
             end: Mutex::new(None),
             _name: name,
         }

@@ -12,7 +12,10 @@ use crate::options::{Access, ListenOptions};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Permission {
     mode: Mode,
+    /// The group to give the socket's file, if it was asked for.
     group: Option<u32>,
+    /// The group that it has.
+    members: Option<u32>,
 }
 
 impl Permission {
@@ -23,11 +26,16 @@ impl Permission {
         };
         let bits = options.unix.mode.unwrap_or(preset);
         // The type's width differs from system to system; nine bits fit in all.
-        Self { mode: Mode::from_bits_truncate(bits as _), group: options.unix.group }
+        Self { mode: Mode::from_bits_truncate(bits as _), group: options.unix.group, members: None }
     }
 
     pub(super) fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// For a socket whose file has this group.
+    pub(super) fn in_group(self, group: Option<u32>) -> Self {
+        Self { members: group, ..self }
     }
 
     pub(super) fn group(&self) -> Option<u32> {
@@ -43,7 +51,7 @@ impl Permission {
         if !self.mode.contains(Mode::WGRP) {
             return false;
         }
-        let group = self.group.unwrap_or_else(|| getegid().as_raw());
+        let group = self.members.or(self.group).unwrap_or_else(|| getegid().as_raw());
         if peer.gid() == group {
             return true;
         }

@@ -89,6 +89,12 @@ impl Claim {
         matches!(place.stat(place.name()), Ok(Some(stat)) if file_id(&stat) == self.id)
     }
 
+    /// The group of the socket's file, which the system may have taken from the directory.
+    pub(super) fn group(&self) -> Option<u32> {
+        let place = &self.lock.place;
+        place.stat(place.name()).ok().flatten().map(|stat| stat.st_gid)
+    }
+
     /// A new socket under the name, which is not the old one's any more.
     pub(super) fn republish(&mut self, permission: Permission) -> io::Result<OwnedFd> {
         if !self.lock.is_ours()? {

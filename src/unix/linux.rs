@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, socket_with,
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, socket_with,
 };
 
 use crate::endpoint::ParseEndpointError;
@@ -21,6 +21,7 @@ use crate::endpoint::resolve::Family;
 pub(super) const FAMILY: Family = Family::Linux;
 /// `sun_path` less its NUL, see unix(7).
 pub(super) const PATH_LIMIT: usize = 107;
+pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 /// How to open a directory in which nothing is listed.
 pub(super) const DIRECTORY: OFlags = OFlags::PATH;
 /// Connection refused means that nobody listens: a full backlog says EAGAIN.

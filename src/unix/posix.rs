@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, renameat};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType};
 
 use crate::endpoint::resolve::Family;
 
@@ -15,6 +15,11 @@ pub(super) const FAMILY: Family =
     if cfg!(target_vendor = "apple") { Family::Apple } else { Family::Bsd };
 /// `sun_path` is 104 bytes with its NUL on macOS and the BSDs.
 pub(super) const PATH_LIMIT: usize = 103;
+/// On macOS it is an option of the socket, see `prepare`.
+#[cfg(target_vendor = "apple")]
+pub(super) const NO_SIGNAL: SendFlags = SendFlags::empty();
+#[cfg(not(target_vendor = "apple"))]
+pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 /// How to open a directory in which nothing is listed.
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY;
 /// Connection refused may also mean that the backlog is full.

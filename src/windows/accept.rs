@@ -14,14 +14,13 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::{self, JoinSet};
 use tokio::time;
 
-use super::pipe::{self, Instance, Presence};
+use super::pipe::{self, Instance, Kind, Presence};
 use super::reactor;
-use super::security::SecurityDescriptor;
 use crate::events;
 
-/// Instances that wait for clients. With fewer, clients that come together meet `PIPE_BUSY` more
-/// often and have to retry; more make little difference.
-const ARMED: usize = 4;
+/// Instances that wait for clients, unless told otherwise. With fewer, clients that come together
+/// meet `PIPE_BUSY` more often and have to retry; more make little difference.
+pub(super) const ARMED: usize = 4;
 /// Waits between tries to make an instance, or after one that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// Turns of the reactor in which a client that has connected becomes known.
@@ -31,7 +30,8 @@ pub(super) const RELEASE: Duration = Duration::from_millis(250);
 
 pub(super) struct Instances {
     path: String,
-    security: SecurityDescriptor,
+    kind: Kind,
+    wanted: usize,
     armed: JoinSet<(NamedPipeServer, io::Result<()>)>,
     /// A client that cannot be handed out yet.
     connected: Option<NamedPipeServer>,
@@ -43,16 +43,23 @@ impl Instances {
     /// # Errors
     ///
     /// What the system reports: `ERROR_ACCESS_DENIED` where the pipe exists.
-    pub(super) fn claim(path: &str, security: SecurityDescriptor) -> io::Result<Self> {
-        let armed = JoinSet::new();
-        let (path, pauses) = (path.to_owned(), Arc::default());
-        let connected = None;
-        let mut instances = Self { path, security, armed, connected, pause: PAUSE.0, pauses };
+    pub(super) fn claim(path: &str, kind: Kind, wanted: usize) -> io::Result<Self> {
+        let mut instances = Self::new(path, kind, wanted);
         instances.arm(Instance::First)?;
-        while instances.armed.len() < ARMED {
-            instances.arm(Instance::Further)?;
-        }
+        instances.refill()?;
         Ok(instances)
+    }
+
+    fn new(path: &str, kind: Kind, wanted: usize) -> Self {
+        Self {
+            path: path.to_owned(),
+            kind,
+            wanted,
+            armed: JoinSet::new(),
+            connected: None,
+            pause: PAUSE.0,
+            pauses: Arc::default(),
+        }
     }
 
     /// How often it had to wait, also once it serves.
@@ -61,7 +68,7 @@ impl Instances {
     }
 
     fn arm(&mut self, instance: Instance) -> io::Result<()> {
-        let pipe = pipe::create(&self.path, instance, &self.security)?;
+        let pipe = pipe::create(&self.path, instance, &self.kind)?;
         let wait = async move {
             let connected = pipe.connect().await;
             (pipe, connected)
@@ -74,7 +81,7 @@ impl Instances {
     ///
     /// Not all that should be armed are. What keeps one from being made may pass.
     fn refill(&mut self) -> io::Result<()> {
-        while self.armed.len() < ARMED {
+        while self.armed.len() < self.wanted {
             self.arm(Instance::Further)?;
         }
         self.pause = PAUSE.0;
@@ -217,11 +224,8 @@ mod tests {
         drop(context);
         let busy = pipe::open(&path).expect("the foreign instance");
 
-        let security = SecurityDescriptor::new(Access::Owner).expect("a descriptor");
-        let armed = JoinSet::new();
-        let (name, pauses) = (path.clone(), Arc::default());
-        let mut instances =
-            Instances { path: name, security, armed, connected: None, pause: PAUSE.0, pauses };
+        let kind = Kind::new(Access::Owner).expect("a descriptor");
+        let mut instances = Instances::new(&path, kind, ARMED);
         instances.refill().expect("room for these");
         let pauses = instances.pauses();
         let (sender, mut clients) = channel(16);

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::ffi::c_void;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::mem::size_of;
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 use std::ptr::null_mut;
@@ -14,11 +14,14 @@ use windows_sys::Win32::Security::Authorization::{
     SDDL_REVISION_1, SE_KERNEL_OBJECT,
 };
 use windows_sys::Win32::Security::{
-    GetTokenInformation, OWNER_SECURITY_INFORMATION, PSECURITY_DESCRIPTOR, PSID, RevertToSelf,
-    SECURITY_ATTRIBUTES, TOKEN_QUERY, TOKEN_USER, TokenUser,
+    GetSecurityDescriptorDacl, GetSidSubAuthority, GetSidSubAuthorityCount, GetTokenInformation,
+    OWNER_SECURITY_INFORMATION, PSECURITY_DESCRIPTOR, PSID, RevertToSelf, SECURITY_ATTRIBUTES,
+    TOKEN_INFORMATION_CLASS, TOKEN_MANDATORY_LABEL, TOKEN_QUERY, TOKEN_USER, TokenIntegrityLevel,
+    TokenUser,
 };
 use windows_sys::Win32::System::Pipes::{
-    GetNamedPipeClientProcessId, GetNamedPipeServerProcessId, ImpersonateNamedPipeClient,
+    GetNamedPipeClientProcessId, GetNamedPipeClientSessionId, GetNamedPipeServerProcessId,
+    GetNamedPipeServerSessionId, ImpersonateNamedPipeClient,
 };
 use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, GetCurrentThread, OpenProcessToken, OpenThreadToken,
@@ -49,6 +52,16 @@ pub(super) fn own_sid() -> io::Result<&'static str> {
 
 /// The SID of the client at the other end of a server's pipe.
 pub(super) fn client_sid(pipe: &impl AsHandle) -> io::Result<String> {
+    token_user(&client_token(pipe)?)
+}
+
+/// The integrity level of the client at the other end of a server's pipe.
+pub(super) fn client_integrity(pipe: &impl AsHandle) -> io::Result<u32> {
+    token_integrity(&client_token(pipe)?)
+}
+
+/// What says who the client at the other end of a server's pipe is.
+fn client_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
     // While this thread impersonates, it must do nothing but open the token.
     // SAFETY: the handle is open as long as the pipe is borrowed.
     check(unsafe { ImpersonateNamedPipeClient(raw(pipe)) })?;
@@ -65,8 +78,7 @@ pub(super) fn client_sid(pipe: &impl AsHandle) -> io::Result<String> {
     }
     opened?;
     // SAFETY: the call succeeded, so `token` is an open handle, and nobody else has it.
-    let token = unsafe { OwnedHandle::from_raw_handle(token) };
-    token_user(&token)
+    Ok(unsafe { OwnedHandle::from_raw_handle(token) })
 }
 
 /// The SID of a pipe's owner, which is its server's user; `None` where the pipe has no owner.
@@ -112,7 +124,21 @@ pub(super) fn server_process(pipe: &impl AsHandle) -> Option<u32> {
     (known != 0).then_some(process)
 }
 
-/// What a pipe is created with.
+pub(super) fn client_session(pipe: &impl AsHandle) -> io::Result<u32> {
+    let mut session = 0;
+    // SAFETY: the handle is open as long as the pipe is borrowed; `session` is a place for a number.
+    check(unsafe { GetNamedPipeClientSessionId(raw(pipe), &mut session) })?;
+    Ok(session)
+}
+
+pub(super) fn server_session(pipe: &impl AsHandle) -> io::Result<u32> {
+    let mut session = 0;
+    // SAFETY: the handle is open as long as the pipe is borrowed; `session` is a place for a number.
+    check(unsafe { GetNamedPipeServerSessionId(raw(pipe), &mut session) })?;
+    Ok(session)
+}
+
+/// Who may open a pipe and do what with it, as the system has it.
 pub(super) struct SecurityDescriptor(LocalMemory);
 
 // SAFETY: the descriptor is never changed, and its memory belongs to no thread.
@@ -122,7 +148,23 @@ unsafe impl Sync for SecurityDescriptor {}
 
 impl SecurityDescriptor {
     pub(super) fn new(access: Access) -> io::Result<Self> {
-        let text = wide(&sddl(access, own_sid()?));
+        Self::from_sddl(&sddl(access, own_sid()?))
+    }
+
+    /// # Errors
+    ///
+    /// `InvalidInput` where the text is no descriptor, or one that keeps nobody out by having no
+    /// list of who may do what.
+    pub(super) fn from_sddl(sddl: &str) -> io::Result<Self> {
+        let invalid = |what: &str| {
+            let what = format!("{sddl:?} cannot be a pipe's security descriptor: {what}");
+            io::Error::new(ErrorKind::InvalidInput, what)
+        };
+        // The system would see only what stands before it.
+        if sddl.contains('\0') {
+            return Err(invalid("it contains NUL"));
+        }
+        let text = wide(sddl);
         let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
         // SAFETY: the text ends in NUL, `descriptor` is a place for a pointer, and a null place
         // for the size means that it is not wanted.
@@ -133,8 +175,23 @@ impl SecurityDescriptor {
                 &mut descriptor,
                 null_mut(),
             )
+        })
+        .map_err(|error| invalid(&error.to_string()))?;
+        let descriptor = Self(LocalMemory(descriptor));
+        if descriptor.has_dacl()? {
+            return Ok(descriptor);
+        }
+        Err(invalid("it has no D: part that says who may connect"))
+    }
+
+    fn has_dacl(&self) -> io::Result<bool> {
+        let (mut present, mut defaulted, mut dacl) = (0, 0, null_mut());
+        // SAFETY: the descriptor is one, and the others are places for what is asked.
+        check(unsafe {
+            GetSecurityDescriptorDacl(self.0.0, &mut present, &mut dacl, &mut defaulted)
         })?;
-        Ok(Self(LocalMemory(descriptor)))
+        // Present and null is "everybody, everything".
+        Ok(present != 0 && !dacl.is_null())
     }
 
     /// To pass to the system while `self` lives. The handle will not be inherited.
@@ -168,25 +225,57 @@ impl Drop for LocalMemory {
     }
 }
 
-fn token_user(token: &OwnedHandle) -> io::Result<String> {
-    // A TOKEN_USER with the largest SID, 68 bytes, takes 84; `u64` for the alignment.
-    let mut buffer = [0_u64; 16];
+/// A TOKEN_USER or TOKEN_MANDATORY_LABEL with the largest SID, 68 bytes, takes 84; `u64` for the
+/// alignment.
+type TokenInformation = [u64; 16];
+
+/// What it writes points into `buffer`, so that must not be moved.
+fn token_information(
+    token: &OwnedHandle,
+    class: TOKEN_INFORMATION_CLASS,
+    buffer: &mut TokenInformation,
+) -> io::Result<()> {
     let mut length = 0;
     let token: HANDLE = token.as_raw_handle();
     // SAFETY: the token is open, and the buffer as long as is said.
     check(unsafe {
         GetTokenInformation(
             token,
-            TokenUser,
+            class,
             buffer.as_mut_ptr().cast(),
-            size_of::<[u64; 16]>() as u32,
+            size_of::<TokenInformation>() as u32,
             &mut length,
         )
-    })?;
+    })
+}
+
+fn token_user(token: &OwnedHandle) -> io::Result<String> {
+    let mut buffer = TokenInformation::default();
+    token_information(token, TokenUser, &mut buffer)?;
     // SAFETY: the call succeeded, so the buffer, which is aligned, begins with a TOKEN_USER.
     let user = unsafe { buffer.as_ptr().cast::<TOKEN_USER>().read() };
     // SAFETY: the SID stands behind the TOKEN_USER, in the buffer.
     unsafe { sid_to_string(user.User.Sid) }
+}
+
+fn token_integrity(token: &OwnedHandle) -> io::Result<u32> {
+    let mut buffer = TokenInformation::default();
+    token_information(token, TokenIntegrityLevel, &mut buffer)?;
+    // SAFETY: the call succeeded, so the buffer, which is aligned, begins with a
+    // TOKEN_MANDATORY_LABEL.
+    let label = unsafe { buffer.as_ptr().cast::<TOKEN_MANDATORY_LABEL>().read() };
+    let sid = label.Label.Sid;
+    // SAFETY: the SID stands behind the label, in the buffer.
+    let count = unsafe { GetSidSubAuthorityCount(sid) };
+    // SAFETY: the call returns a place in the SID.
+    let count = unsafe { count.read() };
+    let Some(last) = count.checked_sub(1) else {
+        return Err(io::Error::new(ErrorKind::InvalidData, "an integrity level without a number"));
+    };
+    // SAFETY: as above, and there is one with this number.
+    let level = unsafe { GetSidSubAuthority(sid, u32::from(last)) };
+    // SAFETY: the call returns a place in the SID.
+    Ok(unsafe { level.read() })
 }
 
 /// # Safety
@@ -247,6 +336,22 @@ mod tests {
         let _text = LocalMemory(text.cast());
         // SAFETY: the call succeeded, so `text` ends in NUL.
         unsafe { from_wide(text) }
+    }
+
+    #[test]
+    fn a_descriptor_of_the_user_s_own_is_one_and_keeps_somebody_out() {
+        let descriptor = SecurityDescriptor::from_sddl("O:SYG:SYD:P(A;;GA;;;BA)").expect("SDDL");
+        assert_eq!(text(&descriptor), "O:SYG:SYD:P(A;;GA;;;BA)");
+        for (sddl, says) in [
+            ("nonsense", "nonsense"),
+            ("D:P(A;;GA;;;BA)\0", "NUL"),
+            ("", "no D: part"),
+            ("O:SY", "no D: part"),
+        ] {
+            let Err(error) = SecurityDescriptor::from_sddl(sddl) else { panic!("{sddl:?}") };
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{sddl:?}: {error}");
+            assert!(error.to_string().contains(says), "{error}");
+        }
     }
 
     #[test]

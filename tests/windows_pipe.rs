@@ -1,0 +1,365 @@
+//! Named pipes as others see them, and under load; what Wine can show. The contract's rows are in
+//! `contract.rs`, what only a real Windows can show in `windows_real.rs`.
+#![cfg(windows)] // There are named pipes.
+
+mod common;
+
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::windows::fs::OpenOptionsExt;
+use std::os::windows::io::{AsHandle, AsRawHandle, OwnedHandle};
+use std::time::Duration;
+
+use common::{PATIENCE, argument, assert_error, read_late, spawn_helper, unique_name, within};
+use sockpipe::os::windows::{IntegrityLevel, ListenOptionsExt, StreamExt};
+use sockpipe::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, echo};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::windows::named_pipe::{ClientOptions, PipeMode, ServerOptions};
+use tokio::task::JoinSet;
+
+const FILE_FLAG_OVERLAPPED: u32 = 0x4000_0000;
+
+fn listen(options: &ListenOptions) -> (Listener, String) {
+    let listener = Listener::bind_with(unique_name(), options).expect("a free name");
+    let path = listener.endpoint().to_string();
+    (listener, path)
+}
+
+async fn connected(options: &ListenOptions) -> (Stream, Stream) {
+    let (mut listener, path) = listen(options);
+    let client = within(Stream::connect(path)).await.expect("a connection");
+    (client, within(listener.accept()).await.expect("a connection"))
+}
+
+fn anyone() -> ConnectOptions {
+    ConnectOptions::new().expect_server(ExpectServer::Anyone)
+}
+
+async fn read_all(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    within(stream.read_to_end(&mut bytes)).await.expect("an end, not an error");
+    bytes
+}
+
+fn serve(mut listener: Listener) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            let stream = listener.accept().await.expect("a connection");
+            tokio::spawn(echo::echo(stream, |_| ()));
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_foreign_client_sees_what_was_chosen() {
+    let chosen = ListenOptions::new().byte_type(true).buffer_size(8192).instances(2);
+    let usual = ListenOptions::new();
+    for (options, mode, size) in
+        [(usual, PipeMode::Message, 256 * 1024), (chosen, PipeMode::Byte, 8192)]
+    {
+        let (_listener, path) = listen(&options);
+        let info = ClientOptions::new().open(path).expect("a server").info().expect("its kind");
+        assert_eq!(info.mode, mode);
+        assert_eq!((info.in_buffer_size, info.out_buffer_size), (size, size));
+        // 255 is "unlimited", which Wine spells otherwise.
+        assert!(info.max_instances >= 255, "{}", info.max_instances);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_descriptor_is_refused_and_leaves_nothing() {
+    let name = unique_name();
+    for sddl in ["", "nonsense", "O:SY", "D:P(A;;GA;;;WD"] {
+        let options = ListenOptions::new().security_descriptor(sddl);
+        let outcome = Listener::bind_with(&name, &options);
+        assert_error(outcome, ErrorKind::InvalidInput, &["security descriptor"]);
+        assert_error(within(Stream::connect(&name)).await, ErrorKind::NotFound, &[]);
+    }
+}
+
+#[tokio::test]
+async fn one_armed_instance_serves_many() {
+    let (listener, path) = listen(&ListenOptions::new().instances(0));
+    let _serving = serve(listener);
+    let mut clients = JoinSet::new();
+    for number in 0..20_u8 {
+        let path = path.clone();
+        clients.spawn(async move {
+            let mut client = Stream::connect(path).await.expect("a connection");
+            client.write_all(&[number]).await.expect("a write");
+            assert_eq!(client.read_u8().await.expect("an answer"), number);
+        });
+    }
+    within(clients.join_all()).await;
+}
+
+#[tokio::test]
+async fn a_listener_of_byte_type_has_no_half_close_and_no_false_end() {
+    let (mut listener, path) = listen(&ListenOptions::new().byte_type(true));
+    // An empty write of a client that knows nothing of ours is not taken for an end.
+    let mut foreign = ClientOptions::new().open(&path).expect("a server");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    within(foreign.write(&[])).await.expect("nothing");
+    within(foreign.write_all(b"data")).await.expect("a write");
+    drop(foreign);
+    assert_eq!(read_all(&mut server).await, b"data");
+
+    let client = within(Stream::connect(&path)).await.expect("a connection");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    for stream in [&client, &server] {
+        let says = ["byte type", "ConnectOptions::end_on_close"];
+        assert_error((&mut &*stream).shutdown().await, ErrorKind::Unsupported, &says);
+    }
+    within(server.write_all(b"still open")).await.expect("a write");
+    within(server.close(PATIENCE)).await.expect("a close");
+    assert_eq!(read_all(&mut &client).await, b"still open");
+}
+
+/// As Node's servers are, and .NET's by default.
+#[tokio::test]
+async fn a_foreign_server_of_byte_type_reads_the_end_when_the_stream_is_closed() {
+    let path = format!(r"\\.\pipe\{}", unique_name());
+    for dropped in [true, false] {
+        let mut server = ServerOptions::new().create(&path).expect("a free name");
+        let options = anyone().end_on_close(true);
+        let mut client = within(Stream::connect_with(&path, &options)).await.expect("a connection");
+        within(server.connect()).await.expect("a client");
+        within(client.write_all(b"all")).await.expect("a write");
+        client.shutdown().await.expect("no half-close, but no error");
+        assert_error(within(client.write_all(b"x")).await, ErrorKind::BrokenPipe, &[]);
+        let mut buffer = [0; 8];
+        assert_eq!(within(server.read(&mut buffer)).await.expect("a read"), 3);
+        within(server.write_all(b"an answer")).await.expect("the other direction is open");
+        let mut answer = [0; 9];
+        within(client.read_exact(&mut answer)).await.expect("an answer");
+        // The end has not come yet.
+        let early = tokio::time::timeout(Duration::from_millis(50), server.read(&mut buffer));
+        assert!(early.await.is_err(), "it came by itself");
+        if dropped {
+            drop(client);
+        } else {
+            within(client.close(PATIENCE)).await.expect("a close");
+        }
+        assert_eq!(read_all(&mut server).await, b"");
+    }
+}
+
+/// Where a pipe can carry the end, `end_on_close` leaves it to the pipe.
+#[tokio::test]
+async fn end_on_close_changes_nothing_for_a_pipe_of_message_type() {
+    let (mut listener, path) = listen(&ListenOptions::new());
+    let options = ConnectOptions::new().end_on_close(true);
+    let mut client = within(Stream::connect_with(&path, &options)).await.expect("a connection");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    client.shutdown().await.expect("a half-close");
+    assert_eq!(read_all(&mut server).await, b"");
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_handle_made_elsewhere_becomes_a_stream() {
+    let (mut listener, path) = listen(&ListenOptions::new());
+    let open = |flags| {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).custom_flags(flags).open(&path);
+        OwnedHandle::from(file.expect("a server"))
+    };
+    let mut client = Stream::from_handle(open(FILE_FLAG_OVERLAPPED)).expect("a stream");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    within(client.write_all(b"question")).await.expect("a write");
+    client.shutdown().await.expect("a half-close");
+    assert_eq!(read_all(&mut server).await, b"question");
+    within(server.write_all(b"answer")).await.expect("a write");
+    drop(server);
+    assert_eq!(read_all(&mut client).await, b"answer");
+
+    // It is in use: what it has read is not to be had by another.
+    let other = client.as_handle().try_clone_to_owned().expect("a duplicate");
+    let says = ["overlapped", "another event loop"];
+    assert_error(Stream::from_handle(other), ErrorKind::InvalidInput, &says);
+    assert_error(Stream::from_handle(open(0)), ErrorKind::InvalidInput, &says);
+    let file = OwnedHandle::from(tempfile::tempfile().expect("a file"));
+    assert_error(Stream::from_handle(file), ErrorKind::InvalidInput, &["not a pipe's"]);
+}
+
+#[tokio::test]
+async fn the_peer_s_session_and_level() {
+    let (client, server) = connected(&ListenOptions::new()).await;
+    // Both are this process.
+    let session = server.peer_session().expect("the client's session");
+    assert_eq!(client.peer_session().expect("the server's session"), session);
+    let level = server.peer_integrity().expect("the client's level");
+    assert!((IntegrityLevel::LOW..=IntegrityLevel::SYSTEM).contains(&level), "{level:?}");
+    let says = ["integrity level of a pipe's server"];
+    assert_error(client.peer_integrity(), ErrorKind::Unsupported, &says);
+    // To know the peer is not to be it.
+    let own = client.peer_credentials().expect("credentials");
+    assert_eq!(server.peer_credentials().expect("credentials"), own);
+}
+
+/// An empty message needs no room in the pipe, so the end of a full one is the system's at once.
+#[tokio::test]
+async fn an_end_needs_no_room() {
+    let (mut client, mut server) = connected(&ListenOptions::new()).await;
+    within(client.write_all(&[1; 256 * 1024])).await.expect("a write");
+    // The peer reads nothing.
+    within(client.close(Duration::from_secs(20))).await.expect("the system has every byte");
+    assert_eq!(read_all(&mut server).await.len(), 256 * 1024);
+}
+
+/// Answers one client with a megabyte, closes, and is gone.
+#[tokio::test]
+async fn server_that_exits() {
+    let Some(name) = argument() else { return };
+    let mut listener = Listener::bind(name).expect("a free name");
+    let mut stream = within(listener.accept()).await.expect("a connection");
+    assert_eq!(read_all(&mut stream).await, b"question");
+    stream.write_all(&vec![7; 1024 * 1024]).await.expect("a write");
+    stream.close(PATIENCE).await.expect("the system has every byte");
+    std::process::exit(10);
+}
+
+#[tokio::test]
+async fn a_megabyte_then_close_then_exit_arrives_whole() {
+    let name = unique_name();
+    let mut child = spawn_helper("server_that_exits", &name);
+    let options = ConnectOptions::new().wait_for_server(PATIENCE);
+    let mut client = within(Stream::connect_with(&name, &options)).await.expect("a connection");
+    within(client.write_all(b"question")).await.expect("a write");
+    client.shutdown().await.expect("a half-close");
+    assert_eq!(read_late(&mut client).await.len(), 1024 * 1024);
+    let ended = tokio::task::spawn_blocking(move || child.wait().expect("an end"));
+    assert_eq!(within(ended).await.expect("an end").code(), Some(10));
+}
+
+#[tokio::test]
+async fn clients_that_come_and_go_do_not_stop_the_listener() {
+    let (listener, path) = listen(&ListenOptions::new());
+    let serving = serve(listener);
+    for number in 0..1000 {
+        let client = within(Stream::connect(&path)).await.expect("a connection");
+        if number % 2 == 0 {
+            // Dropped with bytes that nobody reads.
+            within((&client).write_all(b"unread")).await.expect("a write");
+        }
+    }
+    let mut client = within(Stream::connect(&path)).await.expect("a connection");
+    within(client.write_all(b"x")).await.expect("a write");
+    assert_eq!(within(client.read_u8()).await.expect("an answer"), b'x');
+    assert!(!serving.is_finished());
+}
+
+/// How many of them, each with so many bytes, at the same moment.
+async fn all_at_once(count: usize, length: usize) {
+    let (listener, path) = listen(&ListenOptions::new());
+    let _serving = serve(listener);
+    let mut clients = JoinSet::new();
+    for number in 0..count {
+        let path = path.clone();
+        clients.spawn(async move {
+            let options = ConnectOptions::new().deadline(PATIENCE);
+            let client = Stream::connect_with(path, &options).await.expect("a connection");
+            let sent = vec![number as u8; length];
+            let ask = async {
+                (&client).write_all(&sent).await.expect("a write");
+                (&client).shutdown().await.expect("a half-close");
+            };
+            let mut from = &client;
+            let ((), got) = tokio::join!(ask, read_all(&mut from));
+            assert_eq!(got, sent);
+        });
+    }
+    assert_eq!(within(clients.join_all()).await.len(), count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_clients_are_echoed_at_once() {
+    all_at_once(200, 20_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_a_thousand_clients_all_get_in() {
+    all_at_once(1000, 1).await;
+}
+
+/// The system gives numbers of closed handles out again, so those of new ones say how many are open.
+/// (The system's own count of them is always 0 under Wine.)
+fn highest_handle() -> usize {
+    let files: Vec<_> = (0..64).map(|_| File::open("NUL").expect("the null device")).collect();
+    files.iter().map(|file| file.as_raw_handle() as usize / 4).max().expect("a handle")
+}
+
+/// In a process of its own, for other tests open handles too.
+#[tokio::test]
+async fn many_connections() {
+    let Some(count) = argument() else { return };
+    let (mut listener, path) = listen(&ListenOptions::new());
+    let mut round = async || {
+        let mut client = within(Stream::connect(&path)).await.expect("a connection");
+        let mut server = within(listener.accept()).await.expect("a connection");
+        within(client.write_all(b"x")).await.expect("a write");
+        client.shutdown().await.expect("a half-close");
+        assert_eq!(read_all(&mut server).await, b"x");
+        within(server.close(PATIENCE)).await.expect("a close");
+    };
+    for _ in 0..100 {
+        round().await;
+    }
+    let before = highest_handle();
+    for _ in 0..count.parse().expect("a number") {
+        round().await;
+    }
+    let after = highest_handle();
+    println!("after {count} connections: {before} handles, then {after}");
+    // Windows grows its table of handles by 256.
+    assert!(after < before + 512, "{before} handles, then {after}");
+}
+
+#[tokio::test]
+async fn handles_are_back_where_they_were_after_many_connections() {
+    // Wine is slow.
+    let full = std::env::var_os("SOCKPIPE_FULL").is_some() || !common::process::is_wine();
+    let count = if full { "10000" } else { "2000" };
+    let child = spawn_helper("many_connections", count);
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().expect("an end"));
+    let output = within(output).await.expect("an end");
+    let said = common::process::text(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains(&format!("after {count} connections")), "{said}");
+}
+
+/// Accepted streams are instances too, and the name lives as long as one does.
+#[tokio::test]
+async fn an_accepted_stream_keeps_the_name() {
+    let (mut listener, path) = listen(&ListenOptions::new());
+    let client = within(Stream::connect(&path)).await.expect("a connection");
+    let server = within(listener.accept()).await.expect("a connection");
+    drop(listener);
+    assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[&path]);
+    // Nobody takes clients any more. The instances that waited for some may take a moment to go.
+    let options = ConnectOptions::new().deadline(Duration::from_millis(50));
+    let outcome = async {
+        loop {
+            Stream::connect_with(&path, &options).await?;
+        }
+    };
+    assert_error::<()>(within(outcome).await, ErrorKind::TimedOut, &[]);
+    drop((client, server));
+    let free = async {
+        while let Err(error) = Listener::bind(&path) {
+            assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(free).await;
+}
+
+#[tokio::test]
+async fn a_foreign_server_s_name_is_in_use() {
+    let path = format!(r"\\.\pipe\{}", unique_name());
+    let server = ServerOptions::new().create(&path).expect("a free name");
+    assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[&path]);
+    // It was not connected to by the question.
+    let untouched = tokio::time::timeout(Duration::from_millis(20), server.connect()).await;
+    assert!(untouched.is_err());
+}

@@ -1,0 +1,209 @@
+//! What Windows enforces and Wine does not: who may open a pipe, who may add an instance to it, and
+//! that its name has one owner; and where an end could get lost. Under Wine a test that would tell
+//! nothing says that it did not run.
+#![cfg(windows)] // There are named pipes.
+
+mod common;
+
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use common::process::is_wine;
+use common::{assert_error, unique_name, within};
+use sockpipe::os::windows::ListenOptionsExt;
+use sockpipe::{Access, ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, UserId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
+
+const ERROR_ACCESS_DENIED: i32 = 5;
+
+/// Whether this is no Windows; says so.
+fn skipped(reason: &str) -> bool {
+    let wine = is_wine();
+    if wine {
+        println!("not run under Wine: {reason}");
+    }
+    wine
+}
+
+fn listen(options: &ListenOptions) -> (Listener, String) {
+    let listener = Listener::bind_with(unique_name(), options).expect("a free name");
+    let path = listener.endpoint().to_string();
+    (listener, path)
+}
+
+/// The SID of the user that runs the tests.
+async fn own_sid() -> String {
+    let (mut listener, path) = listen(&ListenOptions::new());
+    let _client = within(Stream::connect(path)).await.expect("a connection");
+    let server = within(listener.accept()).await.expect("a connection");
+    match server.peer_credentials().expect("credentials").user() {
+        UserId::Sid(sid) => sid.clone(),
+        other => panic!("{other} is no SID"),
+    }
+}
+
+fn assert_denied<T>(outcome: io::Result<T>, what: &str) {
+    let error = outcome.err().unwrap_or_else(|| panic!("{what}"));
+    assert_eq!(error.raw_os_error(), Some(ERROR_ACCESS_DENIED), "{error}");
+}
+
+/// Row 4. The question whether the name exists comes before; this is what decides.
+#[test]
+fn of_many_that_bind_one_name_at_once_one_wins() {
+    if skipped("it lets everybody create a first instance") {
+        return;
+    }
+    const RIVALS: usize = 16;
+    for _ in 0..50 {
+        let (name, barrier) = (unique_name(), Arc::new(Barrier::new(RIVALS)));
+        let rivals: Vec<_> = (0..RIVALS)
+            .map(|_| {
+                let (name, barrier) = (name.clone(), barrier.clone());
+                thread::spawn(move || {
+                    barrier.wait();
+                    let bound = Listener::bind(name);
+                    // None is dropped before all have tried.
+                    barrier.wait();
+                    bound
+                })
+            })
+            .collect();
+        let bound: Vec<_> =
+            rivals.into_iter().map(|rival| rival.join().expect("a rival")).collect();
+        assert_eq!(bound.iter().filter(|bound| bound.is_ok()).count(), 1);
+        for error in bound.into_iter().filter_map(Result::err) {
+            assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+        }
+    }
+}
+
+/// Row 16 at the server: nobody can take the name, or be found under it.
+#[tokio::test]
+async fn a_foreign_first_instance_is_refused() {
+    if skipped("it lets everybody create a first instance") {
+        return;
+    }
+    let (_listener, path) = listen(&ListenOptions::new());
+    let mut first = ServerOptions::new();
+    first.first_pipe_instance(true).pipe_mode(PipeMode::Message);
+    assert_denied(first.create(path), "a second server has the name");
+}
+
+/// What everybody gets with `Access::Everyone`, given to ourselves: to read and to write, and not to
+/// add an instance. That the listener cannot add its own either does not matter here.
+#[tokio::test]
+async fn who_may_only_read_and_write_cannot_add_an_instance() {
+    if skipped("it does not enforce descriptors") {
+        return;
+    }
+    let own = own_sid().await;
+    let sddl = format!("O:{own}G:{own}D:P(D;;GA;;;NU)(A;;0x0012019b;;;{own})");
+    let options = ListenOptions::new().security_descriptor(sddl).instances(1);
+    let (_listener, path) = listen(&options);
+    let mut further = ServerOptions::new();
+    further.pipe_mode(PipeMode::Message);
+    assert_denied(further.create(&path), "it has an instance of a pipe that it may only use");
+    // To connect it is enough.
+    within(Stream::connect(&path)).await.expect("a connection");
+}
+
+/// Row 15. There is one user here, so it is the user that is left out.
+#[tokio::test]
+async fn who_is_not_in_the_descriptor_is_not_let_in() {
+    if skipped("it does not enforce descriptors") {
+        return;
+    }
+    let own = own_sid().await;
+    for sddl in [
+        format!("O:{own}G:{own}D:P(D;;GA;;;NU)(A;;GA;;;SY)"),
+        format!("O:{own}G:{own}D:P(D;;GA;;;{own})(A;;GA;;;WD)"),
+        format!("O:{own}G:{own}D:P"),
+    ] {
+        let options = ListenOptions::new().security_descriptor(sddl).instances(1);
+        let (_listener, path) = listen(&options);
+        let says = [&*path, "does not let this user in"];
+        assert_error(within(Stream::connect(&path)).await, ErrorKind::PermissionDenied, &says);
+    }
+}
+
+#[test]
+fn a_descriptor_that_lets_everybody_do_everything_is_refused() {
+    if skipped("it does not know NO_ACCESS_CONTROL") {
+        return;
+    }
+    let options = ListenOptions::new().security_descriptor("D:NO_ACCESS_CONTROL");
+    let outcome = Listener::bind_with(unique_name(), &options);
+    assert_error(outcome, ErrorKind::InvalidInput, &["who may connect"]);
+}
+
+/// Through the file server of this machine, which is a way from the network.
+#[tokio::test]
+async fn clients_from_the_network_are_refused() {
+    if skipped("it has no file server") {
+        return;
+    }
+    let open = |path: &str| {
+        let remote = path.replace(r"\\.\pipe", r"\\127.0.0.1\pipe");
+        OpenOptions::new().read(true).write(true).open(remote)
+    };
+    let foreign = format!(r"\\.\pipe\{}", unique_name());
+    let mut options = ServerOptions::new();
+    let _foreign = options.reject_remote_clients(false).create(&foreign).expect("a free name");
+    if let Err(error) = open(&foreign) {
+        println!("not run: no pipe is reached through the network here: {error}");
+        return;
+    }
+    for options in [
+        ListenOptions::new(),
+        ListenOptions::new().access(Access::Everyone),
+        ListenOptions::new().security_descriptor("D:P(A;;GA;;;WD)(A;;GA;;;AN)"),
+    ] {
+        let (_listener, path) = listen(&options);
+        let error = open(&path).expect_err("a client from the network was let in");
+        println!("refused: {error}");
+    }
+}
+
+/// The owner of a pipe that says nothing about it is the user that made it, or Administrators.
+#[tokio::test]
+async fn the_owner_of_a_foreign_pipe_is_known() {
+    if skipped("pipes with the default descriptor have no owner") {
+        return;
+    }
+    let system = ExpectServer::User(UserId::Sid("S-1-5-18".to_owned()));
+    for (expect, right) in [(system, false), (ExpectServer::Default, true)] {
+        let path = format!(r"\\.\pipe\{}", unique_name());
+        let _server = ServerOptions::new().create(&path).expect("a free name");
+        let options = ConnectOptions::new().expect_server(expect);
+        let outcome = within(Stream::connect_with(&path, &options)).await;
+        if right {
+            outcome.expect("a server of our own");
+        } else {
+            assert_error(outcome, ErrorKind::PermissionDenied, &["not as S-1-5-18"]);
+        }
+    }
+}
+
+/// A reader in message mode gets an end that was sent while data was still unread, and bytes on both
+/// of its sides. Wine keeps them apart in byte mode too, and so cannot show that it matters.
+#[tokio::test]
+async fn an_end_behind_unread_data_is_still_an_end() {
+    let (mut listener, path) = listen(&ListenOptions::new());
+    for length in [1, 4096, 200_000] {
+        let mut client = within(Stream::connect(&path)).await.expect("a connection");
+        let mut server = within(listener.accept()).await.expect("a connection");
+        within(client.write_all(&vec![1; length])).await.expect("a write");
+        client.shutdown().await.expect("a half-close");
+        within(server.write_all(&vec![2; length])).await.expect("a write");
+        server.shutdown().await.expect("a half-close");
+        // Nobody has read anything yet.
+        for stream in [&mut server, &mut client] {
+            let mut bytes = Vec::new();
+            within(stream.read_to_end(&mut bytes)).await.expect("an end");
+            assert_eq!(bytes.len(), length);
+        }
+    }
+}
