@@ -215,7 +215,14 @@ impl Listener {
             Name::Claimed(_) | Name::Abstract => return Ok(()),
         };
         let socket = claim.republish(self.permission)?;
-        let before = mem::replace(&mut self.socket, runtime::register(socket)?);
+        let socket = match runtime::register(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                claim.withdraw();
+                return Err(error);
+            }
+        };
+        let before = mem::replace(&mut self.socket, socket);
         self.waiting.extend(claim::refuse_and_drain(before.get_ref()));
         Ok(())
     }

@@ -106,11 +106,16 @@ impl Claim {
         Ok(socket)
     }
 
-    /// Takes the name away. The socket is to be closed next, then the claim dropped.
-    pub(super) fn unpublish(&mut self) {
+    /// Takes the name away, to be published again.
+    pub(super) fn withdraw(&self) {
         if self.ours && self.is_published() {
             remove(&self.lock.place, self.lock.place.name());
         }
+    }
+
+    /// Takes the name away for good. The socket is to be closed next, then the claim dropped.
+    pub(super) fn unpublish(&mut self) {
+        self.withdraw();
         // From here on the file's number may be another's.
         self.ours = false;
     }
