@@ -428,8 +428,12 @@ fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
         Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => {
             (ErrorKind::Unsupported, "choose a directory on a local file system")
         }
-        Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::LOOP => {
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
             (ErrorKind::PermissionDenied, "choose a directory that you can write to")
+        }
+        // Not a file: something that is not ours stands there.
+        Errno::LOOP | Errno::ISDIR => {
+            (ErrorKind::PermissionDenied, "choose a directory of your own")
         }
         _ => (error.kind(), "choose another directory"),
     };
