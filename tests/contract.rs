@@ -461,6 +461,35 @@ mod os {
         row_18_a_flood_both_ways_does_not_deadlock::<Os>().await;
     }
 
+    /// The helper of row 19: lives until its standard input ends.
+    #[test]
+    fn outlive() {
+        if argument().is_some() {
+            println!("\nalive");
+            let _ = std::io::stdin().read(&mut [0]);
+        }
+    }
+
+    #[tokio::test]
+    async fn row_19_what_is_closed_is_closed_though_a_child_lives() {
+        let backend = Os::new();
+        let mut listener = backend.bind().expect("a free name");
+        let mut client = within(backend.connect()).await.expect("a connection");
+        let server = within(listener.accept()).await.expect("a connection");
+        let (mut one, other) = Stream::pair().expect("a pair");
+        let mut child = common::helper_command("os::outlive", "-");
+        child.stderr(std::process::Stdio::piped());
+        let mut child = common::process::Running::start(child);
+        while child.next_line() != "alive" {}
+        drop((server, other));
+        assert_eq!(within(client.read(&mut [0])).await.expect("an end"), 0);
+        assert_eq!(within(one.read(&mut [0])).await.expect("an end"), 0);
+        drop(client);
+        drop(listener);
+        drop(backend.bind().expect("the name is free"));
+        assert!(child.child.try_wait().expect("a child").is_none(), "it did not outlive them");
+    }
+
     #[tokio::test]
     async fn row_19_a_child_inherits_nothing() {
         if cfg!(not(target_os = "linux")) {

@@ -158,14 +158,19 @@ impl Backend for Memory {
 /// Runs the test `helper` of the calling test file in a process of its own, with its argument in
 /// [`argument`]. Without one the helper is a test that does nothing.
 pub fn spawn_helper(helper: &str, argument: &str) -> Child {
+    helper_command(helper, argument).spawn().expect("a process")
+}
+
+/// What [`spawn_helper`] runs.
+pub fn helper_command(helper: &str, argument: &str) -> Command {
     let program = std::env::current_exe().expect("the test's own program");
-    Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(["--exact", helper, "--nocapture"])
         .env("SOCKPIPE_TEST_HELPER", argument)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a process")
+        .stdout(Stdio::piped());
+    command
 }
 
 pub fn argument() -> Option<String> {
