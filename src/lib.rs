@@ -56,6 +56,8 @@ mod listener;
 #[cfg(feature = "tokio")]
 pub mod memory;
 #[cfg(feature = "tokio")]
+mod messages;
+#[cfg(feature = "tokio")]
 mod serve;
 #[cfg(feature = "tokio")]
 mod single_instance;

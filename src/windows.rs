@@ -34,6 +34,7 @@ pub(crate) use self::spawn::{SpawnLock, leave, nameless_file, spawn_detached};
 use crate::endpoint::resolve::{Environment, Family, candidates};
 use crate::endpoint::{Endpoint, Form, ParseEndpointError};
 use crate::listener::ListenerStats;
+use crate::messages::in_use;
 use crate::options::{Access, ConnectOptions, ListenOptions};
 use crate::peer::{PeerCredentials, UserId};
 
@@ -75,7 +76,7 @@ impl Listener {
         let (messages, armed) = (kind.has_messages(), options.windows.instances.unwrap_or(ARMED));
         // The system refuses a second server too, but not with an error that means only this.
         if pipe::presence(&path) == Presence::There {
-            return Err(in_use(&address));
+            return Err(in_use(&address, None));
         }
         let instances = match Instances::claim(&path, kind, armed) {
             Ok(instances) => instances,
@@ -364,20 +365,10 @@ fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
 fn cannot_listen(address: &Endpoint, path: &str, error: &io::Error) -> io::Error {
     match pipe::code(error) {
         Some(ERROR_ACCESS_DENIED | ERROR_PIPE_BUSY) if pipe::presence(path) == Presence::There => {
-            in_use(address)
+            in_use(address, None)
         }
         _ => io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")),
     }
-}
-
-fn in_use(address: &Endpoint) -> io::Error {
-    io::Error::new(
-        ErrorKind::AddrInUse,
-        format!(
-            "cannot listen on {address}: a server is already listening there; stop it, or choose \
-             another endpoint"
-        ),
-    )
 }
 
 fn broken_pipe() -> io::Error {

@@ -48,6 +48,7 @@ use super::access::Permission;
 use super::place::{FileId, Place, SOCKET, failed, file_id, random, what};
 use super::platform;
 use crate::endpoint::{Endpoint, Form};
+use crate::messages::in_use;
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
 const ROUNDS: usize = 100;
@@ -143,7 +144,7 @@ fn listen_in(place: &Place, permission: Permission, backlog: i32) -> io::Result<
             return Ok((socket, id));
         }
     }
-    Err(in_use(&place.endpoint(), None))
+    Err(in_use(place.endpoint(), None))
 }
 
 /// Refuses new connections, and gives those in the queue. Closed like that, rather than with the
@@ -224,7 +225,7 @@ fn is_stale(place: &Place) -> io::Result<bool> {
             thread::sleep(PROBE_PAUSE);
         }
         if !is_refused(place)? {
-            return Err(in_use(&place.endpoint(), None));
+            return Err(in_use(place.endpoint(), None));
         }
     }
     Ok(true)
@@ -343,7 +344,7 @@ impl Lock {
             }
             match lock_exclusively(&file) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(in_use(&place.endpoint(), holder(&file))),
+                Err(Errno::WOULDBLOCK) => return Err(in_use(place.endpoint(), holder(&file))),
                 Err(errno) => return Err(cannot_lock(&place, &path, errno)),
             }
             let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
@@ -354,7 +355,7 @@ impl Lock {
                 return Ok(Self { place, name, file });
             }
         }
-        Err(in_use(&place.endpoint(), None))
+        Err(in_use(place.endpoint(), None))
     }
 }
 
@@ -409,17 +410,6 @@ fn temporary_name(place: &Place) -> OsString {
     name.push(place.name());
     name.push(format!(".{}.{:08x}", process::id(), random() as u32));
     name
-}
-
-fn in_use(address: &Endpoint, holder: Option<u32>) -> io::Error {
-    let holder = holder.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-    io::Error::new(
-        ErrorKind::AddrInUse,
-        format!(
-            "cannot listen on {address}: a server is already listening there{holder}; stop it, or \
-             choose another endpoint"
-        ),
-    )
 }
 
 fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {

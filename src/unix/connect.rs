@@ -13,12 +13,12 @@ use super::place::{self, Place};
 use super::{claim, platform, runtime};
 use crate::endpoint::Endpoint;
 use crate::endpoint::resolve::{Candidacy, Candidate};
+use crate::messages::{self, START_IT};
 use crate::options::{ConnectOptions, ExpectServer};
 use crate::peer::UserId;
 
 /// Waits between tries.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
-const START_IT: &str = "start it first, or wait for it with ConnectOptions::wait_for_server";
 
 /// A connected socket, and the address at which it was had.
 pub(super) async fn connect(
@@ -32,7 +32,7 @@ pub(super) async fn connect(
     loop {
         let (failure, may_wait) = match try_all(endpoint, candidates) {
             Attempt::Connected(socket, address) => return Ok((socket, address)),
-            Attempt::Busy(address) => (busy(&address, limit), true),
+            Attempt::Busy(address) => (messages::busy(address, limit), true),
             Attempt::Nobody(error) => (error, options.wait_for_server.is_some()),
             Attempt::Failed(error) => (error, false),
         };
@@ -104,7 +104,7 @@ fn try_abstract(name: &str) -> io::Result<OwnedFd> {
             return Err(ErrorKind::WouldBlock.into());
         }
         Err(Errno::CONNREFUSED) => {
-            (ErrorKind::NotFound, format!("no server at abstract:{name}: {START_IT}"))
+            return Err(messages::nobody(format_args!("abstract:{name}")));
         }
         Err(errno) => {
             let error = io::Error::from(errno);
@@ -125,7 +125,7 @@ fn try_place(place: &Place) -> io::Result<OwnedFd> {
     let (kind, why) = match errno {
         // Not started: the attempt after the pause is a new one, on a new socket.
         Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(ErrorKind::WouldBlock.into()),
-        Errno::NOENT => (ErrorKind::NotFound, format!("no server at {shown}: {START_IT}")),
+        Errno::NOENT => return Err(messages::nobody(shown)),
         Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
             Some(what) if what != place::SOCKET => (
                 ErrorKind::AlreadyExists,
@@ -143,10 +143,7 @@ fn try_place(place: &Place) -> io::Result<OwnedFd> {
             ErrorKind::AlreadyExists,
             format!("cannot connect to {shown}: it is a socket of another type, not a stream"),
         ),
-        Errno::ACCESS | Errno::PERM => (
-            ErrorKind::PermissionDenied,
-            format!("the server at {shown} does not let this user in"),
-        ),
+        Errno::ACCESS | Errno::PERM => return Err(messages::not_let_in(shown)),
         errno => {
             let error = io::Error::from(errno);
             (error.kind(), format!("cannot connect to {shown}: {error}"))
@@ -159,24 +156,8 @@ fn try_place(place: &Place) -> io::Result<OwnedFd> {
 fn nobody(endpoint: &Endpoint, candidates: &[Candidate]) -> io::Error {
     let places: Vec<_> = candidates.iter().map(|place| place.address().to_string()).collect();
     let uid = geteuid().as_raw();
-    io::Error::new(
-        ErrorKind::NotFound,
-        format!(
-            "no server at {endpoint} of uid {uid} (looked for {}): {START_IT}",
-            places.join(", ")
-        ),
-    )
-}
-
-fn busy(address: &Endpoint, limit: Duration) -> io::Error {
-    io::Error::new(
-        ErrorKind::TimedOut,
-        format!(
-            "the server at {address} was too busy to answer within {} s; try again, or raise \
-             ConnectOptions::deadline",
-            limit.as_secs_f32()
-        ),
-    )
+    let places = places.join(", ");
+    messages::nobody(format_args!("{endpoint} of uid {uid} (looked for {places})"))
 }
 
 pub(super) fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Result<()> {
@@ -206,13 +187,7 @@ pub(super) fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) 
             ),
         ));
     }
-    Err(io::Error::new(
-        ErrorKind::PermissionDenied,
-        format!(
-            "refused the server at {address}: it runs as uid {uid}, not as {expected}; if that is \
-             right, say so with ConnectOptions::expect_server"
-        ),
-    ))
+    Err(messages::impostor(address, UserId::Uid(uid), expected))
 }
 
 /// Between half of `pause` and all of it, so that clients that met once do not meet again.

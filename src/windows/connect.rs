@@ -10,6 +10,7 @@ use super::pipe::{self, Opened, Pipe};
 use super::reactor;
 use super::security::{self, ADMINISTRATORS, SYSTEM, own_sid};
 use crate::endpoint::Endpoint;
+use crate::messages;
 use crate::options::{ConnectOptions, ExpectServer};
 use crate::peer::UserId;
 
@@ -28,11 +29,13 @@ pub(super) async fn connect(address: &Endpoint, options: &ConnectOptions) -> io:
             Err(error) => error,
         };
         let (failure, may_wait) = match pipe::code(&error) {
-            Some(ERROR_PIPE_BUSY) => (busy(address, limit), true),
+            Some(ERROR_PIPE_BUSY) => (messages::busy(address, limit), true),
             // The server closed the instance that we were about to get.
-            Some(_) if pipe::is_gone(&error) => (busy(address, limit), true),
-            Some(ERROR_FILE_NOT_FOUND) => (nobody(address), options.wait_for_server.is_some()),
-            Some(ERROR_ACCESS_DENIED) => (refused(address), false),
+            Some(_) if pipe::is_gone(&error) => (messages::busy(address, limit), true),
+            Some(ERROR_FILE_NOT_FOUND) => {
+                (messages::nobody(address), options.wait_for_server.is_some())
+            }
+            Some(ERROR_ACCESS_DENIED) => (messages::not_let_in(address), false),
             Some(_) => (failed(address, &error), false),
             None => (error, false),
         };
@@ -70,39 +73,7 @@ fn check_server(address: &Endpoint, opened: &Opened, expect: &ExpectServer) -> i
         return Ok(());
     }
     let who = owner.as_deref().unwrap_or("a user it does not name");
-    Err(io::Error::new(
-        ErrorKind::PermissionDenied,
-        format!(
-            "refused the server at {address}: it runs as {who}, not as {expected}; if that is \
-             right, say so with ConnectOptions::expect_server"
-        ),
-    ))
-}
-
-fn busy(address: &Endpoint, limit: Duration) -> io::Error {
-    io::Error::new(
-        ErrorKind::TimedOut,
-        format!(
-            "the server at {address} was too busy to answer within {} s; try again, or raise \
-             ConnectOptions::deadline",
-            limit.as_secs_f32()
-        ),
-    )
-}
-
-fn nobody(address: &Endpoint) -> io::Error {
-    io::Error::new(
-        ErrorKind::NotFound,
-        format!(
-            "no server at {address}: start it first, or wait for it with \
-             ConnectOptions::wait_for_server"
-        ),
-    )
-}
-
-fn refused(address: &Endpoint) -> io::Error {
-    let what = format!("the server at {address} does not let this user in");
-    io::Error::new(ErrorKind::PermissionDenied, what)
+    Err(messages::impostor(address, who, expected))
 }
 
 fn failed(address: &Endpoint, error: &io::Error) -> io::Error {

@@ -1,0 +1,51 @@
+//! The errors that every backend has, in the same words: each names the endpoint and the next step.
+
+use std::fmt::Display;
+use std::io::{Error, ErrorKind};
+use std::time::Duration;
+
+/// What to do when there is no server.
+pub(crate) const START_IT: &str =
+    "start it first, or wait for it with ConnectOptions::wait_for_server";
+
+/// `holder` is the process that has the name, where that can be told.
+pub(crate) fn in_use(address: impl Display, holder: Option<u32>) -> Error {
+    let holder = holder.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    Error::new(
+        ErrorKind::AddrInUse,
+        format!(
+            "cannot listen on {address}: a server is already listening there{holder}; stop it, or \
+             choose another endpoint"
+        ),
+    )
+}
+
+pub(crate) fn nobody(at: impl Display) -> Error {
+    Error::new(ErrorKind::NotFound, format!("no server at {at}: {START_IT}"))
+}
+
+pub(crate) fn busy(address: impl Display, limit: Duration) -> Error {
+    Error::new(
+        ErrorKind::TimedOut,
+        format!(
+            "the server at {address} was too busy to answer within {} s; try again, or raise \
+             ConnectOptions::deadline",
+            limit.as_secs_f32()
+        ),
+    )
+}
+
+pub(crate) fn not_let_in(address: impl Display) -> Error {
+    let what = format!("the server at {address} does not let this user in");
+    Error::new(ErrorKind::PermissionDenied, what)
+}
+
+pub(crate) fn impostor(address: impl Display, who: impl Display, expected: impl Display) -> Error {
+    Error::new(
+        ErrorKind::PermissionDenied,
+        format!(
+            "refused the server at {address}: it runs as {who}, not as {expected}; if that is \
+             right, say so with ConnectOptions::expect_server"
+        ),
+    )
+}
