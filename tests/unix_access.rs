@@ -61,13 +61,21 @@ fn modes_seen<T>(dir: PathBuf, while_this: impl FnOnce() -> T) -> (T, Vec<(Strin
 #[test]
 fn the_mode_is_the_one_asked_for_at_any_instant() {
     let times = rounds(50, 500).to_string();
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
     for umask in ["000", "022", "077"] {
         for mode in [0o600, 0o660, 0o666] {
             let os = Os::new();
             let shown = format!("{mode:o}");
             let binds = helper(&["binds", os.endpoint(), &times, "--mode", &shown]);
             let binds = with_umask(umask, &binds);
-            let (lines, seen) = modes_seen(os.dir(), || output(binds));
+            let (lines, mut seen) = modes_seen(os.dir(), || output(binds));
+            // Again with each step slow enough for all that it leaves to be seen.
+            let slow = "inject=fchmodat,?fchmodat2,listen:delay_enter=10000";
+            let binds = helper(&["binds", os.endpoint(), "2", "--mode", &shown]);
+            if let Some(binds) = strace(&log, &["-e", slow], &with_umask(umask, &binds)) {
+                seen.extend(modes_seen(os.dir(), || output(binds)).1);
+            }
             assert!(lines[0].starts_with(&format!("mode {shown} ")), "{umask}: {lines:?}");
             assert_eq!(lines[1], "done");
             let name = |name: &str| name == "s.sock";

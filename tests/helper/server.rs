@@ -1,5 +1,6 @@
 //! Servers that do as they are told on standard input.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, stdin};
 use std::os::fd::AsFd;
@@ -120,11 +121,16 @@ pub(crate) async fn children(path: &str, count: u32) {
         stop.send_replace(true);
         children
     });
-    let mut rounds = 0;
+    let (mut rounds, mut held) = (0, VecDeque::new());
     while rounds < count || !*stopped.borrow() {
         let another = Listener::bind(&beside).expect("a free name");
         let (client, server) = tokio::join!(Stream::connect(path), listener.accept());
-        drop((client.expect("a connection"), server.expect("a connection"), another));
+        drop(another);
+        // Some of each kind are open whenever a child is started.
+        held.push_back((client.expect("a connection"), server.expect("a connection")));
+        if held.len() > 32 {
+            held.pop_front();
+        }
         rounds += 1;
     }
     let children = spawner.join().expect("children");
