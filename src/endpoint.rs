@@ -5,8 +5,6 @@ mod error;
 pub(crate) mod resolve;
 
 use std::fmt;
-#[cfg(feature = "tokio")]
-use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -23,7 +21,7 @@ pub use self::error::ParseEndpointError;
 /// | `\\.\pipe\NAME`, `npipe:////./pipe/NAME` | a Windows named pipe |
 ///
 /// Every form is parsed and printed on every OS; only listening and connecting say
-/// [`Unsupported`](io::ErrorKind::Unsupported). A portable name, also after `system:`, is 1 to 48 of
+/// [`Unsupported`](std::io::ErrorKind::Unsupported). A portable name, also after `system:`, is 1 to 48 of
 /// `a-z 0-9 . _ -` and does not start with a dot, so that a name that is valid on one OS is valid on
 /// all. [`resolve`](Self::resolve) tells what addresses it has here, and
 /// [Which address do I get?](crate::docs::which_address) why.
@@ -83,7 +81,7 @@ impl Endpoint {
     /// # Errors
     ///
     /// `Unsupported` for a form that this OS does not have.
-    pub fn resolve(&self) -> io::Result<Vec<resolve::Candidate>> {
+    pub fn resolve(&self) -> std::io::Result<Vec<resolve::Candidate>> {
         resolve::candidates(self, &crate::imp::environment()?)
     }
 }
@@ -250,6 +248,8 @@ impl fmt::Display for Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     fn parse(text: &str) -> Endpoint {

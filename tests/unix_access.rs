@@ -20,7 +20,7 @@ use common::unix::{
     open_to_all, output, rounds, set_mode, strace, through, with_linux_backend,
 };
 use common::{Backend, Os, assert_error, within};
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid};
 use sockpipe::os::unix::ListenOptionsExt;
 use sockpipe::{Access, ListenOptions, Listener, Stream};
 use tokio::io::AsyncWriteExt;
@@ -103,7 +103,9 @@ fn the_mode_is_set_before_anybody_can_connect() {
     let log = logs.path().join("log");
     let calls = "trace=execve,umask,bind,listen,?chmod,fchmod,fchmodat,?fchmodat2,fchownat,\
                  ?rename,?renameat,?renameat2,connect";
-    for options in [&["--mode", "660"][..], &["--mode", "660", "--group", "0"], &["--everyone"]] {
+    let own_group = getegid().as_raw().to_string();
+    let with_group = ["--mode", "660", "--group", &own_group];
+    for options in [&["--mode", "660"][..], &with_group, &["--everyone"]] {
         let os = Os::new();
         let binds = helper(&[&["binds", os.endpoint(), "1"], options].concat());
         let Some(binds) = strace(&log, &["-e", calls], &with_umask("022", &binds)) else { return };

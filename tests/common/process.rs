@@ -52,13 +52,16 @@ pub struct Users {
 
 #[cfg(unix)]
 impl Users {
-    /// `None`, and a line that says so, where this is not root.
+    /// `None`, and a line that says so, where this is not root or there is no setpriv.
     pub fn new() -> Option<Self> {
         use std::fs::{Permissions, set_permissions};
         use std::os::unix::fs::PermissionsExt;
 
         if !rustix::process::geteuid().is_root() {
             println!("not run: only root can run programs as other users");
+            return None;
+        }
+        if !is_here("setpriv") {
             return None;
         }
         let programs = tempfile::tempdir().expect("a directory");
