@@ -219,7 +219,10 @@ async fn a_suspended_client_is_given_up_and_harms_nobody() {
         (clients, p99(&times))
     };
     let (others, _) = within(all(others)).await;
-    let (others, before) = within(all(others)).await;
+    // The better of two, as above.
+    let (others, first) = within(all(others)).await;
+    let (others, second) = within(all(others)).await;
+    let before = first.min(second);
     let memory = server.memory();
 
     // A process that asks for much, and is stopped before it takes it.
@@ -227,7 +230,9 @@ async fn a_suspended_client_is_given_up_and_harms_nobody() {
     wait_for_line(&mut greedy, "asked");
     let pid = Pid::from_child(&greedy);
     kill_process(pid, Signal::STOP).expect("a signal");
-    let (_others, during) = within(all(others)).await;
+    let (others, first) = within(all(others)).await;
+    let (_others, second) = within(all(others)).await;
+    let during = first.min(second);
     let grown = server.memory().saturating_sub(memory);
     let line = wait_for_line(&mut server.child, "gave up");
     kill_process(pid, Signal::CONT).expect("a signal");
