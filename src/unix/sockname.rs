@@ -1,7 +1,7 @@
 //! The addresses of a socket, as bytes.
 //!
-//! Read by the system call itself: a socket's address can fill its space without the NUL that
-//! parsers look for, and neither end's address is for us to trust.
+//! Neither end's address is for us to trust, so what the system gives is kept as it is, whatever it
+//! is, and looked at byte by byte.
 
 use std::io;
 use std::mem::offset_of;
