@@ -134,15 +134,6 @@ async fn round_trips(stream: &mut Stream, count: usize) -> Vec<Duration> {
     times
 }
 
-/// The best p99 of three runs: another program's turn on the machine is not the server's doing.
-async fn quiet_p99(stream: &mut Stream) -> Duration {
-    let mut best = Duration::MAX;
-    for _ in 0..3 {
-        best = best.min(p99(&within(round_trips(stream, 2000)).await));
-    }
-    best
-}
-
 fn p99(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() * 99 / 100]
 }
@@ -153,9 +144,12 @@ async fn slow_clients_do_not_slow_a_good_one_and_are_let_go() {
     const SLOW: usize = 2000;
     assert!(descriptors() > SLOW as u64 + 100, "too few descriptors for this test");
     let server = Server::start("timed");
-    let mut good = server.connect().await;
-    within(round_trips(&mut good, 1000)).await;
-    let alone = quiet_p99(&mut good).await;
+    // Its twin without slow clients: measured in turn, so that what else the machine does is the
+    // same for both.
+    let twin = Server::start("timed");
+    let (mut good, mut alone) = (server.connect().await, twin.connect().await);
+    within(round_trips(&mut good, 500)).await;
+    within(round_trips(&mut alone, 500)).await;
     let memory = server.memory();
 
     let started = Instant::now();
@@ -167,17 +161,19 @@ async fn slow_clients_do_not_slow_a_good_one_and_are_let_go() {
         }
         slow.push(stream);
     }
-    let crowded = quiet_p99(&mut good).await;
+    let mut ratios = Vec::new();
+    for _ in 0..5 {
+        let without = p99(&within(round_trips(&mut alone, 500)).await);
+        let with = p99(&within(round_trips(&mut good, 500)).await);
+        ratios.push(with.as_secs_f64() / without.as_secs_f64());
+    }
     let grown = server.memory().saturating_sub(memory);
-    let ratio = crowded.as_secs_f64() / alone.as_secs_f64();
+    ratios.sort_by(f64::total_cmp);
     println!(
-        "p99 alone {alone:?}, among {SLOW} slow clients {crowded:?}, ratio {ratio:.2}; memory grew \
-         by {} KiB",
+        "p99 among {SLOW} slow clients to p99 without: {ratios:.2?}; memory grew by {} KiB",
         grown / 1024
     );
-    // What is measured is whether the good client waits for the slow ones; below this it is noise.
-    let noise = Duration::from_micros(500);
-    assert!(ratio < 5.0 || crowded < noise, "{alone:?} became {crowded:?}");
+    assert!(ratios[0] < 5.0, "{ratios:?}");
     assert!(grown < 64 << 20, "{grown} bytes");
 
     // Each is closed when its deadline is over, and not before.
@@ -219,7 +215,7 @@ async fn a_suspended_client_is_given_up_and_harms_nobody() {
         (clients, p99(&times))
     };
     let (others, _) = within(all(others)).await;
-    // The better of two, as above.
+    // The better of two: another program's turn on the machine is not the server's doing.
     let (others, first) = within(all(others)).await;
     let (others, second) = within(all(others)).await;
     let before = first.min(second);
