@@ -2,10 +2,15 @@
 
 #[cfg(feature = "tokio")]
 mod accept;
+#[cfg(feature = "blocking")]
+pub(crate) mod blocking;
 mod connect;
+mod convert;
 pub mod ext;
 #[cfg(feature = "tokio")]
 mod listener;
+#[cfg(feature = "blocking")]
+mod overlapped;
 mod pipe;
 #[cfg(feature = "tokio")]
 mod reactor;
