@@ -198,6 +198,9 @@ impl Stream {
     }
 
     pub(crate) fn read(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
         self.read_with(timeout, |socket, flags| recv(socket, &mut *buf, flags).map(|(_, n)| n))
     }
 
@@ -263,7 +266,8 @@ impl Stream {
         mut read: impl FnMut(BorrowedFd<'_>, RecvFlags) -> Result<T, Errno>,
     ) -> io::Result<T> {
         let deadline = Deadline::after(timeout);
-        let flags = if deadline.left().is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+        let flags =
+            if deadline.left().is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
         loop {
             match read(self.as_fd(), flags) {
                 Ok(read) => return Ok(read),
