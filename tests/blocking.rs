@@ -7,9 +7,14 @@
 mod bounded;
 #[path = "blocking/convert.rs"]
 mod convert;
+#[path = "blocking/examples.rs"]
+mod examples;
 #[cfg(unix)]
 #[path = "blocking/pass.rs"]
 mod pass;
+#[path = "common/process.rs"]
+#[allow(dead_code, reason = "this test uses a part")]
+mod process;
 #[path = "blocking/timeouts.rs"]
 mod timeouts;
 
@@ -17,7 +22,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use bounded::{bounded, connected, read_all, unique_name};
+use bounded::{PATIENCE, bounded, connected, read_all, unique_name};
 use sockpipe::blocking::{Listener, Stream};
 
 fn echo(mut stream: &Stream) {

@@ -1,4 +1,5 @@
-//! What the files of this test share.
+//! What the tests that block share.
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 
 use std::io::{Read, Write};
 use std::panic::resume_unwind;

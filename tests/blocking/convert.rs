@@ -100,6 +100,7 @@ mod tokio {
     use sockpipe::blocking;
 
     use super::super::bounded::{bounded, exchange, read_all};
+    use super::super::timeouts;
 
     fn runtime() -> Runtime {
         Builder::new_current_thread().enable_all().build().expect("a runtime")
@@ -121,7 +122,7 @@ mod tokio {
             let error = (&one).write(b"x").expect_err("the write side is shut");
             assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
             (&other).write_all(b"after").expect("a write");
-            other.close(super::super::bounded::PATIENCE).expect("an end");
+            other.close(super::super::PATIENCE).expect("an end");
             assert_eq!(read_all(&one), b"after");
         });
     }
@@ -134,8 +135,8 @@ mod tokio {
             let (one, other) = (pair.0.into_blocking(), pair.1.into_blocking());
             let (one, other) = (one.expect("a stream"), other.expect("a stream"));
             exchange(&one, &other);
-            one.set_write_timeout(Some(super::super::timeouts::SHORT)).expect("a timeout");
-            let written = super::super::timeouts::write_until_full(&one);
+            one.set_write_timeout(Some(timeouts::SHORT)).expect("a timeout");
+            let written = timeouts::write_until_full(&one);
             drop(one);
             assert_eq!(read_all(&other).len(), written);
         });
