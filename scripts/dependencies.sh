@@ -60,12 +60,15 @@ for name in "${names[@]}"; do
     crates[$name]=$(($(wc -l <<<"$listed") - 1))
     version[$name]=$(sed -n "s/^${name%%-*} v//p" <<<"$listed")
 done
-TIMEFORMAT='%U %S'
+# User and system time of what this runs, added up.
+cpu_seconds() { # COMMAND...
+    bash -c '"$@" >&2 && times' time "$@" | awk 'NR == 2 { gsub(/[ms]/, " "); print $1 * 60 + $2 + $3 * 60 + $4 }'
+}
+
 for ((round = 1; round <= rounds; round++)); do
     for name in "${names[@]}"; do
         rm -rf "$work/$name/target"
-        took=$({ time (cd "$work/$name" && cargo build --quiet --offline) >/dev/null 2>&1; } 2>&1)
-        seconds[$name]+="$(awk '{ printf "%.2f", $1 + $2 }' <<<"$took") "
+        seconds[$name]+="$(cpu_seconds cargo build --quiet --offline --manifest-path "$work/$name/Cargo.toml") "
         say "round $round: $name ${seconds[$name]}"
     done
 done

@@ -48,7 +48,7 @@ use crate::peer::PeerCredentials;
 
 /// Listens on a local endpoint: a Unix domain socket, or a Windows named pipe.
 ///
-/// As the async [`Listener`](crate#features), it owns the name from [`bind`](Self::bind) to drop.
+/// As the async `Listener`, it owns the name from [`bind`](Self::bind) to drop.
 /// Any number of threads may be in [`accept`](Self::accept) at once.
 ///
 /// ```no_run

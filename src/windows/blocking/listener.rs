@@ -58,17 +58,26 @@ impl Listener {
         let path = address.to_string();
         refuse_present(&address, &path)?;
         let kind = Kind::chosen(options)?;
-        let messages = kind.has_messages();
         let wanted = options.windows.instances.unwrap_or(ARMED).min(MOST_EVENTS - 1);
         // Clients can open them from here on.
         let instances = create_all(&path, &kind, wanted)
             .map_err(|error| cannot_listen(&address, &path, &error))?;
+        Ok((Self::start(path, kind, wanted, instances)?, address))
+    }
+
+    fn start(
+        path: String,
+        kind: Kind,
+        wanted: usize,
+        instances: Vec<OwnedHandle>,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             clients: Mutex::default(),
             came: Condvar::new(),
             wanted: Event::new()?,
             pauses: AtomicU64::new(0),
         });
+        let messages = kind.has_messages();
         let arming = Arming {
             shared: Arc::clone(&shared),
             path,
@@ -79,7 +88,7 @@ impl Listener {
         };
         let thread = thread::Builder::new().name("sockpipe-accept".to_owned());
         let arming = Some(thread.spawn(move || arming.run(instances))?);
-        Ok((Self { shared, messages, arming }, address))
+        Ok(Self { shared, messages, arming })
     }
 
     pub(crate) fn accept(&self) -> io::Result<Stream> {
@@ -205,8 +214,7 @@ impl Arming {
     /// Its successor first. The name lives as long as an instance does: were the last one handed
     /// over, and its client left, anybody could take the name.
     fn hand_over(&mut self, connect: Connect) {
-        loop {
-            let Err(error) = self.refill() else { break };
+        while let Err(error) = self.refill() {
             if !self.armed.is_empty() || self.shared.lock().closed {
                 break;
             }
@@ -239,5 +247,71 @@ impl Arming {
         self.shared.pauses.fetch_add(1, Ordering::Relaxed);
         events::accept_paused(error, pause);
         pause
+    }
+}
+
+#[cfg(all(test, feature = "tokio"))]
+mod tests {
+    use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
+
+    use super::super::super::pipe::{Presence, presence, reads_messages};
+    use super::super::super::reactor;
+    use super::super::super::tests::unique;
+    use super::*;
+    use crate::options::{Access, ConnectOptions};
+
+    /// Wine lets byte read mode pass, where Windows loses the end of the stream: only this shows it.
+    #[test]
+    fn both_ends_read_messages() {
+        let endpoint = unique().parse().expect("an endpoint");
+        let (listener, _) = Listener::bind(&endpoint, &ListenOptions::new()).expect("a free name");
+        let client = Stream::connect(&endpoint, &ConnectOptions::new()).expect("a server");
+        let server = listener.accept().expect("a client");
+        let (one, other) = Stream::pair().expect("a pair");
+        for stream in [client, server, one, other] {
+            assert!(reads_messages(&stream).expect("a mode"), "{stream:?}");
+        }
+    }
+
+    /// A foreign instance sets the limit that a system out of resources would.
+    #[test]
+    fn the_last_instance_is_not_handed_out() {
+        let path = unique();
+        let context = reactor::handle().expect("a reactor").enter();
+        let mut foreign = ServerOptions::new();
+        foreign.max_instances(ARMED + 2).pipe_mode(PipeMode::Message);
+        let foreign = foreign.create(&path).expect("a free name");
+        drop(context);
+        let busy = pipe::open(&path).expect("the foreign instance");
+
+        let kind = Kind::new(Access::Owner).expect("a descriptor");
+        let mut instances = Vec::new();
+        for _ in 0..ARMED {
+            let instance = pipe::create(&path, Instance::Further, &kind);
+            instances.push(instance.expect("room for these"));
+        }
+        let listener = Listener::start(path.clone(), kind, ARMED, instances).expect("a listener");
+
+        // All but one of ours are handed out, and that one is taken too: there is no room left.
+        let mut opened = Vec::new();
+        while opened.len() <= ARMED {
+            match pipe::open(&path) {
+                Ok(client) => opened.push(client),
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        let handed_out: Vec<_> = (0..ARMED).map(|_| listener.accept().expect("a client")).collect();
+        // Longer than the pause between tries.
+        thread::sleep(Duration::from_millis(200));
+        assert!(listener.shared.lock().waiting.is_empty(), "the last instance was handed out");
+        // Waiting longer each time: 5, 10, 20, 40, 80 ms.
+        let pauses = listener.stats().pauses;
+        assert!((1..20).contains(&pauses), "{pauses}");
+        drop((foreign, busy, opened, handed_out));
+        // With all others closed there is room again for its successor.
+        listener.accept().expect("the last client");
+        assert_eq!(presence(&path), Presence::There);
+        drop(listener);
+        assert_eq!(presence(&path), Presence::Absent);
     }
 }
