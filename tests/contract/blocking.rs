@@ -453,6 +453,55 @@ fn row_13_clients_that_come_and_go_at_once() {
     });
 }
 
+/// The helper of row 13: a server with few descriptors, that keeps its clients until it has to wait
+/// for room.
+#[cfg(unix)]
+#[test]
+fn serve_with_few_descriptors() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+
+    let Some(endpoint) = argument() else { return };
+    let listener = blocking::Listener::bind(endpoint).expect("a free name");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(32), maximum: Some(32) }).expect("a limit");
+    let (listener, kept) = (Arc::new(listener), Arc::new(std::sync::Mutex::new(Vec::new())));
+    let (stats, full) = (Arc::clone(&listener), Arc::clone(&kept));
+    thread::spawn(move || {
+        let mut pauses = 0;
+        loop {
+            thread::sleep(Duration::from_millis(20));
+            if stats.stats().pauses > pauses {
+                pauses = stats.stats().pauses;
+                full.lock().expect("no panic").clear();
+            }
+        }
+    });
+    loop {
+        let stream = listener.accept().expect("it never dies");
+        (&stream).write_all(b"x").expect("a write");
+        kept.lock().expect("no panic").push(stream);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn row_13_out_of_descriptors() {
+    bounded(|| {
+        let world = World::new();
+        let mut child = spawn_helper("blocking::serve_with_few_descriptors", world.os.endpoint());
+        let options = ConnectOptions::new().wait_for_server(PATIENCE);
+        let clients: Vec<_> = (0..60)
+            .map(|_| blocking::Stream::connect_with(world.os.endpoint(), &options))
+            .collect::<Result<_, _>>()
+            .expect("a server");
+        for client in &clients {
+            let mut byte = [0];
+            (&mut &*client).read_exact(&mut byte).expect("a byte of each");
+        }
+        child.kill().expect("a kill");
+        child.wait().expect("an end");
+    });
+}
+
 #[test]
 fn row_16_another_server_than_expected_is_refused() {
     bounded(|| {
