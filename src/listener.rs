@@ -2,13 +2,17 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::imp;
 use crate::options::ListenOptions;
 use crate::stream::{LocalStream, Stream};
+
+/// Waits between tries to take a name that another server has.
+const TAKEN_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
 /// Something that yields local connections: a [`Listener`], a
 /// [`memory::Listener`](crate::memory::Listener), or one of your own.
@@ -112,6 +116,45 @@ impl Listener {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
         let (inner, endpoint) = imp::Listener::bind(&endpoint, options)?;
         Ok(Self { inner, endpoint })
+    }
+
+    /// Listens on `endpoint` as soon as the server that has it lets it go, for up to `limit`: for a
+    /// restart in which the old server may still be finishing. It is not a queue: of several that
+    /// wait, any may be the next.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](ErrorKind::TimedOut) when the name is still taken after `limit`; else as for
+    /// [`bind`](Self::bind), and then at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
+    pub async fn bind_wait<E>(
+        endpoint: E,
+        options: &ListenOptions,
+        limit: Duration,
+    ) -> io::Result<Self>
+    where
+        E: TryInto<Endpoint>,
+        ParseEndpointError: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
+        let (started, mut pause) = (Instant::now(), TAKEN_PAUSE.0);
+        loop {
+            let taken = match imp::Listener::bind(&endpoint, options) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => error,
+                bound => return bound.map(Self::from_imp),
+            };
+            let left = limit.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                let limit = limit.as_secs_f32();
+                let what = format!("waited {limit} s for the name: {taken}");
+                return Err(io::Error::new(ErrorKind::TimedOut, what));
+            }
+            imp::sleep(pause.min(left))?.await;
+            pause = (pause * 2).min(TAKEN_PAUSE.1);
+        }
     }
 
     /// The next connection.
