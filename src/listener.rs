@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::imp;
+use crate::messages::deaf;
 use crate::options::ListenOptions;
 use crate::stream::{LocalStream, Stream};
 
@@ -177,7 +178,11 @@ impl Listener {
     ///
     /// As for [`accept`](Self::accept).
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        self.inner.poll_accept(cx).map_ok(Stream::from_imp)
+        match self.inner.poll_accept(cx) {
+            Poll::Ready(Ok(stream)) => Poll::Ready(Ok(Stream::from_imp(stream))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(deaf(&self.endpoint, &error))),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     /// Stops listening, releases the name, and gives the connections that were made and not
