@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::events::ListenerStats;
 use crate::imp;
 use crate::messages::deaf;
 use crate::options::ListenOptions;
@@ -207,18 +208,6 @@ impl Listener {
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
-}
-
-/// Counts of what a [`Listener`] handles by itself, since it was bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ListenerStats {
-    /// Clients that were closed before `accept` yielded them: users who may not connect, or who
-    /// could not be told. Always 0 on Windows, where the OS refuses them.
-    pub refused: u64,
-    /// Times that accepting had to wait because the process or the system was out of descriptors,
-    /// memory or, on Windows, instances of the pipe.
-    pub pauses: u64,
 }
 
 impl fmt::Debug for Listener {
