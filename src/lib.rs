@@ -66,7 +66,7 @@ mod stream;
 
 pub use endpoint::resolve::Candidate;
 pub use endpoint::{Endpoint, ParseEndpointError};
-pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions};
+pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
 #[cfg(feature = "tokio")]
@@ -103,6 +103,9 @@ pub mod docs {
     #[doc = include_str!("../docs/which_address.md")]
     #[allow(clippy::module_inception, reason = "a page, no code")]
     pub mod which_address {}
+
+    #[doc = include_str!("../docs/performance.md")]
+    pub mod performance {}
 
     #[doc = include_str!("../docs/windows_interop.md")]
     pub mod windows_interop {}

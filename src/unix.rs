@@ -11,6 +11,7 @@ mod sockname;
 #[cfg(all(target_os = "linux", not(sockpipe_posix)))]
 mod sockopt;
 mod spawn;
+mod spin;
 
 // Linux, and what macOS and the BSDs have in common; `--cfg sockpipe_posix` runs the latter on
 // Linux. Both files list the same items.
@@ -36,7 +37,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{Shutdown, sendmsg, shutdown};
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::{RecvFlags, Shutdown, recv, sendmsg, shutdown};
 use rustix::process::geteuid;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, ReadBuf};
@@ -50,17 +52,20 @@ use self::claim::Claim;
 use self::place::Place;
 pub(crate) use self::runtime::sleep;
 pub(crate) use self::spawn::{SpawnLock, leave, nameless_file, spawn_detached};
+use self::spin::Spin;
 use crate::endpoint::Endpoint;
 use crate::endpoint::resolve::{Candidacy, Environment, candidates};
 use crate::events;
 use crate::listener::ListenerStats;
-use crate::options::{ConnectOptions, ListenOptions};
+use crate::options::{ConnectOptions, ListenOptions, StreamOptions};
 use crate::peer::{PeerCredentials, UserId};
 
 /// Waits between tries to accept while the system is out of descriptors or memory.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// Connections passed over in one poll before other tasks get their turn.
 const ACCEPT_BURST: usize = 16;
+/// The most that is received into a buffer that is not initialized before the reactor is asked.
+const DIRECT: usize = 4096;
 
 pub(crate) fn environment() -> io::Result<Environment> {
     Ok(Environment {
@@ -81,6 +86,7 @@ pub(crate) struct Listener {
     pause: Option<Pin<Box<Sleep>>>,
     next_pause: Duration,
     stats: ListenerStats,
+    stream_options: StreamOptions,
 }
 
 /// Whose the listener's name is.
@@ -108,7 +114,7 @@ impl Listener {
             }
             None => (claim::bind_abstract(&endpoint, options.unix.backlog)?, Name::Abstract),
         };
-        Ok((Self::new(socket, name, permission)?, endpoint))
+        Ok((Self::new(socket, name, permission, options)?, endpoint))
     }
 
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
@@ -168,9 +174,16 @@ impl Listener {
         self.stats
     }
 
-    fn new(socket: OwnedFd, name: Name, permission: Permission) -> io::Result<Self> {
+    fn new(
+        socket: OwnedFd,
+        name: Name,
+        permission: Permission,
+        options: &ListenOptions,
+    ) -> io::Result<Self> {
         // Accepting may have to wait one day: better to learn now that it cannot.
         drop(sleep(Duration::ZERO)?);
+        // So is what no client's socket would be let have.
+        prepare(&socket, options.stream)?;
         Ok(Self {
             socket: runtime::register(socket)?,
             name,
@@ -179,13 +192,14 @@ impl Listener {
             pause: None,
             next_pause: ACCEPT_PAUSE.0,
             stats: ListenerStats::default(),
+            stream_options: options.stream,
         })
     }
 
     /// A peer that may not stay, or cannot be told, is closed here; so is one that the reactor has
     /// no room for.
     fn admit(&mut self, socket: OwnedFd) -> Option<Stream> {
-        let (why, user) = match Stream::from_socket(socket) {
+        let (why, user) = match Stream::from_socket(socket, self.stream_options) {
             Ok(stream) if self.permission.admits(&stream.peer, stream.as_fd()) => {
                 return Some(stream);
             }
@@ -229,7 +243,7 @@ impl Listener {
 
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<(Self, Endpoint)> {
         let endpoint = inherited::check_listener(socket.as_fd())?;
-        Ok((Self::new(socket, Name::Inherited, Permission::new(options))?, endpoint))
+        Ok((Self::new(socket, Name::Inherited, Permission::new(options), options)?, endpoint))
     }
 
     fn into_fd(mut self) -> io::Result<OwnedFd> {
@@ -293,20 +307,22 @@ fn place_to_bind(
 pub(crate) struct Stream {
     socket: UnixStream,
     peer: UCred,
+    spin: Option<Box<Spin>>,
 }
 
 impl Stream {
     pub(crate) async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> io::Result<Self> {
         let candidates = candidates(endpoint, &environment()?)?;
         let (socket, address) = connect::connect(endpoint, &candidates, options).await?;
-        let stream = Self::from_socket(socket)?;
+        let stream = Self::from_socket(socket, options.stream)?;
         connect::check_server(&options.expect_server, stream.peer.uid(), &address)?;
         Ok(stream)
     }
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = runtime::enter(UnixStream::pair)??;
-        let stream = |socket: UnixStream| Ok(Self { peer: socket.peer_cred()?, socket });
+        let stream =
+            |socket: UnixStream| Ok(Self { peer: socket.peer_cred()?, socket, spin: None });
         stream(one).and_then(|one| Ok((one, stream(other)?)))
     }
 
@@ -315,10 +331,31 @@ impl Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = buf.remaining();
-        if room == 0 {
+        if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        let Some(spin) = &self.spin else { return self.read(cx, buf) };
+        spin.poll(cx, buf, |buf| self.receive(buf), |cx, buf| self.read(cx, buf))
+    }
+
+    /// A read that the reactor does not hear of. What it takes away from under the reactor's nose
+    /// costs a later read one try more.
+    fn receive(&self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Room has to be initialized first, and is no more than needed for most answers.
+        let initialized = buf.initialized().len() - buf.filled().len();
+        let room = initialized.max(buf.remaining().min(DIRECT));
+        match recv(&self.socket, buf.initialize_unfilled_to(room), RecvFlags::DONTWAIT) {
+            Ok((length, _)) => buf.advance(length),
+            Err(Errno::AGAIN | Errno::INTR) => return Poll::Pending,
+            // As in `read`.
+            Err(Errno::CONNRESET) => {}
+            Err(errno) => return Poll::Ready(Err(errno.into())),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let room = buf.remaining();
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
             let mut read = None;
@@ -390,9 +427,10 @@ impl Stream {
         Ok(self.socket.into_std()?.into())
     }
 
-    fn from_socket(socket: OwnedFd) -> io::Result<Self> {
+    fn from_socket(socket: OwnedFd, options: StreamOptions) -> io::Result<Self> {
+        prepare(&socket, options)?;
         let socket = runtime::enter(|| UnixStream::from_std(socket.into()))??;
-        Ok(Self { peer: socket.peer_cred()?, socket })
+        Ok(Self { peer: socket.peer_cred()?, socket, spin: Spin::new(options.spin) })
     }
 
     fn write_with(
@@ -408,10 +446,25 @@ impl Stream {
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                     return Poll::Ready(Err(Errno::PIPE.into()));
                 }
-                done => return Poll::Ready(done),
+                done => {
+                    if let Some(spin) = &self.spin {
+                        spin.wrote();
+                    }
+                    return Poll::Ready(done);
+                }
             }
         }
     }
+}
+
+fn prepare(socket: &OwnedFd, options: StreamOptions) -> io::Result<()> {
+    let Some(bytes) = options.send_buffer_size else { return Ok(()) };
+    set_socket_send_buffer_size(socket, bytes as usize).map_err(|errno| {
+        let error = io::Error::from(errno);
+        let what =
+            format!("the system gives no send buffer of {bytes} bytes: {error}; ask for less");
+        io::Error::new(error.kind(), what)
+    })
 }
 
 impl AsFd for Stream {

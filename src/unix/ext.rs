@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::inherited;
 use crate::listener::Listener;
-use crate::options::ListenOptions;
+use crate::options::{ListenOptions, StreamOptions};
 use crate::stream::Stream;
 
 /// What a listener can be told on Unix only.
@@ -158,7 +158,7 @@ impl StreamExt for Stream {
 
     fn from_fd(socket: OwnedFd) -> io::Result<Self> {
         inherited::check_stream(socket.as_fd())?;
-        super::Stream::from_socket(socket).map(Self::from_imp)
+        super::Stream::from_socket(socket, StreamOptions::default()).map(Self::from_imp)
     }
 
     fn into_fd(self) -> io::Result<OwnedFd> {
