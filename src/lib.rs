@@ -71,7 +71,7 @@ pub use endpoint::resolve::Candidate;
 pub use endpoint::{Endpoint, ParseEndpointError};
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 pub use events::ListenerStats;
-pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions};
+pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
 #[cfg(feature = "tokio")]
@@ -108,6 +108,9 @@ pub mod docs {
     #[doc = include_str!("../docs/which_address.md")]
     #[allow(clippy::module_inception, reason = "a page, no code")]
     pub mod which_address {}
+
+    #[doc = include_str!("../docs/performance.md")]
+    pub mod performance {}
 
     #[doc = include_str!("../docs/windows_interop.md")]
     pub mod windows_interop {}

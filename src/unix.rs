@@ -17,6 +17,8 @@ mod sockopt;
 #[cfg(feature = "tokio")]
 mod spawn;
 #[cfg(feature = "tokio")]
+mod spin;
+#[cfg(feature = "tokio")]
 mod stream;
 
 // Linux, and what macOS and the BSDs have in common; `--cfg sockpipe_posix` runs the latter on
@@ -37,6 +39,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::geteuid;
 
@@ -48,6 +51,7 @@ pub(crate) use self::{
     stream::Stream,
 };
 use crate::endpoint::resolve::Environment;
+use crate::options::StreamOptions;
 use crate::peer::UserId;
 
 /// Waits between tries to accept while the system is out of descriptors or memory.
@@ -69,4 +73,15 @@ fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
         Ok(()) | Err(Errno::NOTCONN) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// What is chosen for the streams of a listener, or for one.
+fn prepare(socket: BorrowedFd<'_>, options: StreamOptions) -> io::Result<()> {
+    let Some(bytes) = options.send_buffer_size else { return Ok(()) };
+    set_socket_send_buffer_size(socket, bytes as usize).map_err(|errno| {
+        let error = io::Error::from(errno);
+        let what =
+            format!("the system gives no send buffer of {bytes} bytes: {error}; ask for less");
+        io::Error::new(error.kind(), what)
+    })
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::inherited;
 use crate::options::ListenOptions;
 #[cfg(feature = "tokio")]
-use crate::{listener::Listener, stream::Stream};
+use crate::{listener::Listener, options::StreamOptions, stream::Stream};
 
 /// What a listener can be told on Unix only.
 pub trait ListenOptionsExt {
@@ -160,7 +160,7 @@ impl StreamExt for Stream {
 
     fn from_fd(socket: OwnedFd) -> io::Result<Self> {
         inherited::check_stream(socket.as_fd())?;
-        super::Stream::from_socket(socket).map(Self::from_imp)
+        super::Stream::from_socket(socket, StreamOptions::default()).map(Self::from_imp)
     }
 
     fn into_fd(self) -> io::Result<OwnedFd> {

@@ -51,7 +51,7 @@ impl Kind {
             Some(sddl) => SecurityDescriptor::from_sddl(sddl),
             None => SecurityDescriptor::new(options.access),
         };
-        let quota = chosen.buffer_size.unwrap_or(QUOTA);
+        let quota = chosen.buffer_size.or(options.stream.send_buffer_size).unwrap_or(QUOTA);
         Ok(Self { security: security?, messages: !chosen.byte_type, quota })
     }
 
