@@ -4,7 +4,10 @@ mod access;
 mod claim;
 mod connect;
 pub mod ext;
+mod foreign;
 mod inherited;
+#[cfg(feature = "interprocess")]
+pub(crate) mod interprocess;
 mod place;
 mod runtime;
 mod sockname;

@@ -3,6 +3,8 @@
 mod accept;
 mod connect;
 pub mod ext;
+#[cfg(feature = "interprocess")]
+pub(crate) mod interprocess;
 mod pipe;
 mod reactor;
 mod security;
@@ -13,6 +15,7 @@ mod tests;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
+use std::os::windows::io::AsHandle;
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -235,19 +238,7 @@ impl Stream {
     }
 
     pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {
-        let (sid, process) = match *self.pipe {
-            Pipe::Server { .. } => {
-                (security::client_sid(&*self.pipe)?, security::client_process(&*self.pipe))
-            }
-            Pipe::Client { .. } => {
-                let Some(owner) = security::owner_sid(&*self.pipe)? else {
-                    let what = "the server's pipe does not name its owner";
-                    return Err(io::Error::new(ErrorKind::Unsupported, what));
-                };
-                (owner, security::server_process(&*self.pipe))
-            }
-        };
-        Ok(PeerCredentials::new(UserId::Sid(sid), None, process))
+        credentials(&*self.pipe, matches!(*self.pipe, Pipe::Server { .. }))
     }
 
     fn adopted(pipe: Pipe) -> Self {
@@ -323,6 +314,20 @@ pub(crate) async fn shutdown_signal() -> io::Result<()> {
     })
     .await;
     Ok(())
+}
+
+/// Who is at the other end of `pipe`, of which we have the server's end or the client's.
+fn credentials(pipe: &impl AsHandle, is_server: bool) -> io::Result<PeerCredentials> {
+    let (sid, process) = if is_server {
+        (security::client_sid(pipe)?, security::client_process(pipe))
+    } else {
+        let Some(owner) = security::owner_sid(pipe)? else {
+            let what = "the server's pipe does not name its owner";
+            return Err(io::Error::new(ErrorKind::Unsupported, what));
+        };
+        (owner, security::server_process(pipe))
+    };
+    Ok(PeerCredentials::new(UserId::Sid(sid), None, process))
 }
 
 async fn send_end(pipe: Arc<Pipe>) -> io::Result<()> {
