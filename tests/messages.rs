@@ -15,6 +15,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// What the examples take at most.
 const LONGEST: usize = 1 << 20;
 
+/// The full counts of the checks, which take longer.
+fn full() -> bool {
+    std::env::var_os("SOCKPIPE_FULL").is_some()
+}
+
 struct Server {
     os: Os,
     running: Running,
@@ -132,11 +137,12 @@ async fn frames_that_are_too_long() {
     let before = server.memory();
     let max = LONGEST as u64;
     for announced in [0, max, max + 1, (1 << 31) - 1, (1 << 32) - 1, 1 << 63, u64::MAX] {
-        let header: Vec<u8> = match u32::try_from(announced) {
+        let mut header: Vec<u8> = match u32::try_from(announced) {
             Ok(length) => length.to_be_bytes().to_vec(),
             // More than the header holds: its first four bytes are the length then.
             Err(_) => announced.to_be_bytes().to_vec(),
         };
+        header.push(b'x');
         // Many, so that memory that is taken for each would show.
         for _ in 0..50 {
             let mut stream = server.connect().await;
@@ -169,7 +175,7 @@ async fn frames_that_are_too_long() {
 async fn random_bytes() {
     let server = Server::start("typed_messages");
     let mut bystander = Bystander::of(&server).await;
-    let seeds = if cfg!(windows) { 100 } else { 1000 };
+    let seeds = if full() { 1000 } else { 100 };
     let mut bytes = vec![0; 1_000_000];
     for seed in 1..=seeds {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed);
@@ -223,11 +229,8 @@ async fn clients_killed_in_the_middle_of_a_message() {
         bystanders.push(Bystander::of(&server).await);
     }
     let before = server.descriptors();
-    let (rounds, batch) = match std::env::var_os("SOCKPIPE_FULL") {
-        Some(_) => (20, 25),
-        None if cfg!(windows) => (2, 5),
-        None => (4, 25),
-    };
+    // Wine takes a second to start one.
+    let (rounds, batch) = if full() { (20, 25) } else { (2, if cfg!(windows) { 5 } else { 25 }) };
     for _ in 0..rounds {
         let clients: Vec<_> = (0..batch)
             .map(|_| {

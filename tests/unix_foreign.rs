@@ -154,11 +154,11 @@ fn it_waits_for_descriptors() {
     assert!(helper.status.success() && out.contains("\nserved\n"), "{out}");
 }
 
-/// What does not pass by itself is an error: here, a socket that no longer listens.
+/// What does not pass by itself is an error: here, a socket that was shut down.
 #[tokio::test]
 async fn an_error_that_stays_is_one() {
     let (_os, mut listener) = bound();
     rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).expect("a shutdown");
     let error = within(LocalListener::accept(&mut listener)).await.expect_err("no listener");
-    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert_eq!(error.kind(), ErrorKind::NotConnected, "{error}");
 }

@@ -1,6 +1,6 @@
 //! tokio's own listener and stream under the traits.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -59,12 +59,14 @@ pub(super) async fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     loop {
         // A flood of clients does not keep other tasks from their turn.
         consume_budget().await;
-        let waited = match platform::accept(listener) {
-            Ok(socket) => return Ok(socket),
-            Err(Errno::AGAIN) => readable(listener).await,
-            Err(errno) => Err(errno.into()),
+        let accepted = match platform::accept(listener) {
+            Err(Errno::AGAIN) => accept_later(listener).await,
+            accepted => accepted.map_err(io::Error::from),
         };
-        let Err(error) = waited else { continue };
+        let error = match accepted {
+            Ok(socket) => return Ok(socket),
+            Err(error) => error,
+        };
         match Errno::from_io_error(&error) {
             Some(Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM) => {}
             Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
@@ -79,9 +81,17 @@ pub(super) async fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Waits for a client. The listener itself is registered with its owner's reactor, which takes a
 /// descriptor once; so this registers another one of the same socket.
-async fn readable(listener: BorrowedFd<'_>) -> io::Result<()> {
+async fn accept_later(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let socket = runtime::register(listener.try_clone_to_owned()?)?;
-    let mut ready = socket.readable().await?;
-    ready.retain_ready();
-    Ok(())
+    loop {
+        let mut ready = socket.readable().await?;
+        match platform::accept(listener) {
+            Err(Errno::AGAIN) if ready.ready().is_read_closed() => {
+                let what = "the socket was shut down, and listens no more";
+                return Err(io::Error::new(ErrorKind::NotConnected, what));
+            }
+            Err(Errno::AGAIN) => ready.clear_ready(),
+            accepted => return Ok(accepted?),
+        }
+    }
 }

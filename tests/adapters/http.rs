@@ -205,21 +205,25 @@ async fn bad_input_ends_its_own_connection() {
     };
     works().await;
     let endless_header = ["GET / HTTP/1.1\r\nx: ", &"x".repeat(1 << 20)].concat();
+    // 3 MB, where axum takes 2.
+    let header = "POST /shout HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n";
+    let large = [header, &"x".repeat(3_000_000)].concat();
     for (garbage, answer) in [
-        (&b"\x16\x03\x01\x02\x00\x01\x00 no HTTP at all\r\n\r\n"[..], "HTTP/1.1 400"),
-        (b"GET / HTTP/7.7\r\n\r\n", "HTTP/1.1 400"),
-        (b"POST /shout HTTP/1.1\r\ncontent-length: -1\r\n\r\n", "HTTP/1.1 400"),
-        (b"POST /shout HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n", "HTTP/1.1 413"),
-        (endless_header.as_bytes(), "HTTP/1.1 431"),
+        ("\x16\x03\x01\x02\0\x01\0 no HTTP at all\r\n\r\n", "HTTP/1.1 400"),
+        ("GET / HTTP/7.7\r\n\r\n", "HTTP/1.1 400"),
+        ("POST /shout HTTP/1.1\r\ncontent-length: -1\r\n\r\n", "HTTP/1.1 400"),
+        ("POST /shout HTTP/1.1\r\ncontent-length: 99999999999\r\n\r\nhalf", "HTTP/1.1 400"),
+        (&large, "HTTP/1.1 413"),
+        (&endless_header, "HTTP/1.1 431"),
     ] {
         let mut stream = within(os.connect()).await.expect("a connection");
         // The server may have had enough before it has all.
-        let _ = within(stream.write_all(garbage)).await;
+        let _ = within(stream.write_all(garbage.as_bytes())).await;
         let _ = stream.shutdown().await;
         let mut answered = Vec::new();
         within(stream.read_to_end(&mut answered)).await.expect("an end");
         let answered = String::from_utf8_lossy(&answered);
-        let start: String = String::from_utf8_lossy(garbage).chars().take(40).collect();
+        let start: String = garbage.chars().take(40).collect();
         assert!(answered.is_empty() || answered.starts_with(answer), "{start:?}: {answered}");
         works().await;
     }
