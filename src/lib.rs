@@ -35,6 +35,9 @@
 //!
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
 //! configuration files.
+//!
+//! `axum`, `hyper-util`, `tonic`, `tower`, `tokio-util`, `interprocess`: sockpipe in these frameworks,
+//! which `adapters` describes.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
 #![cfg_attr(
@@ -46,6 +49,14 @@ mod endpoint;
 mod options;
 mod peer;
 
+#[cfg(any(
+    feature = "axum",
+    feature = "interprocess",
+    feature = "tokio-util",
+    feature = "tonic",
+    feature = "tower",
+))]
+pub mod adapters;
 #[cfg(feature = "tokio")]
 mod daemon;
 #[cfg(feature = "tokio")]

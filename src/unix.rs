@@ -4,7 +4,11 @@ mod access;
 mod claim;
 mod connect;
 pub mod ext;
+#[cfg(feature = "tokio")]
+mod foreign;
 mod inherited;
+#[cfg(feature = "interprocess")]
+pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod name;

@@ -4,6 +4,8 @@
 mod accept;
 mod connect;
 pub mod ext;
+#[cfg(feature = "interprocess")]
+pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod pipe;
