@@ -37,7 +37,10 @@
 //! configuration files.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
-#![cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "read by a transport only"))]
+#![cfg_attr(
+    not(any(feature = "tokio", feature = "blocking")),
+    allow(dead_code, reason = "read by a transport only")
+)]
 
 mod endpoint;
 mod options;
@@ -49,13 +52,13 @@ mod daemon;
 mod deadlines;
 #[cfg(feature = "tokio")]
 pub mod echo;
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 mod events;
 #[cfg(feature = "tokio")]
 mod listener;
 #[cfg(feature = "tokio")]
 pub mod memory;
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 mod messages;
 #[cfg(feature = "tokio")]
 mod serve;
@@ -66,6 +69,8 @@ mod stream;
 
 pub use endpoint::resolve::Candidate;
 pub use endpoint::{Endpoint, ParseEndpointError};
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+pub use events::ListenerStats;
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions};
 pub use peer::{PeerCredentials, UserId};
 
@@ -73,7 +78,7 @@ pub use peer::{PeerCredentials, UserId};
 pub use {
     daemon::{connect_or_spawn, connect_or_spawn_with},
     deadlines::{TimedListener, TimedStream},
-    listener::{Listener, ListenerStats, LocalListener},
+    listener::{Listener, LocalListener},
     serve::{Drained, GracefulServe, Serve, serve, shutdown_signal},
     single_instance::SingleInstance,
     stream::{
@@ -82,7 +87,7 @@ pub use {
 };
 
 // The seam: everything above it is neutral, everything below it is one OS's.
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 cfg_if::cfg_if! {
     if #[cfg(unix)] { mod unix; use unix as imp; }
     else if #[cfg(windows)] { mod windows; use windows as imp; }
@@ -90,7 +95,7 @@ cfg_if::cfg_if! {
 }
 
 /// What only one OS has. A program that uses it says so by the name.
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 pub mod os {
     #[cfg(unix)]
     pub use crate::imp::ext as unix;
