@@ -6,7 +6,7 @@ use std::process::Command;
 use sockpipe::{Stream, echo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::common::process::is_wine;
+use super::common::wine::is_wine;
 use super::common::{PATIENCE, assert_error, within};
 use super::{
     EXCHANGED, Peer, accept, connect, exchange, foreign, listen, program, read_all, unused_pipe,
