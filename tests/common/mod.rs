@@ -4,6 +4,8 @@
 pub mod process;
 #[cfg(unix)]
 pub mod unix;
+#[cfg(windows)]
+pub mod wine;
 
 use std::future::Future;
 use std::io;
