@@ -5,6 +5,7 @@ mod claim;
 mod connect;
 pub mod ext;
 mod inherited;
+mod lock;
 mod place;
 mod runtime;
 mod sockname;
