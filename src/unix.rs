@@ -5,7 +5,6 @@ mod claim;
 mod connect;
 pub mod ext;
 mod inherited;
-mod lock;
 mod place;
 mod runtime;
 mod sockname;

@@ -9,9 +9,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, statat};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use rustix::process::geteuid;
@@ -204,11 +202,6 @@ pub(super) fn what(stat: &Stat) -> &'static str {
         FileType::Fifo => "a FIFO",
         _ => "a device",
     }
-}
-
-/// Of something of ours, whose absence is what is wanted.
-pub(super) fn remove(place: &Place, name: &OsStr) {
-    let _ = unlinkat(place.dir(), name, AtFlags::empty());
 }
 
 #[allow(clippy::unnecessary_cast, reason = "the types differ from system to system")]

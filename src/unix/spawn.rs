@@ -10,7 +10,7 @@ use std::thread;
 
 use rustix::process::setsid;
 
-use super::lock::{Lock, SPAWN_LOCK};
+use super::claim::{Lock, SPAWN_LOCK};
 use super::place::random;
 use super::place_to_bind;
 use crate::endpoint::Endpoint;
