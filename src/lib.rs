@@ -58,6 +58,8 @@ pub mod memory;
 #[cfg(feature = "tokio")]
 mod messages;
 #[cfg(feature = "tokio")]
+mod occupancy;
+#[cfg(feature = "tokio")]
 mod serve;
 #[cfg(feature = "tokio")]
 mod single_instance;
@@ -74,6 +76,7 @@ pub use {
     daemon::{connect_or_spawn, connect_or_spawn_with},
     deadlines::{TimedListener, TimedStream},
     listener::{Listener, ListenerStats, LocalListener},
+    occupancy::Occupancy,
     serve::{Drained, GracefulServe, Serve, serve, shutdown_signal},
     single_instance::SingleInstance,
     stream::{

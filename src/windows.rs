@@ -31,10 +31,11 @@ use self::reactor::Task;
 pub(crate) use self::reactor::sleep;
 use self::security::own_sid;
 pub(crate) use self::spawn::{SpawnLock, leave, nameless_file, spawn_detached};
-use crate::endpoint::resolve::{Environment, Family, candidates};
+use crate::endpoint::resolve::{Candidate, Environment, Family, candidates};
 use crate::endpoint::{Endpoint, Form, ParseEndpointError};
 use crate::listener::ListenerStats;
 use crate::messages::in_use;
+use crate::occupancy::Occupancy;
 use crate::options::{Access, ConnectOptions, ListenOptions};
 use crate::peer::{PeerCredentials, UserId};
 
@@ -53,6 +54,26 @@ pub(crate) fn environment() -> io::Result<Environment> {
         runtime_dir: None,
         user_temp_dir: None,
     })
+}
+
+pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
+    let address = resolve(&candidate.address())?;
+    match pipe::presence(&address.to_string()) {
+        Presence::There => Ok(Occupancy::Held { process: None }),
+        Presence::Absent => Ok(Occupancy::Free),
+        Presence::Unknown => {
+            let what = format!("the system does not tell whether there is a pipe at {address}");
+            Err(io::Error::other(what))
+        }
+    }
+}
+
+/// The system takes a pipe's name back with its last handle, so there never is anything.
+pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
+    match occupancy(candidate)? {
+        Occupancy::Held { process } => Err(in_use(candidate.address(), process)),
+        _ => Ok(false),
+    }
 }
 
 pub(crate) struct Listener {
