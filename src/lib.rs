@@ -71,6 +71,8 @@ mod listener;
 pub mod memory;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod messages;
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+mod occupancy;
 #[cfg(feature = "tokio")]
 mod serve;
 #[cfg(feature = "tokio")]
@@ -82,6 +84,8 @@ pub use endpoint::resolve::Candidate;
 pub use endpoint::{Endpoint, ParseEndpointError};
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 pub use events::ListenerStats;
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+pub use occupancy::Occupancy;
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 

@@ -47,6 +47,7 @@ use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::geteuid;
 
+use self::place::Place;
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
     listener::Listener,
@@ -54,7 +55,8 @@ pub(crate) use self::{
     spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
-use crate::endpoint::resolve::Environment;
+use crate::endpoint::resolve::{Candidacy, Candidate, Environment};
+use crate::occupancy::Occupancy;
 use crate::options::StreamOptions;
 use crate::peer::UserId;
 
@@ -68,6 +70,37 @@ pub(crate) fn environment() -> io::Result<Environment> {
         runtime_dir: env::var_os("XDG_RUNTIME_DIR").map(Into::into),
         user_temp_dir: platform::user_temp_dir()?,
     })
+}
+
+pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
+    match place_to_look_at(candidate)? {
+        Some(place) => claim::occupancy(&place),
+        None if matches!(candidate.place, Candidacy::Abstract(_)) => Ok(Occupancy::Unclaimed),
+        None => Ok(Occupancy::Free),
+    }
+}
+
+pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
+    place_to_look_at(candidate)?.map_or(Ok(false), claim::remove_stale)
+}
+
+/// `None`: there is no file to it, or there is none yet.
+fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
+    match &candidate.place {
+        Candidacy::Path(path) => Place::of_path(path).map(Some),
+        Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file)? {
+            Some(place) => Ok(Some(place)),
+            None => Err(io::Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "the directory {} is missing, another user's, or writable by others",
+                    dir.display()
+                ),
+            )),
+        },
+        Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
+        Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
+    }
 }
 
 /// Ends the write side.

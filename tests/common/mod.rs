@@ -45,6 +45,12 @@ pub fn assert_error<T>(outcome: io::Result<T>, kind: io::ErrorKind, says: &[&str
     error
 }
 
+pub async fn read_all(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.expect("a read");
+    bytes
+}
+
 /// Reads to the end as a reader that is late does: a writer that could end too early has the time
 /// to, while the OS still has more than it buffers.
 pub async fn read_late(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
