@@ -38,7 +38,7 @@ cfg_if::cfg_if! {
 }
 
 use std::env;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
