@@ -29,9 +29,10 @@
 //!
 //! # Features
 //!
-//! `tokio` (default): the async API. Without it the crate has the types that name and describe a
-//! connection ([`Endpoint`], [`ListenOptions`], [`ConnectOptions`], [`PeerCredentials`]) and no
-//! transport.
+//! `tokio` (default): the async API. `blocking`: the same without a runtime, in the module
+//! `blocking`; tokio is not needed for it. With neither the crate has the types that name and
+//! describe a connection ([`Endpoint`], [`ListenOptions`], [`ConnectOptions`], [`PeerCredentials`])
+//! and no transport.
 //!
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
 //! configuration files.
@@ -45,6 +46,10 @@
     allow(dead_code, reason = "read by a transport only")
 )]
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
+#[cfg(feature = "blocking")]
+mod deadline;
 mod endpoint;
 mod options;
 mod peer;
@@ -132,12 +137,14 @@ pub mod docs {
 }
 
 /// What every backend has, checked by the compiler on each OS; what the items must do is written in
-/// `listener.rs` and `stream.rs` beside their callers.
-#[cfg(feature = "tokio")]
+/// `listener.rs`, `stream.rs` and `blocking.rs` beside their callers.
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 const _: () = {
     const fn shared<T: Send + Sync + Unpin + 'static>() {}
-    shared::<imp::Listener>();
-    shared::<imp::Stream>();
+    #[cfg(feature = "tokio")]
+    shared::<(imp::Listener, imp::Stream)>();
+    #[cfg(feature = "blocking")]
+    shared::<(imp::blocking::Listener, imp::blocking::Stream)>();
 };
 
 #[cfg(all(doctest, feature = "tokio"))]
