@@ -34,7 +34,7 @@
 //! transport.
 //!
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
-//! configuration files.
+//! configuration files. `framed`: [`FrameSink`], which puts small messages together.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
 #![cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "read by a transport only"))]
@@ -51,6 +51,8 @@ mod deadlines;
 pub mod echo;
 #[cfg(feature = "tokio")]
 mod events;
+#[cfg(feature = "framed")]
+mod framed;
 #[cfg(feature = "tokio")]
 mod listener;
 #[cfg(feature = "tokio")]
@@ -69,6 +71,8 @@ pub use endpoint::{Endpoint, ParseEndpointError};
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
+#[cfg(feature = "framed")]
+pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
     daemon::{connect_or_spawn, connect_or_spawn_with},
