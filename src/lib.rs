@@ -37,7 +37,10 @@
 //! configuration files. `framed`: [`FrameSink`], which puts small messages together.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
-#![cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "read by a transport only"))]
+#![cfg_attr(
+    not(any(feature = "tokio", feature = "blocking")),
+    allow(dead_code, reason = "read by a transport only")
+)]
 
 mod endpoint;
 mod options;
@@ -49,7 +52,7 @@ mod daemon;
 mod deadlines;
 #[cfg(feature = "tokio")]
 pub mod echo;
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 mod events;
 #[cfg(feature = "framed")]
 mod framed;
@@ -57,7 +60,7 @@ mod framed;
 mod listener;
 #[cfg(feature = "tokio")]
 pub mod memory;
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 mod messages;
 #[cfg(feature = "tokio")]
 mod serve;
@@ -68,6 +71,8 @@ mod stream;
 
 pub use endpoint::resolve::Candidate;
 pub use endpoint::{Endpoint, ParseEndpointError};
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+pub use events::ListenerStats;
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
@@ -77,7 +82,7 @@ pub use framed::FrameSink;
 pub use {
     daemon::{connect_or_spawn, connect_or_spawn_with},
     deadlines::{TimedListener, TimedStream},
-    listener::{Listener, ListenerStats, LocalListener},
+    listener::{Listener, LocalListener},
     serve::{Drained, GracefulServe, Serve, serve, shutdown_signal},
     single_instance::SingleInstance,
     stream::{
@@ -86,7 +91,7 @@ pub use {
 };
 
 // The seam: everything above it is neutral, everything below it is one OS's.
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 cfg_if::cfg_if! {
     if #[cfg(unix)] { mod unix; use unix as imp; }
     else if #[cfg(windows)] { mod windows; use windows as imp; }
@@ -94,7 +99,7 @@ cfg_if::cfg_if! {
 }
 
 /// What only one OS has. A program that uses it says so by the name.
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 pub mod os {
     #[cfg(unix)]
     pub use crate::imp::ext as unix;

@@ -6,6 +6,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::events::ListenerStats;
 use crate::imp;
 use crate::options::ListenOptions;
 use crate::stream::{LocalStream, Stream};
@@ -159,18 +160,6 @@ impl Listener {
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
-}
-
-/// Counts of what a [`Listener`] handles by itself, since it was bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ListenerStats {
-    /// Clients that were closed before `accept` yielded them: users who may not connect, or who
-    /// could not be told. Always 0 on Windows, where the OS refuses them.
-    pub refused: u64,
-    /// Times that accepting had to wait because the process or the system was out of descriptors,
-    /// memory or, on Windows, instances of the pipe.
-    pub pauses: u64,
 }
 
 impl fmt::Debug for Listener {

@@ -4,9 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::inherited;
-use crate::listener::Listener;
-use crate::options::{ListenOptions, StreamOptions};
-use crate::stream::Stream;
+use crate::options::ListenOptions;
+#[cfg(feature = "tokio")]
+use crate::{listener::Listener, options::StreamOptions, stream::Stream};
 
 /// What a listener can be told on Unix only.
 pub trait ListenOptionsExt {
@@ -95,6 +95,7 @@ pub trait ListenerExt: Sized {
     fn into_fd(self) -> io::Result<OwnedFd>;
 }
 
+#[cfg(feature = "tokio")]
 impl ListenerExt for Listener {
     fn is_published(&self) -> bool {
         self.imp_ref().is_published()
@@ -147,6 +148,7 @@ pub trait StreamExt: Sized {
     fn into_fd(self) -> io::Result<OwnedFd>;
 }
 
+#[cfg(feature = "tokio")]
 impl StreamExt for Stream {
     fn peer_groups(&self) -> io::Result<Vec<u32>> {
         super::platform::peer_groups(self.as_fd())
@@ -166,12 +168,14 @@ impl StreamExt for Stream {
     }
 }
 
+#[cfg(feature = "tokio")]
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.imp_ref().as_fd()
     }
 }
 
+#[cfg(feature = "tokio")]
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.imp_ref().as_fd()
@@ -191,6 +195,7 @@ impl AsFd for Listener {
 ///
 /// `InvalidInput` when the variables make no sense, or when a descriptor is not a Unix domain stream
 /// socket that listens. `Other` outside a tokio runtime.
+#[cfg(feature = "tokio")]
 pub fn activated_listeners(options: &ListenOptions) -> io::Result<Vec<(String, Listener)>> {
     inherited::activated()?
         .into_iter()

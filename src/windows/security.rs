@@ -27,8 +27,9 @@ use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, GetCurrentThread, OpenProcessToken, OpenThreadToken,
 };
 
-use super::pipe::{raw, wide};
+use super::pipe::{End, raw, wide};
 use crate::options::Access;
+use crate::peer::{PeerCredentials, UserId};
 
 pub(super) const SYSTEM: &str = "S-1-5-18";
 pub(super) const ADMINISTRATORS: &str = "S-1-5-32-544";
@@ -51,7 +52,7 @@ pub(super) fn own_sid() -> io::Result<&'static str> {
 }
 
 /// The SID of the client at the other end of a server's pipe.
-pub(super) fn client_sid(pipe: &impl AsHandle) -> io::Result<String> {
+fn client_sid(pipe: &impl AsHandle) -> io::Result<String> {
     token_user(&client_token(pipe)?)
 }
 
@@ -110,14 +111,29 @@ pub(super) fn owner_sid(pipe: &impl AsHandle) -> io::Result<Option<String>> {
     unsafe { sid_to_string(owner) }.map(Some)
 }
 
-pub(super) fn client_process(pipe: &impl AsHandle) -> Option<u32> {
+/// Who is at the other end of a pipe, of which `pipe` is this end.
+pub(super) fn peer(pipe: &impl AsHandle, end: End) -> io::Result<PeerCredentials> {
+    let (sid, process) = match end {
+        End::Server => (client_sid(pipe)?, client_process(pipe)),
+        End::Client => {
+            let Some(owner) = owner_sid(pipe)? else {
+                let what = "the server's pipe does not name its owner";
+                return Err(io::Error::new(ErrorKind::Unsupported, what));
+            };
+            (owner, server_process(pipe))
+        }
+    };
+    Ok(PeerCredentials::new(UserId::Sid(sid), None, process))
+}
+
+fn client_process(pipe: &impl AsHandle) -> Option<u32> {
     let mut process = 0;
     // SAFETY: the handle is open as long as the pipe is borrowed; `process` is a place for a number.
     let known = unsafe { GetNamedPipeClientProcessId(raw(pipe), &mut process) };
     (known != 0).then_some(process)
 }
 
-pub(super) fn server_process(pipe: &impl AsHandle) -> Option<u32> {
+fn server_process(pipe: &impl AsHandle) -> Option<u32> {
     let mut process = 0;
     // SAFETY: the handle is open as long as the pipe is borrowed; `process` is a place for a number.
     let known = unsafe { GetNamedPipeServerProcessId(raw(pipe), &mut process) };

@@ -111,11 +111,11 @@ fn assert_error<T>(outcome: io::Result<T>, kind: ErrorKind, says: &str) {
 fn both_ends_are_of_message_type_and_read_messages() {
     let endpoint = unique().parse().expect("an endpoint");
     let (mut listener, _) =
-        super::Listener::bind(&endpoint, &ListenOptions::new()).expect("a free name");
+        super::listener::Listener::bind(&endpoint, &ListenOptions::new()).expect("a free name");
     let options = ConnectOptions::new();
-    let client = run(super::Stream::connect(&endpoint, &options)).expect("a server");
+    let client = run(super::stream::Stream::connect(&endpoint, &options)).expect("a server");
     let server = run(std::future::poll_fn(|cx| listener.poll_accept(cx))).expect("a client");
-    let (one, other) = super::Stream::pair().expect("a pair");
+    let (one, other) = super::stream::Stream::pair().expect("a pair");
     for stream in [client, server, one, other] {
         let handle = pipe::raw(&*stream.pipe);
         let mut state = 0;
@@ -460,7 +460,7 @@ fn a_pair_talks_and_its_name_goes() {
 
 #[test]
 fn the_shutdown_signal_needs_no_runtime() {
-    let mut signal = std::pin::pin!(super::shutdown_signal());
+    let mut signal = std::pin::pin!(reactor::shutdown_signal());
     let polled = signal.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(polled.is_pending());
 }
