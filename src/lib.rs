@@ -35,7 +35,7 @@
 //! and no transport.
 //!
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
-//! configuration files.
+//! configuration files. `framed`: [`FrameSink`], which puts small messages together.
 //!
 //! `axum`, `hyper-util`, `tonic`, `tower`, `tokio-util`, `interprocess`: sockpipe in these frameworks,
 //! which `adapters` describes.
@@ -70,6 +70,8 @@ mod deadlines;
 pub mod echo;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod events;
+#[cfg(feature = "framed")]
+mod framed;
 #[cfg(feature = "tokio")]
 mod listener;
 #[cfg(feature = "tokio")]
@@ -94,6 +96,8 @@ pub use occupancy::Occupancy;
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
+#[cfg(feature = "framed")]
+pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
     daemon::{connect_or_spawn, connect_or_spawn_with},
