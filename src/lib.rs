@@ -115,6 +115,9 @@ pub mod docs {
     #[allow(clippy::module_inception, reason = "a page, no code")]
     pub mod which_address {}
 
+    #[doc = include_str!("../docs/embedding.md")]
+    pub mod embedding {}
+
     #[doc = include_str!("../docs/windows_interop.md")]
     pub mod windows_interop {}
 }

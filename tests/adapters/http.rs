@@ -14,7 +14,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sockpipe::adapters::{Connector, PeerInfo};
-use sockpipe::{Access, ListenOptions, Listener, Stream, TimedListener, UserId, memory};
+use sockpipe::{Stream, TimedListener, memory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tower_service::Service;
@@ -124,6 +124,7 @@ async fn handlers_see_who_asks() {
 async fn handlers_see_each_connection_s_own_user() {
     use crate::common::process::Users;
     use crate::common::unix::{OTHER_STRANGER, STRANGER, open_to_all};
+    use sockpipe::{Access, ListenOptions, Listener};
 
     if Users::new().is_none() || !is_here("curl") {
         return;
@@ -268,11 +269,6 @@ async fn the_connector_s_errors_are_connect_s() {
     let error = within(client(os.endpoint()).get(hyper::Uri::from_static("http://localhost/")));
     let error = anyhow::Error::from(error.await.expect_err("nobody is there"));
     assert!(format!("{error:#}").contains("start it first"), "{error:#}");
-}
-
-#[test]
-fn user_ids_print_as_the_example_shows_them() {
-    assert_eq!(UserId::Uid(7).to_string(), "uid 7");
 }
 
 /// The example as its header says, asked by our client and, where there is one, by curl.
