@@ -133,6 +133,9 @@ pub mod docs {
     #[allow(clippy::module_inception, reason = "a page, no code")]
     pub mod which_address {}
 
+    #[doc = include_str!("../docs/embedding.md")]
+    pub mod embedding {}
+
     #[doc = include_str!("../docs/performance.md")]
     pub mod performance {}
 
