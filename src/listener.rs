@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::imp;
+use crate::messages;
 use crate::options::ListenOptions;
 use crate::stream::{LocalStream, Stream};
 
@@ -110,8 +111,8 @@ impl Listener {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        let (inner, endpoint) = imp::Listener::bind(&endpoint, options)?;
-        Ok(Self { inner, endpoint })
+        let bound = imp::Listener::bind(&endpoint, options);
+        bound.map(Self::from_imp).map_err(|error| messages::cannot("listen on", endpoint, error))
     }
 
     /// The next connection.
@@ -191,7 +192,6 @@ impl Listener {
         &mut self.inner
     }
 
-    #[allow(dead_code, reason = "not every OS has something")]
     pub(crate) fn from_imp((inner, endpoint): (imp::Listener, Endpoint)) -> Self {
         Self { inner, endpoint }
     }
