@@ -65,7 +65,7 @@ pub(crate) enum Form {
 const PIPE: &str = r"\\.\pipe\";
 const NAME_LIMIT: usize = 48;
 
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 impl Endpoint {
     /// The addresses it may have on this OS, for this process, best first, and why: what a server
     /// tries until one is usable, and a client until a server answers.
@@ -83,6 +83,26 @@ impl Endpoint {
     /// `Unsupported` for a form that this OS does not have.
     pub fn resolve(&self) -> std::io::Result<Vec<resolve::Candidate>> {
         resolve::candidates(self, &crate::imp::environment()?)
+    }
+}
+
+impl Endpoint {
+    /// The path, of an endpoint that is one; also one that is not UTF-8, which no text can carry.
+    ///
+    /// ```
+    /// use sockpipe::Endpoint;
+    ///
+    /// let socket = Endpoint::try_from("unix:x.sock")?;
+    /// assert_eq!(socket.as_path(), Some("x.sock".as_ref()));
+    /// assert_eq!(Endpoint::try_from("x")?.as_path(), None);
+    /// # Ok::<(), sockpipe::ParseEndpointError>(())
+    /// ```
+    #[must_use]
+    pub fn as_path(&self) -> Option<&Path> {
+        match &self.0 {
+            Form::Path(path) => Some(path),
+            _ => None,
+        }
     }
 }
 

@@ -35,28 +35,44 @@
 //!
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
 //! configuration files.
+//!
+//! `axum`, `hyper-util`, `tonic`, `tower`, `tokio-util`, `interprocess`: sockpipe in these frameworks,
+//! which `adapters` describes.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
-#![cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "read by a transport only"))]
+#![cfg_attr(
+    not(any(feature = "tokio", feature = "blocking")),
+    allow(dead_code, reason = "read by a transport only")
+)]
 
 mod endpoint;
 mod options;
 mod peer;
 
+#[cfg(any(
+    feature = "axum",
+    feature = "interprocess",
+    feature = "tokio-util",
+    feature = "tonic",
+    feature = "tower",
+))]
+pub mod adapters;
 #[cfg(feature = "tokio")]
 mod daemon;
 #[cfg(feature = "tokio")]
 mod deadlines;
 #[cfg(feature = "tokio")]
 pub mod echo;
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 mod events;
 #[cfg(feature = "tokio")]
 mod listener;
 #[cfg(feature = "tokio")]
 pub mod memory;
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 mod messages;
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+mod occupancy;
 #[cfg(feature = "tokio")]
 mod serve;
 #[cfg(feature = "tokio")]
@@ -66,14 +82,18 @@ mod stream;
 
 pub use endpoint::resolve::Candidate;
 pub use endpoint::{Endpoint, ParseEndpointError};
-pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions};
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+pub use events::ListenerStats;
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+pub use occupancy::Occupancy;
+pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
 #[cfg(feature = "tokio")]
 pub use {
     daemon::{connect_or_spawn, connect_or_spawn_with},
     deadlines::{TimedListener, TimedStream},
-    listener::{Listener, ListenerStats, LocalListener},
+    listener::{Listener, LocalListener},
     serve::{Drained, GracefulServe, Serve, serve, shutdown_signal},
     single_instance::SingleInstance,
     stream::{
@@ -82,7 +102,7 @@ pub use {
 };
 
 // The seam: everything above it is neutral, everything below it is one OS's.
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 cfg_if::cfg_if! {
     if #[cfg(unix)] { mod unix; use unix as imp; }
     else if #[cfg(windows)] { mod windows; use windows as imp; }
@@ -90,7 +110,7 @@ cfg_if::cfg_if! {
 }
 
 /// What only one OS has. A program that uses it says so by the name.
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 pub mod os {
     #[cfg(unix)]
     pub use crate::imp::ext as unix;
@@ -103,6 +123,9 @@ pub mod docs {
     #[doc = include_str!("../docs/which_address.md")]
     #[allow(clippy::module_inception, reason = "a page, no code")]
     pub mod which_address {}
+
+    #[doc = include_str!("../docs/performance.md")]
+    pub mod performance {}
 
     #[doc = include_str!("../docs/windows_interop.md")]
     pub mod windows_interop {}

@@ -28,6 +28,12 @@ pub(crate) fn in_use(address: impl Display, holder: Option<u32>) -> Error {
     )
 }
 
+/// `accept` cannot go on.
+pub(crate) fn deaf(address: impl Display, error: &Error) -> Error {
+    let what = format!("cannot accept on {address} any more: {error}; listen on it anew");
+    Error::new(error.kind(), what)
+}
+
 pub(crate) fn nobody(at: impl Display) -> Error {
     Error::new(ErrorKind::NotFound, format!("no server at {at}: {START_IT}"))
 }

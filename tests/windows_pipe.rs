@@ -318,7 +318,7 @@ async fn many_connections() {
 #[tokio::test]
 async fn handles_are_back_where_they_were_after_many_connections() {
     // Wine is slow.
-    let full = std::env::var_os("SOCKPIPE_FULL").is_some() || !common::process::is_wine();
+    let full = std::env::var_os("SOCKPIPE_FULL").is_some() || !common::wine::is_wine();
     let count = if full { "10000" } else { "2000" };
     let child = spawn_helper("many_connections", count);
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().expect("an end"));

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use common::process::is_wine;
+use common::wine::{not_run, skipped};
 use common::{assert_error, unique_name, within};
 use sockpipe::os::windows::ListenOptionsExt;
 use sockpipe::{Access, ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, UserId};
@@ -18,15 +18,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
 
 const ERROR_ACCESS_DENIED: i32 = 5;
-
-/// Whether this is no Windows; says so.
-fn skipped(reason: &str) -> bool {
-    let wine = is_wine();
-    if wine {
-        println!("not run under Wine: {reason}");
-    }
-    wine
-}
 
 fn listen(options: &ListenOptions) -> (Listener, String) {
     let listener = Listener::bind_with(unique_name(), options).expect("a free name");
@@ -153,7 +144,7 @@ async fn clients_from_the_network_are_refused() {
     let mut options = ServerOptions::new();
     let _foreign = options.reject_remote_clients(false).create(&foreign).expect("a free name");
     if let Err(error) = open(&foreign) {
-        println!("not run: no pipe is reached through the network here: {error}");
+        not_run(&format!("no pipe is reached through the network here: {error}"));
         return;
     }
     for options in [

@@ -51,6 +51,7 @@ use super::place::{FileId, Place, SOCKET, failed, file_id, random, what};
 use super::platform;
 use crate::endpoint::{Endpoint, Form};
 use crate::messages::in_use;
+use crate::occupancy::Occupancy;
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
 const ROUNDS: usize = 100;
@@ -60,6 +61,8 @@ pub(super) const SPAWN_LOCK: &str = ".spawn";
 const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Between probes, where one refusal proves nothing.
 const PROBE_PAUSE: Duration = Duration::from_millis(25);
+/// What it takes to ask whether the lock is held, many times over.
+const ASKED_PAUSE: Duration = Duration::from_micros(100);
 
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -191,10 +194,44 @@ fn backlog_of(asked_for: Option<u32>) -> i32 {
 
 /// Whether a server that follows our ways lives at `place`, however busy it seems.
 pub(super) fn is_held(place: &Place) -> bool {
+    holding(place).is_some()
+}
+
+/// The lock file of the server that lives at `place`, where that can be told.
+fn holding(place: &Place) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    openat(place.dir(), lock_name(place, NAME_LOCK), flags, Mode::empty()).is_ok_and(|lock| {
-        flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    let lock = openat(place.dir(), lock_name(place, NAME_LOCK), flags, Mode::empty()).ok()?;
+    let held = flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+    held.then_some(lock)
+}
+
+/// What there is at `place`, without a connection.
+pub(super) fn occupancy(place: &Place) -> io::Result<Occupancy> {
+    if let Some(lock) = holding(place) {
+        return Ok(Occupancy::Held { process: holder(&lock) });
+    }
+    Ok(match place.stat(place.name())?.map(|stat| what(&stat)) {
+        None => Occupancy::Free,
+        Some(SOCKET) => Occupancy::Unclaimed,
+        Some(what) => Occupancy::Foreign(what),
     })
+}
+
+/// Removes what a crash has left at `place`, as `Claim::take` would before it takes the name:
+/// whether there was a dead socket.
+pub(super) fn remove_stale(place: Place) -> io::Result<bool> {
+    let nothing = |name: &OsStr| Ok::<_, io::Error>(place.stat(name)?.is_none());
+    if nothing(place.name())? && nothing(&lock_name(&place, NAME_LOCK))? {
+        return Ok(false);
+    }
+    // The lock file goes with the lock.
+    let lock = Lock::take(place, NAME_LOCK)?;
+    let stale = is_stale(&lock.place)?;
+    if stale {
+        unlinkat(lock.place.dir(), lock.place.name(), AtFlags::empty())
+            .map_err(|errno| failed(&lock.place.path(), "cannot remove", errno))?;
+    }
+    Ok(stale)
 }
 
 /// Whether a dead socket has the name; `false` when nothing has it.
@@ -406,15 +443,18 @@ impl Drop for Lock {
 }
 
 fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
-    let mut tries = platform::PROBES;
-    loop {
-        tries -= 1;
+    for _ in 0..ROUNDS {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            // A client that asks whether the lock is held, see `is_held`, has it for a moment.
-            Err(Errno::WOULDBLOCK) if tries > 0 => thread::yield_now(),
+            Err(Errno::WOULDBLOCK) => {}
             done => return done,
         }
+        // Who asks whether the lock is held, see `holding`, shares it for a moment. Who holds it
+        // shares it with nobody.
+        flock(file, FlockOperation::NonBlockingLockShared)?;
+        flock(file, FlockOperation::Unlock)?;
+        thread::sleep(ASKED_PAUSE);
     }
+    Err(Errno::WOULDBLOCK)
 }
 
 /// The process that wrote itself into the lock file.

@@ -4,9 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::inherited;
-use crate::listener::Listener;
 use crate::options::ListenOptions;
-use crate::stream::Stream;
+#[cfg(feature = "tokio")]
+use crate::{listener::Listener, options::StreamOptions, stream::Stream};
 
 /// What a listener can be told on Unix only.
 pub trait ListenOptionsExt {
@@ -95,6 +95,7 @@ pub trait ListenerExt: Sized {
     fn into_fd(self) -> io::Result<OwnedFd>;
 }
 
+#[cfg(feature = "tokio")]
 impl ListenerExt for Listener {
     fn is_published(&self) -> bool {
         self.imp_ref().is_published()
@@ -147,6 +148,7 @@ pub trait StreamExt: Sized {
     fn into_fd(self) -> io::Result<OwnedFd>;
 }
 
+#[cfg(feature = "tokio")]
 impl StreamExt for Stream {
     fn peer_groups(&self) -> io::Result<Vec<u32>> {
         super::platform::peer_groups(self.as_fd())
@@ -158,7 +160,7 @@ impl StreamExt for Stream {
 
     fn from_fd(socket: OwnedFd) -> io::Result<Self> {
         inherited::check_stream(socket.as_fd())?;
-        super::Stream::from_socket(socket).map(Self::from_imp)
+        super::Stream::from_socket(socket, StreamOptions::default()).map(Self::from_imp)
     }
 
     fn into_fd(self) -> io::Result<OwnedFd> {
@@ -166,12 +168,14 @@ impl StreamExt for Stream {
     }
 }
 
+#[cfg(feature = "tokio")]
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.imp_ref().as_fd()
     }
 }
 
+#[cfg(feature = "tokio")]
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.imp_ref().as_fd()
@@ -191,6 +195,7 @@ impl AsFd for Listener {
 ///
 /// `InvalidInput` when the variables make no sense, or when a descriptor is not a Unix domain stream
 /// socket that listens. `Other` outside a tokio runtime.
+#[cfg(feature = "tokio")]
 pub fn activated_listeners(options: &ListenOptions) -> io::Result<Vec<(String, Listener)>> {
     inherited::activated()?
         .into_iter()

@@ -11,8 +11,8 @@ use std::thread;
 use rustix::process::setsid;
 
 use super::claim::{Lock, SPAWN_LOCK};
+use super::name::place_to_bind;
 use super::place::random;
-use super::place_to_bind;
 use crate::endpoint::Endpoint;
 use crate::options::ListenOptions;
 

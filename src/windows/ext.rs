@@ -9,9 +9,10 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
 
-use super::pipe::{self, Pipe};
+use super::pipe::End;
 use super::security;
 use crate::options::ListenOptions;
+#[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
 /// What a listener can be told on Windows only.
@@ -134,33 +135,42 @@ pub trait StreamExt: Sized {
     fn from_handle(pipe: OwnedHandle) -> io::Result<Self>;
 }
 
+#[cfg(feature = "tokio")]
 impl StreamExt for Stream {
     fn peer_session(&self) -> io::Result<u32> {
-        let pipe = self.imp_ref().pipe();
-        match pipe {
-            Pipe::Server { .. } => security::client_session(pipe),
-            Pipe::Client { .. } => security::server_session(pipe),
-        }
+        session(self, self.imp_ref().pipe().end())
     }
 
     fn peer_integrity(&self) -> io::Result<IntegrityLevel> {
-        let pipe = self.imp_ref().pipe();
-        match pipe {
-            Pipe::Server { .. } => security::client_integrity(pipe).map(IntegrityLevel),
-            Pipe::Client { .. } => Err(io::Error::new(
-                ErrorKind::Unsupported,
-                "the system does not tell clients the integrity level of a pipe's server",
-            )),
-        }
+        integrity(self, self.imp_ref().pipe().end())
     }
 
     fn from_handle(pipe: OwnedHandle) -> io::Result<Self> {
-        pipe::adopt(pipe).map(|pipe| Self::from_imp(super::Stream::adopted(pipe)))
+        let pipe = super::registered::adopt(pipe)?;
+        Ok(Self::from_imp(super::Stream::adopted(pipe)))
     }
 }
 
+#[cfg(feature = "tokio")]
 impl AsHandle for Stream {
     fn as_handle(&self) -> BorrowedHandle<'_> {
         self.imp_ref().pipe().as_handle()
+    }
+}
+
+fn session(pipe: &impl AsHandle, end: End) -> io::Result<u32> {
+    match end {
+        End::Server => security::client_session(pipe),
+        End::Client => security::server_session(pipe),
+    }
+}
+
+fn integrity(pipe: &impl AsHandle, end: End) -> io::Result<IntegrityLevel> {
+    match end {
+        End::Server => security::client_integrity(pipe).map(IntegrityLevel),
+        End::Client => Err(io::Error::new(
+            ErrorKind::Unsupported,
+            "the system does not tell clients the integrity level of a pipe's server",
+        )),
     }
 }
