@@ -144,9 +144,9 @@ impl Listener {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
         let (started, mut pause) = (Instant::now(), TAKEN_PAUSE.0);
         loop {
-            let taken = match imp::Listener::bind(&endpoint, options) {
+            let taken = match Self::bind_with::<Endpoint>(endpoint.clone(), options) {
                 Err(error) if error.kind() == ErrorKind::AddrInUse => error,
-                bound => return bound.map(Self::from_imp),
+                bound => return bound,
             };
             let left = limit.saturating_sub(started.elapsed());
             if left.is_zero() {

@@ -1,5 +1,5 @@
-//! Frames of a length and as many bytes, as the examples have them: whatever comes, and however it is
-//! cut on its way, the frames are the same, none is longer than the limit, and a length beyond it is
+//! Frames of a length and as many bytes, as `examples/typed_messages.rs` has them: whatever comes, and
+//! however it is cut on its way, the frames are the same, none is longer than the limit, and a length beyond it is
 //! an error before there is room made for it. What was written is read again.
 #![no_main]
 
@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
 
-const LIMIT: usize = 64 * 1024;
+const LIMIT: usize = 1 << 20;
 
 fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().max_frame_length(LIMIT).new_codec()
