@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::events::ListenerStats;
 use crate::imp;
-use crate::messages::deaf;
+use crate::messages::{self, deaf};
 use crate::options::ListenOptions;
 use crate::stream::{LocalStream, Stream};
 
@@ -116,8 +116,8 @@ impl Listener {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        let (inner, endpoint) = imp::Listener::bind(&endpoint, options)?;
-        Ok(Self { inner, endpoint })
+        let bound = imp::Listener::bind(&endpoint, options);
+        bound.map(Self::from_imp).map_err(|error| messages::cannot("listen on", endpoint, error))
     }
 
     /// Listens on `endpoint` as soon as the server that has it lets it go, for up to `limit`: for a
@@ -144,9 +144,9 @@ impl Listener {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
         let (started, mut pause) = (Instant::now(), TAKEN_PAUSE.0);
         loop {
-            let taken = match imp::Listener::bind(&endpoint, options) {
+            let taken = match Self::bind_with::<Endpoint>(endpoint.clone(), options) {
                 Err(error) if error.kind() == ErrorKind::AddrInUse => error,
-                bound => return bound.map(Self::from_imp),
+                bound => return bound,
             };
             let left = limit.saturating_sub(started.elapsed());
             if left.is_zero() {
@@ -228,7 +228,6 @@ impl Listener {
         &mut self.inner
     }
 
-    #[allow(dead_code, reason = "not every OS has something")]
     pub(crate) fn from_imp((inner, endpoint): (imp::Listener, Endpoint)) -> Self {
         Self { inner, endpoint }
     }
