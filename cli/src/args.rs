@@ -353,7 +353,8 @@ mod tests {
 
     #[test]
     fn all_that_follows_exec_is_the_command() {
-        let args = Args::try_parse_from(["sockpipe", "listen", "x", "--exec", "sh", "-c", "--keep"]);
+        let args =
+            Args::try_parse_from(["sockpipe", "listen", "x", "--exec", "sh", "-c", "--keep"]);
         let Verb::Listen(listen) = args.expect("right usage").verb else { panic!("listen") };
         assert_eq!(listen.exec.as_deref(), Some(&["sh".into(), "-c".into(), "--keep".into()][..]));
         assert!(!listen.keep);

@@ -28,7 +28,9 @@ pub fn run(args: &args::Clean) -> Result<()> {
                     }
                     _ => String::new(),
                 };
-                let what = format!("{address} is not stale: a server{by} is listening there, and is left alone");
+                let what = format!(
+                    "{address} is not stale: a server{by} is listening there, and is left alone"
+                );
                 failure = Some(Exit::new(TAKEN, what));
             }
             Err(error) => {

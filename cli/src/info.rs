@@ -206,7 +206,8 @@ fn chosen(found: &[Found]) -> usize {
 
 fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
     let found = &all[chosen];
-    let mut lines = vec![("endpoint", endpoint.to_string()), ("address", found.address.to_string())];
+    let mut lines =
+        vec![("endpoint", endpoint.to_string()), ("address", found.address.to_string())];
     lines.push(("state", format!("{}: {}", found.state.word(), found.because)));
     if let Some(process) = found.process() {
         lines.push(("process", process));
@@ -220,16 +221,25 @@ fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
         lines.push(("access", format!("{}{meaning}", access.rights)));
     }
     if let Some(temporary) = &found.temporary {
-        lines.push(("in ss", format!("{temporary} (the name it was bound to, before it was renamed)")));
+        lines.push((
+            "in ss",
+            format!("{temporary} (the name it was bound to, before it was renamed)"),
+        ));
     }
     lines.push(("next", next_step(endpoint, found)));
     let mut text: String =
         lines.iter().map(|(label, value)| format!("{label:<9} {value}\n")).collect();
     if all.len() > 1 {
-        text.push_str("\nA server takes the first of these that is usable, a client tries all in turn:\n");
+        text.push_str(
+            "\nA server takes the first of these that is usable, a client tries all in turn:\n",
+        );
         for (number, found) in all.iter().enumerate() {
             let (address, why, state) = (&found.address, &found.why, found.state.word());
-            text.push_str(&format!("{:>3} {address}\n    {why}\n    {state}: {}\n", number + 1, found.because));
+            text.push_str(&format!(
+                "{:>3} {address}\n    {why}\n    {state}: {}\n",
+                number + 1,
+                found.because
+            ));
         }
     } else {
         text = text.replacen("state  ", &format!("why       {}\nstate  ", found.why), 1);
@@ -246,7 +256,9 @@ fn next_step(endpoint: &Endpoint, found: &Found) -> String {
             "`--connect` asks the server who it is and who may connect".to_owned()
         }
         State::Live => format!("`sockpipe connect {endpoint}` talks to it"),
-        State::Stale => format!("the next server takes it over; `sockpipe clean {endpoint}` removes it"),
+        State::Stale => {
+            format!("the next server takes it over; `sockpipe clean {endpoint}` removes it")
+        }
         State::Foreign => "choose another endpoint, or remove it yourself".to_owned(),
         State::Unknown => "ask as the user whose it is, or as root".to_owned(),
     }

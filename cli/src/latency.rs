@@ -84,7 +84,13 @@ pub fn human(nanoseconds: u64) -> String {
         1_000_000..1_000_000_000 => (nanoseconds as f64 / 1e6, "ms"),
         _ => (nanoseconds as f64 / 1e9, "s"),
     };
-    let digits = if value >= 100.0 || value == value.trunc() { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let digits = if value >= 100.0 || value == value.trunc() {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{value:.digits$} {unit}")
 }
 
@@ -99,9 +105,16 @@ mod tests {
     #[test]
     fn percentiles_are_of_the_nearest_rank() {
         let hundred = Latencies::new((1..=100).rev().collect());
-        for (percent, expected) in
-            [(0.0, 1), (1.0, 1), (1.1, 2), (50.0, 50), (50.1, 51), (90.0, 90), (99.0, 99), (100.0, 100)]
-        {
+        for (percent, expected) in [
+            (0.0, 1),
+            (1.0, 1),
+            (1.1, 2),
+            (50.0, 50),
+            (50.1, 51),
+            (90.0, 90),
+            (99.0, 99),
+            (100.0, 100),
+        ] {
             assert_eq!(hundred.percentile(percent), expected, "{percent}");
         }
         let one = Latencies::new(vec![7]);

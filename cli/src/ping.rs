@@ -26,6 +26,7 @@ const PROGRESS: Duration = Duration::from_millis(100);
 
 pub async fn run(args: args::Ping) -> Result<()> {
     let stream = Arc::new(client::connect(&args.endpoint, &args.client).await?);
+    let stop = asked_to_stop().await;
     let mut pings = Pings::new(&args);
     let started = Instant::now();
     let done = {
@@ -38,7 +39,7 @@ pub async fn run(args: args::Ping) -> Result<()> {
         tokio::select! {
             done = measure => done,
             // What there is so far is worth showing.
-            () = asked_to_stop() => Ok(()),
+            () = stop => Ok(()),
         }
     };
     let seconds = started.elapsed().as_secs_f64();
@@ -129,7 +130,10 @@ impl Pings {
             if shown.elapsed() >= PROGRESS {
                 *shown = Instant::now();
                 let (done, count) = (self.taken.len(), self.count);
-                progress.show(format_args!("{done} of {count}, the last took {}", human(nanoseconds(taken))));
+                progress.show(format_args!(
+                    "{done} of {count}, the last took {}",
+                    human(nanoseconds(taken))
+                ));
             }
         }
         Ok(())
@@ -165,7 +169,8 @@ impl OnTime {
 
 /// Answers come in the order of what was sent.
 fn next_of(sent: &Receiver<Instant>) -> Result<Instant> {
-    sent.try_recv().map_err(|_| anyhow!("the server sent more than it was sent: this is no echo server"))
+    sent.try_recv()
+        .map_err(|_| anyhow!("the server sent more than it was sent: this is no echo server"))
 }
 
 fn no_echo(error: &std::io::Error, answers: usize) -> anyhow::Error {
@@ -185,8 +190,7 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> std::io::Res
     let count = latencies.count();
     let (endpoint, size) = (&args.endpoint, args.size);
     let rate = count as f64 / seconds;
-    let figures =
-        [("min", 0.0), ("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("max", 100.0)];
+    let figures = [("min", 0.0), ("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("max", 100.0)];
     let mut out = stdout().lock();
     if args.json {
         let mut object = json!({
@@ -199,14 +203,16 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> std::io::Res
         for (name, percent) in figures {
             object[format!("{name}_ns")] = latencies.percentile(percent).into();
         }
-        let bucket = |bucket: crate::latency::Bucket| {
-            json!({ "from_ns": bucket.from, "to_ns": bucket.to, "count": bucket.count })
-        };
+        let bucket = |bucket: crate::latency::Bucket| json!({ "from_ns": bucket.from, "to_ns": bucket.to, "count": bucket.count });
         object["histogram"] = latencies.histogram().into_iter().map(bucket).collect();
         writeln!(out, "{object:#}")?;
     } else {
-        writeln!(out, "{count} round trips of {size} bytes to {endpoint} in {seconds:.2} s, {rate:.0} a second")?;
-        let shown = figures.map(|(name, percent)| format!("{name} {}", human(latencies.percentile(percent))));
+        writeln!(
+            out,
+            "{count} round trips of {size} bytes to {endpoint} in {seconds:.2} s, {rate:.0} a second"
+        )?;
+        let shown = figures
+            .map(|(name, percent)| format!("{name} {}", human(latencies.percentile(percent))));
         writeln!(out, "{}", shown.join("   "))?;
         for line in latencies.drawn() {
             writeln!(out, "{line}")?;

@@ -103,12 +103,7 @@ pub async fn run(near: &mut Side, far: &mut Side, at_end: AtEnd) -> Result<Repor
 }
 
 /// Moves bytes one way, and then the end if the sink is to be `told`.
-async fn pump(
-    from: &mut Source,
-    to: &mut Sink,
-    moved: &Moved,
-    told: bool,
-) -> Result<Ending> {
+async fn pump(from: &mut Source, to: &mut Sink, moved: &Moved, told: bool) -> Result<Ending> {
     loop {
         let bytes = match from.read().await {
             Ok(bytes) => bytes,

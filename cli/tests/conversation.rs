@@ -182,7 +182,10 @@ fn a_command_that_fails_and_one_that_is_not_there() {
     run(&["connect", os.endpoint()]).assert_succeeds();
     let ended = server.wait();
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.err.contains("no server at") && ended.err.contains("ended with exit"), "{ended:?}");
+    assert!(
+        ended.err.contains("no server at") && ended.err.contains("ended with exit"),
+        "{ended:?}"
+    );
     let server = Tool::listening(&["listen", os.endpoint(), "--exec", "no-such-program-1"]);
     run(&["connect", os.endpoint()]).assert_succeeds();
     server.wait().assert_fails(1, &["cannot run no-such-program-1"]);

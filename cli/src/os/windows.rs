@@ -49,8 +49,7 @@ pub fn program(pid: u32) -> Option<String> {
     let mut length = path.len() as u32;
     let (to, process) = (path.as_mut_ptr(), process.as_raw_handle());
     // SAFETY: the handle is open, and the buffer as long as is said.
-    let done =
-        unsafe { QueryFullProcessImageNameW(process, PROCESS_NAME_WIN32, to, &mut length) };
+    let done = unsafe { QueryFullProcessImageNameW(process, PROCESS_NAME_WIN32, to, &mut length) };
     (done != 0).then(|| String::from_utf16_lossy(&path[..length as usize]))
 }
 
@@ -81,11 +80,19 @@ fn security_descriptor(pipe: HANDLE) -> Option<String> {
     const PARTS: u32 =
         OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION;
     let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
-    let null = null_mut;
     // SAFETY: the handle is one of a stream that the caller borrows; `descriptor` is a place for a
     // pointer, and null means not wanted.
     let code = unsafe {
-        GetSecurityInfo(pipe, SE_KERNEL_OBJECT, PARTS, null(), null(), null(), null(), &mut descriptor)
+        GetSecurityInfo(
+            pipe,
+            SE_KERNEL_OBJECT,
+            PARTS,
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            &mut descriptor,
+        )
     };
     if code != 0 {
         return None;
