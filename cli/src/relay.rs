@@ -90,6 +90,7 @@ async fn pass_on(mut near: Side, target: &Target, number: u64) -> Result<()> {
 }
 
 /// Where clients come in.
+#[allow(clippy::large_enum_variant, reason = "a relay has one")]
 enum Door {
     Local(Listener),
     Tcp(TcpListener),

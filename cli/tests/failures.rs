@@ -236,7 +236,9 @@ async fn busy_server(os: &Os) -> impl Sized {
     let found = sockpipe::Endpoint::try_from(os.endpoint()).expect("a name").resolve();
     let address = found.expect("an address")[0].address().to_string();
     let pipe = ServerOptions::new().max_instances(1).create(address).expect("a free name");
-    let client = os.connect_with(&ConnectOptions::new()).await.expect("the instance");
+    // Its descriptor is the system's default, which names no user.
+    let anyone = ConnectOptions::new().expect_server(sockpipe::ExpectServer::Anyone);
+    let client = os.connect_with(&anyone).await.expect("the instance");
     (pipe, client)
 }
 
