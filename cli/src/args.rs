@@ -162,6 +162,9 @@ pub struct Info {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A first round trip, in which the server has to accept, is not counted. --timeout is also for each \
+answer. Ctrl-C prints what there is so far.")]
 pub struct Ping {
     /// Where the echo server listens.
     #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath, default_value = "echo")]

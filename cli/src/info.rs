@@ -57,7 +57,7 @@ impl State {
             Self::Live => "live",
             Self::Stale => "stale",
             Self::Foreign => "foreign",
-            Self::PassedOver => "passed over",
+            Self::PassedOver => "unusable",
             Self::Unknown => "unknown",
         }
     }

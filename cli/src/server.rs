@@ -3,13 +3,18 @@
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::process::exit;
+use std::time::Duration;
 
 use anyhow::Result;
 use sockpipe::{Access, Endpoint, ListenOptions, Listener, shutdown_signal};
+use tokio::time::sleep;
 
 use crate::args::Server;
 use crate::exit::{INTERRUPTED, at_endpoint};
 use crate::say;
+
+/// When a user wonders why it has not ended.
+const FELT: Duration = Duration::from_millis(700);
 
 pub fn bind(endpoint: &Endpoint, args: &Server) -> Result<Listener> {
     let access = if args.everyone { Access::Everyone } else { Access::Owner };
@@ -36,11 +41,15 @@ pub async fn asked_to_finish() -> impl Future<Output = ()> + Send {
     let first = asked_to_stop().await;
     async {
         first.await;
-        say::detail("stopping: connections may finish, for up to 5 s");
         let second = asked_to_stop().await;
         tokio::spawn(async {
             second.await;
             exit(i32::from(INTERRUPTED));
+        });
+        tokio::spawn(async {
+            // Mostly there is nothing to wait for.
+            sleep(FELT).await;
+            say::note("connections may finish, for up to 5 s; a second Ctrl-C ends them at once");
         });
     }
 }
