@@ -1,13 +1,21 @@
 //! Unix domain sockets.
 
 mod access;
+#[cfg(feature = "blocking")]
+pub(crate) mod blocking;
 mod claim;
 mod connect;
+mod convert;
 pub mod ext;
+#[cfg(feature = "tokio")]
+mod foreign;
 mod inherited;
+#[cfg(feature = "interprocess")]
+pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod name;
+mod pass;
 mod peer;
 mod place;
 #[cfg(feature = "tokio")]
@@ -34,8 +42,8 @@ cfg_if::cfg_if! {
 }
 
 use std::env;
-use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::io::{self, ErrorKind};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -43,6 +51,7 @@ use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::geteuid;
 
+use self::place::Place;
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
     listener::Listener,
@@ -50,12 +59,16 @@ pub(crate) use self::{
     spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
-use crate::endpoint::resolve::Environment;
+use crate::endpoint::resolve::{Candidacy, Candidate, Environment};
+use crate::occupancy::Occupancy;
 use crate::options::StreamOptions;
 use crate::peer::UserId;
 
 /// Waits between tries to accept while the system is out of descriptors or memory.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// More buffers are refused whole. The limit is POSIX's on all of these systems.
+const IOV_MAX: usize = 1024;
 
 pub(crate) fn environment() -> io::Result<Environment> {
     Ok(Environment {
@@ -64,6 +77,37 @@ pub(crate) fn environment() -> io::Result<Environment> {
         runtime_dir: env::var_os("XDG_RUNTIME_DIR").map(Into::into),
         user_temp_dir: platform::user_temp_dir()?,
     })
+}
+
+pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
+    match place_to_look_at(candidate)? {
+        Some(place) => claim::occupancy(&place),
+        None if matches!(candidate.place, Candidacy::Abstract(_)) => Ok(Occupancy::Unclaimed),
+        None => Ok(Occupancy::Free),
+    }
+}
+
+pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
+    place_to_look_at(candidate)?.map_or(Ok(false), claim::remove_stale)
+}
+
+/// `None`: there is no file to it, or there is none yet.
+fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
+    match &candidate.place {
+        Candidacy::Path(path) => Place::of_path(path).map(Some),
+        Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file)? {
+            Some(place) => Ok(Some(place)),
+            None => Err(io::Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "the directory {} is missing, another user's, or writable by others",
+                    dir.display()
+                ),
+            )),
+        },
+        Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
+        Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
+    }
 }
 
 /// Ends the write side.
@@ -75,8 +119,8 @@ fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Gives the socket the buffer that was asked for.
-fn prepare(socket: &OwnedFd, options: StreamOptions) -> io::Result<()> {
+/// What is chosen for the streams of a listener, or for one.
+fn prepare(socket: BorrowedFd<'_>, options: StreamOptions) -> io::Result<()> {
     let Some(bytes) = options.send_buffer_size else { return Ok(()) };
     set_socket_send_buffer_size(socket, bytes as usize).map_err(|errno| {
         let error = io::Error::from(errno);

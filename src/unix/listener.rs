@@ -108,7 +108,7 @@ impl Listener {
         // Accepting may have to wait one day: better to learn now that it cannot.
         drop(sleep(Duration::ZERO)?);
         // So is what no client's socket would be let have.
-        prepare(&socket, options.stream)?;
+        prepare(socket.as_fd(), options.stream)?;
         Ok(Self {
             socket: runtime::register(socket)?,
             name,

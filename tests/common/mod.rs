@@ -4,6 +4,8 @@
 pub mod process;
 #[cfg(unix)]
 pub mod unix;
+#[cfg(windows)]
+pub mod wine;
 
 use std::future::Future;
 use std::io;
@@ -41,6 +43,12 @@ pub fn assert_error<T>(outcome: io::Result<T>, kind: io::ErrorKind, says: &[&str
         assert!(error.to_string().contains(part), "{part:?} is not in {error:?}");
     }
     error
+}
+
+pub async fn read_all(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.expect("a read");
+    bytes
 }
 
 /// Reads to the end as a reader that is late does: a writer that could end too early has the time
