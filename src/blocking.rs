@@ -30,10 +30,10 @@
 //! # Platform-specific behavior
 //!
 //! Windows: the I/O is overlapped, so that a thread that is blocked in a read never blocks one that
-//! writes. There is no thread of the crate's own. While nobody is in `accept`, as many clients can
-//! connect as instances of the pipe are armed, 4 by default
-//! (`os::windows::ListenOptionsExt::instances`); those that come after them wait until their
-//! deadline.
+//! writes. A listener has a thread of its own, that lets clients in. Writes with a timeout are begun
+//! by one more thread of the crate's, which costs two changes of threads each, and return when the
+//! system has the bytes in hand, as the async stream's do; without a timeout they return when the
+//! pipe has had room for them.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -363,10 +363,7 @@ impl Stream {
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: a stream that was accepted, or that something was written to, is bound to a
-    /// completion port, and has to be taken from it first, which Windows does since 8.1; where it
-    /// does not (Wine), it is [`Unsupported`](ErrorKind::Unsupported). It waits for a write that is
-    /// still under way, as the next write would.
+    /// Windows: it waits for a write that is still under way, as the next write would.
     #[cfg(feature = "tokio")]
     pub fn into_async(self) -> io::Result<crate::Stream> {
         self.into_imp()?.into_async().map(crate::Stream::from_imp)

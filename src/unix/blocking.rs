@@ -200,6 +200,9 @@ impl Stream {
     }
 
     pub(crate) fn read(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
         self.read_with(timeout, |socket, flags| recv(socket, &mut *buf, flags).map(|(_, n)| n))
     }
 
