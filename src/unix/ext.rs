@@ -203,7 +203,7 @@ impl StreamExt for blocking::Stream {
 
     fn from_fd(socket: OwnedFd) -> io::Result<Self> {
         inherited::check_stream(socket.as_fd())?;
-        super::blocking::Stream::from_socket(socket).map(Self::from_imp)
+        super::blocking::Stream::from_socket(socket, StreamOptions::default()).map(Self::from_imp)
     }
 
     fn into_fd(self) -> io::Result<OwnedFd> {

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 
 use super::connect::Search;
 use super::peer::Peer;
-use super::spin::Spin;
+use super::spin::tasks::Spin;
 use super::{IOV_MAX, platform, prepare, runtime, shut_down};
 use crate::endpoint::Endpoint;
 use crate::options::{ConnectOptions, StreamOptions};
