@@ -7,9 +7,9 @@ use super::inherited;
 pub use super::pass::*;
 #[cfg(feature = "blocking")]
 use crate::blocking;
-use crate::options::ListenOptions;
+use crate::options::{ListenOptions, StreamOptions};
 #[cfg(feature = "tokio")]
-use crate::{listener::Listener, options::StreamOptions, stream::Stream};
+use crate::{listener::Listener, stream::Stream};
 
 /// What a listener can be told on Unix only.
 pub trait ListenOptionsExt {
