@@ -236,6 +236,11 @@ fn bars() -> Vec<Bar> {
     add(cross, "sockpipe", Figure::P50, (Sockpipe, small), (Tokio, small), AtMost(1.10));
     add(cross, "sockpipe, spin", Figure::P50, (Spin, small), (Tokio, small), AtMost(0.15));
     add(cross, "sockpipe, spin: CPU", Figure::Cpu, (Spin, small), (Tokio, small), AtMost(0.35));
+    for (group, limit, spin) in [(same, 1.05, 1.05), (cross, 1.10, 0.2)] {
+        let to = (Std, small);
+        add(group, "blocking, to std", Figure::P50, (Threads, small), to, AtMost(limit));
+        add(group, "blocking, spin, to std", Figure::P50, (ThreadsSpin, small), to, AtMost(spin));
+    }
     let cross = "W1 64 KiB round trip, cross core";
     add(cross, "sockpipe", Figure::P50, (Sockpipe, large), (Tokio, large), AtMost(1.15));
     add(cross, "sockpipe, spin", Figure::P50, (Spin, large), (Tokio, large), AtMost(0.6));
@@ -253,6 +258,7 @@ fn bars() -> Vec<Bar> {
     );
     add(way, "sockpipe to Go", Figure::Rate, (Sockpipe, block), (Go, block), AtLeast(1.2));
     add(way, "sockpipe, bulk", Figure::Rate, (Bulk, block), (Tokio, block), AtLeast(1.15));
+    add(way, "blocking, to std", Figure::Rate, (Threads, block), (Std, block), AtLeast(0.95));
     let way = "W2 1 MiB writes, one way";
     add(way, "sockpipe", Figure::Rate, (Sockpipe, big), (Tokio, big), AtLeast(0.95));
     add(way, "sockpipe, bulk", Figure::Rate, (Bulk, big), (Tokio, big), AtLeast(1.15));
@@ -352,6 +358,15 @@ fn bars() -> Vec<Bar> {
         let limit = if figure == Figure::P50 { AtMost(1.6) } else { AtLeast(0.9) };
         add(group, "sockpipe", figure, (Sockpipe, work), (Tokio, work), limit);
     }
+    add(many, "blocking, to std", Figure::Rate, (Threads, work), (Std, work), AtLeast(0.92));
+    add(
+        many,
+        "blocking, spin, to std",
+        Figure::Rate,
+        (ThreadsSpin, work),
+        (Std, work),
+        AtLeast(0.95),
+    );
     let idle = "W6 5,000 idle connections";
     let work = Work::Idle;
     add(
