@@ -157,7 +157,8 @@ fn tests_that_are_named_exist() {
         // Examples of how a name is written are not names.
         for (file, name) in named_tests(&text) {
             let source = read(&file);
-            let found = ["(", "<"].iter().any(|after| source.contains(&format!("fn {name}{after}")));
+            let found =
+                ["(", "<"].iter().any(|after| source.contains(&format!("fn {name}{after}")));
             assert!(found, "{page}: there is no test {name} in {file}");
             named += 1;
         }
