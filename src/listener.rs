@@ -17,9 +17,9 @@ use crate::stream::{LocalStream, Stream};
 const TAKEN_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
 /// Something that yields local connections: a [`Listener`], a
-/// [`memory::Listener`](crate::memory::Listener), or one of your own.
+/// [`memory::Listener`](crate::memory::Listener), on Unix tokio's `UnixListener`, or one of your own.
 ///
-/// [`serve`](crate::serve()) takes any of them.
+/// [`serve`](crate::serve()) and the adapters for frameworks take any of them.
 pub trait LocalListener: Send + 'static {
     /// What [`accept`](Self::accept) yields.
     type Stream: LocalStream;

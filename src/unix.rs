@@ -1,8 +1,11 @@
 //! Unix domain sockets.
 
 mod access;
+#[cfg(feature = "blocking")]
+pub(crate) mod blocking;
 mod claim;
 mod connect;
+mod convert;
 pub mod ext;
 #[cfg(feature = "tokio")]
 mod foreign;
@@ -12,6 +15,7 @@ pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod name;
+mod pass;
 mod peer;
 mod place;
 #[cfg(feature = "tokio")]
@@ -62,6 +66,9 @@ use crate::peer::UserId;
 
 /// Waits between tries to accept while the system is out of descriptors or memory.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// More buffers are refused whole. The limit is POSIX's on all of these systems.
+const IOV_MAX: usize = 1024;
 
 pub(crate) fn environment() -> io::Result<Environment> {
     Ok(Environment {

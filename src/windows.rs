@@ -2,12 +2,17 @@
 
 #[cfg(feature = "tokio")]
 mod accept;
+#[cfg(feature = "blocking")]
+pub(crate) mod blocking;
 mod connect;
+mod convert;
 pub mod ext;
 #[cfg(feature = "interprocess")]
 pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
+#[cfg(feature = "blocking")]
+mod overlapped;
 mod pipe;
 #[cfg(feature = "tokio")]
 mod reactor;

@@ -79,7 +79,7 @@ async fn messages_of_every_size_are_read_whole_with_every_buffer() {
                     let wrote = foreign.write(&noise(*length)).await.expect("a write");
                     assert_eq!(wrote, *length);
                 }
-                foreign.write(&[]).await.expect("an end");
+                assert_eq!(foreign.write(&[]).await.expect("an end"), 0);
                 foreign
             };
             let read = async {
@@ -261,6 +261,56 @@ fn streams_outlive_their_runtime_s_end() {
             assert!(ours.block_on(read_all(&mut server)) == noise(written));
         }
     }
+}
+
+/// The last write of a dropped stream waits for a peer that does not read, and for nothing else:
+/// once that has gone, nothing holds the pipe.
+#[tokio::test]
+async fn a_dropped_stream_goes_when_a_peer_that_never_reads_does() {
+    for shut in [false, true] {
+        let (mut listener, path) = listen();
+        let client = within(Stream::connect(&path)).await.expect("a connection");
+        let mut server = within(listener.accept()).await.expect("a connection");
+        write_until_full(&mut server).await;
+        if shut {
+            server.shutdown().await.expect("a half-close");
+        }
+        drop((server, listener));
+        assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[&path]);
+        drop(client);
+        let free = async {
+            while Listener::bind(&path).is_err() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        within(free).await;
+    }
+}
+
+/// Each is a message of its own.
+#[tokio::test]
+async fn many_small_writes_and_round_trips() {
+    let (mut client, mut server) = connected().await;
+    let sent = noise(2000);
+    let write = async {
+        for byte in &sent {
+            client.write_all(&[*byte]).await.expect("a write");
+        }
+    };
+    let started = Instant::now();
+    let mut got = vec![0; sent.len()];
+    within(async { tokio::join!(write, server.read_exact(&mut got)) }).await.1.expect("a read");
+    assert!(got == sent);
+    println!("{} writes of a byte: {:?}", sent.len(), started.elapsed());
+
+    let started = Instant::now();
+    for _ in 0..200 {
+        within(client.write_all(&[1; 64])).await.expect("a write");
+        within(server.read_exact(&mut [0; 64])).await.expect("a read");
+        within(server.write_all(&[1; 64])).await.expect("a write");
+        within(client.read_exact(&mut [0; 64])).await.expect("a read");
+    }
+    println!("a round trip of 64 bytes: {:?}", started.elapsed() / 200);
 }
 
 const MEGABYTE: usize = 1_000_000;

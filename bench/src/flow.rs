@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
+use sockpipe::FrameSink;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{FramedWrite, LengthDelimitedCodec};
 
@@ -158,6 +159,7 @@ pub async fn drive<T: Transport>(
             })
             .await
         }
+        Work::Messages(Sink::Own) => sink::<T>(transport.connect(address).await?, millis).await,
         Work::Messages(Sink::Framed) => {
             framed::<T>(transport.connect(address).await?, millis).await
         }
@@ -283,7 +285,7 @@ pub fn poured(bytes: usize, work: Work, unit: usize, start: Instant) -> Outcome 
     Outcome::counted((bytes / unit) as f64, start.elapsed().as_secs_f64())
 }
 
-/// What the documentation shows: feed what is there, flush when there is no more.
+/// tokio-util's sink: feed what is there, flush when there is no more.
 async fn framed<T: Transport>(stream: T::Stream, millis: u64) -> io::Result<Outcome> {
     let work = Work::Messages(Sink::Framed);
     let Service::Count { every, .. } = work.service() else { panic!("nobody counts") };
@@ -302,6 +304,28 @@ async fn framed<T: Transport>(stream: T::Stream, millis: u64) -> io::Result<Outc
         }
     }
     SinkExt::<Bytes>::flush(&mut sink).await?;
+    sink.get_mut().read_exact(&mut vec![0; sent / every]).await?;
+    Ok(poured(sent / every * every, work, FRAME, start))
+}
+
+/// sockpipe's own sink, fed in the same way.
+async fn sink<T: Transport>(stream: T::Stream, millis: u64) -> io::Result<Outcome> {
+    let work = Work::Messages(Sink::Own);
+    let Service::Count { every, .. } = work.service() else { panic!("nobody counts") };
+    let message = [7; MESSAGE];
+    let mut sink = FrameSink::new(stream);
+    let end = Clock::new(millis).end;
+    let start = Instant::now();
+    let mut sent = 0;
+    loop {
+        let receipts = sent / every;
+        sink.feed(message).await?;
+        sent += FRAME;
+        if sent / every > receipts && Instant::now() >= end {
+            break;
+        }
+    }
+    sink.flush().await?;
     sink.get_mut().read_exact(&mut vec![0; sent / every]).await?;
     Ok(poured(sent / every * every, work, FRAME, start))
 }

@@ -85,6 +85,7 @@ pub fn all() -> Vec<Group> {
                 (Tokio, Work::Messages(Sink::Batch)),
                 (Sockpipe, Work::Messages(Sink::Batch)),
                 (Sockpipe, Work::Messages(Sink::Framed)),
+                (Sockpipe, Work::Messages(Sink::Own)),
                 (ZeroMq, Work::Messages(Sink::Each)),
             ],
         },

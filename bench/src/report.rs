@@ -186,6 +186,7 @@ fn how(work: Work) -> &'static str {
         Work::Messages(Sink::Each) => "a write each",
         Work::Messages(Sink::Batch) => "64 KiB by hand",
         Work::Messages(Sink::Framed) => "FramedWrite",
+        Work::Messages(Sink::Own) => "FrameSink",
         other => other.name(),
     }
 }
@@ -282,7 +283,7 @@ fn bars() -> Vec<Bar> {
         AtLeast(2.0),
     );
     let messages = "W3 64 B messages, one way";
-    let [each, batch, framed] = [Sink::Each, Sink::Batch, Sink::Framed].map(Work::Messages);
+    let [each, batch, framed] = [Sink::Each, Sink::Batch, Sink::Own].map(Work::Messages);
     add(
         messages,
         "sockpipe, a write each",
@@ -293,7 +294,7 @@ fn bars() -> Vec<Bar> {
     );
     add(
         messages,
-        "FramedWrite to tokio's write each",
+        "FrameSink to tokio's write each",
         Figure::Rate,
         (Sockpipe, framed),
         (Tokio, each),
@@ -301,7 +302,7 @@ fn bars() -> Vec<Bar> {
     );
     add(
         messages,
-        "FramedWrite to tokio's 64 KiB by hand",
+        "FrameSink to tokio's 64 KiB by hand",
         Figure::Rate,
         (Sockpipe, framed),
         (Tokio, batch),
@@ -309,7 +310,7 @@ fn bars() -> Vec<Bar> {
     );
     add(
         messages,
-        "FramedWrite to ZeroMQ",
+        "FrameSink to ZeroMQ",
         Figure::Rate,
         (Sockpipe, framed),
         (ZeroMq, each),

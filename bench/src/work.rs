@@ -37,6 +37,8 @@ pub enum Sink {
     Batch,
     /// tokio-util's `FramedWrite`, told to flush when nothing is queued.
     Framed,
+    /// sockpipe's `FrameSink`, likewise.
+    Own,
 }
 
 /// What the serving side does with what it reads.
@@ -49,7 +51,7 @@ pub enum Service {
     Count { every: usize, frames: bool },
 }
 
-const NAMES: [(&str, Work); 14] = [
+const NAMES: [(&str, Work); 15] = [
     ("pingpong-64", Work::PingPong(64)),
     ("pingpong-1k", Work::PingPong(1024)),
     ("pingpong-64k", Work::PingPong(64 * 1024)),
@@ -58,6 +60,7 @@ const NAMES: [(&str, Work); 14] = [
     ("echo-64k", Work::Echo),
     ("messages-each", Work::Messages(Sink::Each)),
     ("messages-batch", Work::Messages(Sink::Batch)),
+    ("messages-sink", Work::Messages(Sink::Own)),
     ("messages-framed", Work::Messages(Sink::Framed)),
     ("messages-echo", Work::MessagesEcho),
     ("connect-1", Work::Connect(1)),

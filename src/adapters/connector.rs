@@ -20,8 +20,9 @@ use crate::stream::Stream;
 /// It is a `tower_service::Service<Uri>`. Each call is a new connection; who calls it keeps them and
 /// uses them again.
 ///
-#[cfg_attr(feature = "hyper-util", doc = "```no_run")]
-#[cfg_attr(not(feature = "hyper-util"), doc = "```ignore")]
+/// ```no_run
+/// # #[cfg(feature = "hyper-util")]
+/// # mod example {
 /// use http_body_util::Empty;
 /// use hyper::body::Bytes;
 /// use hyper_util::client::legacy::Client;
@@ -36,12 +37,14 @@ use crate::stream::Stream;
 /// println!("{}", answer.status());
 /// # Ok(())
 /// # }
+/// # }
 /// ```
 ///
 /// A client of tonic, with the feature `tonic`:
 ///
-#[cfg_attr(feature = "_grpc_example", doc = "```no_run")]
-#[cfg_attr(not(feature = "_grpc_example"), doc = "```ignore")]
+/// ```no_run
+/// # #[cfg(feature = "_grpc_example")]
+/// # mod example {
 /// use sockpipe::adapters::Connector;
 /// use tonic::transport::Endpoint;
 ///
@@ -50,6 +53,7 @@ use crate::stream::Stream;
 /// let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
 /// # drop(channel);
 /// # Ok(())
+/// # }
 /// # }
 /// ```
 #[derive(Clone, Debug)]

@@ -14,8 +14,9 @@ use crate::listener::LocalListener;
 /// With the feature `tonic` it is the `Stream` that tonic's servers take. The listener's error, which
 /// is final, is the last item; tonic then ends as after a stop.
 ///
-#[cfg_attr(feature = "_grpc_example", doc = "```no_run")]
-#[cfg_attr(not(feature = "_grpc_example"), doc = "```ignore")]
+/// ```no_run
+/// # #[cfg(feature = "_grpc_example")]
+/// # mod example {
 /// use sockpipe::Listener;
 /// use sockpipe::adapters::Incoming;
 /// use tonic::transport::Server;
@@ -25,6 +26,7 @@ use crate::listener::LocalListener;
 /// let incoming = Incoming::new(Listener::bind("org.example.tool")?);
 /// Server::builder().add_service(service).serve_with_incoming(incoming).await?;
 /// # Ok(())
+/// # }
 /// # }
 /// ```
 ///

@@ -9,8 +9,9 @@ use crate::stream::LocalStream;
 /// Who is at the other end of a handler's connection: axum's `ConnectInfo<PeerInfo>`, and tonic's
 /// `request.extensions().get::<PeerInfo>()`.
 ///
-#[cfg_attr(feature = "axum", doc = "```no_run")]
-#[cfg_attr(not(feature = "axum"), doc = "```ignore")]
+/// ```no_run
+/// # #[cfg(feature = "axum")]
+/// # mod example {
 /// use axum::extract::ConnectInfo;
 /// use axum::{Router, routing::get};
 /// use sockpipe::Listener;
@@ -27,6 +28,7 @@ use crate::stream::LocalStream;
 /// let app = Router::new().route("/", get(whoami));
 /// let app = app.into_make_service_with_connect_info::<PeerInfo>();
 /// axum::serve(Listener::bind("org.example.tool")?, app).await
+/// # }
 /// # }
 /// ```
 ///

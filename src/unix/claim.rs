@@ -55,9 +55,8 @@ use crate::occupancy::Occupancy;
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
 const ROUNDS: usize = 100;
-/// What the lock on a name is called, after a dot and the name, and that on starting its server.
+/// What the lock on a name is called, after a dot and the name.
 const NAME_LOCK: &str = ".lock";
-pub(super) const SPAWN_LOCK: &str = ".spawn";
 const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Between probes, where one refusal proves nothing.
 const PROBE_PAUSE: Duration = Duration::from_millis(25);

@@ -10,7 +10,8 @@ use rustix::fs::{Mode, OFlags, RenameFlags, fchmod, renameat, renameat_with};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{
-    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
+    socket_with,
 };
 
 use super::peer::Peer;
@@ -22,6 +23,8 @@ pub(super) const FAMILY: Family = Family::Linux;
 /// `sun_path` less its NUL, see unix(7).
 pub(super) const PATH_LIMIT: usize = 107;
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+/// Of descriptors that a peer passes.
+pub(super) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 /// How to open a directory in which nothing is listed.
 pub(super) const DIRECTORY: OFlags = OFlags::PATH;
 /// Connection refused means that nobody listens: a full backlog says EAGAIN.
@@ -47,6 +50,16 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
 /// Without the peer's address: it is the peer's choice, and nothing here depends on it.
 pub(super) fn accept(socket: impl AsFd) -> Result<OwnedFd, Errno> {
     accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+}
+
+/// Nothing to do: each call says so.
+pub(super) fn no_signals(_: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(())
+}
+
+/// Nothing to do: they come so.
+pub(super) fn close_on_exec(_: &OwnedFd) -> Result<(), Errno> {
+    Ok(())
 }
 
 /// Who connected or listened, when that was: `SO_PEERCRED`, a `struct ucred` of three numbers.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, renameat};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
 
 use super::peer::Peer;
 use crate::endpoint::resolve::Family;
@@ -23,6 +23,8 @@ pub(super) const PATH_LIMIT: usize = 103;
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::empty();
 #[cfg(not(target_vendor = "apple"))]
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+/// Not every one of these systems has `MSG_CMSG_CLOEXEC`; see `close_on_exec`.
+pub(super) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
 /// How to open a directory in which nothing is listed.
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY;
 /// Connection refused may also mean that the backlog is full.
@@ -63,6 +65,19 @@ fn prepare(socket: OwnedFd) -> Result<OwnedFd, Errno> {
     #[cfg(target_vendor = "apple")]
     rustix::net::sockopt::set_socket_nosigpipe(&socket, true)?;
     Ok(socket)
+}
+
+/// For a socket that was made elsewhere.
+#[cfg_attr(not(target_vendor = "apple"), allow(unused_variables, reason = "each call says so"))]
+pub(super) fn no_signals(socket: BorrowedFd<'_>) -> io::Result<()> {
+    #[cfg(target_vendor = "apple")]
+    rustix::net::sockopt::set_socket_nosigpipe(socket, true)?;
+    Ok(())
+}
+
+/// A descriptor that a peer passed. A child that another thread starts just before inherits it.
+pub(super) fn close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
+    fcntl_setfd(fd, FdFlags::CLOEXEC)
 }
 
 /// The file's mode is set between `bind` and `listen`: these systems refuse it on a socket.

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use super::connect::Search;
 use super::peer::Peer;
 use super::spin::Spin;
-use super::{platform, prepare, runtime, shut_down};
+use super::{IOV_MAX, platform, prepare, runtime, shut_down};
 use crate::endpoint::Endpoint;
 use crate::options::{ConnectOptions, StreamOptions};
 use crate::peer::PeerCredentials;
@@ -111,8 +111,7 @@ impl Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // More are refused whole. The limit is POSIX's IOV_MAX on all of these systems.
-        let bufs = &bufs[..bufs.len().min(1024)];
+        let bufs = &bufs[..bufs.len().min(IOV_MAX)];
         // As writev(2), which std uses, but without its signal when the peer is gone.
         let send = || {
             let sent = sendmsg(&self.socket, bufs, &mut Default::default(), platform::NO_SIGNAL);
@@ -147,7 +146,38 @@ impl Stream {
         Self::new(socket, peer, options)
     }
 
-    fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
+    pub(super) fn from_tokio(socket: UnixStream) -> io::Result<Self> {
+        Ok(Self { peer: Peer::of(socket.as_fd())?, socket, spin: None })
+    }
+
+    pub(super) fn into_tokio(self) -> UnixStream {
+        self.socket
+    }
+
+    /// Zero, or what it gives in place of zero, once the peer is gone.
+    pub(super) async fn read_by<T: Default>(
+        &self,
+        mut read: impl FnMut(BorrowedFd<'_>) -> Result<T, Errno>,
+    ) -> io::Result<T> {
+        let socket = self.socket.as_fd();
+        match self.socket.async_io(Interest::READABLE, || Ok(read(socket)?)).await {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(T::default()),
+            done => done,
+        }
+    }
+
+    pub(super) async fn write_by<T>(
+        &self,
+        mut write: impl FnMut(BorrowedFd<'_>) -> Result<T, Errno>,
+    ) -> io::Result<T> {
+        let socket = self.socket.as_fd();
+        match self.socket.async_io(Interest::WRITABLE, || Ok(write(socket)?)).await {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Err(Errno::PIPE.into()),
+            done => done,
+        }
+    }
+
+    pub(super) fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
         prepare(socket.as_fd(), options)?;
         let socket = runtime::enter(|| UnixStream::from_std(socket.into()))??;
         Ok(Self { socket, peer, spin: Spin::new(options.spin) })

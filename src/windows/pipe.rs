@@ -3,7 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
 use std::process;
@@ -17,10 +17,12 @@ use windows_sys::Win32::Storage::FileSystem::{
     FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, PIPE_ACCESS_DUPLEX,
     SECURITY_IDENTIFICATION,
 };
+#[cfg(feature = "tokio")]
+use windows_sys::Win32::System::Pipes::GetNamedPipeHandleStateW;
 use windows_sys::Win32::System::Pipes::{
     CreateNamedPipeW, GetNamedPipeInfo, PIPE_READMODE_MESSAGE, PIPE_REJECT_REMOTE_CLIENTS,
-    PIPE_TYPE_BYTE, PIPE_TYPE_MESSAGE, PIPE_UNLIMITED_INSTANCES, SetNamedPipeHandleState,
-    WaitNamedPipeW,
+    PIPE_SERVER_END, PIPE_TYPE_BYTE, PIPE_TYPE_MESSAGE, PIPE_UNLIMITED_INSTANCES,
+    SetNamedPipeHandleState, WaitNamedPipeW,
 };
 
 use super::security::{SecurityDescriptor, check};
@@ -131,17 +133,42 @@ pub(super) fn open(path: &str) -> io::Result<Opened> {
 }
 
 /// Has to come before the pipe is registered with a reactor, which reads from it at once.
-pub(super) fn read_messages(pipe: &impl AsHandle) -> io::Result<()> {
+fn read_messages(pipe: &impl AsHandle) -> io::Result<()> {
     // SAFETY: the handle is open as long as the pipe is borrowed, the mode is one, and null means
     // unchanged.
     check(unsafe { SetNamedPipeHandleState(raw(pipe), &PIPE_READMODE_MESSAGE, null(), null()) })
+}
+
+/// Readies an end that was made elsewhere: which one it is, and whether it carries messages.
+pub(super) fn check_adopted(handle: &OwnedHandle) -> io::Result<(End, bool)> {
+    let Ok(flags) = flags(handle) else {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "the handle is not a pipe's"));
+    };
+    let messages = flags & PIPE_TYPE_MESSAGE != 0;
+    if messages {
+        read_messages(handle)?;
+    }
+    Ok((if flags & PIPE_SERVER_END == 0 { End::Client } else { End::Server }, messages))
+}
+
+/// Whether an end that others have read from already can tell an empty message.
+#[cfg(feature = "tokio")]
+pub(super) fn reads_messages(pipe: &impl AsHandle) -> io::Result<bool> {
+    let mut mode = 0;
+    let (none, nobody) = (null_mut(), null_mut());
+    // SAFETY: the handle is open as long as the pipe is borrowed; `mode` is a place for a number,
+    // and null means not wanted.
+    check(unsafe {
+        GetNamedPipeHandleStateW(raw(pipe), &mut mode, none, null_mut(), null_mut(), nobody, 0)
+    })?;
+    Ok(mode & PIPE_READMODE_MESSAGE != 0 && is_of_message_type(pipe)?)
 }
 
 pub(super) fn is_of_message_type(pipe: &impl AsHandle) -> io::Result<bool> {
     Ok(flags(pipe)? & PIPE_TYPE_MESSAGE != 0)
 }
 
-pub(super) fn flags(pipe: &impl AsHandle) -> io::Result<u32> {
+fn flags(pipe: &impl AsHandle) -> io::Result<u32> {
     let mut flags = 0;
     // SAFETY: the handle is open as long as the pipe is borrowed; `flags` is a place for a number,
     // and null means not wanted.

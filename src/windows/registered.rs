@@ -10,7 +10,6 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::ReadBuf;
 use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer};
 use windows_sys::Win32::Foundation::ERROR_INVALID_PARAMETER;
-use windows_sys::Win32::System::Pipes::{PIPE_SERVER_END, PIPE_TYPE_MESSAGE};
 
 use super::pipe::{self, End, Opened};
 use super::reactor;
@@ -32,11 +31,27 @@ impl Pipe {
         Ok(Self::Client { pipe, messages: opened.messages })
     }
 
-    /// A server's end whose client is there already.
-    pub(super) fn connected_server(handle: OwnedHandle, messages: bool) -> io::Result<Self> {
+    /// An end whose peer is there already.
+    pub(super) fn connected(handle: OwnedHandle, end: End, messages: bool) -> io::Result<Self> {
+        if end == End::Client {
+            return Self::client(Opened { handle, messages });
+        }
         let pipe = server(handle)?;
         connected(&pipe)?;
         Ok(Self::Server { pipe, messages })
+    }
+
+    /// One that another runtime than the reactor has.
+    pub(super) fn from_server(pipe: NamedPipeServer) -> io::Result<Self> {
+        connected(&pipe)?;
+        let messages = pipe::reads_messages(&pipe)?;
+        Ok(Self::Server { pipe, messages })
+    }
+
+    /// One that another runtime than the reactor has.
+    pub(super) fn from_client(pipe: NamedPipeClient) -> io::Result<Self> {
+        let messages = pipe::reads_messages(&pipe)?;
+        Ok(Self::Client { pipe, messages })
     }
 
     pub(super) fn end(&self) -> End {
@@ -121,28 +136,16 @@ pub(super) fn server(handle: OwnedHandle) -> io::Result<NamedPipeServer> {
 
 /// An end that was made elsewhere.
 pub(super) fn adopt(handle: OwnedHandle) -> io::Result<Pipe> {
-    let invalid = |what: &str| io::Error::new(ErrorKind::InvalidInput, what);
-    let Ok(flags) = pipe::flags(&handle) else {
-        return Err(invalid("the handle is not a pipe's"));
-    };
-    let messages = flags & PIPE_TYPE_MESSAGE != 0;
-    if messages {
-        pipe::read_messages(&handle)?;
-    }
-    // The system's answer for a handle that is not for overlapped I/O, or that another event loop
-    // has: that cannot be undone.
-    let refused = |error: io::Error| match pipe::code(&error) {
-        Some(ERROR_INVALID_PARAMETER) => {
-            invalid("the handle is not for overlapped I/O, or is in use with another event loop")
-        }
+    let (end, messages) = pipe::check_adopted(&handle)?;
+    Pipe::connected(handle, end, messages).map_err(|error| match pipe::code(&error) {
+        // The system's answer for a handle that is not for overlapped I/O, or that another event
+        // loop has: that cannot be undone.
+        Some(ERROR_INVALID_PARAMETER) => io::Error::new(
+            ErrorKind::InvalidInput,
+            "the handle is not for overlapped I/O, or is in use with another event loop",
+        ),
         _ => error,
-    };
-    if flags & PIPE_SERVER_END == 0 {
-        return Pipe::client(Opened { handle, messages }).map_err(refused);
-    }
-    let pipe = server(handle).map_err(refused)?;
-    connected(&pipe)?;
-    Ok(Pipe::Server { pipe, messages })
+    })
 }
 
 /// Completes a connection whose client is there already.

@@ -66,7 +66,7 @@ impl Stream {
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (server, client) = pipe::pair()?;
-        let server = Pipe::connected_server(server, true)?;
+        let server = Pipe::connected(server, pipe::End::Server, true)?;
         let client = Pipe::client(client)?;
         Ok((Self::new(server, false, None), Self::new(client, false, None)))
     }
@@ -132,6 +132,10 @@ impl Stream {
     }
 
     pub(crate) async fn close(self, deadline: Duration) -> io::Result<()> {
+        self.close_shared(deadline).await
+    }
+
+    pub(super) async fn close_shared(&self, deadline: Duration) -> io::Result<()> {
         match self.end(false, |end| std::mem::replace(end, End::Sent(Ok(()))))? {
             End::Sent(outcome) => outcome,
             End::Sending(outcome) => match reactor::timeout(deadline, outcome)?.await {
@@ -143,6 +147,15 @@ impl Stream {
 
     pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         security::peer(&*self.pipe, self.pipe.end())
+    }
+
+    /// One that was used before, and has read the peer's end or written ours.
+    #[cfg(feature = "blocking")]
+    pub(super) fn resumed(pipe: Pipe, at_end: bool, write: super::blocking::WriteState) -> Self {
+        let stream = Self::new(pipe, write.end_on_close, None);
+        stream.at_end.store(at_end, Ordering::Relaxed);
+        stream.shut.store(write.ended.is_some(), Ordering::Relaxed);
+        Self { end: Mutex::new(write.ended.map(End::Sent)), ..stream }
     }
 
     pub(super) fn adopted(pipe: Pipe) -> Self {

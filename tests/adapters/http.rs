@@ -1,5 +1,6 @@
 //! axum's server, hyper's client, and curl.
 
+use std::io::ErrorKind;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sockpipe::adapters::{Connector, PeerInfo};
-use sockpipe::{Access, ListenOptions, Listener, Stream, TimedListener, UserId, memory};
+use sockpipe::{ConnectOptions, ExpectServer, Stream, TimedListener, UserId, memory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tower_service::Service;
@@ -124,6 +125,7 @@ async fn handlers_see_who_asks() {
 async fn handlers_see_each_connection_s_own_user() {
     use crate::common::process::Users;
     use crate::common::unix::{OTHER_STRANGER, STRANGER, open_to_all};
+    use sockpipe::{Access, ListenOptions, Listener};
 
     if Users::new().is_none() || !is_here("curl") {
         return;
@@ -253,7 +255,7 @@ async fn a_client_that_says_nothing_is_let_go() {
 #[test]
 fn a_connector_refuses_what_is_no_endpoint() {
     let error = Connector::new("a/b").expect_err("no endpoint");
-    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
 #[tokio::test]
@@ -262,17 +264,23 @@ async fn the_connector_s_errors_are_connect_s() {
     let mut connector = Connector::new(os.endpoint()).expect("an endpoint");
     let error = within(connector.call(hyper::Uri::from_static("http://localhost/"))).await;
     let error = error.expect_err("nobody is there");
-    assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains("start it first"), "{error}");
-    // And through hyper's client, as the source of its own.
+    // With options of one's own: this server is not to be trusted.
+    start(os.bind().expect("a free name"));
+    let expected = ExpectServer::User(UserId::Uid(61_012));
+    let mut connector = connector.options(ConnectOptions::new().expect_server(expected));
+    let error = within(connector.call(hyper::Uri::from_static("http://localhost/"))).await;
+    let kind = if cfg!(windows) { ErrorKind::Unsupported } else { ErrorKind::PermissionDenied };
+    assert_eq!(error.expect_err("another user's").kind(), kind);
+}
+
+#[tokio::test]
+async fn the_client_s_error_has_connect_s_as_its_source() {
+    let os = Os::new();
     let error = within(client(os.endpoint()).get(hyper::Uri::from_static("http://localhost/")));
     let error = anyhow::Error::from(error.await.expect_err("nobody is there"));
     assert!(format!("{error:#}").contains("start it first"), "{error:#}");
-}
-
-#[test]
-fn user_ids_print_as_the_example_shows_them() {
-    assert_eq!(UserId::Uid(7).to_string(), "uid 7");
 }
 
 /// The example as its header says, asked by our client and, where there is one, by curl.
