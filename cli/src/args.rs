@@ -153,7 +153,7 @@ pub struct Info {
 
     /// Connect once and close again, to learn what only the server's end tells: its user and
     /// process, and on Windows who may connect. The server sees a client that says nothing.
-    #[arg(short, long)]
+    #[arg(long)]
     pub connect: bool,
 
     /// Print one JSON object.
@@ -162,6 +162,9 @@ pub struct Info {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A first round trip, in which the server has to accept, is not counted. --timeout is also for each \
+answer. Ctrl-C prints what there is so far.")]
 pub struct Ping {
     /// Where the echo server listens.
     #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath, default_value = "echo")]
@@ -219,7 +222,6 @@ pub struct Client {
     /// Wait for a server that is not there yet: for so many seconds, or without a number for as
     /// long as it takes.
     #[arg(
-        short,
         long,
         value_name = "SECONDS",
         num_args = 0..=1,
@@ -230,11 +232,11 @@ pub struct Client {
     pub wait: Option<Duration>,
 
     /// How long a server may be too busy [default: 5].
-    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
 
     /// Talk to the server whoever runs it. Otherwise it must be yours, or the system's.
-    #[arg(short, long)]
+    #[arg(long)]
     pub any_server: bool,
 }
 
@@ -242,7 +244,7 @@ pub struct Client {
 #[derive(Debug, clap::Args)]
 pub struct Server {
     /// Let every user of this machine connect, and not only your own.
-    #[arg(short, long)]
+    #[arg(long)]
     pub everyone: bool,
 }
 
@@ -251,7 +253,7 @@ pub struct Server {
 pub struct End {
     /// Close the connection at the end of input, without waiting for an answer. Otherwise the peer
     /// reads the end and can still answer, which a pipe of byte type cannot carry.
-    #[arg(short, long)]
+    #[arg(long)]
     pub close: bool,
 }
 

@@ -49,7 +49,8 @@ pub fn credentials(peer: &PeerCredentials) -> String {
 
 pub fn process(pid: u32) -> String {
     match os::program(pid) {
-        Some(program) => format!("pid {pid} ({program})"),
+        // Who named it may have meant to drive this terminal.
+        Some(program) => format!("pid {pid} ({})", program.replace(char::is_control, "\u{fffd}")),
         None => format!("pid {pid}"),
     }
 }

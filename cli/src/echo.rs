@@ -7,18 +7,16 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use sockpipe::{Stream, echo, serve};
 
-use crate::server::{bind, stop_asked_for};
+use crate::server::{asked_to_finish, bind};
 use crate::{args, client, say};
 
 /// How long a client may take for the last of its echo.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 pub async fn run(args: args::Echo) -> Result<()> {
+    let stop = asked_to_finish().await;
     let listener = bind(&args.endpoint, &args.server)?;
-    serve(listener, handle)
-        .with_graceful_shutdown(stop_asked_for())
-        .await
-        .context("cannot accept clients")?;
+    serve(listener, handle).with_graceful_shutdown(stop).await.context("cannot accept clients")?;
     Ok(())
 }
 

@@ -57,7 +57,7 @@ impl State {
             Self::Live => "live",
             Self::Stale => "stale",
             Self::Foreign => "foreign",
-            Self::PassedOver => "passed over",
+            Self::PassedOver => "unusable",
             Self::Unknown => "unknown",
         }
     }
@@ -100,7 +100,7 @@ impl Found {
         }
         if let Some(peer) = stream.as_ref().and_then(|stream| stream.peer_credentials().ok()) {
             found.server = Some(client::credentials(&peer));
-            found.process = found.process.or(peer.pid());
+            found.process = found.process.or_else(|| peer.pid());
         }
         found.access = os::who_may_connect(&found.address, stream.as_ref());
         found
@@ -117,7 +117,7 @@ impl Found {
                 self.process = process;
                 let temporary = self.address.as_path().zip(process);
                 let temporary = temporary.map(|(path, pid)| procfs::temporary_name(path, pid));
-                self.temporary = self.temporary.take().or(temporary.flatten());
+                self.temporary = self.temporary.take().or_else(|| temporary.flatten());
                 let how = if cfg!(windows) { "the pipe exists" } else { "its lock is held" };
                 (State::Live, how.to_owned())
             }

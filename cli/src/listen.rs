@@ -1,19 +1,20 @@
 //! `sockpipe listen`.
 
 use std::ffi::OsString;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sockpipe::{Listener, Stream, serve};
-use tokio::task::spawn_blocking;
+use tokio::sync::watch;
 
 use crate::connect::join;
 use crate::exit::{Exit, INTERRUPTED};
-use crate::server::{asked_to_stop, bind, stop_asked_for};
+use crate::server::{asked_to_finish, asked_to_stop, bind};
 use crate::session::{self, AtEnd};
-use crate::side::Side;
+use crate::side::{Exited, Side};
 use crate::{args, client, say};
 
 /// How long a client may take for what its command has said last.
@@ -21,11 +22,11 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 pub async fn run(args: args::Listen) -> Result<()> {
     let at_end = args.end.at_end();
-    let listener = bind(&args.endpoint, &args.server)?;
-    match args.exec {
-        Some(command) if args.keep => return run_for_each(listener, command).await,
-        _ => {}
+    if let (Some(command), true) = (&args.exec, args.keep) {
+        return run_for_each(&args, command.clone()).await;
     }
+    let stop = asked_to_stop().await;
+    let listener = bind(&args.endpoint, &args.server)?;
     let work = async {
         match (args.exec, args.keep) {
             (Some(command), _) => run_command(first(listener).await?, &command).await,
@@ -38,7 +39,7 @@ pub async fn run(args: args::Listen) -> Result<()> {
     tokio::select! {
         done = work => done,
         // The listener is dropped, and with it its name.
-        () = asked_to_stop() => Err(Exit::silent(INTERRUPTED).into()),
+        () = stop => Err(Exit::silent(INTERRUPTED).into()),
     }
 }
 
@@ -64,7 +65,9 @@ async fn one_after_another(mut listener: Listener, at_end: AtEnd) -> Result<()> 
     }
 }
 
-async fn run_for_each(listener: Listener, command: Vec<OsString>) -> Result<()> {
+async fn run_for_each(args: &args::Listen, command: Vec<OsString>) -> Result<()> {
+    let stop = asked_to_finish().await;
+    let listener = bind(&args.endpoint, &args.server)?;
     let command = Arc::new(command);
     let handler = move |stream: Stream| {
         let command = Arc::clone(&command);
@@ -75,10 +78,7 @@ async fn run_for_each(listener: Listener, command: Vec<OsString>) -> Result<()> 
             }
         }
     };
-    serve(listener, handler)
-        .with_graceful_shutdown(stop_asked_for())
-        .await
-        .context("cannot accept clients")?;
+    serve(listener, handler).with_graceful_shutdown(stop).await.context("cannot accept clients")?;
     Ok(())
 }
 
@@ -93,15 +93,19 @@ async fn run_command(stream: Stream, command: &[OsString]) -> Result<()> {
         command.env("SOCKPIPE_PEER_PID", peer.pid().map(|pid| pid.to_string()).unwrap_or_default());
     }
     let shown = program.to_string_lossy();
-    let mut child = command.spawn().with_context(|| format!("cannot run {shown}"))?;
-    let mut near = command_side(&mut child)?;
+    let child = command.spawn().with_context(|| format!("cannot run {shown}"))?;
+    let (mut near, mut exited) = command_side(child)?;
     let mut far = Side::local(stream);
     let report = session::run(&mut near, &mut far, AtEnd::WaitsIfTold).await?;
     say::detail(format_args!("sent {} bytes, received {}", report.sent, report.received));
     let closed = far.close(LAST_WORDS).await;
     // Its input and output are closed, so that it learns that the client is gone.
     drop(near);
-    let status = wait(child).await?;
+    let status = match &*exited.wait_for(Option::is_some).await? {
+        Some(Ok(status)) => *status,
+        Some(Err(error)) => bail!("cannot wait for {shown}: {error}"),
+        None => bail!("cannot wait for {shown}"),
+    };
     if !status.success() {
         bail!("{shown} ended with {status}");
     }
@@ -111,13 +115,13 @@ async fn run_command(stream: Stream, command: &[OsString]) -> Result<()> {
     closed.context("the client did not take all")
 }
 
-fn command_side(child: &mut Child) -> Result<Side> {
+fn command_side(mut child: Child) -> Result<(Side, Exited)> {
     let (Some(output), Some(input)) = (child.stdout.take(), child.stdin.take()) else {
         bail!("the command has no input or output");
     };
-    Ok(Side::command(output, input)?)
-}
-
-async fn wait(mut child: Child) -> Result<ExitStatus> {
-    Ok(spawn_blocking(move || child.wait()).await??)
+    let (tell, exited) = watch::channel(None);
+    thread::Builder::new()
+        .name("command".to_owned())
+        .spawn(move || tell.send(Some(child.wait())))?;
+    Ok((Side::command(output, input, exited.clone())?, exited))
 }

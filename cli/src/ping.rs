@@ -1,6 +1,6 @@
 //! `sockpipe ping`.
 
-use std::io::{Write, stdout};
+use std::io::{self, Write, stdout};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -11,6 +11,7 @@ use serde_json::json;
 use sockpipe::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use crate::exit::{Exit, TOO_LATE, at_output};
@@ -26,10 +27,14 @@ const PROGRESS: Duration = Duration::from_millis(100);
 
 pub async fn run(args: args::Ping) -> Result<()> {
     let stream = Arc::new(client::connect(&args.endpoint, &args.client).await?);
+    let stop = asked_to_stop().await;
     let mut pings = Pings::new(&args);
-    let started = Instant::now();
+    let mut started = Instant::now();
     let done = {
         let measure = async {
+            // In the first the server accepts as well, so it is not counted.
+            pings.round_trip(&stream).await?;
+            started = Instant::now();
             match args.rate {
                 None => pings.one_after_another(&stream).await,
                 Some(rate) => pings.on_time(&stream, rate).await,
@@ -38,7 +43,7 @@ pub async fn run(args: args::Ping) -> Result<()> {
         tokio::select! {
             done = measure => done,
             // What there is so far is worth showing.
-            () = asked_to_stop() => Ok(()),
+            () = stop => Ok(()),
         }
     };
     let seconds = started.elapsed().as_secs_f64();
@@ -79,19 +84,21 @@ impl Pings {
     async fn one_after_another(&mut self, stream: &Stream) -> Result<()> {
         while self.taken.len() < self.count {
             let started = Instant::now();
-            // Both at a time: an answer may begin before the question is sent whole.
-            let (mut to, payload) = (stream, &self.payload);
-            let send = async { to.write_all(payload).await };
-            let (mut from, buffer) = (stream, &mut self.buffer);
-            let receive = async { from.read_exact(buffer).await };
-            let both = async { tokio::try_join!(send, receive) };
-            match timeout(self.limit, both).await {
-                Ok(done) => done.map_err(|error| no_echo(&error, self.taken.len()))?,
-                Err(_) => return Err(too_late(self.limit, self.taken.len())),
-            };
-            self.came_back(started)?;
+            self.round_trip(stream).await?;
+            self.came_back(started);
         }
         Ok(())
+    }
+
+    async fn round_trip(&mut self, stream: &Stream) -> Result<()> {
+        // Both at a time: an answer may begin before the question is sent whole.
+        let (mut to, payload) = (stream, &self.payload);
+        let send = async { to.write_all(payload).await };
+        let (mut from, buffer) = (stream, &mut self.buffer);
+        let receive = async { from.read_exact(buffer).await };
+        let both = async { tokio::try_join!(send, receive) };
+        let answer = timeout(self.limit, both).await;
+        self.check(answer)
     }
 
     /// The sender does not wait for answers, so that a server that stands still is seen by all
@@ -110,32 +117,38 @@ impl Pings {
         let longest = self.limit.saturating_add(Duration::from_secs_f64(1.0 / rate));
         while self.taken.len() < self.count {
             let mut from = &**stream;
-            match timeout(longest, from.read_exact(&mut self.buffer)).await {
-                Ok(done) => done.map_err(|error| no_echo(&error, self.taken.len()))?,
-                Err(_) => return Err(too_late(self.limit, self.taken.len())),
-            };
-            self.came_back(next_of(&sent)?)?;
+            let answer = timeout(longest, from.read_exact(&mut self.buffer)).await;
+            self.check(answer)?;
+            self.came_back(next_of(&sent)?);
         }
         Ok(())
     }
 
-    fn came_back(&mut self, started: Instant) -> Result<()> {
-        let taken = started.elapsed();
-        if self.buffer != self.payload {
-            bail!("what came back is not what was sent: this is no echo server");
+    /// What came of an answer, and whether it is the right one.
+    fn check<T>(&self, answer: Result<io::Result<T>, Elapsed>) -> Result<()> {
+        let answers = self.taken.len();
+        match answer {
+            Err(_) => Err(too_late(self.limit, answers)),
+            Ok(Err(error)) => {
+                bail!("the server left after {answers} answers ({error}); is it an echo server?")
+            }
+            Ok(Ok(_)) if self.buffer != self.payload => {
+                bail!("what came back is not what was sent: this is no echo server")
+            }
+            Ok(Ok(_)) => Ok(()),
         }
-        self.taken.push(nanoseconds(taken));
+    }
+
+    fn came_back(&mut self, started: Instant) {
+        let taken = nanoseconds(started.elapsed());
+        self.taken.push(taken);
         if let Some((progress, shown)) = &mut self.progress {
             if shown.elapsed() >= PROGRESS {
                 *shown = Instant::now();
                 let (done, count) = (self.taken.len(), self.count);
-                progress.show(format_args!(
-                    "{done} of {count}, the last took {}",
-                    human(nanoseconds(taken))
-                ));
+                progress.show(format_args!("{done} of {count}, the last took {}", human(taken)));
             }
         }
-        Ok(())
     }
 }
 
@@ -172,10 +185,6 @@ fn next_of(sent: &Receiver<Instant>) -> Result<Instant> {
         .map_err(|_| anyhow!("the server sent more than it was sent: this is no echo server"))
 }
 
-fn no_echo(error: &std::io::Error, answers: usize) -> anyhow::Error {
-    anyhow!("the server left after {answers} answers ({error}); is it an echo server?")
-}
-
 fn too_late(limit: Duration, answers: usize) -> anyhow::Error {
     let seconds = limit.as_secs_f64();
     let what = format!(
@@ -185,7 +194,7 @@ fn too_late(limit: Duration, answers: usize) -> anyhow::Error {
     Exit::new(TOO_LATE, what).into()
 }
 
-fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> std::io::Result<()> {
+fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> io::Result<()> {
     let count = latencies.count();
     let (endpoint, size) = (&args.endpoint, args.size);
     let rate = count as f64 / seconds;

@@ -1,6 +1,7 @@
 //! `sockpipe relay`.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::args::{self, Address, Client};
 use crate::connect::join;
 use crate::exit::{Exit, INTERRUPTED, USAGE, at_endpoint};
-use crate::server::{asked_to_stop, bind, stop_asked_for};
+use crate::server::{asked_to_finish, asked_to_stop, bind};
 use crate::session::{self, AtEnd};
 use crate::side::Side;
 use crate::{client, say};
@@ -35,24 +36,26 @@ pub async fn run(args: args::Relay) -> Result<()> {
             join(&mut Side::stdio()?, far, AtEnd::WaitsIfTold).await
         }
         (_, Address::Stdio) => {
+            let stop = asked_to_stop().await;
             let door = Door::open(&args.from, args.remote, &args.server).await?;
             let work =
                 async { join(&mut Side::stdio()?, door.first().await?, AtEnd::WaitsIfTold).await };
             tokio::select! {
                 done = work => done,
-                () = asked_to_stop() => Err(Exit::silent(INTERRUPTED).into()),
+                () = stop => Err(Exit::silent(INTERRUPTED).into()),
             }
         }
         _ => {
+            let stop = asked_to_finish().await;
             let door = Door::open(&args.from, args.remote, &args.server).await?;
-            serve(door, target).await
+            serve(door, target, stop).await
         }
     }
 }
 
-async fn serve(mut door: Door, target: Arc<Target>) -> Result<()> {
+async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = ()>) -> Result<()> {
     let mut clients = JoinSet::new();
-    let mut stop = Box::pin(stop_asked_for());
+    let mut stop = pin!(stop);
     for number in 1_u64.. {
         let (near, who) = tokio::select! {
             accepted = door.accept() => accepted?,
@@ -87,6 +90,7 @@ async fn pass_on(mut near: Side, target: &Target, number: u64) -> Result<()> {
 }
 
 /// Where clients come in.
+#[allow(clippy::large_enum_variant, reason = "a relay has one")]
 enum Door {
     Local(Listener),
     Tcp(TcpListener),

@@ -1,7 +1,7 @@
 //! One end of a session, whatever it is: where bytes come from, and where they go.
 
 use std::io::{self, ErrorKind, stdin};
-use std::process::{ChildStdin, ChildStdout};
+use std::process::{ChildStdin, ChildStdout, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use sockpipe::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::stdio::{Input, Output};
@@ -32,7 +33,7 @@ impl Side {
         Self {
             from: Source::Local(Arc::clone(&stream), vec![0; CHUNK]),
             to: Sink::Local(Arc::clone(&stream)),
-            watch: Watch(Some(stream)),
+            watch: Watch::Local(stream),
         }
     }
 
@@ -40,7 +41,7 @@ impl Side {
         // A relay must not hold small messages back.
         let _ = stream.set_nodelay(true);
         let (from, to) = stream.into_split();
-        Self { from: Source::Tcp(from, vec![0; CHUNK]), to: Sink::Tcp(to), watch: Watch(None) }
+        Self { from: Source::Tcp(from, vec![0; CHUNK]), to: Sink::Tcp(to), watch: Watch::Never }
     }
 
     /// Standard input and output.
@@ -48,16 +49,16 @@ impl Side {
         Ok(Self {
             from: Source::Stdin(Input::new(stdin()).context("cannot start")?),
             to: Sink::Stdout(Output::new(os::stdout()).context("cannot start")?),
-            watch: Watch(None),
+            watch: Watch::Never,
         })
     }
 
     /// A command: what it prints, and what it reads.
-    pub fn command(output: ChildStdout, input: ChildStdin) -> io::Result<Self> {
+    pub fn command(output: ChildStdout, input: ChildStdin, exited: Exited) -> io::Result<Self> {
         Ok(Self {
             from: Source::Command(Input::new(output)?),
             to: Sink::Command(Output::new(input)?),
-            watch: Watch(None),
+            watch: Watch::Command(exited),
         })
     }
 
@@ -69,23 +70,38 @@ impl Side {
     pub async fn close(self, deadline: Duration) -> io::Result<()> {
         let Self { from, to, watch } = self;
         drop((from, to));
-        match watch.0.and_then(Arc::into_inner) {
-            Some(stream) => stream.close(deadline).await,
-            None => Ok(()),
+        match watch {
+            Watch::Local(stream) => match Arc::into_inner(stream) {
+                Some(stream) => stream.close(deadline).await,
+                None => Ok(()),
+            },
+            Watch::Never | Watch::Command(_) => Ok(()),
         }
     }
 }
 
-/// To see that a local peer is gone.
-pub struct Watch(Option<Arc<Stream>>);
+/// To see that a peer is gone, and does not only have nothing more to say.
+pub enum Watch {
+    /// It cannot be seen.
+    Never,
+    Local(Arc<Stream>),
+    Command(Exited),
+}
+
+/// How a command ended, once it has.
+pub type Exited = watch::Receiver<Option<io::Result<ExitStatus>>>;
 
 impl Watch {
-    /// Completes when the peer is gone, and not only at the end of what it sends. Never where that
-    /// cannot be seen.
+    /// Completes when the peer is gone.
     pub async fn gone(&self) {
-        let Some(stream) = &self.0 else { return std::future::pending().await };
-        while !os::is_gone(stream) {
-            sleep(LOOK_PAUSE).await;
+        match self {
+            Self::Never => std::future::pending().await,
+            Self::Local(stream) => {
+                while !os::is_gone(stream) {
+                    sleep(LOOK_PAUSE).await;
+                }
+            }
+            Self::Command(exited) => drop(exited.clone().wait_for(Option::is_some).await),
         }
     }
 }

@@ -135,7 +135,7 @@ impl Output {
         let Some(orders) = &self.orders else { return Err(ErrorKind::BrokenPipe.into()) };
         match orders.send(order).await {
             Ok(()) => Ok(()),
-            Err(_) => self.failure().await.and(Err(ErrorKind::BrokenPipe.into())),
+            Err(_) => self.failure().await.and_then(|()| Err(ErrorKind::BrokenPipe.into())),
         }
     }
 

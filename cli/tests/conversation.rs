@@ -77,8 +77,8 @@ async fn input_that_the_peer_did_not_take_is_a_failure() {
     let writer = thread::spawn({
         let given = Arc::clone(&given);
         move || {
-            while input.write_all(&[7; 1024]).is_ok() {
-                given.fetch_add(1024, Ordering::Relaxed);
+            while input.write_all(&[7; 64 * 1024]).is_ok() {
+                given.fetch_add(64 * 1024, Ordering::Relaxed);
             }
         }
     });

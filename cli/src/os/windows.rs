@@ -80,7 +80,6 @@ fn security_descriptor(pipe: HANDLE) -> Option<String> {
     const PARTS: u32 =
         OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION;
     let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
-    let null = null_mut;
     // SAFETY: the handle is one of a stream that the caller borrows; `descriptor` is a place for a
     // pointer, and null means not wanted.
     let code = unsafe {
@@ -88,10 +87,10 @@ fn security_descriptor(pipe: HANDLE) -> Option<String> {
             pipe,
             SE_KERNEL_OBJECT,
             PARTS,
-            null(),
-            null(),
-            null(),
-            null(),
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            null_mut(),
             &mut descriptor,
         )
     };
