@@ -24,7 +24,9 @@ async fn echoing(server: &Steady, count: usize) -> Result<Vec<Stream>> {
     let mut streams = Vec::new();
     for _ in 0..count {
         let mut stream = Stream::connect(server.path.as_path()).await?;
-        stream.write_u8(ECHO).await?;
+        // Answered once, so that the server has it.
+        stream.write_all(&[ECHO, 1]).await?;
+        stream.read_u8().await?;
         streams.push(stream);
     }
     Ok(streams)

@@ -122,8 +122,11 @@ async fn end_of_the_mortal(places: &Places, report: &mut Report) -> Result<()> {
     }
     let mut server = std::process::Command::new(std::env::current_exe()?);
     server.arg("serve").arg(&places.mortal).arg(&places.log);
-    let stream = sockpipe::connect_or_spawn(places.mortal.as_path(), server).await?;
+    let mut stream = sockpipe::connect_or_spawn(places.mortal.as_path(), server).await?;
     let server = stream.peer_credentials()?.pid().context("no process id")?;
+    // Once it has answered, it is past its start, and hears signals.
+    stream.write_u8(REPORT).await?;
+    stream.read_to_string(&mut String::new()).await?;
     drop(stream);
     process::signal(server, Signal::TERM);
     let stopped = wait_for_death(server).await;
