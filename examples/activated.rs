@@ -17,7 +17,7 @@ async fn main() -> Result<()> {
     use sockpipe::os::unix::activated_listeners;
     use sockpipe::{ListenOptions, Listener, echo, serve, shutdown_signal};
 
-    let mut given = activated_listeners(&ListenOptions::default())?;
+    let mut given = activated_listeners::<Listener>(&ListenOptions::default())?;
     let listener = match given.len() {
         0 => Listener::bind("activated")?,
         _ => given.remove(0).1,

@@ -65,7 +65,7 @@ pub(crate) enum Form {
 const PIPE: &str = r"\\.\pipe\";
 const NAME_LIMIT: usize = 48;
 
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 impl Endpoint {
     /// The addresses it may have on this OS, for this process, best first, and why: what a server
     /// tries until one is usable, and a client until a server answers.

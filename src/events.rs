@@ -1,7 +1,19 @@
-//! What a listener tells `tracing`; without the feature, nobody.
+//! What a listener handles by itself: counted, and told to `tracing` where that is wanted.
 
 use std::io;
 use std::time::Duration;
+
+/// Counts of what a [`Listener`] handles by itself, since it was bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenerStats {
+    /// Clients that were closed before `accept` yielded them: users who may not connect, or who
+    /// could not be told. Always 0 on Windows, where the OS refuses them.
+    pub refused: u64,
+    /// Times that accepting had to wait because the process or the system was out of descriptors,
+    /// memory or, on Windows, instances of the pipe.
+    pub pauses: u64,
+}
 
 /// Accepting has to wait: the process or the system is out of something.
 pub(crate) fn accept_paused(error: &io::Error, pause: Duration) {
@@ -18,4 +30,13 @@ pub(crate) fn peer_refused(why: &str, user: Option<u32>) {
     tracing::warn!(user, why, "refused a client");
     #[cfg(not(feature = "tracing"))]
     let _ = (why, user);
+}
+
+/// A listener failed where the caller cannot be given the error.
+#[cfg(feature = "axum")]
+pub(crate) fn accept_failed(error: &io::Error, pause: Duration) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(%error, ?pause, "the listener failed");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (error, pause);
 }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use self::halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::imp;
+use crate::messages;
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
 
@@ -109,7 +110,10 @@ impl Stream {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        Ok(Self::from_imp(imp::Stream::connect(&endpoint, options).await?))
+        let connected = imp::Stream::connect(&endpoint, options).await;
+        connected
+            .map(Self::from_imp)
+            .map_err(|error| messages::cannot("connect to", endpoint, error))
     }
 
     /// Two streams connected to each other, without a name.
@@ -151,6 +155,23 @@ impl Stream {
         self.inner.peer_credentials()
     }
 
+    /// The same connection, for calls that block the thread.
+    ///
+    /// # Errors
+    ///
+    /// What the OS reports.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: the crate's event loop goes on completing the stream's I/O, for the system does not
+    /// let a pipe go that it completes I/O of. It costs a change of threads per call that waits, and
+    /// there is no way to the handle.
+    #[cfg(feature = "blocking")]
+    pub fn into_blocking(self) -> io::Result<crate::blocking::Stream> {
+        let inner = imp::blocking::Stream::from_async(self.inner)?;
+        Ok(crate::blocking::Stream::from_imp(inner))
+    }
+
     /// For what only one OS has.
     #[allow(dead_code, reason = "not every OS has something")]
     pub(crate) fn imp_ref(&self) -> &imp::Stream {
@@ -170,6 +191,26 @@ impl Stream {
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stream").field("inner", &self.inner).finish()
+    }
+}
+
+/// As [`Stream::into_blocking`].
+#[cfg(feature = "blocking")]
+impl TryFrom<Stream> for crate::blocking::Stream {
+    type Error = io::Error;
+
+    fn try_from(stream: Stream) -> io::Result<Self> {
+        stream.into_blocking()
+    }
+}
+
+/// As [`into_async`](crate::blocking::Stream::into_async).
+#[cfg(feature = "blocking")]
+impl TryFrom<crate::blocking::Stream> for Stream {
+    type Error = io::Error;
+
+    fn try_from(stream: crate::blocking::Stream) -> io::Result<Self> {
+        stream.into_async()
     }
 }
 

@@ -4,8 +4,8 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::Mode;
 use rustix::process::{getegid, geteuid};
-use tokio::net::unix::UCred;
 
+use super::peer::Peer;
 use super::platform;
 use crate::options::{Access, ListenOptions};
 
@@ -44,15 +44,15 @@ impl Permission {
 
     /// Whether the peer may stay. The file's mode has let it in, but the file may have been changed
     /// since, or have none (an abstract socket), or stand where modes do not count.
-    pub(super) fn admits(&self, peer: &UCred, socket: BorrowedFd<'_>) -> bool {
-        if self.mode.contains(Mode::WOTH) || peer.uid() == 0 || is_own(peer.uid()) {
+    pub(super) fn admits(&self, peer: &Peer, socket: BorrowedFd<'_>) -> bool {
+        if self.mode.contains(Mode::WOTH) || peer.uid == 0 || is_own(peer.uid) {
             return true;
         }
         if !self.mode.contains(Mode::WGRP) {
             return false;
         }
         let group = self.members.or(self.group).unwrap_or_else(|| getegid().as_raw());
-        if peer.gid() == group {
+        if peer.gid == group {
             return true;
         }
         match platform::peer_groups(socket) {

@@ -1,7 +1,8 @@
 //! Finding the server: every address of an endpoint in turn, again while it is worth waiting.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -9,10 +10,11 @@ use rustix::net::{SocketAddrUnix, connect as connect_to};
 use rustix::process::geteuid;
 
 use super::access::is_own;
+use super::peer::Peer;
 use super::place::{self, Place};
-use super::{claim, platform, runtime};
+use super::{claim, environment, platform};
 use crate::endpoint::Endpoint;
-use crate::endpoint::resolve::{Candidacy, Candidate};
+use crate::endpoint::resolve::{Candidacy, Candidate, candidates};
 use crate::messages::{self, START_IT};
 use crate::options::{ConnectOptions, ExpectServer};
 use crate::peer::UserId;
@@ -20,28 +22,42 @@ use crate::peer::UserId;
 /// Waits between tries.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
-/// A connected socket, and the address at which it was had.
-pub(super) async fn connect(
-    endpoint: &Endpoint,
-    candidates: &[Candidate],
-    options: &ConnectOptions,
-) -> io::Result<(OwnedFd, Endpoint)> {
-    let started = Instant::now();
-    let limit = options.limit();
-    let mut pause = PAUSE.0;
-    loop {
-        let (failure, may_wait) = match try_all(endpoint, candidates) {
-            Attempt::Connected(socket, address) => return Ok((socket, address)),
+/// One connection attempt after another, until there is a server or no time left.
+pub(super) struct Search<'a> {
+    endpoint: &'a Endpoint,
+    candidates: Vec<Candidate>,
+    options: &'a ConnectOptions,
+    started: Instant,
+    pause: Duration,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(endpoint: &'a Endpoint, options: &'a ConnectOptions) -> io::Result<Self> {
+        let candidates = candidates(endpoint, &environment()?)?;
+        Ok(Self { endpoint, candidates, options, started: Instant::now(), pause: PAUSE.0 })
+    }
+
+    /// A connected socket, which does not block, and its server, which is the right one; or how
+    /// long to wait before the next attempt.
+    pub(super) fn attempt(&mut self) -> io::Result<Result<(OwnedFd, Peer), Duration>> {
+        let limit = self.options.limit();
+        let (failure, may_wait) = match try_all(self.endpoint, &self.candidates) {
+            Attempt::Connected(socket, address) => {
+                let peer = Peer::of(socket.as_fd())?;
+                check_server(&self.options.expect_server, peer.uid, &address)?;
+                return Ok(Ok((socket, peer)));
+            }
             Attempt::Busy(address) => (messages::busy(address, limit), true),
-            Attempt::Nobody(error) => (error, options.wait_for_server.is_some()),
+            Attempt::Nobody(error) => (error, self.options.wait_for_server.is_some()),
             Attempt::Failed(error) => (error, false),
         };
-        let left = limit.saturating_sub(started.elapsed());
+        let left = limit.saturating_sub(self.started.elapsed());
         if !may_wait || left.is_zero() {
             return Err(failure);
         }
-        runtime::sleep(jittered(pause).min(left))?.await;
-        pause = (pause * 2).min(PAUSE.1);
+        let pause = jittered(self.pause).min(left);
+        self.pause = (self.pause * 2).min(PAUSE.1);
+        Ok(Err(pause))
     }
 }
 
@@ -60,7 +76,10 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
     for candidate in candidates {
         let address = candidate.address();
         let tried = match &candidate.place {
-            Candidacy::Path(path) => Place::of_path(path).and_then(|place| try_place(&place)),
+            Candidacy::Path(path) => match try_path(path) {
+                Some(socket) => Ok(socket),
+                None => Place::of_path(path).and_then(|place| try_place(&place)),
+            },
             // What stands in a directory that is not the user's own is not the user's server.
             Candidacy::UserDir { dir, file } | Candidacy::PrivateDir { dir, file } => {
                 match Place::in_user_dir(dir, file) {
@@ -94,6 +113,15 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
 fn try_address(address: &SocketAddrUnix) -> io::Result<Result<OwnedFd, Errno>> {
     let socket = platform::socket()?;
     Ok(connect_to(&socket, address).map(|()| socket))
+}
+
+/// The path as it stands, which is all there is to a connection most of the time. Where it does not
+/// do, a look at the place says why, or finds a way around a path that is too long.
+fn try_path(path: &Path) -> Option<OwnedFd> {
+    if path.as_os_str().len() > platform::PATH_LIMIT {
+        return None;
+    }
+    try_address(&SocketAddrUnix::new(path).ok()?).ok()?.ok()
 }
 
 /// `WouldBlock` means busy.
@@ -160,7 +188,7 @@ fn nobody(endpoint: &Endpoint, candidates: &[Candidate]) -> io::Error {
     messages::nobody(format_args!("{endpoint} of uid {uid} (looked for {places})"))
 }
 
-pub(super) fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Result<()> {
+fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Result<()> {
     let own = geteuid().as_raw();
     let (right, expected) = match expect {
         ExpectServer::Anyone => return Ok(()),

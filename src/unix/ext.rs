@@ -4,9 +4,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::inherited;
-use crate::listener::Listener;
+pub use super::pass::*;
+#[cfg(feature = "blocking")]
+use crate::blocking;
 use crate::options::ListenOptions;
-use crate::stream::Stream;
+#[cfg(feature = "tokio")]
+use crate::{listener::Listener, options::StreamOptions, stream::Stream};
 
 /// What a listener can be told on Unix only.
 pub trait ListenOptionsExt {
@@ -83,7 +86,7 @@ pub trait ListenerExt: Sized {
     /// # Errors
     ///
     /// `InvalidInput` when it is not a Unix domain stream socket that listens; `Other` outside a
-    /// tokio runtime.
+    /// tokio runtime, for the async listener.
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self>;
 
     /// The listening socket, to be handed to another process. Its name stays, and nobody owns it
@@ -95,6 +98,7 @@ pub trait ListenerExt: Sized {
     fn into_fd(self) -> io::Result<OwnedFd>;
 }
 
+#[cfg(feature = "tokio")]
 impl ListenerExt for Listener {
     fn is_published(&self) -> bool {
         self.imp_ref().is_published()
@@ -136,17 +140,38 @@ pub trait StreamExt: Sized {
     /// # Errors
     ///
     /// `InvalidInput` when it is not a connected Unix domain stream socket; `Other` outside a tokio
-    /// runtime.
+    /// runtime, for the async stream.
     fn from_fd(socket: OwnedFd) -> io::Result<Self>;
 
-    /// The socket, for use elsewhere. It does not block.
+    /// The socket, for use elsewhere. That of the async stream does not block, that of the blocking
+    /// one does.
     ///
     /// # Errors
     ///
-    /// What the OS reports.
+    /// `ResourceBusy` when the blocking stream has other handles; what the OS reports.
     fn into_fd(self) -> io::Result<OwnedFd>;
 }
 
+#[cfg(feature = "blocking")]
+impl ListenerExt for blocking::Listener {
+    fn is_published(&self) -> bool {
+        self.imp_ref().is_published()
+    }
+
+    fn republish(&mut self) -> io::Result<()> {
+        self.imp().republish()
+    }
+
+    fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self> {
+        super::blocking::Listener::from_fd(socket, options).map(Self::from_imp)
+    }
+
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        self.into_imp().into_fd()
+    }
+}
+
+#[cfg(feature = "tokio")]
 impl StreamExt for Stream {
     fn peer_groups(&self) -> io::Result<Vec<u32>> {
         super::platform::peer_groups(self.as_fd())
@@ -158,7 +183,7 @@ impl StreamExt for Stream {
 
     fn from_fd(socket: OwnedFd) -> io::Result<Self> {
         inherited::check_stream(socket.as_fd())?;
-        super::Stream::from_socket(socket).map(Self::from_imp)
+        super::Stream::from_socket(socket, StreamOptions::default()).map(Self::from_imp)
     }
 
     fn into_fd(self) -> io::Result<OwnedFd> {
@@ -166,13 +191,49 @@ impl StreamExt for Stream {
     }
 }
 
+#[cfg(feature = "blocking")]
+impl StreamExt for blocking::Stream {
+    fn peer_groups(&self) -> io::Result<Vec<u32>> {
+        super::platform::peer_groups(self.as_fd())
+    }
+
+    fn peer_pidfd(&self) -> io::Result<OwnedFd> {
+        super::platform::peer_pidfd(self.as_fd())
+    }
+
+    fn from_fd(socket: OwnedFd) -> io::Result<Self> {
+        inherited::check_stream(socket.as_fd())?;
+        super::blocking::Stream::from_socket(socket).map(Self::from_imp)
+    }
+
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(self.into_imp()?.into_fd())
+    }
+}
+
+#[cfg(feature = "tokio")]
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.imp_ref().as_fd()
     }
 }
 
+#[cfg(feature = "tokio")]
 impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.imp_ref().as_fd()
+    }
+}
+
+#[cfg(feature = "blocking")]
+impl AsFd for blocking::Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.imp_ref().as_fd()
+    }
+}
+
+#[cfg(feature = "blocking")]
+impl AsFd for blocking::Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.imp_ref().as_fd()
     }
@@ -190,10 +251,12 @@ impl AsFd for Listener {
 /// # Errors
 ///
 /// `InvalidInput` when the variables make no sense, or when a descriptor is not a Unix domain stream
-/// socket that listens. `Other` outside a tokio runtime.
-pub fn activated_listeners(options: &ListenOptions) -> io::Result<Vec<(String, Listener)>> {
+/// socket that listens. `Other` outside a tokio runtime, for async listeners.
+pub fn activated_listeners<L: ListenerExt>(
+    options: &ListenOptions,
+) -> io::Result<Vec<(String, L)>> {
     inherited::activated()?
         .into_iter()
-        .map(|(name, socket)| Ok((name, Listener::from_fd(socket, options)?)))
+        .map(|(name, socket)| Ok((name, L::from_fd(socket, options)?)))
         .collect()
 }

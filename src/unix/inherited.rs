@@ -56,6 +56,7 @@ fn check(socket: BorrowedFd<'_>) -> io::Result<SockName> {
         return Err(wrong("it is not a stream socket"));
     }
     fcntl_setfd(socket, FdFlags::CLOEXEC)?;
+    platform::no_signals(socket)?;
     ioctl_fionbio(socket, true)?;
     Ok(name)
 }

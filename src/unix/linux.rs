@@ -3,18 +3,19 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
-pub(super) use super::sockopt::{peer_groups, peer_pidfd};
 use rustix::fs::{Mode, OFlags, RenameFlags, fchmod, renameat, renameat_with};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
-
 use rustix::net::{
-    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
+    socket_with,
 };
 
+use super::peer::Peer;
+use super::sockopt::get;
 use crate::endpoint::ParseEndpointError;
 use crate::endpoint::resolve::Family;
 
@@ -22,6 +23,8 @@ pub(super) const FAMILY: Family = Family::Linux;
 /// `sun_path` less its NUL, see unix(7).
 pub(super) const PATH_LIMIT: usize = 107;
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+/// Of descriptors that a peer passes.
+pub(super) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 /// How to open a directory in which nothing is listed.
 pub(super) const DIRECTORY: OFlags = OFlags::PATH;
 /// Connection refused means that nobody listens: a full backlog says EAGAIN.
@@ -45,8 +48,75 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Without the peer's address: it is the peer's choice, and nothing here depends on it.
-pub(super) fn accept(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
+pub(super) fn accept(socket: impl AsFd) -> Result<OwnedFd, Errno> {
     accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+}
+
+/// Nothing to do: each call says so.
+pub(super) fn no_signals(_: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(())
+}
+
+/// Nothing to do: they come so.
+pub(super) fn close_on_exec(_: &OwnedFd) -> Result<(), Errno> {
+    Ok(())
+}
+
+/// Who connected or listened, when that was: `SO_PEERCRED`, a `struct ucred` of three numbers.
+pub(super) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    let mut numbers = [0; 3];
+    get(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut numbers)?;
+    let [pid, uid, gid] = numbers;
+    // Zero where the peer's process is not visible from here.
+    Ok(Peer { uid, gid, pid: Some(pid).filter(|pid| *pid != 0) })
+}
+
+/// All groups of the peer when it connected: `SO_PEERGROUPS`, since Linux 4.13.
+pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0; 32];
+    loop {
+        match get(socket, libc::SOL_SOCKET, libc::SO_PEERGROUPS, &mut groups) {
+            Ok(length) => {
+                groups.truncate(length);
+                return Ok(groups);
+            }
+            // There are more. The limit of the kernel is 65,536.
+            Err(error) if error.raw_os_error() == Some(libc::ERANGE) && groups.len() < 65_536 => {
+                let more = groups.len() * 2;
+                groups.resize(more, 0);
+            }
+            Err(error) => return Err(unsupported(error)),
+        }
+    }
+}
+
+/// The peer's process: `SO_PEERPIDFD`, since Linux 6.5. Close-on-exec, as all of its kind.
+pub(super) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut number = [0];
+    match get(socket, libc::SOL_SOCKET, libc::SO_PEERPIDFD, &mut number) {
+        Ok(_) => i32::try_from(number[0]).map(adopt).map_err(io::Error::other),
+        Err(error) => Err(match error.raw_os_error() {
+            Some(libc::ESRCH | libc::ENODATA) => {
+                io::Error::new(io::ErrorKind::NotFound, "the peer's process is gone")
+            }
+            _ => unsupported(error),
+        }),
+    }
+}
+
+fn unsupported(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ENOPROTOOPT | libc::EINVAL) => {
+            io::Error::new(io::ErrorKind::Unsupported, "this kernel does not tell that of a peer")
+        }
+        _ => error,
+    }
+}
+
+#[allow(unsafe_code, reason = "the option's value is the number of a descriptor")]
+fn adopt(number: i32) -> OwnedFd {
+    // SAFETY: the kernel has just made this descriptor for the caller of getsockopt, which is us.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }
 
 /// The file that `bind` makes gets the socket's mode, less the umask: it is born with it.

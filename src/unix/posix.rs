@@ -2,13 +2,16 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+#[cfg(not(any(target_os = "linux", target_os = "openbsd", target_os = "netbsd")))]
+use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, renameat};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
 
+use super::peer::Peer;
 use crate::endpoint::resolve::Family;
 
 pub(super) const FAMILY: Family =
@@ -20,6 +23,8 @@ pub(super) const PATH_LIMIT: usize = 103;
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::empty();
 #[cfg(not(target_vendor = "apple"))]
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+/// Not every one of these systems has `MSG_CMSG_CLOEXEC`; see `close_on_exec`.
+pub(super) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
 /// How to open a directory in which nothing is listed.
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY;
 /// Connection refused may also mean that the backlog is full.
@@ -48,7 +53,7 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Without the peer's address: it is the peer's choice, and nothing here depends on it.
-pub(super) fn accept(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
+pub(super) fn accept(socket: impl AsFd) -> Result<OwnedFd, Errno> {
     prepare(rustix::net::accept(socket)?)
 }
 
@@ -60,6 +65,19 @@ fn prepare(socket: OwnedFd) -> Result<OwnedFd, Errno> {
     #[cfg(target_vendor = "apple")]
     rustix::net::sockopt::set_socket_nosigpipe(&socket, true)?;
     Ok(socket)
+}
+
+/// For a socket that was made elsewhere.
+#[cfg_attr(not(target_vendor = "apple"), allow(unused_variables, reason = "each call says so"))]
+pub(super) fn no_signals(socket: BorrowedFd<'_>) -> io::Result<()> {
+    #[cfg(target_vendor = "apple")]
+    rustix::net::sockopt::set_socket_nosigpipe(socket, true)?;
+    Ok(())
+}
+
+/// A descriptor that a peer passed. A child that another thread starts just before inherits it.
+pub(super) fn close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
+    fcntl_setfd(fd, FdFlags::CLOEXEC)
 }
 
 /// The file's mode is set between `bind` and `listen`: these systems refuse it on a socket.
@@ -82,6 +100,61 @@ pub(super) fn is_unmapped(_: u32) -> bool {
     false
 }
 
+/// Who connected or listened, when that was. Each of these systems has its own way.
+pub(super) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    cfg_if::cfg_if! {
+        if #[cfg(target_os = "linux")] {
+            let [pid, uid, gid] = three(socket, libc::SOL_SOCKET, libc::SO_PEERCRED)?;
+        } else if #[cfg(target_os = "openbsd")] {
+            let [uid, gid, pid] = three(socket, libc::SOL_SOCKET, libc::SO_PEERCRED)?;
+        } else if #[cfg(target_os = "netbsd")] {
+            let [pid, uid, gid] = three(socket, 0, libc::LOCAL_PEEREID)?;
+        } else {
+            let ((uid, gid), pid) = (peer_ids(socket)?, peer_process(socket));
+        }
+    }
+    Ok(Peer { uid, gid, pid: Some(pid).filter(|pid| *pid != 0) })
+}
+
+#[cfg(any(target_os = "linux", target_os = "openbsd", target_os = "netbsd"))]
+fn three(socket: BorrowedFd<'_>, level: i32, option: i32) -> io::Result<[u32; 3]> {
+    let mut numbers = [0; 3];
+    super::sockopt::get(socket, level, option, &mut numbers)?;
+    Ok(numbers)
+}
+
+/// See getpeereid(3).
+#[cfg(not(any(target_os = "linux", target_os = "openbsd", target_os = "netbsd")))]
+#[allow(unsafe_code, reason = "rustix does not have the call")]
+fn peer_ids(socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    let (mut uid, mut gid) = (0, 0);
+    let socket = socket.as_raw_fd();
+    // SAFETY: the descriptor is borrowed, so it is open, and the others are places for one number
+    // each.
+    let done = unsafe { libc::getpeereid(socket, &raw mut uid, &raw mut gid) };
+    if done == 0 { Ok((uid, gid)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `LOCAL_PEERPID`, at the level `SOL_LOCAL`.
+#[cfg(target_vendor = "apple")]
+fn peer_process(socket: BorrowedFd<'_>) -> u32 {
+    let mut process = [0];
+    match super::sockopt::get(socket, 0, libc::LOCAL_PEERPID, &mut process) {
+        Ok(_) => process[0],
+        Err(_) => 0,
+    }
+}
+
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "openbsd",
+    target_os = "netbsd",
+    target_vendor = "apple"
+)))]
+fn peer_process(_: BorrowedFd<'_>) -> u32 {
+    0
+}
+
 pub(super) fn peer_groups(_: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let what = "this system does not tell a peer's groups";
     Err(io::Error::new(io::ErrorKind::Unsupported, what))
@@ -100,9 +173,11 @@ pub(super) fn rename_new(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<(), 
 mod apple {
     use std::ffi::OsString;
     use std::io;
-    use std::os::fd::{AsRawFd, BorrowedFd};
+    use std::os::fd::BorrowedFd;
     use std::os::unix::ffi::OsStringExt;
     use std::path::PathBuf;
+
+    use super::super::sockopt::get;
 
     /// The user's own temporary directory, mode 0700: confstr(3), `_CS_DARWIN_USER_TEMP_DIR`.
     /// Not `$TMPDIR`, which server and client need not share.
@@ -117,18 +192,12 @@ mod apple {
         Ok(Some(OsString::from_vec(buffer).into()))
     }
 
-    /// Whether the socket is one that listens: `SO_ACCEPTCONN`, getsockopt(2).
-    #[allow(unsafe_code, reason = "rustix does not have the option on this system")]
+    /// Whether the socket is one that listens: `SO_ACCEPTCONN`, getsockopt(2). rustix does not have
+    /// the option on this system.
     pub(in crate::unix) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
-        let mut value: libc::c_int = 0;
-        let mut bytes = size_of::<libc::c_int>() as libc::socklen_t;
-        let (to, socket) = ((&raw mut value).cast(), socket.as_raw_fd());
-        // SAFETY: the descriptor is borrowed, so it is open; `to` and `bytes` are the place and the
-        // size of one number, and the system writes no more than that.
-        let done = unsafe {
-            libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, to, &raw mut bytes)
-        };
-        if done == 0 { Ok(value != 0) } else { Err(io::Error::last_os_error()) }
+        let mut value = [0];
+        get(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, &mut value)?;
+        Ok(value != [0])
     }
 
     #[allow(unsafe_code, reason = "rustix has no confstr")]

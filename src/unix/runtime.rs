@@ -1,13 +1,16 @@
 //! The user's tokio runtime, without tokio's panics.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Sleep, sleep as tokio_sleep};
 
 /// Runs `f`, which needs the runtime's reactor or clock.
@@ -28,6 +31,18 @@ pub(super) fn enter<T>(f: impl FnOnce() -> T) -> io::Result<T> {
 
 pub(crate) fn sleep(duration: Duration) -> io::Result<Sleep> {
     enter(|| tokio_sleep(duration))
+}
+
+pub(crate) async fn shutdown_signal() -> io::Result<()> {
+    let (mut interrupt, mut terminate) = enter(|| {
+        Ok::<_, io::Error>((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    })??;
+    poll_fn(|cx| match interrupt.poll_recv(cx) {
+        Poll::Pending => terminate.poll_recv(cx),
+        ready => ready,
+    })
+    .await;
+    Ok(())
 }
 
 pub(super) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

@@ -10,11 +10,14 @@ use std::thread;
 
 use rustix::process::setsid;
 
-use super::claim::{Lock, SPAWN_LOCK};
+use super::claim::Lock;
+use super::name::place_to_bind;
 use super::place::random;
-use super::place_to_bind;
 use crate::endpoint::Endpoint;
 use crate::options::ListenOptions;
+
+/// What the lock on starting a name's server is called, after a dot and the name.
+const SPAWN_LOCK: &str = ".spawn";
 
 /// Held by the one client that starts the server of an endpoint.
 pub(crate) struct SpawnLock {

@@ -15,14 +15,11 @@ use tokio::task::{self, JoinSet};
 use tokio::time;
 
 use super::pipe::{self, Instance, Kind, Presence};
-use super::reactor;
+use super::{reactor, registered};
 use crate::events;
 
-/// Instances that wait for clients, unless told otherwise. With fewer, clients that come together
-/// meet `PIPE_BUSY` more often and have to retry; more make little difference.
-pub(super) const ARMED: usize = 4;
 /// Waits between tries to make an instance, or after one that failed.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// Turns of the reactor in which a client that has connected becomes known.
 const LAST_TURNS: usize = 8;
 /// How long the end of a listener may wait for the reactor and the system.
@@ -68,7 +65,7 @@ impl Instances {
     }
 
     fn arm(&mut self, instance: Instance) -> io::Result<()> {
-        let pipe = pipe::create(&self.path, instance, &self.kind)?;
+        let pipe = registered::server(pipe::create(&self.path, instance, &self.kind)?)?;
         let wait = async move {
             let connected = pipe.connect().await;
             (pipe, connected)
@@ -209,6 +206,7 @@ mod tests {
     use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
     use tokio::sync::mpsc::channel;
 
+    use super::super::pipe::ARMED;
     use super::super::tests::{run, unique};
     use super::*;
     use crate::options::Access;

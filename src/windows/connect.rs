@@ -1,13 +1,12 @@
 //! How a client finds a server, and whether it is the right one.
 
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_FILE_NOT_FOUND, ERROR_PIPE_BUSY};
 
-use super::pipe::{self, Opened, Pipe};
-use super::reactor;
+use super::pipe::{self, Opened};
+use super::resolve;
 use super::security::{self, ADMINISTRATORS, SYSTEM, own_sid};
 use crate::endpoint::Endpoint;
 use crate::messages;
@@ -17,42 +16,56 @@ use crate::peer::UserId;
 /// The random part of the longest pause between tries, in microseconds.
 const LONGEST_PAUSE: u64 = 32_000;
 
-pub(super) async fn connect(address: &Endpoint, options: &ConnectOptions) -> io::Result<Pipe> {
-    let path = address.to_string();
-    let started = Instant::now();
-    let limit = options.limit();
-    // Short at first: an instance is taken for no longer than the server needs to make another.
-    let mut longest = 1_000;
-    loop {
-        let error = match attempt(address, &path, &options.expect_server) {
-            Ok(pipe) => return Ok(pipe),
+/// One attempt to open the pipe after another, until there is a server or no time left.
+pub(super) struct Search<'a> {
+    address: Endpoint,
+    path: String,
+    options: &'a ConnectOptions,
+    started: Instant,
+    /// Short at first: an instance is taken for no longer than the server needs to make another.
+    longest: u64,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(endpoint: &Endpoint, options: &'a ConnectOptions) -> io::Result<Self> {
+        let address = resolve(endpoint)?;
+        let path = address.to_string();
+        Ok(Self { address, path, options, started: Instant::now(), longest: 1_000 })
+    }
+
+    /// The end of a pipe whose server is the right one; or how long to wait before the next
+    /// attempt.
+    pub(super) fn attempt(&mut self) -> io::Result<Result<Opened, Duration>> {
+        let error = match self.open() {
+            Ok(opened) => return Ok(Ok(opened)),
             Err(error) => error,
         };
+        let (address, limit) = (&self.address, self.options.limit());
         let (failure, may_wait) = match pipe::code(&error) {
             Some(ERROR_PIPE_BUSY) => (messages::busy(address, limit), true),
             // The server closed the instance that we were about to get.
             Some(_) if pipe::is_gone(&error) => (messages::busy(address, limit), true),
             Some(ERROR_FILE_NOT_FOUND) => {
-                (messages::nobody(address), options.wait_for_server.is_some())
+                (messages::nobody(address), self.options.wait_for_server.is_some())
             }
             Some(ERROR_ACCESS_DENIED) => (messages::not_let_in(address), false),
             Some(_) => (failed(address, &error), false),
             None => (error, false),
         };
-        let left = limit.saturating_sub(started.elapsed());
+        let left = limit.saturating_sub(self.started.elapsed());
         if !may_wait || left.is_zero() {
             return Err(failure);
         }
-        let pause = Duration::from_micros(500 + random() % longest);
-        longest = (longest * 2).min(LONGEST_PAUSE);
-        reactor::sleep(pause.min(left))?.await;
+        let pause = Duration::from_micros(500 + pipe::random() % self.longest);
+        self.longest = (self.longest * 2).min(LONGEST_PAUSE);
+        Ok(Err(pause.min(left)))
     }
-}
 
-fn attempt(address: &Endpoint, path: &str, expect: &ExpectServer) -> io::Result<Pipe> {
-    let opened = pipe::open(path)?;
-    check_server(address, &opened, expect)?;
-    opened.register()
+    fn open(&self) -> io::Result<Opened> {
+        let opened = pipe::open(&self.path)?;
+        check_server(&self.address, &opened, &self.options.expect_server)?;
+        Ok(opened)
+    }
 }
 
 fn check_server(address: &Endpoint, opened: &Opened, expect: &ExpectServer) -> io::Result<()> {
@@ -78,9 +91,4 @@ fn check_server(address: &Endpoint, opened: &Opened, expect: &ExpectServer) -> i
 
 fn failed(address: &Endpoint, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
-}
-
-/// The standard library seeds its hashers from the system's source of randomness.
-pub(super) fn random() -> u64 {
-    RandomState::new().hash_one(())
 }

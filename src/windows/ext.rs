@@ -1,17 +1,20 @@
 //! What only Windows has; `sockpipe::os::windows` to users.
 //!
-//! There is no way out to an `OwnedHandle`: the handle of a stream stays bound to the crate's event
-//! loop, and a read is always under way on it, whose bytes the new owner would miss. To hand a pipe
-//! to another process, or to another library, open it there; an end that is made elsewhere becomes
-//! a stream with [`StreamExt::from_handle`].
+//! There is no way from an async stream to an `OwnedHandle`: its handle stays bound to the crate's
+//! event loop, and a read is always under way on it, whose bytes the new owner would miss. A blocking
+//! stream has one, [`StreamExt::into_handle`]; an end that is made elsewhere becomes a stream of
+//! either kind with [`StreamExt::from_handle`].
 
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
 
-use super::pipe::{self, Pipe};
+use super::pipe::End;
 use super::security;
+#[cfg(feature = "blocking")]
+use crate::blocking;
 use crate::options::ListenOptions;
+#[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
 /// What a listener can be told on Windows only.
@@ -124,43 +127,97 @@ pub trait StreamExt: Sized {
     fn peer_integrity(&self) -> io::Result<IntegrityLevel>;
 
     /// A stream from either end of a named pipe, made elsewhere and opened for overlapped I/O, in
-    /// both directions. The crate's event loop has it from here on. A pipe of message type is read
-    /// in message mode, and has a half-close; one of byte type has none.
+    /// both directions. For the async stream, the crate's event loop has it from here on. A pipe of
+    /// message type is read in message mode, and has a half-close; one of byte type has none.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when it is not a pipe's, has no peer, is not for overlapped I/O, or is used
-    /// with another event loop (completion port) already.
+    /// `InvalidInput` when it is not a pipe's, has no peer, is not for overlapped I/O, or, for the
+    /// async stream, is used with another event loop (completion port) already.
     fn from_handle(pipe: OwnedHandle) -> io::Result<Self>;
+
+    /// The end of the pipe, for use elsewhere: overlapped, in message mode if the pipe is of message
+    /// type, and bound to no completion port. It waits for a write that is still under way.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` for the async stream: the crate's event loop has a read under way on the
+    /// handle, whose bytes the new owner would miss. `ResourceBusy` when the blocking stream has
+    /// other handles. `Unsupported` for one that was accepted, or written to, where the system does
+    /// not take a handle from a completion port: before Windows 8.1, and Wine.
+    fn into_handle(self) -> io::Result<OwnedHandle>;
 }
 
+#[cfg(feature = "tokio")]
 impl StreamExt for Stream {
     fn peer_session(&self) -> io::Result<u32> {
-        let pipe = self.imp_ref().pipe();
-        match pipe {
-            Pipe::Server { .. } => security::client_session(pipe),
-            Pipe::Client { .. } => security::server_session(pipe),
-        }
+        session(self, self.imp_ref().pipe().end())
     }
 
     fn peer_integrity(&self) -> io::Result<IntegrityLevel> {
-        let pipe = self.imp_ref().pipe();
-        match pipe {
-            Pipe::Server { .. } => security::client_integrity(pipe).map(IntegrityLevel),
-            Pipe::Client { .. } => Err(io::Error::new(
-                ErrorKind::Unsupported,
-                "the system does not tell clients the integrity level of a pipe's server",
-            )),
-        }
+        integrity(self, self.imp_ref().pipe().end())
     }
 
     fn from_handle(pipe: OwnedHandle) -> io::Result<Self> {
-        pipe::adopt(pipe).map(|pipe| Self::from_imp(super::Stream::adopted(pipe)))
+        let pipe = super::registered::adopt(pipe)?;
+        Ok(Self::from_imp(super::Stream::adopted(pipe)))
+    }
+
+    fn into_handle(self) -> io::Result<OwnedHandle> {
+        Err(io::Error::new(
+            ErrorKind::Unsupported,
+            "the crate's event loop completes the I/O of an async stream, and the system does not \
+             let a pipe go that a read is under way on; use blocking::Stream for this",
+        ))
     }
 }
 
+#[cfg(feature = "blocking")]
+impl StreamExt for blocking::Stream {
+    fn peer_session(&self) -> io::Result<u32> {
+        session(self, self.imp_ref().end())
+    }
+
+    fn peer_integrity(&self) -> io::Result<IntegrityLevel> {
+        integrity(self, self.imp_ref().end())
+    }
+
+    fn from_handle(pipe: OwnedHandle) -> io::Result<Self> {
+        super::blocking::Stream::adopted(pipe).map(Self::from_imp)
+    }
+
+    fn into_handle(self) -> io::Result<OwnedHandle> {
+        self.into_imp()?.into_handle()
+    }
+}
+
+#[cfg(feature = "blocking")]
+impl AsHandle for blocking::Stream {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        self.imp_ref().as_handle()
+    }
+}
+
+#[cfg(feature = "tokio")]
 impl AsHandle for Stream {
     fn as_handle(&self) -> BorrowedHandle<'_> {
         self.imp_ref().pipe().as_handle()
+    }
+}
+
+fn session(pipe: &impl AsHandle, end: End) -> io::Result<u32> {
+    match end {
+        End::Server => security::client_session(pipe),
+        End::Client => security::server_session(pipe),
+    }
+}
+
+fn integrity(pipe: &impl AsHandle, end: End) -> io::Result<IntegrityLevel> {
+    match end {
+        End::Server => security::client_integrity(pipe).map(IntegrityLevel),
+        End::Client => Err(io::Error::new(
+            ErrorKind::Unsupported,
+            "the system does not tell clients the integrity level of a pipe's server",
+        )),
     }
 }

@@ -1,106 +1,39 @@
-//! The system calls on pipes, and one type for both ends of one.
-#![allow(unsafe_code, reason = "system calls, and handles that tokio takes over")]
+//! The system calls on pipes. Whoever completes their I/O: no event loop appears here.
+#![allow(unsafe_code, reason = "system calls")]
 
-use std::fs::{File, OpenOptions};
-use std::future::Future;
-use std::io::{self, ErrorKind, IoSlice};
+use std::fs::OpenOptions;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
 use std::os::windows::fs::OpenOptionsExt;
-use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, IntoRawHandle, OwnedHandle};
-use std::pin::pin;
-use std::ptr::{from_mut, null, null_mut};
-use std::task::{Context, Poll, Waker};
+use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::process;
+use std::ptr::{null, null_mut};
 
-use tokio::io::ReadBuf;
-use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer, PipeMode, ServerOptions};
 use windows_sys::Win32::Foundation::{
-    ERROR_BROKEN_PIPE, ERROR_FILE_NOT_FOUND, ERROR_INVALID_PARAMETER, ERROR_NO_DATA,
-    ERROR_PIPE_BUSY, ERROR_PIPE_NOT_CONNECTED, ERROR_SEM_TIMEOUT, HANDLE,
+    ERROR_BROKEN_PIPE, ERROR_FILE_NOT_FOUND, ERROR_NO_DATA, ERROR_PIPE_BUSY,
+    ERROR_PIPE_NOT_CONNECTED, ERROR_SEM_TIMEOUT, HANDLE, INVALID_HANDLE_VALUE,
 };
-use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_OVERLAPPED, SECURITY_IDENTIFICATION};
+use windows_sys::Win32::Storage::FileSystem::{
+    FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, PIPE_ACCESS_DUPLEX,
+    SECURITY_IDENTIFICATION,
+};
+#[cfg(feature = "tokio")]
+use windows_sys::Win32::System::Pipes::GetNamedPipeHandleStateW;
 use windows_sys::Win32::System::Pipes::{
-    GetNamedPipeInfo, PIPE_READMODE_MESSAGE, PIPE_SERVER_END, PIPE_TYPE_MESSAGE,
+    CreateNamedPipeW, GetNamedPipeInfo, PIPE_READMODE_MESSAGE, PIPE_REJECT_REMOTE_CLIENTS,
+    PIPE_SERVER_END, PIPE_TYPE_BYTE, PIPE_TYPE_MESSAGE, PIPE_UNLIMITED_INSTANCES,
     SetNamedPipeHandleState, WaitNamedPipeW,
 };
 
-use super::reactor;
 use super::security::{SecurityDescriptor, check};
+use crate::endpoint::{Endpoint, Form};
 use crate::options::{Access, ListenOptions};
 
+/// Instances that wait for clients, unless told otherwise. With fewer, clients that come together
+/// meet `PIPE_BUSY` more often and have to retry; more make little difference.
+pub(super) const ARMED: usize = 4;
 /// What the system takes of each direction before a write has to wait, unless told otherwise.
 const QUOTA: u32 = 256 * 1024;
-
-/// One end, registered with the reactor.
-#[derive(Debug)]
-pub(super) enum Pipe {
-    Server { pipe: NamedPipeServer, messages: bool },
-    Client { pipe: NamedPipeClient, messages: bool },
-}
-
-impl Pipe {
-    /// Whether it is of message type, so that an end can be written into it.
-    pub(super) fn has_messages(&self) -> bool {
-        match self {
-            Self::Server { messages, .. } | Self::Client { messages, .. } => *messages,
-        }
-    }
-
-    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Server { pipe, .. } => pipe.poll_read_ready(cx),
-            Self::Client { pipe, .. } => pipe.poll_read_ready(cx),
-        }
-    }
-
-    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Server { pipe, .. } => pipe.poll_write_ready(cx),
-            Self::Client { pipe, .. } => pipe.poll_write_ready(cx),
-        }
-    }
-
-    pub(super) async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Server { pipe, .. } => pipe.writable().await,
-            Self::Client { pipe, .. } => pipe.writable().await,
-        }
-    }
-
-    pub(super) fn try_read(&self, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
-        // SAFETY: nothing uninitialized is written: the bytes go into it and are not read.
-        let mut room = unsafe { buf.unfilled_mut() };
-        let length = match self {
-            Self::Server { pipe, .. } => pipe.try_read_buf(&mut room),
-            Self::Client { pipe, .. } => pipe.try_read_buf(&mut room),
-        }?;
-        // SAFETY: that many bytes were read into what is not filled.
-        unsafe { buf.assume_init(length) };
-        buf.advance(length);
-        Ok(length)
-    }
-
-    pub(super) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Server { pipe, .. } => pipe.try_write(buf),
-            Self::Client { pipe, .. } => pipe.try_write(buf),
-        }
-    }
-
-    pub(super) fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Server { pipe, .. } => pipe.try_write_vectored(bufs),
-            Self::Client { pipe, .. } => pipe.try_write_vectored(bufs),
-        }
-    }
-}
-
-impl AsHandle for Pipe {
-    fn as_handle(&self) -> BorrowedHandle<'_> {
-        match self {
-            Self::Server { pipe, .. } => pipe.as_handle(),
-            Self::Client { pipe, .. } => pipe.as_handle(),
-        }
-    }
-}
 
 /// What all instances of a pipe have in common.
 pub(super) struct Kind {
@@ -120,7 +53,7 @@ impl Kind {
             Some(sddl) => SecurityDescriptor::from_sddl(sddl),
             None => SecurityDescriptor::new(options.access),
         };
-        let quota = chosen.buffer_size.unwrap_or(QUOTA);
+        let quota = chosen.buffer_size.or(options.stream.send_buffer_size).unwrap_or(QUOTA);
         Ok(Self { security: security?, messages: !chosen.byte_type, quota })
     }
 
@@ -139,30 +72,48 @@ pub(super) enum Instance {
     Further,
 }
 
-/// A new instance of the pipe at `path`, which clients can open at once.
-pub(super) fn create(path: &str, instance: Instance, kind: &Kind) -> io::Result<NamedPipeServer> {
-    let mut options = ServerOptions::new();
-    options
-        .first_pipe_instance(instance != Instance::Further)
-        .reject_remote_clients(true)
-        // Type and read mode. In byte read mode Windows joins what was written, and the empty
-        // message that is the end of the stream vanishes in it.
-        .pipe_mode(if kind.messages { PipeMode::Message } else { PipeMode::Byte })
-        .in_buffer_size(kind.quota)
-        .out_buffer_size(kind.quota);
-    if instance == Instance::Only {
-        options.max_instances(1);
+/// A new instance of the pipe at `path`, which clients can open at once. For overlapped I/O.
+pub(super) fn create(path: &str, instance: Instance, kind: &Kind) -> io::Result<OwnedHandle> {
+    let (access, mode, most) = modes(instance, kind.messages);
+    let (path, quota) = (wide(path), kind.quota);
+    let attributes = kind.security.attributes();
+    // SAFETY: the path ends in NUL, the attributes are valid, and the descriptor in them outlives
+    // the call.
+    let handle = unsafe {
+        CreateNamedPipeW(path.as_ptr(), access, mode, most, quota, quota, 0, &attributes)
+    };
+    if handle == INVALID_HANDLE_VALUE {
+        return Err(io::Error::last_os_error());
     }
-    let mut attributes = kind.security.attributes();
-    let _context = reactor::handle()?.enter();
-    // SAFETY: the attributes are valid, and the descriptor in them outlives the call.
-    unsafe { options.create_with_security_attributes_raw(path, from_mut(&mut attributes).cast()) }
+    // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+    Ok(unsafe { OwnedHandle::from_raw_handle(handle) })
 }
 
-/// A client's end that no reactor knows yet, and that can only be asked about.
+/// How it can be opened, what it carries, and how many there may be.
+pub(super) fn modes(instance: Instance, messages: bool) -> (u32, u32, u32) {
+    let mut access = PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED;
+    if instance != Instance::Further {
+        access |= FILE_FLAG_FIRST_PIPE_INSTANCE;
+    }
+    // Type and read mode. In byte read mode Windows joins what was written, and the empty message
+    // that is the end of the stream vanishes in it.
+    let kind = if messages { PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE } else { PIPE_TYPE_BYTE };
+    let most = if instance == Instance::Only { 1 } else { PIPE_UNLIMITED_INSTANCES };
+    (access, PIPE_REJECT_REMOTE_CLIENTS | kind, most)
+}
+
+/// A server's end, whose client is there, and the client's end.
+pub(super) fn pair() -> io::Result<(OwnedHandle, Opened)> {
+    let name = format!("sockpipe.{}.{:016x}", process::id(), random());
+    let path = Endpoint(Form::Pipe(name)).to_string();
+    let server = create(&path, Instance::Only, &Kind::new(Access::Owner)?)?;
+    Ok((server, open(&path)?))
+}
+
+/// A client's end, for overlapped I/O.
 pub(super) struct Opened {
-    file: File,
-    messages: bool,
+    pub(super) handle: OwnedHandle,
+    pub(super) messages: bool,
 }
 
 /// Opens the pipe at `path`. The server can learn who we are, not act as us.
@@ -178,7 +129,7 @@ pub(super) fn open(path: &str) -> io::Result<Opened> {
     if messages {
         read_messages(&file)?;
     }
-    Ok(Opened { file, messages })
+    Ok(Opened { handle: file.into(), messages })
 }
 
 /// Has to come before the pipe is registered with a reactor, which reads from it at once.
@@ -188,44 +139,29 @@ fn read_messages(pipe: &impl AsHandle) -> io::Result<()> {
     check(unsafe { SetNamedPipeHandleState(raw(pipe), &PIPE_READMODE_MESSAGE, null(), null()) })
 }
 
-/// An end that was made elsewhere.
-pub(super) fn adopt(handle: OwnedHandle) -> io::Result<Pipe> {
-    let invalid = |what: &str| io::Error::new(ErrorKind::InvalidInput, what);
-    let Ok(flags) = flags(&handle) else {
-        return Err(invalid("the handle is not a pipe's"));
+/// Readies an end that was made elsewhere: which one it is, and whether it carries messages.
+pub(super) fn check_adopted(handle: &OwnedHandle) -> io::Result<(End, bool)> {
+    let Ok(flags) = flags(handle) else {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "the handle is not a pipe's"));
     };
     let messages = flags & PIPE_TYPE_MESSAGE != 0;
     if messages {
-        read_messages(&handle)?;
+        read_messages(handle)?;
     }
-    // The system's answer for a handle that is not for overlapped I/O, or that another event loop
-    // has: that cannot be undone.
-    let refused = |error: io::Error| match code(&error) {
-        Some(ERROR_INVALID_PARAMETER) => {
-            invalid("the handle is not for overlapped I/O, or is in use with another event loop")
-        }
-        _ => error,
-    };
-    let _context = reactor::handle()?.enter();
-    let handle = handle.into_raw_handle();
-    if flags & PIPE_SERVER_END == 0 {
-        // SAFETY: the handle is a pipe's client end, and nobody else's any more. That it is for
-        // overlapped I/O is what the system checks when it is registered.
-        let pipe = unsafe { NamedPipeClient::from_raw_handle(handle) }.map_err(refused)?;
-        return Ok(Pipe::Client { pipe, messages });
-    }
-    // SAFETY: as above, for a server's end.
-    let pipe = unsafe { NamedPipeServer::from_raw_handle(handle) }.map_err(refused)?;
-    connected(&pipe)?;
-    Ok(Pipe::Server { pipe, messages })
+    Ok((if flags & PIPE_SERVER_END == 0 { End::Client } else { End::Server }, messages))
 }
 
-/// Completes a connection whose client is there already.
-pub(super) fn connected(pipe: &NamedPipeServer) -> io::Result<()> {
-    match pin!(pipe.connect()).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(connected) => connected,
-        Poll::Pending => Err(io::Error::new(ErrorKind::InvalidInput, "the pipe has no client yet")),
-    }
+/// Whether an end that others have read from already can tell an empty message.
+#[cfg(feature = "tokio")]
+pub(super) fn reads_messages(pipe: &impl AsHandle) -> io::Result<bool> {
+    let mut mode = 0;
+    let (none, nobody) = (null_mut(), null_mut());
+    // SAFETY: the handle is open as long as the pipe is borrowed; `mode` is a place for a number,
+    // and null means not wanted.
+    check(unsafe {
+        GetNamedPipeHandleStateW(raw(pipe), &mut mode, none, null_mut(), null_mut(), nobody, 0)
+    })?;
+    Ok(mode & PIPE_READMODE_MESSAGE != 0 && is_of_message_type(pipe)?)
 }
 
 pub(super) fn is_of_message_type(pipe: &impl AsHandle) -> io::Result<bool> {
@@ -240,20 +176,17 @@ fn flags(pipe: &impl AsHandle) -> io::Result<u32> {
     Ok(flags)
 }
 
-impl Opened {
-    pub(super) fn register(self) -> io::Result<Pipe> {
-        let _context = reactor::handle()?.enter();
-        let handle = self.file.into_raw_handle();
-        // SAFETY: the handle is a pipe's, opened for overlapped I/O, and nobody else's any more.
-        let pipe = unsafe { NamedPipeClient::from_raw_handle(handle) }?;
-        Ok(Pipe::Client { pipe, messages: self.messages })
+impl AsHandle for Opened {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        self.handle.as_handle()
     }
 }
 
-impl AsHandle for Opened {
-    fn as_handle(&self) -> BorrowedHandle<'_> {
-        self.file.as_handle()
-    }
+/// Which end of a pipe one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Server,
+    Client,
 }
 
 /// Whether a pipe exists, where that can be told.
@@ -295,54 +228,7 @@ pub(super) fn wide(text: &str) -> Vec<u16> {
     text.encode_utf16().chain([0]).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use std::os::windows::io::FromRawHandle;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use windows_sys::Win32::Foundation::INVALID_HANDLE_VALUE;
-    use windows_sys::Win32::Storage::FileSystem::PIPE_ACCESS_DUPLEX;
-    use windows_sys::Win32::System::Pipes::CreateNamedPipeW;
-
-    use super::super::tests::{run, unique};
-    use super::*;
-
-    fn made_elsewhere(path: &str) -> OwnedHandle {
-        let (path, access) = (wide(path), PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED);
-        // SAFETY: the path ends in NUL, and null means the default descriptor.
-        let handle = unsafe {
-            CreateNamedPipeW(path.as_ptr(), access, PIPE_TYPE_MESSAGE, 1, 4096, 4096, 0, null())
-        };
-        assert_ne!(handle, INVALID_HANDLE_VALUE);
-        // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
-        unsafe { OwnedHandle::from_raw_handle(handle) }
-    }
-
-    #[test]
-    fn a_server_s_end_is_adopted_once_it_has_a_client() {
-        let path = unique();
-        let error = adopt(made_elsewhere(&path)).expect_err("no client");
-        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
-        assert!(error.to_string().contains("no client yet"), "{error}");
-
-        let path = unique();
-        let server = made_elsewhere(&path);
-        let client = open(&path).expect("a server").register().expect("a reactor");
-        let server = adopt(server).expect("a server's end");
-        assert!(matches!(server, Pipe::Server { messages: true, .. }));
-        let stream = |pipe| crate::Stream::from_imp(super::super::Stream::adopted(pipe));
-        let (mut client, mut server) = (stream(client), stream(server));
-        run(async {
-            client.write_all(b"question").await.expect("a write");
-            client.shutdown().await.expect("a half-close");
-            let mut question = Vec::new();
-            server.read_to_end(&mut question).await.expect("an end");
-            assert_eq!(question, b"question");
-            server.write_all(b"answer").await.expect("a write");
-            drop(server);
-            let mut answer = Vec::new();
-            client.read_to_end(&mut answer).await.expect("an end");
-            assert_eq!(answer, b"answer");
-        });
-    }
+/// The standard library seeds its hashers from the system's source of randomness.
+pub(super) fn random() -> u64 {
+    RandomState::new().hash_one(())
 }

@@ -3,7 +3,7 @@
 //! Not the user's: on Windows a closed pipe's handle is released by the event loop it belongs to,
 //! so a stream that outlives its runtime would leave its peer without an end of file.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -12,6 +12,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle};
+use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, Timeout};
 
@@ -61,6 +62,18 @@ pub(crate) fn sleep(duration: Duration) -> io::Result<Sleep> {
 pub(super) fn timeout<F: Future>(limit: Duration, future: F) -> io::Result<Timeout<F>> {
     let _context = handle()?.enter();
     Ok(tokio::time::timeout(limit, future))
+}
+
+pub(crate) async fn shutdown_signal() -> io::Result<()> {
+    let (mut c, mut end, mut close, mut shutdown) =
+        (ctrl_c()?, ctrl_break()?, ctrl_close()?, ctrl_shutdown()?);
+    poll_fn(|cx| {
+        let came =
+            [c.poll_recv(cx), end.poll_recv(cx), close.poll_recv(cx), shutdown.poll_recv(cx)];
+        if came.iter().any(Poll::is_ready) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    Ok(())
 }
 
 /// A task on the reactor that ends when this is dropped.

@@ -27,8 +27,9 @@ use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, GetCurrentThread, OpenProcessToken, OpenThreadToken,
 };
 
-use super::pipe::{raw, wide};
+use super::pipe::{End, raw, wide};
 use crate::options::Access;
+use crate::peer::{PeerCredentials, UserId};
 
 pub(super) const SYSTEM: &str = "S-1-5-18";
 pub(super) const ADMINISTRATORS: &str = "S-1-5-32-544";
@@ -51,7 +52,7 @@ pub(super) fn own_sid() -> io::Result<&'static str> {
 }
 
 /// The SID of the client at the other end of a server's pipe.
-pub(super) fn client_sid(pipe: &impl AsHandle) -> io::Result<String> {
+fn client_sid(pipe: &impl AsHandle) -> io::Result<String> {
     token_user(&client_token(pipe)?)
 }
 
@@ -110,14 +111,29 @@ pub(super) fn owner_sid(pipe: &impl AsHandle) -> io::Result<Option<String>> {
     unsafe { sid_to_string(owner) }.map(Some)
 }
 
-pub(super) fn client_process(pipe: &impl AsHandle) -> Option<u32> {
+/// Who is at the other end of a pipe, of which `pipe` is this end.
+pub(super) fn peer(pipe: &impl AsHandle, end: End) -> io::Result<PeerCredentials> {
+    let (sid, process) = match end {
+        End::Server => (client_sid(pipe)?, client_process(pipe)),
+        End::Client => {
+            let Some(owner) = owner_sid(pipe)? else {
+                let what = "the server's pipe does not name its owner";
+                return Err(io::Error::new(ErrorKind::Unsupported, what));
+            };
+            (owner, server_process(pipe))
+        }
+    };
+    Ok(PeerCredentials::new(UserId::Sid(sid), None, process))
+}
+
+fn client_process(pipe: &impl AsHandle) -> Option<u32> {
     let mut process = 0;
     // SAFETY: the handle is open as long as the pipe is borrowed; `process` is a place for a number.
     let known = unsafe { GetNamedPipeClientProcessId(raw(pipe), &mut process) };
     (known != 0).then_some(process)
 }
 
-pub(super) fn server_process(pipe: &impl AsHandle) -> Option<u32> {
+fn server_process(pipe: &impl AsHandle) -> Option<u32> {
     let mut process = 0;
     // SAFETY: the handle is open as long as the pipe is borrowed; `process` is a place for a number.
     let known = unsafe { GetNamedPipeServerProcessId(raw(pipe), &mut process) };
@@ -310,60 +326,5 @@ pub(super) fn check(success: i32) -> io::Result<()> {
     if success == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-#[cfg(test)]
-mod tests {
-    use windows_sys::Win32::Security::Authorization::ConvertSecurityDescriptorToStringSecurityDescriptorW;
-    use windows_sys::Win32::Security::{DACL_SECURITY_INFORMATION, GROUP_SECURITY_INFORMATION};
-
-    use super::*;
-
-    /// As the system writes it: what was left out of our text would show here.
-    fn text(descriptor: &SecurityDescriptor) -> String {
-        let parts =
-            OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION;
-        let mut text = null_mut();
-        // SAFETY: the descriptor is one; `text` is a place for a pointer, null means not wanted.
-        check(unsafe {
-            ConvertSecurityDescriptorToStringSecurityDescriptorW(
-                descriptor.0.0,
-                SDDL_REVISION_1,
-                parts,
-                &mut text,
-                null_mut(),
-            )
-        })
-        .expect("a text");
-        let _text = LocalMemory(text.cast());
-        // SAFETY: the call succeeded, so `text` ends in NUL.
-        unsafe { from_wide(text) }
-    }
-
-    #[test]
-    fn a_descriptor_of_the_user_s_own_is_one_and_keeps_somebody_out() {
-        let descriptor = SecurityDescriptor::from_sddl("O:SYG:SYD:P(A;;GA;;;BA)").expect("SDDL");
-        assert_eq!(text(&descriptor), "O:SYG:SYD:P(A;;GA;;;BA)");
-        for (sddl, says) in [
-            ("nonsense", "nonsense"),
-            ("D:P(A;;GA;;;BA)\0", "NUL"),
-            ("", "no D: part"),
-            ("O:SY", "no D: part"),
-        ] {
-            let Err(error) = SecurityDescriptor::from_sddl(sddl) else { panic!("{sddl:?}") };
-            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{sddl:?}: {error}");
-            assert!(error.to_string().contains(says), "{error}");
-        }
-    }
-
-    #[test]
-    fn owner_only_names_the_user_alone_and_everyone_may_not_create() {
-        let own = own_sid().expect("a user");
-        assert!(own.starts_with("S-1-5-"), "{own}");
-        let owned = format!("O:{own}G:{own}D:P(D;;GA;;;NU)");
-        let owner = SecurityDescriptor::new(Access::Owner).expect("a descriptor");
-        assert_eq!(text(&owner), format!("{owned}(A;;GA;;;{own})"));
-        let everyone = SecurityDescriptor::new(Access::Everyone).expect("a descriptor");
-        let expected = format!("{owned}(A;;GA;;;SY)(A;;GA;;;{own})(A;;0x12019b;;;WD)");
-        assert_eq!(text(&everyone), expected);
-        assert_eq!(everyone.attributes().bInheritHandle, 0);
-    }
-}
+#[cfg(all(test, feature = "tokio"))]
+mod tests;

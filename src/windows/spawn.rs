@@ -18,8 +18,7 @@ use windows_sys::Win32::System::Threading::{
     CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, CreateMutexW,
 };
 
-use super::connect::random;
-use super::pipe::{code, wide};
+use super::pipe::{code, random, wide};
 use super::resolve;
 use super::security::SecurityDescriptor;
 use crate::endpoint::{Endpoint, Form};

@@ -45,16 +45,6 @@ pub fn is_here(program: &str) -> bool {
     false
 }
 
-/// Whether this Windows is Wine.
-#[cfg(windows)]
-pub fn is_wine() -> bool {
-    let root = std::env::var_os("SystemRoot").expect("Windows");
-    let ntdll = std::path::Path::new(&root).join("system32").join("ntdll.dll");
-    let ntdll = std::fs::read(ntdll).expect("a library");
-    let has = b"wine_get_version";
-    ntdll.windows(has.len()).any(|bytes| bytes == has)
-}
-
 /// Programs where every user can run them, and a way to run them as another user. Only root can.
 #[cfg(unix)]
 pub struct Users {

@@ -79,7 +79,7 @@ pub(crate) async fn inherited(options: &[&str]) {
 pub(crate) async fn activated() {
     let variable = |name| std::env::var(name).unwrap_or_default();
     for call in ["first", "second"] {
-        let found = match activated_listeners(&ListenOptions::default()) {
+        let found = match activated_listeners::<Listener>(&ListenOptions::default()) {
             Ok(found) => found,
             Err(error) => {
                 println!("{call} {}", shown(&error));

@@ -1,0 +1,338 @@
+//! The backend that blocks.
+//!
+//! Its sockets block, so that a call that waits is one system call. With a time limit, a call does
+//! not wait in the kernel: `SO_RCVTIMEO` counts in ticks of up to 10 ms, and on a write `SO_SNDTIMEO`
+//! counts anew for each part that the kernel takes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{RecvFlags, SendFlags, recv, send, sendmsg};
+
+use super::access::Permission;
+use super::connect::Search;
+use super::name::{self, Name};
+use super::peer::Peer;
+use super::{ACCEPT_PAUSE, IOV_MAX, inherited, platform, shut_down};
+use crate::deadline::{Deadline, timed_out};
+use crate::endpoint::Endpoint;
+use crate::events::{self, ListenerStats};
+#[cfg(feature = "tokio")]
+use crate::options::StreamOptions;
+use crate::options::{ConnectOptions, ListenOptions};
+use crate::peer::PeerCredentials;
+
+/// A wait that is longer takes more than one call.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(crate) struct Listener {
+    // Dropped in this order: the socket is closed before the claim lets go of the name's lock.
+    socket: OwnedFd,
+    name: Name,
+    permission: Permission,
+    /// Accepted before a call of `republish`, on the socket that it replaced.
+    waiting: Mutex<VecDeque<OwnedFd>>,
+    refused: AtomicU64,
+    pauses: AtomicU64,
+}
+
+impl Listener {
+    pub(crate) fn bind(
+        endpoint: &Endpoint,
+        options: &ListenOptions,
+    ) -> io::Result<(Self, Endpoint)> {
+        let (socket, name, permission, endpoint) = Name::take(endpoint, options)?;
+        Ok((Self::new(socket, name, permission)?, endpoint))
+    }
+
+    pub(crate) fn accept(&self) -> io::Result<Stream> {
+        let mut pause = ACCEPT_PAUSE.0;
+        loop {
+            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let accepted = match waiting {
+                Some(socket) => Ok(socket),
+                None => platform::accept(&self.socket),
+            };
+            match accepted {
+                Ok(socket) => {
+                    if let Some(stream) = self.admit(socket) {
+                        return Ok(stream);
+                    }
+                }
+                // Somebody else who has the socket made it one that does not block.
+                Err(Errno::AGAIN) => {
+                    wait_for(self.as_fd(), PollFlags::IN, Deadline::after(None))?;
+                }
+                // The client left, or the call was interrupted.
+                Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM) => {}
+                // The client stays in the backlog until there is room again.
+                Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    events::accept_paused(&errno.into(), pause);
+                    self.pauses.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(ACCEPT_PAUSE.1);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    pub(crate) fn into_pending(mut self) -> Vec<Stream> {
+        let mut sockets: Vec<_> = self.waiting().drain(..).collect();
+        sockets.extend(self.end());
+        sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
+    }
+
+    pub(crate) fn stats(&self) -> ListenerStats {
+        let refused = self.refused.load(Ordering::Relaxed);
+        ListenerStats { refused, pauses: self.pauses.load(Ordering::Relaxed) }
+    }
+
+    fn new(socket: OwnedFd, name: Name, permission: Permission) -> io::Result<Self> {
+        ioctl_fionbio(&socket, false)?;
+        Ok(Self {
+            socket,
+            name,
+            permission,
+            waiting: Mutex::default(),
+            refused: AtomicU64::new(0),
+            pauses: AtomicU64::new(0),
+        })
+    }
+
+    /// A peer that may not stay, or cannot be told, is closed here.
+    fn admit(&self, socket: OwnedFd) -> Option<Stream> {
+        let (why, user) = match Stream::from_socket(socket) {
+            Ok(stream) if self.permission.admits(&stream.peer, stream.as_fd()) => {
+                return Some(stream);
+            }
+            Ok(stream) => ("it may not connect", Some(stream.peer.uid)),
+            Err(_) => ("who it is cannot be told", None),
+        };
+        events::peer_refused(why, user);
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    fn waiting(&mut self) -> &mut VecDeque<OwnedFd> {
+        self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&mut self) -> Vec<OwnedFd> {
+        if !matches!(self.name, Name::Inherited) {
+            // What is in the queue is wanted, and no more.
+            let _ = ioctl_fionbio(&self.socket, true);
+        }
+        self.name.end(&self.socket)
+    }
+
+    pub(super) fn is_published(&self) -> bool {
+        self.name.is_published(self.as_fd())
+    }
+
+    pub(super) fn republish(&mut self) -> io::Result<()> {
+        let Some(socket) = self.name.republish(self.permission)? else { return Ok(()) };
+        if let Err(errno) = ioctl_fionbio(&socket, false) {
+            self.name.withdraw();
+            return Err(errno.into());
+        }
+        let before = std::mem::replace(&mut self.socket, socket);
+        let _ = ioctl_fionbio(&before, true);
+        self.waiting().extend(name::refuse_and_drain(&before));
+        Ok(())
+    }
+
+    pub(super) fn from_fd(
+        socket: OwnedFd,
+        options: &ListenOptions,
+    ) -> io::Result<(Self, Endpoint)> {
+        let endpoint = inherited::check_listener(socket.as_fd())?;
+        Ok((Self::new(socket, Name::Inherited, Permission::new(options))?, endpoint))
+    }
+
+    pub(super) fn into_fd(mut self) -> io::Result<OwnedFd> {
+        let socket = self.socket.try_clone()?;
+        self.name.leave();
+        Ok(socket)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        drop(self.end());
+    }
+}
+
+pub(crate) struct Stream {
+    socket: OwnedFd,
+    peer: Peer,
+}
+
+impl Stream {
+    pub(crate) fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> io::Result<Self> {
+        let mut search = Search::new(endpoint, options)?;
+        loop {
+            match search.attempt()? {
+                Ok((socket, peer)) => return Self::new(socket, peer),
+                Err(pause) => thread::sleep(pause),
+            }
+        }
+    }
+
+    pub(crate) fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = UnixStream::pair()?;
+        Ok((Self::from_socket(one.into())?, Self::from_socket(other.into())?))
+    }
+
+    pub(crate) fn read(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
+        self.read_with(timeout, |socket, flags| recv(socket, &mut *buf, flags).map(|(_, n)| n))
+    }
+
+    pub(crate) fn write(&self, buf: &[u8], timeout: Option<Duration>) -> io::Result<usize> {
+        self.write_with(timeout, |socket, flags| send(socket, buf, flags))
+    }
+
+    pub(crate) fn write_vectored(
+        &self,
+        bufs: &[IoSlice<'_>],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        let bufs = &bufs[..bufs.len().min(IOV_MAX)];
+        self.write_with(timeout, |socket, flags| {
+            sendmsg(socket, bufs, &mut Default::default(), flags)
+        })
+    }
+
+    pub(crate) fn shutdown(&self) -> io::Result<()> {
+        shut_down(self.as_fd())
+    }
+
+    /// The kernel has the bytes as soon as a write returns, so there is nothing to wait for.
+    pub(crate) fn close(&self, _: Duration) -> io::Result<()> {
+        self.shutdown()
+    }
+
+    pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {
+        Ok(self.peer.credentials())
+    }
+
+    pub(super) fn from_socket(socket: OwnedFd) -> io::Result<Self> {
+        let peer = Peer::of(socket.as_fd())?;
+        platform::no_signals(socket.as_fd())?;
+        Self::new(socket, peer)
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn from_async(stream: super::Stream) -> io::Result<Self> {
+        let peer = stream.peer;
+        Self::new(stream.into_fd()?, peer)
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_async(self) -> io::Result<super::Stream> {
+        ioctl_fionbio(&self.socket, true)?;
+        super::Stream::new(self.socket, self.peer, StreamOptions::default())
+    }
+
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.socket
+    }
+
+    fn new(socket: OwnedFd, peer: Peer) -> io::Result<Self> {
+        ioctl_fionbio(&socket, false)?;
+        Ok(Self { socket, peer })
+    }
+
+    /// Zero, or what it gives in place of zero, once the peer is gone.
+    pub(super) fn read_with<T: Default>(
+        &self,
+        timeout: Option<Duration>,
+        mut read: impl FnMut(BorrowedFd<'_>, RecvFlags) -> Result<T, Errno>,
+    ) -> io::Result<T> {
+        let deadline = Deadline::after(timeout);
+        let flags =
+            if deadline.left().is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+        loop {
+            match read(self.as_fd(), flags) {
+                Ok(read) => return Ok(read),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    if !wait_for(self.as_fd(), PollFlags::IN, deadline)? {
+                        return Err(timed_out("read"));
+                    }
+                }
+                // Linux: the peer closed with bytes of ours unread. To us it is gone, no more.
+                Err(Errno::CONNRESET) => return Ok(T::default()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    pub(super) fn write_with<T>(
+        &self,
+        timeout: Option<Duration>,
+        mut write: impl FnMut(BorrowedFd<'_>, SendFlags) -> Result<T, Errno>,
+    ) -> io::Result<T> {
+        let deadline = Deadline::after(timeout);
+        let wait = if deadline.left().is_some() { SendFlags::DONTWAIT } else { SendFlags::empty() };
+        loop {
+            match write(self.as_fd(), platform::NO_SIGNAL | wait) {
+                Ok(written) => return Ok(written),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    if !wait_for(self.as_fd(), PollFlags::OUT, deadline)? {
+                        return Err(timed_out("write"));
+                    }
+                }
+                // The peer closed with bytes of ours unread, in the middle of this.
+                Err(Errno::CONNRESET) => return Err(Errno::PIPE.into()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnixSocket")
+            .field("socket", &self.socket)
+            .field("peer", &self.peer)
+            .finish()
+    }
+}
+
+/// `false` once the deadline is past.
+fn wait_for(socket: BorrowedFd<'_>, what: PollFlags, deadline: Deadline) -> io::Result<bool> {
+    loop {
+        // Some of these systems count in milliseconds, and up to 24 days.
+        let left = deadline.left().map(|left| left.min(LONGEST_WAIT));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut [PollFd::from_borrowed_fd(socket, what)], left.as_ref()) {
+            Ok(1..) => return Ok(true),
+            Ok(0) if deadline.is_past() => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What others call a connected socket, in and out.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use super::ext::StreamExt;
+#[cfg(feature = "blocking")]
+use crate::blocking;
+#[cfg(feature = "tokio")]
+use crate::stream::Stream;
+
+/// As [`StreamExt::from_fd`].
+#[cfg(feature = "tokio")]
+impl TryFrom<OwnedFd> for Stream {
+    type Error = io::Error;
+
+    fn try_from(socket: OwnedFd) -> io::Result<Self> {
+        Self::from_fd(socket)
+    }
+}
+
+/// As [`StreamExt::from_fd`].
+#[cfg(feature = "tokio")]
+impl TryFrom<UnixStream> for Stream {
+    type Error = io::Error;
+
+    fn try_from(socket: UnixStream) -> io::Result<Self> {
+        Self::from_fd(socket.into())
+    }
+}
+
+/// It fails where the peer's credentials cannot be read. The stream belongs to the runtime that the
+/// socket was registered with.
+#[cfg(feature = "tokio")]
+impl TryFrom<tokio::net::UnixStream> for Stream {
+    type Error = io::Error;
+
+    fn try_from(socket: tokio::net::UnixStream) -> io::Result<Self> {
+        super::Stream::from_tokio(socket).map(Self::from_imp)
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl From<Stream> for tokio::net::UnixStream {
+    fn from(stream: Stream) -> Self {
+        stream.into_imp().into_tokio()
+    }
+}
+
+/// As [`StreamExt::into_fd`].
+#[cfg(feature = "tokio")]
+impl TryFrom<Stream> for OwnedFd {
+    type Error = io::Error;
+
+    fn try_from(stream: Stream) -> io::Result<Self> {
+        stream.into_fd()
+    }
+}
+
+/// It does not block.
+#[cfg(feature = "tokio")]
+impl TryFrom<Stream> for UnixStream {
+    type Error = io::Error;
+
+    fn try_from(stream: Stream) -> io::Result<Self> {
+        stream.into_fd().map(Self::from)
+    }
+}
+
+/// As [`StreamExt::from_fd`].
+#[cfg(feature = "blocking")]
+impl TryFrom<OwnedFd> for blocking::Stream {
+    type Error = io::Error;
+
+    fn try_from(socket: OwnedFd) -> io::Result<Self> {
+        Self::from_fd(socket)
+    }
+}
+
+/// It blocks from here on, with the timeouts that it had.
+#[cfg(feature = "blocking")]
+impl TryFrom<UnixStream> for blocking::Stream {
+    type Error = io::Error;
+
+    fn try_from(socket: UnixStream) -> io::Result<Self> {
+        let (read, write) = (socket.read_timeout()?, socket.write_timeout()?);
+        // The kernel's would end waits that ours do not.
+        socket.set_read_timeout(None)?;
+        socket.set_write_timeout(None)?;
+        let stream = Self::from_fd(socket.into())?;
+        stream.set_read_timeout(read)?;
+        stream.set_write_timeout(write)?;
+        Ok(stream)
+    }
+}
+
+/// As [`StreamExt::into_fd`].
+#[cfg(feature = "blocking")]
+impl TryFrom<blocking::Stream> for OwnedFd {
+    type Error = io::Error;
+
+    fn try_from(stream: blocking::Stream) -> io::Result<Self> {
+        stream.into_fd()
+    }
+}
+
+/// It blocks, with the timeouts that the stream had.
+#[cfg(feature = "blocking")]
+impl TryFrom<blocking::Stream> for UnixStream {
+    type Error = io::Error;
+
+    fn try_from(stream: blocking::Stream) -> io::Result<Self> {
+        let (read, write) = (stream.read_timeout(), stream.write_timeout());
+        let socket = Self::from(stream.into_fd()?);
+        socket.set_read_timeout(read)?;
+        socket.set_write_timeout(write)?;
+        Ok(socket)
+    }
+}

@@ -1,0 +1,182 @@
+//! Accepting, by the user's tokio runtime.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Sleep;
+
+use super::access::Permission;
+use super::name::{self, Name};
+use super::runtime::{self, sleep};
+use super::stream::Stream;
+use super::{ACCEPT_PAUSE, inherited, platform, prepare};
+use crate::endpoint::Endpoint;
+use crate::events::{self, ListenerStats};
+use crate::options::{ListenOptions, StreamOptions};
+
+/// Connections passed over in one poll before other tasks get their turn.
+const ACCEPT_BURST: usize = 16;
+
+pub(crate) struct Listener {
+    // Dropped in this order: the socket is closed before the claim lets go of the name's lock.
+    socket: AsyncFd<OwnedFd>,
+    name: Name,
+    permission: Permission,
+    /// Accepted before a call of `republish`, on the socket that it replaced.
+    waiting: VecDeque<OwnedFd>,
+    pause: Option<Pin<Box<Sleep>>>,
+    next_pause: Duration,
+    stats: ListenerStats,
+    stream_options: StreamOptions,
+}
+
+impl Listener {
+    pub(crate) fn bind(
+        endpoint: &Endpoint,
+        options: &ListenOptions,
+    ) -> io::Result<(Self, Endpoint)> {
+        let (socket, name, permission, endpoint) = Name::take(endpoint, options)?;
+        Ok((Self::new(socket, name, permission, options)?, endpoint))
+    }
+
+    pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        for _ in 0..ACCEPT_BURST {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            let accepted = match self.waiting.pop_front() {
+                Some(socket) => Ok(socket),
+                None => {
+                    let mut guard = ready!(self.socket.poll_read_ready(cx))?;
+                    let accepted = platform::accept(self.socket.get_ref());
+                    if accepted.as_ref().err() == Some(&Errno::AGAIN) {
+                        guard.clear_ready();
+                    }
+                    accepted
+                }
+            };
+            match accepted {
+                Ok(socket) => {
+                    self.next_pause = ACCEPT_PAUSE.0;
+                    if let Some(stream) = self.admit(socket) {
+                        return Poll::Ready(Ok(stream));
+                    }
+                }
+                // There is none, the client left, or the call was interrupted.
+                Err(
+                    Errno::AGAIN | Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM,
+                ) => {}
+                // The client stays in the backlog until there is room again.
+                Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    self.pause = Some(Box::pin(sleep(self.next_pause)?));
+                    events::accept_paused(&errno.into(), self.next_pause);
+                    self.stats.pauses += 1;
+                    self.next_pause = (self.next_pause * 2).min(ACCEPT_PAUSE.1);
+                }
+                Err(errno) => return Poll::Ready(Err(errno.into())),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
+        let mut sockets: Vec<_> = self.waiting.drain(..).collect();
+        sockets.extend(self.name.end(self.socket.get_ref()));
+        sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
+    }
+
+    pub(crate) fn stats(&self) -> ListenerStats {
+        self.stats
+    }
+
+    fn new(
+        socket: OwnedFd,
+        name: Name,
+        permission: Permission,
+        options: &ListenOptions,
+    ) -> io::Result<Self> {
+        // Accepting may have to wait one day: better to learn now that it cannot.
+        drop(sleep(Duration::ZERO)?);
+        // So is what no client's socket would be let have.
+        prepare(socket.as_fd(), options.stream)?;
+        Ok(Self {
+            socket: runtime::register(socket)?,
+            name,
+            permission,
+            waiting: VecDeque::new(),
+            pause: None,
+            next_pause: ACCEPT_PAUSE.0,
+            stats: ListenerStats::default(),
+            stream_options: options.stream,
+        })
+    }
+
+    /// A peer that may not stay, or cannot be told, is closed here; so is one that the reactor has
+    /// no room for.
+    fn admit(&mut self, socket: OwnedFd) -> Option<Stream> {
+        let (why, user) = match Stream::from_socket(socket, self.stream_options) {
+            Ok(stream) if self.permission.admits(&stream.peer, stream.as_fd()) => {
+                return Some(stream);
+            }
+            Ok(stream) => ("it may not connect", Some(stream.peer.uid)),
+            Err(_) => ("who it is cannot be told", None),
+        };
+        events::peer_refused(why, user);
+        self.stats.refused += 1;
+        None
+    }
+
+    pub(super) fn is_published(&self) -> bool {
+        self.name.is_published(self.as_fd())
+    }
+
+    pub(super) fn republish(&mut self) -> io::Result<()> {
+        let Some(socket) = self.name.republish(self.permission)? else { return Ok(()) };
+        let socket = match runtime::register(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.name.withdraw();
+                return Err(error);
+            }
+        };
+        let before = mem::replace(&mut self.socket, socket);
+        self.waiting.extend(name::refuse_and_drain(before.get_ref()));
+        Ok(())
+    }
+
+    pub(super) fn from_fd(
+        socket: OwnedFd,
+        options: &ListenOptions,
+    ) -> io::Result<(Self, Endpoint)> {
+        let endpoint = inherited::check_listener(socket.as_fd())?;
+        Ok((Self::new(socket, Name::Inherited, Permission::new(options), options)?, endpoint))
+    }
+
+    pub(super) fn into_fd(mut self) -> io::Result<OwnedFd> {
+        let socket = self.socket.get_ref().try_clone()?;
+        self.name.leave();
+        Ok(socket)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        drop(self.name.end(self.socket.get_ref()));
+    }
+}

@@ -1,0 +1,118 @@
+//! A listener's name: how it is taken, kept and given back.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use super::access::Permission;
+pub(super) use super::claim::refuse_and_drain;
+use super::claim::{self, Claim};
+use super::environment;
+use super::inherited;
+use super::place::Place;
+use crate::endpoint::Endpoint;
+use crate::endpoint::resolve::{Candidacy, candidates};
+use crate::options::ListenOptions;
+
+/// Whose the listener's name is.
+pub(super) enum Name {
+    /// Ours, to keep and to remove.
+    Claimed(Claim),
+    /// The kernel's: an abstract socket's name goes with it.
+    Abstract,
+    /// That of whoever made the socket.
+    Inherited,
+}
+
+impl Name {
+    /// A socket that listens, its name, whom it lets in, and the address that clients use.
+    pub(super) fn take(
+        endpoint: &Endpoint,
+        options: &ListenOptions,
+    ) -> io::Result<(OwnedFd, Self, Permission, Endpoint)> {
+        let permission = Permission::new(options);
+        let (place, endpoint) = place_to_bind(endpoint, options)?;
+        let Some(place) = place else {
+            let socket = claim::bind_abstract(&endpoint, options.unix.backlog)?;
+            return Ok((socket, Self::Abstract, permission, endpoint));
+        };
+        let (socket, claim) = Claim::take(place, permission, options.unix.backlog)?;
+        let permission = permission.in_group(claim.group());
+        Ok((socket, Self::Claimed(claim), permission, endpoint))
+    }
+
+    pub(super) fn is_published(&self, socket: BorrowedFd<'_>) -> bool {
+        match self {
+            Self::Claimed(claim) => claim.is_published(),
+            Self::Abstract => true,
+            Self::Inherited => inherited::is_published(socket),
+        }
+    }
+
+    /// A new socket under the name; `None` while the old one is published.
+    pub(super) fn republish(&mut self, permission: Permission) -> io::Result<Option<OwnedFd>> {
+        match self {
+            Self::Claimed(claim) if !claim.is_published() => claim.republish(permission).map(Some),
+            Self::Inherited => {
+                let what = "the name of an inherited listener is not its own to take again";
+                Err(io::Error::new(ErrorKind::Unsupported, what))
+            }
+            Self::Claimed(_) | Self::Abstract => Ok(None),
+        }
+    }
+
+    /// Takes back what `republish` did.
+    pub(super) fn withdraw(&self) {
+        if let Self::Claimed(claim) = self {
+            claim.withdraw();
+        }
+    }
+
+    /// Leaves the name to whoever has the socket.
+    pub(super) fn leave(&mut self) {
+        if let Self::Claimed(claim) = std::mem::replace(self, Self::Inherited) {
+            claim.leave();
+        }
+    }
+
+    /// Takes the name away, refuses new connections, and gives those in the queue. The socket is to
+    /// be closed next.
+    pub(super) fn end(&mut self, socket: &OwnedFd) -> Vec<OwnedFd> {
+        match self {
+            Self::Claimed(claim) => claim.unpublish(),
+            Self::Abstract => {}
+            // Others may have the socket too: it is not ours to shut down.
+            Self::Inherited => return Vec::new(),
+        }
+        refuse_and_drain(socket)
+    }
+}
+
+/// The first usable candidate, and its place unless it is an abstract socket.
+pub(super) fn place_to_bind(
+    endpoint: &Endpoint,
+    options: &ListenOptions,
+) -> io::Result<(Option<Place>, Endpoint)> {
+    let mut refused = None;
+    for candidate in candidates(endpoint, &environment()?)? {
+        let opened = match &candidate.place {
+            Candidacy::Path(path) => Place::of_path(path)
+                .and_then(|place| place.safe(options.unix.unsafe_directory))
+                .map(Some),
+            Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file) {
+                Ok(None) => continue,
+                opened => opened,
+            },
+            Candidacy::PrivateDir { dir, file } => Place::in_private_dir(dir, file).map(Some),
+            Candidacy::Abstract(_) => Ok(None),
+            Candidacy::Pipe(_) => continue,
+        };
+        match opened {
+            Ok(place) => return Ok((place, candidate.address())),
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        let what = format!("cannot listen on {endpoint}: this system has no place for it");
+        io::Error::new(ErrorKind::NotFound, what)
+    }))
+}

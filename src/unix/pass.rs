@@ -1,0 +1,232 @@
+//! Handing open descriptors to the peer: `SCM_RIGHTS`, unix(7).
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::cmsg_space;
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use super::platform;
+#[cfg(feature = "blocking")]
+use crate::blocking;
+#[cfg(feature = "tokio")]
+use crate::stream::Stream;
+
+/// The most descriptors that one message can carry: Linux's limit, `SCM_MAX_FD`, and less than that
+/// of the others.
+pub const MAX_FDS: usize = 253;
+
+/// Sends and receives open descriptors with bytes; the async form is [`AsyncPassFds`].
+///
+/// The receiver gets descriptors of its own, of the same open files. They come with the first of the
+/// bytes that they were sent with, so both sides have to agree on when to look for them: a plain
+/// read of those bytes closes them.
+///
+/// ```
+/// use std::io;
+/// use std::os::fd::AsFd;
+/// use sockpipe::blocking::Stream;
+/// use sockpipe::os::unix::PassFds;
+///
+/// # fn main() -> io::Result<()> {
+/// let (one, other) = Stream::pair()?;
+/// let file = std::fs::File::open("/dev/null")?;
+/// one.send_with_fds(b"the log", &[file.as_fd()])?;
+///
+/// let mut buffer = [0; 64];
+/// let (length, fds) = other.recv_with_fds(&mut buffer, 1)?;
+/// assert_eq!((&buffer[..length], fds.len()), (&b"the log"[..], 1));
+/// # Ok(())
+/// # }
+/// ```
+#[cfg(feature = "blocking")]
+pub trait PassFds {
+    /// Writes bytes of `data`, and hands over `fds` with the first of them. They stay the caller's
+    /// too. The rest of `data`, if not all of it was written, goes by a plain write. With no `fds` it
+    /// is a plain write.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` without a byte to go with the descriptors, or with more than [`MAX_FDS`]; else
+    /// as a write, `TimedOut` included. The peer then got none of them.
+    fn send_with_fds(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize>;
+
+    /// Reads bytes, and the descriptors that came with them, at most `limit`. They are
+    /// close-on-exec. Zero bytes are the end of file; no descriptors came where the peer sent none.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` without room for a byte, or with a `limit` above [`MAX_FDS`]. `InvalidData`
+    /// when more than `limit` came, or this process has no room for them: all that came are closed,
+    /// and the bytes that they came with are lost. Else as a read, `TimedOut` included.
+    fn recv_with_fds(&self, buf: &mut [u8], limit: usize) -> io::Result<(usize, Vec<OwnedFd>)>;
+}
+
+#[cfg(feature = "blocking")]
+impl PassFds for blocking::Stream {
+    fn send_with_fds(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        check_send(data, fds)?;
+        let timeout = self.write_timeout();
+        self.imp_ref().write_with(timeout, |socket, flags| send(socket, data, fds, flags))
+    }
+
+    fn recv_with_fds(&self, buf: &mut [u8], limit: usize) -> io::Result<(usize, Vec<OwnedFd>)> {
+        check_receive(buf, limit)?;
+        let timeout = self.read_timeout();
+        let read = |socket: BorrowedFd<'_>, flags| receive(socket, buf, limit, flags);
+        self.imp_ref().read_with(timeout, read)?.into_result(limit)
+    }
+}
+
+/// Sends and receives open descriptors with bytes; as `PassFds`, for the async
+/// [`Stream`](crate::Stream).
+#[cfg(feature = "tokio")]
+pub trait AsyncPassFds {
+    /// Writes bytes of `data`, and hands over `fds` with the first of them. They stay the caller's
+    /// too. The rest of `data`, if not all of it was written, goes by a plain write. With no `fds` it
+    /// is a plain write.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` without a byte to go with the descriptors, or with more than [`MAX_FDS`]; else
+    /// as a write. The peer then got none of them.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has sent nothing.
+    fn send_with_fds(
+        &self,
+        data: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> impl Future<Output = io::Result<usize>> + Send;
+
+    /// Reads bytes, and the descriptors that came with them, at most `limit`. They are
+    /// close-on-exec. Zero bytes are the end of file; no descriptors came where the peer sent none.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` without room for a byte, or with a `limit` above [`MAX_FDS`]. `InvalidData`
+    /// when more than `limit` came, or this process has no room for them: all that came are closed,
+    /// and the bytes that they came with are lost. Else as a read.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has received nothing.
+    fn recv_with_fds(
+        &self,
+        buf: &mut [u8],
+        limit: usize,
+    ) -> impl Future<Output = io::Result<(usize, Vec<OwnedFd>)>> + Send;
+}
+
+#[cfg(feature = "tokio")]
+impl AsyncPassFds for Stream {
+    async fn send_with_fds(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        check_send(data, fds)?;
+        self.imp_ref().write_by(|socket| send(socket, data, fds, platform::NO_SIGNAL)).await
+    }
+
+    async fn recv_with_fds(
+        &self,
+        buf: &mut [u8],
+        limit: usize,
+    ) -> io::Result<(usize, Vec<OwnedFd>)> {
+        check_receive(buf, limit)?;
+        let read = |socket: BorrowedFd<'_>| receive(socket, buf, limit, RecvFlags::empty());
+        self.imp_ref().read_by(read).await?.into_result(limit)
+    }
+}
+
+fn check_send(data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if data.is_empty() && !fds.is_empty() {
+        return Err(invalid("descriptors need at least one byte to go with"));
+    }
+    check_count(fds.len())
+}
+
+fn check_receive(buf: &[u8], limit: usize) -> io::Result<()> {
+    if buf.is_empty() {
+        return Err(invalid(
+            "descriptors come with at least one byte, and there is no room for it",
+        ));
+    }
+    check_count(limit)
+}
+
+fn check_count(count: usize) -> io::Result<()> {
+    if count > MAX_FDS {
+        return Err(invalid(&format!("one message carries {MAX_FDS} descriptors, not {count}")));
+    }
+    Ok(())
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, what)
+}
+
+/// What came; nothing, at the end.
+#[derive(Default)]
+struct Received {
+    length: usize,
+    fds: Vec<OwnedFd>,
+    truncated: bool,
+}
+
+impl Received {
+    fn into_result(self, limit: usize) -> io::Result<(usize, Vec<OwnedFd>)> {
+        // The room for them is rounded up, so that one more than the limit may fit.
+        if self.truncated || self.fds.len() > limit {
+            let what = format!(
+                "the peer sent more descriptors than the {limit} asked for, or than this process \
+                 has room for; all were closed"
+            );
+            return Err(io::Error::new(ErrorKind::InvalidData, what));
+        }
+        Ok((self.length, self.fds))
+    }
+}
+
+fn send(
+    socket: BorrowedFd<'_>,
+    data: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> Result<usize, Errno> {
+    let mut room = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut room);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::INVAL);
+    }
+    sendmsg(socket, &[IoSlice::new(data)], &mut control, flags)
+}
+
+/// One message's bytes. Whatever else came is closed by the drop of the control buffer, and of what
+/// is returned.
+fn receive(
+    socket: BorrowedFd<'_>,
+    buf: &mut [u8],
+    limit: usize,
+    flags: RecvFlags,
+) -> Result<Received, Errno> {
+    let mut room = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
+    let space = cmsg_space!(ScmRights(limit));
+    let mut control = RecvAncillaryBuffer::new(&mut room[..space]);
+    let flags = flags | platform::CLOSE_ON_EXEC;
+    let message = recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut control, flags)?;
+    let mut fds = Vec::new();
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = part {
+            fds.extend(rights);
+        }
+    }
+    for fd in &fds {
+        platform::close_on_exec(fd)?;
+    }
+    let truncated = message.flags.contains(ReturnFlags::CTRUNC);
+    Ok(Received { length: message.bytes, fds, truncated })
+}

@@ -1,0 +1,280 @@
+//! The backend that blocks.
+
+mod listener;
+#[cfg(feature = "tokio")]
+mod reactor;
+mod write;
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+pub(crate) use self::listener::Listener;
+pub(super) use self::write::WriteState;
+use self::write::{Bound, WriteSide};
+use super::connect::Search;
+use super::overlapped::{self, Event};
+use super::pipe::{self, End, Opened};
+use super::{CHUNK, security};
+use crate::deadline::{Deadline, timed_out};
+use crate::endpoint::Endpoint;
+use crate::options::ConnectOptions;
+use crate::peer::PeerCredentials;
+
+pub(crate) enum Stream {
+    Own(Own),
+    /// One that the reactor completes the I/O of, for that cannot be undone.
+    #[cfg(feature = "tokio")]
+    Registered(reactor::Registered),
+}
+
+/// One end of a pipe.
+pub(crate) struct Own {
+    pipe: Arc<OwnedHandle>,
+    end: End,
+    /// Whether it is of message type, so that an end can be written into it.
+    messages: bool,
+    /// The peer's end was read. Later reads must not wait for another.
+    at_end: AtomicBool,
+    reading: Turn,
+    read_event: Event,
+    write: WriteSide,
+}
+
+impl Stream {
+    pub(crate) fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> io::Result<Self> {
+        let mut search = Search::new(endpoint, options)?;
+        loop {
+            match search.attempt()? {
+                Ok(opened) => return Own::client(opened, options.end_on_close).map(Self::Own),
+                Err(pause) => thread::sleep(pause),
+            }
+        }
+    }
+
+    pub(crate) fn pair() -> io::Result<(Self, Self)> {
+        // The client is there, and a server's end of which that is true needs no `ConnectNamedPipe`.
+        let (server, client) = pipe::pair()?;
+        let server = Own::new(server, End::Server, true, false, Bound::No)?;
+        Ok((Self::Own(server), Self::Own(Own::client(client, false)?)))
+    }
+
+    pub(crate) fn read(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
+        match self {
+            Self::Own(own) => own.read(buf, Deadline::after(timeout)),
+            #[cfg(feature = "tokio")]
+            Self::Registered(stream) => stream.read(buf, Deadline::after(timeout)),
+        }
+    }
+
+    pub(crate) fn write(&self, buf: &[u8], timeout: Option<Duration>) -> io::Result<usize> {
+        let chunk = &buf[..buf.len().min(CHUNK)];
+        match self {
+            Self::Own(own) => own.write(Deadline::after(timeout), || chunk.to_vec()),
+            #[cfg(feature = "tokio")]
+            Self::Registered(stream) => stream.write(chunk, Deadline::after(timeout)),
+        }
+    }
+
+    pub(crate) fn write_vectored(
+        &self,
+        bufs: &[IoSlice<'_>],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        match self {
+            Self::Own(own) => own.write(Deadline::after(timeout), || first_of(bufs)),
+            #[cfg(feature = "tokio")]
+            Self::Registered(stream) => stream.write_vectored(bufs, Deadline::after(timeout)),
+        }
+    }
+
+    pub(crate) fn shutdown(&self) -> io::Result<()> {
+        match self {
+            Self::Own(own) => own.write.shutdown(&own.pipe, own.messages),
+            #[cfg(feature = "tokio")]
+            Self::Registered(stream) => stream.shutdown(),
+        }
+    }
+
+    pub(crate) fn close(&self, deadline: Duration) -> io::Result<()> {
+        match self {
+            Self::Own(own) => own.write.close(&own.pipe, own.messages, deadline),
+            #[cfg(feature = "tokio")]
+            Self::Registered(stream) => stream.close(deadline),
+        }
+    }
+
+    pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {
+        security::peer(self, self.end())
+    }
+
+    pub(super) fn end(&self) -> End {
+        match self {
+            Self::Own(own) => own.end,
+            #[cfg(feature = "tokio")]
+            Self::Registered(stream) => stream.end(),
+        }
+    }
+
+    /// An end that was made elsewhere.
+    pub(super) fn adopted(handle: OwnedHandle) -> io::Result<Self> {
+        let (end, messages) = pipe::check_adopted(&handle)?;
+        overlapped::check_adopted(&handle, end)?;
+        Own::new(handle, end, messages, false, Bound::No).map(Self::Own)
+    }
+
+    /// The handle, which no completion port has.
+    pub(super) fn into_handle(self) -> io::Result<OwnedHandle> {
+        match self {
+            Self::Own(own) => own.into_unbound().map(|(handle, _)| handle),
+            #[cfg(feature = "tokio")]
+            Self::Registered(_) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the crate's event loop completes the I/O of this stream, which was an async one, \
+                 and the system does not let it go",
+            )),
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn from_async(stream: super::Stream) -> io::Result<Self> {
+        Ok(Self::Registered(reactor::Registered::new(stream)))
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_async(self) -> io::Result<super::Stream> {
+        let own = match self {
+            Self::Own(own) => own,
+            Self::Registered(stream) => return Ok(stream.into_inner()),
+        };
+        let (end, messages) = (own.end, own.messages);
+        let at_end = own.at_end.load(Ordering::Relaxed);
+        let (handle, state) = own.into_unbound()?;
+        let pipe = super::registered::Pipe::connected(handle, end, messages)?;
+        Ok(super::Stream::resumed(pipe, at_end, state))
+    }
+}
+
+impl Own {
+    fn client(opened: Opened, end_on_close: bool) -> io::Result<Self> {
+        Self::new(opened.handle, End::Client, opened.messages, end_on_close, Bound::No)
+    }
+
+    fn new(
+        pipe: OwnedHandle,
+        end: End,
+        messages: bool,
+        end_on_close: bool,
+        bound: Bound,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            pipe: Arc::new(pipe),
+            end,
+            messages,
+            at_end: AtomicBool::new(false),
+            reading: Turn::default(),
+            read_event: Event::new()?,
+            write: WriteSide::new(end_on_close, bound)?,
+        })
+    }
+
+    fn read(&self, buf: &mut [u8], deadline: Deadline) -> io::Result<usize> {
+        // One at a time: an end that another read has taken does not come again.
+        let Some(_turn) = self.reading.take(deadline) else { return Err(timed_out("read")) };
+        if buf.is_empty() || self.at_end.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
+        match overlapped::read(&*self.pipe, buf, &self.read_event, deadline) {
+            Ok(Some(length @ 1..)) => Ok(length),
+            Ok(None) => Err(timed_out("read")),
+            Err(error) if !pipe::is_gone(&error) => Err(error),
+            // An empty message, or the peer is gone.
+            Ok(Some(0)) | Err(_) => {
+                self.at_end.store(true, Ordering::Relaxed);
+                Ok(0)
+            }
+        }
+    }
+
+    fn write(&self, deadline: Deadline, bytes: impl FnOnce() -> Vec<u8>) -> io::Result<usize> {
+        self.write.write(&self.pipe, deadline, bytes)
+    }
+
+    fn into_unbound(self) -> io::Result<(OwnedHandle, WriteState)> {
+        let (state, bound) = self.write.into_state()?;
+        if bound == Bound::ByUs {
+            overlapped::unbind(&*self.pipe)?;
+        }
+        let handle = Arc::try_unwrap(self.pipe).map_err(|_| {
+            io::Error::new(io::ErrorKind::ResourceBusy, "a write of this stream is under way")
+        })?;
+        Ok((handle, state))
+    }
+}
+
+/// What of them one write takes: as many as fit in a chunk, in one message.
+fn first_of(bufs: &[IoSlice<'_>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for buf in bufs {
+        let room = CHUNK - bytes.len();
+        bytes.extend_from_slice(&buf[..buf.len().min(room)]);
+    }
+    bytes
+}
+
+impl AsHandle for Stream {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        match self {
+            Self::Own(own) => own.pipe.as_handle(),
+            #[cfg(feature = "tokio")]
+            Self::Registered(stream) => stream.as_handle(),
+        }
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamedPipe")
+            .field("pipe", &self.as_handle())
+            .field("end", &self.end())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A lock that is not waited for longer than said.
+#[derive(Default)]
+struct Turn {
+    taken: Mutex<bool>,
+    free: Condvar,
+}
+
+struct Taken<'a>(&'a Turn);
+
+impl Turn {
+    fn take(&self, deadline: Deadline) -> Option<Taken<'_>> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        while *taken {
+            taken = match deadline.left() {
+                Some(Duration::ZERO) => return None,
+                Some(left) => {
+                    let waited = self.free.wait_timeout(taken, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.free.wait(taken).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        *taken = true;
+        Some(Taken(self))
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.free.notify_one();
+    }
+}

@@ -1,0 +1,210 @@
+//! One end of a pipe, registered with the crate's reactor: tokio's types, and mio's beneath them.
+#![allow(unsafe_code, reason = "handles that tokio takes over")]
+
+use std::future::Future;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::windows::io::{AsHandle, BorrowedHandle, IntoRawHandle, OwnedHandle};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::ReadBuf;
+use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer};
+use windows_sys::Win32::Foundation::ERROR_INVALID_PARAMETER;
+
+use super::pipe::{self, End, Opened};
+use super::reactor;
+
+/// One end, registered with the reactor.
+#[derive(Debug)]
+pub(super) enum Pipe {
+    Server { pipe: NamedPipeServer, messages: bool },
+    Client { pipe: NamedPipeClient, messages: bool },
+}
+
+impl Pipe {
+    /// A client's end, which the server has accepted or is going to.
+    pub(super) fn client(opened: Opened) -> io::Result<Self> {
+        let _context = reactor::handle()?.enter();
+        let handle = opened.handle.into_raw_handle();
+        // SAFETY: the handle is a pipe's, opened for overlapped I/O, and nobody else's any more.
+        let pipe = unsafe { NamedPipeClient::from_raw_handle(handle) }?;
+        Ok(Self::Client { pipe, messages: opened.messages })
+    }
+
+    /// An end whose peer is there already.
+    pub(super) fn connected(handle: OwnedHandle, end: End, messages: bool) -> io::Result<Self> {
+        if end == End::Client {
+            return Self::client(Opened { handle, messages });
+        }
+        let pipe = server(handle)?;
+        connected(&pipe)?;
+        Ok(Self::Server { pipe, messages })
+    }
+
+    /// One that another runtime than the reactor has.
+    pub(super) fn from_server(pipe: NamedPipeServer) -> io::Result<Self> {
+        connected(&pipe)?;
+        let messages = pipe::reads_messages(&pipe)?;
+        Ok(Self::Server { pipe, messages })
+    }
+
+    /// One that another runtime than the reactor has.
+    pub(super) fn from_client(pipe: NamedPipeClient) -> io::Result<Self> {
+        let messages = pipe::reads_messages(&pipe)?;
+        Ok(Self::Client { pipe, messages })
+    }
+
+    pub(super) fn end(&self) -> End {
+        match self {
+            Self::Server { .. } => End::Server,
+            Self::Client { .. } => End::Client,
+        }
+    }
+
+    /// Whether it is of message type, so that an end can be written into it.
+    pub(super) fn has_messages(&self) -> bool {
+        match self {
+            Self::Server { messages, .. } | Self::Client { messages, .. } => *messages,
+        }
+    }
+
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Server { pipe, .. } => pipe.poll_read_ready(cx),
+            Self::Client { pipe, .. } => pipe.poll_read_ready(cx),
+        }
+    }
+
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Server { pipe, .. } => pipe.poll_write_ready(cx),
+            Self::Client { pipe, .. } => pipe.poll_write_ready(cx),
+        }
+    }
+
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Server { pipe, .. } => pipe.writable().await,
+            Self::Client { pipe, .. } => pipe.writable().await,
+        }
+    }
+
+    pub(super) fn try_read(&self, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+        // SAFETY: nothing uninitialized is written: the bytes go into it and are not read.
+        let mut room = unsafe { buf.unfilled_mut() };
+        let length = match self {
+            Self::Server { pipe, .. } => pipe.try_read_buf(&mut room),
+            Self::Client { pipe, .. } => pipe.try_read_buf(&mut room),
+        }?;
+        // SAFETY: that many bytes were read into what is not filled.
+        unsafe { buf.assume_init(length) };
+        buf.advance(length);
+        Ok(length)
+    }
+
+    pub(super) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Server { pipe, .. } => pipe.try_write(buf),
+            Self::Client { pipe, .. } => pipe.try_write(buf),
+        }
+    }
+
+    pub(super) fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Server { pipe, .. } => pipe.try_write_vectored(bufs),
+            Self::Client { pipe, .. } => pipe.try_write_vectored(bufs),
+        }
+    }
+}
+
+impl AsHandle for Pipe {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        match self {
+            Self::Server { pipe, .. } => pipe.as_handle(),
+            Self::Client { pipe, .. } => pipe.as_handle(),
+        }
+    }
+}
+
+/// An instance of a pipe that clients can open, or have opened.
+pub(super) fn server(handle: OwnedHandle) -> io::Result<NamedPipeServer> {
+    let _context = reactor::handle()?.enter();
+    // SAFETY: the handle is a server's end, and nobody else's any more. That it is for overlapped
+    // I/O is what the system checks when it is registered.
+    unsafe { NamedPipeServer::from_raw_handle(handle.into_raw_handle()) }
+}
+
+/// An end that was made elsewhere.
+pub(super) fn adopt(handle: OwnedHandle) -> io::Result<Pipe> {
+    let (end, messages) = pipe::check_adopted(&handle)?;
+    Pipe::connected(handle, end, messages).map_err(|error| match pipe::code(&error) {
+        // The system's answer for a handle that is not for overlapped I/O, or that another event
+        // loop has: that cannot be undone.
+        Some(ERROR_INVALID_PARAMETER) => io::Error::new(
+            ErrorKind::InvalidInput,
+            "the handle is not for overlapped I/O, or is in use with another event loop",
+        ),
+        _ => error,
+    })
+}
+
+/// Completes a connection whose client is there already.
+fn connected(pipe: &NamedPipeServer) -> io::Result<()> {
+    match pin!(pipe.connect()).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(connected) => connected,
+        Poll::Pending => Err(io::Error::new(ErrorKind::InvalidInput, "the pipe has no client yet")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::windows::io::FromRawHandle;
+    use std::ptr::null;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use windows_sys::Win32::Foundation::INVALID_HANDLE_VALUE;
+    use windows_sys::Win32::Storage::FileSystem::{FILE_FLAG_OVERLAPPED, PIPE_ACCESS_DUPLEX};
+    use windows_sys::Win32::System::Pipes::CreateNamedPipeW;
+
+    use super::super::tests::{run, unique};
+    use super::*;
+
+    fn made_elsewhere(path: &str) -> OwnedHandle {
+        let (path, access) = (pipe::wide(path), PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED);
+        // SAFETY: the path ends in NUL, and null means the default descriptor.
+        let handle = unsafe {
+            CreateNamedPipeW(path.as_ptr(), access, PIPE_TYPE_MESSAGE, 1, 4096, 4096, 0, null())
+        };
+        assert_ne!(handle, INVALID_HANDLE_VALUE);
+        // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+        unsafe { OwnedHandle::from_raw_handle(handle) }
+    }
+
+    #[test]
+    fn a_server_s_end_is_adopted_once_it_has_a_client() {
+        let path = unique();
+        let error = adopt(made_elsewhere(&path)).expect_err("no client");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("no client yet"), "{error}");
+
+        let path = unique();
+        let server = made_elsewhere(&path);
+        let client = Pipe::client(pipe::open(&path).expect("a server")).expect("a reactor");
+        let server = adopt(server).expect("a server's end");
+        assert!(matches!(server, Pipe::Server { messages: true, .. }));
+        let stream = |pipe| crate::Stream::from_imp(super::super::stream::Stream::adopted(pipe));
+        let (mut client, mut server) = (stream(client), stream(server));
+        run(async {
+            client.write_all(b"question").await.expect("a write");
+            client.shutdown().await.expect("a half-close");
+            let mut question = Vec::new();
+            server.read_to_end(&mut question).await.expect("an end");
+            assert_eq!(question, b"question");
+            server.write_all(b"answer").await.expect("a write");
+            drop(server);
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.expect("an end");
+            assert_eq!(answer, b"answer");
+        });
+    }
+}

@@ -1,0 +1,281 @@
+//! A connection: one end of a pipe that the crate's reactor completes the I/O of.
+
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::ReadBuf;
+use tokio::sync::oneshot;
+use tokio::time;
+use windows_sys::Win32::Foundation::ERROR_NO_DATA;
+
+use super::connect::Search;
+use super::reactor::{self, Task};
+use super::registered::Pipe;
+use super::{CHUNK, broken_pipe, no_half_close, not_taken, pipe, security};
+use crate::endpoint::Endpoint;
+use crate::options::ConnectOptions;
+use crate::peer::PeerCredentials;
+
+pub(crate) struct Stream {
+    pub(super) pipe: Arc<Pipe>,
+    /// The peer's end was read. Later reads must not wait for another.
+    at_end: AtomicBool,
+    shut: AtomicBool,
+    /// What `shutdown` may do on a pipe that cannot carry our end.
+    end_on_close: bool,
+    /// Once the write side is shut.
+    end: Mutex<Option<Ending>>,
+    // Last, so that the listener's name is not waited for before the pipe is on its way out.
+    _name: Option<Arc<()>>,
+}
+
+/// Between the first times that a peer is told of our end; then twice as long each time.
+const AGAIN: Duration = Duration::from_millis(10);
+/// The last time is eleven minutes after the first.
+const TIMES: u32 = 16;
+
+struct Ending {
+    end: End,
+    /// Sends it, and sends it again.
+    _task: Option<Task<()>>,
+}
+
+/// An empty message, the end of a stream; nothing on a pipe of byte type. The system takes it when
+/// it has all that was written before, so it is also the proof of that.
+enum End {
+    Sent(io::Result<()>),
+    Sending(oneshot::Receiver<io::Result<()>>),
+}
+
+impl Stream {
+    pub(crate) async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> io::Result<Self> {
+        let mut search = Search::new(endpoint, options)?;
+        loop {
+            match search.attempt()? {
+                Ok(opened) => {
+                    return Ok(Self::new(Pipe::client(opened)?, options.end_on_close, None));
+                }
+                Err(pause) => reactor::sleep(pause)?.await,
+            }
+        }
+    }
+
+    pub(crate) fn pair() -> io::Result<(Self, Self)> {
+        let (server, client) = pipe::pair()?;
+        let server = Pipe::connected(server, pipe::End::Server, true)?;
+        let client = Pipe::client(client)?;
+        Ok((Self::new(server, false, None), Self::new(client, false, None)))
+    }
+
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 || self.at_end.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.pipe.poll_read_ready(cx))?;
+            match self.pipe.try_read(buf) {
+                Ok(1..) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if !pipe::is_gone(&error) => return Poll::Ready(Err(error)),
+                // An empty message, or the peer is gone.
+                Ok(0) | Err(_) => {
+                    self.at_end.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let chunk = &buf[..buf.len().min(CHUNK)];
+        self.write_with(cx, chunk.is_empty(), || self.pipe.try_write(chunk))
+    }
+
+    pub(crate) fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Some(first) = bufs.iter().position(|buf| !buf.is_empty()) else {
+            return self.poll_write(cx, &[]);
+        };
+        let bufs = &bufs[first..];
+        let mut room = CHUNK;
+        let whole = bufs.iter().take_while(|buf| {
+            let fits = buf.len() <= room;
+            room = room.saturating_sub(buf.len());
+            fits
+        });
+        match whole.count() {
+            0 | 1 => self.poll_write(cx, &bufs[0]),
+            whole => self.write_with(cx, false, || self.pipe.try_write_vectored(&bufs[..whole])),
+        }
+    }
+
+    pub(crate) fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    pub(crate) fn shutdown(&self) -> io::Result<()> {
+        if self.pipe.has_messages() || self.end_on_close {
+            return self.end(self.pipe.has_messages(), |_| ());
+        }
+        Err(no_half_close())
+    }
+
+    pub(crate) async fn close(self, deadline: Duration) -> io::Result<()> {
+        self.close_shared(deadline).await
+    }
+
+    pub(super) async fn close_shared(&self, deadline: Duration) -> io::Result<()> {
+        match self.end(false, |end| std::mem::replace(end, End::Sent(Ok(()))))? {
+            End::Sent(outcome) => outcome,
+            End::Sending(outcome) => match reactor::timeout(deadline, outcome)?.await {
+                Ok(outcome) => outcome.map_err(io::Error::other)?,
+                Err(_) => Err(not_taken(deadline)),
+            },
+        }
+    }
+
+    pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {
+        security::peer(&*self.pipe, self.pipe.end())
+    }
+
+    /// One that was used before, and has read the peer's end or written ours.
+    #[cfg(feature = "blocking")]
+    pub(super) fn resumed(pipe: Pipe, at_end: bool, write: super::blocking::WriteState) -> Self {
+        let stream = Self::new(pipe, write.end_on_close, None);
+        stream.at_end.store(at_end, Ordering::Relaxed);
+        stream.shut.store(write.ended.is_some(), Ordering::Relaxed);
+        Self { end: Mutex::new(write.ended.map(End::Sent)), ..stream }
+    }
+
+    pub(super) fn adopted(pipe: Pipe) -> Self {
+        Self::new(pipe, false, None)
+    }
+
+    pub(super) fn pipe(&self) -> &Pipe {
+        &self.pipe
+    }
+
+    pub(super) fn new(pipe: Pipe, end_on_close: bool, name: Option<Arc<()>>) -> Self {
+        Self {
+            pipe: Arc::new(pipe),
+            at_end: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
+            end_on_close,
+            end: Mutex::new(None),
+            _name: name,
+        }
+    }
+
+    fn write_with(
+        &self,
+        cx: &mut Context<'_>,
+        nothing: bool,
+        write: impl Fn() -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if self.shut.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(broken_pipe()));
+        }
+        // An empty message would be the end.
+        if nothing {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            ready!(self.pipe.poll_write_ready(cx))?;
+            match write() {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if pipe::is_gone(&error) => return Poll::Ready(Err(broken_pipe())),
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Ends the write side, if it is not ended yet, without waiting.
+    fn end<T>(&self, again: bool, then: impl FnOnce(&mut End) -> T) -> io::Result<T> {
+        let mut ending = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shut.store(true, Ordering::Relaxed);
+        let ending = match &mut *ending {
+            Some(ending) => ending,
+            none => none.insert(Ending::start(&self.pipe, again)?),
+        };
+        Ok(then(&mut ending.end))
+    }
+}
+
+impl Ending {
+    fn start(pipe: &Arc<Pipe>, again: bool) -> io::Result<Self> {
+        let tried = try_end(pipe);
+        let pipe = Arc::clone(pipe);
+        let (end, task) = match tried {
+            Some(Ok(())) if again => {
+                (End::Sent(Ok(())), Some(Task::spawn(async move { repeat_end(&pipe).await })?))
+            }
+            Some(outcome) => (End::Sent(outcome), None),
+            None => {
+                let (sender, receiver) = oneshot::channel();
+                let send = async move {
+                    let outcome = send_end(&pipe).await;
+                    let again = again && outcome.is_ok();
+                    // Nobody may want to know.
+                    let _ = sender.send(outcome);
+                    if again {
+                        repeat_end(&pipe).await;
+                    }
+                };
+                (End::Sending(receiver), Some(Task::spawn(send)?))
+            }
+        };
+        Ok(Self { end, _task: task })
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamedPipe").field("pipe", &self.pipe).finish_non_exhaustive()
+    }
+}
+
+async fn send_end(pipe: &Pipe) -> io::Result<()> {
+    loop {
+        pipe.writable().await?;
+        if let Some(outcome) = try_end(pipe) {
+            return outcome;
+        }
+    }
+}
+
+/// For peers that read in byte mode, as go-winio and .NET do. There an end that stands behind data
+/// when that is read vanishes in it; one that comes later does not. Peers that have read the end
+/// read no further, and one more empty message takes no room in the pipe.
+async fn repeat_end(pipe: &Pipe) {
+    for time in 0..TIMES {
+        time::sleep(AGAIN * 2_u32.pow(time)).await;
+        match pipe.try_write(&[]) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return,
+            _ => {}
+        }
+    }
+}
+
+/// `None` while a write of ours is under way.
+fn try_end(pipe: &Pipe) -> Option<io::Result<()>> {
+    match pipe.try_write(&[]) {
+        Ok(_) => Some(Ok(())),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        // It is this write that met a closed pipe. One that was under way when the peer left has
+        // another error, which comes first.
+        Err(error) if pipe::code(&error) == Some(ERROR_NO_DATA) => Some(Ok(())),
+        Err(error) if pipe::is_gone(&error) => Some(Err(broken_pipe())),
+        Err(error) => Some(Err(error)),
+    }
+}
