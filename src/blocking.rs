@@ -43,6 +43,7 @@ use std::time::Duration;
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::events::ListenerStats;
 use crate::imp::blocking as imp;
+use crate::messages::{cannot, deaf};
 use crate::options::{ConnectOptions, ListenOptions};
 use crate::peer::PeerCredentials;
 
@@ -106,7 +107,8 @@ impl Listener {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        Ok(Self::from_imp(imp::Listener::bind(&endpoint, options)?))
+        let bound = imp::Listener::bind(&endpoint, options);
+        bound.map(Self::from_imp).map_err(|error| cannot("listen on", endpoint, error))
     }
 
     /// The next connection. Blocks until there is one.
@@ -116,7 +118,8 @@ impl Listener {
     /// An error is final. Clients that left again, and a process or system out of descriptors or
     /// memory, are handled inside: the latter by waiting 5 ms to 1 s between tries.
     pub fn accept(&self) -> io::Result<Stream> {
-        self.inner.accept().map(Stream::from_imp)
+        let accepted = self.inner.accept().map(Stream::from_imp);
+        accepted.map_err(|error| deaf(&self.endpoint, &error))
     }
 
     /// The connections, one after another, for a `for` loop. It ends after an error.
@@ -253,7 +256,8 @@ impl Stream {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        imp::Stream::connect(&endpoint, options).map(Self::from_imp)
+        let connected = imp::Stream::connect(&endpoint, options);
+        connected.map(Self::from_imp).map_err(|error| cannot("connect to", endpoint, error))
     }
 
     /// Two streams connected to each other, without a name.

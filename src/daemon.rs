@@ -171,7 +171,12 @@ struct Daemon {
 
 impl Daemon {
     fn spawn(command: &mut Command) -> io::Result<Self> {
-        let stderr = imp::nameless_file()?;
+        let stderr = imp::nameless_file().map_err(|error| {
+            let (name, dir) = (name(command), std::env::temp_dir());
+            let what =
+                format!("cannot start {name}: no file for what it says in {}", dir.display());
+            io::Error::new(error.kind(), format!("{what}: {error}"))
+        })?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
         let child = imp::spawn_detached(command).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot start {}: {error}", name(command)))

@@ -86,6 +86,26 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// The path, of an endpoint that is one; also one that is not UTF-8, which no text can carry.
+    ///
+    /// ```
+    /// use sockpipe::Endpoint;
+    ///
+    /// let socket = Endpoint::try_from("unix:x.sock")?;
+    /// assert_eq!(socket.as_path(), Some("x.sock".as_ref()));
+    /// assert_eq!(Endpoint::try_from("x")?.as_path(), None);
+    /// # Ok::<(), sockpipe::ParseEndpointError>(())
+    /// ```
+    #[must_use]
+    pub fn as_path(&self) -> Option<&Path> {
+        match &self.0 {
+            Form::Path(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = ParseEndpointError;
 

@@ -31,3 +31,12 @@ pub(crate) fn peer_refused(why: &str, user: Option<u32>) {
     #[cfg(not(feature = "tracing"))]
     let _ = (why, user);
 }
+
+/// A listener failed where the caller cannot be given the error.
+#[cfg(feature = "axum")]
+pub(crate) fn accept_failed(error: &io::Error, pause: Duration) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(%error, ?pause, "the listener failed");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (error, pause);
+}

@@ -1,6 +1,42 @@
 //! One local transport for every OS: [`Listener`] and [`Stream`] are Unix domain sockets on Linux,
 //! macOS and the BSDs, named pipes on Windows, and behave the same on all of them.
 //!
+//! # Purpose
+//!
+//! Programs on one machine talk to each other over a name: an editor to its language server, a tool to
+//! its daemon, a client to Docker. The OS has the pieces, and leaves the hard part to each program: a
+//! server that crashed leaves a socket file on which the next one fails; a server that removes what it
+//! finds steals a running one's name; a socket is readable by others until its mode is set; a pipe has
+//! no half-close, and loses what was written just before the process ended; a client talks to whoever
+//! took the name first. Each of these is settled here once, and the same way on every OS.
+//!
+//! # The contract
+//!
+#![doc = include_str!("../docs/contract.md")]
+//!
+//! # When it fails
+//!
+//! Errors are [`std::io::Error`]s. Their kinds are the same on every OS, and their messages name the
+//! endpoint and the next step.
+//!
+//! | kind | situation |
+//! |---|---|
+//! | `AddrInUse` | a living server has the name |
+//! | `AlreadyExists` | what stands at the path is no socket |
+//! | `PermissionDenied` | another user's socket or directory, a server of somebody else, a client that may not connect |
+//! | `NotFound`, `ConnectionRefused` | nobody is there; only a dead server's socket is |
+//! | `TimedOut` | the deadline is over |
+//! | `InvalidInput` | a bad endpoint ([`ParseEndpointError`]), or one too long for the OS |
+//! | `Unsupported` | this OS or this peer cannot |
+//! | `BrokenPipe` | written to a peer that is gone; reads give `Ok(0)` then |
+//! | `Other` | there is no tokio runtime here, or it lacks I/O or timers |
+//!
+//! What passes by itself is no error: [`Listener::accept`] handles clients that left and a lack of
+//! descriptors inside, and its error is final. There is never a signal for a write to a peer that is
+//! gone, and never a panic for what a peer does.
+//!
+//! # Examples
+//!
 //! ```no_run
 //! use sockpipe::{Listener, Stream, echo};
 //! use tokio::io::AsyncWriteExt;
@@ -19,13 +55,14 @@
 //! }
 //! ```
 //!
-//! # What goes wrong without it
-//!
-//! A server that crashed leaves a socket file on which the next one fails; a server that removes
-//! what it finds steals a running one's name; a socket is readable by others until its mode is set;
-//! a pipe has no half-close, and loses what was written just before the process ended; a client
-//! talks to whoever took the name first. Each of these is settled here once; the README has the
-//! contract, row by row, with its state on each OS.
+//! An echo server and its client are in `examples/`, the same source on every OS; so are a
+//! graceful stop, a daemon that its clients start, one instance of a program, messages, and HTTP and
+//! gRPC over a local endpoint. The pages of [`docs`] are a guide: [which address a name
+//! has](docs::which_address), [access and trust](docs::access_and_trust), [closing and one
+//! side](docs::closing), [daemons](docs::daemons), [notes on Windows](docs::windows) and [its other
+//! programs](docs::windows_interop), [moving from other crates](docs::moving), [a
+//! comparison](docs::comparison) with them, [performance](docs::performance), and [how it
+//! works](docs::how_it_works).
 //!
 //! # Features
 //!
@@ -35,7 +72,10 @@
 //! and no transport.
 //!
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
-//! configuration files.
+//! configuration files. `framed`: [`FrameSink`], which puts small messages together.
+//!
+//! `axum`, `hyper-util`, `tonic`, `tower`, `tokio-util`, `interprocess`: sockpipe in these frameworks,
+//! which `adapters` describes.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
 #![cfg_attr(
@@ -51,6 +91,14 @@ mod endpoint;
 mod options;
 mod peer;
 
+#[cfg(any(
+    feature = "axum",
+    feature = "interprocess",
+    feature = "tokio-util",
+    feature = "tonic",
+    feature = "tower",
+))]
+pub mod adapters;
 #[cfg(feature = "tokio")]
 mod daemon;
 #[cfg(feature = "tokio")]
@@ -59,12 +107,16 @@ mod deadlines;
 pub mod echo;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod events;
+#[cfg(feature = "framed")]
+mod framed;
 #[cfg(feature = "tokio")]
 mod listener;
 #[cfg(feature = "tokio")]
 pub mod memory;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod messages;
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+mod occupancy;
 #[cfg(feature = "tokio")]
 mod serve;
 #[cfg(feature = "tokio")]
@@ -76,9 +128,13 @@ pub use endpoint::resolve::Candidate;
 pub use endpoint::{Endpoint, ParseEndpointError};
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 pub use events::ListenerStats;
-pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions};
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+pub use occupancy::Occupancy;
+pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
+#[cfg(feature = "framed")]
+pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
     daemon::{connect_or_spawn, connect_or_spawn_with},
@@ -110,9 +166,36 @@ pub mod os {
 
 /// Guide pages.
 pub mod docs {
+    #[doc = include_str!("../docs/access_and_trust.md")]
+    pub mod access_and_trust {}
+
+    #[doc = include_str!("../docs/closing.md")]
+    pub mod closing {}
+
+    #[doc = include_str!("../docs/comparison.md")]
+    pub mod comparison {}
+
+    #[doc = include_str!("../docs/daemons.md")]
+    pub mod daemons {}
+
+    #[doc = include_str!("../docs/how_it_works.md")]
+    pub mod how_it_works {}
+
+    #[doc = include_str!("../docs/moving.md")]
+    pub mod moving {}
+
+    #[doc = include_str!("../docs/windows.md")]
+    pub mod windows {}
+
     #[doc = include_str!("../docs/which_address.md")]
     #[allow(clippy::module_inception, reason = "a page, no code")]
     pub mod which_address {}
+
+    #[doc = include_str!("../docs/embedding.md")]
+    pub mod embedding {}
+
+    #[doc = include_str!("../docs/performance.md")]
+    pub mod performance {}
 
     #[doc = include_str!("../docs/windows_interop.md")]
     pub mod windows_interop {}

@@ -2,19 +2,24 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::events::ListenerStats;
 use crate::imp;
+use crate::messages::{self, deaf};
 use crate::options::ListenOptions;
 use crate::stream::{LocalStream, Stream};
 
+/// Waits between tries to take a name that another server has.
+const TAKEN_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+
 /// Something that yields local connections: a [`Listener`], a
-/// [`memory::Listener`](crate::memory::Listener), or one of your own.
+/// [`memory::Listener`](crate::memory::Listener), on Unix tokio's `UnixListener`, or one of your own.
 ///
-/// [`serve`](crate::serve()) takes any of them.
+/// [`serve`](crate::serve()) and the adapters for frameworks take any of them.
 pub trait LocalListener: Send + 'static {
     /// What [`accept`](Self::accept) yields.
     type Stream: LocalStream;
@@ -111,8 +116,47 @@ impl Listener {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        let (inner, endpoint) = imp::Listener::bind(&endpoint, options)?;
-        Ok(Self { inner, endpoint })
+        let bound = imp::Listener::bind(&endpoint, options);
+        bound.map(Self::from_imp).map_err(|error| messages::cannot("listen on", endpoint, error))
+    }
+
+    /// Listens on `endpoint` as soon as the server that has it lets it go, for up to `limit`: for a
+    /// restart in which the old server may still be finishing. It is not a queue: of several that
+    /// wait, any may be the next.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](ErrorKind::TimedOut) when the name is still taken after `limit`; else as for
+    /// [`bind`](Self::bind), and then at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
+    pub async fn bind_wait<E>(
+        endpoint: E,
+        options: &ListenOptions,
+        limit: Duration,
+    ) -> io::Result<Self>
+    where
+        E: TryInto<Endpoint>,
+        ParseEndpointError: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
+        let (started, mut pause) = (Instant::now(), TAKEN_PAUSE.0);
+        loop {
+            let taken = match Self::bind_with::<Endpoint>(endpoint.clone(), options) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => error,
+                bound => return bound,
+            };
+            let left = limit.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                let limit = limit.as_secs_f32();
+                let what = format!("waited {limit} s for the name: {taken}");
+                return Err(io::Error::new(ErrorKind::TimedOut, what));
+            }
+            imp::sleep(pause.min(left))?.await;
+            pause = (pause * 2).min(TAKEN_PAUSE.1);
+        }
     }
 
     /// The next connection.
@@ -135,7 +179,11 @@ impl Listener {
     ///
     /// As for [`accept`](Self::accept).
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        self.inner.poll_accept(cx).map_ok(Stream::from_imp)
+        match self.inner.poll_accept(cx) {
+            Poll::Ready(Ok(stream)) => Poll::Ready(Ok(Stream::from_imp(stream))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(deaf(&self.endpoint, &error))),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     /// Stops listening, releases the name, and gives the connections that were made and not
@@ -180,7 +228,6 @@ impl Listener {
         &mut self.inner
     }
 
-    #[allow(dead_code, reason = "not every OS has something")]
     pub(crate) fn from_imp((inner, endpoint): (imp::Listener, Endpoint)) -> Self {
         Self { inner, endpoint }
     }

@@ -8,6 +8,14 @@ use std::time::Duration;
 pub(crate) const START_IT: &str =
     "start it first, or wait for it with ConnectOptions::wait_for_server";
 
+/// An error of the OS as it came, with what it kept us from; one that says so already is left alone.
+pub(crate) fn cannot(what: &str, endpoint: impl Display, error: Error) -> Error {
+    if error.raw_os_error().is_none() {
+        return error;
+    }
+    Error::new(error.kind(), format!("cannot {what} {endpoint}: {error}"))
+}
+
 /// `holder` is the process that has the name, where that can be told.
 pub(crate) fn in_use(address: impl Display, holder: Option<u32>) -> Error {
     let holder = holder.map_or_else(String::new, |pid| format!(" (pid {pid})"));
@@ -18,6 +26,12 @@ pub(crate) fn in_use(address: impl Display, holder: Option<u32>) -> Error {
              choose another endpoint"
         ),
     )
+}
+
+/// `accept` cannot go on.
+pub(crate) fn deaf(address: impl Display, error: &Error) -> Error {
+    let what = format!("cannot accept on {address} any more: {error}; listen on it anew");
+    Error::new(error.kind(), what)
 }
 
 pub(crate) fn nobody(at: impl Display) -> Error {

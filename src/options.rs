@@ -43,10 +43,46 @@ pub enum ExpectServer {
     Anyone,
 }
 
+/// Whether a reader watches for the peer's answer before its thread goes to sleep.
+///
+/// When two processes that run on different cores talk in turns, most of a round trip is the waking
+/// of a sleeping core. A reader that looks again for a moment has the answer without it: in about a
+/// tenth of the time, and with less processor time in all. The price is that the core is not idle
+/// in that moment, which shows in `top`, counts against a quota and takes power.
+///
+/// [Performance](crate::docs::performance) has the numbers, and says when it is worth it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SpinPolicy {
+    /// A read that finds nothing sleeps until something comes.
+    #[default]
+    Off,
+    /// A read that finds nothing watches for up to 50 microseconds where that has paid lately, and
+    /// then sleeps. It costs other tasks nothing: they, their timers and their I/O come first, and
+    /// at most one stream of a thread watches at a time, if no more than four are busy on it. Where
+    /// it does not pay (a peer that is slower, or on the same core) it ends by itself, and is tried
+    /// again ever more rarely.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix only. Windows: it changes nothing, as what comes over a pipe is received by a thread of
+    /// the crate and not by the reader.
+    Auto,
+}
+
+/// How the streams of a listener, or of a connect, are to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StreamOptions {
+    #[allow(dead_code, reason = "read on Unix only")]
+    pub(crate) spin: SpinPolicy,
+    pub(crate) send_buffer_size: Option<u32>,
+}
+
 /// How to listen. The default is safe: own user only.
 #[derive(Clone, Debug, Default)]
 pub struct ListenOptions {
     pub(crate) access: Access,
+    pub(crate) stream: StreamOptions,
     #[allow(dead_code, reason = "read on Unix only")]
     pub(crate) unix: UnixListenOptions,
     #[allow(dead_code, reason = "read on Windows only")]
@@ -86,6 +122,29 @@ impl ListenOptions {
         self.access = access;
         self
     }
+
+    /// Whether reads of the listener's streams watch for the peer's answer before they sleep. Default:
+    /// [`SpinPolicy::Off`].
+    #[must_use]
+    pub fn spin(mut self, policy: SpinPolicy) -> Self {
+        self.stream.spin = policy;
+        self
+    }
+
+    /// How many bytes the system takes from a writer that its peer has not read yet: more lets bulk
+    /// data flow with fewer waits, and 1 MiB together with reads of 256 KiB is a good choice for it.
+    /// Default: the system's. What is written in turns gains nothing.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix: `SO_SNDBUF`, see socket(7). Linux cuts it to `net.core.wmem_max` without a word, which
+    /// is often no more than its default. Windows: the buffers of the pipe, for both
+    /// directions, unless `os::windows` sets them; the default is 256 KiB.
+    #[must_use]
+    pub fn send_buffer_size(mut self, bytes: u32) -> Self {
+        self.stream.send_buffer_size = Some(bytes);
+        self
+    }
 }
 
 /// How to connect. The default fails at once when nobody listens, waits up to 5 seconds for a busy
@@ -95,6 +154,7 @@ pub struct ConnectOptions {
     pub(crate) deadline: Duration,
     pub(crate) wait_for_server: Option<Duration>,
     pub(crate) expect_server: ExpectServer,
+    pub(crate) stream: StreamOptions,
     #[allow(dead_code, reason = "read on Windows only")]
     pub(crate) end_on_close: bool,
 }
@@ -105,6 +165,7 @@ impl Default for ConnectOptions {
             deadline: Duration::from_secs(5),
             wait_for_server: None,
             expect_server: ExpectServer::Default,
+            stream: StreamOptions::default(),
             end_on_close: false,
         }
     }
@@ -138,6 +199,29 @@ impl ConnectOptions {
     #[must_use]
     pub fn expect_server(mut self, expect: ExpectServer) -> Self {
         self.expect_server = expect;
+        self
+    }
+
+    /// Whether reads of the stream watch for the peer's answer before they sleep. Default:
+    /// [`SpinPolicy::Off`].
+    #[must_use]
+    pub fn spin(mut self, policy: SpinPolicy) -> Self {
+        self.stream.spin = policy;
+        self
+    }
+
+    /// How many bytes the system takes from a writer that its peer has not read yet: more lets bulk
+    /// data flow with fewer waits, and 1 MiB together with reads of 256 KiB is a good choice for it.
+    /// Default: the system's. What is written in turns gains nothing.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix: `SO_SNDBUF`, see socket(7). Linux cuts it to `net.core.wmem_max` without a word, which
+    /// is often no more than its default. Windows: nothing, as the server makes
+    /// the pipe with its buffers.
+    #[must_use]
+    pub fn send_buffer_size(mut self, bytes: u32) -> Self {
+        self.stream.send_buffer_size = Some(bytes);
         self
     }
 

@@ -240,13 +240,12 @@ where
     let users = Users::default();
     let mut signal = pin!(signal);
     let mut start = |tasks: &mut JoinSet<()>, stream| {
-        let seat = match limits.per_user {
-            Some(limit) => match users.seat(user_of(&stream), limit) {
-                Some(seat) => Some(seat),
-                None => return,
-            },
-            None => None,
+        let Some(limit) = limits.per_user else {
+            // As it is: a future inside another takes its room twice, for as long as a client stays.
+            tasks.spawn(handler(stream));
+            return;
         };
+        let Some(seat) = users.seat(user_of(&stream), limit) else { return };
         let handled = handler(stream);
         tasks.spawn(async move {
             let _seat = seat;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use self::halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::imp;
+use crate::messages;
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
 
@@ -109,7 +110,10 @@ impl Stream {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        Ok(Self::from_imp(imp::Stream::connect(&endpoint, options).await?))
+        let connected = imp::Stream::connect(&endpoint, options).await;
+        connected
+            .map(Self::from_imp)
+            .map_err(|error| messages::cannot("connect to", endpoint, error))
     }
 
     /// Two streams connected to each other, without a name.

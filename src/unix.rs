@@ -7,7 +7,11 @@ mod claim;
 mod connect;
 mod convert;
 pub mod ext;
+#[cfg(feature = "tokio")]
+mod foreign;
 mod inherited;
+#[cfg(feature = "interprocess")]
+pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod name;
@@ -20,6 +24,7 @@ mod sockname;
 mod sockopt;
 #[cfg(feature = "tokio")]
 mod spawn;
+mod spin;
 #[cfg(feature = "tokio")]
 mod stream;
 
@@ -36,14 +41,16 @@ cfg_if::cfg_if! {
 }
 
 use std::env;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::geteuid;
 
+use self::place::Place;
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
     listener::Listener,
@@ -51,7 +58,9 @@ pub(crate) use self::{
     spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
-use crate::endpoint::resolve::Environment;
+use crate::endpoint::resolve::{Candidacy, Candidate, Environment};
+use crate::occupancy::Occupancy;
+use crate::options::StreamOptions;
 use crate::peer::UserId;
 
 /// Waits between tries to accept while the system is out of descriptors or memory.
@@ -69,6 +78,37 @@ pub(crate) fn environment() -> io::Result<Environment> {
     })
 }
 
+pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
+    match place_to_look_at(candidate)? {
+        Some(place) => claim::occupancy(&place),
+        None if matches!(candidate.place, Candidacy::Abstract(_)) => Ok(Occupancy::Unclaimed),
+        None => Ok(Occupancy::Free),
+    }
+}
+
+pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
+    place_to_look_at(candidate)?.map_or(Ok(false), claim::remove_stale)
+}
+
+/// `None`: there is no file to it, or there is none yet.
+fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
+    match &candidate.place {
+        Candidacy::Path(path) => Place::of_path(path).map(Some),
+        Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file)? {
+            Some(place) => Ok(Some(place)),
+            None => Err(io::Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "the directory {} is missing, another user's, or writable by others",
+                    dir.display()
+                ),
+            )),
+        },
+        Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
+        Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
+    }
+}
+
 /// Ends the write side.
 fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
     match shutdown(socket, Shutdown::Write) {
@@ -76,4 +116,15 @@ fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
         Ok(()) | Err(Errno::NOTCONN) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// What is chosen for the streams of a listener, or for one.
+fn prepare(socket: BorrowedFd<'_>, options: StreamOptions) -> io::Result<()> {
+    let Some(bytes) = options.send_buffer_size else { return Ok(()) };
+    set_socket_send_buffer_size(socket, bytes as usize).map_err(|errno| {
+        let error = io::Error::from(errno);
+        let what =
+            format!("the system gives no send buffer of {bytes} bytes: {error}; ask for less");
+        io::Error::new(error.kind(), what)
+    })
 }

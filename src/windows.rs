@@ -7,6 +7,8 @@ pub(crate) mod blocking;
 mod connect;
 mod convert;
 pub mod ext;
+#[cfg(feature = "interprocess")]
+pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 #[cfg(feature = "blocking")]
@@ -38,9 +40,10 @@ pub(crate) use self::{
     spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
-use crate::endpoint::resolve::{Environment, Family, candidates};
+use crate::endpoint::resolve::{Candidate, Environment, Family, candidates};
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::messages::in_use;
+use crate::occupancy::Occupancy;
 use crate::peer::UserId;
 
 /// The longest `\\.\pipe\NAME` that the system takes, in UTF-16 units.
@@ -56,6 +59,26 @@ pub(crate) fn environment() -> io::Result<Environment> {
         runtime_dir: None,
         user_temp_dir: None,
     })
+}
+
+pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
+    let address = resolve(&candidate.address())?;
+    match pipe::presence(&address.to_string()) {
+        Presence::There => Ok(Occupancy::Held { process: None }),
+        Presence::Absent => Ok(Occupancy::Free),
+        Presence::Unknown => {
+            let what = format!("the system does not tell whether there is a pipe at {address}");
+            Err(io::Error::other(what))
+        }
+    }
+}
+
+/// The system takes a pipe's name back with its last handle, so there never is anything.
+pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
+    match occupancy(candidate)? {
+        Occupancy::Held { process } => Err(in_use(candidate.address(), process)),
+        _ => Ok(false),
+    }
 }
 
 /// The address with a portable name resolved.

@@ -21,9 +21,11 @@ mod timeouts;
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bounded::{PATIENCE, bounded, connected, read_all, unique_name};
 use sockpipe::blocking::{Listener, Stream};
+use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
 
 fn echo(mut stream: &Stream) {
     let mut buffer = [0; 1024];
@@ -215,5 +217,45 @@ fn both_ends_know_each_other() {
         assert!(peers.iter().all(|peer| *peer == peers[0]), "{peers:?}");
         assert_eq!(peers[0].1, Some(std::process::id()));
         assert!(format!("{client:?}").starts_with("Stream"));
+    });
+}
+
+/// The same stream, whichever way a read comes by its bytes: by watching, or by blocking.
+#[test]
+fn busy_polling_changes_nothing_but_time() {
+    bounded(|| {
+        let name = unique_name();
+        let listen = ListenOptions::new().spin(SpinPolicy::Auto).send_buffer_size(64 * 1024);
+        let listener = Listener::bind_with(&name, &listen).expect("a free name");
+        let connect = ConnectOptions::new().spin(SpinPolicy::Auto).send_buffer_size(64 * 1024);
+        let connected = || {
+            let client = Stream::connect_with(&name, &connect).expect("a connection");
+            (client, listener.accept().expect("a connection"))
+        };
+        let (mut client, server) = connected();
+        thread::scope(|scope| {
+            scope.spawn(|| echo(&server));
+            for number in 0..2000_u32 {
+                client.write_all(&number.to_le_bytes()).expect("a write");
+                let mut answer = [0; 4];
+                client.read_exact(&mut answer).expect("an answer");
+                assert_eq!(u32::from_le_bytes(answer), number);
+            }
+            // Nobody answers for as long as the timeout is.
+            client.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+            let started = Instant::now();
+            let error = client.read(&mut [0]).expect_err("nothing was sent");
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+            assert!(started.elapsed() >= Duration::from_millis(20), "{:?}", started.elapsed());
+            client.shutdown().expect("a half-close");
+        });
+        // The end, with bytes of ours unread and without, by whoever watches for it.
+        for unread in [&b""[..], b"unread"] {
+            let (mut client, server) = connected();
+            client.write_all(unread).expect("a write");
+            let waiting = thread::spawn(move || client.read(&mut [0; 8]).expect("an end"));
+            drop(server);
+            assert_eq!(waiting.join().expect("no panic"), 0);
+        }
     });
 }

@@ -529,3 +529,22 @@ mod os {
         drop((client, server, pair));
     }
 }
+
+/// Every row again with busy-polling on, in a process of its own.
+#[test]
+fn the_whole_contract_with_busy_polling() {
+    if argument().is_some() || std::env::var_os(common::SPIN).is_some() {
+        return;
+    }
+    let program = std::env::current_exe().expect("the test's own program");
+    let again = std::process::Command::new(program)
+        .args(["os::", "closing::"])
+        .env(common::SPIN, "1")
+        .output();
+    let again = again.expect("a run");
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(again.status.success(), "{said}{}", String::from_utf8_lossy(&again.stderr));
+    let ran = said.lines().filter(|line| line.ends_with("... ok")).count();
+    println!("{ran} tests of the contract with busy-polling on");
+    assert!(ran > 20, "{said}");
+}

@@ -367,7 +367,7 @@ mod paths {
     }
 }
 
-/// Signals. On Windows there is no SIGTERM, and nothing under Wine presses Ctrl-C.
+/// Signals. What Windows has in their place is in `windows_console.rs`.
 #[cfg(unix)]
 mod stop {
     use std::time::{Duration, Instant};

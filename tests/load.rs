@@ -310,7 +310,9 @@ async fn many_connections() {
     let each = server.memory().saturating_sub(memory) / count as u64;
     println!("{count} connections, 10 echoes each, in {elapsed:?}; {each} bytes of memory each");
     assert!(elapsed < Duration::from_secs(20), "{elapsed:?}");
-    assert!(each <= 8 * 1024, "{each} bytes each");
+    // A task and its place in the reactor: nobody who waits has a buffer.
+    let limit = if count >= 5000 { 1331 } else { 8 * 1024 };
+    assert!(each <= limit, "{each} bytes each");
     clients.lock().expect("no panic").clear();
     within(async {
         while server.descriptors() > open {

@@ -228,6 +228,7 @@ fn errors_of_accept_that_are_final() {
         let client = UnixStream::connect(os.endpoint()).expect("a connection");
         let line = server.next_line();
         assert!(line.starts_with("fatal "), "{error}: {line}");
+        assert!(line.contains(os.endpoint()), "{error}: which listener? {line}");
         let (status, out, _) = server.wait();
         assert!(status.success() && out.is_empty(), "more than once: {out:?}");
         let log = fs::read_to_string(&log).expect("a log");

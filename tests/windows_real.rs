@@ -6,27 +6,20 @@
 mod common;
 
 use std::fs::OpenOptions;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
 
-use common::process::is_wine;
-use common::{assert_error, unique_name, within};
+use common::wine::{not_run, skipped};
+use common::{PATIENCE, argument, assert_error, spawn_helper, unique_name, within};
 use sockpipe::os::windows::ListenOptionsExt;
 use sockpipe::{Access, ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, UserId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
 
 const ERROR_ACCESS_DENIED: i32 = 5;
-
-/// Whether this is no Windows; says so.
-fn skipped(reason: &str) -> bool {
-    let wine = is_wine();
-    if wine {
-        println!("not run under Wine: {reason}");
-    }
-    wine
-}
 
 fn listen(options: &ListenOptions) -> (Listener, String) {
     let listener = Listener::bind_with(unique_name(), options).expect("a free name");
@@ -153,7 +146,7 @@ async fn clients_from_the_network_are_refused() {
     let mut options = ServerOptions::new();
     let _foreign = options.reject_remote_clients(false).create(&foreign).expect("a free name");
     if let Err(error) = open(&foreign) {
-        println!("not run: no pipe is reached through the network here: {error}");
+        not_run(&format!("no pipe is reached through the network here: {error}"));
         return;
     }
     for options in [
@@ -206,4 +199,73 @@ async fn an_end_behind_unread_data_is_still_an_end() {
             assert_eq!(bytes.len(), length);
         }
     }
+}
+
+/// Why the end is sent again to those who may read so: the first can vanish. Were it not so, that
+/// would be for nothing.
+#[tokio::test]
+async fn in_byte_mode_an_end_behind_unread_data_vanishes() {
+    if skipped("it keeps them apart") {
+        return;
+    }
+    let path = format!(r"\\.\pipe\{}", unique_name());
+    let server = ServerOptions::new().pipe_mode(PipeMode::Message).create(&path).expect("free");
+    // Without an event loop, which would read before it is told to.
+    let mut client = OpenOptions::new().read(true).write(true).open(&path).expect("a server");
+    within(server.connect()).await.expect("a client");
+    for message in [&b"abc"[..], b""] {
+        server.writable().await.expect("room");
+        assert_eq!(server.try_write(message).expect("a write"), message.len());
+    }
+    let (sender, lengths) = channel();
+    let reader = thread::spawn(move || {
+        for _ in 0..2 {
+            let length = client.read(&mut [0; 16]).unwrap_or_default();
+            sender.send(length).expect("a test that waits");
+        }
+    });
+    assert_eq!(lengths.recv_timeout(PATIENCE), Ok(3));
+    let nothing = lengths.recv_timeout(Duration::from_millis(300));
+    assert_eq!(nothing, Err(RecvTimeoutError::Timeout), "the end was there");
+    drop(server);
+    assert_eq!(lengths.recv_timeout(PATIENCE), Ok(0), "the pipe is closed");
+    reader.join().expect("no panic");
+}
+
+/// Has one client, and waits to be killed.
+#[tokio::test]
+async fn server_that_crashes() {
+    let Some(name) = argument() else { return };
+    let mut listener = Listener::bind(name).expect("a free name");
+    let mut stream = within(listener.accept()).await.expect("a connection");
+    within(stream.write_all(b"here")).await.expect("a write");
+    std::future::pending::<()>().await;
+}
+
+/// A client that lives on may keep the name of a server that crashed, and no longer.
+#[tokio::test]
+async fn the_name_of_a_crashed_server_whose_client_lives() {
+    let name = unique_name();
+    let mut child = spawn_helper("server_that_crashes", &name);
+    let options = ConnectOptions::new().wait_for_server(PATIENCE);
+    let mut client = within(Stream::connect_with(&name, &options)).await.expect("a connection");
+    within(client.read_exact(&mut [0; 4])).await.expect("a server");
+    child.kill().expect("a kill");
+    child.wait().expect("an end");
+    assert_eq!(within(client.read(&mut [0])).await.expect("an end"), 0);
+    match Listener::bind(&name) {
+        Ok(_) => println!("free while the client lives"),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+            println!("in use while the client lives: {error}");
+        }
+    }
+    drop(client);
+    let free = async {
+        while let Err(error) = Listener::bind(&name) {
+            assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(free).await;
 }

@@ -10,7 +10,9 @@
 //! 1. Open the lock file, which is made where it is missing, and flock it without waiting. Held by
 //!    another: a server lives, `AddrInUse`; nothing has touched it. Then see that the file locked is
 //!    the one still standing there: the last holder removes it on its way out, and who had it open
-//!    before that holds the lock of nothing.
+//!    before that holds the lock of nothing. The lock file says what temporary name (3) its last
+//!    holder used: where one was killed between `bind` and the rename, that name is still there, and
+//!    is removed.
 //! 2. Look at the name. What is no socket, or is another user's, is left alone: an error. A socket
 //!    may be that of a server that does not know our lock, so it is tried with a connection, and
 //!    anything but a sure "nobody listens" counts as living.
@@ -34,7 +36,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, chmodat, chownat, flock, fstat,
@@ -49,6 +51,7 @@ use super::place::{FileId, Place, SOCKET, failed, file_id, random, what};
 use super::platform;
 use crate::endpoint::{Endpoint, Form};
 use crate::messages::in_use;
+use crate::occupancy::Occupancy;
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
 const ROUNDS: usize = 100;
@@ -57,6 +60,9 @@ const NAME_LOCK: &str = ".lock";
 const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Between probes, where one refusal proves nothing.
 const PROBE_PAUSE: Duration = Duration::from_millis(25);
+/// Between tries while somebody asks whether the lock is held, and how long that may go on: one
+/// question takes microseconds, unless who asks is kept from running.
+const ASKED: (Duration, Duration) = (Duration::from_micros(100), Duration::from_secs(1));
 
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -80,7 +86,7 @@ impl Claim {
         place.address(place.name())?;
         let lock = Lock::take(place, NAME_LOCK)?;
         let backlog = backlog_of(backlog);
-        let (socket, id) = listen_in(&lock.place, permission, backlog)?;
+        let (socket, id) = listen_in(&lock, permission, backlog)?;
         Ok((socket, Self { lock, id, ours: true, backlog }))
     }
 
@@ -101,7 +107,7 @@ impl Claim {
             // Who removes sockets removes lock files too; somebody else may have made one since.
             self.lock = Lock::take(self.lock.place.try_clone()?, NAME_LOCK)?;
         }
-        let (socket, id) = listen_in(&self.lock.place, permission, self.backlog)?;
+        let (socket, id) = listen_in(&self.lock, permission, self.backlog)?;
         self.id = id;
         Ok(socket)
     }
@@ -134,12 +140,13 @@ impl Drop for Claim {
 }
 
 /// Step 2 and 3: a socket that listens under the name, once the lock is held.
-fn listen_in(place: &Place, permission: Permission, backlog: i32) -> io::Result<(OwnedFd, FileId)> {
+fn listen_in(lock: &Lock, permission: Permission, backlog: i32) -> io::Result<(OwnedFd, FileId)> {
+    let place = &lock.place;
     for _ in 0..ROUNDS {
         let stale = is_stale(place)?;
         let socket = platform::socket()?;
         platform::set_mode_to_be(&socket, permission.mode())?;
-        if let Some(id) = publish(place, &socket, permission, backlog, stale)? {
+        if let Some(id) = publish(lock, &socket, permission, backlog, stale)? {
             return Ok((socket, id));
         }
     }
@@ -187,10 +194,44 @@ fn backlog_of(asked_for: Option<u32>) -> i32 {
 
 /// Whether a server that follows our ways lives at `place`, however busy it seems.
 pub(super) fn is_held(place: &Place) -> bool {
+    holding(place).is_some()
+}
+
+/// The lock file of the server that lives at `place`, where that can be told.
+fn holding(place: &Place) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    openat(place.dir(), lock_name(place, NAME_LOCK), flags, Mode::empty()).is_ok_and(|lock| {
-        flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    let lock = openat(place.dir(), lock_name(place, NAME_LOCK), flags, Mode::empty()).ok()?;
+    let held = flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+    held.then_some(lock)
+}
+
+/// What there is at `place`, without a connection.
+pub(super) fn occupancy(place: &Place) -> io::Result<Occupancy> {
+    if let Some(lock) = holding(place) {
+        return Ok(Occupancy::Held { process: holder(&lock) });
+    }
+    Ok(match place.stat(place.name())?.map(|stat| what(&stat)) {
+        None => Occupancy::Free,
+        Some(SOCKET) => Occupancy::Unclaimed,
+        Some(what) => Occupancy::Foreign(what),
     })
+}
+
+/// Removes what a crash has left at `place`, as `Claim::take` would before it takes the name:
+/// whether there was a dead socket.
+pub(super) fn remove_stale(place: Place) -> io::Result<bool> {
+    let nothing = |name: &OsStr| Ok::<_, io::Error>(place.stat(name)?.is_none());
+    if nothing(place.name())? && nothing(&lock_name(&place, NAME_LOCK))? {
+        return Ok(false);
+    }
+    // The lock file goes with the lock.
+    let lock = Lock::take(place, NAME_LOCK)?;
+    let stale = is_stale(&lock.place)?;
+    if stale {
+        unlinkat(lock.place.dir(), lock.place.name(), AtFlags::empty())
+            .map_err(|errno| failed(&lock.place.path(), "cannot remove", errno))?;
+    }
+    Ok(stale)
 }
 
 /// Whether a dead socket has the name; `false` when nothing has it.
@@ -240,14 +281,16 @@ fn is_refused(place: &Place) -> io::Result<bool> {
 
 /// Binds `socket` and lets it listen under the name. `None`: somebody else has the name now.
 fn publish(
-    place: &Place,
+    lock: &Lock,
     socket: &OwnedFd,
     permission: Permission,
     backlog: i32,
     stale: bool,
 ) -> io::Result<Option<FileId>> {
+    let place = &lock.place;
     let listen_on = |name| listen_on(place, name, socket, permission, backlog);
-    let temporary = temporary_name(place);
+    let mark = format!("{} {:08x}", process::id(), random() as u32);
+    let temporary = temporary_name(place, &mark);
     let Ok(address) = place.address(&temporary) else {
         if stale {
             remove(place, place.name());
@@ -259,6 +302,8 @@ fn publish(
             Err(errno) => Err(failed(&place.path(), "cannot listen on", errno)),
         };
     };
+    // Before it is there, so that whoever comes after a crash knows of it.
+    lock.write(&mark);
     bind(socket, &address).map_err(|errno| failed(&place.path(), "cannot listen on", errno))?;
     let id = listen_on(&temporary)?;
     let renamed = if stale {
@@ -348,10 +393,10 @@ impl Lock {
             }
             let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
             if still_there {
-                // For the messages of others only: a full disk is no reason not to serve.
-                let _ = ftruncate(&file, 0);
-                let _ = pwrite(&file, format!("{}\n", process::id()).as_bytes(), 0);
-                return Ok(Self { place, name, file });
+                let lock = Self { place, name, file };
+                lock.remove_unfinished();
+                lock.write(&process::id().to_string());
+                return Ok(lock);
             }
         }
         Err(in_use(place.endpoint(), None))
@@ -359,6 +404,26 @@ impl Lock {
 }
 
 impl Lock {
+    /// Says who has the lock. Of use to others only: a full disk is no reason not to serve.
+    fn write(&self, holder: &str) {
+        let text = format!("{holder}\n");
+        let _ = pwrite(&self.file, text.as_bytes(), 0);
+        // In this order it is never empty, for those who look meanwhile.
+        let _ = ftruncate(&self.file, text.len() as u64);
+    }
+
+    /// Removes the socket that an earlier holder of this very lock bound and did not live to rename.
+    /// It is nobody's: it was under a name that only that holder used, while it held the lock, and
+    /// the lock is ours now.
+    fn remove_unfinished(&self) {
+        let Some(mark) = mark(&self.file) else { return };
+        let name = temporary_name(&self.place, &mark);
+        let Ok(Some(stat)) = self.place.stat(&name) else { return };
+        if what(&stat) == SOCKET && stat.st_uid == geteuid().as_raw() {
+            remove(&self.place, &name);
+        }
+    }
+
     /// Whether the file that is locked is the one that stands there.
     fn is_ours(&self) -> io::Result<bool> {
         let ours = file_id(&fstat(&self.file)?);
@@ -378,22 +443,40 @@ impl Drop for Lock {
 }
 
 fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
-    let mut tries = platform::PROBES;
-    loop {
-        tries -= 1;
+    let started = Instant::now();
+    while started.elapsed() < ASKED.1 {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            // A client that asks whether the lock is held, see `is_held`, has it for a moment.
-            Err(Errno::WOULDBLOCK) if tries > 0 => thread::yield_now(),
+            Err(Errno::WOULDBLOCK) => {}
             done => return done,
         }
+        // Who asks whether the lock is held, see `holding`, shares it for a moment. Who holds it
+        // shares it with nobody.
+        flock(file, FlockOperation::NonBlockingLockShared)?;
+        flock(file, FlockOperation::Unlock)?;
+        thread::sleep(ASKED.0);
     }
+    Err(Errno::WOULDBLOCK)
 }
 
 /// The process that wrote itself into the lock file.
 fn holder(file: &OwnedFd) -> Option<u32> {
-    let mut text = [0; 16];
+    written(file)?.split_whitespace().next()?.parse().ok()
+}
+
+/// What makes the temporary name of the last holder, where it got as far as to use one: a process
+/// and a random number.
+fn mark(file: &OwnedFd) -> Option<String> {
+    let written = written(file)?;
+    let (process, random) = written.trim_end().split_once(' ')?;
+    process.parse::<u32>().ok()?;
+    u32::from_str_radix(random, 16).ok()?;
+    Some(written.trim_end().to_owned())
+}
+
+fn written(file: &OwnedFd) -> Option<String> {
+    let mut text = [0; 32];
     let length = pread(file, &mut text, 0).ok()?;
-    std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+    String::from_utf8(text[..length].to_vec()).ok()
 }
 
 fn lock_name(place: &Place, suffix: &str) -> OsString {
@@ -404,10 +487,11 @@ fn lock_name(place: &Place, suffix: &str) -> OsString {
 }
 
 /// Says whose it is, for those who find it in `ss` or a listing.
-fn temporary_name(place: &Place) -> OsString {
+fn temporary_name(place: &Place, mark: &str) -> OsString {
     let mut name = OsString::from(".");
     name.push(place.name());
-    name.push(format!(".{}.{:08x}", process::id(), random() as u32));
+    name.push(".");
+    name.push(mark.replace(' ', "."));
     name
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -75,7 +76,10 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
     for candidate in candidates {
         let address = candidate.address();
         let tried = match &candidate.place {
-            Candidacy::Path(path) => Place::of_path(path).and_then(|place| try_place(&place)),
+            Candidacy::Path(path) => match try_path(path) {
+                Some(socket) => Ok(socket),
+                None => Place::of_path(path).and_then(|place| try_place(&place)),
+            },
             // What stands in a directory that is not the user's own is not the user's server.
             Candidacy::UserDir { dir, file } | Candidacy::PrivateDir { dir, file } => {
                 match Place::in_user_dir(dir, file) {
@@ -109,6 +113,15 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
 fn try_address(address: &SocketAddrUnix) -> io::Result<Result<OwnedFd, Errno>> {
     let socket = platform::socket()?;
     Ok(connect_to(&socket, address).map(|()| socket))
+}
+
+/// The path as it stands, which is all there is to a connection most of the time. Where it does not
+/// do, a look at the place says why, or finds a way around a path that is too long.
+fn try_path(path: &Path) -> Option<OwnedFd> {
+    if path.as_os_str().len() > platform::PATH_LIMIT {
+        return None;
+    }
+    try_address(&SocketAddrUnix::new(path).ok()?).ok()?.ok()
 }
 
 /// `WouldBlock` means busy.

@@ -48,7 +48,7 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Without the peer's address: it is the peer's choice, and nothing here depends on it.
-pub(super) fn accept(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
+pub(super) fn accept(socket: impl AsFd) -> Result<OwnedFd, Errno> {
     accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
 }
 

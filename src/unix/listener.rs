@@ -17,10 +17,10 @@ use super::access::Permission;
 use super::name::{self, Name};
 use super::runtime::{self, sleep};
 use super::stream::Stream;
-use super::{ACCEPT_PAUSE, inherited, platform};
+use super::{ACCEPT_PAUSE, inherited, platform, prepare};
 use crate::endpoint::Endpoint;
 use crate::events::{self, ListenerStats};
-use crate::options::ListenOptions;
+use crate::options::{ListenOptions, StreamOptions};
 
 /// Connections passed over in one poll before other tasks get their turn.
 const ACCEPT_BURST: usize = 16;
@@ -35,6 +35,7 @@ pub(crate) struct Listener {
     pause: Option<Pin<Box<Sleep>>>,
     next_pause: Duration,
     stats: ListenerStats,
+    stream_options: StreamOptions,
 }
 
 impl Listener {
@@ -43,7 +44,7 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
         let (socket, name, permission, endpoint) = Name::take(endpoint, options)?;
-        Ok((Self::new(socket, name, permission)?, endpoint))
+        Ok((Self::new(socket, name, permission, options)?, endpoint))
     }
 
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
@@ -98,9 +99,16 @@ impl Listener {
         self.stats
     }
 
-    fn new(socket: OwnedFd, name: Name, permission: Permission) -> io::Result<Self> {
+    fn new(
+        socket: OwnedFd,
+        name: Name,
+        permission: Permission,
+        options: &ListenOptions,
+    ) -> io::Result<Self> {
         // Accepting may have to wait one day: better to learn now that it cannot.
         drop(sleep(Duration::ZERO)?);
+        // So is what no client's socket would be let have.
+        prepare(socket.as_fd(), options.stream)?;
         Ok(Self {
             socket: runtime::register(socket)?,
             name,
@@ -109,13 +117,14 @@ impl Listener {
             pause: None,
             next_pause: ACCEPT_PAUSE.0,
             stats: ListenerStats::default(),
+            stream_options: options.stream,
         })
     }
 
     /// A peer that may not stay, or cannot be told, is closed here; so is one that the reactor has
     /// no room for.
     fn admit(&mut self, socket: OwnedFd) -> Option<Stream> {
-        let (why, user) = match Stream::from_socket(socket) {
+        let (why, user) = match Stream::from_socket(socket, self.stream_options) {
             Ok(stream) if self.permission.admits(&stream.peer, stream.as_fd()) => {
                 return Some(stream);
             }
@@ -150,7 +159,7 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
         let endpoint = inherited::check_listener(socket.as_fd())?;
-        Ok((Self::new(socket, Name::Inherited, Permission::new(options))?, endpoint))
+        Ok((Self::new(socket, Name::Inherited, Permission::new(options), options)?, endpoint))
     }
 
     pub(super) fn into_fd(mut self) -> io::Result<OwnedFd> {

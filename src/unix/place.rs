@@ -64,9 +64,20 @@ impl Place {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(failed(dir, "cannot make the directory", errno)),
         }
+        match Self::in_existing_private_dir(dir, file)? {
+            Some(place) => Ok(place),
+            None => Err(failed(dir, "cannot use the directory", Errno::NOENT)),
+        }
+    }
+
+    /// As above, in a directory that was made before; `None` where it was not.
+    pub(super) fn in_existing_private_dir(dir: &Path, file: &str) -> io::Result<Option<Self>> {
         let flags = platform::DIRECTORY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let opened = openat(CWD, dir, flags, Mode::empty());
-        let opened = opened.map_err(|errno| failed(dir, "cannot use the directory", errno))?;
+        let opened = match openat(CWD, dir, flags, Mode::empty()) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(failed(dir, "cannot use the directory", errno)),
+        };
         let stat = fstat(&opened)?;
         let own = geteuid().as_raw();
         if stat.st_uid != own || stat.st_mode as u32 & 0o077 != 0 {
@@ -81,7 +92,7 @@ impl Place {
                 ),
             ));
         }
-        Ok(Self { dir: opened, dir_path: dir.to_owned(), name: file.into() })
+        Ok(Some(Self { dir: opened, dir_path: dir.to_owned(), name: file.into() }))
     }
 
     fn open(dir: &Path, name: OsString) -> io::Result<Self> {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 #[cfg(not(any(target_os = "linux", target_os = "openbsd", target_os = "netbsd")))]
 use std::os::fd::AsRawFd;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, renameat};
@@ -53,7 +53,7 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 /// Without the peer's address: it is the peer's choice, and nothing here depends on it.
-pub(super) fn accept(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
+pub(super) fn accept(socket: impl AsFd) -> Result<OwnedFd, Errno> {
     prepare(rustix::net::accept(socket)?)
 }
 

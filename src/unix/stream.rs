@@ -7,20 +7,25 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::sendmsg;
+use rustix::net::{RecvFlags, recv, send, sendmsg};
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::UnixStream;
 
 use super::connect::Search;
 use super::peer::Peer;
-use super::{IOV_MAX, platform, runtime, shut_down};
+use super::spin::tasks::Spin;
+use super::{IOV_MAX, platform, prepare, runtime, shut_down};
 use crate::endpoint::Endpoint;
-use crate::options::ConnectOptions;
+use crate::options::{ConnectOptions, StreamOptions};
 use crate::peer::PeerCredentials;
 
+/// The most that is received into a buffer that is not initialized before the reactor is asked.
+const DIRECT: usize = 4096;
+
 pub(crate) struct Stream {
-    socket: UnixStream,
+    pub(super) socket: UnixStream,
     pub(super) peer: Peer,
+    pub(super) spin: Option<Box<Spin>>,
 }
 
 impl Stream {
@@ -28,7 +33,7 @@ impl Stream {
         let mut search = Search::new(endpoint, options)?;
         loop {
             match search.attempt()? {
-                Ok((socket, peer)) => return Self::new(socket, peer),
+                Ok((socket, peer)) => return Self::new(socket, peer, options.stream),
                 Err(pause) => runtime::sleep(pause)?.await,
             }
         }
@@ -36,7 +41,8 @@ impl Stream {
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = runtime::enter(UnixStream::pair)??;
-        let stream = |socket: UnixStream| Ok(Self { peer: Peer::of(socket.as_fd())?, socket });
+        let stream =
+            |socket: UnixStream| Ok(Self { peer: Peer::of(socket.as_fd())?, socket, spin: None });
         stream(one).and_then(|one| Ok((one, stream(other)?)))
     }
 
@@ -45,10 +51,31 @@ impl Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = buf.remaining();
-        if room == 0 {
+        if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        let Some(spin) = &self.spin else { return self.read(cx, buf) };
+        spin.poll(cx, buf, |buf| self.receive(buf), |cx, buf| self.read(cx, buf))
+    }
+
+    /// A read that the reactor does not hear of. What it takes away from under the reactor's nose
+    /// costs a later read one try more.
+    fn receive(&self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Room has to be initialized first, and is no more than needed for most answers.
+        let initialized = buf.initialized().len() - buf.filled().len();
+        let room = initialized.max(buf.remaining().min(DIRECT));
+        match recv(&self.socket, buf.initialize_unfilled_to(room), RecvFlags::DONTWAIT) {
+            Ok((length, _)) => buf.advance(length),
+            Err(Errno::AGAIN | Errno::INTR) => return Poll::Pending,
+            // As in `read`.
+            Err(Errno::CONNRESET) => {}
+            Err(errno) => return Poll::Ready(Err(errno.into())),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let room = buf.remaining();
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
             let mut read = None;
@@ -76,7 +103,17 @@ impl Stream {
     }
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.write_with(cx, || self.socket.try_write(buf))
+        self.write_with(cx, || {
+            let mut sent = None;
+            let outcome = self.socket.try_io(Interest::WRITABLE, || {
+                let length = send(&self.socket, buf, platform::NO_SIGNAL)?;
+                sent = Some(length);
+                // A short write means that there is no more room, as a short read that there is no
+                // more to read; see there.
+                if length == buf.len() { Ok(length) } else { Err(ErrorKind::WouldBlock.into()) }
+            });
+            sent.map_or(outcome, Ok)
+        })
     }
 
     pub(crate) fn poll_write_vectored(
@@ -86,11 +123,11 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         let bufs = &bufs[..bufs.len().min(IOV_MAX)];
         // As writev(2), which std uses, but without its signal when the peer is gone.
-        let send = || {
+        let send_all = || {
             let sent = sendmsg(&self.socket, bufs, &mut Default::default(), platform::NO_SIGNAL);
             Ok(sent?)
         };
-        self.write_with(cx, || self.socket.try_io(Interest::WRITABLE, send))
+        self.write_with(cx, || self.socket.try_io(Interest::WRITABLE, send_all))
     }
 
     pub(crate) fn is_write_vectored(&self) -> bool {
@@ -114,13 +151,13 @@ impl Stream {
         Ok(self.socket.into_std()?.into())
     }
 
-    pub(super) fn from_socket(socket: OwnedFd) -> io::Result<Self> {
+    pub(super) fn from_socket(socket: OwnedFd, options: StreamOptions) -> io::Result<Self> {
         let peer = Peer::of(socket.as_fd())?;
-        Self::new(socket, peer)
+        Self::new(socket, peer, options)
     }
 
     pub(super) fn from_tokio(socket: UnixStream) -> io::Result<Self> {
-        Ok(Self { peer: Peer::of(socket.as_fd())?, socket })
+        Ok(Self { peer: Peer::of(socket.as_fd())?, socket, spin: None })
     }
 
     pub(super) fn into_tokio(self) -> UnixStream {
@@ -150,9 +187,10 @@ impl Stream {
         }
     }
 
-    pub(super) fn new(socket: OwnedFd, peer: Peer) -> io::Result<Self> {
+    pub(super) fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
+        prepare(socket.as_fd(), options)?;
         let socket = runtime::enter(|| UnixStream::from_std(socket.into()))??;
-        Ok(Self { socket, peer })
+        Ok(Self { socket, peer, spin: Spin::new(options.spin) })
     }
 
     fn write_with(
@@ -168,7 +206,12 @@ impl Stream {
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                     return Poll::Ready(Err(Errno::PIPE.into()));
                 }
-                done => return Poll::Ready(done),
+                done => {
+                    if let Some(spin) = &self.spin {
+                        spin.wrote();
+                    }
+                    return Poll::Ready(done);
+                }
             }
         }
     }

@@ -19,7 +19,7 @@ use super::{reactor, registered};
 use crate::events;
 
 /// Waits between tries to make an instance, or after one that failed.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// Turns of the reactor in which a client that has connected becomes known.
 const LAST_TURNS: usize = 8;
 /// How long the end of a listener may wait for the reactor and the system.

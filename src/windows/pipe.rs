@@ -53,7 +53,7 @@ impl Kind {
             Some(sddl) => SecurityDescriptor::from_sddl(sddl),
             None => SecurityDescriptor::new(options.access),
         };
-        let quota = chosen.buffer_size.unwrap_or(QUOTA);
+        let quota = chosen.buffer_size.or(options.stream.send_buffer_size).unwrap_or(QUOTA);
         Ok(Self { security: security?, messages: !chosen.byte_type, quota })
     }
 
@@ -74,15 +74,7 @@ pub(super) enum Instance {
 
 /// A new instance of the pipe at `path`, which clients can open at once. For overlapped I/O.
 pub(super) fn create(path: &str, instance: Instance, kind: &Kind) -> io::Result<OwnedHandle> {
-    let mut access = PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED;
-    if instance != Instance::Further {
-        access |= FILE_FLAG_FIRST_PIPE_INSTANCE;
-    }
-    // Type and read mode. In byte read mode Windows joins what was written, and the empty message
-    // that is the end of the stream vanishes in it.
-    let messages = PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE;
-    let mode = PIPE_REJECT_REMOTE_CLIENTS | if kind.messages { messages } else { PIPE_TYPE_BYTE };
-    let most = if instance == Instance::Only { 1 } else { PIPE_UNLIMITED_INSTANCES };
+    let (access, mode, most) = modes(instance, kind.messages);
     let (path, quota) = (wide(path), kind.quota);
     let attributes = kind.security.attributes();
     // SAFETY: the path ends in NUL, the attributes are valid, and the descriptor in them outlives
@@ -95,6 +87,19 @@ pub(super) fn create(path: &str, instance: Instance, kind: &Kind) -> io::Result<
     }
     // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
     Ok(unsafe { OwnedHandle::from_raw_handle(handle) })
+}
+
+/// How it can be opened, what it carries, and how many there may be.
+pub(super) fn modes(instance: Instance, messages: bool) -> (u32, u32, u32) {
+    let mut access = PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED;
+    if instance != Instance::Further {
+        access |= FILE_FLAG_FIRST_PIPE_INSTANCE;
+    }
+    // Type and read mode. In byte read mode Windows joins what was written, and the empty message
+    // that is the end of the stream vanishes in it.
+    let kind = if messages { PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE } else { PIPE_TYPE_BYTE };
+    let most = if instance == Instance::Only { 1 } else { PIPE_UNLIMITED_INSTANCES };
+    (access, PIPE_REJECT_REMOTE_CLIENTS | kind, most)
 }
 
 /// A server's end, whose client is there, and the client's end.

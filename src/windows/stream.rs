@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
+use tokio::sync::oneshot;
+use tokio::time;
 use windows_sys::Win32::Foundation::ERROR_NO_DATA;
 
 use super::connect::Search;
@@ -25,17 +27,28 @@ pub(crate) struct Stream {
     shut: AtomicBool,
     /// What `shutdown` may do on a pipe that cannot carry our end.
     end_on_close: bool,
-    /// What became of our end, once the write side is shut.
-    end: Mutex<Option<End>>,
+    /// Once the write side is shut.
+    end: Mutex<Option<Ending>>,
     // Last, so that the listener's name is not waited for before the pipe is on its way out.
     _name: Option<Arc<()>>,
+}
+
+/// Between the first times that a peer is told of our end; then twice as long each time.
+const AGAIN: Duration = Duration::from_millis(10);
+/// The last time is eleven minutes after the first.
+const TIMES: u32 = 16;
+
+struct Ending {
+    end: End,
+    /// Sends it, and sends it again.
+    _task: Option<Task<()>>,
 }
 
 /// An empty message, the end of a stream; nothing on a pipe of byte type. The system takes it when
 /// it has all that was written before, so it is also the proof of that.
 enum End {
     Sent(io::Result<()>),
-    Sending(Task<io::Result<()>>),
+    Sending(oneshot::Receiver<io::Result<()>>),
 }
 
 impl Stream {
@@ -113,7 +126,7 @@ impl Stream {
 
     pub(crate) fn shutdown(&self) -> io::Result<()> {
         if self.pipe.has_messages() || self.end_on_close {
-            return self.end(|_| ());
+            return self.end(self.pipe.has_messages(), |_| ());
         }
         Err(no_half_close())
     }
@@ -123,10 +136,10 @@ impl Stream {
     }
 
     pub(super) async fn close_shared(&self, deadline: Duration) -> io::Result<()> {
-        match self.end(|end| std::mem::replace(end, End::Sent(Ok(()))))? {
+        match self.end(false, |end| std::mem::replace(end, End::Sent(Ok(()))))? {
             End::Sent(outcome) => outcome,
-            End::Sending(task) => match reactor::timeout(deadline, task)?.await {
-                Ok(outcome) => outcome?,
+            End::Sending(outcome) => match reactor::timeout(deadline, outcome)?.await {
+                Ok(outcome) => outcome.map_err(io::Error::other)?,
                 Err(_) => Err(not_taken(deadline)),
             },
         }
@@ -142,7 +155,8 @@ impl Stream {
         let stream = Self::new(pipe, write.end_on_close, None);
         stream.at_end.store(at_end, Ordering::Relaxed);
         stream.shut.store(write.ended.is_some(), Ordering::Relaxed);
-        Self { end: Mutex::new(write.ended.map(End::Sent)), ..stream }
+        let end = write.ended.map(|outcome| Ending { end: End::Sent(outcome), _task: None });
+        Self { end: Mutex::new(end), ..stream }
     }
 
     pub(super) fn adopted(pipe: Pipe) -> Self {
@@ -188,17 +202,41 @@ impl Stream {
     }
 
     /// Ends the write side, if it is not ended yet, without waiting.
-    fn end<T>(&self, then: impl FnOnce(&mut End) -> T) -> io::Result<T> {
-        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+    fn end<T>(&self, again: bool, then: impl FnOnce(&mut End) -> T) -> io::Result<T> {
+        let mut ending = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         self.shut.store(true, Ordering::Relaxed);
-        let end = match &mut *end {
-            Some(end) => end,
-            none => none.insert(match try_end(&self.pipe) {
-                Some(outcome) => End::Sent(outcome),
-                None => End::Sending(Task::spawn(send_end(Arc::clone(&self.pipe)))?),
-            }),
+        let ending = match &mut *ending {
+            Some(ending) => ending,
+            none => none.insert(Ending::start(&self.pipe, again)?),
         };
-        Ok(then(end))
+        Ok(then(&mut ending.end))
+    }
+}
+
+impl Ending {
+    fn start(pipe: &Arc<Pipe>, again: bool) -> io::Result<Self> {
+        let tried = try_end(pipe);
+        let pipe = Arc::clone(pipe);
+        let (end, task) = match tried {
+            Some(Ok(())) if again => {
+                (End::Sent(Ok(())), Some(Task::spawn(async move { repeat_end(&pipe).await })?))
+            }
+            Some(outcome) => (End::Sent(outcome), None),
+            None => {
+                let (sender, receiver) = oneshot::channel();
+                let send = async move {
+                    let outcome = send_end(&pipe).await;
+                    let again = again && outcome.is_ok();
+                    // Nobody may want to know.
+                    let _ = sender.send(outcome);
+                    if again {
+                        repeat_end(&pipe).await;
+                    }
+                };
+                (End::Sending(receiver), Some(Task::spawn(send)?))
+            }
+        };
+        Ok(Self { end, _task: task })
     }
 }
 
@@ -208,11 +246,24 @@ impl fmt::Debug for Stream {
     }
 }
 
-async fn send_end(pipe: Arc<Pipe>) -> io::Result<()> {
+async fn send_end(pipe: &Pipe) -> io::Result<()> {
     loop {
         pipe.writable().await?;
-        if let Some(outcome) = try_end(&pipe) {
+        if let Some(outcome) = try_end(pipe) {
             return outcome;
+        }
+    }
+}
+
+/// For peers that read in byte mode, as go-winio and .NET do. There an end that stands behind data
+/// when that is read vanishes in it; one that comes later does not. Peers that have read the end
+/// read no further, and one more empty message takes no room in the pipe.
+async fn repeat_end(pipe: &Pipe) {
+    for time in 0..TIMES {
+        time::sleep(AGAIN * 2_u32.pow(time)).await;
+        match pipe.try_write(&[]) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return,
+            _ => {}
         }
     }
 }

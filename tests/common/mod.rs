@@ -4,6 +4,8 @@
 pub mod process;
 #[cfg(unix)]
 pub mod unix;
+#[cfg(windows)]
+pub mod wine;
 
 use std::future::Future;
 use std::io;
@@ -13,7 +15,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use sockpipe::{ConnectOptions, Listener, LocalListener, LocalStream, Stream, memory};
+use sockpipe::{
+    ConnectOptions, ListenOptions, Listener, LocalListener, LocalStream, SpinPolicy, Stream, memory,
+};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, DuplexStream};
 
@@ -39,6 +43,12 @@ pub fn assert_error<T>(outcome: io::Result<T>, kind: io::ErrorKind, says: &[&str
         assert!(error.to_string().contains(part), "{part:?} is not in {error:?}");
     }
     error
+}
+
+pub async fn read_all(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.expect("a read");
+    bytes
 }
 
 /// Reads to the end as a reader that is late does: a writer that could end too early has the time
@@ -104,7 +114,7 @@ impl Os {
     }
 
     pub async fn connect_with(&self, options: &ConnectOptions) -> io::Result<Stream> {
-        Stream::connect_with(self.endpoint(), options).await
+        Stream::connect_with(self.endpoint(), &options.clone().spin(spin_policy())).await
     }
 }
 
@@ -122,13 +132,21 @@ impl Backend for Os {
     }
 
     fn bind(&self) -> io::Result<Listener> {
-        Listener::bind(&self.endpoint)
+        Listener::bind_with(&self.endpoint, &ListenOptions::new().spin(spin_policy()))
     }
 
     async fn connect(&self) -> io::Result<Stream> {
-        Stream::connect(&self.endpoint).await
+        self.connect_with(&ConnectOptions::new()).await
     }
 }
+
+/// That of the run: a test of the contract runs all the others again with busy-polling.
+fn spin_policy() -> SpinPolicy {
+    if std::env::var_os(SPIN).is_some() { SpinPolicy::Auto } else { SpinPolicy::Off }
+}
+
+/// The variable that turns busy-polling on.
+pub const SPIN: &str = "SOCKPIPE_TEST_SPIN";
 
 /// The listener inside the process.
 pub struct Memory {

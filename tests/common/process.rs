@@ -21,6 +21,17 @@ pub fn example(name: &str) -> Command {
     command
 }
 
+/// The program `sockpipe`, of the package `sockpipe-cli`.
+pub fn tool() -> Command {
+    let program = std::env::current_exe().expect("the test's own program");
+    let directory = program.parent().and_then(|deps| deps.parent()).expect("two parents");
+    let path = directory.join(format!("sockpipe{}", std::env::consts::EXE_SUFFIX));
+    assert!(path.exists(), "{} is not built", path.display());
+    let mut command = Command::new(path);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 /// Whether `program` is on this machine; says so if not, which is a failure with
 /// `SOCKPIPE_REQUIRE_PEERS` set.
 pub fn is_here(program: &str) -> bool {
@@ -32,16 +43,6 @@ pub fn is_here(program: &str) -> bool {
     assert!(!required, "{program} is not on this machine, and SOCKPIPE_REQUIRE_PEERS is set");
     println!("not run: {program} is not on this machine");
     false
-}
-
-/// Whether this Windows is Wine.
-#[cfg(windows)]
-pub fn is_wine() -> bool {
-    let root = std::env::var_os("SystemRoot").expect("Windows");
-    let ntdll = std::path::Path::new(&root).join("system32").join("ntdll.dll");
-    let ntdll = std::fs::read(ntdll).expect("a library");
-    let has = b"wine_get_version";
-    ntdll.windows(has.len()).any(|bytes| bytes == has)
 }
 
 /// Programs where every user can run them, and a way to run them as another user. Only root can.
@@ -71,11 +72,16 @@ impl Users {
 
     /// The path of `example`.
     pub fn program(&self, example: &str) -> std::path::PathBuf {
-        let program = self.programs.path().join(example);
+        self.copy(&self::example(example), example)
+    }
+
+    /// A copy of what `command` runs, called `name`.
+    pub fn copy(&self, command: &Command, name: &str) -> std::path::PathBuf {
+        let program = self.programs.path().join(name);
         if !program.exists() {
             // By a process of its own: a child that another test forks while this one has the copy
             // open for writing keeps it from being run ("text file busy").
-            let original = self::example(example).get_program().to_owned();
+            let original = command.get_program();
             let copied = Command::new("cp").arg(original).arg(&program).status().expect("cp");
             assert!(copied.success(), "{copied}");
         }
@@ -84,11 +90,16 @@ impl Users {
 
     /// `example` as user and group `uid`, with nothing in its environment.
     pub fn example(&self, example: &str, uid: u32) -> Command {
+        Self::run_as(&self.program(example), uid)
+    }
+
+    /// A program as user and group `uid`, with nothing in its environment.
+    pub fn run_as(program: &std::path::Path, uid: u32) -> Command {
         let mut command = Command::new("setpriv");
         command
             .args([format!("--reuid={uid}"), format!("--regid={uid}")])
             .arg("--clear-groups")
-            .arg(self.program(example))
+            .arg(program)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .stdin(Stdio::null())

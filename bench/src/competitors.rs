@@ -1,0 +1,216 @@
+//! Who is measured.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::io;
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+use sockpipe::{ListenOptions, Listener, SpinPolicy, echo};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::measure::Outcome;
+use crate::streams::{Interprocess, Raw, Sockpipe, Tcp, Tipsy, Transport};
+use crate::work::{Service, Work};
+use crate::{blocking, flow, run, zeromq};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Competitor {
+    /// The OS's streams by tokio, on one thread.
+    Tokio,
+    /// The same code under another name: what differs here is noise.
+    Noise,
+    TokioMt,
+    Sockpipe,
+    Spin,
+    SpinMt,
+    Bulk,
+    /// With `serve` and `echo` on the serving side.
+    Serve,
+    InterprocessTokio,
+    Tipsy,
+    Tcp,
+    Std,
+    Threads,
+    ThreadsSpin,
+    InterprocessSync,
+    Go,
+    Node,
+    ZeroMq,
+}
+
+use Competitor::*;
+
+const NAMES: [(&str, Competitor); 18] = [
+    ("tokio", Tokio),
+    ("tokio again (noise)", Noise),
+    ("tokio, 2 threads", TokioMt),
+    ("sockpipe", Sockpipe_),
+    ("sockpipe, spin", Spin),
+    ("sockpipe, spin, 2 threads", SpinMt),
+    ("sockpipe, bulk", Bulk),
+    ("sockpipe, serve + echo", Serve),
+    ("interprocess (tokio)", InterprocessTokio),
+    ("tipsy", Competitor::Tipsy),
+    ("tokio TCP loopback", Competitor::Tcp),
+    ("std, a thread each", Std),
+    ("sockpipe, a thread each", Threads),
+    ("sockpipe, spin, a thread each", ThreadsSpin),
+    ("interprocess (sync)", InterprocessSync),
+    ("Go", Go),
+    ("Node.js", Node),
+    ("ZeroMQ", ZeroMq),
+];
+
+#[allow(non_upper_case_globals, reason = "the transport has the same name")]
+const Sockpipe_: Competitor = Competitor::Sockpipe;
+
+impl Competitor {
+    pub fn named(name: &str) -> Self {
+        let found = NAMES.iter().find(|(known, _)| *known == name);
+        found.unwrap_or_else(|| panic!("nobody is called {name}")).1
+    }
+
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(_, known)| *known == self).expect("everybody has a name").0
+    }
+
+    /// Whether it is there, and runs this.
+    pub fn takes_part(self, work: Work) -> bool {
+        static FOUND: Mutex<Option<HashMap<Competitor, bool>>> = Mutex::new(None);
+        if cfg!(windows) && matches!(self, Std | InterprocessSync | Go | Node | ZeroMq) {
+            return false;
+        }
+        if matches!(self, Node)
+            && !matches!(work, Work::PingPong(_) | Work::OneWay(_) | Work::Connect(_))
+        {
+            return false;
+        }
+        let mut found = FOUND.lock().expect("no panic");
+        *found.get_or_insert_default().entry(self).or_insert_with(|| match self {
+            Go => go_peer().is_some(),
+            Node => {
+                Command::new("node").arg("--version").output().is_ok_and(|out| out.status.success())
+            }
+            ZeroMq => zeromq::library().is_some(),
+            _ => true,
+        })
+    }
+
+    /// The program of another language that is to be started in place of this one.
+    pub fn command(self) -> Option<Command> {
+        match self {
+            Go => Some(Command::new(go_peer()?)),
+            Node => {
+                let mut node = Command::new("node");
+                node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/peer.js"));
+                Some(node)
+            }
+            _ => None,
+        }
+    }
+
+    pub fn serve(self, work: Work, address: &str) {
+        let service = work.service();
+        let ended = match self {
+            #[cfg(unix)]
+            Std => blocking::serve(&blocking::Std, service, address),
+            Threads | ThreadsSpin => blocking::serve(&self.threads(), service, address),
+            InterprocessSync => blocking::serve(&blocking::Interprocess, service, address),
+            ZeroMq => zeromq::serve(service, address),
+            Serve => self.runtime().block_on(serve_and_echo(address)),
+            _ => self.serve_async(service, address),
+        };
+        fail(self, ended);
+    }
+
+    fn serve_async(self, service: Service, address: &str) -> io::Result<()> {
+        let buffer = (self == Bulk).then_some(256 * 1024);
+        let runtime = self.runtime();
+        match self {
+            Tokio | Noise | TokioMt => {
+                runtime.block_on(flow::serve(&Raw, service, address, buffer))
+            }
+            InterprocessTokio => {
+                runtime.block_on(flow::serve(&Interprocess, service, address, buffer))
+            }
+            Competitor::Tipsy => runtime.block_on(flow::serve(&Tipsy, service, address, buffer)),
+            Competitor::Tcp => runtime.block_on(flow::serve(&Tcp, service, address, buffer)),
+            _ => runtime.block_on(flow::serve(&self.sockpipe(), service, address, buffer)),
+        }
+    }
+
+    pub fn drive(self, work: Work, address: &str, millis: u64) -> Outcome {
+        let done = match self {
+            #[cfg(unix)]
+            Std => blocking::drive(blocking::Std, work, address, millis),
+            Threads | ThreadsSpin => blocking::drive(self.threads(), work, address, millis),
+            InterprocessSync => blocking::drive(blocking::Interprocess, work, address, millis),
+            ZeroMq => zeromq::drive(work, address, millis),
+            Tokio | Noise | TokioMt => self.drive_async(Raw, work, address, millis),
+            InterprocessTokio => self.drive_async(Interprocess, work, address, millis),
+            Competitor::Tipsy => self.drive_async(Tipsy, work, address, millis),
+            Competitor::Tcp => self.drive_async(Tcp, work, address, millis),
+            _ => self.drive_async(self.sockpipe(), work, address, millis),
+        };
+        fail(self, done)
+    }
+
+    fn drive_async(
+        self,
+        transport: impl Transport,
+        work: Work,
+        address: &str,
+        millis: u64,
+    ) -> io::Result<Outcome> {
+        self.runtime().block_on(flow::drive(transport, work, address, millis))
+    }
+
+    fn sockpipe(self) -> Sockpipe {
+        Sockpipe { spin: matches!(self, Spin | SpinMt), bulk: self == Bulk }
+    }
+
+    fn threads(self) -> blocking::Sockpipe {
+        blocking::Sockpipe { spin: self == ThreadsSpin }
+    }
+
+    fn runtime(self) -> Runtime {
+        let mut builder = match self {
+            TokioMt | SpinMt => Builder::new_multi_thread(),
+            _ => Builder::new_current_thread(),
+        };
+        builder.worker_threads(2).enable_all().build().expect("a runtime")
+    }
+}
+
+async fn serve_and_echo(address: &str) -> io::Result<()> {
+    let listener = Listener::bind_with(address, &ListenOptions::new().spin(SpinPolicy::Off))?;
+    run::say_listening(address);
+    let handler = async |stream| drop(echo::echo(stream, |_| ()).await);
+    match sockpipe::serve(listener, handler).await {
+        Ok(never) => match never {},
+        Err(error) => Err(error),
+    }
+}
+
+fn fail<T>(who: impl Debug, outcome: io::Result<T>) -> T {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{who:?}: {error}");
+        std::process::exit(1);
+    })
+}
+
+/// The Go program, built once.
+fn go_peer() -> Option<&'static str> {
+    static BUILT: OnceLock<Option<String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let program = std::env::current_exe().ok()?.with_file_name("go-peer").to_str()?.to_owned();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/peer.go");
+        let built = Command::new("go")
+            .args(["build", "-o", &program, source])
+            .env("GO111MODULE", "off")
+            .status();
+        built.is_ok_and(|status| status.success()).then_some(program)
+    });
+    built.as_deref()
+}

@@ -1,0 +1,370 @@
+//! The workloads over an async transport.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use sockpipe::FrameSink;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::codec::{FramedWrite, LengthDelimitedCodec};
+
+use crate::measure::{Clock, Outcome, Times};
+use crate::run;
+use crate::streams::Transport;
+use crate::work::{BATCH, CONNECTIONS, FRAME, IDLE, MESSAGE, PREFIX, Service, Sink, Work};
+
+pub async fn serve<T: Transport>(
+    transport: &T,
+    service: Service,
+    address: &str,
+    buffer: Option<usize>,
+) -> io::Result<()> {
+    let (mut listener, at) = transport.bind(address)?;
+    run::say_listening(at.as_deref().unwrap_or(address));
+    loop {
+        let stream = T::accept(&mut listener).await?;
+        tokio::spawn(async move { drop(answer::<T>(stream, service, buffer).await) });
+    }
+}
+
+async fn answer<T: Transport>(
+    mut stream: T::Stream,
+    service: Service,
+    buffer: Option<usize>,
+) -> io::Result<()> {
+    match service {
+        Service::Echo(size) => {
+            let mut buffer = vec![0; size];
+            loop {
+                let length = stream.read(&mut buffer).await?;
+                if length == 0 {
+                    return Ok(());
+                }
+                stream.write_all(&buffer[..length]).await?;
+            }
+        }
+        Service::Count { every, frames } => {
+            let mut buffer = vec![0; buffer.unwrap_or(64 * 1024)];
+            let mut counter = Counter::new(every, frames);
+            loop {
+                let length = stream.read(&mut buffer).await?;
+                if length == 0 {
+                    return Ok(());
+                }
+                for _ in 0..counter.take(&buffer[..length]) {
+                    stream.write_all(&[1]).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Counts bytes, and walks over frames as a receiver of messages has to.
+pub struct Counter {
+    every: usize,
+    frames: bool,
+    seen: usize,
+    /// Of the frame at hand: what is still to come, and its prefix as far as it is known.
+    left: usize,
+    prefix: ([u8; PREFIX], usize),
+}
+
+impl Counter {
+    pub fn new(every: usize, frames: bool) -> Self {
+        Self { every, frames, seen: 0, left: 0, prefix: ([0; PREFIX], 0) }
+    }
+
+    /// How many receipts are due.
+    pub fn take(&mut self, mut bytes: &[u8]) -> usize {
+        let before = self.seen / self.every;
+        self.seen += bytes.len();
+        while self.frames && !bytes.is_empty() {
+            if self.left == 0 {
+                let (prefix, known) = &mut self.prefix;
+                let more = (PREFIX - *known).min(bytes.len());
+                prefix[*known..*known + more].copy_from_slice(&bytes[..more]);
+                bytes = &bytes[more..];
+                *known += more;
+                if *known == PREFIX {
+                    self.left = u32::from_be_bytes(*prefix) as usize;
+                    assert_eq!(self.left, MESSAGE, "frames are not where they should be");
+                    *known = 0;
+                }
+            }
+            let more = self.left.min(bytes.len());
+            bytes = &bytes[more..];
+            self.left -= more;
+        }
+        self.seen / self.every - before
+    }
+}
+
+pub fn frame() -> [u8; FRAME] {
+    let mut frame = [7; FRAME];
+    frame[..PREFIX].copy_from_slice(&(MESSAGE as u32).to_be_bytes());
+    frame
+}
+
+/// As many whole frames as fit, one after the other. The work of putting them there is part of
+/// what is measured.
+pub fn fill(batch: &mut Vec<u8>, payload: &[u8]) {
+    batch.clear();
+    while batch.len() + FRAME <= BATCH {
+        batch.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        batch.extend_from_slice(payload);
+    }
+}
+
+pub async fn drive<T: Transport>(
+    transport: T,
+    work: Work,
+    address: &str,
+    millis: u64,
+) -> io::Result<Outcome> {
+    let transport = Arc::new(transport);
+    match work {
+        Work::PingPong(size) => {
+            let stream = transport.connect(address).await?;
+            // A task of its own, as a server's handlers are: on several threads `block_on` is on one
+            // that is none of the runtime's, and each wake-up a change of threads.
+            let talk = async move { ping_pong::<T>(stream, size, &Clock::new(millis)).await };
+            let (times, seconds) = tokio::spawn(talk).await.expect("no panic")?;
+            Ok(times.outcome(seconds))
+        }
+        Work::OneWay(size) => {
+            let block = vec![7; size];
+            pour::<T>(transport.connect(address).await?, work, millis, async |stream| {
+                stream.write_all(&block).await?;
+                Ok(size)
+            })
+            .await
+        }
+        Work::Messages(Sink::Each) => {
+            let frame = frame();
+            pour::<T>(transport.connect(address).await?, work, millis, async |stream| {
+                stream.write_all(&frame).await?;
+                Ok(FRAME)
+            })
+            .await
+        }
+        Work::Messages(Sink::Batch) => {
+            let (payload, mut batch) = ([7; MESSAGE], Vec::with_capacity(BATCH));
+            pour::<T>(transport.connect(address).await?, work, millis, async |stream| {
+                fill(&mut batch, &payload);
+                stream.write_all(&batch).await?;
+                Ok(batch.len())
+            })
+            .await
+        }
+        Work::Messages(Sink::Own) => sink::<T>(transport.connect(address).await?, millis).await,
+        Work::Messages(Sink::Framed) => {
+            framed::<T>(transport.connect(address).await?, millis).await
+        }
+        Work::Echo => {
+            let block = vec![7; 64 * 1024];
+            there_and_back::<T>(transport.connect(address).await?, millis, 64 * 1024, |send| {
+                send.extend_from_slice(&block)
+            })
+            .await
+        }
+        Work::MessagesEcho => {
+            let payload = [7; MESSAGE];
+            there_and_back::<T>(transport.connect(address).await?, millis, FRAME, |send| {
+                fill(send, &payload)
+            })
+            .await
+        }
+        Work::Connect(at_once) => {
+            let clock = Arc::new(Clock::new(millis));
+            let mut running = Vec::new();
+            for _ in 0..at_once {
+                let (transport, clock, address) =
+                    (transport.clone(), clock.clone(), address.to_owned());
+                running.push(tokio::spawn(async move {
+                    let mut times = Times::default();
+                    let mut now = Instant::now();
+                    while now < clock.end {
+                        let mut stream = transport.connect(&address).await?;
+                        stream.write_all(&[1]).await?;
+                        stream.read_exact(&mut [0]).await?;
+                        drop(stream);
+                        let done = Instant::now();
+                        times.push(&clock, now, done);
+                        now = done;
+                    }
+                    io::Result::Ok(times)
+                }));
+            }
+            gather(running, &clock).await
+        }
+        Work::Many => {
+            let mut streams = Vec::new();
+            for _ in 0..CONNECTIONS {
+                streams.push(transport.connect(address).await?);
+            }
+            let clock = Arc::new(Clock::new(millis));
+            let talk = |stream| {
+                let clock = clock.clone();
+                tokio::spawn(async move { Ok(ping_pong::<T>(stream, 64, &clock).await?.0) })
+            };
+            gather(streams.into_iter().map(talk).collect(), &clock).await
+        }
+        Work::Idle => {
+            let mut streams = Vec::new();
+            for _ in 0..IDLE {
+                let mut stream = transport.connect(address).await?;
+                stream.write_all(&[7; 64]).await?;
+                stream.read_exact(&mut [0; 64]).await?;
+                streams.push(stream);
+            }
+            run::say_idle();
+            Ok(Outcome::counted(IDLE as f64, 1.0))
+        }
+    }
+}
+
+async fn gather(
+    running: Vec<tokio::task::JoinHandle<io::Result<Times>>>,
+    clock: &Clock,
+) -> io::Result<Outcome> {
+    let mut all = Times::default();
+    for task in running {
+        all.extend(task.await.expect("no panic")?);
+    }
+    Ok(all.outcome((clock.end - clock.start).as_secs_f64()))
+}
+
+async fn ping_pong<T: Transport>(
+    mut stream: T::Stream,
+    size: usize,
+    clock: &Clock,
+) -> io::Result<(Times, f64)> {
+    let (question, mut answer) = (vec![7; size], vec![0; size]);
+    let mut times = Times::default();
+    let mut now = Instant::now();
+    while now < clock.end {
+        stream.write_all(&question).await?;
+        stream.read_exact(&mut answer).await?;
+        let done = Instant::now();
+        times.push(clock, now, done);
+        now = done;
+    }
+    let seconds = (now - clock.start).as_secs_f64();
+    Ok((times, seconds))
+}
+
+/// Writes until the time is over and the last receipt is there.
+async fn pour<T: Transport>(
+    mut stream: T::Stream,
+    work: Work,
+    millis: u64,
+    mut write: impl AsyncFnMut(&mut T::Stream) -> io::Result<usize>,
+) -> io::Result<Outcome> {
+    let Service::Count { every, .. } = work.service() else { panic!("nobody counts") };
+    let end = Clock::new(millis).end;
+    let start = Instant::now();
+    let (mut sent, mut unit) = (0, 0);
+    loop {
+        let receipts = sent / every;
+        unit = write(&mut stream).await?.max(unit);
+        sent += unit;
+        // Asking for the time costs as much as a small message: only where a receipt is due.
+        if sent / every > receipts && Instant::now() >= end {
+            break;
+        }
+    }
+    stream.read_exact(&mut vec![0; sent / every]).await?;
+    Ok(poured(sent / every * every, work, unit, start))
+}
+
+pub fn poured(bytes: usize, work: Work, unit: usize, start: Instant) -> Outcome {
+    let unit = if matches!(work, Work::Messages(_)) { FRAME } else { unit };
+    Outcome::counted((bytes / unit) as f64, start.elapsed().as_secs_f64())
+}
+
+/// tokio-util's sink: feed what is there, flush when there is no more.
+async fn framed<T: Transport>(stream: T::Stream, millis: u64) -> io::Result<Outcome> {
+    let work = Work::Messages(Sink::Framed);
+    let Service::Count { every, .. } = work.service() else { panic!("nobody counts") };
+    let message = Bytes::from_static(&[7; MESSAGE]);
+    let mut sink = FramedWrite::new(stream, LengthDelimitedCodec::new());
+    sink.set_backpressure_boundary(BATCH);
+    let end = Clock::new(millis).end;
+    let start = Instant::now();
+    let mut sent = 0;
+    loop {
+        let receipts = sent / every;
+        sink.feed(message.clone()).await?;
+        sent += FRAME;
+        if sent / every > receipts && Instant::now() >= end {
+            break;
+        }
+    }
+    SinkExt::<Bytes>::flush(&mut sink).await?;
+    sink.get_mut().read_exact(&mut vec![0; sent / every]).await?;
+    Ok(poured(sent / every * every, work, FRAME, start))
+}
+
+/// sockpipe's own sink, fed in the same way.
+async fn sink<T: Transport>(stream: T::Stream, millis: u64) -> io::Result<Outcome> {
+    let work = Work::Messages(Sink::Own);
+    let Service::Count { every, .. } = work.service() else { panic!("nobody counts") };
+    let message = [7; MESSAGE];
+    let mut sink = FrameSink::new(stream);
+    let end = Clock::new(millis).end;
+    let start = Instant::now();
+    let mut sent = 0;
+    loop {
+        let receipts = sent / every;
+        sink.feed(message).await?;
+        sent += FRAME;
+        if sent / every > receipts && Instant::now() >= end {
+            break;
+        }
+    }
+    sink.flush().await?;
+    sink.get_mut().read_exact(&mut vec![0; sent / every]).await?;
+    Ok(poured(sent / every * every, work, FRAME, start))
+}
+
+/// Writes and reads at the same time, in units of `unit` bytes.
+async fn there_and_back<T: Transport>(
+    stream: T::Stream,
+    millis: u64,
+    unit: usize,
+    mut fill: impl FnMut(&mut Vec<u8>),
+) -> io::Result<Outcome> {
+    let (mut from, mut to) = T::split(stream);
+    let clock = Clock::new(millis);
+    let start = Instant::now();
+    let total = Cell::new(usize::MAX);
+    let write = async {
+        let (mut send, mut sent) = (Vec::new(), 0);
+        loop {
+            send.clear();
+            fill(&mut send);
+            sent += send.len();
+            let last = Instant::now() >= clock.end;
+            if last {
+                // Before the write, so that the reader does not wait for more after it.
+                total.set(sent);
+            }
+            to.write_all(&send).await?;
+            if last {
+                return io::Result::Ok(());
+            }
+        }
+    };
+    let read = async {
+        let (mut buffer, mut read) = (vec![0; 64 * 1024], 0);
+        while read < total.get() {
+            read += from.read(&mut buffer).await?;
+        }
+        Ok(read)
+    };
+    let ((), read) = tokio::try_join!(write, read)?;
+    Ok(Outcome::counted((read / unit) as f64, start.elapsed().as_secs_f64()))
+}

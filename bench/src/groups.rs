@@ -1,0 +1,172 @@
+//! What is run: groups of competitors that take turns.
+
+use crate::competitors::Competitor::{self, *};
+use crate::run::Pin;
+use crate::work::{Sink, Work};
+
+pub struct Group {
+    pub title: &'static str,
+    pub pin: Pin,
+    /// The first is what the others are compared to.
+    pub entries: Vec<(Competitor, Work)>,
+    /// What the ratio is made of.
+    pub by: By,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The median of the times: less is better.
+    P50,
+    Rate,
+    Memory,
+}
+
+fn group(title: &'static str, pin: Pin, by: By, work: Work, who: &[Competitor]) -> Group {
+    Group { title, pin, by, entries: who.iter().map(|who| (*who, work)).collect() }
+}
+
+pub fn all() -> Vec<Group> {
+    if cfg!(windows) {
+        return pipes();
+    }
+    let talkers = [
+        Tokio,
+        Noise,
+        Sockpipe,
+        Spin,
+        Std,
+        Threads,
+        ThreadsSpin,
+        InterprocessTokio,
+        Tipsy,
+        Tcp,
+        InterprocessSync,
+        Go,
+        Node,
+        ZeroMq,
+    ];
+    let across = [&talkers[..], &[TokioMt, SpinMt, Serve]].concat();
+    let connectors = [Tokio, Noise, Sockpipe, Spin, InterprocessTokio, Tipsy, Tcp, Go, Node];
+    vec![
+        group("W1 64 B round trip, same core", Pin::Same, By::P50, Work::PingPong(64), &talkers),
+        group("W1 64 B round trip, cross core", Pin::Cross, By::P50, Work::PingPong(64), &across),
+        group(
+            "W1 64 KiB round trip, cross core",
+            Pin::Cross,
+            By::P50,
+            Work::PingPong(64 * 1024),
+            &[Tokio, Noise, Sockpipe, Spin, Serve, Std],
+        ),
+        group(
+            "W2 64 KiB writes, one way",
+            Pin::Anywhere,
+            By::Rate,
+            Work::OneWay(64 * 1024),
+            &[
+                Tokio,
+                Noise,
+                Sockpipe,
+                Spin,
+                Bulk,
+                InterprocessTokio,
+                Tipsy,
+                Tcp,
+                Std,
+                Threads,
+                ThreadsSpin,
+                Go,
+                Node,
+            ],
+        ),
+        group(
+            "W2 1 MiB writes, one way",
+            Pin::Anywhere,
+            By::Rate,
+            Work::OneWay(1 << 20),
+            &[Tokio, Noise, Sockpipe, Bulk],
+        ),
+        group(
+            "W2 64 KiB echo",
+            Pin::Anywhere,
+            By::Rate,
+            Work::Echo,
+            &[Tokio, Noise, Sockpipe, Spin, Serve, Tcp, Go],
+        ),
+        Group {
+            title: "W3 64 B messages, one way",
+            pin: Pin::Anywhere,
+            by: By::Rate,
+            entries: vec![
+                (Tokio, Work::Messages(Sink::Each)),
+                (Noise, Work::Messages(Sink::Each)),
+                (Sockpipe, Work::Messages(Sink::Each)),
+                (Spin, Work::Messages(Sink::Each)),
+                (Tokio, Work::Messages(Sink::Batch)),
+                (Sockpipe, Work::Messages(Sink::Batch)),
+                (Sockpipe, Work::Messages(Sink::Framed)),
+                (Sockpipe, Work::Messages(Sink::Own)),
+                (ZeroMq, Work::Messages(Sink::Each)),
+            ],
+        },
+        group(
+            "W3 64 B messages in 64 KiB, echo",
+            Pin::Anywhere,
+            By::Rate,
+            Work::MessagesEcho,
+            &[Tokio, Noise, Sockpipe, Go],
+        ),
+        group(
+            "W4 connect, byte, close; 1 at a time",
+            Pin::Anywhere,
+            By::Rate,
+            Work::Connect(1),
+            &connectors,
+        ),
+        group(
+            "W4 connect, byte, close; 64 at a time",
+            Pin::Anywhere,
+            By::Rate,
+            Work::Connect(64),
+            &connectors,
+        ),
+        group(
+            "W5 64 connections in turns",
+            Pin::Anywhere,
+            By::Rate,
+            Work::Many,
+            &[Tokio, Noise, Sockpipe, Spin, InterprocessTokio, Std, Threads, ThreadsSpin, Tcp, Go],
+        ),
+        group(
+            "W6 5,000 idle connections",
+            Pin::Anywhere,
+            By::Memory,
+            Work::Idle,
+            &[Tokio, Noise, Sockpipe, Serve],
+        ),
+    ]
+}
+
+/// The same over named pipes, beside tokio's own.
+fn pipes() -> Vec<Group> {
+    let who = [Tokio, Noise, Sockpipe, InterprocessTokio, Tcp];
+    let group = |title, by, work| group(title, Pin::Anywhere, by, work, &who);
+    vec![
+        group("Pipes: 64 B round trip", By::P50, Work::PingPong(64)),
+        group("Pipes: 64 KiB round trip", By::P50, Work::PingPong(64 * 1024)),
+        group("Pipes: 64 KiB writes, one way", By::Rate, Work::OneWay(64 * 1024)),
+        group("Pipes: 64 KiB echo", By::Rate, Work::Echo),
+        group("Pipes: 64 B messages, a write each", By::Rate, Work::Messages(Sink::Each)),
+        group("Pipes: 64 connections in turns", By::Rate, Work::Many),
+        group("Pipes: connect, byte, close", By::Rate, Work::Connect(1)),
+    ]
+}
+
+pub fn list() {
+    for group in all() {
+        println!("{}", group.title);
+        for (who, work) in group.entries {
+            let here = if who.takes_part(work) { "" } else { " (not here)" };
+            println!("  {}: {}{here}", work.name(), who.name());
+        }
+    }
+}

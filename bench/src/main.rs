@@ -1,0 +1,50 @@
+//! What a stream through sockpipe costs, beside what others cost: two processes, one workload, in
+//! turns with the others.
+//!
+//! ```console
+//! sockpipe-bench table [full|reduced] [--only WORD]   runs the groups and prints them as markdown
+//! sockpipe-bench smoke                                one minute: does it run, and is nothing grossly slow
+//! sockpipe-bench list                                 what there is to run
+//! ```
+//!
+//! `server` and `client` are what these run as processes of their own.
+
+mod blocking;
+mod competitors;
+mod flow;
+mod groups;
+mod measure;
+mod report;
+mod run;
+mod streams;
+mod work;
+mod zeromq;
+
+use std::env;
+use std::process::ExitCode;
+
+use crate::competitors::Competitor;
+use crate::work::Work;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["server", competitor, work, address] => {
+            Competitor::named(competitor).serve(Work::named(work), address);
+        }
+        ["client", competitor, work, address, millis] => {
+            let millis = millis.parse().expect("a number");
+            let result = Competitor::named(competitor).drive(Work::named(work), address, millis);
+            println!("{}", result.line());
+        }
+        ["table", ref options @ ..] => return report::table(options),
+        ["smoke"] => return report::smoke(),
+        ["list"] => groups::list(),
+        _ => {
+            eprintln!("usage: sockpipe-bench table [full|reduced] [--only WORD] | smoke | list");
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,190 @@
+//! Two processes, one workload.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::competitors::Competitor;
+use crate::measure::Outcome;
+use crate::work::{IDLE, Work};
+
+/// On which cores the two are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pin {
+    Anywhere,
+    Same,
+    Cross,
+}
+
+/// One run of one competitor.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    pub outcome: Outcome,
+    /// Processor time of both processes, in microseconds an operation.
+    pub cpu: f64,
+    /// Memory of the server for each connection, in bytes, where that is what is asked.
+    pub memory: f64,
+}
+
+/// What a server prints when clients can come.
+pub fn say_listening(address: &str) {
+    allow_descriptors();
+    println!("listening {address}");
+    thread::spawn(|| {
+        // The runner ends it by closing its standard input.
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+}
+
+/// What a client prints when all its connections are there, and nobody says anything.
+pub fn say_idle() {
+    println!("idle");
+    let _ = io::stdin().read_to_end(&mut Vec::new());
+}
+
+#[cfg(unix)]
+pub fn allow_descriptors() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the place is one limit's, live and writable.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0 {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: as above, only read.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    }
+}
+
+#[cfg(windows)]
+pub fn allow_descriptors() {}
+
+/// The runner's folder for sockets, removed at the end.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("sockpipe-bench-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+
+    fn address(&self) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        if cfg!(windows) {
+            return format!(r"\\.\pipe\sockpipe-bench-{}-{number}", std::process::id());
+        }
+        self.0.join(format!("{number}.sock")).to_str().expect("UTF-8").to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A process of ours, ended with us.
+struct Process {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(who: Competitor, core: Option<&str>, arguments: &[&str]) -> io::Result<Self> {
+        let command = who.command().unwrap_or_else(|| {
+            let mut command = Command::new(std::env::current_exe().expect("this program"));
+            command.arg(arguments[0]).arg(who.name());
+            command
+        });
+        let arguments = if who.command().is_some() { arguments } else { &arguments[1..] };
+        let mut pinned = match core {
+            Some(core) => {
+                let mut pinned = Command::new("taskset");
+                pinned.args(["-c", core]).arg(command.get_program()).args(command.get_args());
+                pinned
+            }
+            None => command,
+        };
+        pinned.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = pinned.spawn()?;
+        let out = BufReader::new(child.stdout.take().expect("a pipe"));
+        Ok(Self { child, out })
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        if self.out.read_line(&mut line)? == 0 {
+            return Err(io::Error::other("it ended without a word"));
+        }
+        Ok(line.trim().to_owned())
+    }
+
+    /// Ends it, and gives its processor time in microseconds.
+    #[cfg(unix)]
+    fn end(mut self) -> f64 {
+        drop(self.child.stdin.take());
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        let mut status = 0;
+        // SAFETY: all zeroes is a usage, of nothing.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: both places are live and writable, and the child is ours and not waited for yet.
+        unsafe { libc::wait4(pid, &mut status, 0, &mut usage) };
+        let micros = |time: libc::timeval| time.tv_sec as f64 * 1e6 + time.tv_usec as f64;
+        micros(usage.ru_utime) + micros(usage.ru_stime)
+    }
+
+    #[cfg(windows)]
+    fn end(mut self) -> f64 {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+        f64::NAN
+    }
+
+    fn memory(&self) -> f64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        kib.unwrap_or(f64::NAN) * 1024.0
+    }
+}
+
+pub fn sample(
+    folder: &Folder,
+    who: Competitor,
+    work: Work,
+    pin: Pin,
+    millis: u64,
+) -> io::Result<Sample> {
+    let (server_core, client_core) = match pin {
+        Pin::Anywhere => (None, None),
+        Pin::Same => (Some("0"), Some("0")),
+        Pin::Cross => (Some("0"), Some("1")),
+    };
+    let address = folder.address();
+    let mut server = Process::start(who, server_core, &["server", work.name(), &address])?;
+    let ready = server.line()?;
+    let address =
+        ready.strip_prefix("listening ").ok_or_else(|| io::Error::other(ready.clone()))?;
+    let before = server.memory();
+    let millis = millis.to_string();
+    let mut client = Process::start(who, client_core, &["client", work.name(), address, &millis])?;
+    let mut memory = f64::NAN;
+    if work == Work::Idle {
+        client.line()?;
+        // What is freed late is freed by now.
+        thread::sleep(Duration::from_millis(100));
+        memory = (server.memory() - before) / IDLE as f64;
+        if let Some(mut input) = client.child.stdin.take() {
+            input.flush()?;
+        }
+    }
+    let line = client.line()?;
+    let outcome = Outcome::parse(&line).ok_or_else(|| io::Error::other(line))?;
+    let cpu = (client.end() + server.end()) / outcome.ops;
+    Ok(Sample { outcome, cpu, memory })
+}

@@ -1,0 +1,100 @@
+//! The workloads. Each has one side that serves and one that drives and measures.
+
+/// Payload and length prefix of one message.
+pub const MESSAGE: usize = 64;
+pub const PREFIX: usize = 4;
+pub const FRAME: usize = MESSAGE + PREFIX;
+/// Into how much messages are put together by hand.
+pub const BATCH: usize = 64 * 1024;
+pub const CONNECTIONS: usize = 64;
+pub const IDLE: usize = 5000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// W1: so many bytes there, and the same back.
+    PingPong(usize),
+    /// W2: so many bytes a write, one way.
+    OneWay(usize),
+    /// W2: 64 KiB a write, there and back at the same time.
+    Echo,
+    /// W3: messages of 64 bytes.
+    Messages(Sink),
+    /// W3: the same put together by hand, there and back.
+    MessagesEcho,
+    /// W4: connect, one byte there and back, close; so many at a time.
+    Connect(usize),
+    /// W5: 64 connections that each talk in turns.
+    Many,
+    /// W6: 5,000 connections that have nothing to say.
+    Idle,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sink {
+    /// One write a message.
+    Each,
+    /// Put together in 64 KiB by hand.
+    Batch,
+    /// tokio-util's `FramedWrite`, told to flush when nothing is queued.
+    Framed,
+    /// sockpipe's `FrameSink`, likewise.
+    Own,
+}
+
+/// What the serving side does with what it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Sends it back, with a buffer of this size.
+    Echo(usize),
+    /// Counts it, and says so with a byte for each so many: a stream is over when all of it has
+    /// been read, and not every peer can end one side of it.
+    Count { every: usize, frames: bool },
+}
+
+const NAMES: [(&str, Work); 15] = [
+    ("pingpong-64", Work::PingPong(64)),
+    ("pingpong-1k", Work::PingPong(1024)),
+    ("pingpong-64k", Work::PingPong(64 * 1024)),
+    ("oneway-64k", Work::OneWay(64 * 1024)),
+    ("oneway-1m", Work::OneWay(1024 * 1024)),
+    ("echo-64k", Work::Echo),
+    ("messages-each", Work::Messages(Sink::Each)),
+    ("messages-batch", Work::Messages(Sink::Batch)),
+    ("messages-sink", Work::Messages(Sink::Own)),
+    ("messages-framed", Work::Messages(Sink::Framed)),
+    ("messages-echo", Work::MessagesEcho),
+    ("connect-1", Work::Connect(1)),
+    ("connect-64", Work::Connect(64)),
+    ("many-64", Work::Many),
+    ("idle-5000", Work::Idle),
+];
+
+impl Work {
+    pub fn named(name: &str) -> Self {
+        let found = NAMES.iter().find(|(known, _)| *known == name);
+        found.unwrap_or_else(|| panic!("no workload is called {name}")).1
+    }
+
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(_, work)| *work == self).expect("every workload has a name").0
+    }
+
+    pub fn service(self) -> Service {
+        match self {
+            Self::OneWay(_) => Service::Count { every: 32 << 20, frames: false },
+            Self::Messages(Sink::Each) => Service::Count { every: FRAME << 13, frames: true },
+            Self::Messages(_) => Service::Count { every: FRAME << 18, frames: true },
+            Self::Idle => Service::Echo(4096),
+            _ => Service::Echo(64 * 1024),
+        }
+    }
+
+    /// What one operation moves, where that is the better unit.
+    pub fn bytes(self) -> Option<usize> {
+        match self {
+            Self::OneWay(size) => Some(size),
+            Self::Echo => Some(64 * 1024),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `sockpipe echo`.
+
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use sockpipe::{Stream, echo, serve};
+
+use crate::server::{asked_to_finish, bind};
+use crate::{args, client, say};
+
+/// How long a client may take for the last of its echo.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+pub async fn run(args: args::Echo) -> Result<()> {
+    let stop = asked_to_finish().await;
+    let listener = bind(&args.endpoint, &args.server)?;
+    serve(listener, handle).with_graceful_shutdown(stop).await.context("cannot accept clients")?;
+    Ok(())
+}
+
+async fn handle(mut stream: Stream) {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    say::detail(format_args!("client {number}: {}", client::peer(&stream)));
+    let mut done = echo::echo(&mut stream, |_| ()).await;
+    if let Ok(bytes) = done {
+        done = stream.close(LAST_WORDS).await.map(|()| bytes);
+    }
+    match done {
+        Ok(bytes) => say::detail(format_args!("client {number}: {bytes} bytes")),
+        // One that does not wait for its answer is no news.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            say::detail(format_args!("client {number}: left"));
+        }
+        Err(error) => say::warning(format_args!("client {number}: {error}")),
+    }
+}

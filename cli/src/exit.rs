@@ -1,0 +1,108 @@
+//! How the tool ends: codes that a script can use, and messages that name its own options.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+
+use crate::say;
+
+pub const FAILED: u8 = 1;
+pub const USAGE: u8 = 2;
+pub const NOBODY: u8 = 3;
+pub const TAKEN: u8 = 4;
+pub const DENIED: u8 = 5;
+pub const TOO_LATE: u8 = 6;
+pub const INTERRUPTED: u8 = 130;
+pub const OUTPUT_CLOSED: u8 = 141;
+
+/// An end with a code of its own. Without a message nothing is said.
+#[derive(Debug)]
+pub struct Exit {
+    code: u8,
+    message: String,
+}
+
+impl Exit {
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    pub fn silent(code: u8) -> Self {
+        Self::new(code, "")
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Exit {}
+
+/// The error of listening at an endpoint or connecting to it.
+pub fn at_endpoint(error: io::Error) -> Exit {
+    let code = match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => NOBODY,
+        ErrorKind::AddrInUse | ErrorKind::AlreadyExists => TAKEN,
+        ErrorKind::PermissionDenied => DENIED,
+        ErrorKind::TimedOut => TOO_LATE,
+        ErrorKind::InvalidInput | ErrorKind::Unsupported => USAGE,
+        _ => FAILED,
+    };
+    Exit::new(code, in_options(error.to_string()))
+}
+
+/// The error of standard output: that its reader has had enough is nothing to talk about.
+pub fn at_output(error: io::Error) -> anyhow::Error {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return Exit::silent(OUTPUT_CLOSED).into();
+    }
+    anyhow::Error::new(error).context("cannot write to standard output")
+}
+
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let exit = error.downcast_ref::<Exit>();
+    let code = exit.map_or(FAILED, |exit| exit.code);
+    if exit.is_none_or(|exit| !exit.message.is_empty()) {
+        say::error(format_args!("{error:#}"));
+    }
+    ExitCode::from(code)
+}
+
+/// The crate's messages name its own items as the next step; a user of the tool has options.
+fn in_options(mut message: String) -> String {
+    for (item, option) in [
+        ("wait for it with ConnectOptions::wait_for_server", "wait for it with --wait"),
+        ("raise ConnectOptions::deadline", "raise --timeout"),
+        ("say so with ConnectOptions::expect_server and ExpectServer::Anyone", "use --any-server"),
+        ("say so with ConnectOptions::expect_server", "use --any-server"),
+        (", or allow this one with os::unix::ListenOptionsExt::unsafe_directory", ""),
+        (", and ConnectOptions::end_on_close leaves it to that", ""),
+    ] {
+        message = message.replace(item, option);
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes() {
+        for (kind, code) in [
+            (ErrorKind::NotFound, 3),
+            (ErrorKind::ConnectionRefused, 3),
+            (ErrorKind::AddrInUse, 4),
+            (ErrorKind::AlreadyExists, 4),
+            (ErrorKind::PermissionDenied, 5),
+            (ErrorKind::TimedOut, 6),
+            (ErrorKind::InvalidInput, 2),
+            (ErrorKind::Unsupported, 2),
+            (ErrorKind::StorageFull, 1),
+        ] {
+            assert_eq!(at_endpoint(kind.into()).code, code, "{kind}");
+        }
+    }
+}

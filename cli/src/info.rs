@@ -1,0 +1,289 @@
+//! `sockpipe info`.
+
+use std::io::{self, ErrorKind, Write, stdout};
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use sockpipe::{Candidate, ConnectOptions, Endpoint, ExpectServer, Occupancy, Stream};
+
+use crate::exit::{Exit, FAILED, NOBODY, TAKEN, at_endpoint, at_output};
+use crate::os::Access;
+use crate::procfs::{self, Listening};
+use crate::{args, client, os};
+
+/// How long a server may be too busy for a connection that only asks whether it lives.
+const BUSY: Duration = Duration::from_millis(300);
+/// Where a full backlog refuses as a dead socket does, it is full for a moment only.
+const REFUSED: Duration = Duration::from_millis(50);
+
+pub async fn run(args: args::Info) -> Result<()> {
+    let mut found = Vec::new();
+    for candidate in args.endpoint.resolve().map_err(at_endpoint)? {
+        found.push(Found::at(&candidate, args.connect).await);
+    }
+    let chosen = chosen(&found);
+    let text = if args.json {
+        format!("{:#}\n", as_json(&args.endpoint, &found, chosen))
+    } else {
+        as_text(&args.endpoint, &found, chosen)
+    };
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(at_output)?;
+    match found[chosen].state {
+        State::Live => Ok(()),
+        State::Free | State::Stale | State::PassedOver => Err(Exit::silent(NOBODY).into()),
+        State::Foreign => Err(Exit::silent(TAKEN).into()),
+        State::Unknown => Err(Exit::silent(FAILED).into()),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Live,
+    Stale,
+    /// Something that is no socket.
+    Foreign,
+    /// In a directory that is not there, or not fit for a portable name.
+    PassedOver,
+    Unknown,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Live => "live",
+            Self::Stale => "stale",
+            Self::Foreign => "foreign",
+            Self::PassedOver => "unusable",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What there is at one address.
+struct Found {
+    address: Endpoint,
+    why: String,
+    state: State,
+    /// How the state is known.
+    because: String,
+    process: Option<u32>,
+    /// Of the server, where a connection has told.
+    server: Option<String>,
+    access: Option<Access>,
+    /// The name under which `ss` shows the server's socket.
+    temporary: Option<String>,
+}
+
+impl Found {
+    async fn at(candidate: &Candidate, connect: bool) -> Self {
+        let address = candidate.address();
+        let mut found = Self {
+            why: candidate.why().to_owned(),
+            state: State::Unknown,
+            because: String::new(),
+            process: None,
+            server: None,
+            access: None,
+            temporary: None,
+            address,
+        };
+        let mut stream = found.look(candidate).await;
+        if connect && stream.is_none() && found.state == State::Live {
+            match probe(&found.address).await {
+                Ok(connected) => stream = Some(connected),
+                Err(error) => found.server = Some(format!("cannot be asked: {error}")),
+            }
+        }
+        if let Some(peer) = stream.as_ref().and_then(|stream| stream.peer_credentials().ok()) {
+            found.server = Some(client::credentials(&peer));
+            found.process = found.process.or_else(|| peer.pid());
+        }
+        found.access = os::who_may_connect(&found.address, stream.as_ref());
+        found
+    }
+
+    /// Gives a stream where only a connection told.
+    async fn look(&mut self, candidate: &Candidate) -> Option<Stream> {
+        let listening = listening(&self.address);
+        let temporary = listening.iter().find(|socket| socket.claimed_by.is_some());
+        self.temporary = temporary.map(|socket| socket.path.clone());
+        let (state, because) = match candidate.occupancy() {
+            Ok(Occupancy::Free) => (State::Free, "nothing is there".to_owned()),
+            Ok(Occupancy::Held { process, .. }) => {
+                self.process = process;
+                let temporary = self.address.as_path().zip(process);
+                let temporary = temporary.map(|(path, pid)| procfs::temporary_name(path, pid));
+                self.temporary = self.temporary.take().or_else(|| temporary.flatten());
+                let how = if cfg!(windows) { "the pipe exists" } else { "its lock is held" };
+                (State::Live, how.to_owned())
+            }
+            Ok(Occupancy::Foreign(what)) => (State::Foreign, format!("{what} stands there")),
+            Ok(Occupancy::Unclaimed) => match listening.first() {
+                Some(socket) => {
+                    let process = || procfs::process_of(socket);
+                    self.process = socket.claimed_by.or_else(process);
+                    (State::Live, "a socket listens there".to_owned())
+                }
+                None => return self.ask().await,
+            },
+            Ok(_) => (State::Unknown, "this version cannot tell".to_owned()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                (State::PassedOver, error.to_string())
+            }
+            Err(error) => (State::Unknown, error.to_string()),
+        };
+        (self.state, self.because) = (state, because);
+        None
+    }
+
+    /// By a connection, when nothing else tells.
+    async fn ask(&mut self) -> Option<Stream> {
+        let (state, because) = match probe(&self.address).await {
+            Ok(stream) => {
+                (self.state, self.because) = (State::Live, "it took a connection".to_owned());
+                return Some(stream);
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::ConnectionRefused => {
+                    (State::Stale, "a socket is there, and no server behind it".to_owned())
+                }
+                ErrorKind::NotFound => (State::Free, "nothing is there".to_owned()),
+                ErrorKind::TimedOut => (State::Live, "too busy for a connection".to_owned()),
+                ErrorKind::AlreadyExists => {
+                    (State::Foreign, "a socket of another type is there".to_owned())
+                }
+                _ => (State::Unknown, error.to_string()),
+            },
+        };
+        (self.state, self.because) = (state, because);
+        None
+    }
+
+    fn process(&self) -> Option<String> {
+        self.process.map(client::process)
+    }
+}
+
+async fn probe(address: &Endpoint) -> io::Result<Stream> {
+    let options = ConnectOptions::new()
+        .deadline(BUSY)
+        .wait_for_server(REFUSED)
+        .expect_server(ExpectServer::Anyone);
+    Stream::connect_with(address, &options).await
+}
+
+fn listening(address: &Endpoint) -> Vec<Listening> {
+    let shown = address.to_string();
+    if let Some(name) = shown.strip_prefix("abstract:") {
+        return procfs::listening_at(&format!("@{name}"));
+    }
+    let Some(path) = address.as_path() else { return Vec::new() };
+    let Ok(absolute) = std::path::absolute(path) else { return Vec::new() };
+    let mut found = procfs::listening_at(&absolute.to_string_lossy());
+    // A server may have been started with another path to the same directory.
+    let real = path.parent().map(|dir| if dir.as_os_str().is_empty() { ".".as_ref() } else { dir });
+    let real = real.and_then(|dir| dir.canonicalize().ok()).zip(path.file_name());
+    match real.map(|(dir, name)| dir.join(name)) {
+        Some(real) if real != absolute => {
+            found.extend(procfs::listening_at(&real.to_string_lossy()));
+        }
+        _ => {}
+    }
+    found
+}
+
+/// The address that clients get, or else the one that a server would take.
+fn chosen(found: &[Found]) -> usize {
+    let first = |wanted: &dyn Fn(State) -> bool| found.iter().position(|found| wanted(found.state));
+    first(&|state| state == State::Live)
+        .or_else(|| first(&|state| state != State::PassedOver))
+        .unwrap_or(0)
+}
+
+fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
+    let found = &all[chosen];
+    let mut lines =
+        vec![("endpoint", endpoint.to_string()), ("address", found.address.to_string())];
+    lines.push(("state", format!("{}: {}", found.state.word(), found.because)));
+    if let Some(process) = found.process() {
+        lines.push(("process", process));
+    }
+    if let Some(server) = &found.server {
+        lines.push(("server", server.clone()));
+    }
+    if let Some(access) = &found.access {
+        let meaning = access.meaning.map(|meaning| format!(" ({meaning})")).unwrap_or_default();
+        lines.push(("owner", access.owner.clone()));
+        lines.push(("access", format!("{}{meaning}", access.rights)));
+    }
+    if let Some(temporary) = &found.temporary {
+        lines.push((
+            "in ss",
+            format!("{temporary} (the name it was bound to, before it was renamed)"),
+        ));
+    }
+    lines.push(("next", next_step(endpoint, found)));
+    let mut text: String =
+        lines.iter().map(|(label, value)| format!("{label:<9} {value}\n")).collect();
+    if all.len() > 1 {
+        text.push_str(
+            "\nA server takes the first of these that is usable, a client tries all in turn:\n",
+        );
+        for (number, found) in all.iter().enumerate() {
+            let (address, why, state) = (&found.address, &found.why, found.state.word());
+            text.push_str(&format!(
+                "{:>3} {address}\n    {why}\n    {state}: {}\n",
+                number + 1,
+                found.because
+            ));
+        }
+    } else {
+        text = text.replacen("state  ", &format!("why       {}\nstate  ", found.why), 1);
+    }
+    text
+}
+
+fn next_step(endpoint: &Endpoint, found: &Found) -> String {
+    match found.state {
+        State::Free | State::PassedOver => {
+            format!("`sockpipe listen {endpoint}` or `sockpipe echo {endpoint}` starts a server")
+        }
+        State::Live if found.server.is_none() && found.access.is_none() => {
+            "`--connect` asks the server who it is and who may connect".to_owned()
+        }
+        State::Live => format!("`sockpipe connect {endpoint}` talks to it"),
+        State::Stale => {
+            format!("the next server takes it over; `sockpipe clean {endpoint}` removes it")
+        }
+        State::Foreign => "choose another endpoint, or remove it yourself".to_owned(),
+        State::Unknown => "ask as the user whose it is, or as root".to_owned(),
+    }
+}
+
+fn as_json(endpoint: &Endpoint, all: &[Found], chosen: usize) -> Value {
+    let candidates: Vec<_> = all.iter().map(found_as_json).collect();
+    let mut object = found_as_json(&all[chosen]);
+    object["endpoint"] = endpoint.to_string().into();
+    object["candidates"] = candidates.into();
+    object
+}
+
+fn found_as_json(found: &Found) -> Value {
+    let access = found.access.as_ref();
+    json!({
+        "address": found.address.to_string(),
+        "why": found.why,
+        "state": found.state.word(),
+        "because": found.because,
+        "pid": found.process,
+        "program": found.process.and_then(os::program),
+        "server": found.server,
+        "owner": access.map(|access| access.owner.clone()),
+        "access": access.map(|access| access.rights.clone()),
+        "temporary_name": found.temporary,
+    })
+}

@@ -1,0 +1,127 @@
+//! `sockpipe listen`.
+
+use std::ffi::OsString;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use sockpipe::{Listener, Stream, serve};
+use tokio::sync::watch;
+
+use crate::connect::join;
+use crate::exit::{Exit, INTERRUPTED};
+use crate::server::{asked_to_finish, asked_to_stop, bind};
+use crate::session::{self, AtEnd};
+use crate::side::{Exited, Side};
+use crate::{args, client, say};
+
+/// How long a client may take for what its command has said last.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+pub async fn run(args: args::Listen) -> Result<()> {
+    let at_end = args.end.at_end();
+    if let (Some(command), true) = (&args.exec, args.keep) {
+        return run_for_each(&args, command.clone()).await;
+    }
+    let stop = asked_to_stop().await;
+    let listener = bind(&args.endpoint, &args.server)?;
+    let work = async {
+        match (args.exec, args.keep) {
+            (Some(command), _) => run_command(first(listener).await?, &command).await,
+            (None, false) => {
+                join(&mut Side::stdio()?, Side::local(first(listener).await?), at_end).await
+            }
+            (None, true) => one_after_another(listener, at_end).await,
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        // The listener is dropped, and with it its name.
+        () = stop => Err(Exit::silent(INTERRUPTED).into()),
+    }
+}
+
+/// The name is free as soon as the one client is there.
+async fn first(mut listener: Listener) -> Result<Stream> {
+    let stream = listener.accept().await.context("cannot accept clients")?;
+    say::detail(format_args!("a client is there: {}", client::peer(&stream)));
+    Ok(stream)
+}
+
+async fn one_after_another(mut listener: Listener, at_end: AtEnd) -> Result<()> {
+    let mut near = Side::stdio()?;
+    loop {
+        let stream = listener.accept().await.context("cannot accept clients")?;
+        say::detail(format_args!("a client is there: {}", client::peer(&stream)));
+        let mut far = Side::local(stream);
+        let report = session::run(&mut near, &mut far, at_end).await?;
+        say::detail(format_args!("sent {} bytes, received {}", report.sent, report.received));
+        if report.lost {
+            say::warning("the client left before it had taken all of its input");
+        }
+        drop(far.close(LAST_WORDS).await);
+    }
+}
+
+async fn run_for_each(args: &args::Listen, command: Vec<OsString>) -> Result<()> {
+    let stop = asked_to_finish().await;
+    let listener = bind(&args.endpoint, &args.server)?;
+    let command = Arc::new(command);
+    let handler = move |stream: Stream| {
+        let command = Arc::clone(&command);
+        async move {
+            say::detail(format_args!("a client is there: {}", client::peer(&stream)));
+            if let Err(error) = run_command(stream, &command).await {
+                say::warning(format_args!("{error:#}"));
+            }
+        }
+    };
+    serve(listener, handler).with_graceful_shutdown(stop).await.context("cannot accept clients")?;
+    Ok(())
+}
+
+/// Joins the client to a command, and waits for the command's end.
+async fn run_command(stream: Stream, command: &[OsString]) -> Result<()> {
+    let [program, arguments @ ..] = command else { bail!("--exec wants a command") };
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    if let Ok(peer) = stream.peer_credentials() {
+        let user = peer.uid().map_or_else(|| peer.user().to_string(), |uid| uid.to_string());
+        command.env("SOCKPIPE_PEER_USER", user);
+        command.env("SOCKPIPE_PEER_PID", peer.pid().map(|pid| pid.to_string()).unwrap_or_default());
+    }
+    let shown = program.to_string_lossy();
+    let child = command.spawn().with_context(|| format!("cannot run {shown}"))?;
+    let (mut near, mut exited) = command_side(child)?;
+    let mut far = Side::local(stream);
+    let report = session::run(&mut near, &mut far, AtEnd::WaitsIfTold).await?;
+    say::detail(format_args!("sent {} bytes, received {}", report.sent, report.received));
+    let closed = far.close(LAST_WORDS).await;
+    // Its input and output are closed, so that it learns that the client is gone.
+    drop(near);
+    let status = match &*exited.wait_for(Option::is_some).await? {
+        Some(Ok(status)) => *status,
+        Some(Err(error)) => bail!("cannot wait for {shown}: {error}"),
+        None => bail!("cannot wait for {shown}"),
+    };
+    if !status.success() {
+        bail!("{shown} ended with {status}");
+    }
+    if report.lost {
+        bail!("the client left before it had taken all that {shown} said");
+    }
+    closed.context("the client did not take all")
+}
+
+fn command_side(mut child: Child) -> Result<(Side, Exited)> {
+    let (Some(output), Some(input)) = (child.stdout.take(), child.stdin.take()) else {
+        bail!("the command has no input or output");
+    };
+    let (tell, exited) = watch::channel(None);
+    thread::Builder::new()
+        .name("command".to_owned())
+        .spawn(move || tell.send(Some(child.wait())))?;
+    Ok((Side::command(output, input, exited.clone())?, exited))
+}

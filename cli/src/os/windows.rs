@@ -1,0 +1,122 @@
+//! Windows.
+#![allow(unsafe_code, reason = "system calls")]
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
+use std::ptr::null_mut;
+
+use sockpipe::{Endpoint, Stream, UserId};
+use windows_sys::Win32::Foundation::{HANDLE, LocalFree};
+use windows_sys::Win32::Security::Authorization::{
+    ConvertSecurityDescriptorToStringSecurityDescriptorW, GetSecurityInfo, SDDL_REVISION_1,
+    SE_KERNEL_OBJECT,
+};
+use windows_sys::Win32::Security::{
+    DACL_SECURITY_INFORMATION, GROUP_SECURITY_INFORMATION, OWNER_SECURITY_INFORMATION,
+    PSECURITY_DESCRIPTOR,
+};
+use windows_sys::Win32::System::Pipes::PeekNamedPipe;
+use windows_sys::Win32::System::Threading::{
+    OpenProcess, PROCESS_NAME_WIN32, PROCESS_QUERY_LIMITED_INFORMATION, QueryFullProcessImageNameW,
+};
+
+use super::Access;
+
+/// Whether the peer has closed its end, and not only one direction: it takes nothing more.
+pub fn is_gone(stream: &Stream) -> bool {
+    let pipe = stream.as_handle().as_raw_handle();
+    // SAFETY: the handle is open as long as the stream is borrowed; no buffer is given, and null
+    // means not wanted.
+    unsafe { PeekNamedPipe(pipe, null_mut(), 0, null_mut(), null_mut(), null_mut()) == 0 }
+}
+
+/// Standard output, without the line buffer of std where it is no console.
+pub fn stdout() -> Box<dyn Write + Send> {
+    let stdout = std::io::stdout();
+    if !stdout.is_terminal() {
+        if let Ok(file) = stdout.as_handle().try_clone_to_owned() {
+            return Box::new(File::from(file));
+        }
+    }
+    Box::new(stdout)
+}
+
+/// The program that a process runs, where this user may know.
+pub fn program(pid: u32) -> Option<String> {
+    let process = open_process(pid)?;
+    let mut path = [0_u16; 1024];
+    let mut length = path.len() as u32;
+    let (to, process) = (path.as_mut_ptr(), process.as_raw_handle());
+    // SAFETY: the handle is open, and the buffer as long as is said.
+    let done = unsafe { QueryFullProcessImageNameW(process, PROCESS_NAME_WIN32, to, &mut length) };
+    (done != 0).then(|| String::from_utf16_lossy(&path[..length as usize]))
+}
+
+fn open_process(pid: u32) -> Option<OwnedHandle> {
+    // SAFETY: it has no preconditions.
+    let process = unsafe { OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, 0, pid) };
+    if process.is_null() {
+        return None;
+    }
+    // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+    Some(unsafe { OwnedHandle::from_raw_handle(process) })
+}
+
+/// Names would have to be asked of the domain, which can take seconds.
+pub fn user(id: &UserId) -> String {
+    id.to_string()
+}
+
+/// By the pipe's security descriptor, for which there has to be a connection.
+pub fn who_may_connect(_: &Endpoint, stream: Option<&Stream>) -> Option<Access> {
+    let stream = stream?;
+    let owner = stream.peer_credentials().ok()?.user().to_string();
+    let rights = security_descriptor(stream.as_handle().as_raw_handle())?;
+    Some(Access { owner, rights, meaning: None })
+}
+
+fn security_descriptor(pipe: HANDLE) -> Option<String> {
+    const PARTS: u32 =
+        OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION;
+    let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
+    // SAFETY: the handle is one of a stream that the caller borrows; `descriptor` is a place for a
+    // pointer, and null means not wanted.
+    let code = unsafe {
+        GetSecurityInfo(
+            pipe,
+            SE_KERNEL_OBJECT,
+            PARTS,
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            &mut descriptor,
+        )
+    };
+    if code != 0 {
+        return None;
+    }
+    let (mut text, mut length) = (null_mut(), 0);
+    // SAFETY: the call succeeded, so `descriptor` is one; the others are places for what is asked.
+    let done = unsafe {
+        ConvertSecurityDescriptorToStringSecurityDescriptorW(
+            descriptor,
+            SDDL_REVISION_1,
+            PARTS,
+            &mut text,
+            &mut length,
+        )
+    };
+    // SAFETY: the descriptor is from a call whose result is to be freed so, and not used again.
+    unsafe { LocalFree(descriptor) };
+    if done == 0 {
+        return None;
+    }
+    // SAFETY: the call succeeded, so `text` points to that many characters.
+    let characters = unsafe { std::slice::from_raw_parts(text, length as usize) };
+    let sddl = String::from_utf16_lossy(characters);
+    // SAFETY: the text is from a call whose result is to be freed so, and not used again.
+    unsafe { LocalFree(text.cast()) };
+    Some(sddl.trim_end_matches('\0').to_owned())
+}

@@ -1,0 +1,230 @@
+//! `sockpipe ping`.
+
+use std::io::{self, Write, stdout};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail};
+use serde_json::json;
+use sockpipe::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Handle;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
+
+use crate::exit::{Exit, TOO_LATE, at_output};
+use crate::latency::{Latencies, human, nanoseconds};
+use crate::say::Progress;
+use crate::server::asked_to_stop;
+use crate::{args, client};
+
+/// How long one answer may take, unless told otherwise.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Between two lines of progress.
+const PROGRESS: Duration = Duration::from_millis(100);
+
+pub async fn run(args: args::Ping) -> Result<()> {
+    let stream = Arc::new(client::connect(&args.endpoint, &args.client).await?);
+    let stop = asked_to_stop().await;
+    let mut pings = Pings::new(&args);
+    let mut started = Instant::now();
+    let done = {
+        let measure = async {
+            // In the first the server accepts as well, so it is not counted.
+            pings.round_trip(&stream).await?;
+            started = Instant::now();
+            match args.rate {
+                None => pings.one_after_another(&stream).await,
+                Some(rate) => pings.on_time(&stream, rate).await,
+            }
+        };
+        tokio::select! {
+            done = measure => done,
+            // What there is so far is worth showing.
+            () = stop => Ok(()),
+        }
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    let taken = std::mem::take(&mut pings.taken);
+    drop(pings);
+    if taken.is_empty() {
+        done?;
+        return Err(Exit::silent(crate::exit::INTERRUPTED).into());
+    }
+    print(&args, &Latencies::new(taken), seconds).map_err(at_output)?;
+    done
+}
+
+struct Pings {
+    count: usize,
+    limit: Duration,
+    payload: Vec<u8>,
+    buffer: Vec<u8>,
+    /// Nanoseconds.
+    taken: Vec<u64>,
+    progress: Option<(Progress, Instant)>,
+}
+
+impl Pings {
+    fn new(args: &args::Ping) -> Self {
+        let size = args.size as usize;
+        Self {
+            count: args.count as usize,
+            limit: args.client.timeout.unwrap_or(ANSWER),
+            // No two neighbours are equal, so that a byte that is lost shows.
+            payload: (0..size).map(|at| (at % 251) as u8).collect(),
+            buffer: vec![0; size],
+            taken: Vec::new(),
+            progress: Progress::wanted().then(|| (Progress::new(), Instant::now())),
+        }
+    }
+
+    async fn one_after_another(&mut self, stream: &Stream) -> Result<()> {
+        while self.taken.len() < self.count {
+            let started = Instant::now();
+            self.round_trip(stream).await?;
+            self.came_back(started);
+        }
+        Ok(())
+    }
+
+    async fn round_trip(&mut self, stream: &Stream) -> Result<()> {
+        // Both at a time: an answer may begin before the question is sent whole.
+        let (mut to, payload) = (stream, &self.payload);
+        let send = async { to.write_all(payload).await };
+        let (mut from, buffer) = (stream, &mut self.buffer);
+        let receive = async { from.read_exact(buffer).await };
+        let both = async { tokio::try_join!(send, receive) };
+        let answer = timeout(self.limit, both).await;
+        self.check(answer)
+    }
+
+    /// The sender does not wait for answers, so that a server that stands still is seen by all
+    /// that are sent meanwhile.
+    async fn on_time(&mut self, stream: &Arc<Stream>, rate: f64) -> Result<()> {
+        let (times, sent) = channel();
+        let sender = OnTime {
+            runtime: Handle::current(),
+            stream: Arc::clone(stream),
+            payload: self.payload.clone(),
+            count: self.count,
+            pause: Duration::from_secs_f64(1.0 / rate),
+        };
+        // A thread: the runtime's timers are no finer than a millisecond.
+        thread::Builder::new().name("ping".to_owned()).spawn(move || sender.send(&times))?;
+        let longest = self.limit.saturating_add(Duration::from_secs_f64(1.0 / rate));
+        while self.taken.len() < self.count {
+            let mut from = &**stream;
+            let answer = timeout(longest, from.read_exact(&mut self.buffer)).await;
+            self.check(answer)?;
+            self.came_back(next_of(&sent)?);
+        }
+        Ok(())
+    }
+
+    /// What came of an answer, and whether it is the right one.
+    fn check<T>(&self, answer: Result<io::Result<T>, Elapsed>) -> Result<()> {
+        let answers = self.taken.len();
+        match answer {
+            Err(_) => Err(too_late(self.limit, answers)),
+            Ok(Err(error)) => {
+                bail!("the server left after {answers} answers ({error}); is it an echo server?")
+            }
+            Ok(Ok(_)) if self.buffer != self.payload => {
+                bail!("what came back is not what was sent: this is no echo server")
+            }
+            Ok(Ok(_)) => Ok(()),
+        }
+    }
+
+    fn came_back(&mut self, started: Instant) {
+        let taken = nanoseconds(started.elapsed());
+        self.taken.push(taken);
+        if let Some((progress, shown)) = &mut self.progress {
+            if shown.elapsed() >= PROGRESS {
+                *shown = Instant::now();
+                let (done, count) = (self.taken.len(), self.count);
+                progress.show(format_args!("{done} of {count}, the last took {}", human(taken)));
+            }
+        }
+    }
+}
+
+struct OnTime {
+    runtime: Handle,
+    stream: Arc<Stream>,
+    payload: Vec<u8>,
+    count: usize,
+    pause: Duration,
+}
+
+impl OnTime {
+    fn send(self, times: &Sender<Instant>) {
+        let started = Instant::now();
+        for number in 0..self.count {
+            let due = started + self.pause.mul_f64(number as f64);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            // Before it is sent, for it may be back before the call is.
+            if times.send(Instant::now()).is_err() {
+                return;
+            }
+            let mut to = &*self.stream;
+            // The reader sees that the server is gone, and says so.
+            if self.runtime.block_on(to.write_all(&self.payload)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Answers come in the order of what was sent.
+fn next_of(sent: &Receiver<Instant>) -> Result<Instant> {
+    sent.try_recv()
+        .map_err(|_| anyhow!("the server sent more than it was sent: this is no echo server"))
+}
+
+fn too_late(limit: Duration, answers: usize) -> anyhow::Error {
+    let seconds = limit.as_secs_f64();
+    let what = format!(
+        "no answer within {seconds} s, after {answers} that came; is it an echo server? `sockpipe \
+         echo` is one; a slow one gets more time with --timeout"
+    );
+    Exit::new(TOO_LATE, what).into()
+}
+
+fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> io::Result<()> {
+    let count = latencies.count();
+    let (endpoint, size) = (&args.endpoint, args.size);
+    let rate = count as f64 / seconds;
+    let figures = [("min", 0.0), ("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("max", 100.0)];
+    let mut out = stdout().lock();
+    if args.json {
+        let mut object = json!({
+            "endpoint": endpoint.to_string(),
+            "count": count,
+            "size": size,
+            "seconds": seconds,
+            "rate": rate,
+        });
+        for (name, percent) in figures {
+            object[format!("{name}_ns")] = latencies.percentile(percent).into();
+        }
+        let bucket = |bucket: crate::latency::Bucket| json!({ "from_ns": bucket.from, "to_ns": bucket.to, "count": bucket.count });
+        object["histogram"] = latencies.histogram().into_iter().map(bucket).collect();
+        writeln!(out, "{object:#}")?;
+    } else {
+        writeln!(
+            out,
+            "{count} round trips of {size} bytes to {endpoint} in {seconds:.2} s, {rate:.0} a second"
+        )?;
+        let shown = figures
+            .map(|(name, percent)| format!("{name} {}", human(latencies.percentile(percent))));
+        writeln!(out, "{}", shown.join("   "))?;
+        for line in latencies.drawn() {
+            writeln!(out, "{line}")?;
+        }
+    }
+    out.flush()
+}

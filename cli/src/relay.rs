@@ -1,0 +1,190 @@
+//! `sockpipe relay`.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use sockpipe::Listener;
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::args::{self, Address, Client};
+use crate::connect::join;
+use crate::exit::{Exit, INTERRUPTED, USAGE, at_endpoint};
+use crate::server::{asked_to_finish, asked_to_stop, bind};
+use crate::session::{self, AtEnd};
+use crate::side::Side;
+use crate::{client, say};
+
+/// How long connections may take to finish when the relay stops, and each for its last bytes.
+const DRAIN: Duration = Duration::from_secs(5);
+/// After an error of `accept`, such as no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub async fn run(args: args::Relay) -> Result<()> {
+    let target = Arc::new(Target { to: args.to, remote: args.remote, client: args.client });
+    match (&args.from, &target.to) {
+        (Address::Stdio, Address::Stdio) => {
+            let what = "`stdio:` can be one end of the relay, not both";
+            Err(Exit::new(USAGE, what).into())
+        }
+        (Address::Stdio, _) => {
+            let far = target.connect().await?;
+            join(&mut Side::stdio()?, far, AtEnd::WaitsIfTold).await
+        }
+        (_, Address::Stdio) => {
+            let stop = asked_to_stop().await;
+            let door = Door::open(&args.from, args.remote, &args.server).await?;
+            let work =
+                async { join(&mut Side::stdio()?, door.first().await?, AtEnd::WaitsIfTold).await };
+            tokio::select! {
+                done = work => done,
+                () = stop => Err(Exit::silent(INTERRUPTED).into()),
+            }
+        }
+        _ => {
+            let stop = asked_to_finish().await;
+            let door = Door::open(&args.from, args.remote, &args.server).await?;
+            serve(door, target, stop).await
+        }
+    }
+}
+
+async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = ()>) -> Result<()> {
+    let mut clients = JoinSet::new();
+    let mut stop = pin!(stop);
+    for number in 1_u64.. {
+        let (near, who) = tokio::select! {
+            accepted = door.accept() => accepted?,
+            () = &mut stop => break,
+        };
+        say::detail(format_args!("client {number}: {who}"));
+        let target = Arc::clone(&target);
+        clients.spawn(async move {
+            if let Err(error) = pass_on(near, &target, number).await {
+                say::warning(format_args!("client {number}: {error:#}"));
+            }
+        });
+        while clients.try_join_next().is_some() {}
+    }
+    drop(door);
+    let drained = timeout(DRAIN, async { while clients.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        say::detail(format_args!("{} connections were cut", clients.len()));
+    }
+    Ok(())
+}
+
+async fn pass_on(mut near: Side, target: &Target, number: u64) -> Result<()> {
+    // Where there is nobody the client is closed, as it would be by a server that crashed.
+    let mut far = target.connect().await?;
+    let report = session::run(&mut near, &mut far, AtEnd::WaitsIfTold).await?;
+    let (sent, received) = (report.sent, report.received);
+    say::detail(format_args!("client {number}: done, {sent} bytes there, {received} back"));
+    // Both at a time. That one has left is no news.
+    drop(tokio::join!(near.close(DRAIN), far.close(DRAIN)));
+    Ok(())
+}
+
+/// Where clients come in.
+#[allow(clippy::large_enum_variant, reason = "a relay has one")]
+enum Door {
+    Local(Listener),
+    Tcp(TcpListener),
+}
+
+impl Door {
+    async fn open(from: &Address, remote: bool, server: &args::Server) -> Result<Self> {
+        let address = match from {
+            Address::Local(endpoint) => return Ok(Self::Local(bind(endpoint, server)?)),
+            Address::Tcp(address) => address,
+            Address::Stdio => bail!("`stdio:` is no place to listen"),
+        };
+        let found = resolve(address, remote).await?;
+        let cannot = |error: std::io::Error| {
+            let message = format!("cannot listen on tcp:{address}: {error}; choose another port");
+            at_endpoint(std::io::Error::new(error.kind(), message))
+        };
+        let listener = TcpListener::bind(&found[..]).await.map_err(cannot)?;
+        let local = listener.local_addr().map_err(cannot)?;
+        say::note(format_args!("listening on tcp:{local}"));
+        if local.ip().is_loopback() {
+            say::detail("every user of this machine can connect to it");
+        } else {
+            say::warning(format_args!("whoever reaches this machine can connect to tcp:{local}"));
+        }
+        Ok(Self::Tcp(listener))
+    }
+
+    /// The next client, and who it is.
+    async fn accept(&mut self) -> Result<(Side, String)> {
+        match self {
+            Self::Local(listener) => {
+                let stream = listener.accept().await.context("cannot accept clients")?;
+                let who = client::peer(&stream);
+                Ok((Side::local(stream), who))
+            }
+            Self::Tcp(listener) => loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => return Ok((Side::tcp(stream), format!("tcp:{peer}"))),
+                    // It has left again, or there are no descriptors for it.
+                    Err(error) => {
+                        say::detail(format_args!("cannot accept a client: {error}"));
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            },
+        }
+    }
+
+    /// The one client that there is to be.
+    async fn first(mut self) -> Result<Side> {
+        let (side, who) = self.accept().await?;
+        say::detail(format_args!("a client is there: {who}"));
+        Ok(side)
+    }
+}
+
+/// Where clients are passed on to.
+struct Target {
+    to: Address,
+    remote: bool,
+    client: Client,
+}
+
+impl Target {
+    async fn connect(&self) -> Result<Side> {
+        match &self.to {
+            Address::Local(endpoint) => {
+                Ok(Side::local(client::connect(endpoint, &self.client).await?))
+            }
+            Address::Tcp(address) => {
+                let found = resolve(address, self.remote).await?;
+                Ok(Side::tcp(TcpStream::connect(&found[..]).await.map_err(|error| {
+                    let message = format!("cannot connect to tcp:{address}: {error}");
+                    at_endpoint(std::io::Error::new(error.kind(), message))
+                })?))
+            }
+            Address::Stdio => bail!("`stdio:` is no place to connect to"),
+        }
+    }
+}
+
+/// The addresses of `HOST:PORT`, all of this machine unless `remote` ones are allowed.
+async fn resolve(address: &str, remote: bool) -> Result<Vec<SocketAddr>> {
+    let found: Vec<_> =
+        lookup_host(address).await.with_context(|| format!("cannot find tcp:{address}"))?.collect();
+    match found.iter().find(|found| !found.ip().is_loopback()) {
+        Some(beyond) if !remote => {
+            let what = format!(
+                "tcp:{address} is {beyond}, which is not this machine's loopback; use \
+                 tcp:127.0.0.1:PORT, or allow it with --remote"
+            );
+            Err(Exit::new(USAGE, what).into())
+        }
+        _ => Ok(found),
+    }
+}

@@ -1,0 +1,66 @@
+//! Listening as the options say, until asked to stop.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::process::exit;
+use std::time::Duration;
+
+use anyhow::Result;
+use sockpipe::{Access, Endpoint, ListenOptions, Listener, shutdown_signal};
+use tokio::time::sleep;
+
+use crate::args::Server;
+use crate::exit::{INTERRUPTED, at_endpoint};
+use crate::say;
+
+/// When a user wonders why it has not ended.
+const FELT: Duration = Duration::from_millis(700);
+
+pub fn bind(endpoint: &Endpoint, args: &Server) -> Result<Listener> {
+    let access = if args.everyone { Access::Everyone } else { Access::Owner };
+    let options = ListenOptions::new().access(access);
+    let listener = Listener::bind_with(endpoint, &options).map_err(at_endpoint)?;
+    say::note(format_args!("listening on {}", listener.endpoint()));
+    Ok(listener)
+}
+
+/// To be awaited: the process is asked to stop. It is heard from now on, so this comes before what
+/// must be undone.
+pub async fn asked_to_stop() -> Pin<Box<impl Future<Output = ()> + Send>> {
+    begun(async {
+        if let Err(error) = shutdown_signal().await {
+            say::warning(format_args!("cannot listen for signals: {error}"));
+            pending::<()>().await;
+        }
+    })
+    .await
+}
+
+/// As above, for a server whose connections may finish. Asked a second time, it ends at once.
+pub async fn asked_to_finish() -> impl Future<Output = ()> + Send {
+    let first = asked_to_stop().await;
+    async {
+        first.await;
+        let second = asked_to_stop().await;
+        tokio::spawn(async {
+            second.await;
+            exit(i32::from(INTERRUPTED));
+        });
+        tokio::spawn(async {
+            // Mostly there is nothing to wait for.
+            sleep(FELT).await;
+            say::note("connections may finish, for up to 5 s; a second Ctrl-C ends them at once");
+        });
+    }
+}
+
+/// Polled once. It must not be done by then.
+async fn begun<F: Future<Output = ()> + Send>(future: F) -> Pin<Box<F>> {
+    let mut future = Box::pin(future);
+    tokio::select! {
+        biased;
+        () = &mut future => {}
+        () = std::future::ready(()) => {}
+    }
+    future
+}

@@ -1,0 +1,141 @@
+//! Bytes both ways between two ends, until both have ended.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::sleep;
+
+use crate::say;
+use crate::side::{Fault, Side, Sink, Source};
+
+/// How long the other direction may be still before an end that cannot be carried closes all.
+const STILL: Duration = Duration::from_millis(500);
+
+/// What the end of the near side does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum AtEnd {
+    /// It is passed on, and the far side can answer until it ends too, whether or not it can be told.
+    Waits,
+    /// It is passed on; a side that cannot be told is closed when it has nothing more to say. So
+    /// for both sides.
+    WaitsIfTold,
+    /// It closes the far side at once.
+    Closes,
+}
+
+/// How one direction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The source ended, and the sink knows.
+    Carried,
+    /// The source ended, and the sink cannot be told.
+    Uncarried,
+    /// The source is gone.
+    SourceGone,
+    /// The sink takes no more.
+    SinkGone,
+}
+
+/// What became of a session from `near` to `far`.
+pub struct Report {
+    /// How near to far ended; `None`: it was going on when the session was over.
+    pub up: Option<Ending>,
+    pub sent: u64,
+    pub received: u64,
+    /// Some of what `near` has given did not arrive.
+    pub lost: bool,
+}
+
+/// What has been moved in one direction.
+#[derive(Default)]
+struct Moved {
+    bytes: AtomicU64,
+    /// Some have been read and not written.
+    under_way: AtomicBool,
+}
+
+/// Moves bytes until both directions have ended, or no more can come of it.
+///
+/// # Errors
+///
+/// What is no peer's doing, such as an error of standard input or output.
+pub async fn run(near: &mut Side, far: &mut Side, at_end: AtEnd) -> Result<Report> {
+    let (sent, received) = (Moved::default(), Moved::default());
+    let Side { from: near_from, to: near_to, watch: near_watch } = &mut *near;
+    let Side { from: far_from, to: far_to, watch: far_watch } = far;
+    let (mut up_end, mut down_end) = (None, None);
+    {
+        let mut up = pin!(pump(near_from, far_to, &sent, at_end != AtEnd::Closes));
+        let mut down = pin!(pump(far_from, near_to, &received, true));
+        // One that has ended its side may be gone: then the other direction comes to nothing.
+        let mut near_gone = pin!(near_watch.gone());
+        let mut far_gone = pin!(far_watch.gone());
+        while up_end.is_none() || down_end.is_none() {
+            let ends = [up_end, down_end];
+            let closed = at_end == AtEnd::Closes && up_end.is_some();
+            if closed || ends.contains(&Some(Ending::SourceGone)) {
+                break;
+            }
+            let untold = at_end == AtEnd::WaitsIfTold && ends.contains(&Some(Ending::Uncarried));
+            let left = if up_end.is_none() { &sent } else { &received };
+            let has_ended = |end: Option<Ending>| end.is_some_and(|end| end != Ending::SinkGone);
+            tokio::select! {
+                end = &mut up, if up_end.is_none() => up_end = Some(end?),
+                end = &mut down, if down_end.is_none() => down_end = Some(end?),
+                () = &mut near_gone, if has_ended(up_end) => break,
+                () = &mut far_gone, if has_ended(down_end) => break,
+                () = stands_still(left), if untold => break,
+            }
+            if at_end == AtEnd::Waits && up_end == Some(Ending::Uncarried) && down_end.is_none() {
+                say::warning(
+                    "the server's pipe cannot carry the end of the input, so the server reads it \
+                     when the connection is closed; --close does that at once",
+                );
+            }
+        }
+    }
+    let under_way = sent.under_way.into_inner() || near.from.has_more();
+    let lost = up_end == Some(Ending::SinkGone) || (up_end.is_none() && under_way);
+    let (sent, received) = (sent.bytes.into_inner(), received.bytes.into_inner());
+    Ok(Report { up: up_end, sent, received, lost })
+}
+
+/// Moves bytes one way, and then the end if the sink is to be `told`.
+async fn pump(from: &mut Source, to: &mut Sink, moved: &Moved, told: bool) -> Result<Ending> {
+    loop {
+        let bytes = match from.read().await {
+            Ok(bytes) => bytes,
+            Err(Fault::Gone) => return Ok(Ending::SourceGone),
+            Err(Fault::Failed(error)) => return Err(error),
+        };
+        if bytes.is_empty() {
+            let told = if told { to.end().await } else { Ok(true) };
+            return match told {
+                Ok(true) | Err(Fault::Gone) => Ok(Ending::Carried),
+                Ok(false) => Ok(Ending::Uncarried),
+                Err(Fault::Failed(error)) => Err(error),
+            };
+        }
+        moved.under_way.store(true, Ordering::Relaxed);
+        match to.write(bytes).await {
+            Ok(()) => moved.under_way.store(false, Ordering::Relaxed),
+            Err(Fault::Gone) => return Ok(Ending::SinkGone),
+            Err(Fault::Failed(error)) => return Err(error),
+        }
+        moved.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    }
+}
+
+async fn stands_still(moved: &Moved) {
+    let mut before = moved.bytes.load(Ordering::Relaxed);
+    loop {
+        sleep(STILL).await;
+        let now = moved.bytes.load(Ordering::Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}

@@ -1,0 +1,201 @@
+//! Much, byte for byte, and how fast beside socat in the same run.
+//!
+//! A gibibyte with the tool as it is installed, which prints the ratios and holds them to their bar:
+//!
+//! ```text
+//! SOCKPIPE_FULL=1 cargo test --release -p sockpipe-cli --test bulk -- --nocapture
+//! ```
+//!
+//! Otherwise it is a scaled-down transfer, and the ratios of an unoptimized build are only printed.
+#![cfg(unix)] // socat is Unix's.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{LazyLock, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::process::{is_here, tool};
+use common::unix::full;
+use common::{Backend, Os, noise};
+
+/// One at a time, or they measure each other.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// What is sent again and again: no power of two, so that no buffer's size hides in it.
+static BLOCK: LazyLock<Vec<u8>> = LazyLock::new(|| noise(1_000_003));
+
+fn length() -> usize {
+    if full() { 1 << 30 } else { 32 << 20 }
+}
+
+/// The bar: a share of socat's rate, for the tool as it is installed.
+const BAR: f64 = 0.8;
+
+#[test]
+fn listen_and_connect() {
+    compare("listen and connect", |program| {
+        let os = Os::new();
+        let path = os.endpoint();
+        let (server, client) = match program {
+            Program::Ours => (ours(&["-q", "listen", path]), ours(&["connect", "--wait", path])),
+            Program::Socat(options) => {
+                let server = socat(options, &["-u", &format!("UNIX-LISTEN:{path}"), "-"]);
+                until_there(path);
+                (server, socat(options, &["-u", "-", &format!("UNIX-CONNECT:{path}")]))
+            }
+        };
+        let (mut server, mut client) = (Reaped(server), Reaped(client));
+        // A server that would send too has nothing to say.
+        drop(server.0.stdin.take());
+        let input = client.0.stdin.take().expect("a pipe");
+        let took = through(input, server.0.stdout.take().expect("a pipe"));
+        assert!(client.0.wait().expect("an end").success());
+        assert!(server.0.wait().expect("an end").success());
+        took
+    });
+}
+
+#[test]
+fn relay() {
+    compare("relay", |program| {
+        let (front, behind) = (Os::new(), Os::new());
+        let server = UnixListener::bind(behind.endpoint()).expect("a socket");
+        let (from, to) = (front.endpoint(), behind.endpoint());
+        let relay = match program {
+            Program::Ours => ours(&["-q", "relay", from, to]),
+            Program::Socat(options) => {
+                socat(options, &[&format!("UNIX-LISTEN:{from}"), &format!("UNIX-CONNECT:{to}")])
+            }
+        };
+        let _relay = Reaped(relay);
+        until_there(from);
+        let client = UnixStream::connect(from).expect("a relay");
+        let (server, _) = server.accept().expect("a relay");
+        through(HalfClosed(client), server)
+    });
+}
+
+#[derive(Clone, Copy)]
+enum Program {
+    Ours,
+    Socat(&'static [&'static str]),
+}
+
+/// Runs all in turn, so that what else the machine does is the same for all.
+fn compare(what: &str, run: impl Fn(Program) -> Duration) {
+    let _turn = TURN.lock();
+    if !is_here("socat") {
+        println!("{what}: {:.0} MiB/s", rate(run(Program::Ours)));
+        return;
+    }
+    let rivals: [(&str, &'static [&'static str]); 2] =
+        [("socat", &[]), ("socat with our size of buffer", &["-b", "65536"])];
+    let (mut ours, mut theirs) = (Vec::new(), [Vec::new(), Vec::new()]);
+    for _ in 0..if full() { 5 } else { 3 } {
+        ours.push(rate(run(Program::Ours)));
+        for ((_, options), rates) in rivals.iter().zip(&mut theirs) {
+            rates.push(rate(run(Program::Socat(options))));
+        }
+    }
+    let ours = median(ours);
+    let mib = length() >> 20;
+    for ((name, _), rates) in rivals.iter().zip(theirs) {
+        let theirs = median(rates);
+        let ratio = ours / theirs;
+        println!("{what}, {mib} MiB: {ours:.0} MiB/s, {name} {theirs:.0} MiB/s, ratio {ratio:.2}");
+        if full() && !cfg!(debug_assertions) {
+            assert!(ratio >= BAR, "{what}: {ratio:.2} of {name}");
+        }
+    }
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+/// MiB a second.
+fn rate(took: Duration) -> f64 {
+    length() as f64 / f64::from(1 << 20) / took.as_secs_f64()
+}
+
+fn ours(arguments: &[&str]) -> Child {
+    let mut command = tool();
+    command.args(arguments).stdin(Stdio::piped()).stderr(Stdio::inherit());
+    command.spawn().expect("a process")
+}
+
+fn socat(options: &[&str], arguments: &[&str]) -> Child {
+    let mut command = Command::new("socat");
+    command.args(options).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().expect("socat")
+}
+
+fn until_there(path: &str) {
+    common::unix::until("a socket", || Path::new(path).exists());
+}
+
+/// Sends the blocks through, compares what comes out, and gives the time until its end.
+fn through(mut input: impl Write + Send, mut output: impl Read) -> Duration {
+    let started = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut left = length();
+            while left > 0 {
+                let part = &BLOCK[..left.min(BLOCK.len())];
+                input.write_all(part).expect("a write");
+                left -= part.len();
+            }
+        });
+        let mut buffer = vec![0; 256 * 1024];
+        let mut got = 0;
+        loop {
+            let count = output.read(&mut buffer).expect("a read");
+            if count == 0 {
+                break;
+            }
+            let mut rest = &buffer[..count];
+            while !rest.is_empty() {
+                let at = got % BLOCK.len();
+                let expected = &BLOCK[at..BLOCK.len().min(at + rest.len())];
+                assert!(&rest[..expected.len()] == expected, "a wrong byte after {got}");
+                got += expected.len();
+                rest = &rest[expected.len()..];
+            }
+        }
+        assert_eq!(got, length());
+    });
+    started.elapsed()
+}
+
+struct HalfClosed(UnixStream);
+
+impl Write for HalfClosed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Drop for HalfClosed {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

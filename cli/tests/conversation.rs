@@ -1,0 +1,239 @@
+//! `listen`, `connect` and `echo`: bytes both ways, and every way to end.
+
+mod common;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Backend, Os, PATIENCE, Tool, noise, run, run_with, tool, within};
+
+const MIB: usize = 1024 * 1024;
+
+#[test]
+fn bytes_both_ways_and_the_end_of_each() {
+    let os = Os::new();
+    for (length, back) in [(0, 0), (1, 3 * MIB + 1), (3 * MIB + 1, 1)] {
+        let (there, back) = (noise(length), noise(back));
+        let mut server = Tool::listening(&["listen", os.endpoint()]);
+        let writer = server.feed(back.clone());
+        let client = run_with(&["connect", os.endpoint()], &there).assert_succeeds();
+        let server = server.wait().assert_succeeds();
+        writer.join().expect("no panic");
+        assert!(client.out == back, "{} of {} bytes", client.out.len(), back.len());
+        assert!(server.out == there, "{} of {} bytes", server.out.len(), there.len());
+    }
+    assert_eq!(os.files(), [""; 0]);
+}
+
+/// The end of one side's input is read by the other, which can still answer.
+#[test]
+fn half_close() {
+    let os = Os::new();
+    let mut server = Tool::listening(&["listen", os.endpoint(), "-v"]);
+    let mut client = Tool::start(&["connect", os.endpoint()]);
+    client.type_in("question");
+    server.await_out("question");
+    client.end_input();
+    // It has read the end of the question, and goes on.
+    server.type_in("answer");
+    client.await_out("answer");
+    server.end_input();
+    client.wait().assert_succeeds();
+    let server = server.wait();
+    assert_eq!(server.code, Some(0), "{server:?}");
+    assert!(server.err.contains("sent 6 bytes, received 8"), "{server:?}");
+}
+
+/// What a process has on its terminal when the other one is gone.
+#[test]
+fn an_open_input_does_not_keep_it_when_the_peer_is_gone() {
+    let os = Os::new();
+    let mut server = Tool::listening(&["listen", os.endpoint()]);
+    let mut client = Tool::start(&["connect", os.endpoint()]);
+    client.type_in("hello");
+    server.await_out("hello");
+    server.crash();
+    client.wait().assert_succeeds();
+    // And the other way round.
+    let mut server = Tool::listening(&["listen", os.endpoint()]);
+    let mut client = Tool::start(&["connect", os.endpoint()]);
+    client.type_in("hello");
+    server.await_out("hello");
+    client.crash();
+    server.wait().assert_succeeds();
+}
+
+#[tokio::test]
+async fn input_that_the_peer_did_not_take_is_a_failure() {
+    let os = Os::new();
+    let mut listener = os.bind().expect("a free name");
+    let mut client = Tool::start(&["connect", os.endpoint()]);
+    let peer = within(listener.accept()).await.expect("a client");
+    let given = Arc::new(AtomicUsize::new(0));
+    let mut input = client.input();
+    let writer = thread::spawn({
+        let given = Arc::clone(&given);
+        move || {
+            while input.write_all(&[7; 64 * 1024]).is_ok() {
+                given.fetch_add(64 * 1024, Ordering::Relaxed);
+            }
+        }
+    });
+    // More than the system buffers, so the client has some of it.
+    while given.load(Ordering::Relaxed) < MIB / 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(peer);
+    client.wait().assert_fails(1, &["before it had taken all of the input"]);
+    writer.join().expect("no panic");
+}
+
+#[test]
+fn close_does_not_wait_for_an_answer() {
+    let os = Os::new();
+    let bytes = noise(MIB);
+    // A server whose own input does not end.
+    let server = Tool::listening(&["listen", os.endpoint()]);
+    let client = run_with(&["connect", os.endpoint(), "--close"], &bytes).assert_succeeds();
+    assert_eq!(client.text(), "");
+    let server = server.wait().assert_succeeds();
+    assert!(server.out == bytes, "{} bytes", server.out.len());
+    // And a server that closes.
+    let mut server = Tool::listening(&["listen", os.endpoint(), "--close"]);
+    let client = Tool::start(&["connect", os.endpoint()]);
+    let writer = server.feed(bytes.clone());
+    server.wait().assert_succeeds();
+    let client = client.wait().assert_succeeds();
+    assert!(client.out == bytes, "{} bytes", client.out.len());
+    writer.join().expect("no panic");
+}
+
+#[test]
+fn a_server_that_is_not_up_yet() {
+    let os = Os::new();
+    let mut client = Tool::start(&["connect", "--wait", os.endpoint()]);
+    client.type_in("early");
+    let mut server = Tool::listening(&["listen", os.endpoint()]);
+    server.await_out("early");
+    server.end_input();
+    client.end_input();
+    client.wait().assert_succeeds();
+    server.wait().assert_succeeds();
+    let started = Instant::now();
+    run(&["connect", "--wait=0.3", os.endpoint()]).assert_fails(3, &["no server at", "--wait"]);
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(300) && took < PATIENCE, "{took:?}");
+}
+
+#[test]
+fn one_client_after_the_other() {
+    let os = Os::new();
+    let mut server = Tool::listening(&["listen", "--keep", os.endpoint()]);
+    for number in 0..3 {
+        let mut client = Tool::start(&["connect", os.endpoint()]);
+        client.type_in(&format!("from {number}\n"));
+        server.await_out(&format!("from {number}\n"));
+        server.type_in(&format!("to {number}\n"));
+        client.await_out(&format!("to {number}\n"));
+        client.crash();
+    }
+    // The end of the input is the end for all that come.
+    server.end_input();
+    for _ in 0..2 {
+        run_with(&["connect", os.endpoint()], b"more\n").assert_succeeds();
+    }
+    server.await_out("from 0\nfrom 1\nfrom 2\nmore\nmore\n");
+    server.crash();
+}
+
+/// The tool is the command of its own test: it is there on every OS.
+#[test]
+fn a_command_for_each_client() {
+    let os = Os::new();
+    let behind = Os::new();
+    let _echo = Tool::listening(&["echo", behind.endpoint()]);
+    let program = tool().get_program().to_str().expect("UTF-8").to_owned();
+    let command = ["--exec", &program, "-q", "connect", behind.endpoint()];
+    let arguments = [&["listen", os.endpoint(), "--keep"][..], &command].concat();
+    let _server = Tool::listening(&arguments);
+    let bytes = noise(MIB);
+    // Side by side: the first does not end before the second.
+    let mut first = Tool::start(&["connect", os.endpoint()]);
+    first.type_in("first");
+    first.await_out("first");
+    let second = run_with(&["connect", os.endpoint()], &bytes).assert_succeeds();
+    assert!(second.out == bytes, "{} bytes", second.out.len());
+    first.type_in(", and still there");
+    first.await_out("first, and still there");
+    first.end_input();
+    first.wait().assert_succeeds();
+}
+
+#[test]
+fn a_command_that_fails_and_one_that_is_not_there() {
+    let os = Os::new();
+    let program = tool().get_program().to_str().expect("UTF-8").to_owned();
+    let nobody = Os::new();
+    let arguments = ["listen", os.endpoint(), "--exec", &program, "connect", nobody.endpoint()];
+    let server = Tool::listening(&arguments);
+    run(&["connect", os.endpoint()]).assert_succeeds();
+    let ended = server.wait();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.err.contains("no server at") && ended.err.contains("ended with exit"),
+        "{ended:?}"
+    );
+    let server = Tool::listening(&["listen", os.endpoint(), "--exec", "no-such-program-1"]);
+    run(&["connect", os.endpoint()]).assert_succeeds();
+    server.wait().assert_fails(1, &["cannot run no-such-program-1"]);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+#[test]
+fn echo() {
+    let os = Os::new();
+    let _server = Tool::listening(&["echo", os.endpoint()]);
+    let bytes = noise(2 * MIB + 1);
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = Tool::start(&["connect", os.endpoint()]);
+            let writer = client.feed(bytes.clone());
+            (client, writer)
+        })
+        .collect();
+    for (client, writer) in clients {
+        let ended = client.wait().assert_succeeds();
+        assert!(ended.out == bytes, "{} bytes", ended.out.len());
+        writer.join().expect("no panic");
+    }
+}
+
+/// The reader of what comes has had enough.
+#[test]
+fn a_closed_standard_output() {
+    let os = Os::new();
+    let _echo = Tool::listening(&["echo", os.endpoint()]);
+    for arguments in [
+        &["connect", os.endpoint()][..],
+        &["info", os.endpoint()],
+        &["info", "--json", os.endpoint()],
+        &["ping", "-n", "3", os.endpoint()],
+        &["completions", "bash"],
+    ] {
+        let mut client = Tool::with_closed_output(arguments);
+        // Some of it is written when its reader is gone already.
+        let writer = client.feed(noise(MIB));
+        let ended = client.wait();
+        assert_eq!((ended.code, ended.err.as_str()), (Some(141), ""), "{arguments:?}");
+        writer.join().expect("no panic");
+    }
+    let server = Os::new();
+    let mut listening = Tool::with_closed_output(&["listen", server.endpoint()]);
+    listening.await_err("listening on");
+    let client = run_with(&["connect", server.endpoint()], &noise(MIB));
+    assert!(matches!(client.code, Some(0 | 1)), "{client:?}");
+    assert_eq!(listening.wait().code, Some(141));
+}

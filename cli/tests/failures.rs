@@ -1,0 +1,349 @@
+//! Every verb with an endpoint that is missing, busy, stale, foreign or none.
+
+mod common;
+
+use common::{Backend, Os, Tool, run, within};
+use sockpipe::ConnectOptions;
+
+/// The verbs that listen.
+fn listening<'a>(endpoint: &'a str, free: &'a str) -> [Vec<&'a str>; 4] {
+    [
+        vec!["listen", endpoint],
+        vec!["listen", endpoint, "--keep", "--exec", "true"],
+        vec!["echo", endpoint],
+        vec!["relay", endpoint, free],
+    ]
+}
+
+/// The verbs that connect.
+fn connecting(endpoint: &str) -> [Vec<&str>; 3] {
+    [vec!["connect", endpoint], vec!["ping", endpoint], vec!["relay", "stdio:", endpoint]]
+}
+
+#[test]
+fn usage() {
+    for (arguments, says) in [
+        (&[][..], "Usage: sockpipe"),
+        (&["lisen", "x"], "listen"),
+        (&["listen"], "<ENDPOINT>"),
+        (&["connect", "one", "two"], "two"),
+        (&["connect", "--loud", "x"], "--loud"),
+        (&["connect", "--wait=soon", "x"], "no number of seconds"),
+        (&["connect", "--timeout=-1", "x"], "negative"),
+        (&["listen", "x", "--exec"], "--exec"),
+        (&["listen", "x", "--close", "--exec", "true"], "--close"),
+        (&["ping", "--count", "0", "x"], "0"),
+        (&["ping", "--size", "0", "x"], "0"),
+        (&["ping", "--rate", "0", "x"], "a rate is from"),
+        (&["relay", "x"], "<TO>"),
+        (&["relay", "tcp:80", "x"], "tcp:HOST:PORT"),
+        (&["relay", "stdio:", "stdio:"], "not both"),
+        (&["relay", "tcp:192.0.2.1:0", "x"], "--remote"),
+        (&["completions", "cmd"], "bash"),
+        (&["-v", "-q", "clean", "x"], "--quiet"),
+    ] {
+        let ended = run(arguments);
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
+        assert!(ended.err.contains(says), "{arguments:?}: {ended:?}");
+    }
+    let help = run(&["--help"]).assert_succeeds().text();
+    for verb in ["listen", "connect", "echo", "relay", "info", "ping", "clean", "completions"] {
+        assert!(help.contains(&format!("  {verb} ")), "{help}");
+        let help = run(&[verb, "--help"]).assert_succeeds().text();
+        assert!(help.contains("Usage: sockpipe"), "{help}");
+    }
+    assert!(help.contains("Exit codes:"), "{help}");
+    let version = run(&["--version"]).assert_succeeds().text();
+    assert_eq!(version, concat!("sockpipe ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn no_endpoint() {
+    let os = Os::new();
+    let free = os.endpoint();
+    let long = "n".repeat(60);
+    for (endpoint, says) in [
+        ("", "it is empty"),
+        ("a/b", "a path is written `./a/b`"),
+        (r"a\b", "a named pipe is written"),
+        ("Name", "'N' cannot be in a portable name"),
+        (&long, "at most 48 characters"),
+        ("unix://host/x", "absolute path"),
+        ("/", "names a directory"),
+    ] {
+        let verbs = [&listening(endpoint, free)[..], &connecting(endpoint)].concat();
+        let others =
+            [vec!["info", endpoint], vec!["clean", endpoint], vec!["relay", free, endpoint]];
+        let all = [&verbs[..], &others].concat();
+        // All verbs have one parser. Where a process takes long to start, one endpoint shows that.
+        let some = if cfg!(windows) && endpoint != "a/b" { 1 } else { all.len() };
+        for arguments in &all[..some] {
+            run(arguments).assert_fails(2, &[says]);
+        }
+    }
+    assert_eq!(os.files(), [""; 0]);
+}
+
+#[test]
+fn an_endpoint_of_another_system() {
+    let os = Os::new();
+    let endpoint = if cfg!(windows) { "/run/x.sock" } else { r"\\.\pipe\x" };
+    let verbs = [&listening(endpoint, os.endpoint())[..], &connecting(endpoint)].concat();
+    for arguments in [&verbs[..], &[vec!["info", endpoint], vec!["clean", endpoint]]].concat() {
+        run(&arguments).assert_fails(2, &["cannot use", endpoint]);
+    }
+}
+
+#[test]
+fn nobody_there() {
+    let os = Os::new();
+    for arguments in connecting(os.endpoint()) {
+        run(&arguments).assert_fails(3, &["no server at", "start it first", "--wait"]);
+    }
+    let info = run(&["info", os.endpoint()]);
+    assert_eq!((info.code, info.err.as_str()), (Some(3), ""));
+    assert!(info.text().contains("free: nothing is there"), "{}", info.text());
+    let clean = run(&["clean", os.endpoint()]);
+    assert_eq!((clean.code, clean.text().as_str()), (Some(0), ""));
+    assert!(clean.err.starts_with("nothing to remove"), "{}", clean.err);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+#[test]
+fn a_name_that_is_in_use() {
+    let os = Os::new();
+    let free = Os::new();
+    for server in ["echo", "listen"] {
+        let mut server = Tool::listening(&[server, os.endpoint()]);
+        let who = format!("pid {}", server.child.id());
+        // A lock file says who; a pipe does not.
+        let who = if cfg!(unix) { who.as_str() } else { "" };
+        for arguments in listening(os.endpoint(), free.endpoint()) {
+            run(&arguments).assert_fails(4, &["already listening", who, "choose another"]);
+        }
+        run(&["clean", os.endpoint()]).assert_fails(4, &["is not stale", who]);
+        let info = run(&["info", os.endpoint()]).assert_succeeds().text();
+        assert!(info.contains("live: ") && info.contains(who), "{info}");
+        // None of them has cost the server its one client.
+        assert!(server.child.try_wait().expect("a child").is_none());
+        let mut client = Tool::start(&["connect", os.endpoint()]);
+        client.type_in("hello");
+        if server.child.stdin.is_some() {
+            server.end_input();
+        }
+        client.end_input();
+        client.wait().assert_succeeds();
+        server.crash();
+    }
+}
+
+/// Killed at any point, nothing is left that the next start cannot take.
+#[test]
+fn what_a_crash_leaves() {
+    let os = Os::new();
+    let free = Os::new();
+    for arguments in listening(os.endpoint(), free.endpoint()) {
+        let server = Tool::listening(&arguments);
+        let client = Tool::start(&["connect", os.endpoint()]);
+        server.crash();
+        client.crash();
+        for arguments in connecting(os.endpoint()) {
+            run(&arguments).assert_fails(3, &["no server at", "--wait"]);
+        }
+        let info = run(&["info", os.endpoint()]);
+        assert_eq!(info.code, Some(3), "{info:?}");
+        let state = if cfg!(unix) { "stale: a socket is there" } else { "free: nothing is there" };
+        assert!(info.text().contains(state), "{}", info.text());
+        // The next one takes it.
+        Tool::listening(&arguments).crash();
+        let clean = run(&["clean", os.endpoint()]);
+        assert_eq!((clean.code, clean.text().as_str()), (Some(0), ""));
+        let says = if cfg!(unix) { "removed " } else { "nothing to remove" };
+        assert!(clean.err.contains(says), "{}", clean.err);
+        assert_eq!(os.files(), [""; 0]);
+    }
+}
+
+/// Half of a transfer is through when one of the two is killed.
+#[test]
+fn killed_half_way() {
+    let os = Os::new();
+    for kill_server in [true, false] {
+        let mut server = Tool::listening(&["listen", os.endpoint()]);
+        let mut client = Tool::start(&["connect", os.endpoint()]);
+        let endless = |tool: &mut Tool| {
+            use std::io::Write;
+            let mut input = tool.input();
+            std::thread::spawn(move || while input.write_all(&[b'x'; 1 << 16]).is_ok() {})
+        };
+        let writers = [endless(&mut server), endless(&mut client)];
+        server.await_out("xxxx");
+        client.await_out("xxxx");
+        let other = if kill_server {
+            server.crash();
+            client
+        } else {
+            client.crash();
+            server
+        };
+        let ended = other.wait();
+        assert_eq!(ended.code, Some(1), "{}", ended.err);
+        for writer in writers {
+            writer.join().expect("no panic");
+        }
+    }
+    run(&["clean", os.endpoint()]);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+/// It is there, and does not get to its clients.
+#[tokio::test]
+async fn a_server_that_is_too_busy() {
+    let os = Os::new();
+    let _server = busy_server(&os).await;
+    for arguments in connecting(os.endpoint()) {
+        let arguments = [&arguments[..], &["--timeout", "0.2"]].concat();
+        let ended = tokio::task::spawn_blocking({
+            let arguments: Vec<_> = arguments.iter().map(|&text| text.to_owned()).collect();
+            move || run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        });
+        let ended = within(ended).await.expect("no panic");
+        ended.assert_fails(6, &["too busy", "0.2 s", "--timeout"]);
+    }
+    let info = run(&["info", os.endpoint()]).assert_succeeds().text();
+    assert!(info.contains("live: "), "{info}");
+}
+
+/// A backlog that is full.
+#[cfg(unix)]
+async fn busy_server(os: &Os) -> impl Sized {
+    use sockpipe::os::unix::ListenOptionsExt;
+    use sockpipe::{ListenOptions, Listener};
+
+    let options = ListenOptions::new().backlog(1);
+    let listener = Listener::bind_with(os.endpoint(), &options).expect("a free name");
+    let at_once = ConnectOptions::new().deadline(std::time::Duration::ZERO);
+    let mut clients = Vec::new();
+    while let Ok(client) = os.connect_with(&at_once).await {
+        clients.push(client);
+    }
+    (listener, clients)
+}
+
+/// A pipe of one instance, which is taken.
+#[cfg(windows)]
+async fn busy_server(os: &Os) -> impl Sized {
+    use tokio::net::windows::named_pipe::ServerOptions;
+
+    let found = sockpipe::Endpoint::try_from(os.endpoint()).expect("a name").resolve();
+    let address = found.expect("an address")[0].address().to_string();
+    let pipe = ServerOptions::new().max_instances(1).create(address).expect("a free name");
+    // Its descriptor is the system's default, which names no user.
+    let anyone = ConnectOptions::new().expect_server(sockpipe::ExpectServer::Anyone);
+    let client = os.connect_with(&anyone).await.expect("the instance");
+    (pipe, client)
+}
+
+#[cfg(unix)]
+mod paths {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+
+    use common::process::tool;
+    use common::unix::Standing;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_socket() {
+        let os = Os::new();
+        fs::write(os.dir().join("file"), "data").expect("a file");
+        fs::create_dir(os.dir().join("directory")).expect("a directory");
+        symlink(os.dir().join("file"), os.dir().join("link")).expect("a link");
+        let before = os.files();
+        for (name, what) in
+            [("file", "a file"), ("directory", "a directory"), ("link", "a symbolic link")]
+        {
+            let path = os.dir().join(name);
+            let standing = Standing::at(&path);
+            let endpoint = path.to_str().expect("UTF-8");
+            for arguments in listening(endpoint, os.endpoint()) {
+                run(&arguments).assert_fails(4, &[what, endpoint, "choose another path"]);
+            }
+            for arguments in connecting(endpoint) {
+                run(&arguments).assert_fails(4, &["not a socket", endpoint]);
+            }
+            run(&["clean", endpoint]).assert_fails(4, &["cannot clean", what, endpoint]);
+            let info = run(&["info", endpoint]);
+            assert_eq!(info.code, Some(4), "{info:?}");
+            assert!(info.text().contains(&format!("foreign: {what} stands there")), "{info:?}");
+            assert_eq!(Standing::at(&path), standing);
+        }
+        assert_eq!(os.files(), before);
+        for missing in ["nowhere/s.sock", "file/s.sock"] {
+            let path = os.dir().join(missing);
+            let endpoint = path.to_str().expect("UTF-8");
+            let verbs = [&listening(endpoint, os.endpoint())[..], &connecting(endpoint)].concat();
+            for arguments in verbs {
+                run(&arguments).assert_fails(3, &["there is no directory"]);
+            }
+            assert_eq!(run(&["info", endpoint]).code, Some(3));
+            assert_eq!(run(&["clean", endpoint]).code, Some(0));
+        }
+    }
+
+    #[test]
+    fn other_peoples_sockets() {
+        let os = Os::new();
+        let live = os.dir().join("live");
+        let live = live.to_str().expect("UTF-8");
+        let listener = UnixListener::bind(live).expect("a socket");
+        listener.set_nonblocking(true).expect("a mode");
+        // Where the system shows its sockets, there is no need to connect.
+        let info = run(&["info", live]).assert_succeeds().text();
+        assert!(info.contains("live: "), "{info}");
+        if cfg!(target_os = "linux") {
+            assert!(info.contains(&format!("pid {}", std::process::id())), "{info}");
+            assert!(listener.accept().is_err(), "info has connected");
+            let info = run(&["info", "--connect", live]).assert_succeeds().text();
+            assert!(info.contains("server    uid "), "{info}");
+            assert!(listener.accept().is_ok(), "info has not connected");
+        }
+        for arguments in listening(live, os.endpoint()) {
+            run(&arguments).assert_fails(4, &["already listening"]);
+        }
+        run(&["clean", live]).assert_fails(4, &["is not stale"]);
+        let datagrams = os.dir().join("datagrams");
+        let datagrams = datagrams.to_str().expect("UTF-8");
+        let _socket = UnixDatagram::bind(datagrams).expect("a socket");
+        for arguments in connecting(datagrams) {
+            run(&arguments).assert_fails(4, &["a socket of another type"]);
+        }
+        assert_eq!(run(&["info", datagrams]).code, Some(4));
+        assert_eq!(os.files(), ["datagrams", "live"]);
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_and_one_that_is_not_utf_8() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+
+        let os = Os::new();
+        let long = os.dir().join("n".repeat(150));
+        let endpoint = long.to_str().expect("UTF-8");
+        let verbs = [&listening(endpoint, os.endpoint())[..], &connecting(endpoint)].concat();
+        for arguments in verbs {
+            run(&arguments).assert_fails(2, &["too long for a socket"]);
+        }
+        // It is a path all the same.
+        let path = os.dir().join(OsStr::from_bytes(b"\xff.sock"));
+        let mut server = tool();
+        server.arg("echo").arg(&path);
+        let mut server = Tool::of(server);
+        server.await_listening();
+        let mut ping = tool();
+        ping.args(["ping", "-n", "3"]).arg(&path);
+        assert_eq!(Tool::of(ping).wait().code, Some(0));
+    }
+}

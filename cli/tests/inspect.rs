@@ -1,0 +1,222 @@
+//! `info`, `ping` and `completions`: what is printed, for people and for programs.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Backend, Os, Tool, run, unique_name, within};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[track_caller]
+fn json(arguments: &[&str], code: i32) -> Value {
+    let ended = run(arguments);
+    assert_eq!((ended.code, ended.err.as_str()), (Some(code), ""), "{}", ended.text());
+    let text = ended.text();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn info_of_a_server() {
+    let os = Os::new();
+    let server = Tool::listening(&["echo", os.endpoint()]);
+    let info = json(&["info", "--json", os.endpoint()], 0);
+    assert_eq!(info["endpoint"], os.endpoint());
+    assert_eq!(info["state"], "live");
+    assert_eq!(info["candidates"].as_array().map(Vec::len), Some(1));
+    assert!(!info["why"].as_str().unwrap_or_default().is_empty());
+    let asked = json(&["info", "--json", "--connect", os.endpoint()], 0);
+    // Without a connection a pipe does not say whose it is.
+    for info in if cfg!(unix) { vec![info, asked] } else { vec![asked] } {
+        assert_eq!(info["pid"], server.child.id(), "{info}");
+        let program = info["program"].as_str().unwrap_or_default();
+        assert!(program.contains("sockpipe"), "{info}");
+        let access = info["access"].as_str().unwrap_or_default();
+        if cfg!(windows) {
+            assert!(access.starts_with("O:S-1-") || access.contains("D:"), "{info}");
+            assert!(info["owner"].as_str().unwrap_or_default().starts_with("S-1-"), "{info}");
+        } else {
+            assert_eq!(access, "mode 0600");
+            assert!(info["owner"].as_str().unwrap_or_default().starts_with("uid "), "{info}");
+        }
+    }
+    let text = run(&["info", os.endpoint()]).assert_succeeds().text();
+    for label in ["endpoint ", "address ", "why ", "state ", "next "] {
+        assert!(text.lines().any(|line| line.starts_with(label)), "{label:?} is not in {text}");
+    }
+}
+
+/// Whichever way it is told, the server of the one client does not lose its turn.
+#[tokio::test]
+async fn info_costs_no_client() {
+    let os = Os::new();
+    let mut listener = os.bind().expect("a free name");
+    for _ in 0..3 {
+        assert_eq!(json(&["info", "--json", os.endpoint()], 0)["state"], "live");
+    }
+    let mut client = within(os.connect()).await.expect("a connection");
+    client.write_all(b"first").await.expect("a write");
+    let mut stream = within(listener.accept()).await.expect("a client");
+    let mut got = [0; 5];
+    within(stream.read_exact(&mut got)).await.expect("the first client's bytes");
+    assert_eq!(&got, b"first");
+}
+
+/// A portable name has several addresses, of which one is chosen.
+#[test]
+fn info_of_a_name() {
+    let name = unique_name();
+    let info = json(&["info", "--json", &name], 3);
+    let all = info["candidates"].as_array().expect("a list");
+    assert_eq!(
+        all.len(),
+        sockpipe::Endpoint::try_from(&name).expect("a name").resolve().expect("here").len()
+    );
+    assert!(all.iter().any(|one| one["address"] == info["address"]), "{info}");
+    let mut server = Tool::start(&["echo", &name]);
+    let address = server.await_listening();
+    let info = json(&["info", "--json", &name], 0);
+    assert_eq!((&info["state"], &info["address"]), (&"live".into(), &Value::from(address)));
+    server.crash();
+    assert!(run(&["clean", &name]).code == Some(0));
+}
+
+/// `ss` shows the name that the socket was bound to.
+#[cfg(target_os = "linux")]
+#[test]
+fn info_explains_the_temporary_name() {
+    let os = Os::new();
+    let server = Tool::listening(&["echo", os.endpoint()]);
+    let info = json(&["info", "--json", os.endpoint()], 0);
+    let temporary = info["temporary_name"].as_str().unwrap_or_default().to_owned();
+    let start = format!("{}/.s.sock.{}.", os.dir().display(), server.child.id());
+    assert!(temporary.starts_with(&start), "{info}");
+    assert_eq!(temporary.len(), start.len() + 8, "{info}");
+    let table = std::fs::read_to_string("/proc/net/unix").expect("Linux");
+    assert!(table.contains(&temporary), "{temporary} is not in {table}");
+    let text = run(&["info", os.endpoint()]).assert_succeeds().text();
+    assert!(text.contains(&temporary) && text.contains("renamed"), "{text}");
+    // Also where the server has been told a path of its own.
+    let mut server = common::tool();
+    server.current_dir(os.dir()).args(["echo", "./here"]);
+    let mut server = Tool::of(server);
+    server.await_listening();
+    let path = os.dir().join("here");
+    let info = json(&["info", "--json", path.to_str().expect("UTF-8")], 0);
+    let temporary = info["temporary_name"].as_str().unwrap_or_default();
+    assert!(temporary.contains(&format!(".here.{}.", server.child.id())), "{info}");
+}
+
+#[test]
+fn ping() {
+    let os = Os::new();
+    let _echo = Tool::listening(&["echo", os.endpoint()]);
+    let text = run(&["ping", os.endpoint()]).assert_succeeds().text();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    assert!(first.starts_with("1000 round trips of 64 bytes to "), "{text}");
+    let figures = lines.next().unwrap_or_default();
+    assert!(
+        ["min ", "p50 ", "p90 ", "p99 ", "max "].iter().all(|it| figures.contains(it)),
+        "{text}"
+    );
+    assert!(lines.any(|line| line.ends_with('#')), "{text}");
+    for (count, size) in [(1, 1), (7, 65_537), (3, 1_048_576)] {
+        let arguments = ["ping", os.endpoint(), "-n", &count.to_string(), "-s", &size.to_string()];
+        let ping = json(&[&arguments[..], &["--json"]].concat(), 0);
+        assert_eq!((&ping["count"], &ping["size"]), (&count.into(), &size.into()));
+        let figure = |name: &str| ping[name].as_u64().expect("a number");
+        let figures = ["min_ns", "p50_ns", "p90_ns", "p99_ns", "max_ns"].map(figure);
+        assert!(figures[0] > 0 && figures.is_sorted(), "{figures:?}");
+        let histogram = ping["histogram"].as_array().expect("a list");
+        let counted = histogram.iter().map(|bucket| bucket["count"].as_u64().expect("a number"));
+        assert_eq!(counted.sum::<u64>(), count, "{ping}");
+        let within = |figure: u64, bucket: &Value| {
+            bucket["from_ns"].as_u64() <= Some(figure) && Some(figure) < bucket["to_ns"].as_u64()
+        };
+        assert!(within(figures[0], &histogram[0]), "{ping}");
+        assert!(within(figures[4], &histogram[histogram.len() - 1]), "{ping}");
+    }
+}
+
+#[test]
+fn ping_at_a_rate() {
+    let os = Os::new();
+    let _echo = Tool::listening(&["echo", os.endpoint()]);
+    let started = Instant::now();
+    let ping = json(&["ping", os.endpoint(), "-n", "21", "--rate", "50", "--json"], 0);
+    // The first is sent at once, the last after 20 pauses of 20 ms.
+    assert!(started.elapsed() >= Duration::from_millis(400), "{:?}", started.elapsed());
+    assert_eq!(ping["count"], 21);
+    let rate = ping["rate"].as_f64().expect("a number");
+    assert!(rate <= 21.0 / 0.4, "{ping}");
+    let ping = json(&["ping", os.endpoint(), "-n", "500", "--rate", "100000", "--json"], 0);
+    assert_eq!(ping["count"], 500);
+}
+
+/// A server that stands still for a moment is seen by all that were to be sent meanwhile, and not
+/// by one of them alone.
+#[tokio::test]
+async fn a_pause_of_the_server_shows_in_all_that_it_delays() {
+    let os = Os::new();
+    let mut listener = os.bind().expect("a free name");
+    let client =
+        Tool::start(&["ping", os.endpoint(), "-n", "50", "-s", "1", "--rate", "100", "--json"]);
+    let mut stream = within(listener.accept()).await.expect("a client");
+    let mut byte = [0];
+    let mut answered = 0;
+    // One more than is counted.
+    while answered < 51 {
+        if answered == 10 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        within(stream.read_exact(&mut byte)).await.expect("a ping");
+        stream.write_all(&byte).await.expect("an answer");
+        answered += 1;
+    }
+    let ended = tokio::task::spawn_blocking(|| client.wait().assert_succeeds());
+    let ended = within(ended).await.expect("no panic");
+    let ping: Value = serde_json::from_str(&ended.text()).expect("JSON");
+    // About 20 were sent in the pause, and waited 100 ms in the middle.
+    let histogram = ping["histogram"].as_array().expect("a list");
+    let slow = histogram.iter().filter(|bucket| bucket["from_ns"].as_u64() >= Some(50_000_000));
+    let slow: u64 = slow.filter_map(|bucket| bucket["count"].as_u64()).sum();
+    assert!(slow >= 10, "{ping}");
+}
+
+#[tokio::test]
+async fn ping_of_a_server_that_is_no_echo_server() {
+    for (answer, code, says) in [
+        (None, 6, "no answer within 0.3 s"),
+        (Some(&b""[..]), 1, "the server left after 0 answers"),
+        (Some(&[b'x'; 64][..]), 1, "not what was sent"),
+    ] {
+        let os = Os::new();
+        let mut listener = os.bind().expect("a free name");
+        let client = Tool::start(&["ping", os.endpoint(), "--timeout", "0.3"]);
+        let mut stream = within(listener.accept()).await.expect("a client");
+        if let Some(answer) = answer {
+            within(stream.read_exact(&mut [0; 64])).await.expect("a ping");
+            stream.write_all(answer).await.expect("an answer");
+            drop(stream.close(Duration::from_secs(1)).await);
+            drop(listener);
+        } else {
+            tokio::spawn(async move {
+                let _kept = (stream, listener);
+                std::future::pending::<()>().await;
+            });
+        }
+        let ended = tokio::task::spawn_blocking(|| client.wait());
+        within(ended).await.expect("no panic").assert_fails(code, &[says, "echo server"]);
+    }
+}
+
+#[test]
+fn completions() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(&["completions", shell]).assert_succeeds().text();
+        for word in ["sockpipe", "connect", "any-server"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+}

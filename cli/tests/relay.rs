@@ -1,0 +1,218 @@
+//! `relay`: between endpoints, loopback TCP, and standard input and output.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
+
+use common::{Backend, Os, PATIENCE, Tool, noise, run, run_with};
+
+const MIB: usize = 1024 * 1024;
+
+fn tcp(address: &str) -> TcpStream {
+    let address = address.strip_prefix("tcp:").expect("a TCP address");
+    let stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    stream
+}
+
+/// What comes back for `bytes`, of which the end is told.
+fn ask(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
+    let mut back = Vec::new();
+    thread::scope(|scope| {
+        let mut to = stream.try_clone().expect("a handle");
+        scope.spawn(move || {
+            to.write_all(bytes).expect("a write");
+            to.shutdown(Shutdown::Write).expect("a half-close");
+        });
+        stream.read_to_end(&mut back).expect("an end");
+    });
+    back
+}
+
+#[test]
+fn endpoint_to_endpoint() {
+    let (front, behind) = (Os::new(), Os::new());
+    let _echo = Tool::listening(&["echo", behind.endpoint()]);
+    let _relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
+    let bytes = noise(2 * MIB + 1);
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = Tool::start(&["connect", front.endpoint()]);
+            let writer = client.feed(bytes.clone());
+            (client, writer)
+        })
+        .collect();
+    for (client, writer) in clients {
+        let ended = client.wait().assert_succeeds();
+        assert!(ended.out == bytes, "{} bytes", ended.out.len());
+        writer.join().expect("no panic");
+    }
+}
+
+/// Each end is carried by itself, in both directions.
+#[test]
+fn half_close_is_carried_across() {
+    let (front, behind) = (Os::new(), Os::new());
+    let mut server = Tool::listening(&["listen", behind.endpoint()]);
+    let _relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
+    let mut client = Tool::start(&["connect", front.endpoint()]);
+    client.type_in("question");
+    server.await_out("question");
+    server.type_in("before, ");
+    client.await_out("before, ");
+    client.end_input();
+    server.type_in("and after");
+    client.await_out("before, and after");
+    server.end_input();
+    client.wait().assert_succeeds();
+    server.wait().assert_succeeds();
+    // The server's end first.
+    let mut server = Tool::listening(&["listen", behind.endpoint()]);
+    let mut client = Tool::start(&["connect", front.endpoint()]);
+    client.type_in("a");
+    server.await_out("a");
+    server.end_input();
+    client.type_in("b");
+    server.await_out("ab");
+    client.end_input();
+    client.wait().assert_succeeds();
+    server.wait().assert_succeeds();
+}
+
+/// One that leaves takes the other with it, also when that one says and asks nothing.
+#[test]
+fn who_is_gone_is_gone_on_both_sides() {
+    let (front, behind) = (Os::new(), Os::new());
+    let _relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
+    for client_leaves in [true, false] {
+        let mut server = Tool::listening(&["listen", behind.endpoint()]);
+        let mut client = Tool::start(&["connect", front.endpoint()]);
+        client.type_in("hello");
+        server.await_out("hello");
+        let other = if client_leaves {
+            client.crash();
+            server
+        } else {
+            server.crash();
+            client
+        };
+        other.wait().assert_succeeds();
+    }
+}
+
+#[test]
+fn tcp_to_endpoint() {
+    let behind = Os::new();
+    let _echo = Tool::listening(&["echo", behind.endpoint()]);
+    let mut relay = Tool::start(&["relay", "-v", "tcp:127.0.0.1:0", behind.endpoint()]);
+    let address = relay.await_listening();
+    relay.await_err("every user of this machine can connect");
+    let bytes = noise(MIB + 1);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert!(ask(tcp(&address), &bytes) == bytes));
+        }
+    });
+}
+
+#[test]
+fn endpoint_to_tcp() {
+    let front = Os::new();
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("tcp:{}", server.local_addr().expect("an address"));
+    let _relay = Tool::listening(&["relay", front.endpoint(), &address]);
+    let bytes = noise(MIB + 1);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = server.accept().expect("a client");
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).expect("the end of the question");
+            stream.write_all(&got).expect("a write");
+        });
+        let ended = run_with(&["connect", front.endpoint()], &bytes).assert_succeeds();
+        assert!(ended.out == bytes, "{} bytes", ended.out.len());
+    });
+}
+
+#[test]
+fn standard_input_and_output() {
+    let (front, behind) = (Os::new(), Os::new());
+    let bytes = noise(MIB);
+    let _echo = Tool::listening(&["echo", behind.endpoint()]);
+    let ended = run_with(&["relay", "stdio:", behind.endpoint()], &bytes).assert_succeeds();
+    assert!(ended.out == bytes, "{} bytes", ended.out.len());
+    let mut relay = Tool::listening(&["relay", front.endpoint(), "stdio:"]);
+    let writer = relay.feed(b"answer".to_vec());
+    let ended = run_with(&["connect", front.endpoint()], b"question").assert_succeeds();
+    assert_eq!(ended.text(), "answer");
+    assert_eq!(relay.wait().assert_succeeds().text(), "question");
+    writer.join().expect("no panic");
+    assert_eq!(front.files(), [""; 0]);
+    // TCP as well.
+    let mut relay = Tool::start(&["relay", "tcp:127.0.0.1:0", "stdio:"]);
+    let address = relay.await_listening();
+    let writer = relay.feed(b"answer".to_vec());
+    assert_eq!(ask(tcp(&address), b"question"), b"answer");
+    assert_eq!(relay.wait().assert_succeeds().text(), "question");
+    writer.join().expect("no panic");
+}
+
+/// The relay goes on: the next client may find a server.
+#[test]
+fn nobody_behind() {
+    let (front, behind) = (Os::new(), Os::new());
+    let mut relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
+    run(&["connect", front.endpoint()]).assert_succeeds();
+    relay.await_err("no server at");
+    relay.await_err("--wait");
+    let _echo = Tool::listening(&["echo", behind.endpoint()]);
+    let ended = run_with(&["connect", front.endpoint()], b"hello").assert_succeeds();
+    assert_eq!(ended.text(), "hello");
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("tcp:{}", port.local_addr().expect("an address"));
+    drop(port);
+    run(&["relay", "stdio:", &address]).assert_fails(3, &["cannot connect to", &address]);
+}
+
+#[test]
+fn tcp_is_for_this_machine_unless_told_otherwise() {
+    let os = Os::new();
+    for address in ["tcp:0.0.0.0:0", "tcp:[::]:0", "tcp:192.0.2.1:9"] {
+        let outward = ["relay", address, os.endpoint()];
+        run(&outward).assert_fails(2, &["not this machine's loopback", "--remote"]);
+        let inward = ["relay", "stdio:", address];
+        run(&inward).assert_fails(2, &["not this machine's loopback", "--remote"]);
+    }
+    let mut relay = Tool::start(&["relay", "--remote", "tcp:0.0.0.0:0", os.endpoint()]);
+    relay.await_err("listening on tcp:0.0.0.0:");
+    relay.await_err("warning: whoever reaches this machine");
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("tcp:{}", port.local_addr().expect("an address"));
+    run(&["relay", &address, os.endpoint()]).assert_fails(4, &[&address, "another port"]);
+}
+
+/// A client that is reset, and one that resets.
+#[test]
+fn a_tcp_peer_that_is_cut_off() {
+    #[cfg(windows)]
+    if common::wine::skipped("a reset is read as an end like any other") {
+        return;
+    }
+    let behind = Os::new();
+    let mut server = Tool::listening(&["listen", "--keep", behind.endpoint()]);
+    let mut relay = Tool::start(&["relay", "-v", "tcp:127.0.0.1:0", behind.endpoint()]);
+    let address = relay.await_listening();
+    for number in 0..3 {
+        let mut client = tcp(&address);
+        writeln!(client, "client {number}").expect("a write");
+        server.await_out(&format!("client {number}\n"));
+        // It has bytes of ours that it has not read: its end is a reset.
+        server.type_in("unread");
+        let mut peeked = [0; 1];
+        client.peek(&mut peeked).expect("a byte");
+        drop(client);
+        relay.await_err(&format!("client {}: done", number + 1));
+    }
+}

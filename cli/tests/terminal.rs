@@ -1,0 +1,195 @@
+//! Signals, terminals, other users: what only Unix lets a test do.
+#![cfg(unix)]
+
+mod common;
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use common::process::{Users, is_here, tool};
+use common::unix::{STRANGER, open_to_all, set_mode};
+use common::{Backend, Os, Tool, run_with};
+use rustix::process::Signal;
+
+#[test]
+fn a_signal_ends_what_waits_and_frees_the_name() {
+    for signal in [Signal::INT, Signal::TERM] {
+        for (verb, code) in [("listen", 130), ("echo", 0)] {
+            let os = Os::new();
+            let server = Tool::listening(&[verb, os.endpoint()]);
+            server.signal(signal);
+            let ended = server.wait();
+            assert_eq!((ended.code, ended.err.as_str()), (Some(code), ""), "{verb}");
+            assert_eq!(os.files(), [""; 0]);
+        }
+        let (front, behind) = (Os::new(), Os::new());
+        let _echo = Tool::listening(&["echo", behind.endpoint()]);
+        let relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
+        // The connection that is open finishes.
+        let mut client = Tool::start(&["connect", front.endpoint()]);
+        client.type_in("before");
+        client.await_out("before");
+        relay.signal(signal);
+        common::unix::until("the name is free", || front.files().is_empty());
+        client.type_in(", after");
+        client.await_out("before, after");
+        client.end_input();
+        client.wait().assert_succeeds();
+        relay.wait().assert_succeeds();
+    }
+}
+
+/// What is there so far is printed.
+#[test]
+fn an_interrupted_ping() {
+    let os = Os::new();
+    let _echo = Tool::listening(&["echo", "-v", os.endpoint()]);
+    let ping = Tool::start(&["ping", os.endpoint(), "-n", "100000000"]);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    ping.signal(Signal::INT);
+    let ended = ping.wait().assert_succeeds();
+    assert!(ended.text().contains(" round trips of 64 bytes"), "{}", ended.text());
+}
+
+#[test]
+fn closed_descriptors() {
+    let os = Os::new();
+    let program = tool().get_program().to_str().expect("UTF-8").to_owned();
+    let endpoint = os.endpoint();
+    let _echo = Tool::listening(&["echo", endpoint]);
+    for (script, code) in [
+        ("connect ENDPOINT <&-", 0),
+        ("connect ENDPOINT <&- >&-", 0),
+        ("connect ENDPOINT <&- >&- 2>&-", 0),
+        ("listen ENDPOINT 2>&-", 4),
+        ("info ENDPOINT >&-", 0),
+        ("ping -n 3 ENDPOINT >&-", 0),
+        ("connect ENDPOINT < /dev/null > /dev/full", 0),
+        ("info ENDPOINT > /dev/full", 1),
+        ("ping -n 3 ENDPOINT > /dev/full", 1),
+        ("completions bash > /dev/full", 1),
+    ] {
+        if script.contains("/dev/full") && !cfg!(target_os = "linux") {
+            continue;
+        }
+        let script = format!("'{program}' {}", script.replace("ENDPOINT", endpoint));
+        let mut command = Command::new("sh");
+        let ended = Tool::of({
+            command.args(["-c", &script]).stdin(Stdio::null());
+            command
+        })
+        .wait();
+        assert_eq!(ended.code, Some(code), "{script}: {ended:?}");
+        assert!(!ended.err.contains("panicked"), "{script}: {ended:?}");
+        assert_eq!(code == 1, ended.err.contains("cannot write to standard output"), "{ended:?}");
+    }
+    let script = format!("echo hello | '{program}' connect {endpoint} | head -c 1");
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", &format!("{script}; code=${{PIPESTATUS[1]}}; echo; echo $code")])
+        .stdin(Stdio::null());
+    let ended = Tool::of(command).wait();
+    // It has written the five bytes before `head` was gone, or not.
+    assert!(["h\n0\n", "h\n141\n"].contains(&ended.text().as_str()), "{ended:?}");
+    if cfg!(target_os = "linux") {
+        let ended = run_with(&["connect", endpoint], b"hello");
+        assert_eq!(ended.code, Some(0));
+        let script = format!("echo hello | '{program}' connect {endpoint} > /dev/full");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]);
+        let ended = Tool::of(command).wait();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.err.contains("cannot write to standard output: No space left"), "{ended:?}");
+    }
+}
+
+/// script(1) runs it on a terminal of its own.
+#[test]
+fn colours_and_progress_on_a_terminal_only() {
+    if !is_here("script") || !cfg!(target_os = "linux") {
+        return;
+    }
+    let os = Os::new();
+    let program = tool().get_program().to_str().expect("UTF-8").to_owned();
+    let on_terminal = |arguments: &str, no_color: bool| {
+        let mut command = Command::new("script");
+        command.args(["-qec", &format!("'{program}' {arguments}"), "/dev/null"]);
+        command.env("TERM", "xterm").env_remove("NO_COLOR").stdin(Stdio::null());
+        if no_color {
+            command.env("NO_COLOR", "1");
+        }
+        let ended = Tool::of(command).wait();
+        (ended.code, ended.text())
+    };
+    let connect = format!("connect {}", os.endpoint());
+    let (code, text) = on_terminal(&connect, false);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("\u{1b}[") && text.contains("error: "), "{text:?}");
+    let (_, text) = on_terminal(&connect, true);
+    assert!(!text.contains('\u{1b}') && text.contains("error: no server"), "{text:?}");
+    // And not on a pipe: the other tests compare whole lines.
+    let _echo = Tool::listening(&["echo", os.endpoint()]);
+    let ping = format!("ping -n 40 --rate 100 {}", os.endpoint());
+    let (code, text) = on_terminal(&ping, false);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(" of 40, the last took "), "{text:?}");
+    let (_, text) = on_terminal(&format!("-q {ping}"), false);
+    assert!(!text.contains(" of 40, "), "{text:?}");
+}
+
+#[test]
+fn other_users() {
+    let Some(users) = Users::new() else { return };
+    let program = users.copy(&tool(), "sockpipe");
+    let as_stranger = |arguments: &[&str]| {
+        let mut command = Users::run_as(&program, STRANGER);
+        command.args(arguments);
+        Tool::of(command)
+    };
+    let os = open_to_all();
+    let _server = Tool::listening(&["echo", os.endpoint()]);
+    for verb in ["connect", "ping"] {
+        as_stranger(&[verb, os.endpoint()]).wait().assert_fails(5, &["does not let this user in"]);
+    }
+    as_stranger(&["clean", os.endpoint()]).wait().assert_fails(5, &["cannot"]);
+    for verb in ["listen", "echo"] {
+        as_stranger(&[verb, os.endpoint()]).wait().assert_fails(5, &["cannot listen on"]);
+    }
+    let info = as_stranger(&["info", os.endpoint()]).wait();
+    assert_eq!(info.code, Some(0), "{info:?}");
+    assert!(info.text().contains("owner     uid 0"), "{}", info.text());
+
+    // A server for everyone, of another user than the client expects.
+    let os = open_to_all();
+    set_mode(&os.dir(), 0o1777);
+    let mut server = as_stranger(&["echo", "--everyone", os.endpoint()]);
+    server.await_listening();
+    assert_eq!(
+        fs::metadata(os.endpoint())
+            .map(|it| std::os::unix::fs::MetadataExt::mode(&it) & 0o777)
+            .ok(),
+        Some(0o666)
+    );
+    let refused = run_with(&["connect", os.endpoint()], b"secret");
+    refused.assert_fails(5, &["refused the server", &format!("uid {STRANGER}"), "--any-server"]);
+    let told = run_with(&["connect", "--any-server", os.endpoint()], b"hello").assert_succeeds();
+    assert_eq!(told.text(), "hello");
+    let info = common::run(&["info", "--connect", os.endpoint()]).assert_succeeds().text();
+    assert!(
+        info.contains("every user may connect") && info.contains(&STRANGER.to_string()),
+        "{info}"
+    );
+}
+
+#[test]
+fn a_command_learns_who_its_client_is() {
+    let os = Os::new();
+    let script = "echo $SOCKPIPE_PEER_USER $SOCKPIPE_PEER_PID";
+    let server = Tool::listening(&["listen", os.endpoint(), "--exec", "sh", "-c", script]);
+    let client = Tool::start(&["connect", os.endpoint()]);
+    let id = client.child.id();
+    let ended = client.wait().assert_succeeds();
+    let uid = rustix::process::geteuid().as_raw();
+    assert_eq!(ended.text(), format!("{uid} {id}\n"));
+    server.wait().assert_succeeds();
+}

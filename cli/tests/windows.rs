@@ -1,0 +1,78 @@
+//! Pipes of byte type, which cannot carry the end of one direction.
+#![cfg(windows)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Backend, Os, Tool, within};
+use sockpipe::os::windows::ListenOptionsExt;
+use sockpipe::{ListenOptions, Listener, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn byte_type(os: &Os) -> Listener {
+    let options = ListenOptions::new().byte_type(true);
+    Listener::bind_with(os.endpoint(), &options).expect("a free name")
+}
+
+async fn read(stream: &mut Stream, expected: &[u8]) {
+    let mut got = vec![0; expected.len()];
+    within(stream.read_exact(&mut got)).await.expect("bytes");
+    assert_eq!(got, expected);
+}
+
+async fn wait(tool: Tool) -> common::Ended {
+    let ended = tokio::task::spawn_blocking(|| tool.wait());
+    within(ended).await.expect("no panic")
+}
+
+/// The server is not told that the input has ended; that it may answer all the same is said.
+#[tokio::test]
+async fn an_end_that_cannot_be_told() {
+    let os = Os::new();
+    let mut listener = byte_type(&os);
+    let mut client = Tool::start(&["connect", os.endpoint()]);
+    client.type_in("question");
+    client.end_input();
+    let mut stream = within(listener.accept()).await.expect("a client");
+    read(&mut stream, b"question").await;
+    client.await_err("--close");
+    stream.write_all(b"answer").await.expect("a write");
+    stream.close(Duration::from_secs(5)).await.expect("a close");
+    let ended = wait(client).await;
+    assert_eq!((ended.code, ended.text().as_str()), (Some(0), "answer"), "{ended:?}");
+    assert!(ended.err.starts_with("warning: the server's pipe cannot carry"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn close_is_an_end_for_everybody() {
+    let os = Os::new();
+    let mut listener = byte_type(&os);
+    let mut client = Tool::start(&["connect", "--close", os.endpoint()]);
+    client.type_in("last words");
+    client.end_input();
+    let mut stream = within(listener.accept()).await.expect("a client");
+    read(&mut stream, b"last words").await;
+    assert_eq!(within(stream.read(&mut [0])).await.expect("an end"), 0);
+    wait(client).await.assert_succeeds();
+}
+
+/// The far side is closed when it has nothing more to say, and not before.
+#[tokio::test]
+async fn a_relay_closes_what_cannot_be_told() {
+    let (front, behind) = (Os::new(), Os::new());
+    let mut listener = byte_type(&behind);
+    let _relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
+    let mut client = Tool::start(&["connect", front.endpoint()]);
+    client.type_in("question");
+    client.end_input();
+    let mut stream = within(listener.accept()).await.expect("a client");
+    read(&mut stream, b"question").await;
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        stream.write_all(b"answer").await.expect("a write");
+    }
+    assert_eq!(within(stream.read(&mut [0])).await.expect("an end"), 0);
+    let ended = wait(client).await.assert_succeeds();
+    assert_eq!(ended.text(), "answer".repeat(5));
+}

@@ -1,0 +1,60 @@
+//! Frames of a length and as many bytes, as `examples/typed_messages.rs` has them: whatever comes, and
+//! however it is cut on its way, the frames are the same, none is longer than the limit, and a length beyond it is
+//! an error before there is room made for it. What was written is read again.
+#![no_main]
+
+use bytes::{Bytes, BytesMut};
+use libfuzzer_sys::fuzz_target;
+use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
+
+const LIMIT: usize = 1 << 20;
+
+fn codec() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder().max_frame_length(LIMIT).new_codec()
+}
+
+/// The frames in `bytes`, which come in pieces, and how it ended.
+fn decode(bytes: &[u8], mut piece: impl FnMut() -> usize) -> (Vec<BytesMut>, Result<(), String>) {
+    let (mut codec, mut buffer, mut frames) = (codec(), BytesMut::new(), Vec::new());
+    let mut rest = bytes;
+    loop {
+        loop {
+            match codec.decode(&mut buffer) {
+                Ok(Some(frame)) => {
+                    assert!(frame.len() <= LIMIT);
+                    frames.push(frame);
+                }
+                Ok(None) => break,
+                Err(error) => return (frames, Err(error.to_string())),
+            }
+            assert!(buffer.capacity() <= 4 * (LIMIT + bytes.len()), "{}", buffer.capacity());
+        }
+        if rest.is_empty() {
+            let end = codec.decode_eof(&mut buffer).map_err(|error| error.to_string());
+            return (frames, end.map(|last| assert!(last.is_none())));
+        }
+        let (now, later) = rest.split_at(piece().clamp(1, rest.len()));
+        buffer.extend_from_slice(now);
+        rest = later;
+    }
+}
+
+fuzz_target!(|input: (u8, &[u8])| {
+    let (cut, bytes) = input;
+    let whole = decode(bytes, || bytes.len());
+    let mut turn = usize::from(cut);
+    let cut = decode(bytes, || {
+        turn = turn * 37 % 101;
+        turn
+    });
+    assert_eq!(whole, cut);
+
+    // The same bytes as what is in the frames.
+    let mut written = BytesMut::new();
+    let frames: Vec<_> = bytes.chunks(turn + 1).collect();
+    for frame in &frames {
+        codec().encode(Bytes::copy_from_slice(frame), &mut written).expect("a short frame");
+    }
+    let (read, end) = decode(&written, || turn + 3);
+    assert_eq!((read, end), (frames.iter().map(|frame| BytesMut::from(*frame)).collect(), Ok(())));
+});

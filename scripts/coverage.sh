@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Which lines of the crate the Linux tests run: coverage.sh [CARGO TEST ARGUMENTS]
+#
+# Prints a line for each source file, and writes the lines that nothing runs, with what they are, to
+# target/coverage/uncovered.txt. The compiler counts by itself (-C instrument-coverage); what it wrote is
+# read by LLVM's own tools of the same version, which Debian has. Processes that are killed keep their
+# counts, since these are in a mapped file.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=scripts/lib.sh
+. "$here/lib.sh"
+cd "$here/.."
+
+version=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+need "llvm-$version"
+bin=/usr/lib/llvm-$version/bin
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/coverage
+mkdir -p "$CARGO_TARGET_DIR"
+counts=$(realpath "$CARGO_TARGET_DIR")/counts
+rm -rf "$counts"
+mkdir -p "$counts"
+# Other users' processes count as well.
+chmod 1777 "$counts"
+
+export RUSTFLAGS="${RUSTFLAGS:-} -Cinstrument-coverage -Cllvm-args=-runtime-counter-relocation"
+export LLVM_PROFILE_FILE=$counts/%c%4m.profraw
+cargo build --quiet --locked --examples
+cargo test --locked --no-fail-fast --lib --tests "$@" || tests=failed
+
+"$bin/llvm-profdata" merge --sparse --failure-mode=warn "$counts"/*.profraw -o "$counts/all.profdata"
+objects=()
+for program in "$CARGO_TARGET_DIR"/debug/deps/*-???????????????? "$CARGO_TARGET_DIR"/debug/examples/*; do
+    case $program in *.*) continue ;; esac
+    # Not the second names of the same programs.
+    case $program in */examples/*-????????????????) continue ;; esac
+    [ ! -x "$program" ] || objects+=(${objects[0]:+--object} "$program")
+done
+mapfile -t sources < <(find src -name "*.rs" ! -path "*windows*" ! -name tests.rs)
+"$bin/llvm-cov" report --instr-profile="$counts/all.profdata" "${objects[@]}" --show-region-summary=false \
+    --show-branch-summary=false "${sources[@]}"
+"$bin/llvm-cov" show --instr-profile="$counts/all.profdata" "${objects[@]}" "${sources[@]}" \
+    --show-line-counts-or-regions=false |
+    awk '/^[^ ].*:$/ { file = $0 } /^ *[0-9]+\| +0\|/ { sub(/^ */, ""); print file " " $0 }' |
+    sed "s|$PWD/||" >"$CARGO_TARGET_DIR/uncovered.txt"
+say "the lines that nothing runs: $CARGO_TARGET_DIR/uncovered.txt ($(wc -l <"$CARGO_TARGET_DIR/uncovered.txt"))"
+[ "${tests:-}" != failed ] || die "some tests failed"

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# What a user gets: makes the package, unpacks it outside the repository, and builds and tests it there.
+#
+#   scripts/package.sh test      build it, run its tests of the contract, the examples and the documents
+#   scripts/package.sh minimal   build it with the oldest versions of its direct dependencies
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=scripts/lib.sh
+. "$here/lib.sh"
+cd "$here/.."
+
+verb=${1:-test}
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+version=$(cargo metadata --locked --no-deps --format-version 1 |
+    sed -E 's/.*"name":"sockpipe","version":"([^"]*)".*/\1/')
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# What is not committed yet is in it too, so that it can be tried before.
+cargo package --locked --allow-dirty --no-verify --package sockpipe --target-dir "$target/package"
+tar xf "$target/package/package/sockpipe-$version.crate" -C "$work"
+cd "$work/sockpipe-$version"
+
+# Nothing that is only ours: no lists of this kind of file, no folder of another package.
+for unwanted in target cli torture fuzz bench .ci .github; do
+    [ ! -e "$unwanted" ] || die "the package has $unwanted in it"
+done
+for wanted in README.md CHANGELOG.md SECURITY.md PLATFORM.md LICENSE-MIT LICENSE-APACHE src docs examples tests; do
+    [ -e "$wanted" ] || die "the package has no $wanted"
+done
+say "$(find . -type f | wc -l) files, $(du -sk . | cut -f1) KiB"
+
+export CARGO_TARGET_DIR=$target/package/$verb
+case $verb in
+test)
+    cargo build --locked --examples
+    cargo test --locked --lib --test contract --test echo --test endpoint --test documents
+    cargo test --locked --doc
+    ;;
+minimal)
+    # Cargo chooses by this option only where unstable ones are allowed; the crate is built as always.
+    RUSTC_BOOTSTRAP=1 cargo update --quiet -Z direct-minimal-versions
+    cargo check --locked --lib
+    cargo check --locked --lib --no-default-features --features blocking,serde,tracing
+    cargo check --locked --lib --all-features
+    ;;
+*)
+    die "test or minimal?"
+    ;;
+esac

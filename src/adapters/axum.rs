@@ -1,0 +1,99 @@
+//! `axum::serve` on our listeners.
+
+use std::io;
+use std::time::Duration;
+
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener as AxumListener};
+
+use super::PeerInfo;
+use crate::deadlines::TimedListener;
+use crate::endpoint::Endpoint;
+use crate::listener::{Listener, LocalListener};
+use crate::{events, imp, memory};
+
+/// Between tries of a listener that has failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// With the feature `axum`. The address is the listener's, `None` for clients, which have none: who
+/// they are is in [`PeerInfo`].
+///
+/// axum cannot be told that a listener has failed. It is tried again every second, and each failure
+/// is an event for `tracing`.
+impl AxumListener for Listener {
+    type Io = <Self as LocalListener>::Stream;
+    type Addr = Option<Endpoint>;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        (accept(self).await, None)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        LocalListener::endpoint(self).map(Some)
+    }
+}
+
+/// With the feature `axum`, for deadlines, and for listeners that are not sockpipe's own.
+impl<L: LocalListener> AxumListener for TimedListener<L> {
+    type Io = <Self as LocalListener>::Stream;
+    type Addr = Option<Endpoint>;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        (accept(self).await, None)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        LocalListener::endpoint(self).map(Some)
+    }
+}
+
+/// With the feature `axum`.
+impl AxumListener for memory::Listener {
+    type Io = <Self as LocalListener>::Stream;
+    type Addr = Option<Endpoint>;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        (accept(self).await, None)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(None)
+    }
+}
+
+/// With the feature `axum`, for `into_make_service_with_connect_info::<PeerInfo>()`.
+impl Connected<IncomingStream<'_, Listener>> for PeerInfo {
+    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
+        Self::of(stream.io())
+    }
+}
+
+/// With the feature `axum`.
+impl<L: LocalListener> Connected<IncomingStream<'_, TimedListener<L>>> for PeerInfo {
+    fn connect_info(stream: IncomingStream<'_, TimedListener<L>>) -> Self {
+        Self::of(stream.io())
+    }
+}
+
+/// With the feature `axum`. It holds an error: who is at the other end is this very process.
+impl Connected<IncomingStream<'_, memory::Listener>> for PeerInfo {
+    fn connect_info(stream: IncomingStream<'_, memory::Listener>) -> Self {
+        Self::of(stream.io())
+    }
+}
+
+async fn accept<L: LocalListener>(listener: &mut L) -> L::Stream {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => return stream,
+            Err(error) => {
+                events::accept_failed(&error, PAUSE);
+                match imp::sleep(PAUSE) {
+                    Ok(pause) => pause.await,
+                    // A runtime without timers: other tasks get their turn all the same.
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What there is at an address, and the removal of what a crash has left there.
+
+use std::io;
+
+use crate::endpoint::resolve::Candidate;
+use crate::imp;
+
+/// What there is at one address, from [`Candidate::occupancy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Occupancy {
+    /// Nothing: a server can take the address.
+    Free,
+    /// A server has it, whether it answers or not.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix: a server of this crate holds the lock on the name, and has written its process id into
+    /// the lock file. Windows: the pipe exists; who made it is told by a connection only.
+    #[non_exhaustive]
+    Held {
+        /// The server's process, where that can be told.
+        process: Option<u32>,
+    },
+    /// Unix: a socket, and nobody is seen to hold the lock on its name. A server that crashed has
+    /// left it, or it belongs to a server that knows no lock, or to another user's, whose lock this
+    /// process may not look at: a connection tells. Also for every abstract socket, whether there
+    /// is one or not, for they have no locks.
+    Unclaimed,
+    /// Unix: something that is no socket, in words, such as `a directory`.
+    Foreign(&'static str),
+}
+
+impl Candidate {
+    /// What there is at this address. It makes no connection and changes nothing, so no server
+    /// notices; what it says may be over when it returns.
+    ///
+    /// ```no_run
+    /// use sockpipe::{Endpoint, Occupancy};
+    ///
+    /// for candidate in Endpoint::try_from("org.example.tool")?.resolve()? {
+    ///     if let Ok(Occupancy::Held { process, .. }) = candidate.occupancy() {
+    ///         println!("{} is process {process:?}'s", candidate.address());
+    ///     }
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where there is no such directory, or it is none that [`Listener::bind`] would use
+    /// for a portable name; `PermissionDenied` where this user may not look; what else the OS
+    /// reports.
+    ///
+    /// [`Listener::bind`]: crate::Listener::bind
+    pub fn occupancy(&self) -> io::Result<Occupancy> {
+        imp::occupancy(self)
+    }
+
+    /// Removes what a server that crashed has left at this address, and nothing else, by the same
+    /// steps and under the same lock as [`Listener::bind`], which does it by itself: it is for
+    /// those who want the file gone without a new server. Gives whether there was a dead socket.
+    ///
+    /// A server without this crate's lock gets one connection, which is closed at once: it is
+    /// living if it does not refuse it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Listener::bind`], and nothing is removed: `AddrInUse` for a living server,
+    /// `AlreadyExists` for what is no socket, `PermissionDenied` for another user's socket.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: a pipe's name goes with its server, so there is never anything to remove. The same
+    /// goes for abstract sockets.
+    ///
+    /// [`Listener::bind`]: crate::Listener::bind
+    pub fn remove_stale(&self) -> io::Result<bool> {
+        imp::remove_stale(self)
+    }
+}

@@ -1,0 +1,286 @@
+//! By what the gates know, never by time: what has to come in time here has an hour for it.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use rustix::io::write;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::unix::stream::Stream;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Thread {
+    /// As a new thread has it: the tests may share one.
+    fn start() {
+        THREAD.with(|thread| {
+            for number in [&thread.reads, &thread.streams, &thread.streams_before] {
+                number.set(0);
+            }
+            thread.owner.set(0);
+        });
+        Self::set_credit(0, 0, Credit::FIRST);
+    }
+
+    fn set_credit(score: i8, skip: u16, interval: u16) {
+        THREAD.with(|thread| thread.credit.set(Credit { score, skip, interval }));
+    }
+
+    fn credit() -> Credit {
+        THREAD.with(|thread| thread.credit.get())
+    }
+
+    fn owner() -> u64 {
+        THREAD.with(|thread| thread.owner.get())
+    }
+
+    /// The one that watches gives up in an hour, or at once.
+    fn give(time: Duration) {
+        THREAD.with(|thread| {
+            thread.until.set(Some(Instant::now() + time));
+            thread.owned_until.set(Some(Instant::now() + time));
+        });
+    }
+}
+
+fn spin(only_in_turns: bool) -> Spin {
+    let spin = Spin::new(SpinPolicy::Auto).expect("one that spins");
+    Spin { only_in_turns, ..*spin }
+}
+
+/// A read of a stream on which `directly` and then the reactor find something, or nothing.
+fn poll(spin: &Spin, directly: bool, reactor: bool) -> Poll<()> {
+    let found = |something| if something { Poll::Ready(()) } else { Poll::Pending };
+    let mut cx = Context::from_waker(Waker::noop());
+    spin.poll(&mut cx, &mut (), |()| found(directly), |_, ()| found(reactor))
+}
+
+fn watches(spin: &Spin) -> bool {
+    spin.watches.load(Relaxed) && Thread::owner() == spin.id
+}
+
+#[test]
+fn off_is_nothing() {
+    assert!(Spin::new(SpinPolicy::Off).is_none());
+}
+
+#[test]
+fn an_answer_in_time_is_a_hit() {
+    Thread::start();
+    let spin = spin(false);
+    assert_eq!(poll(&spin, true, false), Poll::Pending, "nothing is received before it watches");
+    assert!(watches(&spin));
+    Thread::give(HOUR);
+    assert_eq!(poll(&spin, false, false), Poll::Pending);
+    assert!(watches(&spin));
+    assert_eq!(poll(&spin, true, false), Poll::Ready(()));
+    assert_eq!((Thread::credit().score, Thread::owner()), (1, 0));
+    // Or by way of the reactor.
+    assert_eq!(poll(&spin, false, false), Poll::Pending);
+    Thread::give(HOUR);
+    assert_eq!(poll(&spin, false, true), Poll::Ready(()));
+    assert_eq!((Thread::credit().score, Thread::owner()), (2, 0));
+}
+
+#[test]
+fn a_miss_ends_the_watch() {
+    Thread::start();
+    let spin = spin(false);
+    Thread::set_credit(0, 0, 64);
+    assert_eq!(poll(&spin, false, false), Poll::Pending);
+    Thread::give(Duration::ZERO);
+    assert_eq!(poll(&spin, false, false), Poll::Pending);
+    assert!(!watches(&spin));
+    assert_eq!(Thread::credit(), Credit { score: -1, skip: 64, interval: 128 });
+    assert_eq!(poll(&spin, true, false), Poll::Pending, "no direct try while the gate is closed");
+    assert!(!watches(&spin));
+    assert_eq!(Thread::credit().skip, 63);
+}
+
+#[test]
+fn one_stream_of_a_thread_watches() {
+    Thread::start();
+    let (one, other) = (spin(false), spin(false));
+    assert_eq!(poll(&one, false, false), Poll::Pending);
+    Thread::give(HOUR);
+    assert_eq!(poll(&other, false, false), Poll::Pending);
+    assert!(watches(&one) && !watches(&other));
+    // What comes for the other one is a hit, too: the thread was awake for it.
+    assert_eq!(poll(&other, false, true), Poll::Ready(()));
+    assert_eq!(Thread::credit().score, 0);
+    Thread::give(Duration::ZERO);
+    assert_eq!(poll(&one, false, false), Poll::Pending);
+    assert!(watches(&one));
+    assert_eq!(Thread::credit().score, 1);
+    // One that is never polled again is in nobody's way for long.
+    Thread::give(Duration::ZERO);
+    assert_eq!(poll(&other, false, false), Poll::Pending);
+    assert!(watches(&other));
+}
+
+#[test]
+fn a_stream_that_comes_from_another_thread_starts_anew() {
+    Thread::start();
+    let spin = spin(false);
+    assert_eq!(poll(&spin, false, false), Poll::Pending);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(poll(&spin, true, false), Poll::Pending);
+            assert!(!watches(&spin), "it goes on where it is not known");
+            assert_eq!(poll(&spin, false, false), Poll::Pending);
+            assert!(watches(&spin));
+        });
+    });
+}
+
+#[test]
+fn many_busy_streams_close_the_gate() {
+    Thread::start();
+    let streams: Vec<_> = (0..5).map(|_| spin(false)).collect();
+    for stream in &streams[..4] {
+        assert_eq!(poll(stream, false, true), Poll::Ready(()));
+    }
+    assert_eq!(poll(&streams[0], false, false), Poll::Pending);
+    assert!(watches(&streams[0]));
+    assert_eq!(poll(&streams[0], true, false), Poll::Ready(()));
+    assert_eq!(poll(&streams[4], false, true), Poll::Ready(()));
+    assert_eq!(poll(&streams[0], false, false), Poll::Pending);
+    assert!(!watches(&streams[0]), "the fifth closed it");
+    // Until the others have been silent for two windows.
+    for _ in 0..2 * (WINDOW + 1) {
+        assert_eq!(poll(&streams[0], false, true), Poll::Ready(()));
+    }
+    assert_eq!(poll(&streams[0], false, false), Poll::Pending);
+    assert!(watches(&streams[0]));
+}
+
+#[test]
+fn on_many_threads_only_in_turns() {
+    Thread::start();
+    let spin = spin(true);
+    assert_eq!(poll(&spin, false, false), Poll::Pending);
+    assert!(!watches(&spin));
+    spin.wrote();
+    assert_eq!(poll(&spin, false, false), Poll::Pending);
+    assert!(watches(&spin));
+    assert_eq!(poll(&spin, true, false), Poll::Ready(()));
+    assert_eq!(poll(&spin, false, false), Poll::Pending);
+    assert!(!watches(&spin));
+}
+
+#[test]
+fn the_runtime_says_whether_only_in_turns() {
+    let in_turns = async || Spin::new(SpinPolicy::Auto).expect("one that spins").only_in_turns;
+    let one = Builder::new_current_thread().build().expect("a runtime");
+    assert!(!one.block_on(in_turns()));
+    let many = Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+    assert!(many.block_on(in_turns()));
+}
+
+/// A stream that watches, and its peer.
+async fn watching() -> (Stream, UnixStream) {
+    let (one, peer) = UnixStream::pair().expect("a pair");
+    let socket = one.into_std().expect("a socket").into();
+    let options = crate::options::StreamOptions { spin: SpinPolicy::Auto, ..Default::default() };
+    let stream = Stream::from_socket(socket, options).expect("a stream");
+    Thread::start();
+    poll_fn(|cx| {
+        let mut byte = [0];
+        assert!(stream.poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    assert!(watches(stream.spin.as_ref().expect("one that spins")));
+    Thread::give(HOUR);
+    (stream, peer)
+}
+
+/// What a direct receive gives: the reactor has had no turn in which to learn of anything.
+fn receive(stream: &Stream, buf: &mut ReadBuf<'_>) -> Poll<Result<(), ErrorKind>> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let received = stream.poll_read(&mut cx, buf).map_err(|error| error.kind());
+    assert!(received.is_pending() || Thread::credit().score == 1, "not received directly");
+    received
+}
+
+#[tokio::test]
+async fn bytes_end_and_reset_are_what_poll_read_gives() {
+    let (stream, peer) = watching().await;
+    assert_eq!(write(&peer, b"answer").expect("a write"), 6);
+    let mut bytes = [0; 16];
+    let mut buf = ReadBuf::new(&mut bytes);
+    buf.put_slice(b"the ");
+    assert_eq!(receive(&stream, &mut buf), Poll::Ready(Ok(())));
+    assert_eq!(buf.filled(), b"the answer");
+
+    let (stream, peer) = watching().await;
+    drop(peer);
+    assert_eq!(receive(&stream, &mut ReadBuf::new(&mut [0; 16])), Poll::Ready(Ok(())));
+
+    // With bytes of ours unread, which Linux reports as ECONNRESET.
+    let (stream, peer) = watching().await;
+    write(&stream.socket, b"unread").expect("a write");
+    drop(peer);
+    let mut bytes = [0; 16];
+    let mut buf = ReadBuf::new(&mut bytes);
+    assert_eq!(receive(&stream, &mut buf), Poll::Ready(Ok(())));
+    assert_eq!(buf.filled(), b"");
+}
+
+#[tokio::test]
+async fn a_large_buffer_is_not_initialized_for_a_small_answer() {
+    let (stream, peer) = watching().await;
+    assert_eq!(write(&peer, &[7; 10_000]).expect("a write"), 10_000);
+    let mut bytes = vec![std::mem::MaybeUninit::uninit(); 1 << 20];
+    let mut buf = ReadBuf::uninit(&mut bytes);
+    assert_eq!(receive(&stream, &mut buf), Poll::Ready(Ok(())));
+    assert_eq!((buf.filled().len(), buf.initialized().len()), (4096, 4096));
+    assert!(buf.filled().iter().all(|byte| *byte == 7));
+}
+
+/// The heart of it: while a stream watches, everything else on the thread goes on.
+#[tokio::test]
+async fn others_have_their_turn_while_one_watches() {
+    let (stream, mut peer) = watching().await;
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let told = |what: &'static str| order.borrow_mut().push(what);
+    let (mut one, mut other) = UnixStream::pair().expect("a pair");
+    LocalSet::new()
+        .run_until(async {
+            let read = async {
+                let mut byte = [0];
+                poll_fn(|cx| {
+                    Thread::give(HOUR);
+                    stream.poll_read(cx, &mut ReadBuf::new(&mut byte))
+                })
+                .await
+                .expect("a read");
+                told("answer");
+            };
+            // A timer, another task, and another connection, and the answer only after them.
+            let rest = async {
+                yield_now().await;
+                told("task");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                told("timer");
+                one.write_u8(1).await.expect("a write");
+                told("connection");
+                peer.write_u8(1).await.expect("a write");
+            };
+            let echo = async {
+                other.read_u8().await.expect("a read");
+            };
+            tokio::join!(Box::pin(read) as Pin<Box<dyn Future<Output = ()>>>, rest, echo);
+        })
+        .await;
+    assert_eq!(*order.borrow(), ["task", "timer", "connection", "answer"]);
+}

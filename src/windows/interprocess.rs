@@ -1,0 +1,40 @@
+//! What the traits need to know of interprocess's listener and stream. The backend of Unix has the
+//! same items.
+
+use std::io::{self, ErrorKind};
+
+use ::interprocess::local_socket::tokio::{Listener, Stream};
+use ::interprocess::local_socket::traits::tokio::Listener as _;
+
+use super::accept::PAUSE;
+use super::pipe::End;
+use super::{reactor, security};
+use crate::endpoint::Endpoint;
+use crate::events;
+use crate::peer::PeerCredentials;
+
+/// As in a listener of ours, whatever keeps it from accepting may pass.
+pub(crate) async fn accept(listener: &Listener) -> io::Result<Stream> {
+    let mut pause = PAUSE.0;
+    loop {
+        match listener.accept().await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                events::accept_paused(&error, pause);
+                reactor::sleep(pause)?.await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        }
+    }
+}
+
+pub(crate) fn endpoint(_: &Listener) -> io::Result<Endpoint> {
+    let what = "interprocess does not tell the name of its pipe";
+    Err(io::Error::new(ErrorKind::Unsupported, what))
+}
+
+pub(crate) fn peer_credentials(stream: &Stream) -> io::Result<PeerCredentials> {
+    let Stream::NamedPipe(pipe) = stream;
+    let end = if pipe.inner().is_server() { End::Server } else { End::Client };
+    security::peer(pipe, end)
+}

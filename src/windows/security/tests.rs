@@ -1,0 +1,252 @@
+use std::env;
+use std::ptr::null_mut;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use windows_sys::Win32::Foundation::ERROR_ACCESS_DENIED;
+use windows_sys::Win32::Security::Authorization::ConvertSecurityDescriptorToStringSecurityDescriptorW;
+use windows_sys::Win32::Security::{
+    ACL, DACL_SECURITY_INFORMATION, GROUP_SECURITY_INFORMATION, ImpersonateLoggedOnUser,
+    LOGON32_LOGON_INTERACTIVE, LOGON32_PROVIDER_DEFAULT, LogonUserW, SecurityIdentification,
+    TokenImpersonationLevel,
+};
+
+use super::super::pipe::{self, Instance, Kind};
+use super::super::tests::wine::{is_wine, not_run, skipped};
+use super::super::tests::{run, unique};
+use super::*;
+use crate::os::windows::ListenOptionsExt;
+use crate::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream};
+
+const PARTS: u32 =
+    OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION;
+
+/// As the system writes it: what was left out of our text would show here.
+fn text(descriptor: &SecurityDescriptor) -> String {
+    let mut text = null_mut();
+    // SAFETY: the descriptor is one; `text` is a place for a pointer, null means not wanted.
+    check(unsafe {
+        ConvertSecurityDescriptorToStringSecurityDescriptorW(
+            descriptor.0.0,
+            SDDL_REVISION_1,
+            PARTS,
+            &mut text,
+            null_mut(),
+        )
+    })
+    .expect("a text");
+    let _text = LocalMemory(text.cast());
+    // SAFETY: the call succeeded, so `text` ends in NUL.
+    unsafe { from_wide(text) }
+}
+
+#[test]
+fn a_descriptor_of_the_user_s_own_is_one_and_keeps_somebody_out() {
+    let descriptor = SecurityDescriptor::from_sddl("O:SYG:SYD:P(A;;GA;;;BA)").expect("SDDL");
+    assert_eq!(text(&descriptor), "O:SYG:SYD:P(A;;GA;;;BA)");
+    for (sddl, says) in [
+        ("nonsense", "nonsense"),
+        ("D:P(A;;GA;;;BA)\0", "NUL"),
+        ("", "no D: part"),
+        ("O:SY", "no D: part"),
+    ] {
+        let Err(error) = SecurityDescriptor::from_sddl(sddl) else { panic!("{sddl:?}") };
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{sddl:?}: {error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[test]
+fn owner_only_names_the_user_alone_and_everyone_may_not_create() {
+    let own = own_sid().expect("a user");
+    assert!(own.starts_with("S-1-5-"), "{own}");
+    let owned = format!("O:{own}G:{own}D:P(D;;GA;;;NU)");
+    let owner = SecurityDescriptor::new(Access::Owner).expect("a descriptor");
+    assert_eq!(text(&owner), format!("{owned}(A;;GA;;;{own})"));
+    let everyone = SecurityDescriptor::new(Access::Everyone).expect("a descriptor");
+    let expected = format!("{owned}(A;;GA;;;SY)(A;;GA;;;{own})(A;;0x12019b;;;WD)");
+    assert_eq!(text(&everyone), expected);
+    assert_eq!(everyone.attributes().bInheritHandle, 0);
+}
+
+/// The descriptor of a pipe that is open, as the system has it.
+fn of_pipe(pipe: &impl AsHandle) -> SecurityDescriptor {
+    let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
+    // SAFETY: the handle is open as long as the pipe is borrowed, `descriptor` is a place for a
+    // pointer, and null means not wanted.
+    let code = unsafe {
+        GetSecurityInfo(
+            raw(pipe),
+            SE_KERNEL_OBJECT,
+            PARTS,
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            &mut descriptor,
+        )
+    };
+    assert_eq!(code, 0);
+    SecurityDescriptor(LocalMemory(descriptor))
+}
+
+/// Who may do what, byte for byte.
+fn dacl(descriptor: &SecurityDescriptor) -> &[u8] {
+    let (mut present, mut defaulted, mut dacl) = (0, 0, null_mut());
+    // SAFETY: the descriptor is one, and the others are places for what is asked.
+    check(unsafe {
+        GetSecurityDescriptorDacl(descriptor.0.0, &mut present, &mut dacl, &mut defaulted)
+    })
+    .expect("a list");
+    assert!(present != 0 && !dacl.is_null());
+    // SAFETY: it points to a list in the descriptor.
+    let size = unsafe { dacl.cast::<ACL>().read() }.AclSize;
+    // SAFETY: the list is so long, and lives as long as the descriptor.
+    unsafe { std::slice::from_raw_parts(dacl.cast(), size.into()) }
+}
+
+#[test]
+fn both_ends_of_a_live_pipe_have_the_descriptor_that_was_asked_for() {
+    let own = own_sid().expect("a user");
+    // Windows turns "all" into what that is for a file when it makes the pipe.
+    let all = if is_wine() { "GA" } else { "FA" };
+    let owned = format!("O:{own}G:{own}D:P(D;;{all};;;NU)");
+    let sddl = format!("O:{own}G:{own}D:P(A;;GA;;;{own})(A;;0x12019b;;;AU)");
+    for (options, expected) in [
+        (ListenOptions::new(), format!("{owned}(A;;{all};;;{own})")),
+        (
+            ListenOptions::new().access(Access::Everyone),
+            format!("{owned}(A;;{all};;;SY)(A;;{all};;;{own})(A;;0x12019b;;;WD)"),
+        ),
+        (
+            ListenOptions::new().security_descriptor(&sddl),
+            format!("O:{own}G:{own}D:P(A;;{all};;;{own})(A;;0x12019b;;;AU)"),
+        ),
+    ] {
+        let path = unique();
+        let mut listener = Listener::bind_with(&path, &options).expect("a free name");
+        let bytes = SecurityDescriptor::from_sddl(&expected).expect("SDDL");
+        // The first instance and, after the armed ones, those that take their place.
+        for _ in 0..6 {
+            let (client, server) = run(async {
+                let client = Stream::connect(&path).await.expect("a server");
+                (client, listener.accept().await.expect("a client"))
+            });
+            for stream in [&client, &server] {
+                let live = of_pipe(stream);
+                assert_eq!(text(&live), expected);
+                assert_eq!(dacl(&live), dacl(&bytes));
+                let owner = owner_sid(stream).expect("an owner");
+                assert_eq!(owner.as_deref(), Some(own));
+            }
+        }
+    }
+    let (one, other) = Stream::pair().expect("a pair");
+    for stream in [&one, &other] {
+        assert_eq!(text(&of_pipe(stream)), format!("{owned}(A;;{all};;;{own})"));
+    }
+}
+
+/// A server may know who its client is, and not act as it.
+#[test]
+fn the_client_is_identified_and_not_impersonated() {
+    if skipped("it lets every server act as its clients") {
+        return;
+    }
+    let (client, server) = pipe::pair().map(|(server, client)| (client, server)).expect("a pair");
+    let token = client_token(&server).expect("the client's token");
+    let mut buffer = TokenInformation::default();
+    token_information(&token, TokenImpersonationLevel, &mut buffer).expect("its level");
+    assert_eq!(buffer[0] as i32, SecurityIdentification);
+    drop(client);
+}
+
+/// A user of this machine that is not the one who runs the tests: `SOCKPIPE_SECOND_USER` is its
+/// name and password, with a colon between them.
+fn second_user() -> Option<OwnedHandle> {
+    if skipped("it has one user") {
+        return None;
+    }
+    let Ok(user) = env::var("SOCKPIPE_SECOND_USER") else {
+        not_run("SOCKPIPE_SECOND_USER names no other user of this machine");
+        return None;
+    };
+    let (name, password) = user.split_once(':').expect("NAME:PASSWORD");
+    let (name, here, password) = (wide(name), wide("."), wide(password));
+    let (method, provider) = (LOGON32_LOGON_INTERACTIVE, LOGON32_PROVIDER_DEFAULT);
+    let mut token = null_mut();
+    // SAFETY: the texts end in NUL; `token` is a place for a handle.
+    check(unsafe {
+        LogonUserW(name.as_ptr(), here.as_ptr(), password.as_ptr(), method, provider, &mut token)
+    })
+    .expect("a logon");
+    // SAFETY: the call succeeded, so `token` is an open handle, and nobody else has it.
+    Some(unsafe { OwnedHandle::from_raw_handle(token) })
+}
+
+/// Runs `what` on this thread as somebody else.
+fn acting_as<T>(user: &OwnedHandle, what: impl FnOnce() -> T) -> T {
+    // SAFETY: the token is open.
+    check(unsafe { ImpersonateLoggedOnUser(user.as_raw_handle()) }).expect("a right of the tests");
+    let outcome = what();
+    // SAFETY: it has no preconditions.
+    check(unsafe { RevertToSelf() }).expect("this user again");
+    outcome
+}
+
+/// A pipe that belongs to who makes it.
+fn for_all() -> Kind {
+    Kind::chosen(&ListenOptions::new().security_descriptor("D:P(A;;GA;;;WD)")).expect("SDDL")
+}
+
+/// Rows 15 and 17, and that who may connect may not receive other clients.
+#[test]
+fn another_user_is_let_in_where_everyone_is() {
+    let Some(user) = second_user() else { return };
+    let other = token_user(&user).expect("a user");
+    let own = own_sid().expect("a user");
+    assert_ne!(other, own);
+
+    let path = unique();
+    let mut listener = Listener::bind(&path).expect("a free name");
+    let outcome = acting_as(&user, || run(Stream::connect(&path)));
+    let error = outcome.expect_err("another user was let in");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    assert!(error.to_string().contains("does not let this user in"), "{error}");
+    // The first whom the server sees is somebody else.
+    let _client = run(Stream::connect(&path)).expect("a server");
+    let server = run(listener.accept()).expect("a client");
+    assert_eq!(*server.peer_credentials().expect("a peer").user(), UserId::Sid(own.to_owned()));
+
+    let path = unique();
+    let options = ListenOptions::new().access(Access::Everyone);
+    let mut listener = Listener::bind_with(&path, &options).expect("a free name");
+    let mut client = acting_as(&user, || run(Stream::connect(&path))).expect("a server");
+    let mut server = run(listener.accept()).expect("a client");
+    assert_eq!(*server.peer_credentials().expect("a peer").user(), UserId::Sid(other.clone()));
+    run(async {
+        client.write_all(b"x").await.expect("a write");
+        assert_eq!(server.read_u8().await.expect("a read"), b'x');
+    });
+    for instance in [Instance::First, Instance::Further] {
+        let error = acting_as(&user, || pipe::create(&path, instance, &for_all()));
+        let error = error.expect_err("another user's instance of our pipe");
+        assert_eq!(pipe::code(&error), Some(ERROR_ACCESS_DENIED), "{error}");
+    }
+}
+
+/// Row 16.
+#[test]
+fn another_user_s_server_is_refused() {
+    let Some(user) = second_user() else { return };
+    let other = token_user(&user).expect("a user");
+    let path = unique();
+    let _server =
+        acting_as(&user, || pipe::create(&path, Instance::First, &for_all())).expect("a free name");
+    let error = run(Stream::connect(&path)).expect_err("an impostor");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    assert!(error.to_string().contains(&other), "{error}");
+    let error = Listener::bind(&path).expect_err("a name that is in use");
+    assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+    let options = ConnectOptions::new().expect_server(ExpectServer::User(UserId::Sid(other)));
+    run(Stream::connect_with(&path, &options)).expect("the one that is expected");
+}

@@ -1,0 +1,62 @@
+//! What closing and dropping a stream leave behind.
+
+use super::*;
+
+#[test]
+fn a_drop_after_the_runtime_s_end_loses_nothing() {
+    let path = unique();
+    let mut listener = Listener::bind(&path).expect("a free name");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (stream, written) = runtime.expect("a runtime").block_on(async {
+        let mut client = Stream::connect(&path).await.expect("a server");
+        let written = write_until_full(&mut client).await;
+        (client, written)
+    });
+    assert!(written > 256 * 1024, "{written}");
+    thread::spawn(move || drop(stream)).join().expect("no panic");
+    let mut server = run(listener.accept()).expect("a client");
+    assert_eq!(run(read_all(&mut server)).len(), written);
+}
+
+#[test]
+fn close_waits_for_the_system_and_not_longer_than_said() {
+    let (mut client, mut server) = connected();
+    let written = on_reactor(async move {
+        let written = write_until_full(&mut client).await;
+        let deadline = Duration::from_millis(100);
+        assert_error(client.close(deadline).await, ErrorKind::TimedOut, "within 0.1 s");
+        written
+    });
+    assert_eq!(run(read_all(&mut server)).len(), written);
+
+    let (mut client, mut server) = connected();
+    let (client, written) = on_reactor(async move {
+        let written = write_until_full(&mut client).await;
+        (client, written)
+    });
+    run(async {
+        let (closed, read) = tokio::join!(client.close(PATIENCE), read_all(&mut server));
+        closed.expect("an end");
+        assert_eq!(read.len(), written);
+    });
+}
+
+#[test]
+fn close_tells_whether_the_peer_left_too_early() {
+    let (mut client, server) = connected();
+    let client = on_reactor(async move {
+        write_until_full(&mut client).await;
+        client
+    });
+    drop(server);
+    assert_error(run(client.close(PATIENCE)), ErrorKind::BrokenPipe, "");
+
+    let (mut client, mut server) = connected();
+    run(async {
+        client.write_all(b"all of it").await.expect("a write");
+        assert_eq!(server.read(&mut [0; 16]).await.expect("data"), 9);
+        drop(server);
+        assert_eq!(read_all(&mut client).await, b"");
+        client.close(PATIENCE).await.expect("the system had every byte");
+    });
+}

@@ -1,0 +1,162 @@
+//! A name and its clients.
+
+use super::*;
+
+#[test]
+fn a_client_that_came_wrote_and_left_is_heard() {
+    let path = unique();
+    let mut listener = Listener::bind(&path).expect("a free name");
+    run(async {
+        for round in 0..6 {
+            let mut client = Stream::connect(&path).await.expect("a server");
+            client.write_all(&[round; 5]).await.expect("a write");
+        }
+        let mut heard = Vec::new();
+        for _ in 0..6 {
+            heard.push(read_all(&mut listener.accept().await.expect("a client")).await);
+        }
+        heard.sort();
+        assert_eq!(heard, [0, 1, 2, 3, 4, 5].map(|round| vec![round; 5]));
+    });
+}
+
+#[test]
+fn two_hundred_clients_at_once() {
+    let path = unique();
+    let mut listener = Listener::bind(&path).expect("a free name");
+    let server = async {
+        for _ in 0..200 {
+            let mut stream = listener.accept().await.expect("a client");
+            let mut byte = [0];
+            stream.read_exact(&mut byte).await.expect("a byte");
+            stream.write_all(&byte).await.expect("a write");
+        }
+    };
+    let client = |number: u8| {
+        let path = path.clone();
+        async move {
+            let options = ConnectOptions::new().deadline(PATIENCE);
+            let mut stream = Stream::connect_with(path, &options).await.expect("a server");
+            stream.write_all(&[number]).await.expect("a write");
+            assert_eq!(read_all(&mut stream).await, [number]);
+        }
+    };
+    let clients =
+        (0..200).map(|number| Box::pin(client(number)) as Pin<Box<dyn Future<Output = _>>>);
+    let (done, ()) = run(async { tokio::join!(all(clients.collect()), server) });
+    assert_eq!(done.len(), 200);
+}
+
+#[test]
+fn a_dropped_name_can_be_bound_at_once() {
+    let path = unique();
+    let mut listener = Listener::bind(&path).expect("a free name");
+    for _ in 0..50 {
+        run(async {
+            let mut client = Stream::connect(&path).await.expect("a server");
+            let mut server = listener.accept().await.expect("a client");
+            client.write_all(b"x").await.expect("a write");
+            server.read_exact(&mut [0]).await.expect("a byte");
+            let waiting = Stream::connect(&path).await.expect("a server");
+            drop((client, server, waiting));
+        });
+        drop(listener);
+        listener = Listener::bind(&path).expect("a free name again");
+    }
+    let mut waiting = run(Stream::connect(&path)).expect("a server");
+    drop(listener);
+    assert_eq!(run(read_all(&mut waiting)), b"", "nobody accepted it");
+    assert_error(run(Stream::connect(&path)), ErrorKind::NotFound, &path);
+}
+
+#[test]
+fn whoever_connected_is_given_out_at_the_end() {
+    for clients in [0, 1, 6, 20] {
+        let path = unique();
+        let listener = Listener::bind(&path).expect("a free name");
+        run(async {
+            let mut connected = Vec::new();
+            for _ in 0..clients {
+                connected.push(Stream::connect(&path).await.expect("a server"));
+            }
+            let pending = listener.into_pending();
+            assert_eq!(pending.len(), clients);
+            for mut server in pending {
+                server.write_all(b"x").await.expect("a write");
+                server.close(PATIENCE).await.expect("an end");
+            }
+            for client in &mut connected {
+                assert_eq!(read_all(client).await, b"x");
+            }
+        });
+        assert_error(run(Stream::connect(&path)), ErrorKind::NotFound, &path);
+    }
+}
+
+#[test]
+fn whoever_connected_just_now_is_given_out_too() {
+    let path = unique();
+    let listener = Listener::bind(&path).expect("a free name");
+    let (sender, opened) = std::sync::mpsc::channel();
+    let busy = reactor::Task::spawn(async move {
+        let client = pipe::open(&path).expect("a server");
+        sender.send(()).expect("a test that waits");
+        // Keeps the reactor from completing the connection before the listener ends.
+        thread::sleep(Duration::from_millis(50));
+        client
+    });
+    opened.recv().expect("a client");
+    assert_eq!(listener.into_pending().len(), 1);
+    run(busy.expect("a reactor")).expect("no panic");
+}
+
+#[test]
+fn a_listener_dropped_by_the_reactor_waits_for_nothing() {
+    let path = unique();
+    let listener = Listener::bind(&path).expect("a free name");
+    let took = on_reactor(async move {
+        let started = Instant::now();
+        drop(listener);
+        started.elapsed()
+    });
+    assert!(took < Duration::from_millis(200), "{took:?}: the reactor waited for itself");
+    // The instances are on their way out; the name is gone once they are.
+    while run(Stream::connect(&path)).is_ok() {}
+}
+
+#[test]
+fn errors_have_their_kind_and_the_next_step() {
+    let path = unique();
+    assert_error(run(Stream::connect(&path)), ErrorKind::NotFound, "start it first");
+    let listener = Listener::bind(&path).expect("a free name");
+    assert_error(Listener::bind(&path), ErrorKind::AddrInUse, "already listening there");
+    let expect = |user| ConnectOptions::new().expect_server(ExpectServer::User(user));
+    let connect = |options| run(Stream::connect_with(&path, &options));
+    assert_error(connect(expect(UserId::Uid(0))), ErrorKind::Unsupported, "no uids");
+    let system = expect(UserId::Sid(SYSTEM.to_owned()));
+    assert_error(connect(system), ErrorKind::PermissionDenied, "not as S-1-5-18");
+    let own = own_sid().expect("a user").to_lowercase();
+    connect(expect(UserId::Sid(own))).expect("the right server");
+    drop(listener);
+
+    let long = format!(r"\\.\pipe\{}", "n".repeat(248));
+    assert_error(Listener::bind(&long), ErrorKind::InvalidInput, "at most 256 characters");
+    assert_error(run(Stream::connect(&long)), ErrorKind::InvalidInput, "at most 256");
+    drop(Listener::bind(&long[..256]).expect("not too long"));
+}
+
+#[test]
+fn a_busy_server_is_waited_for_until_the_deadline() {
+    let path = unique();
+    let first = path.clone();
+    let _only = on_reactor(async move {
+        let server = ServerOptions::new().max_instances(1).create(&first).expect("a free name");
+        (pipe::open(&first).expect("a server"), server)
+    });
+    let started = Instant::now();
+    let options = ConnectOptions::new().deadline(Duration::from_millis(200));
+    let outcome = run(Stream::connect_with(&path, &options));
+    assert_error(outcome, ErrorKind::TimedOut, "within 0.2 s");
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    assert_error(Listener::bind(&path), ErrorKind::AddrInUse, "already listening there");
+}

@@ -1,0 +1,64 @@
+//! Waiting for a name that another server has.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use common::{Backend, Os, assert_error, within};
+use sockpipe::{ListenOptions, Listener, Stream};
+
+async fn wait_for(backend: &Os, limit: Duration) -> std::io::Result<Listener> {
+    within(Listener::bind_wait(backend.endpoint(), &ListenOptions::new(), limit)).await
+}
+
+#[tokio::test]
+async fn a_free_name_is_not_waited_for() {
+    let backend = Os::new();
+    let listener = wait_for(&backend, Duration::ZERO).await.expect("a free name");
+    assert_error(wait_for(&backend, Duration::ZERO).await, ErrorKind::TimedOut, &["listening"]);
+    drop(listener);
+}
+
+#[tokio::test]
+async fn the_name_is_taken_when_its_server_lets_it_go() {
+    let backend = Os::new();
+    let first = backend.bind().expect("a free name");
+    let waiting = tokio::spawn({
+        let endpoint = backend.endpoint().to_owned();
+        async move { Listener::bind_wait(endpoint, &ListenOptions::new(), common::PATIENCE).await }
+    });
+    // It has been refused at least once by now, or will be: either way it has to wait for this.
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    drop(first);
+    let mut second = within(waiting).await.expect("no panic").expect("the name");
+    let (client, server) =
+        within(async { tokio::join!(Stream::connect(backend.endpoint()), second.accept()) }).await;
+    client.expect("a connection");
+    server.expect("a connection");
+}
+
+#[tokio::test]
+async fn a_server_that_stays_is_left_alone() {
+    let backend = Os::new();
+    let mut first = backend.bind().expect("a free name");
+    let (limit, started) = (Duration::from_millis(200), Instant::now());
+    let says = ["waited 0.2 s", backend.endpoint()];
+    assert_error(wait_for(&backend, limit).await, ErrorKind::TimedOut, &says);
+    assert!(started.elapsed() >= limit, "{:?}", started.elapsed());
+    let (client, server) = within(async { tokio::join!(backend.connect(), first.accept()) }).await;
+    client.expect("the first server's connection");
+    server.expect("a connection");
+}
+
+/// Only a taken name is waited for.
+#[tokio::test]
+async fn other_errors_come_at_once() {
+    let (options, started) = (ListenOptions::new(), Instant::now());
+    // A form of the other systems.
+    let foreign = if cfg!(windows) { "abstract:name" } else { r"\\.\pipe\name" };
+    let bound = within(Listener::bind_wait(foreign, &options, common::PATIENCE / 2)).await;
+    assert_error(bound, ErrorKind::Unsupported, &["name"]);
+    assert!(started.elapsed() < common::PATIENCE / 4, "{:?}", started.elapsed());
+}

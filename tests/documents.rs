@@ -1,0 +1,210 @@
+//! What the documents say is so: the commands of the guide pages do what is printed below them, the tests
+//! that are named exist, links lead somewhere, and the contract is one.
+#![cfg(target_os = "linux")] // One system is enough, and its shell is the one in the pages.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use common::process::{Running, example, is_here};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The pages, by their paths in the repository. Those beside the guide are not in the package.
+fn pages() -> Vec<String> {
+    let guide = fs::read_dir(root().join("docs")).expect("pages");
+    let guide = guide.map(|page| page.expect("a page").file_name());
+    let guide = guide.map(|page| format!("docs/{}", page.to_string_lossy()));
+    let beside = ["README.md", "SECURITY.md", "PLATFORM.md", "CONTRIBUTING.md"];
+    let beside = beside.into_iter().filter(|page| root().join(page).exists());
+    guide.chain(beside.map(str::to_owned)).filter(|page| page.ends_with(".md")).collect()
+}
+
+/// The lines of the blocks that begin with `fence`.
+fn blocks<'a>(page: &'a str, fence: &str) -> Vec<Vec<&'a str>> {
+    let mut blocks = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if line == fence {
+            blocks.push(lines.by_ref().take_while(|line| *line != "```").collect());
+        }
+    }
+    blocks
+}
+
+/// Commands after `$ `, each with the lines that are to come of it. `…` stands for any text.
+fn commands<'a>(block: &[&'a str]) -> Vec<(&'a str, Vec<&'a str>)> {
+    let mut commands: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in block {
+        match (line.strip_prefix("$ "), commands.last_mut()) {
+            (Some(command), _) => commands.push((command, Vec::new())),
+            (None, Some((_, output))) => output.push(line),
+            (None, None) => panic!("no command before {line:?}"),
+        }
+    }
+    commands
+}
+
+fn fits(line: &str, pattern: &str) -> bool {
+    let mut rest = line;
+    let mut parts = pattern.split('…');
+    let first = parts.next().unwrap_or_default();
+    let Some(after) = rest.strip_prefix(first) else { return false };
+    rest = after;
+    let mut last = first;
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+        last = part;
+    }
+    rest.is_empty() || (pattern.contains('…') && last.is_empty())
+}
+
+/// The shell in which a page is followed from its first command to its last.
+fn shell(dir: &Path) -> Running {
+    let mut shell = Command::new("bash");
+    shell
+        .args(["--noprofile", "--norc"])
+        .current_dir(dir)
+        .env("XDG_RUNTIME_DIR", dir)
+        .env_remove("RUST_BACKTRACE")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let echo = example("echo").get_program().to_owned();
+    let programs = Path::new(&echo).parent().expect("a directory").display();
+    let mut shell = Running::start(shell);
+    // The reader's cargo builds the example first, which has been done here. What runs in the
+    // background is the program itself, so that `$!` is its process.
+    let cargo = format!(
+        r#"exec 2>&1; cargo() {{ local run="{programs}/$4"; shift 4; [ "$1" != -- ] || shift
+        if [ $BASH_SUBSHELL = 0 ]; then "$run" "$@"; else exec "$run" "$@"; fi; }}"#
+    );
+    say(&mut shell, &cargo);
+    shell
+}
+
+fn say(shell: &mut Running, line: &str) {
+    let input = shell.child.stdin.as_mut().expect("a pipe");
+    writeln!(input, "{line}").expect("a shell that reads");
+}
+
+/// What a reader of the guide types, and not who works in the checkout: for those commands there are
+/// lanes.
+fn is_a_readers(command: &str) -> bool {
+    command.starts_with("cargo run --quiet --example ") || !command.starts_with("cargo ")
+}
+
+#[test]
+fn commands_of_the_guide_do_what_is_printed_below_them() {
+    const DONE: &str = "the command is done";
+    if !is_here("nc") {
+        return;
+    }
+    let mut followed = 0;
+    for page in pages().iter().filter(|page| page.starts_with("docs/")) {
+        let text = read(page);
+        let blocks = blocks(&text, "```console");
+        let commands = blocks.iter().flat_map(|block| commands(block));
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut shell = shell(dir.path());
+        for (command, mut expected) in commands.filter(|(command, _)| is_a_readers(command)) {
+            followed += 1;
+            say(&mut shell, &format!("{command}\necho {DONE}"));
+            // Those in the background print when they come to it.
+            let mut done = false;
+            while !(done && expected.is_empty()) {
+                let line = shell.next_line();
+                if line == DONE {
+                    done = true;
+                    continue;
+                }
+                let found = expected.iter().position(|pattern| fits(&line, pattern));
+                let found = found.unwrap_or_else(|| panic!("{page}: {command}: {line:?} came"));
+                expected.remove(found);
+            }
+        }
+        say(&mut shell, "kill $(jobs -p) 2>/dev/null; exit 0");
+        assert!(shell.wait().0.success());
+    }
+    println!("{followed} commands of the guide were followed");
+    assert!(followed > 5, "{followed}");
+}
+
+/// What stands in backquotes on `page` and names a test.
+fn named_tests(page: &str) -> BTreeSet<(String, String)> {
+    let quoted = page.split('`').skip(1).step_by(2);
+    let tests = quoted.filter_map(|text| text.split_once("::"));
+    let tests = tests.filter(|(file, _)| file.ends_with(".rs"));
+    tests.map(|(file, name)| (file.to_owned(), name.to_owned())).collect()
+}
+
+#[test]
+fn tests_that_are_named_exist() {
+    let mut named = 0;
+    for page in pages() {
+        let text = read(&page);
+        // Examples of how a name is written are not names.
+        for (file, name) in named_tests(&text) {
+            let source = read(&file);
+            let found =
+                ["(", "<"].iter().any(|after| source.contains(&format!("fn {name}{after}")));
+            assert!(found, "{page}: there is no test {name} in {file}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}");
+}
+
+/// Each row of what we say of ourselves has a test that shows it.
+#[test]
+fn each_claim_of_the_comparison_names_its_test() {
+    let text = read("docs/comparison.md");
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what "));
+    let rows: Vec<_> = rows.collect();
+    assert!(rows.len() > 10, "{rows:?}");
+    for row in rows {
+        assert!(!named_tests(row).is_empty(), "no test: {row}");
+    }
+}
+
+/// What every user reads first is the same wherever it is read.
+#[test]
+fn the_contract_is_one() {
+    let (readme, page) = (read("README.md"), read("docs/contract.md"));
+    let table = |text: &str| -> Vec<String> {
+        let rows = text.lines().skip_while(|line| !line.starts_with("| # | situation"));
+        rows.take_while(|line| line.starts_with('|')).map(str::to_owned).collect()
+    };
+    assert_eq!(table(&readme), table(&page));
+    assert_eq!(table(&page).len(), 2 + 19);
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut followed = 0;
+    for page in pages() {
+        let text = read(&page);
+        let dir = PathBuf::from(&page).parent().expect("a directory").to_owned();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets {
+            if target.contains("::") || target.contains("://") || target.starts_with('#') {
+                continue;
+            }
+            let path = dir.join(target.split('#').next().unwrap_or_default());
+            assert!(root().join(&path).exists(), "{page}: {target} leads nowhere");
+            followed += 1;
+        }
+    }
+    assert!(followed > 3, "{followed}");
+}

@@ -1,0 +1,153 @@
+//! What there is at an address, found without a connection, and the removal of what is dead.
+
+mod common;
+
+use std::io::ErrorKind;
+
+use common::process::server;
+use common::{Backend, Os, assert_error, within};
+use sockpipe::{Candidate, Endpoint, Occupancy};
+
+/// The one address of a path, or of a name on Windows.
+fn candidate(endpoint: &str) -> Candidate {
+    let endpoint: Endpoint = endpoint.parse().expect("an endpoint");
+    let found = endpoint.resolve().expect("candidates");
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
+}
+
+fn occupancy(os: &Os) -> Occupancy {
+    candidate(os.endpoint()).occupancy().expect("an answer")
+}
+
+#[tokio::test]
+async fn a_server_is_seen_and_does_not_notice() {
+    let os = Os::new();
+    assert_eq!(occupancy(&os), Occupancy::Free);
+    assert!(!candidate(os.endpoint()).remove_stale().expect("nothing to remove"));
+    let mut listener = os.bind().expect("a free name");
+    let Occupancy::Held { process, .. } = occupancy(&os) else { panic!("{:?}", occupancy(&os)) };
+    // A lock file says who; a pipe does not.
+    assert_eq!(process, cfg!(unix).then(std::process::id));
+    for _ in 0..10 {
+        let removed = candidate(os.endpoint()).remove_stale();
+        assert_error(removed, ErrorKind::AddrInUse, &[os.endpoint()]);
+        occupancy(&os);
+    }
+    // The first client that the server sees is this one.
+    let client = within(os.connect()).await.expect("a connection");
+    let peer = within(listener.accept()).await.expect("a client");
+    drop(client);
+    assert_eq!(within(common::read_all(peer)).await, b"");
+    drop(listener);
+    assert_eq!(occupancy(&os), Occupancy::Free);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+#[test]
+fn what_a_crash_left_is_removed_once() {
+    let os = Os::new();
+    server(os.endpoint(), &["--quiet"]).crash();
+    let left = if cfg!(unix) { Occupancy::Unclaimed } else { Occupancy::Free };
+    assert_eq!(occupancy(&os), left);
+    assert_eq!(candidate(os.endpoint()).remove_stale().expect("a dead name"), cfg!(unix));
+    assert_eq!(os.files(), [""; 0]);
+    assert_eq!(occupancy(&os), Occupancy::Free);
+    assert!(!candidate(os.endpoint()).remove_stale().expect("nothing to remove"));
+}
+
+#[cfg(unix)]
+mod paths {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use common::unix::Standing;
+
+    use super::*;
+
+    fn at(os: &Os, name: &str) -> Candidate {
+        candidate(os.dir().join(name).to_str().expect("UTF-8"))
+    }
+
+    #[test]
+    fn what_is_no_socket_is_named_and_left_alone() {
+        let os = Os::new();
+        fs::write(os.dir().join("file"), "data").expect("a file");
+        fs::create_dir(os.dir().join("directory")).expect("a directory");
+        symlink(os.dir().join("file"), os.dir().join("link")).expect("a link");
+        let before = os.files();
+        for (name, what) in
+            [("file", "a file"), ("directory", "a directory"), ("link", "a symbolic link")]
+        {
+            let standing = Standing::at(&os.dir().join(name));
+            assert_eq!(at(&os, name).occupancy().expect("an answer"), Occupancy::Foreign(what));
+            assert_error(at(&os, name).remove_stale(), ErrorKind::AlreadyExists, &[what]);
+            assert_eq!(Standing::at(&os.dir().join(name)), standing);
+        }
+        assert_eq!(os.files(), before);
+        for (missing, what) in [("nowhere/s.sock", "there is no directory"), ("file/s", "no dir")] {
+            assert_error(at(&os, missing).occupancy(), ErrorKind::NotFound, &[what]);
+            assert_error(at(&os, missing).remove_stale(), ErrorKind::NotFound, &[what]);
+        }
+    }
+
+    /// Servers that know no lock: a stream that listens, one whose backlog is full, one that does
+    /// not listen, a datagram socket.
+    #[test]
+    fn a_strangers_socket_is_unclaimed_and_its_server_left_alone() {
+        let os = Os::new();
+        let listener = UnixListener::bind(os.dir().join("live")).expect("a socket");
+        let _datagrams = UnixDatagram::bind(os.dir().join("datagrams")).expect("a socket");
+        drop(UnixListener::bind(os.dir().join("dead")).expect("a socket"));
+        for name in ["live", "datagrams"] {
+            let standing = Standing::at(&os.dir().join(name));
+            assert_eq!(at(&os, name).occupancy().expect("an answer"), Occupancy::Unclaimed);
+            assert_error(at(&os, name).remove_stale(), ErrorKind::AddrInUse, &[name]);
+            assert_eq!(Standing::at(&os.dir().join(name)), standing);
+        }
+        // Of asking alone nothing comes to the server; of the removal, one connection.
+        listener.set_nonblocking(true).expect("a mode");
+        assert!(listener.accept().is_ok());
+        assert_error(listener.accept(), ErrorKind::WouldBlock, &[]);
+        assert_eq!(at(&os, "dead").occupancy().expect("an answer"), Occupancy::Unclaimed);
+        assert!(at(&os, "dead").remove_stale().expect("a dead name"));
+        assert_eq!(os.files(), ["datagrams", "live"]);
+    }
+
+    /// Somebody removed the socket of a server that crashed, and did not know of the lock.
+    #[test]
+    fn a_lock_file_that_was_left_alone_goes_too() {
+        let os = Os::new();
+        server(os.endpoint(), &["--quiet"]).crash();
+        fs::remove_file(os.endpoint()).expect("a socket");
+        assert_eq!(os.files(), [".s.sock.lock"]);
+        assert_eq!(occupancy(&os), Occupancy::Free);
+        assert!(!candidate(os.endpoint()).remove_stale().expect("no socket"));
+        assert_eq!(os.files(), [""; 0]);
+    }
+
+    /// Who asks has the lock for a moment, which a server must not take for another server.
+    #[tokio::test]
+    async fn asking_keeps_no_server_from_starting() {
+        let os = Os::new();
+        let candidate = candidate(os.endpoint());
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        let asked = candidate.occupancy().expect("an answer");
+                        assert_ne!(asked, Occupancy::Foreign("a file"));
+                    }
+                });
+            }
+            let started: Vec<_> = (0..300).map(|_| os.bind().map(drop)).collect();
+            over.store(true, Ordering::Relaxed);
+            let refused: Vec<_> = started.into_iter().filter_map(Result::err).collect();
+            assert!(refused.is_empty(), "{} of 300: {:?}", refused.len(), refused[0]);
+        });
+    }
+}

@@ -1,0 +1,234 @@
+//! A claim whose system calls fail: a full disk, a disk that cannot be written, no descriptors left,
+//! and whatever else the kernel may say. Each is an error that names the endpoint, or does not matter;
+//! nothing is left behind, and the next server starts.
+#![cfg(unix)] // Windows makes no files.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::process::{Running, is_here};
+use common::unix::{can_unshare, command, finish, helper, listening, on_linux, strace, through};
+use common::{Backend, Os};
+
+/// What the helper says of a `bind` or `connect` that failed, or `listening` with its number left
+/// out; what a tool between us and it says is not of interest.
+fn said(lines: &[String]) -> String {
+    let line = lines.first().map_or("", String::as_str);
+    if line.starts_with("listening ") { "listening".to_owned() } else { line.to_owned() }
+}
+
+fn run(command: Command) -> String {
+    let mut running = Running::start(command);
+    drop(running.child.stdin.take());
+    let (_, out, err) = running.wait();
+    let panics = err.iter().any(|line| line.contains("panicked"));
+    assert!(!panics, "{err:?}");
+    said(&out)
+}
+
+fn starts_and_leaves_nothing(os: &Os) {
+    let (mut server, _) = listening(helper(&["server", os.endpoint()]));
+    command(&mut server, "drop");
+    assert_eq!(finish(server), ["dropped"]);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+/// Every call of a claim in turn, with the errors that its manual page has.
+#[test]
+fn calls_of_a_claim_that_fail() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for (call, error, kind) in [
+        ("socket", "EMFILE", "Uncategorized"),
+        ("socket", "ENFILE", "Uncategorized"),
+        ("socket", "ENOBUFS", "Uncategorized"),
+        ("socket", "ENOMEM", "OutOfMemory"),
+        ("flock", "EIO", "Uncategorized"),
+        ("?fchmod", "EPERM", "PermissionDenied"),
+        ("bind", "EACCES", "PermissionDenied"),
+        ("bind", "EROFS", "ReadOnlyFilesystem"),
+        ("bind", "ENOSPC", "StorageFull"),
+        ("bind", "EDQUOT", "QuotaExceeded"),
+        ("bind", "ENOMEM", "OutOfMemory"),
+        ("listen", "EOPNOTSUPP", "Unsupported"),
+        ("?rename,?renameat,?renameat2", "ENOSPC", "StorageFull"),
+        ("?rename,?renameat,?renameat2", "EACCES", "PermissionDenied"),
+        ("?rename,?renameat,?renameat2", "EIO", "Uncategorized"),
+    ] {
+        let os = Os::new();
+        for stale in [false, true] {
+            if stale {
+                listening(helper(&["server", os.endpoint()])).0.crash();
+            }
+            let before = os.files();
+            let inject = format!("inject={call}:error={error}");
+            let server = helper(&["server", os.endpoint()]);
+            let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
+            let line = run(server);
+            let injected = fs::read_to_string(&log).expect("a log").contains("(INJECTED)");
+            if !injected && call.starts_with("?fchmod") {
+                println!("not run: this backend makes no call of {call}");
+                continue;
+            }
+            assert!(injected, "{call} was not called");
+            assert!(line.starts_with(&format!("{kind}: ")), "{call} {error}, {stale}: {line}");
+            assert!(line.contains(os.endpoint()), "{call} {error}, {stale}: {line}");
+            // The dead socket stays for the next, and the lock file goes; one that could not be
+            // locked is not ours to remove.
+            let mut left = os.files();
+            left.retain(|name| !(call == "flock" && name == ".s.sock.lock"));
+            let mut expected = before;
+            expected.retain(|name| name != ".s.sock.lock");
+            assert_eq!(left, expected, "{call} {error}, {stale}");
+            starts_and_leaves_nothing(&os);
+        }
+    }
+}
+
+/// What does not matter to those who connect: the note of who holds the lock, and the end.
+#[test]
+fn calls_whose_failure_does_not_matter() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for (call, error) in [
+        ("pwrite64", "ENOSPC"),
+        ("pwrite64", "EDQUOT"),
+        ("pwrite64", "EIO"),
+        ("ftruncate", "EIO"),
+        ("unlinkat", "EROFS"),
+        ("unlinkat", "EIO"),
+    ] {
+        let os = Os::new();
+        let inject = format!("inject={call}:error={error}");
+        let server = helper(&["server", os.endpoint()]);
+        let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
+        let (mut server, _) = listening(server);
+        let line = run(helper(&["server", os.endpoint()]));
+        assert!(line.starts_with("AddrInUse: "), "{call} {error}: {line}");
+        command(&mut server, "drop");
+        assert_eq!(finish(server), ["dropped"], "{call} {error}");
+        assert!(fs::read_to_string(&log).expect("a log").contains("(INJECTED)"), "{call}");
+        starts_and_leaves_nothing(&os);
+    }
+}
+
+/// With one descriptor more each time: an error, until there are enough.
+#[test]
+fn without_descriptors() {
+    if !on_linux("prlimit") || !is_here("prlimit") {
+        return;
+    }
+    let os = Os::new();
+    let mut refused = 0;
+    for limit in 3..64 {
+        let limited = |verb: &str| {
+            let limit = format!("--nofile={limit}:{limit}");
+            through("prlimit", &[&limit], &helper(&[verb, os.endpoint()]))
+        };
+        let mut running = Running::start(limited("server"));
+        drop(running.child.stdin.take());
+        let (_, out, err) = running.wait();
+        match said(&out).as_str() {
+            "listening" => {
+                println!("{refused} limits too low for a listener, {limit} is enough");
+                assert!(refused > 0, "nothing was tried");
+                return starts_and_leaves_nothing(&os);
+            }
+            // Too few for a runtime, or for the program itself.
+            "" => assert!(err.iter().all(|line| !line.contains("sockpipe/src")), "{err:?}"),
+            line => {
+                assert!(line.contains("Too many open files"), "{limit}: {line}");
+                assert!(line.contains(os.dir().to_str().expect("UTF-8")), "{limit}: {line}");
+                refused += 1;
+            }
+        }
+        assert_eq!(os.files(), [""; 0], "{limit}");
+    }
+    panic!("64 descriptors are not enough");
+}
+
+/// A client that can have no socket says so, and what it wanted.
+#[test]
+fn a_client_without_descriptors() {
+    let os = Os::new();
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let (_server, _) = listening(helper(&["server", os.endpoint()]));
+    let client = helper(&["connect", os.endpoint()]);
+    let inject = ["-e", "inject=socket:error=EMFILE:when=1"];
+    let Some(client) = strace(&log, &inject, &client) else { return };
+    let line = run(client);
+    assert!(line.contains("cannot connect to") && line.contains(os.endpoint()), "{line}");
+    assert!(line.contains("Too many open files"), "{line}");
+}
+
+/// The helper in a file system of its own at the endpoint's directory, after `script` there.
+fn in_tmpfs(os: &Os, options: &str, script: &str) -> Option<Command> {
+    if !can_unshare(&["-m"]) || !is_here("mount") {
+        return None;
+    }
+    let dir = os.dir();
+    let dir = dir.to_str().expect("UTF-8");
+    let whole = format!(
+        r#"set -e; mount -t tmpfs -o {options} none {dir}; cd {dir}; {script}
+        set +e; "$0" "$@"; echo "left $(ls -A | tr '\n' ' ')"; exit 0"#
+    );
+    let server = helper(&["server", os.endpoint()]);
+    Some(through("unshare", &["-m", "sh", "-c", &whole], &server))
+}
+
+fn in_tmpfs_said(os: &Os, options: &str, script: &str) -> Option<(String, String)> {
+    let mut running = Running::start(in_tmpfs(os, options, script)?);
+    drop(running.child.stdin.take());
+    let (_, out, err) = running.wait();
+    let left = out.iter().find_map(|line| line.strip_prefix("left "));
+    let left = left.unwrap_or_else(|| panic!("{out:?} {err:?}")).trim().to_owned();
+    Some((said(&out), left))
+}
+
+/// Room for `count` files beside the directory itself.
+fn files(count: u32) -> String {
+    format!("nr_inodes={}", count + 1)
+}
+
+#[test]
+fn a_full_disk() {
+    let os = Os::new();
+    // None at all, for the lock file alone, and for both.
+    let Some((line, left)) = in_tmpfs_said(&os, &files(0), "true") else { return };
+    assert!(line.starts_with("StorageFull: cannot listen on") && line.contains("lock"), "{line}");
+    assert!(line.contains("choose another directory"), "{line}");
+    assert_eq!(left, "");
+    let (line, left) = in_tmpfs_said(&os, &files(1), "true").expect("as before");
+    assert!(line.starts_with("StorageFull: cannot listen on"), "{line}");
+    assert_eq!(left, "");
+    let (line, left) = in_tmpfs_said(&os, &files(2), "true").expect("as before");
+    assert_eq!((&*line, &*left), ("listening", ""));
+    // Files can be made, and nothing written: who listens does not need to write.
+    let fill = "head -c 1M /dev/zero >full 2>/dev/null || true";
+    let (line, left) = in_tmpfs_said(&os, "size=64k", fill).expect("as before");
+    assert_eq!((&*line, &*left), ("listening", "full"));
+}
+
+#[test]
+fn a_disk_that_cannot_be_written() {
+    let os = Os::new();
+    let Some((line, left)) = in_tmpfs_said(&os, "ro", "true") else { return };
+    assert!(line.starts_with("PermissionDenied: cannot listen on"), "{line}");
+    assert!(line.contains("Read-only") && line.contains("that you can write to"), "{line}");
+    assert_eq!(left, "");
+    // One that became so after a crash: what the crash left stays as it is.
+    let server = helper(&["server", os.endpoint()]);
+    let program = Path::new(server.get_program()).to_str().expect("UTF-8");
+    let crash = format!(
+        "{program} takeovers {} 1 >/dev/null; touch .s.sock.lock; mount -o remount,ro {}",
+        os.endpoint(),
+        os.dir().display()
+    );
+    let (line, left) = in_tmpfs_said(&os, "rw", &crash).expect("as before");
+    assert!(line.starts_with("PermissionDenied: cannot listen on"), "{line}");
+    assert_eq!(left, ".s.sock.lock s.sock");
+}

@@ -1,0 +1,164 @@
+//! tokio's own listener under the traits: the promises of `accept` hold for it as well.
+#![cfg(unix)] // The type is Unix's.
+
+mod common;
+
+use std::io::{ErrorKind, Write as _};
+use std::time::Duration;
+
+use common::{Backend, Os, argument, spawn_helper, within};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, socket};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sockpipe::{LocalListener, LocalStream, TimedListener, echo, serve};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+
+fn bound() -> (Os, UnixListener) {
+    let os = Os::new();
+    let listener = UnixListener::bind(os.endpoint()).expect("a free name");
+    (os, listener)
+}
+
+async fn next(listener: &mut UnixListener) -> UnixStream {
+    within(LocalListener::accept(listener)).await.expect("a connection")
+}
+
+#[tokio::test]
+async fn it_says_where_it_is_and_who_comes() {
+    let (os, mut listener) = bound();
+    assert_eq!(LocalListener::endpoint(&listener).expect("a path").to_string(), os.endpoint());
+    let client = within(os.connect()).await.expect("a connection");
+    let peer = LocalStream::peer_credentials(&next(&mut listener).await).expect("credentials");
+    assert_eq!(peer.uid(), Some(rustix::process::geteuid().as_raw()));
+    assert_eq!(peer.gid(), Some(rustix::process::getegid().as_raw()));
+    assert_eq!(peer, client.peer_credentials().expect("credentials"));
+}
+
+#[tokio::test]
+async fn a_dropped_accept_loses_nobody() {
+    let (os, mut listener) = bound();
+    for _ in 0..20 {
+        let none = tokio::time::timeout(Duration::ZERO, LocalListener::accept(&mut listener)).await;
+        assert!(none.is_err(), "nobody has connected");
+        let mut client = within(os.connect()).await.expect("a connection");
+        client.write_all(b"x").await.expect("a write");
+        assert_eq!(within(next(&mut listener).await.read_u8()).await.expect("a byte"), b'x');
+    }
+}
+
+/// A client that comes while nobody waits is there at the next call, and one that comes later wakes
+/// the caller: the readiness is the socket's own.
+#[tokio::test]
+async fn it_wakes_for_clients_who_come_later() {
+    let (os, mut listener) = bound();
+    let waiting = tokio::spawn(async move {
+        next(&mut listener).await;
+        next(&mut listener).await;
+    });
+    for _ in 0..2 {
+        tokio::task::yield_now().await;
+        drop(within(os.connect()).await.expect("a connection"));
+    }
+    within(waiting).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn addresses_of_clients_are_not_looked_at() {
+    let (os, mut listener) = bound();
+    let longest = if cfg!(target_os = "linux") { 108 } else { 104 };
+    for length in [longest, longest - 1, 80] {
+        let start = os.dir().join("client-").into_os_string().into_encoded_bytes();
+        let path = [&start[..], &vec![b'x'; length - start.len()]].concat();
+        let client = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+        bind(&client, &SocketAddrUnix::new(path).expect("an address")).expect("a free address");
+        let server = SocketAddrUnix::new(os.endpoint()).expect("an address");
+        connect(&client, &server).expect("a connection");
+        std::os::unix::net::UnixStream::from(client).write_all(b"x").expect("a write");
+        assert_eq!(within(next(&mut listener).await.read_u8()).await.expect("a byte"), b'x');
+    }
+}
+
+#[tokio::test]
+async fn a_stop_serves_those_who_have_connected() {
+    let (os, listener) = bound();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = within(os.connect()).await.expect("a connection");
+        client.write_all(b"hello").await.expect("a write");
+        client.shutdown().await.expect("a half-close");
+        clients.push(client);
+    }
+    let pending = TimedListener::new(listener).into_pending();
+    assert_eq!(pending.len(), 3);
+    for (mut client, server) in clients.into_iter().zip(pending) {
+        tokio::spawn(echo::echo(server, |_| ()));
+        assert_eq!(common::read_late(&mut client).await, b"hello");
+    }
+}
+
+#[tokio::test]
+async fn serve_takes_it() {
+    let (os, listener) = bound();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = serve(listener, async |stream| drop(echo::echo(stream, |_| ()).await))
+        .max_connections_per_user(1)
+        .with_graceful_shutdown(async { drop(stopped.await) });
+    let server = tokio::spawn(async move { server.await });
+    let mut client = within(os.connect()).await.expect("a connection");
+    client.write_all(b"hello").await.expect("a write");
+    within(client.read_exact(&mut [0; 5])).await.expect("an answer");
+    // The limit counts this user, whom the stream tells.
+    let mut second = within(os.connect()).await.expect("a connection");
+    assert_eq!(within(second.read(&mut [0])).await.expect("an end"), 0);
+    drop((stop, client));
+    let drained = within(server).await.expect("no panic").expect("a stop");
+    assert_eq!((drained.finished(), drained.cut()), (1, 0));
+}
+
+/// Run by the test below in a process of its own, since the limit is the process's.
+#[tokio::test]
+async fn helper() {
+    let Some(path) = argument() else { return };
+    let mut listener = UnixListener::bind(&path).expect("a free name");
+    let client = UnixStream::connect(&path).await.expect("a connection");
+    let before = getrlimit(Resource::Nofile);
+    let limit = |current| setrlimit(Resource::Nofile, Rlimit { current, ..before });
+    limit(Some(0)).expect("a limit");
+    let refused = UnixStream::connect(&path).await.expect_err("no descriptor is left");
+    assert_eq!(refused.raw_os_error(), Some(24), "{refused}");
+    let mut accepting = Box::pin(LocalListener::accept(&mut listener));
+    let early = tokio::time::timeout(Duration::from_millis(100), accepting.as_mut()).await;
+    assert!(early.is_err(), "{early:?}");
+    limit(before.current).expect("a limit");
+    within(accepting).await.expect("the client that waited");
+    drop(client);
+    // And while it waits for a client, which takes a descriptor too.
+    limit(Some(0)).expect("a limit");
+    let mut accepting = Box::pin(LocalListener::accept(&mut listener));
+    let early = tokio::time::timeout(Duration::from_millis(100), accepting.as_mut()).await;
+    assert!(early.is_err(), "{early:?}");
+    limit(before.current).expect("a limit");
+    let connecting = UnixStream::connect(&path);
+    let (accepted, connected) = within(async { tokio::join!(accepting, connecting) }).await;
+    accepted.expect("a connection");
+    connected.expect("a connection");
+    println!("\nserved");
+}
+
+#[test]
+fn it_waits_for_descriptors() {
+    let os = Os::new();
+    let helper = spawn_helper("helper", os.endpoint()).wait_with_output().expect("a process");
+    let out = String::from_utf8_lossy(&helper.stdout);
+    assert!(helper.status.success() && out.contains("\nserved\n"), "{out}");
+}
+
+/// What does not pass by itself is an error: here, a socket that was shut down.
+#[tokio::test]
+async fn an_error_that_stays_is_one() {
+    let (_os, mut listener) = bound();
+    rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).expect("a shutdown");
+    let error = within(LocalListener::accept(&mut listener)).await.expect_err("no listener");
+    assert_eq!(error.kind(), ErrorKind::NotConnected, "{error}");
+}

@@ -1,0 +1,92 @@
+//! A server that is told to stop by its console, as with Ctrl-C.
+#![cfg(windows)] // Elsewhere it is signals; see echo.rs.
+#![allow(unsafe_code, reason = "consoles")]
+
+mod common;
+
+use std::io::Error;
+use std::os::windows::process::CommandExt;
+use std::time::{Duration, Instant};
+
+use common::process::{Running, server, text};
+use common::{argument, helper_command, unique_name, within};
+use sockpipe::{ConnectOptions, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use windows_sys::Win32::System::Console::{
+    CTRL_C_EVENT, GenerateConsoleCtrlEvent, SetConsoleCtrlHandler,
+};
+
+/// With a console of its own, that nobody sees.
+const CREATE_NO_WINDOW: u32 = 0x0800_0000;
+
+/// As Ctrl-C does, in every process of this console.
+fn press_ctrl_c() {
+    // SAFETY: it has no preconditions.
+    let raised = unsafe { GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0) };
+    assert_ne!(raised, 0, "{}", Error::last_os_error());
+}
+
+/// A server, and a connection that it has answered: it is past its start.
+async fn serving() -> (Running, Stream, String) {
+    let name = unique_name();
+    let server = server(&name, &["--quiet"]);
+    let mut client = within(Stream::connect(&name)).await.expect("a connection");
+    within(client.write_all(b"x")).await.expect("a write");
+    within(client.read_exact(&mut [0])).await.expect("an echo");
+    (server, client, name)
+}
+
+/// It takes no more clients. The one it has keeps the name, so the others would wait.
+async fn stops_accepting(name: &str) {
+    let options = ConnectOptions::new().deadline(Duration::from_millis(50));
+    within(async {
+        while Stream::connect_with(name, &options).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// In a process of its own, with a console of its own, for the event comes to all who share one.
+#[tokio::test]
+async fn with_a_console() {
+    if argument().is_none() {
+        return;
+    }
+    let _not_for_us = tokio::signal::windows::ctrl_c().expect("a handler");
+    // SAFETY: null needs no handler; it is that nobody here ignores Ctrl-C, as whoever started us may
+    // have had it.
+    assert_ne!(unsafe { SetConsoleCtrlHandler(None, 0) }, 0);
+
+    let (server, mut client, name) = serving().await;
+    press_ctrl_c();
+    stops_accepting(&name).await;
+    // The connection lives on until its client has what it wants.
+    within(client.write_all(b"after!")).await.expect("a write");
+    client.shutdown().await.expect("a half-close");
+    let mut rest = Vec::new();
+    within(client.read_to_end(&mut rest)).await.expect("an end");
+    assert_eq!(rest, b"after!");
+    let (status, out, err) = server.wait();
+    assert_eq!((status.code(), out, err), (Some(0), vec![], vec![]));
+
+    let (server, _client, name) = serving().await;
+    let asked = Instant::now();
+    press_ctrl_c();
+    stops_accepting(&name).await;
+    press_ctrl_c();
+    let (status, ..) = server.wait();
+    assert_eq!(status.code(), Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    println!("both stopped");
+}
+
+#[tokio::test]
+async fn ctrl_c_stops_a_server_gracefully_and_a_second_one_at_once() {
+    let mut command = helper_command("with_a_console", "");
+    let child = command.creation_flags(CREATE_NO_WINDOW).spawn().expect("a process");
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().expect("an end"));
+    let output = within(output).await.expect("an end");
+    let said = text(&output.stdout);
+    assert!(output.status.success() && said.contains("both stopped"), "{said}");
+}

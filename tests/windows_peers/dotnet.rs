@@ -1,0 +1,75 @@
+//! .NET's `NamedPipeServerStream` and `NamedPipeClientStream`, which read in byte mode unless told
+//! otherwise, and never write an empty message.
+
+use std::io::ErrorKind;
+use std::process::Command;
+
+use sockpipe::echo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::common::{PATIENCE, assert_error, within};
+use super::{
+    EXCHANGED, Peer, accept, connect, exchange, foreign, listen, program, read_all, unused_pipe,
+};
+
+/// `None`, and a line that says so, where there is none.
+fn start(role: &str, pipe: &str) -> Option<Peer> {
+    let (dotnet, peer) = (program("SOCKPIPE_DOTNET_EXE")?, program("SOCKPIPE_DOTNET_PEER")?);
+    let mut command = Command::new(dotnet);
+    command.args(["exec", &peer]);
+    Some(Peer::start(command, role, pipe))
+}
+
+#[tokio::test]
+async fn a_dotnet_server_of_byte_type() {
+    let pipe = unused_pipe();
+    let Some(dotnet) = start("serve", &pipe) else { return };
+    dotnet.says("listening").await;
+    let mut stream = connect(&pipe, &foreign()).await;
+    exchange(&mut stream).await;
+    assert_error(stream.shutdown().await, ErrorKind::Unsupported, &["byte type"]);
+    within(stream.close(PATIENCE)).await.expect("a close");
+    assert_eq!(dotnet.ends().await, ["listening", &format!("end after {EXCHANGED}")]);
+}
+
+#[tokio::test]
+async fn a_dotnet_server_of_message_type_sees_a_half_close_and_answers() {
+    let pipe = unused_pipe();
+    let Some(dotnet) = start("serve-messages", &pipe) else { return };
+    dotnet.says("listening").await;
+    let mut stream = connect(&pipe, &foreign()).await;
+    exchange(&mut stream).await;
+    within(stream.shutdown()).await.expect("a half-close");
+    // It answers, waits until that is read, and closes.
+    assert_eq!(read_all(&mut stream).await, b"bye");
+    assert_eq!(dotnet.ends().await, ["listening", &format!("end after {EXCHANGED}")]);
+}
+
+#[tokio::test]
+async fn a_dotnet_client_talks_and_closes() {
+    for byte_type in [false, true] {
+        let (mut listener, path) = listen(byte_type);
+        let Some(dotnet) = start("talk", &path) else { return };
+        let mut stream = accept(&mut listener).await;
+        let total = within(echo::echo(&mut stream, |_| ())).await.expect("an end, not an error");
+        assert_eq!(total, EXCHANGED as u64);
+        let expected = ["1000 round trips", "1048576 bytes both ways"];
+        assert_eq!(dotnet.ends().await, expected, "byte type: {byte_type}");
+    }
+}
+
+#[tokio::test]
+async fn a_dotnet_client_sees_a_half_close_and_answers() {
+    for length in [8, 200_000] {
+        let (mut listener, path) = listen(false);
+        let Some(dotnet) = start("answer", &path) else { return };
+        let mut stream = accept(&mut listener).await;
+        within(stream.write_all(&vec![1; length])).await.expect("a write");
+        stream.shutdown().await.expect("a half-close");
+        let mut answer = [0; 6];
+        within(stream.read_exact(&mut answer)).await.expect("an answer");
+        assert_eq!(&answer, b"answer");
+        assert_eq!(read_all(&mut stream).await, b"");
+        assert_eq!(dotnet.ends().await, [format!("end after {length}")]);
+    }
+}

@@ -1,0 +1,254 @@
+//! Client processes. They print a line for each thing that happened: `did`, `lost` for what somebody's
+//! end explains, `back` for how long a connection was missed, `wrong` for what never may be.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process::{Command, id};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use fastrand::Rng;
+use sockpipe::{ConnectOptions, Stream, connect_or_spawn_with};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::jobs::{Fault, Job, ask, receive};
+use crate::process;
+use crate::server::{ECHO, FRAMES, GIVE};
+
+/// The longest that any job may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What is asked for by a client that does not take it.
+pub(crate) const GREED: u64 = 16 << 20;
+const PING: u8 = 170;
+/// A pause of the whole process that is none of its own.
+const SUSPENDED: Duration = Duration::from_millis(500);
+
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) seed: u64,
+    pub(crate) tasks: u32,
+    /// Where its server writes. With it, the server is started when there is none, and may die.
+    pub(crate) log: Option<PathBuf>,
+    /// It is neither suspended nor killed, so it sees how long a server is missed.
+    pub(crate) steady: bool,
+}
+
+pub(crate) async fn run(path: PathBuf, options: Options) -> Result<()> {
+    watch_for_suspensions();
+    let before = process::descriptors(id());
+    let (stop, stopped) = watch::channel(false);
+    thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        stop.send_replace(true);
+    });
+    let target = Target { path, log: options.log, steady: options.steady };
+    let mut running = JoinSet::new();
+    for task in 0..options.tasks {
+        let rng = Rng::with_seed(options.seed ^ u64::from(task) << 32);
+        running.spawn(work(target.clone(), rng, stopped.clone()));
+        if options.steady {
+            running.spawn(probe(target.clone(), stopped.clone()));
+        }
+    }
+    drop(stopped);
+    while let Some(done) = running.join_next().await {
+        done?;
+    }
+    // A server that it started is waited for by a thread, which has no descriptor of it.
+    println!("descriptors {before} {}", process::descriptors(id()));
+    Ok(())
+}
+
+#[derive(Clone)]
+struct Target {
+    path: PathBuf,
+    log: Option<PathBuf>,
+    steady: bool,
+}
+
+impl Target {
+    async fn connect(&self) -> io::Result<Stream> {
+        let options = ConnectOptions::new().deadline(Duration::from_secs(5));
+        let Some(log) = &self.log else {
+            return Stream::connect_with(self.path.as_path(), &options).await;
+        };
+        let mut server = Command::new(std::env::current_exe()?);
+        server.arg("serve").arg(&self.path).arg(log);
+        connect_or_spawn_with(self.path.as_path(), server, &options).await
+    }
+
+    /// Whether a connection to this server may have ended, or a start failed: its server was
+    /// killed, or this process was suspended for longer than the server waits.
+    async fn explains(&self, server: Option<u32>, since: Instant) -> bool {
+        for _ in 0..200 {
+            let killed = self.log.is_some() && server.is_some_and(|server| !process::lives(server));
+            if killed || !self.steady && was_suspended_since(since) {
+                return true;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        false
+    }
+
+    async fn tell(&self, what: &str, error: Fault, server: Option<u32>, since: Instant) {
+        match error {
+            Fault::Wrong(why) => wrong(what, why),
+            Fault::Ended(_) if self.explains(server, since).await => println!("lost {what}"),
+            Fault::Ended(error) => {
+                wrong(what, format_args!("it ended, and nobody was killed: {error}"));
+            }
+        }
+    }
+
+    /// Says so when it could not be had and the reason is not that its server was killed.
+    async fn tell_unconnected(&self, error: &io::Error, since: Instant) {
+        let killed_at_its_start = error.kind() == ErrorKind::Other
+            && error.to_string().contains("signal: 9")
+            && self.log.is_some();
+        if killed_at_its_start {
+            println!("lost start");
+        } else if self.steady || !was_suspended_since(since) {
+            wrong("connect", format_args!("{:?}: {error}", error.kind()));
+        }
+    }
+}
+
+fn wrong(what: &str, why: impl Display) {
+    println!("wrong {what}: {why}");
+}
+
+/// One job after another, each on a connection of its own.
+async fn work(target: Target, mut rng: Rng, stopped: watch::Receiver<bool>) {
+    while !*stopped.borrow() {
+        let started = Instant::now();
+        // One that is dropped before it is done, now and then.
+        if rng.u8(..8) == 0 {
+            let _ = timeout(Duration::from_micros(rng.u64(..500)), target.connect()).await;
+        }
+        let stream = match target.connect().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                target.tell_unconnected(&error, started).await;
+                sleep(Duration::from_millis(5)).await;
+                continue;
+            }
+        };
+        let connected = started.elapsed().as_millis();
+        let server = stream.peer_credentials().ok().and_then(|peer| peer.pid());
+        let job = Job::choose(&mut rng);
+        match timeout(PATIENCE, job.run(stream, &mut rng)).await {
+            Ok(Ok(bytes)) => println!("did {} {bytes} {connected}", job.name()),
+            Ok(Err(fault)) => target.tell(job.name(), fault, server, started).await,
+            Err(_) => wrong(job.name(), format_args!("no end after {PATIENCE:?}")),
+        }
+        sleep(Duration::from_millis(rng.u64(..20))).await;
+    }
+}
+
+/// Sends a byte and waits for it, all the time, and sees for how long it could not.
+async fn probe(target: Target, stopped: watch::Receiver<bool>) {
+    let mut last = Instant::now();
+    let mut missed = false;
+    while !*stopped.borrow() {
+        let started = Instant::now();
+        let mut stream = match target.connect().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                target.tell_unconnected(&error, started).await;
+                sleep(Duration::from_millis(5)).await;
+                continue;
+            }
+        };
+        let server = stream.peer_credentials().ok().and_then(|peer| peer.pid());
+        let mut first = true;
+        let ended = loop {
+            if *stopped.borrow() {
+                return;
+            }
+            let pinged = async {
+                if first {
+                    stream.write_u8(ECHO).await?;
+                }
+                stream.write_u8(PING).await?;
+                stream.read_u8().await
+            };
+            match timeout(PATIENCE, pinged).await {
+                Ok(Ok(PING)) => first = false,
+                Ok(Ok(other)) => break Fault::Wrong(format!("a byte became {other}")),
+                Ok(Err(error)) => break error.into(),
+                Err(_) => break Fault::Wrong(format!("no answer after {PATIENCE:?}")),
+            }
+            if missed {
+                println!("back {}", last.elapsed().as_millis());
+                missed = false;
+            }
+            last = Instant::now();
+            sleep(Duration::from_millis(5)).await;
+        };
+        missed = true;
+        let told = target.clone();
+        // Looking whether the server is dead is not part of being without it.
+        tokio::spawn(async move { told.tell("probe", ended, server, started).await });
+    }
+}
+
+/// Milliseconds after [`start`] at which this process last found that it had not run for a while.
+static SUSPENDED_AT: AtomicU64 = AtomicU64::new(0);
+
+fn start() -> Instant {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    *START.get_or_init(Instant::now)
+}
+
+fn watch_for_suspensions() {
+    start();
+    thread::spawn(|| {
+        loop {
+            let before = Instant::now();
+            thread::sleep(Duration::from_millis(20));
+            if before.elapsed() > SUSPENDED {
+                let now = u64::try_from(start().elapsed().as_millis()).unwrap_or(u64::MAX);
+                SUSPENDED_AT.store(now, Ordering::Relaxed);
+            }
+        }
+    });
+}
+
+fn was_suspended_since(since: Instant) -> bool {
+    let at = SUSPENDED_AT.load(Ordering::Relaxed);
+    at > 0 && u128::from(at) >= since.duration_since(start()).as_millis()
+}
+
+/// Announces a frame of 1 MiB, sends half of it, and dribbles on until it is killed.
+pub(crate) async fn victim(path: &Path) -> Result<()> {
+    let mut stream = Stream::connect(path).await?;
+    stream.write_u8(FRAMES).await?;
+    stream.write_u32(1 << 20).await?;
+    stream.write_all(&vec![1; 512 * 1024]).await?;
+    println!("writing");
+    for _ in 0..PATIENCE.as_secs() {
+        stream.write_u8(1).await?;
+        sleep(Duration::from_secs(1)).await;
+    }
+    bail!("nobody killed it")
+}
+
+/// Asks for 16 MiB, and takes them only when it is told to.
+pub(crate) async fn greedy(path: &Path, seed: u64) -> Result<()> {
+    let mut stream = Stream::connect(path).await?;
+    ask(&mut stream, GIVE, seed, GREED).await?;
+    println!("asked");
+    io::stdin().read_line(&mut String::new())?;
+    match receive(&mut stream, seed, GREED).await {
+        Ok(()) => println!("whole"),
+        Err(Fault::Ended(_)) => println!("short"),
+        Err(Fault::Wrong(why)) => wrong("greedy", why),
+    }
+    Ok(())
+}

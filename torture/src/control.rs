@@ -1,0 +1,352 @@
+//! The storm: starts everybody, kills and suspends, and judges what is left.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use fastrand::Rng;
+use rustix::process::{Signal, getpid, set_child_subreaper};
+use sockpipe::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::sleep;
+
+use crate::checks;
+use crate::process::{self, Running};
+use crate::program::Options;
+use crate::report::Report;
+use crate::server::REPORT;
+
+/// Between two kills of clients.
+const CLIENT_KILL: Duration = Duration::from_millis(200);
+/// Between two kills of the server that is killed.
+const SERVER_KILL: Duration = Duration::from_secs(10);
+/// Client processes that are killed and suspended, for each of the two servers.
+const MORTALS: usize = 3;
+const GROWTH: u64 = 16 << 20;
+
+/// The server that lives for the whole run.
+pub(crate) struct Steady {
+    pub(crate) path: PathBuf,
+    running: Running,
+}
+
+impl Steady {
+    pub(crate) fn id(&self) -> u32 {
+        self.running.id()
+    }
+
+    /// A number from its report.
+    pub(crate) async fn ask(&self, name: &str) -> Result<u64> {
+        let mut stream = Stream::connect(self.path.as_path()).await?;
+        stream.write_u8(REPORT).await?;
+        let mut line = String::new();
+        stream.read_to_string(&mut line).await?;
+        let mut words = line.split(' ').skip_while(|word| *word != name);
+        let number = words.nth(1).and_then(|word| word.parse().ok());
+        number.with_context(|| format!("no {name} in {line:?}"))
+    }
+}
+
+/// Where everything is: alone in a directory, so that what is left over shows.
+struct Places {
+    _dir: tempfile::TempDir,
+    sockets: PathBuf,
+    steady: PathBuf,
+    mortal: PathBuf,
+    log: PathBuf,
+}
+
+impl Places {
+    fn new() -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("torture").tempdir()?;
+        let sockets = dir.path().join("sockets");
+        fs::create_dir(&sockets)?;
+        let (steady, mortal) = (sockets.join("steady.sock"), sockets.join("mortal.sock"));
+        let log = dir.path().join("log");
+        Ok(Self { _dir: dir, sockets, steady, mortal, log })
+    }
+}
+
+pub(crate) async fn run(options: &Options) -> Result<bool> {
+    println!("torture: seed {}, {} s of mixed load", options.seed, options.seconds);
+    // A server outlives the client that started it, and is then ours to let go of.
+    set_child_subreaper(Some(getpid()))?;
+    let places = Places::new()?;
+    let mut report = Report::default();
+    let log = places.log.to_string_lossy();
+    let running = Running::start(&["serve", &places.steady.to_string_lossy(), &log])?;
+    ensure!(running.line()? == "listening", "the server does not listen");
+    let steady = Steady { path: places.steady.clone(), running };
+    // Once, so that what is made when it is first needed has been made.
+    steady.ask("pid").await?;
+    let (descriptors, memory) = (settled(&steady).await, process::memory(steady.id()));
+
+    checks::clients_killed_in_a_frame(&steady, &mut report).await?;
+    checks::suspended_clients(&steady, &mut report).await?;
+    let mut storm = Storm::new(&places, options, steady, report)?;
+    storm.rage(Duration::from_secs(options.seconds)).await?;
+    let Storm { mut report, mut steady, highest, .. } = storm.end().await?;
+
+    let after = settled(&steady).await;
+    report.judge("descriptors of the server after all", descriptors, after, after <= descriptors);
+    let grown = process::memory(steady.id()).saturating_sub(memory);
+    let (mib, high) = (grown as f64 / f64::from(1 << 20), highest.saturating_sub(memory));
+    let seen = format!("{mib:.1} MiB more, at most {:.1} during", high as f64 / f64::from(1 << 20));
+    report.judge("memory of the server after all", "< 16 MiB more", seen, grown < GROWTH);
+    steady.running.signal(Signal::TERM);
+    let ended = steady.running.ends_within(Duration::from_secs(10))?;
+    report.judge("the server stops when asked, within 10 s", true, ended, ended);
+    end_of_the_mortal(&places, &mut report).await?;
+    leftovers(&places, &mut report).await;
+    println!("\n{report}");
+    Ok(report.is_right())
+}
+
+/// Its descriptors when nobody is connected: the last to go may take a moment.
+async fn settled(server: &Steady) -> usize {
+    let mut fewest = usize::MAX;
+    for _ in 0..100 {
+        fewest = fewest.min(process::descriptors(server.id()));
+        sleep(Duration::from_millis(10)).await;
+    }
+    fewest
+}
+
+/// The next server takes over whatever the killed ones left, and leaves nothing.
+async fn end_of_the_mortal(places: &Places, report: &mut Report) -> Result<()> {
+    if let Ok(stream) = Stream::connect(places.mortal.as_path()).await {
+        let server = stream.peer_credentials()?.pid().context("no process id")?;
+        process::signal(server, Signal::KILL);
+        wait_for_death(server).await;
+    }
+    let mut server = std::process::Command::new(std::env::current_exe()?);
+    server.arg("serve").arg(&places.mortal).arg(&places.log);
+    let mut stream = sockpipe::connect_or_spawn(places.mortal.as_path(), server).await?;
+    let server = stream.peer_credentials()?.pid().context("no process id")?;
+    // Once it has answered, it is past its start, and hears signals.
+    stream.write_u8(REPORT).await?;
+    stream.read_to_string(&mut String::new()).await?;
+    drop(stream);
+    process::signal(server, Signal::TERM);
+    let stopped = wait_for_death(server).await;
+    report.judge("the last of the killed servers' successors stops", "yes", stopped, stopped);
+    Ok(())
+}
+
+async fn wait_for_death(process: u32) -> bool {
+    for _ in 0..2000 {
+        process::reap(process);
+        if !process::lives(process) {
+            return true;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    false
+}
+
+async fn leftovers(places: &Places, report: &mut Report) {
+    let files = process::files(&places.sockets);
+    report.judge("files left", "none", format!("{files:?}"), files.is_empty());
+    let sockets = process::sockets(&places.sockets);
+    report.judge("sockets left", "none", format!("{sockets:?}"), sockets.is_empty());
+    let mut children = process::children();
+    for _ in 0..100 {
+        children.iter().for_each(|child| process::reap(*child));
+        children = process::children();
+        if children.is_empty() {
+            break;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    report.judge("processes left", "none", format!("{children:?}"), children.is_empty());
+    let log = fs::read_to_string(&places.log).unwrap_or_default();
+    let complaints = log.lines().count();
+    report.judge("complaints of servers", 0, complaints, complaints == 0);
+    log.lines().for_each(|line| report.wrong(line.to_owned()));
+}
+
+struct Client {
+    running: Running,
+    /// Whether its server is the one that is killed.
+    mortal_server: bool,
+    resume: Option<Instant>,
+}
+
+struct Storm<'a> {
+    places: &'a Places,
+    rng: Rng,
+    steady: Steady,
+    report: Report,
+    /// One for each server, that nobody touches.
+    witnesses: Vec<Running>,
+    clients: Vec<Client>,
+    clients_killed: u64,
+    suspensions: u64,
+    servers_killed: u64,
+    killed_at_start: u64,
+    /// Of the steady server's memory.
+    highest: u64,
+}
+
+impl<'a> Storm<'a> {
+    fn new(places: &'a Places, options: &Options, steady: Steady, report: Report) -> Result<Self> {
+        let mut rng = Rng::with_seed(options.seed);
+        let witnesses = [true, false].map(|mortal| start(places, &mut rng, mortal, true));
+        let mut storm = Self {
+            places,
+            rng,
+            steady,
+            report,
+            witnesses: witnesses.into_iter().collect::<Result<_>>()?,
+            clients: Vec::new(),
+            clients_killed: 0,
+            suspensions: 0,
+            servers_killed: 0,
+            killed_at_start: 0,
+            highest: 0,
+        };
+        for number in 0..MORTALS * 2 {
+            storm.start_client(number % 2 == 0)?;
+        }
+        Ok(storm)
+    }
+
+    fn start_client(&mut self, mortal_server: bool) -> Result<()> {
+        let running = start(self.places, &mut self.rng, mortal_server, false)?;
+        self.clients.push(Client { running, mortal_server, resume: None });
+        Ok(())
+    }
+
+    async fn rage(&mut self, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        let (mut next_kill, mut next_suspension) = (Instant::now(), Instant::now());
+        let mut next_server_kill = Instant::now() + SERVER_KILL;
+        while Instant::now() < end {
+            let now = Instant::now();
+            if now >= next_kill {
+                next_kill += CLIENT_KILL;
+                self.kill_a_client()?;
+            }
+            if now >= next_suspension {
+                next_suspension += Duration::from_millis(700);
+                self.suspend_a_client();
+            }
+            if now >= next_server_kill && end - now > Duration::from_secs(3) {
+                next_server_kill += SERVER_KILL;
+                self.kill_the_server().await;
+            }
+            for client in &mut self.clients {
+                if client.resume.is_some_and(|resume| resume <= now) {
+                    client.resume = None;
+                    client.running.signal(Signal::CONT);
+                }
+            }
+            self.listen();
+            self.highest = self.highest.max(process::memory(self.steady.id()));
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// What the clients have told so far.
+    fn listen(&mut self) {
+        for witness in &self.witnesses {
+            witness.printed().for_each(|line| self.report.take(&line, true));
+        }
+        for client in &self.clients {
+            client.running.printed().for_each(|line| self.report.take(&line, false));
+        }
+    }
+
+    fn kill_a_client(&mut self) -> Result<()> {
+        let victim = self.rng.usize(..self.clients.len());
+        let mut client = self.clients.swap_remove(victim);
+        client.running.kill();
+        client.running.rest().for_each(|line| self.report.take(&line, false));
+        self.clients_killed += 1;
+        self.start_client(client.mortal_server)
+    }
+
+    fn suspend_a_client(&mut self) {
+        let client = self.rng.usize(..self.clients.len());
+        let client = &mut self.clients[client];
+        client.running.signal(Signal::STOP);
+        let time = Duration::from_millis(self.rng.u64(50..6000));
+        client.resume = Some(Instant::now() + time);
+        self.suspensions += 1;
+    }
+
+    /// And every other time also the one that comes after it, while it starts.
+    async fn kill_the_server(&mut self) {
+        let Some(server) = self.lock_holder() else { return };
+        process::signal(server, Signal::KILL);
+        self.servers_killed += 1;
+        process::reap(server);
+        if self.rng.bool() {
+            return;
+        }
+        let limit = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < limit {
+            match self.lock_holder() {
+                Some(next) if next != server && process::lives(next) => {
+                    std::thread::sleep(Duration::from_micros(self.rng.u64(..300)));
+                    process::signal(next, Signal::KILL);
+                    self.killed_at_start += 1;
+                    process::reap(next);
+                    return;
+                }
+                _ => std::hint::spin_loop(),
+            }
+        }
+    }
+
+    /// Who has written itself into the lock file.
+    fn lock_holder(&self) -> Option<u32> {
+        let lock = self.places.sockets.join(".mortal.sock.lock");
+        fs::read_to_string(lock).ok()?.split_whitespace().next()?.parse().ok()
+    }
+
+    /// The clients that are killed go first, and then the others finish what they have begun.
+    async fn end(mut self) -> Result<Self> {
+        for mut client in std::mem::take(&mut self.clients) {
+            client.running.kill();
+            client.running.rest().for_each(|line| self.report.take(&line, false));
+        }
+        let report = &mut self.report;
+        for mut witness in std::mem::take(&mut self.witnesses) {
+            let memory = process::memory(witness.id());
+            let ended = witness.ends_within(Duration::from_secs(30))?;
+            if !ended {
+                report.wrong("a client does not finish within 30 s".to_owned());
+                witness.kill();
+            }
+            witness.rest().for_each(|line| report.take(&line, true));
+            println!("torture: a client that lived for the whole run had {} KiB", memory / 1024);
+        }
+        let (clients, at_start) = (self.clients_killed, self.killed_at_start);
+        report.judge("clients killed", "5 a second", clients, clients > 0);
+        let what = "clients suspended for 0.05 to 6 s";
+        report.judge(what, "some", self.suspensions, self.suspensions > 0);
+        let seen = format!("{}, and {at_start} while they started", self.servers_killed);
+        report.judge("servers killed", "1 in 10 s", seen, true);
+        report.judge("jobs ended by a kill or a suspension", "any", report.lost, true);
+        report.judge_clients(self.servers_killed);
+        Ok(self)
+    }
+}
+
+/// A client process: a witness, or one to be killed.
+fn start(places: &Places, rng: &mut Rng, mortal_server: bool, steady: bool) -> Result<Running> {
+    let (seed, log) = (rng.u64(..).to_string(), places.log.to_string_lossy().into_owned());
+    let path = if mortal_server { &places.mortal } else { &places.steady };
+    let path = path.to_string_lossy();
+    let mut arguments = vec!["client", &path, "--seed", &seed, "--tasks", "4"];
+    if mortal_server {
+        arguments.extend(["--log", &log]);
+    }
+    if steady {
+        arguments.push("--steady");
+    }
+    Running::start(&arguments)
+}

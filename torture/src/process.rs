@@ -1,0 +1,142 @@
+//! What can be seen of a process from outside, and the processes that the storm starts.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
+/// That it is there and is not just waiting to be reaped.
+pub(crate) fn lives(process: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else { return false };
+    // After the name, which is in brackets and may have any in it.
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
+pub(crate) fn descriptors(process: u32) -> usize {
+    fs::read_dir(format!("/proc/{process}/fd")).map_or(0, |entries| entries.count())
+}
+
+/// Resident memory in bytes.
+pub(crate) fn memory(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+pub(crate) fn signal(process: u32, signal: Signal) {
+    if let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(process, signal);
+    }
+}
+
+/// Lets go of a dead process that became our child when its parent died.
+pub(crate) fn reap(process: u32) {
+    if let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) {
+        let _ = waitpid(Some(process), WaitOptions::NOHANG);
+    }
+}
+
+/// Our children, also those that became ours when their parents died.
+pub(crate) fn children() -> Vec<u32> {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>())
+        .collect()
+}
+
+/// The sockets of `dir` that are open in some process.
+pub(crate) fn sockets(dir: &Path) -> Vec<String> {
+    let all = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let dir = dir.to_string_lossy();
+    let ours = all.lines().filter_map(|line| line.split_whitespace().nth(7));
+    ours.filter(|path| path.starts_with(&*dir)).map(str::to_owned).collect()
+}
+
+pub(crate) fn files(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// This program as a process that prints lines and ends with its input.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    pub(crate) fn start(arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start a process")?;
+        let out = child.stdout.take().context("no pipe")?;
+        let (sender, lines) = channel();
+        thread::Builder::new().stack_size(128 * 1024).spawn(move || {
+            let mut out = BufReader::new(out);
+            let mut line = String::new();
+            // A line without its end is of a process that was killed in the middle of it.
+            while out.read_line(&mut line).is_ok() && line.ends_with('\n') {
+                if sender.send(line.trim_end().to_owned()).is_err() {
+                    break;
+                }
+                line.clear();
+            }
+        })?;
+        Ok(Self { child, lines })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn line(&self) -> Result<String> {
+        self.lines.recv_timeout(Duration::from_secs(30)).context("a process said nothing for 30 s")
+    }
+
+    /// What it has printed by now.
+    pub(crate) fn printed(&self) -> impl Iterator<Item = String> {
+        self.lines.try_iter()
+    }
+
+    /// All that it printed, once it has ended.
+    pub(crate) fn rest(&self) -> impl Iterator<Item = String> {
+        self.lines.iter()
+    }
+
+    pub(crate) fn signal(&self, what: Signal) {
+        signal(self.id(), what);
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Whether it ended by itself, and well, within the time.
+    pub(crate) fn ends_within(&mut self, limit: Duration) -> Result<bool> {
+        drop(self.child.stdin.take());
+        let step = Duration::from_millis(5);
+        for _ in 0..limit.as_millis() / step.as_millis() {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.success());
+            }
+            thread::sleep(step);
+        }
+        Ok(false)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

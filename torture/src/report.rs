@@ -1,0 +1,117 @@
+//! What was seen, against what may be.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Write};
+
+use crate::jobs::Job;
+
+/// No more of what is wrong is shown.
+const SHOWN: usize = 20;
+
+#[derive(Default)]
+pub(crate) struct Report {
+    rows: Vec<Row>,
+    wrong: Vec<String>,
+    /// Times and bytes of each job.
+    jobs: BTreeMap<String, (u64, u64)>,
+    pub(crate) lost: u64,
+    /// How long, in milliseconds, a server that was killed was missed by each of its clients.
+    pub(crate) back: Vec<u64>,
+    /// The longest that it took to connect, in milliseconds, and so to start the server.
+    pub(crate) connect: u64,
+    /// Of a client process: its descriptors at the start and at the end.
+    pub(crate) client_descriptors: Vec<(u64, u64)>,
+}
+
+struct Row {
+    what: String,
+    bar: String,
+    seen: String,
+    right: bool,
+}
+
+impl Report {
+    /// One line of what is judged.
+    pub(crate) fn judge(&mut self, what: &str, bar: impl Display, seen: impl Display, right: bool) {
+        let (bar, seen) = (bar.to_string(), seen.to_string());
+        if !right {
+            eprintln!("torture: WRONG: {what}: {seen}, and it is to be {bar}");
+        }
+        self.rows.push(Row { what: what.to_owned(), bar, seen, right });
+    }
+
+    pub(crate) fn wrong(&mut self, what: String) {
+        eprintln!("torture: WRONG: {what}");
+        self.wrong.push(what);
+    }
+
+    /// A line of a client process. The steady one's times of connecting count: the others are
+    /// suspended now and then.
+    pub(crate) fn take(&mut self, line: &str, steady: bool) {
+        let words: Vec<_> = line.split(' ').collect();
+        let number = |at: usize| words.get(at).and_then(|word| word.parse().ok()).unwrap_or(0);
+        match words[0] {
+            "did" => {
+                let (times, bytes) = self.jobs.entry(words[1].to_owned()).or_default();
+                *times += 1;
+                *bytes += number(2);
+                if steady {
+                    self.connect = self.connect.max(number(3));
+                }
+            }
+            "lost" => self.lost += 1,
+            "back" => self.back.push(number(1)),
+            "descriptors" => self.client_descriptors.push((number(1), number(2))),
+            _ => self.wrong(line.to_owned()),
+        }
+    }
+
+    /// What the clients told, once all of them have.
+    pub(crate) fn judge_clients(&mut self, servers_killed: u64) {
+        for job in Job::ALL {
+            let (times, bytes) = self.jobs.get(job.name()).copied().unwrap_or_default();
+            let seen = format!("{times} times, {:.1} MiB", bytes as f64 / (1 << 20) as f64);
+            self.judge(&format!("job {}", job.name()), "done", seen, times > 0);
+        }
+        let count = self.wrong.len();
+        self.judge("wrong bytes, unexplained ends, other errors", "0", count, count == 0);
+        if servers_killed > 0 {
+            self.back.sort_unstable();
+            let longest = self.back.last().copied();
+            let median = self.back.get(self.back.len() / 2).copied().unwrap_or(0);
+            let times = self.back.len();
+            let longest = longest.unwrap_or(u64::MAX);
+            let seen = format!("{longest} ms, median {median} ms, {times} times");
+            self.judge("a client without its server, longest", "< 2000 ms", seen, longest < 2000);
+            let connect = self.connect;
+            let seen = format!("{connect} ms");
+            self.judge("connecting, starting a server included, longest", "< 2000 ms", seen, {
+                connect < 2000
+            });
+        }
+        for (before, after) in std::mem::take(&mut self.client_descriptors) {
+            self.judge("descriptors of a client process", before, after, after <= before);
+        }
+    }
+
+    pub(crate) fn is_right(&self) -> bool {
+        self.wrong.is_empty() && self.rows.iter().all(|row| row.right)
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::from("| what | is to be | seen | |\n|---|---|---|---|\n");
+        for Row { what, bar, seen, right } in &self.rows {
+            let verdict = if *right { "ok" } else { "WRONG" };
+            writeln!(text, "| {what} | {bar} | {seen} | {verdict} |")?;
+        }
+        for what in self.wrong.iter().take(SHOWN) {
+            writeln!(text, "\nWRONG: {what}")?;
+        }
+        if self.wrong.len() > SHOWN {
+            writeln!(text, "\n… and {} more", self.wrong.len() - SHOWN)?;
+        }
+        f.write_str(&text)
+    }
+}
