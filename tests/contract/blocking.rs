@@ -15,7 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
 use super::bounded::{bounded, exchange, read_all};
-use super::common::{Backend, Os, PATIENCE, argument, assert_error, spawn_helper, within};
+use super::common::{
+    Backend, Os, PATIENCE, argument, assert_error, spawn_helper, spin_policy, within,
+};
 
 /// Which API an end has.
 #[derive(Clone, Copy, Debug)]
@@ -52,14 +54,20 @@ impl World {
     fn bind(&self, api: Api) -> io::Result<Listening> {
         let _context = self.runtime.enter();
         match api {
-            Api::Blocking => blocking::Listener::bind(self.os.endpoint()).map(Listening::Blocking),
+            Api::Blocking => {
+                let options = ListenOptions::new().spin(spin_policy());
+                blocking::Listener::bind_with(self.os.endpoint(), &options).map(Listening::Blocking)
+            }
             Api::Async => Ok(Listening::Async(self.os.bind()?, Arc::clone(&self.runtime))),
         }
     }
 
     fn connect(&self, api: Api) -> io::Result<Side> {
         match api {
-            Api::Blocking => blocking::Stream::connect(self.os.endpoint()).map(Side::Blocking),
+            Api::Blocking => {
+                let options = ConnectOptions::new().spin(spin_policy());
+                blocking::Stream::connect_with(self.os.endpoint(), &options).map(Side::Blocking)
+            }
             Api::Async => {
                 let stream = self.runtime.block_on(within(self.os.connect()))?;
                 Ok(Side::Async(stream, Arc::clone(&self.runtime)))
