@@ -72,7 +72,7 @@
 //! and no transport.
 //!
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
-//! configuration files. `framed`: [`FrameSink`], which puts small messages together.
+//! configuration files. `framed`: `FrameSink`, which puts small messages together.
 //!
 //! `axum`, `hyper-util`, `tonic`, `tower`, `tokio-util`, `interprocess`: sockpipe in these frameworks,
 //! which `adapters` describes.
