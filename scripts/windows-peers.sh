@@ -104,7 +104,8 @@ winio_from_debian() { # SOURCE
     local apt=$work/apt library=$work/path/src
     mkdir -p "$apt"/lists/partial "$apt"/archives/partial "$work/winio" "$library/golang.org/x"
     echo 'deb http://deb.debian.org/debian forky main' >"$apt/sources.list"
-    local options=(-q -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=-
+    # That its list may be old is no matter: the package is known by its hash.
+    local options=(-q -o Acquire::Check-Valid-Until=false -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=-
         -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt" -o Acquire::Languages=none
         -o APT::Sandbox::User=root)
     apt-get "${options[@]}" update || return

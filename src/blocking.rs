@@ -30,10 +30,10 @@
 //! # Platform-specific behavior
 //!
 //! Windows: the I/O is overlapped, so that a thread that is blocked in a read never blocks one that
-//! writes. There is no thread of the crate's own. While nobody is in `accept`, as many clients can
-//! connect as instances of the pipe are armed, 4 by default
-//! (`os::windows::ListenOptionsExt::instances`); those that come after them wait until their
-//! deadline.
+//! writes. A listener has a thread of its own, that lets clients in. Writes with a timeout are begun
+//! by one more thread of the crate's, which costs two changes of threads each, and return when the
+//! system has the bytes in hand, as the async stream's do; without a timeout they return when the
+//! pipe has had room for them.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -43,12 +43,13 @@ use std::time::Duration;
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::events::ListenerStats;
 use crate::imp::blocking as imp;
+use crate::messages::{cannot, deaf};
 use crate::options::{ConnectOptions, ListenOptions};
 use crate::peer::PeerCredentials;
 
 /// Listens on a local endpoint: a Unix domain socket, or a Windows named pipe.
 ///
-/// As the async [`Listener`](crate#features), it owns the name from [`bind`](Self::bind) to drop.
+/// As the async `Listener`, it owns the name from [`bind`](Self::bind) to drop.
 /// Any number of threads may be in [`accept`](Self::accept) at once.
 ///
 /// ```no_run
@@ -106,7 +107,8 @@ impl Listener {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        Ok(Self::from_imp(imp::Listener::bind(&endpoint, options)?))
+        let bound = imp::Listener::bind(&endpoint, options);
+        bound.map(Self::from_imp).map_err(|error| cannot("listen on", endpoint, error))
     }
 
     /// The next connection. Blocks until there is one.
@@ -116,7 +118,8 @@ impl Listener {
     /// An error is final. Clients that left again, and a process or system out of descriptors or
     /// memory, are handled inside: the latter by waiting 5 ms to 1 s between tries.
     pub fn accept(&self) -> io::Result<Stream> {
-        self.inner.accept().map(Stream::from_imp)
+        let accepted = self.inner.accept().map(Stream::from_imp);
+        accepted.map_err(|error| deaf(&self.endpoint, &error))
     }
 
     /// The connections, one after another, for a `for` loop. It ends after an error.
@@ -253,7 +256,8 @@ impl Stream {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        imp::Stream::connect(&endpoint, options).map(Self::from_imp)
+        let connected = imp::Stream::connect(&endpoint, options);
+        connected.map(Self::from_imp).map_err(|error| cannot("connect to", endpoint, error))
     }
 
     /// Two streams connected to each other, without a name.
@@ -363,10 +367,7 @@ impl Stream {
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: a stream that was accepted, or that something was written to, is bound to a
-    /// completion port, and has to be taken from it first, which Windows does since 8.1; where it
-    /// does not (Wine), it is [`Unsupported`](ErrorKind::Unsupported). It waits for a write that is
-    /// still under way, as the next write would.
+    /// Windows: it waits for a write that is still under way, as the next write would.
     #[cfg(feature = "tokio")]
     pub fn into_async(self) -> io::Result<crate::Stream> {
         self.into_imp()?.into_async().map(crate::Stream::from_imp)

@@ -24,7 +24,6 @@ mod sockname;
 mod sockopt;
 #[cfg(feature = "tokio")]
 mod spawn;
-#[cfg(feature = "tokio")]
 mod spin;
 #[cfg(feature = "tokio")]
 mod stream;

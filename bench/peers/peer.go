@@ -87,9 +87,17 @@ func pingPong(stream net.Conn, size int, c clock) []time.Duration {
 }
 
 func dial(address string) net.Conn {
-	stream, err := net.Dial("unix", address)
-	check(err)
-	return stream
+	for tries := 0; ; tries++ {
+		stream, err := net.Dial("unix", address)
+		if err == nil {
+			return stream
+		}
+		// A full backlog is an error to Go.
+		if tries == 1000 {
+			check(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func together(count int, c clock, run func() []time.Duration) {

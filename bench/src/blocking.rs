@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use interprocess::local_socket::prelude::*;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions};
+use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
 
 use crate::flow::{Counter, fill, frame, poured};
 use crate::measure::{Clock, Outcome, Times};
@@ -59,6 +60,35 @@ impl Blocking for Interprocess {
 
     fn connect(&self, address: &str) -> io::Result<Self::Stream> {
         LocalSocketStream::connect(address.to_fs_name::<GenericFilePath>()?)
+    }
+}
+
+pub struct Sockpipe {
+    pub spin: bool,
+}
+
+impl Sockpipe {
+    fn policy(&self) -> SpinPolicy {
+        if self.spin { SpinPolicy::Auto } else { SpinPolicy::Off }
+    }
+}
+
+impl Blocking for Sockpipe {
+    type Listener = sockpipe::blocking::Listener;
+    type Stream = sockpipe::blocking::Stream;
+
+    fn bind(&self, address: &str) -> io::Result<Self::Listener> {
+        let options = ListenOptions::new().spin(self.policy());
+        sockpipe::blocking::Listener::bind_with(address, &options)
+    }
+
+    fn accept(listener: &Self::Listener) -> io::Result<Self::Stream> {
+        listener.accept()
+    }
+
+    fn connect(&self, address: &str) -> io::Result<Self::Stream> {
+        let options = ConnectOptions::new().spin(self.policy());
+        sockpipe::blocking::Stream::connect_with(address, &options)
     }
 }
 

@@ -31,6 +31,8 @@ pub enum Competitor {
     Tipsy,
     Tcp,
     Std,
+    Threads,
+    ThreadsSpin,
     InterprocessSync,
     Go,
     Node,
@@ -39,7 +41,7 @@ pub enum Competitor {
 
 use Competitor::*;
 
-const NAMES: [(&str, Competitor); 16] = [
+const NAMES: [(&str, Competitor); 18] = [
     ("tokio", Tokio),
     ("tokio again (noise)", Noise),
     ("tokio, 2 threads", TokioMt),
@@ -52,6 +54,8 @@ const NAMES: [(&str, Competitor); 16] = [
     ("tipsy", Competitor::Tipsy),
     ("tokio TCP loopback", Competitor::Tcp),
     ("std, a thread each", Std),
+    ("sockpipe, a thread each", Threads),
+    ("sockpipe, spin, a thread each", ThreadsSpin),
     ("interprocess (sync)", InterprocessSync),
     ("Go", Go),
     ("Node.js", Node),
@@ -111,6 +115,7 @@ impl Competitor {
         let ended = match self {
             #[cfg(unix)]
             Std => blocking::serve(&blocking::Std, service, address),
+            Threads | ThreadsSpin => blocking::serve(&self.threads(), service, address),
             InterprocessSync => blocking::serve(&blocking::Interprocess, service, address),
             ZeroMq => zeromq::serve(service, address),
             Serve => self.runtime().block_on(serve_and_echo(address)),
@@ -139,6 +144,7 @@ impl Competitor {
         let done = match self {
             #[cfg(unix)]
             Std => blocking::drive(blocking::Std, work, address, millis),
+            Threads | ThreadsSpin => blocking::drive(self.threads(), work, address, millis),
             InterprocessSync => blocking::drive(blocking::Interprocess, work, address, millis),
             ZeroMq => zeromq::drive(work, address, millis),
             Tokio | Noise | TokioMt => self.drive_async(Raw, work, address, millis),
@@ -162,6 +168,10 @@ impl Competitor {
 
     fn sockpipe(self) -> Sockpipe {
         Sockpipe { spin: matches!(self, Spin | SpinMt), bulk: self == Bulk }
+    }
+
+    fn threads(self) -> blocking::Sockpipe {
+        blocking::Sockpipe { spin: self == ThreadsSpin }
     }
 
     fn runtime(self) -> Runtime {

@@ -26,12 +26,17 @@ fn group(title: &'static str, pin: Pin, by: By, work: Work, who: &[Competitor]) 
 }
 
 pub fn all() -> Vec<Group> {
+    if cfg!(windows) {
+        return pipes();
+    }
     let talkers = [
         Tokio,
         Noise,
         Sockpipe,
         Spin,
         Std,
+        Threads,
+        ThreadsSpin,
         InterprocessTokio,
         Tipsy,
         Tcp,
@@ -57,7 +62,21 @@ pub fn all() -> Vec<Group> {
             Pin::Anywhere,
             By::Rate,
             Work::OneWay(64 * 1024),
-            &[Tokio, Noise, Sockpipe, Spin, Bulk, InterprocessTokio, Tipsy, Tcp, Std, Go, Node],
+            &[
+                Tokio,
+                Noise,
+                Sockpipe,
+                Spin,
+                Bulk,
+                InterprocessTokio,
+                Tipsy,
+                Tcp,
+                Std,
+                Threads,
+                ThreadsSpin,
+                Go,
+                Node,
+            ],
         ),
         group(
             "W2 1 MiB writes, one way",
@@ -115,7 +134,7 @@ pub fn all() -> Vec<Group> {
             Pin::Anywhere,
             By::Rate,
             Work::Many,
-            &[Tokio, Noise, Sockpipe, Spin, InterprocessTokio, Tcp, Go],
+            &[Tokio, Noise, Sockpipe, Spin, InterprocessTokio, Std, Threads, ThreadsSpin, Tcp, Go],
         ),
         group(
             "W6 5,000 idle connections",
@@ -124,6 +143,21 @@ pub fn all() -> Vec<Group> {
             Work::Idle,
             &[Tokio, Noise, Sockpipe, Serve],
         ),
+    ]
+}
+
+/// The same over named pipes, beside tokio's own.
+fn pipes() -> Vec<Group> {
+    let who = [Tokio, Noise, Sockpipe, InterprocessTokio, Tcp];
+    let group = |title, by, work| group(title, Pin::Anywhere, by, work, &who);
+    vec![
+        group("Pipes: 64 B round trip", By::P50, Work::PingPong(64)),
+        group("Pipes: 64 KiB round trip", By::P50, Work::PingPong(64 * 1024)),
+        group("Pipes: 64 KiB writes, one way", By::Rate, Work::OneWay(64 * 1024)),
+        group("Pipes: 64 KiB echo", By::Rate, Work::Echo),
+        group("Pipes: 64 B messages, a write each", By::Rate, Work::Messages(Sink::Each)),
+        group("Pipes: 64 connections in turns", By::Rate, Work::Many),
+        group("Pipes: connect, byte, close", By::Rate, Work::Connect(1)),
     ]
 }
 

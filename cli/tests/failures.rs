@@ -2,7 +2,6 @@
 
 mod common;
 
-use common::process::tool;
 use common::{Backend, Os, Tool, run, within};
 use sockpipe::ConnectOptions;
 
@@ -75,8 +74,11 @@ fn no_endpoint() {
         let verbs = [&listening(endpoint, free)[..], &connecting(endpoint)].concat();
         let others =
             [vec!["info", endpoint], vec!["clean", endpoint], vec!["relay", free, endpoint]];
-        for arguments in [&verbs[..], &others].concat() {
-            run(&arguments).assert_fails(2, &[says]);
+        let all = [&verbs[..], &others].concat();
+        // All verbs have one parser. Where a process takes long to start, one endpoint shows that.
+        let some = if cfg!(windows) && endpoint != "a/b" { 1 } else { all.len() };
+        for arguments in &all[..some] {
+            run(arguments).assert_fails(2, &[says]);
         }
     }
     assert_eq!(os.files(), [""; 0]);
@@ -248,6 +250,7 @@ mod paths {
     use std::os::unix::fs::symlink;
     use std::os::unix::net::{UnixDatagram, UnixListener};
 
+    use common::process::tool;
     use common::unix::Standing;
 
     use super::*;

@@ -197,8 +197,7 @@ fn tcp_is_for_this_machine_unless_told_otherwise() {
 #[test]
 fn a_tcp_peer_that_is_cut_off() {
     #[cfg(windows)]
-    if common::process::is_wine() {
-        println!("not run: on Wine a reset is read as an end like any other");
+    if common::wine::skipped("a reset is read as an end like any other") {
         return;
     }
     let behind = Os::new();

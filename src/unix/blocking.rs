@@ -22,13 +22,14 @@ use super::access::Permission;
 use super::connect::Search;
 use super::name::{self, Name};
 use super::peer::Peer;
-use super::{ACCEPT_PAUSE, IOV_MAX, inherited, platform, shut_down};
+use super::spin::threads::Spin;
+use super::{ACCEPT_PAUSE, IOV_MAX, inherited, platform, prepare, shut_down};
 use crate::deadline::{Deadline, timed_out};
 use crate::endpoint::Endpoint;
 use crate::events::{self, ListenerStats};
 #[cfg(feature = "tokio")]
-use crate::options::StreamOptions;
-use crate::options::{ConnectOptions, ListenOptions};
+use crate::options::SpinPolicy;
+use crate::options::{ConnectOptions, ListenOptions, StreamOptions};
 use crate::peer::PeerCredentials;
 
 /// A wait that is longer takes more than one call.
@@ -43,6 +44,7 @@ pub(crate) struct Listener {
     waiting: Mutex<VecDeque<OwnedFd>>,
     refused: AtomicU64,
     pauses: AtomicU64,
+    stream_options: StreamOptions,
 }
 
 impl Listener {
@@ -51,7 +53,7 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
         let (socket, name, permission, endpoint) = Name::take(endpoint, options)?;
-        Ok((Self::new(socket, name, permission)?, endpoint))
+        Ok((Self::new(socket, name, permission, options)?, endpoint))
     }
 
     pub(crate) fn accept(&self) -> io::Result<Stream> {
@@ -97,8 +99,15 @@ impl Listener {
         ListenerStats { refused, pauses: self.pauses.load(Ordering::Relaxed) }
     }
 
-    fn new(socket: OwnedFd, name: Name, permission: Permission) -> io::Result<Self> {
+    fn new(
+        socket: OwnedFd,
+        name: Name,
+        permission: Permission,
+        options: &ListenOptions,
+    ) -> io::Result<Self> {
         ioctl_fionbio(&socket, false)?;
+        // Better to learn now what no client's socket would be let have.
+        prepare(socket.as_fd(), options.stream)?;
         Ok(Self {
             socket,
             name,
@@ -106,12 +115,13 @@ impl Listener {
             waiting: Mutex::default(),
             refused: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
+            stream_options: options.stream,
         })
     }
 
     /// A peer that may not stay, or cannot be told, is closed here.
     fn admit(&self, socket: OwnedFd) -> Option<Stream> {
-        let (why, user) = match Stream::from_socket(socket) {
+        let (why, user) = match Stream::from_socket(socket, self.stream_options) {
             Ok(stream) if self.permission.admits(&stream.peer, stream.as_fd()) => {
                 return Some(stream);
             }
@@ -156,7 +166,7 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
         let endpoint = inherited::check_listener(socket.as_fd())?;
-        Ok((Self::new(socket, Name::Inherited, Permission::new(options))?, endpoint))
+        Ok((Self::new(socket, Name::Inherited, Permission::new(options), options)?, endpoint))
     }
 
     pub(super) fn into_fd(mut self) -> io::Result<OwnedFd> {
@@ -181,6 +191,7 @@ impl Drop for Listener {
 pub(crate) struct Stream {
     socket: OwnedFd,
     peer: Peer,
+    spin: Option<Spin>,
 }
 
 impl Stream {
@@ -188,7 +199,7 @@ impl Stream {
         let mut search = Search::new(endpoint, options)?;
         loop {
             match search.attempt()? {
-                Ok((socket, peer)) => return Self::new(socket, peer),
+                Ok((socket, peer)) => return Self::new(socket, peer, options.stream),
                 Err(pause) => thread::sleep(pause),
             }
         }
@@ -196,10 +207,15 @@ impl Stream {
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = UnixStream::pair()?;
-        Ok((Self::from_socket(one.into())?, Self::from_socket(other.into())?))
+        let stream =
+            |socket: UnixStream| Self::from_socket(socket.into(), StreamOptions::default());
+        Ok((stream(one)?, stream(other)?))
     }
 
     pub(crate) fn read(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
         self.read_with(timeout, |socket, flags| recv(socket, &mut *buf, flags).map(|(_, n)| n))
     }
 
@@ -231,31 +247,32 @@ impl Stream {
         Ok(self.peer.credentials())
     }
 
-    pub(super) fn from_socket(socket: OwnedFd) -> io::Result<Self> {
+    pub(super) fn from_socket(socket: OwnedFd, options: StreamOptions) -> io::Result<Self> {
         let peer = Peer::of(socket.as_fd())?;
         platform::no_signals(socket.as_fd())?;
-        Self::new(socket, peer)
+        Self::new(socket, peer, options)
     }
 
     #[cfg(feature = "tokio")]
     pub(crate) fn from_async(stream: super::Stream) -> io::Result<Self> {
-        let peer = stream.peer;
-        Self::new(stream.into_fd()?, peer)
+        let (peer, spins) = (stream.peer, stream.spin.is_some());
+        Self::new(stream.into_fd()?, peer, with_spin(spins))
     }
 
     #[cfg(feature = "tokio")]
     pub(crate) fn into_async(self) -> io::Result<super::Stream> {
         ioctl_fionbio(&self.socket, true)?;
-        super::Stream::new(self.socket, self.peer, StreamOptions::default())
+        super::Stream::new(self.socket, self.peer, with_spin(self.spin.is_some()))
     }
 
     pub(super) fn into_fd(self) -> OwnedFd {
         self.socket
     }
 
-    fn new(socket: OwnedFd, peer: Peer) -> io::Result<Self> {
+    fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
         ioctl_fionbio(&socket, false)?;
-        Ok(Self { socket, peer })
+        prepare(socket.as_fd(), options)?;
+        Ok(Self { socket, peer, spin: Spin::new(options.spin) })
     }
 
     /// Zero, or what it gives in place of zero, once the peer is gone.
@@ -267,8 +284,12 @@ impl Stream {
         let deadline = Deadline::after(timeout);
         let flags =
             if deadline.left().is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+        let mut watch = self.spin.as_ref();
         loop {
-            match read(self.as_fd(), flags) {
+            let watched = watch.take().and_then(|spin| {
+                spin.watch(deadline.left(), || read(self.as_fd(), RecvFlags::DONTWAIT))
+            });
+            match watched.unwrap_or_else(|| read(self.as_fd(), flags)) {
                 Ok(read) => return Ok(read),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
@@ -320,6 +341,12 @@ impl fmt::Debug for Stream {
             .field("peer", &self.peer)
             .finish()
     }
+}
+
+#[cfg(feature = "tokio")]
+fn with_spin(spins: bool) -> StreamOptions {
+    let spin = if spins { SpinPolicy::Auto } else { SpinPolicy::Off };
+    StreamOptions { spin, ..StreamOptions::default() }
 }
 
 /// `false` once the deadline is past.

@@ -36,7 +36,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, chmodat, chownat, flock, fstat,
@@ -60,8 +60,9 @@ const NAME_LOCK: &str = ".lock";
 const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Between probes, where one refusal proves nothing.
 const PROBE_PAUSE: Duration = Duration::from_millis(25);
-/// What it takes to ask whether the lock is held, many times over.
-const ASKED_PAUSE: Duration = Duration::from_micros(100);
+/// Between tries while somebody asks whether the lock is held, and how long that may go on: one
+/// question takes microseconds, unless who asks is kept from running.
+const ASKED: (Duration, Duration) = (Duration::from_micros(100), Duration::from_secs(1));
 
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -442,7 +443,8 @@ impl Drop for Lock {
 }
 
 fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
-    for _ in 0..ROUNDS {
+    let started = Instant::now();
+    while started.elapsed() < ASKED.1 {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {}
             done => return done,
@@ -451,7 +453,7 @@ fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
         // shares it with nobody.
         flock(file, FlockOperation::NonBlockingLockShared)?;
         flock(file, FlockOperation::Unlock)?;
-        thread::sleep(ASKED_PAUSE);
+        thread::sleep(ASKED.0);
     }
     Err(Errno::WOULDBLOCK)
 }

@@ -7,9 +7,9 @@ use super::inherited;
 pub use super::pass::*;
 #[cfg(feature = "blocking")]
 use crate::blocking;
-use crate::options::ListenOptions;
+use crate::options::{ListenOptions, StreamOptions};
 #[cfg(feature = "tokio")]
-use crate::{listener::Listener, options::StreamOptions, stream::Stream};
+use crate::{listener::Listener, stream::Stream};
 
 /// What a listener can be told on Unix only.
 pub trait ListenOptionsExt {
@@ -203,7 +203,7 @@ impl StreamExt for blocking::Stream {
 
     fn from_fd(socket: OwnedFd) -> io::Result<Self> {
         inherited::check_stream(socket.as_fd())?;
-        super::blocking::Stream::from_socket(socket).map(Self::from_imp)
+        super::blocking::Stream::from_socket(socket, StreamOptions::default()).map(Self::from_imp)
     }
 
     fn into_fd(self) -> io::Result<OwnedFd> {

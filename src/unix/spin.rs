@@ -1,42 +1,22 @@
-//! Watching for the peer's answer before the thread sleeps: [`SpinPolicy::Auto`].
+//! Watching for the peer's answer before the thread sleeps: [`SpinPolicy::Auto`](crate::SpinPolicy).
 //!
 //! Waking a core that sleeps takes longer than all else in a round trip, so a reader that finds
-//! nothing looks again for a moment. It does so without holding the thread: the task goes behind
-//! everything that can run and behind one look at the reactor (`yield_now`), and then tries to
-//! receive a few times. A loop inside `poll_read` would be simpler, and would keep timers and other
-//! connections waiting for as long as the conversation lasts.
-//!
-//! Three gates keep it from costing more than it saves: one stream of a thread watches at a time;
-//! none while many streams are busy on the thread; none, but for a probe now and then, while it did
-//! not pay. All is kept per thread, so there is nothing to share and nothing to lock.
+//! nothing looks again for a moment: a task as `tasks` says, a thread that blocks as `threads` does.
 
-use std::cell::Cell;
-use std::future::Future;
-use std::hint::spin_loop;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+#[cfg(feature = "tokio")]
+pub(super) mod tasks;
+#[cfg(feature = "blocking")]
+pub(super) mod threads;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::coop::has_budget_remaining;
-use tokio::task::yield_now;
-
-use crate::options::SpinPolicy;
+use std::time::Duration;
 
 /// How long to watch. At least the time that it takes to wake a core: with less, two peers that
 /// have both gone to sleep never find back.
-pub(super) const BUDGET: Duration = Duration::from_micros(50);
-/// Tries to receive each time the task has its turn, about as long as the turn itself.
-const TRIES: u32 = 4;
-/// Busy streams on a thread with which a sleep is rare, and watching is in their way.
-const BUSY: u32 = 4;
-/// Reads over which busy streams are counted.
-const WINDOW: u32 = 64;
+const BUDGET: Duration = Duration::from_micros(50);
 
 /// Whether watching pays: a hit is an answer that came in time, a miss one that did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Credit {
+struct Credit {
     /// Negative: it does not, so only probe.
     score: i8,
     /// Waits to let pass before the next probe, and how many it will be after that one.
@@ -50,12 +30,12 @@ impl Credit {
     const FIRST: u16 = 16;
     const LAST: u16 = 1024;
 
-    pub(super) const fn new() -> Self {
+    const fn new() -> Self {
         Self { score: 0, skip: 0, interval: Self::FIRST }
     }
 
     /// Whether to watch this time.
-    pub(super) fn allows(&mut self) -> bool {
+    fn allows(&mut self) -> bool {
         if self.score >= 0 || self.skip == 0 {
             return true;
         }
@@ -63,7 +43,7 @@ impl Credit {
         false
     }
 
-    pub(super) fn hit(&mut self) {
+    fn hit(&mut self) {
         if self.score < 0 {
             self.score = 0;
             self.interval = (self.interval / 2).max(Self::FIRST);
@@ -75,7 +55,7 @@ impl Credit {
         }
     }
 
-    pub(super) fn miss(&mut self) {
+    fn miss(&mut self) {
         self.score -= Self::MISS;
         if self.score < 0 {
             self.score = -1;
@@ -85,193 +65,35 @@ impl Credit {
     }
 }
 
-/// What the streams that a thread polls know of each other.
-struct Thread {
-    credit: Cell<Credit>,
-    /// The stream that watches, 0 for none. One that is dropped or goes to another thread leaves
-    /// this behind, so it holds only until `owned_until`.
-    owner: Cell<u64>,
-    owned_until: Cell<Option<Instant>>,
-    /// When the owner gives up, unless `progress` is no longer what it was: then something came for
-    /// another stream, and the thread would not have slept anyway.
-    until: Cell<Option<Instant>>,
-    seen: Cell<u32>,
-    /// Completed reads.
-    progress: Cell<u32>,
-    /// Reads in this window, and the streams that had them, in this window and the one before.
-    reads: Cell<u32>,
-    streams: Cell<u32>,
-    streams_before: Cell<u32>,
-    window: Cell<u32>,
-}
-
-thread_local! {
-    static THREAD: Thread = const {
-        Thread {
-            credit: Cell::new(Credit::new()),
-            owner: Cell::new(0),
-            owned_until: Cell::new(None),
-            until: Cell::new(None),
-            seen: Cell::new(0),
-            progress: Cell::new(0),
-            reads: Cell::new(0),
-            streams: Cell::new(0),
-            streams_before: Cell::new(0),
-            window: Cell::new(0),
-        }
-    };
-}
-
-impl Thread {
-    fn with_credit<T>(&self, change: impl FnOnce(&mut Credit) -> T) -> T {
-        let mut credit = self.credit.get();
-        let outcome = change(&mut credit);
-        self.credit.set(credit);
-        outcome
-    }
-
-    fn is_taken(&self, now: Instant) -> bool {
-        self.owner.get() != 0 && self.owned_until.get().is_some_and(|until| now < until)
-    }
-}
-
-/// The state of one stream. Its fields are atomics because the stream is `Sync`; one task reads.
-#[derive(Debug)]
-pub(super) struct Spin {
-    id: u64,
-    /// Watch only after a write of ours. On a runtime with several threads a stream that only reads
-    /// keeps a thread from its work with it.
-    only_in_turns: bool,
-    wrote: AtomicBool,
-    watches: AtomicBool,
-    /// The window of the thread's in which the stream was counted last.
-    window: AtomicU32,
-}
-
-impl Spin {
-    /// `None` where nothing is to be done.
-    pub(super) fn new(policy: SpinPolicy) -> Option<Box<Self>> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        if policy == SpinPolicy::Off {
-            return None;
-        }
-        let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
-        Some(Box::new(Self {
-            id: NEXT.fetch_add(1, Relaxed),
-            only_in_turns: !matches!(flavor, Ok(RuntimeFlavor::CurrentThread)),
-            wrote: AtomicBool::new(false),
-            watches: AtomicBool::new(false),
-            window: AtomicU32::new(u32::MAX),
-        }))
-    }
-
-    /// A read by `read`, which registers the task where it finds nothing, with `receive`, which
-    /// does not, in between.
-    pub(super) fn poll<T, B>(
-        &self,
-        cx: &mut Context<'_>,
-        buf: &mut B,
-        receive: impl Fn(&mut B) -> Poll<T>,
-        read: impl FnOnce(&mut Context<'_>, &mut B) -> Poll<T>,
-    ) -> Poll<T> {
-        THREAD.with(|thread| {
-            let watches = self.watches.load(Relaxed) && thread.owner.get() == self.id;
-            if watches && has_budget_remaining() {
-                for _ in 0..TRIES {
-                    if let Poll::Ready(received) = receive(buf) {
-                        self.completed(thread);
-                        return Poll::Ready(received);
-                    }
-                    spin_loop();
-                }
-            }
-            if let Poll::Ready(received) = read(cx, buf) {
-                self.completed(thread);
-                return Poll::Ready(received);
-            }
-            // A task that has used up its turn has not looked, so it knows nothing of its peer.
-            if has_budget_remaining() && self.watch(thread) {
-                // The task is registered with the reactor in any case. This wakes it as well, when
-                // all others have had their turn. It allocates nothing, and only ever says Pending.
-                let _ = pin!(yield_now()).poll(cx);
-            }
-            Poll::Pending
-        })
-    }
-
-    pub(super) fn wrote(&self) {
-        self.wrote.store(true, Relaxed);
-    }
-
-    /// Whether to go on without sleep, when there was nothing to read.
-    fn watch(&self, thread: &Thread) -> bool {
-        if self.watches.load(Relaxed) {
-            let goes_on = self.goes_on(thread);
-            self.watches.store(goes_on, Relaxed);
-            return goes_on;
-        }
-        let busy = thread.streams.get().max(thread.streams_before.get());
-        if busy > BUSY
-            || (self.only_in_turns && !self.wrote.load(Relaxed))
-            || !thread.with_credit(Credit::allows)
-        {
-            return false;
-        }
-        let now = Instant::now();
-        if thread.is_taken(now) {
-            return false;
-        }
-        thread.owner.set(self.id);
-        thread.owned_until.set(Some(now + BUDGET));
-        thread.until.set(Some(now + BUDGET));
-        thread.seen.set(thread.progress.get());
-        self.watches.store(true, Relaxed);
-        true
-    }
-
-    fn goes_on(&self, thread: &Thread) -> bool {
-        // Another stream has taken over, or the task has come to another thread.
-        if thread.owner.get() != self.id {
-            return false;
-        }
-        let now = Instant::now();
-        if thread.progress.get() != thread.seen.get() {
-            thread.with_credit(Credit::hit);
-            thread.until.set(Some(now + BUDGET));
-            thread.seen.set(thread.progress.get());
-            return true;
-        }
-        if thread.until.get().is_some_and(|until| now < until) {
-            return true;
-        }
-        thread.with_credit(Credit::miss);
-        thread.owner.set(0);
-        false
-    }
-
-    fn completed(&self, thread: &Thread) {
-        self.wrote.store(false, Relaxed);
-        thread.progress.set(thread.progress.get().wrapping_add(1));
-        if thread.reads.get() == WINDOW {
-            thread.reads.set(0);
-            thread.streams_before.set(thread.streams.take());
-            thread.window.set(thread.window.get().wrapping_add(1));
-        } else {
-            thread.reads.set(thread.reads.get() + 1);
-        }
-        if self.window.load(Relaxed) != thread.window.get() {
-            self.window.store(thread.window.get(), Relaxed);
-            thread.streams.set(thread.streams.get() + 1);
-        }
-        if self.watches.load(Relaxed) {
-            self.watches.store(false, Relaxed);
-            thread.with_credit(Credit::hit);
-            if thread.owner.get() == self.id {
-                thread.owner.set(0);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::Credit;
+
+    #[test]
+    fn credit_closes_with_misses_and_opens_with_a_hit() {
+        let mut credit = Credit::new();
+        assert!(credit.allows());
+        credit.miss();
+        for interval in [16, 32, 64, 128, 256, 512, 1024, 1024] {
+            assert_eq!(credit.skip, interval);
+            for _ in 0..interval {
+                assert!(!credit.allows());
+            }
+            assert!(credit.allows(), "a probe after {interval} waits");
+            assert!(credit.allows(), "and for as long as it is not known what came of it");
+            credit.miss();
+        }
+        credit.hit();
+        assert!(credit.allows());
+        for _ in 0..40 {
+            credit.hit();
+        }
+        assert_eq!(credit, Credit { score: 16, skip: 1024, interval: 16 });
+        for _ in 0..4 {
+            credit.miss();
+            assert!(credit.allows(), "what has paid for long is not given up at once");
+        }
+        credit.miss();
+        assert!(!credit.allows());
+    }
+}

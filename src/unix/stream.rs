@@ -7,13 +7,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv, sendmsg};
+use rustix::net::{RecvFlags, recv, send, sendmsg};
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::UnixStream;
 
 use super::connect::Search;
 use super::peer::Peer;
-use super::spin::Spin;
+use super::spin::tasks::Spin;
 use super::{IOV_MAX, platform, prepare, runtime, shut_down};
 use crate::endpoint::Endpoint;
 use crate::options::{ConnectOptions, StreamOptions};
@@ -103,7 +103,17 @@ impl Stream {
     }
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.write_with(cx, || self.socket.try_write(buf))
+        self.write_with(cx, || {
+            let mut sent = None;
+            let outcome = self.socket.try_io(Interest::WRITABLE, || {
+                let length = send(&self.socket, buf, platform::NO_SIGNAL)?;
+                sent = Some(length);
+                // A short write means that there is no more room, as a short read that there is no
+                // more to read; see there.
+                if length == buf.len() { Ok(length) } else { Err(ErrorKind::WouldBlock.into()) }
+            });
+            sent.map_or(outcome, Ok)
+        })
     }
 
     pub(crate) fn poll_write_vectored(
@@ -113,11 +123,11 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         let bufs = &bufs[..bufs.len().min(IOV_MAX)];
         // As writev(2), which std uses, but without its signal when the peer is gone.
-        let send = || {
+        let send_all = || {
             let sent = sendmsg(&self.socket, bufs, &mut Default::default(), platform::NO_SIGNAL);
             Ok(sent?)
         };
-        self.write_with(cx, || self.socket.try_io(Interest::WRITABLE, send))
+        self.write_with(cx, || self.socket.try_io(Interest::WRITABLE, send_all))
     }
 
     pub(crate) fn is_write_vectored(&self) -> bool {

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 pub(crate) use self::listener::Listener;
+use self::write::WriteSide;
 pub(super) use self::write::WriteState;
-use self::write::{Bound, WriteSide};
 use super::connect::Search;
 use super::overlapped::{self, Event};
 use super::pipe::{self, End, Opened};
@@ -59,7 +59,7 @@ impl Stream {
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         // The client is there, and a server's end of which that is true needs no `ConnectNamedPipe`.
         let (server, client) = pipe::pair()?;
-        let server = Own::new(server, End::Server, true, false, Bound::No)?;
+        let server = Own::new(Arc::new(server), End::Server, true, false)?;
         Ok((Self::Own(server), Self::Own(Own::client(client, false)?)))
     }
 
@@ -74,7 +74,7 @@ impl Stream {
     pub(crate) fn write(&self, buf: &[u8], timeout: Option<Duration>) -> io::Result<usize> {
         let chunk = &buf[..buf.len().min(CHUNK)];
         match self {
-            Self::Own(own) => own.write(Deadline::after(timeout), || chunk.to_vec()),
+            Self::Own(own) => own.write(chunk, Deadline::after(timeout)),
             #[cfg(feature = "tokio")]
             Self::Registered(stream) => stream.write(chunk, Deadline::after(timeout)),
         }
@@ -86,7 +86,7 @@ impl Stream {
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
         match self {
-            Self::Own(own) => own.write(Deadline::after(timeout), || first_of(bufs)),
+            Self::Own(own) => own.write(&first_of(bufs), Deadline::after(timeout)),
             #[cfg(feature = "tokio")]
             Self::Registered(stream) => stream.write_vectored(bufs, Deadline::after(timeout)),
         }
@@ -124,13 +124,13 @@ impl Stream {
     pub(super) fn adopted(handle: OwnedHandle) -> io::Result<Self> {
         let (end, messages) = pipe::check_adopted(&handle)?;
         overlapped::check_adopted(&handle, end)?;
-        Own::new(handle, end, messages, false, Bound::No).map(Self::Own)
+        Own::new(Arc::new(handle), end, messages, false).map(Self::Own)
     }
 
-    /// The handle, which no completion port has.
+    /// The handle, which is bound to no completion port of ours.
     pub(super) fn into_handle(self) -> io::Result<OwnedHandle> {
         match self {
-            Self::Own(own) => own.into_unbound().map(|(handle, _)| handle),
+            Self::Own(own) => own.into_parts().map(|(handle, _)| handle),
             #[cfg(feature = "tokio")]
             Self::Registered(_) => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -153,7 +153,7 @@ impl Stream {
         };
         let (end, messages) = (own.end, own.messages);
         let at_end = own.at_end.load(Ordering::Relaxed);
-        let (handle, state) = own.into_unbound()?;
+        let (handle, state) = own.into_parts()?;
         let pipe = super::registered::Pipe::connected(handle, end, messages)?;
         Ok(super::Stream::resumed(pipe, at_end, state))
     }
@@ -161,24 +161,23 @@ impl Stream {
 
 impl Own {
     fn client(opened: Opened, end_on_close: bool) -> io::Result<Self> {
-        Self::new(opened.handle, End::Client, opened.messages, end_on_close, Bound::No)
+        Self::new(Arc::new(opened.handle), End::Client, opened.messages, end_on_close)
     }
 
     fn new(
-        pipe: OwnedHandle,
+        pipe: Arc<OwnedHandle>,
         end: End,
         messages: bool,
         end_on_close: bool,
-        bound: Bound,
     ) -> io::Result<Self> {
         Ok(Self {
-            pipe: Arc::new(pipe),
+            pipe,
             end,
             messages,
             at_end: AtomicBool::new(false),
             reading: Turn::default(),
             read_event: Event::new()?,
-            write: WriteSide::new(end_on_close, bound)?,
+            write: WriteSide::new(end_on_close)?,
         })
     }
 
@@ -200,15 +199,13 @@ impl Own {
         }
     }
 
-    fn write(&self, deadline: Deadline, bytes: impl FnOnce() -> Vec<u8>) -> io::Result<usize> {
-        self.write.write(&self.pipe, deadline, bytes)
+    fn write(&self, bytes: &[u8], deadline: Deadline) -> io::Result<usize> {
+        self.write.write(&self.pipe, bytes, deadline)
     }
 
-    fn into_unbound(self) -> io::Result<(OwnedHandle, WriteState)> {
-        let (state, bound) = self.write.into_state()?;
-        if bound == Bound::ByUs {
-            overlapped::unbind(&*self.pipe)?;
-        }
+    /// The pipe, once nothing is under way on it.
+    fn into_parts(self) -> io::Result<(OwnedHandle, WriteState)> {
+        let state = self.write.into_state()?;
         let handle = Arc::try_unwrap(self.pipe).map_err(|_| {
             io::Error::new(io::ErrorKind::ResourceBusy, "a write of this stream is under way")
         })?;

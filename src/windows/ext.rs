@@ -42,7 +42,7 @@ pub trait ListenOptionsExt {
 
     /// How many instances of the pipe wait for clients at any time. Default: 4; at least 1. With
     /// few, clients that come together have to retry. The last is handed out only when the next
-    /// exists, so the name is never free.
+    /// exists, so the name is never free. A blocking listener arms 63 at most.
     #[must_use]
     fn instances(self, count: usize) -> Self;
 
@@ -142,9 +142,8 @@ pub trait StreamExt: Sized {
     /// # Errors
     ///
     /// `Unsupported` for the async stream: the crate's event loop has a read under way on the
-    /// handle, whose bytes the new owner would miss. `ResourceBusy` when the blocking stream has
-    /// other handles. `Unsupported` for one that was accepted, or written to, where the system does
-    /// not take a handle from a completion port: before Windows 8.1, and Wine.
+    /// handle, whose bytes the new owner would miss. The same for a blocking stream that was an
+    /// async one. `ResourceBusy` when the blocking stream has other handles.
     fn into_handle(self) -> io::Result<OwnedHandle>;
 }
 

@@ -1,9 +1,9 @@
 //! Overlapped I/O without an event loop: each operation has an event, and whoever wants it done
 //! waits for that.
 //!
-//! The low bit of an event's handle in `OVERLAPPED` keeps an operation from being reported to a
-//! completion port as well, see `GetQueuedCompletionStatus`. The pipe may have one: what is bound to
-//! a port is not cancelled when the thread that began it ends, as other I/O is.
+//! Nothing is bound to a completion port, which could not be undone: so a pipe can be handed on. But
+//! the system cancels such an operation when the thread that began it ends. What may outlive a call
+//! is begun by a thread that stays, see `writer.rs` and `listener.rs`.
 #![allow(unsafe_code, reason = "system calls, and memory that the system writes to meanwhile")]
 
 use std::cell::UnsafeCell;
@@ -11,26 +11,24 @@ use std::ffi::c_void;
 use std::io;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use windows_sys::Wdk::Storage::FileSystem::{
-    FILE_COMPLETION_INFORMATION, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT,
-    FileModeInformation, FileReplaceCompletionInformation, NtQueryInformationFile,
-    NtSetInformationFile,
+    FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, FileModeInformation,
+    NtQueryInformationFile,
 };
 use windows_sys::Win32::Foundation::{
     ERROR_IO_INCOMPLETE, ERROR_IO_PENDING, ERROR_MORE_DATA, ERROR_NO_DATA, ERROR_OPERATION_ABORTED,
-    ERROR_PIPE_CONNECTED, INVALID_HANDLE_VALUE, WAIT_OBJECT_0, WAIT_TIMEOUT,
+    ERROR_PIPE_CONNECTED, HANDLE, WAIT_FAILED, WAIT_OBJECT_0, WAIT_TIMEOUT,
 };
 use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
 use windows_sys::Win32::System::IO::{
-    CancelIoEx, CreateIoCompletionPort, GetOverlappedResult, GetQueuedCompletionStatus,
-    IO_STATUS_BLOCK, OVERLAPPED, PostQueuedCompletionStatus,
+    CancelIoEx, GetOverlappedResult, IO_STATUS_BLOCK, OVERLAPPED,
 };
 use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 use windows_sys::Win32::System::Threading::{
     CloseThreadpoolWait, CreateEventW, CreateThreadpoolWait, INFINITE, PTP_CALLBACK_INSTANCE,
-    PTP_WAIT, SetThreadpoolWait, WaitForSingleObject,
+    PTP_WAIT, ResetEvent, SetEvent, SetThreadpoolWait, WaitForMultipleObjects, WaitForSingleObject,
 };
 
 use super::pipe::{End, code, raw};
@@ -65,7 +63,18 @@ impl Event {
         }
     }
 
-    /// Of an operation that is not to be reported to a completion port.
+    pub(super) fn set(&self) -> io::Result<()> {
+        // SAFETY: the handle is open as long as `self` lives.
+        check(unsafe { SetEvent(self.0.as_raw_handle()) })
+    }
+
+    pub(super) fn reset(&self) -> io::Result<()> {
+        // SAFETY: the handle is open as long as `self` lives.
+        check(unsafe { ResetEvent(self.0.as_raw_handle()) })
+    }
+
+    /// The low bit keeps the operation from being reported to a completion port, where a pipe that
+    /// was made elsewhere is bound to one. See `GetQueuedCompletionStatus`.
     fn overlapped(&self) -> OVERLAPPED {
         let event = self.0.as_raw_handle().map_addr(|handle| handle | 1);
         OVERLAPPED { hEvent: event, ..OVERLAPPED::default() }
@@ -114,6 +123,24 @@ pub(super) fn read(
             Ok(None)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// One write, of which the system takes all, or nothing because the peer is gone. No other operation
+/// may be under way with the same event.
+pub(super) fn write(pipe: &impl AsHandle, bytes: &[u8], event: &Event) -> io::Result<()> {
+    let pipe = pipe.as_handle();
+    let overlapped = UnsafeCell::new(event.overlapped());
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    // SAFETY: the handle is open as long as the pipe is borrowed. The system may read the bytes and
+    // write to `overlapped` until the operation is over; both outlive it, for this function does not
+    // return before `finish` has said that it is.
+    let begun = check(unsafe {
+        WriteFile(raw(&pipe), bytes.as_ptr(), length, null_mut(), overlapped.get())
+    });
+    match begun {
+        Err(error) if code(&error) != Some(ERROR_IO_PENDING) => Err(error),
+        Ok(()) | Err(_) => finish(pipe, &overlapped).map(drop),
     }
 }
 
@@ -173,26 +200,22 @@ unsafe impl Sync for Write {}
 
 impl Write {
     /// `None` where the system took it all at once. No other operation may be under way with the
-    /// same event.
+    /// same event. It is cancelled when this thread ends.
     pub(super) fn begin(
-        pipe: &Arc<OwnedHandle>,
+        pipe: Arc<OwnedHandle>,
         bytes: Vec<u8>,
-        event: &Arc<Event>,
+        event: Arc<Event>,
     ) -> io::Result<Option<Self>> {
         let (from, length) = (bytes.as_ptr(), bytes.len());
         let length = u32::try_from(length).map_err(io::Error::other)?;
-        let operation = Box::new(Operation {
-            overlapped: UnsafeCell::new(event.overlapped()),
-            _bytes: bytes,
-            event: Arc::clone(event),
-            pipe: Arc::clone(pipe),
-        });
-        let overlapped = operation.overlapped.get();
+        let overlapped = UnsafeCell::new(event.overlapped());
+        let operation = Box::new(Operation { overlapped, _bytes: bytes, event, pipe });
+        let (overlapped, handle) = (operation.overlapped.get(), raw(&*operation.pipe));
         let this = Self(NonNull::from(Box::leak(operation)));
         // SAFETY: the handle is open, for the operation has a share in it. The system may read the
         // bytes and write to `overlapped` until the operation is over; both are on the heap, in the
         // operation, and nothing frees or changes that before it is over: see `drop`.
-        match check(unsafe { WriteFile(raw(&**pipe), from, length, null_mut(), overlapped) }) {
+        match check(unsafe { WriteFile(handle, from, length, null_mut(), overlapped) }) {
             Ok(()) => {
                 this.free();
                 Ok(None)
@@ -212,11 +235,6 @@ impl Write {
             Err(error) if code(&error) == Some(ERROR_IO_INCOMPLETE) => None,
             outcome => Some(outcome.map(drop)),
         }
-    }
-
-    /// Signalled when it is over.
-    pub(super) fn event(&self) -> Arc<Event> {
-        Arc::clone(&self.operation().event)
     }
 
     fn operation(&self) -> &Operation {
@@ -274,92 +292,6 @@ unsafe extern "system" fn freed_when_over(
     unsafe { CloseThreadpoolWait(wait) };
 }
 
-/// A completion port.
-#[derive(Debug)]
-pub(super) struct Port(OwnedHandle);
-
-impl Port {
-    pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: this combination of arguments makes a port.
-        let port = unsafe { CreateIoCompletionPort(INVALID_HANDLE_VALUE, null_mut(), 0, 0) };
-        if port.is_null() {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
-        Ok(Self(unsafe { OwnedHandle::from_raw_handle(port) }))
-    }
-
-    /// # Errors
-    ///
-    /// `ERROR_INVALID_PARAMETER` where the pipe is bound to a port, or not for overlapped I/O.
-    pub(super) fn bind(&self, pipe: &impl AsHandle) -> io::Result<()> {
-        // SAFETY: both handles are open as long as they are borrowed.
-        let port = unsafe { CreateIoCompletionPort(raw(pipe), self.0.as_raw_handle(), 0, 0) };
-        if port.is_null() { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    /// Reports an operation that the system does not.
-    pub(super) fn post(&self, overlapped: *mut OVERLAPPED) -> io::Result<()> {
-        // SAFETY: the handle is open; the pointer is only passed on.
-        check(unsafe { PostQueuedCompletionStatus(self.0.as_raw_handle(), 0, 0, overlapped) })
-    }
-
-    /// The next operation that is over, and what came of it; `None` once the deadline is past.
-    #[allow(clippy::type_complexity, reason = "both are the system's")]
-    pub(super) fn next(
-        &self,
-        deadline: Deadline,
-    ) -> io::Result<Option<(*mut OVERLAPPED, io::Result<()>)>> {
-        loop {
-            let (mut length, mut key, mut overlapped) = (0, 0, null_mut());
-            let (port, limit) = (self.0.as_raw_handle(), milliseconds(deadline));
-            // SAFETY: the handle is open, and the others are places for what is asked.
-            let outcome = check(unsafe {
-                GetQueuedCompletionStatus(port, &mut length, &mut key, &mut overlapped, limit)
-            });
-            match outcome {
-                outcome if !overlapped.is_null() => return Ok(Some((overlapped, outcome))),
-                Err(error) if code(&error) == Some(WAIT_TIMEOUT) => {
-                    if deadline.is_past() {
-                        return Ok(None);
-                    }
-                }
-                Err(error) => return Err(error),
-                Ok(()) => {}
-            }
-        }
-    }
-}
-
-/// What pipes are bound to that no listener made. Nothing is reported to it.
-pub(super) fn quiet_port() -> io::Result<&'static Port> {
-    static PORT: OnceLock<Port> = OnceLock::new();
-    if let Some(port) = PORT.get() {
-        return Ok(port);
-    }
-    let port = Port::new()?;
-    Ok(PORT.get_or_init(|| port))
-}
-
-/// Takes a pipe from the completion port that it is bound to. See `FILE_COMPLETION_INFORMATION`:
-/// since Windows 8.1, and while no operation is under way.
-pub(super) fn unbind(pipe: &impl AsHandle) -> io::Result<()> {
-    let none = FILE_COMPLETION_INFORMATION { Port: null_mut(), Key: null_mut() };
-    let mut status = IO_STATUS_BLOCK::default();
-    let (pipe, from) = (raw(pipe), (&raw const none).cast());
-    let length = size_of::<FILE_COMPLETION_INFORMATION>() as u32;
-    // SAFETY: the handle is open as long as the pipe is borrowed; the structure is of the kind that
-    // the call is told, as long as it is told, and `status` is a place for its outcome.
-    let outcome = unsafe {
-        NtSetInformationFile(pipe, &mut status, from, length, FileReplaceCompletionInformation)
-    };
-    if outcome >= 0 {
-        return Ok(());
-    }
-    let what = format!("this system does not take a pipe from a completion port ({outcome:#x})");
-    Err(io::Error::new(io::ErrorKind::Unsupported, what))
-}
-
 /// Whether an end that was made elsewhere can be used so: it is for overlapped I/O, and has a peer.
 pub(super) fn check_adopted(pipe: &OwnedHandle, end: End) -> io::Result<()> {
     let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -402,5 +334,91 @@ fn has_client(pipe: &impl AsHandle) -> io::Result<bool> {
             Ok(finish(pipe, &overlapped).is_ok())
         }
         _ => Err(error),
+    }
+}
+
+/// An instance of a pipe that waits for its client.
+pub(super) struct Connect {
+    /// On the heap, so that it stays where it is.
+    overlapped: Box<UnsafeCell<OVERLAPPED>>,
+    event: Event,
+    pipe: Arc<OwnedHandle>,
+    /// Whether the operation may be under way.
+    begun: bool,
+}
+
+// SAFETY: the structure belongs to no thread.
+unsafe impl Send for Connect {}
+
+impl Connect {
+    /// Lets a client in. It is cancelled when this thread ends.
+    pub(super) fn begin(pipe: OwnedHandle) -> io::Result<Self> {
+        let event = Event::new()?;
+        let overlapped = Box::new(UnsafeCell::new(event.overlapped()));
+        let mut this = Self { overlapped, event, pipe: Arc::new(pipe), begun: false };
+        // SAFETY: the handle is open, for `this` has a share in it. The system may write to the
+        // structure until the operation is over; it is on the heap, and `end` or `drop`, without
+        // which it is not freed, waits for that.
+        let begun = check(unsafe { ConnectNamedPipe(raw(&*this.pipe), this.overlapped.get()) });
+        match begun {
+            Ok(()) => this.begun = true,
+            Err(error) => match code(&error) {
+                Some(ERROR_IO_PENDING) => this.begun = true,
+                // A client has come already, or come and gone.
+                Some(ERROR_PIPE_CONNECTED | ERROR_NO_DATA) => this.event.set()?,
+                _ => return Err(error),
+            },
+        }
+        Ok(this)
+    }
+
+    /// Signalled when a client has come, or none will.
+    pub(super) fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// The instance, if it has a client. Where it has none yet, it is not waited for any longer.
+    pub(super) fn end(mut self) -> io::Result<Arc<OwnedHandle>> {
+        self.settle()?;
+        Ok(Arc::clone(&self.pipe))
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.begun) {
+            return Ok(());
+        }
+        let pipe = self.pipe.as_handle();
+        // It changes nothing where a client has come.
+        cancel(pipe, &self.overlapped);
+        match finish(pipe, &self.overlapped) {
+            // One that has come and gone.
+            Err(error) if code(&error) == Some(ERROR_NO_DATA) => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+}
+
+impl Drop for Connect {
+    fn drop(&mut self) {
+        let _ = self.settle();
+    }
+}
+
+/// How many events can be waited for at once: `MAXIMUM_WAIT_OBJECTS`.
+pub(super) const MOST_EVENTS: usize = 64;
+
+/// The first of at most [`MOST_EVENTS`] that is signalled; `None` once the deadline is past.
+pub(super) fn wait_for_any(events: &[&Event], deadline: Deadline) -> io::Result<Option<usize>> {
+    let handles: Vec<HANDLE> = events.iter().map(|event| event.0.as_raw_handle()).collect();
+    let count = u32::try_from(handles.len()).map_err(io::Error::other)?;
+    loop {
+        let limit = milliseconds(deadline);
+        // SAFETY: the handles are open as long as the events are borrowed, and as many as is said.
+        match unsafe { WaitForMultipleObjects(count, handles.as_ptr(), 0, limit) } {
+            WAIT_TIMEOUT if deadline.is_past() => return Ok(None),
+            WAIT_TIMEOUT => {}
+            WAIT_FAILED => return Err(io::Error::last_os_error()),
+            signalled => return Ok(Some((signalled - WAIT_OBJECT_0) as usize)),
+        }
     }
 }

@@ -155,7 +155,8 @@ impl Stream {
         let stream = Self::new(pipe, write.end_on_close, None);
         stream.at_end.store(at_end, Ordering::Relaxed);
         stream.shut.store(write.ended.is_some(), Ordering::Relaxed);
-        Self { end: Mutex::new(write.ended.map(End::Sent)), ..stream }
+        let end = write.ended.map(|outcome| Ending { end: End::Sent(outcome), _task: None });
+        Self { end: Mutex::new(end), ..stream }
     }
 
     pub(super) fn adopted(pipe: Pipe) -> Self {

@@ -8,11 +8,15 @@ mod cancel;
 #[cfg(unix)]
 mod clients;
 #[cfg(unix)]
+mod cost;
+#[cfg(unix)]
 mod raw;
 #[cfg(unix)]
 mod rivals;
 #[cfg(unix)]
 mod server;
+#[cfg(unix)]
+mod talk;
 
 /// The tests that need it are those of the Unix backend.
 #[cfg(not(unix))]
@@ -39,6 +43,8 @@ async fn run() {
         ["closed-peers", way, count] => {
             clients::write_to_closed_peers(way, number(count)).await;
         }
+        ["bytes", whose, path, count] => cost::bytes(whose, path, number(count)).await,
+        ["connect-cost", whose, path, count] => cost::connects(whose, path, number(count)).await,
         ["cancel", path, count] => cancel::run(path, number(count)).await,
         ["once", path] => rivals::once(path).await,
         ["takeovers", path, count] => rivals::takeovers(path, number(count)).await,

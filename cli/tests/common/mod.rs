@@ -87,12 +87,15 @@ impl Tool {
         Self { child, out, err, readers, what: format!("{command:?}") }
     }
 
-    /// `sockpipe` with a standard output that nobody reads any more.
+    /// `sockpipe` with a standard output that nobody reads.
     pub fn with_closed_output(arguments: &[&str]) -> Self {
+        // The input of a process that has ended: it has no reader before ours starts.
+        let mut gone = tool().arg("--version").stdin(Stdio::piped()).spawn().expect("a process");
+        let broken = gone.stdin.take().expect("a pipe");
+        gone.wait_with_output().expect("an end");
         let mut command = tool();
-        command.args(arguments).stdin(Stdio::piped());
+        command.args(arguments).stdin(Stdio::piped()).stdout(broken);
         let mut child = command.spawn().expect("a process");
-        drop(child.stdout.take());
         let err = Arc::default();
         let readers = vec![collect(child.stderr.take().expect("a pipe"), Arc::clone(&err))];
         Self { child, out: Arc::default(), err, readers, what: format!("{command:?}") }

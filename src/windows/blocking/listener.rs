@@ -1,57 +1,53 @@
-//! Accepting. A completion port reports the clients that come, to one of the threads that wait for
-//! them.
-#![allow(unsafe_code, reason = "system calls, and memory that the system writes to meanwhile")]
+//! Accepting. A thread of the listener's own waits for clients, so that instances are armed also
+//! while nobody is in `accept`; and so that the thread that armed them stays.
 
-use std::cell::UnsafeCell;
+use std::collections::VecDeque;
 use std::io;
 use std::os::windows::io::OwnedHandle;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use windows_sys::Win32::Foundation::{ERROR_IO_PENDING, ERROR_NO_DATA, ERROR_PIPE_CONNECTED};
-use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED};
-use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
-
-use super::super::overlapped::Port;
-use super::super::pipe::{self, ARMED, End, Instance, Kind, raw};
-use super::super::security::check;
+use super::super::overlapped::{Connect, Event, MOST_EVENTS, wait_for_any};
+use super::super::pipe::{self, ARMED, End, Instance, Kind};
 use super::super::{cannot_listen, refuse_present, resolve};
-use super::write::Bound;
 use super::{Own, Stream};
 use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
 use crate::events::{self, ListenerStats};
 use crate::options::ListenOptions;
 
+/// Clients that are connected and not accepted yet, beyond those in the armed instances.
+const BACKLOG: usize = 128;
 /// Waits between tries to make an instance, or after one that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// How long the end of a listener may wait for the system to let go of its instances.
-const RELEASE: Duration = Duration::from_millis(250);
 
 pub(crate) struct Listener {
-    path: String,
-    kind: Kind,
-    wanted: usize,
-    port: Port,
-    armed: Mutex<Vec<Connect>>,
+    shared: Arc<Shared>,
+    messages: bool,
+    /// `None` once it has ended.
+    arming: Option<JoinHandle<()>>,
+}
+
+/// What `accept` has in common with the thread.
+struct Shared {
+    clients: Mutex<Clients>,
+    /// Clients have come, or the thread is gone.
+    came: Condvar,
+    /// Signalled when there is room for clients again, or nobody wants any more.
+    wanted: Event,
     pauses: AtomicU64,
 }
 
-/// An instance that waits for a client, and the system's structure of that wait. It must not be
-/// dropped before the port has reported it, once it was begun.
-struct Connect(NonNull<Operation>);
-
-#[repr(C)] // The first field's address is that of the whole.
-struct Operation {
-    overlapped: UnsafeCell<OVERLAPPED>,
-    pipe: OwnedHandle,
+#[derive(Default)]
+struct Clients {
+    waiting: VecDeque<Arc<OwnedHandle>>,
+    /// Nobody wants any more.
+    closed: bool,
+    /// Why there will be no more.
+    failed: Option<io::Error>,
 }
-
-// SAFETY: it owns its operation, as a box does, and an operation belongs to no thread.
-unsafe impl Send for Connect {}
 
 impl Listener {
     pub(crate) fn bind(
@@ -61,195 +57,261 @@ impl Listener {
         let address = resolve(endpoint)?;
         let path = address.to_string();
         refuse_present(&address, &path)?;
-        let listener = Self {
-            kind: Kind::chosen(options)?,
-            wanted: options.windows.instances.unwrap_or(ARMED),
-            port: Port::new()?,
-            armed: Mutex::default(),
+        let kind = Kind::chosen(options)?;
+        let wanted = options.windows.instances.unwrap_or(ARMED).min(MOST_EVENTS - 1);
+        // Clients can open them from here on.
+        let instances = create_all(&path, &kind, wanted)
+            .map_err(|error| cannot_listen(&address, &path, &error))?;
+        Ok((Self::start(path, kind, wanted, instances)?, address))
+    }
+
+    fn start(
+        path: String,
+        kind: Kind,
+        wanted: usize,
+        instances: Vec<OwnedHandle>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            clients: Mutex::default(),
+            came: Condvar::new(),
+            wanted: Event::new()?,
             pauses: AtomicU64::new(0),
+        });
+        let messages = kind.has_messages();
+        let arming = Arming {
+            shared: Arc::clone(&shared),
             path,
+            kind,
+            wanted,
+            armed: Vec::new(),
+            pause: PAUSE.0,
         };
-        let claimed = listener.arm(&mut listener.lock(), Instance::First);
-        match claimed.and_then(|()| listener.refill(&mut listener.lock())) {
-            Ok(()) => Ok((listener, address)),
-            Err(error) => Err(cannot_listen(&address, &listener.path, &error)),
-        }
+        let thread = thread::Builder::new().name("sockpipe-accept".to_owned());
+        let arming = Some(thread.spawn(move || arming.run(instances))?);
+        Ok(Self { shared, messages, arming })
     }
 
     pub(crate) fn accept(&self) -> io::Result<Stream> {
-        let mut pause = PAUSE.0;
+        let mut clients = self.shared.lock();
         loop {
-            let mut limit = None;
-            if let Err(error) = self.refill(&mut self.lock()) {
-                limit = Some(self.pause_after(&error, &mut pause));
-            }
-            let Some((operation, outcome)) = self.port.next(Deadline::after(limit))? else {
-                continue;
-            };
-            let Some(connect) = self.take(&mut self.lock(), operation) else { continue };
-            // Also of one that failed: it may be what holds the name.
-            self.hold_name(&mut pause);
-            match outcome {
-                Ok(()) => return self.stream(connect.free()),
-                Err(error) => {
-                    drop(connect.free());
-                    thread::sleep(self.pause_after(&error, &mut pause));
+            if let Some(pipe) = clients.waiting.pop_front() {
+                let was_full = clients.waiting.len() + 1 == BACKLOG;
+                drop(clients);
+                if was_full {
+                    self.shared.wanted.set()?;
                 }
+                return self.stream(pipe);
             }
+            if let Some(error) = &clients.failed {
+                return Err(io::Error::new(error.kind(), error.to_string()));
+            }
+            clients = self.shared.came.wait(clients).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    pub(crate) fn into_pending(self) -> Vec<Stream> {
-        let connected = self.end();
-        connected.into_iter().filter_map(|pipe| self.stream(pipe).ok()).collect()
+    pub(crate) fn into_pending(mut self) -> Vec<Stream> {
+        self.end();
+        let waiting = std::mem::take(&mut self.shared.lock().waiting);
+        waiting.into_iter().filter_map(|pipe| self.stream(pipe).ok()).collect()
     }
 
     /// No client is refused here: the system does, by the pipe's descriptor.
     pub(crate) fn stats(&self) -> ListenerStats {
-        ListenerStats { refused: 0, pauses: self.pauses.load(Ordering::Relaxed) }
+        ListenerStats { refused: 0, pauses: self.shared.pauses.load(Ordering::Relaxed) }
     }
 
-    fn stream(&self, pipe: OwnedHandle) -> io::Result<Stream> {
-        Own::new(pipe, End::Server, self.kind.has_messages(), false, Bound::ByUs).map(Stream::Own)
+    fn stream(&self, pipe: Arc<OwnedHandle>) -> io::Result<Stream> {
+        Own::new(pipe, End::Server, self.messages, false).map(Stream::Own)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Connect>> {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn arm(&self, armed: &mut Vec<Connect>, instance: Instance) -> io::Result<()> {
-        let pipe = pipe::create(&self.path, instance, &self.kind)?;
-        self.port.bind(&pipe)?;
-        armed.push(Connect::begin(pipe, &self.port)?);
-        Ok(())
-    }
-
-    /// # Errors
-    ///
-    /// Not all that should be armed are. What keeps one from being made may pass.
-    fn refill(&self, armed: &mut Vec<Connect>) -> io::Result<()> {
-        while armed.len() < self.wanted {
-            self.arm(armed, Instance::Further)?;
+    /// Stops arming. Clients that had come are among the waiting ones then.
+    fn end(&mut self) {
+        let Some(arming) = self.arming.take() else { return };
+        self.shared.lock().closed = true;
+        // Without the signal it would not end, and it has no more to lose than the name.
+        if self.shared.wanted.set().is_ok() {
+            let _ = arming.join();
         }
-        Ok(())
-    }
-
-    /// The name lives as long as an instance does. Were the last one handed out, and its client
-    /// left, anybody could take the name.
-    fn hold_name(&self, pause: &mut Duration) {
-        loop {
-            let mut armed = self.lock();
-            let Err(error) = self.refill(&mut armed) else {
-                *pause = PAUSE.0;
-                return;
-            };
-            if !armed.is_empty() {
-                return;
-            }
-            drop(armed);
-            thread::sleep(self.pause_after(&error, pause));
-        }
-    }
-
-    fn pause_after(&self, error: &io::Error, pause: &mut Duration) -> Duration {
-        let now = *pause;
-        *pause = (now * 2).min(PAUSE.1);
-        self.pauses.fetch_add(1, Ordering::Relaxed);
-        events::accept_paused(error, now);
-        now
-    }
-
-    /// The instance whose wait the port has reported.
-    fn take(&self, armed: &mut Vec<Connect>, operation: *mut OVERLAPPED) -> Option<Connect> {
-        let at = armed.iter().position(|connect| connect.overlapped() == operation)?;
-        Some(armed.swap_remove(at))
-    }
-
-    /// Ends the waits, and gives the instances whose client had come.
-    fn end(&self) -> Vec<OwnedHandle> {
-        let mut armed = self.lock();
-        for connect in armed.iter() {
-            connect.cancel();
-        }
-        let mut connected = Vec::new();
-        let deadline = Deadline::after(Some(RELEASE));
-        while !armed.is_empty() {
-            // Each is reported once, however it ends.
-            let Ok(Some((operation, outcome))) = self.port.next(deadline) else { break };
-            let Some(connect) = self.take(&mut armed, operation) else { continue };
-            let pipe = connect.free();
-            if outcome.is_ok() {
-                connected.push(pipe);
-            }
-        }
-        connected
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        drop(self.end());
+        self.end();
     }
 }
 
-impl Connect {
-    /// Lets a client in. The port reports when one has come, or that there is an error.
-    fn begin(pipe: OwnedHandle, port: &Port) -> io::Result<Self> {
-        let overlapped = UnsafeCell::default();
-        let this = Self(NonNull::from(Box::leak(Box::new(Operation { overlapped, pipe }))));
-        // SAFETY: the handle is open, for the operation owns it. The system may write to the
-        // structure until the port has reported it; it is on the heap, and is not freed before, see
-        // `Drop` and the callers of `free`.
-        let begun =
-            check(unsafe { ConnectNamedPipe(raw(&this.operation().pipe), this.overlapped()) });
-        let begun = match begun {
-            Ok(()) => Ok(()),
-            Err(error) => match pipe::code(&error) {
-                Some(ERROR_IO_PENDING) => Ok(()),
-                // A client has come already, or come and gone, and the system does not report it.
-                Some(ERROR_PIPE_CONNECTED | ERROR_NO_DATA) => port.post(this.overlapped()),
-                _ => Err(error),
-            },
-        };
-        if let Err(error) = begun {
-            drop(this.free());
-            return Err(error);
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn create_all(path: &str, kind: &Kind, wanted: usize) -> io::Result<Vec<OwnedHandle>> {
+    let mut instances = vec![pipe::create(path, Instance::First, kind)?];
+    while instances.len() < wanted {
+        instances.push(pipe::create(path, Instance::Further, kind)?);
+    }
+    Ok(instances)
+}
+
+/// The thread that waits for clients.
+struct Arming {
+    shared: Arc<Shared>,
+    path: String,
+    kind: Kind,
+    wanted: usize,
+    armed: Vec<Connect>,
+    pause: Duration,
+}
+
+impl Arming {
+    fn run(mut self, instances: Vec<OwnedHandle>) {
+        for pipe in instances {
+            // One that cannot be armed is made again, below.
+            self.armed.extend(Connect::begin(pipe).ok());
         }
-        Ok(this)
+        let failed = self.serve().err();
+        let mut clients = self.shared.lock();
+        // Those that came and were not handed over yet.
+        let connected = self.armed.drain(..).filter_map(|connect| connect.end().ok());
+        clients.waiting.extend(connected);
+        clients.failed = failed;
+        drop(clients);
+        self.shared.came.notify_all();
     }
 
-    /// Of one that has been reported, or was not begun.
-    fn free(self) -> OwnedHandle {
-        let operation = self.0.as_ptr();
-        std::mem::forget(self);
-        // SAFETY: the pointer is from a leaked box that nobody else has, and the system is done with
-        // what is in it.
-        unsafe { Box::from_raw(operation) }.pipe
+    /// Until nobody wants clients any more. An error is final.
+    fn serve(&mut self) -> io::Result<()> {
+        loop {
+            let (closed, full) = {
+                let clients = self.shared.lock();
+                (clients.closed, clients.waiting.len() >= BACKLOG)
+            };
+            if closed {
+                return Ok(());
+            }
+            let limit = match self.refill() {
+                Ok(()) => None,
+                Err(error) => Some(self.pause_after(&error)),
+            };
+            let mut events = vec![&self.shared.wanted];
+            // Clients beyond the backlog wait in the armed instances, and then before the pipe.
+            if !full {
+                events.extend(self.armed.iter().map(Connect::event));
+            }
+            match wait_for_any(&events, Deadline::after(limit))? {
+                None => {}
+                Some(0) => self.shared.wanted.reset()?,
+                Some(signalled) => {
+                    let connect = self.armed.swap_remove(signalled - 1);
+                    self.hand_over(connect);
+                }
+            }
+        }
     }
 
-    fn cancel(&self) {
-        // It fails where the wait is over.
-        // SAFETY: the handle is open, for the operation owns it; only the structure's address
-        // counts.
-        unsafe { CancelIoEx(raw(&self.operation().pipe), self.overlapped()) };
+    /// Its successor first. The name lives as long as an instance does: were the last one handed
+    /// over, and its client left, anybody could take the name.
+    fn hand_over(&mut self, connect: Connect) {
+        while let Err(error) = self.refill() {
+            if !self.armed.is_empty() || self.shared.lock().closed {
+                break;
+            }
+            thread::sleep(self.pause_after(&error));
+        }
+        match connect.end() {
+            Ok(pipe) => {
+                self.shared.lock().waiting.push_back(pipe);
+                self.shared.came.notify_one();
+            }
+            Err(error) => thread::sleep(self.pause_after(&error)),
+        }
     }
 
-    fn overlapped(&self) -> *mut OVERLAPPED {
-        self.operation().overlapped.get()
+    /// # Errors
+    ///
+    /// Not all that should be armed are. What keeps one from being made may pass.
+    fn refill(&mut self) -> io::Result<()> {
+        while self.armed.len() < self.wanted {
+            let pipe = pipe::create(&self.path, Instance::Further, &self.kind)?;
+            self.armed.push(Connect::begin(pipe)?);
+        }
+        self.pause = PAUSE.0;
+        Ok(())
     }
 
-    fn operation(&self) -> &Operation {
-        // SAFETY: the operation is freed by `free` only, which gets the whole of `self`.
-        unsafe { self.0.as_ref() }
+    fn pause_after(&mut self, error: &io::Error) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE.1);
+        self.shared.pauses.fetch_add(1, Ordering::Relaxed);
+        events::accept_paused(error, pause);
+        pause
     }
 }
 
-/// Not reported yet, so that the system may still write to its structure: that is leaked. Its handle
-/// is not, for with it the name would stay.
-impl Drop for Connect {
-    fn drop(&mut self) {
-        // SAFETY: the handle is read from an operation that nobody frees from here on, and nobody
-        // else closes it.
-        drop(unsafe { std::ptr::read(&raw const (*self.0.as_ptr()).pipe) });
+#[cfg(all(test, feature = "tokio"))]
+mod tests {
+    use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
+
+    use super::super::super::pipe::{Presence, presence, reads_messages};
+    use super::super::super::reactor;
+    use super::super::super::tests::unique;
+    use super::*;
+    use crate::options::{Access, ConnectOptions};
+
+    /// Wine lets byte read mode pass, where Windows loses the end of the stream: only this shows it.
+    #[test]
+    fn both_ends_read_messages() {
+        let endpoint = unique().parse().expect("an endpoint");
+        let (listener, _) = Listener::bind(&endpoint, &ListenOptions::new()).expect("a free name");
+        let client = Stream::connect(&endpoint, &ConnectOptions::new()).expect("a server");
+        let server = listener.accept().expect("a client");
+        let (one, other) = Stream::pair().expect("a pair");
+        for stream in [client, server, one, other] {
+            assert!(reads_messages(&stream).expect("a mode"), "{stream:?}");
+        }
+    }
+
+    /// A foreign instance sets the limit that a system out of resources would.
+    #[test]
+    fn the_last_instance_is_not_handed_out() {
+        let path = unique();
+        let context = reactor::handle().expect("a reactor").enter();
+        let mut foreign = ServerOptions::new();
+        foreign.max_instances(ARMED + 2).pipe_mode(PipeMode::Message);
+        let foreign = foreign.create(&path).expect("a free name");
+        drop(context);
+        let busy = pipe::open(&path).expect("the foreign instance");
+
+        let kind = Kind::new(Access::Owner).expect("a descriptor");
+        let mut instances = Vec::new();
+        for _ in 0..ARMED {
+            let instance = pipe::create(&path, Instance::Further, &kind);
+            instances.push(instance.expect("room for these"));
+        }
+        let listener = Listener::start(path.clone(), kind, ARMED, instances).expect("a listener");
+
+        // All but one of ours are handed out, and that one is taken too: there is no room left.
+        let mut opened = Vec::new();
+        while opened.len() <= ARMED {
+            match pipe::open(&path) {
+                Ok(client) => opened.push(client),
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        let handed_out: Vec<_> = (0..ARMED).map(|_| listener.accept().expect("a client")).collect();
+        // Longer than the pause between tries.
+        thread::sleep(Duration::from_millis(200));
+        assert!(listener.shared.lock().waiting.is_empty(), "the last instance was handed out");
+        // Waiting longer each time: 5, 10, 20, 40, 80 ms.
+        let pauses = listener.stats().pauses;
+        assert!((1..20).contains(&pauses), "{pauses}");
+        drop((foreign, busy, opened, handed_out));
+        // With all others closed there is room again for its successor.
+        listener.accept().expect("the last client");
+        assert_eq!(presence(&path), Presence::There);
+        drop(listener);
+        assert_eq!(presence(&path), Presence::Absent);
     }
 }

@@ -1,19 +1,23 @@
 //! The write side of a pipe.
 //!
-//! As with the reactor, a write returns when the system has its bytes in hand, which may be before
-//! the pipe has room for them; the next write waits for that. So a write whose time is over has
-//! written nothing, no write is ever taken back, and nothing is lost: what is cancelled in a pipe may
-//! have been read in part, and nobody can tell how much.
+//! Without a time limit, a write returns when the pipe has room for all of it. With one it must not
+//! wait that long, and what is cancelled in a pipe may have been read in part, nobody can tell how
+//! much. So it returns when the system has its bytes in hand, as the reactor's writes do, and the
+//! next write waits until the pipe has had room for them: one whose time is over has written
+//! nothing. Such a write is begun by a thread that stays, for it may outlive the caller's.
 
 use std::io;
 use std::os::windows::io::OwnedHandle;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
-use windows_sys::Win32::Foundation::{ERROR_INVALID_PARAMETER, ERROR_NO_DATA};
+use windows_sys::Win32::Foundation::ERROR_NO_DATA;
 
 use super::super::overlapped::{self, Event, Write};
 use super::super::{broken_pipe, no_half_close, not_taken, pipe};
+use super::Turn;
 use crate::deadline::{Deadline, timed_out};
 
 /// What of the write side goes with a stream that is converted.
@@ -24,24 +28,16 @@ pub(in super::super) struct WriteState {
     pub(in super::super) ended: Option<io::Result<()>>,
 }
 
-/// Whether a pipe is bound to a completion port.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bound {
-    No,
-    ByUs,
-    /// It was when we got it.
-    Elsewhere,
-}
-
 pub(super) struct WriteSide {
     /// What `shutdown` may do on a pipe that cannot carry our end.
     end_on_close: bool,
+    /// One writes at a time, and waits for the last write.
+    turn: Turn,
     event: Arc<Event>,
     state: Mutex<State>,
 }
 
 struct State {
-    bound: Bound,
     last: Last,
     /// What became of our end, once the write side is shut.
     end: Option<End>,
@@ -59,54 +55,46 @@ enum Last {
 /// once, and the peer reads it behind all that was written before.
 enum End {
     Sent(io::Result<()>),
-    Sending(Write),
+    Sending(Write, Arc<Event>),
 }
 
 impl WriteSide {
-    pub(super) fn new(end_on_close: bool, bound: Bound) -> io::Result<Self> {
-        let state = Mutex::new(State { bound, last: Last::Done, end: None });
-        Ok(Self { end_on_close, event: Arc::new(Event::new()?), state })
+    pub(super) fn new(end_on_close: bool) -> io::Result<Self> {
+        let state = Mutex::new(State { last: Last::Done, end: None });
+        Ok(Self { end_on_close, turn: Turn::default(), event: Arc::new(Event::new()?), state })
     }
 
     pub(super) fn write(
         &self,
         pipe: &Arc<OwnedHandle>,
+        bytes: &[u8],
         deadline: Deadline,
-        bytes: impl FnOnce() -> Vec<u8>,
     ) -> io::Result<usize> {
-        loop {
-            let mut state = self.lock();
-            if state.end.is_some() {
-                return Err(broken_pipe());
+        let Some(_turn) = self.turn.take(deadline) else { return Err(timed_out("write")) };
+        if self.lock().end.is_some() {
+            return Err(broken_pipe());
+        }
+        // An empty message would be the end.
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        match self.wait_for_last(deadline)? {
+            Some(true) => {}
+            Some(false) => return Err(broken_pipe()),
+            None => return Err(timed_out("write")),
+        }
+        let begun = if deadline.left().is_none() {
+            overlapped::write(&**pipe, bytes, &self.event).map(|()| None)
+        } else {
+            begin_elsewhere(Arc::clone(pipe), bytes.to_vec(), Arc::clone(&self.event))
+        };
+        match begun {
+            Ok(under_way) => {
+                self.lock().last = under_way.map_or(Last::Done, Last::UnderWay);
+                Ok(bytes.len())
             }
-            match state.settled().0 {
-                Last::Failed => return Err(broken_pipe()),
-                Last::UnderWay(write) => {
-                    let event = write.event();
-                    // Not with the lock: others may want to shut the write side down meanwhile.
-                    drop(state);
-                    if !event.wait(deadline)? {
-                        return Err(timed_out("write"));
-                    }
-                    continue;
-                }
-                Last::Done => {}
-            }
-            let bytes = bytes();
-            let length = bytes.len();
-            // An empty message would be the end.
-            if length == 0 {
-                return Ok(0);
-            }
-            state.bind(pipe)?;
-            return match Write::begin(pipe, bytes, &self.event) {
-                Ok(under_way) => {
-                    state.last = under_way.map_or(Last::Done, Last::UnderWay);
-                    Ok(length)
-                }
-                Err(error) if pipe::is_gone(&error) => Err(broken_pipe()),
-                Err(error) => Err(error),
-            };
+            Err(error) if pipe::is_gone(&error) => Err(broken_pipe()),
+            Err(error) => Err(error),
         }
     }
 
@@ -124,44 +112,58 @@ impl WriteSide {
         limit: Duration,
     ) -> io::Result<()> {
         let deadline = Deadline::after(Some(limit));
+        self.lock().end(pipe, messages)?;
+        let Some(_turn) = self.turn.take(deadline) else { return Err(not_taken(limit)) };
+        match self.wait_for_last(deadline)? {
+            Some(true) => {}
+            Some(false) => return Err(broken_pipe()),
+            None => return Err(not_taken(limit)),
+        }
+        self.wait_for_end(deadline)?.unwrap_or_else(|| Err(not_taken(limit)))
+    }
+
+    /// Once nothing is under way, for which it waits.
+    pub(super) fn into_state(self) -> io::Result<WriteState> {
+        let deadline = Deadline::after(None);
+        let whole = self.wait_for_last(deadline)? != Some(false);
+        let shut = self.lock().end.is_some();
+        let ended = if shut { self.wait_for_end(deadline)? } else { None };
+        let ended = ended.map(|outcome| if whole { outcome } else { Err(broken_pipe()) });
+        Ok(WriteState { end_on_close: self.end_on_close, ended })
+    }
+
+    /// Whether the system has taken all of the last write; `None` once the deadline is past.
+    fn wait_for_last(&self, deadline: Deadline) -> io::Result<Option<bool>> {
         loop {
-            let mut state = self.lock();
-            state.end(pipe, messages)?;
-            let event = match state.settled() {
-                (Last::Failed, _) => return Err(broken_pipe()),
-                (Last::UnderWay(write), _) | (Last::Done, Some(End::Sending(write))) => {
-                    write.event()
-                }
-                (Last::Done, Some(End::Sent(Err(error)))) => {
-                    return Err(io::Error::from(error.kind()));
-                }
-                (Last::Done, Some(End::Sent(Ok(()))) | None) => return Ok(()),
+            let outcome = match &self.lock().last {
+                Last::Done => return Ok(Some(true)),
+                Last::Failed => return Ok(Some(false)),
+                Last::UnderWay(write) => write.outcome(),
             };
-            drop(state);
-            if !event.wait(deadline)? {
-                return Err(not_taken(limit));
+            // Not with the lock: others may want to shut the write side down meanwhile.
+            match outcome {
+                Some(Ok(())) => self.lock().last = Last::Done,
+                Some(Err(_)) => self.lock().last = Last::Failed,
+                None if !self.event.wait(deadline)? => return Ok(None),
+                None => {}
             }
         }
     }
 
-    /// Once nothing is under way, for which it waits.
-    pub(super) fn into_state(self) -> io::Result<(WriteState, Bound)> {
+    /// What became of our end, which was begun; `None` once the deadline is past.
+    fn wait_for_end(&self, deadline: Deadline) -> io::Result<Option<io::Result<()>>> {
         loop {
-            let mut state = self.lock();
-            let event = match state.settled() {
-                (Last::UnderWay(write), _) | (_, Some(End::Sending(write))) => write.event(),
-                _ => break,
+            let (outcome, event) = match &self.lock().end {
+                Some(End::Sending(write, event)) => (write.outcome(), Arc::clone(event)),
+                Some(End::Sent(Err(error))) => return Ok(Some(Err(error.kind().into()))),
+                Some(End::Sent(Ok(()))) | None => return Ok(Some(Ok(()))),
             };
-            drop(state);
-            event.wait(Deadline::after(None))?;
+            match outcome {
+                Some(outcome) => self.lock().end = Some(End::Sent(end_outcome(outcome))),
+                None if !event.wait(deadline)? => return Ok(None),
+                None => {}
+            }
         }
-        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let ended = match (state.end, state.last) {
-            (Some(End::Sent(Ok(()))), Last::Failed) => Some(Err(broken_pipe())),
-            (Some(End::Sent(outcome)), _) => Some(outcome),
-            (Some(End::Sending(_)) | None, _) => None,
-        };
-        Ok((WriteState { end_on_close: self.end_on_close, ended }, state.bound))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -170,38 +172,6 @@ impl WriteSide {
 }
 
 impl State {
-    /// Has to come before the first write. One that is under way when its thread ends would
-    /// otherwise be cancelled.
-    fn bind(&mut self, pipe: &Arc<OwnedHandle>) -> io::Result<()> {
-        if self.bound == Bound::No {
-            self.bound = match overlapped::quiet_port()?.bind(&**pipe) {
-                Ok(()) => Bound::ByUs,
-                Err(error) if pipe::code(&error) == Some(ERROR_INVALID_PARAMETER) => {
-                    Bound::Elsewhere
-                }
-                Err(error) => return Err(error),
-            };
-        }
-        Ok(())
-    }
-
-    /// What is known by now of the last write, and of the end.
-    fn settled(&mut self) -> (&Last, Option<&End>) {
-        if let Last::UnderWay(write) = &self.last {
-            match write.outcome() {
-                None => {}
-                Some(Ok(())) => self.last = Last::Done,
-                Some(Err(_)) => self.last = Last::Failed,
-            }
-        }
-        if let Some(End::Sending(write)) = &self.end {
-            if let Some(outcome) = write.outcome() {
-                self.end = Some(End::Sent(end_outcome(outcome)));
-            }
-        }
-        (&self.last, self.end.as_ref())
-    }
-
     /// Ends the write side, if it is not ended yet, without waiting.
     fn end(&mut self, pipe: &Arc<OwnedHandle>, messages: bool) -> io::Result<()> {
         if self.end.is_some() {
@@ -211,10 +181,10 @@ impl State {
             self.end = Some(End::Sent(Ok(())));
             return Ok(());
         }
-        self.bind(pipe)?;
         let event = Arc::new(Event::new()?);
-        self.end = Some(match Write::begin(pipe, Vec::new(), &event) {
-            Ok(Some(write)) => End::Sending(write),
+        let begun = begin_elsewhere(Arc::clone(pipe), Vec::new(), Arc::clone(&event));
+        self.end = Some(match begun {
+            Ok(Some(write)) => End::Sending(write, event),
             Ok(None) => End::Sent(Ok(())),
             Err(error) => End::Sent(end_outcome(Err(error))),
         });
@@ -230,4 +200,43 @@ fn end_outcome(outcome: io::Result<()>) -> io::Result<()> {
         Err(error) if pipe::is_gone(&error) => Err(broken_pipe()),
         outcome => outcome,
     }
+}
+
+struct Job {
+    pipe: Arc<OwnedHandle>,
+    bytes: Vec<u8>,
+    event: Arc<Event>,
+    begun: SyncSender<io::Result<Option<Write>>>,
+}
+
+/// `Write::begin` by a thread that does not end before the process.
+fn begin_elsewhere(
+    pipe: Arc<OwnedHandle>,
+    bytes: Vec<u8>,
+    event: Arc<Event>,
+) -> io::Result<Option<Write>> {
+    let gone = || io::Error::other("the thread that begins writes is gone");
+    let (begun, outcome) = sync_channel(1);
+    writer()?.send(Job { pipe, bytes, event, begun }).map_err(|_| gone())?;
+    outcome.recv().map_err(|_| gone())?
+}
+
+fn writer() -> io::Result<&'static Sender<Job>> {
+    static WRITER: OnceLock<Sender<Job>> = OnceLock::new();
+    static STARTING: Mutex<()> = Mutex::new(());
+    if let Some(writer) = WRITER.get() {
+        return Ok(writer);
+    }
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(writer) = WRITER.get() {
+        return Ok(writer);
+    }
+    let (sender, jobs) = channel::<Job>();
+    thread::Builder::new().name("sockpipe-write".to_owned()).spawn(move || {
+        for Job { pipe, bytes, event, begun } in jobs {
+            // Who asked waits for the answer.
+            let _ = begun.send(Write::begin(pipe, bytes, event));
+        }
+    })?;
+    Ok(WRITER.get_or_init(|| sender))
 }

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::Duration;
 
 use rustix::io::write;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
@@ -70,34 +71,6 @@ fn watches(spin: &Spin) -> bool {
 #[test]
 fn off_is_nothing() {
     assert!(Spin::new(SpinPolicy::Off).is_none());
-}
-
-#[test]
-fn credit_closes_with_misses_and_opens_with_a_hit() {
-    let mut credit = Credit::new();
-    assert!(credit.allows());
-    credit.miss();
-    for interval in [16, 32, 64, 128, 256, 512, 1024, 1024] {
-        assert_eq!(credit.skip, interval);
-        for _ in 0..interval {
-            assert!(!credit.allows());
-        }
-        assert!(credit.allows(), "a probe after {interval} waits");
-        assert!(credit.allows(), "and for as long as it is not known what came of it");
-        credit.miss();
-    }
-    credit.hit();
-    assert!(credit.allows());
-    for _ in 0..40 {
-        credit.hit();
-    }
-    assert_eq!(credit, Credit { score: 16, skip: 1024, interval: 16 });
-    for _ in 0..4 {
-        credit.miss();
-        assert!(credit.allows(), "what has paid for long is not given up at once");
-    }
-    credit.miss();
-    assert!(!credit.allows());
 }
 
 #[test]

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# What sockpipe costs beside raw sockets and others: the workloads of bench/ between two processes.
+#
+#   scripts/bench.sh full      9 repetitions of everything, about 10 minutes; into docs/performance.md
+#   scripts/bench.sh reduced   3 shorter ones, about 2 minutes; into docs/performance.md too
+#   scripts/bench.sh table [ARGUMENTS]  only prints; see bench/src/main.rs
+#   scripts/bench.sh smoke     does everything run, and is nothing grossly slow
+#   scripts/bench.sh windows [full]     named pipes, under Wine; prints
+#
+# Go, Node.js and ZeroMQ (golang-go, nodejs, libzmq5 on Debian) take part where they are installed. The
+# numbers mean something on a machine that does nothing else: look at the row called noise.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+page=docs/performance.md
+
+build() {
+    cargo build --quiet --release --locked --manifest-path bench/Cargo.toml
+    program=${CARGO_TARGET_DIR:-bench/target}/release/sockpipe-bench
+}
+
+# between the marks of the page
+insert() { # FILE
+    awk -v file="$1" '
+        /^<!-- measured: end -->/ { skip = 0 }
+        !skip { print }
+        /^<!-- measured: begin -->/ { skip = 1; print ""; while ((getline line < file) > 0) print line }
+    ' "$page" >"$1.page"
+    cat "$1.page" >"$page"
+}
+
+verb=${1:-}
+[ $# -eq 0 ] || shift
+case $verb in
+full | reduced)
+    build
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    "$program" table "$verb" >"$work/table"
+    cat "$work/table"
+    insert "$work/table"
+    ;;
+table | smoke)
+    build
+    "$program" "$verb" "$@"
+    ;;
+windows)
+    scripts/windows.sh build --quiet --release --locked --manifest-path bench/Cargo.toml
+    exec scripts/windows.sh exec \
+        "${CARGO_TARGET_DIR:-target}/windows/x86_64-pc-windows-gnu/release/sockpipe-bench.exe" table "${1:-reduced}"
+    ;;
+*)
+    # The comment at the top is the help.
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2
+    exit 2
+    ;;
+esac

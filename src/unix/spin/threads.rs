@@ -1,0 +1,132 @@
+//! For a thread that blocks: it has nothing else to do meanwhile, so it just tries.
+
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::{BUDGET, Credit};
+use crate::options::SpinPolicy;
+
+/// The credit of one stream. Threads that read it at once may lose a hit or a miss of each other's,
+/// which is no more than a worse guess.
+#[derive(Debug)]
+pub(in crate::unix) struct Spin(AtomicU64);
+
+impl Spin {
+    /// `None` where nothing is to be done.
+    pub(in crate::unix) fn new(policy: SpinPolicy) -> Option<Self> {
+        (policy != SpinPolicy::Off).then(|| Self(AtomicU64::new(Credit::new().to_bits())))
+    }
+
+    /// What `receive`, which does not block, has come to while it was worth watching; `None` when
+    /// it is time to block. Not longer than `limit`.
+    pub(in crate::unix) fn watch<T>(
+        &self,
+        limit: Option<Duration>,
+        mut receive: impl FnMut() -> Result<T, Errno>,
+    ) -> Option<Result<T, Errno>> {
+        let mut credit = Credit::from_bits(self.0.load(Relaxed));
+        let allowed = credit.allows();
+        let mut outcome = None;
+        if allowed {
+            // What is there already says nothing of how fast the peer answers.
+            match receive() {
+                Err(Errno::AGAIN) => {}
+                done => return Some(done),
+            }
+            outcome = Self::receive_until(
+                Instant::now() + limit.map_or(BUDGET, |limit| limit.min(BUDGET)),
+                receive,
+            );
+            if outcome.is_some() { credit.hit() } else { credit.miss() }
+        }
+        self.0.store(credit.to_bits(), Relaxed);
+        outcome
+    }
+
+    fn receive_until<T>(
+        until: Instant,
+        mut receive: impl FnMut() -> Result<T, Errno>,
+    ) -> Option<Result<T, Errno>> {
+        loop {
+            match receive() {
+                Err(Errno::AGAIN) if Instant::now() < until => spin_loop(),
+                Err(Errno::AGAIN) => return None,
+                done => return Some(done),
+            }
+        }
+    }
+}
+
+impl Credit {
+    fn to_bits(self) -> u64 {
+        let [a, b] = self.skip.to_le_bytes();
+        let [c, d] = self.interval.to_le_bytes();
+        u64::from_le_bytes([self.score.to_le_bytes()[0], a, b, c, d, 0, 0, 0])
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        let [score, a, b, c, d, ..] = bits.to_le_bytes();
+        let (skip, interval) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+        Self { score: i8::from_le_bytes([score]), skip, interval }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spin(score: i8, skip: u16, interval: u16) -> Spin {
+        Spin(AtomicU64::new(Credit { score, skip, interval }.to_bits()))
+    }
+
+    fn credit(spin: &Spin) -> Credit {
+        Credit::from_bits(spin.0.load(Relaxed))
+    }
+
+    /// Finds something after so many tries, and counts them.
+    fn after(tries: u32, count: &mut u32) -> impl FnMut() -> Result<(), Errno> {
+        move || {
+            *count += 1;
+            if *count > tries { Ok(()) } else { Err(Errno::AGAIN) }
+        }
+    }
+
+    #[test]
+    fn bits_are_the_credit() {
+        let credit = Credit { score: -1, skip: 1023, interval: 512 };
+        assert_eq!(Credit::from_bits(credit.to_bits()), credit);
+    }
+
+    #[test]
+    fn what_is_there_is_no_hit_and_what_comes_in_time_is_one() {
+        let spin = spin(0, 0, 16);
+        assert_eq!(spin.watch(None, after(0, &mut 0)), Some(Ok(())));
+        assert_eq!(credit(&spin).score, 0);
+        assert_eq!(spin.watch(None, after(1, &mut 0)), Some(Ok(())));
+        assert_eq!(credit(&spin).score, 1);
+        // The end and errors come in time as well.
+        let mut first = true;
+        let reset = || {
+            Err::<(), _>(if std::mem::take(&mut first) { Errno::AGAIN } else { Errno::CONNRESET })
+        };
+        assert_eq!(spin.watch(None, reset), Some(Err(Errno::CONNRESET)));
+    }
+
+    #[test]
+    fn a_miss_closes_the_gate_until_the_next_probe() {
+        let spin = spin(0, 0, 16);
+        let mut count = 0;
+        assert_eq!(spin.watch(Some(Duration::ZERO), after(u32::MAX, &mut count)), None);
+        assert_eq!((count, credit(&spin).skip), (2, 16));
+        for _ in 0..16 {
+            let mut count = 0;
+            assert_eq!(spin.watch(None, after(0, &mut count)), None);
+            assert_eq!(count, 0, "it tried with the gate closed");
+        }
+        assert_eq!(spin.watch(None, after(1, &mut 0)), Some(Ok(())));
+        assert_eq!(credit(&spin).score, 0);
+    }
+}

@@ -1,0 +1,261 @@
+//! What the blocking API has beside the contract's rows: threads, timeouts, handles. It needs no
+//! tokio: `cargo test --no-default-features --features blocking --test blocking`.
+#![cfg(feature = "blocking")]
+#![allow(unreachable_pub, reason = "the modules of one test")]
+
+#[path = "blocking/bounded.rs"]
+mod bounded;
+#[path = "blocking/convert.rs"]
+mod convert;
+#[path = "blocking/examples.rs"]
+mod examples;
+#[cfg(unix)]
+#[path = "blocking/pass.rs"]
+mod pass;
+#[path = "common/process.rs"]
+#[allow(dead_code, reason = "this test uses a part")]
+mod process;
+#[path = "blocking/timeouts.rs"]
+mod timeouts;
+
+use std::io::{ErrorKind, Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bounded::{PATIENCE, bounded, connected, read_all, unique_name};
+use sockpipe::blocking::{Listener, Stream};
+use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
+
+fn echo(mut stream: &Stream) {
+    let mut buffer = [0; 1024];
+    loop {
+        let length = stream.read(&mut buffer).expect("a read");
+        if length == 0 {
+            return;
+        }
+        stream.write_all(&buffer[..length]).expect("a write");
+    }
+}
+
+#[test]
+fn sixty_four_threads_echo_a_thousand_times_each() {
+    const CLIENTS: usize = 64;
+    const ECHOES: usize = 1000;
+    let count = bounded(|| {
+        let name = unique_name();
+        let listener = Listener::bind(&name).expect("a free name");
+        let count = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            // Threads that share the listener.
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..CLIENTS / 4 {
+                        let stream = listener.accept().expect("a client");
+                        scope.spawn(move || echo(&stream));
+                    }
+                });
+            }
+            for client in 0..CLIENTS {
+                let (name, count) = (&name, &count);
+                scope.spawn(move || {
+                    let mut stream = Stream::connect(name).expect("a server");
+                    for round in 0..ECHOES {
+                        let said = [(client + round) as u8; 64];
+                        stream.write_all(&said).expect("a write");
+                        let mut heard = [0; 64];
+                        stream.read_exact(&mut heard).expect("a read");
+                        assert_eq!(heard, said);
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        count.into_inner()
+    });
+    assert_eq!(count, CLIENTS * ECHOES);
+}
+
+#[test]
+fn a_thread_that_is_blocked_in_a_read_never_blocks_a_writer() {
+    bounded(|| {
+        let (client, server) = connected();
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| read_all(&client));
+            // More than is buffered, so that the writes wait for the peer too.
+            let writer = scope.spawn(|| {
+                (&client).write_all(&vec![7; 1 << 20]).expect("a write");
+                client.shutdown().expect("a half-close");
+            });
+            // The reader is in its read, for nothing has been sent to it.
+            assert_eq!(read_all(&server).len(), 1 << 20);
+            writer.join().expect("no panic");
+            (&server).write_all(b"now").expect("a write");
+            drop(server);
+            assert_eq!(reader.join().expect("no panic"), b"now");
+        });
+    });
+}
+
+#[test]
+fn every_reader_sees_the_end() {
+    bounded(|| {
+        let (client, server) = connected();
+        thread::scope(|scope| {
+            let readers = [(); 3].map(|()| scope.spawn(|| read_all(&client).len()));
+            (&server).write_all(b"abc").expect("a write");
+            server.shutdown().expect("a half-close");
+            let read: usize = readers.map(|reader| reader.join().expect("no panic")).iter().sum();
+            assert_eq!(read, 3);
+        });
+    });
+}
+
+#[test]
+fn handles_share_one_stream() {
+    bounded(|| {
+        let (client, server) = connected();
+        let other = client.try_clone().expect("a handle");
+        (&other).write_all(b"from the other").expect("a write");
+        drop(other);
+        client.shutdown().expect("a half-close, though the other handle is closed");
+        assert_eq!(read_all(&server), b"from the other");
+        let other = client.try_clone().expect("a handle");
+        drop(client);
+        (&server).write_all(b"still open").expect("a write");
+        drop(server);
+        assert_eq!(read_all(&other), b"still open");
+    });
+}
+
+#[test]
+fn the_write_side_is_shut_while_a_writer_waits() {
+    bounded(|| {
+        let (client, server) = connected();
+        thread::scope(|scope| {
+            let (sender, started) = std::sync::mpsc::channel();
+            let client = &client;
+            let writer = scope.spawn(move || {
+                let mut written = 0;
+                loop {
+                    match (&*client).write(&[7; 10_000]) {
+                        Ok(length) => written += length,
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
+                            return written;
+                        }
+                    }
+                    let _ = sender.send(());
+                }
+            });
+            started.recv().expect("a write");
+            client.shutdown().expect("a half-close");
+            // What the writer was told is written arrives, and then the end.
+            let read = read_all(&server).len();
+            assert_eq!(read, writer.join().expect("no panic"));
+        });
+    });
+}
+
+/// On Windows a write may be under way yet when it returns, and other I/O ends with its thread.
+#[test]
+fn what_a_thread_wrote_arrives_though_the_thread_has_ended() {
+    bounded(|| {
+        let (client, server) = connected();
+        client.set_write_timeout(Some(timeouts::SHORT)).expect("a timeout");
+        let writer = client.try_clone().expect("a handle");
+        let written = thread::spawn(move || timeouts::write_until_full(&writer));
+        let written = written.join().expect("no panic");
+        assert!(written > 0);
+        drop(client);
+        assert_eq!(read_all(&server).len(), written);
+    });
+}
+
+#[test]
+fn empty_writes_and_reads_are_nothing() {
+    bounded(|| {
+        let (client, server) = connected();
+        assert_eq!((&client).write(&[]).expect("nothing"), 0);
+        assert_eq!((&client).write_vectored(&[]).expect("nothing"), 0);
+        assert_eq!((&client).read(&mut []).expect("nothing"), 0);
+        let bufs = [&b""[..], b"ab", b"", b"cd"].map(std::io::IoSlice::new);
+        assert_eq!((&client).write_vectored(&bufs).expect("a write"), 4);
+        drop(client);
+        assert_eq!(read_all(&server), b"abcd");
+    });
+}
+
+#[test]
+fn who_connected_is_given_out_at_the_end() {
+    bounded(|| {
+        let name = unique_name();
+        let listener = Listener::bind(&name).expect("a free name");
+        let clients = [(); 3].map(|()| Stream::connect(&name).expect("a server"));
+        let pending = listener.into_pending();
+        assert_eq!(pending.len(), clients.len());
+        for server in pending {
+            (&server).write_all(b"x").expect("a write");
+        }
+        for client in &clients {
+            assert_eq!(read_all(client), b"x");
+        }
+        let error = Stream::connect(&name).expect_err("nobody");
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    });
+}
+
+#[test]
+fn both_ends_know_each_other() {
+    bounded(|| {
+        let (client, server) = connected();
+        let (one, other) = Stream::pair().expect("a pair");
+        let peers = [&client, &server, &one, &other].map(|stream| {
+            let peer = stream.peer_credentials().expect("a peer");
+            (peer.user().clone(), peer.pid())
+        });
+        assert!(peers.iter().all(|peer| *peer == peers[0]), "{peers:?}");
+        assert_eq!(peers[0].1, Some(std::process::id()));
+        assert!(format!("{client:?}").starts_with("Stream"));
+    });
+}
+
+/// The same stream, whichever way a read comes by its bytes: by watching, or by blocking.
+#[test]
+fn busy_polling_changes_nothing_but_time() {
+    bounded(|| {
+        let name = unique_name();
+        let listen = ListenOptions::new().spin(SpinPolicy::Auto).send_buffer_size(64 * 1024);
+        let listener = Listener::bind_with(&name, &listen).expect("a free name");
+        let connect = ConnectOptions::new().spin(SpinPolicy::Auto).send_buffer_size(64 * 1024);
+        let connected = || {
+            let client = Stream::connect_with(&name, &connect).expect("a connection");
+            (client, listener.accept().expect("a connection"))
+        };
+        let (mut client, server) = connected();
+        thread::scope(|scope| {
+            scope.spawn(|| echo(&server));
+            for number in 0..2000_u32 {
+                client.write_all(&number.to_le_bytes()).expect("a write");
+                let mut answer = [0; 4];
+                client.read_exact(&mut answer).expect("an answer");
+                assert_eq!(u32::from_le_bytes(answer), number);
+            }
+            // Nobody answers for as long as the timeout is.
+            client.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+            let started = Instant::now();
+            let error = client.read(&mut [0]).expect_err("nothing was sent");
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+            assert!(started.elapsed() >= Duration::from_millis(20), "{:?}", started.elapsed());
+            client.shutdown().expect("a half-close");
+        });
+        // The end, with bytes of ours unread and without, by whoever watches for it.
+        for unread in [&b""[..], b"unread"] {
+            let (mut client, server) = connected();
+            client.write_all(unread).expect("a write");
+            let waiting = thread::spawn(move || client.read(&mut [0; 8]).expect("an end"));
+            drop(server);
+            assert_eq!(waiting.join().expect("no panic"), 0);
+        }
+    });
+}

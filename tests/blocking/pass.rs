@@ -1,0 +1,128 @@
+//! Passing descriptors.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
+
+use rustix::io::{FdFlags, fcntl_getfd};
+use sockpipe::blocking::Stream;
+use sockpipe::os::unix::{MAX_FDS, PassFds};
+
+use super::bounded::{bounded, read_all};
+
+fn file_with(text: &[u8]) -> OwnedFd {
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(text).expect("a write");
+    file.into()
+}
+
+fn text_of(fd: OwnedFd) -> Vec<u8> {
+    let mut file = File::from(fd);
+    file.rewind().expect("a start");
+    read_all(&file)
+}
+
+/// Of this process; those of tests that run at the same time are part of it.
+fn open_files() -> usize {
+    fs::read_dir("/dev/fd").expect("a listing").count()
+}
+
+#[test]
+fn descriptors_arrive_with_their_bytes() {
+    bounded(|| {
+        let (one, other) = Stream::pair().expect("a pair");
+        let files = [&b"first"[..], b"second"].map(file_with);
+        let fds: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+        assert_eq!(one.send_with_fds(b"two files", &fds).expect("a write"), 9);
+        drop(files);
+        // Without any, it is a write and a read.
+        assert_eq!(one.send_with_fds(b"none", &[]).expect("a write"), 4);
+
+        let mut buffer = [0; 9];
+        let (length, fds) = other.recv_with_fds(&mut buffer, 2).expect("a read");
+        assert_eq!((&buffer[..length], fds.len()), (&b"two files"[..], 2));
+        for fd in &fds {
+            assert!(fcntl_getfd(fd).expect("flags").contains(FdFlags::CLOEXEC));
+        }
+        let texts: Vec<_> = fds.into_iter().map(text_of).collect();
+        assert_eq!(texts, [&b"first"[..], b"second"]);
+        let (length, fds) = other.recv_with_fds(&mut buffer, 2).expect("a read");
+        assert_eq!((&buffer[..length], fds.len()), (&b"none"[..], 0));
+        drop(one);
+        let (length, fds) = other.recv_with_fds(&mut buffer, 2).expect("an end");
+        assert_eq!((length, fds.len()), (0, 0));
+    });
+}
+
+#[test]
+fn what_cannot_be_passed_is_refused() {
+    bounded(|| {
+        let (one, other) = Stream::pair().expect("a pair");
+        let file = file_with(b"");
+        let too_many = vec![file.as_fd(); MAX_FDS + 1];
+        let refused = [
+            one.send_with_fds(b"", &[file.as_fd()]).map(drop),
+            one.send_with_fds(b"x", &too_many).map(drop),
+            one.recv_with_fds(&mut [], 1).map(drop),
+            one.recv_with_fds(&mut [0], MAX_FDS + 1).map(drop),
+        ];
+        for outcome in refused {
+            let error = outcome.expect_err("a refusal");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        }
+        assert_eq!(one.send_with_fds(b"x", &too_many[1..]).expect("the most"), 1);
+        let (length, fds) = other.recv_with_fds(&mut [0; 8], MAX_FDS).expect("all of them");
+        assert_eq!((length, fds.len()), (1, MAX_FDS));
+
+        other.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+        let error = other.recv_with_fds(&mut [0], 1).expect_err("nothing was sent");
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    });
+}
+
+/// The tests that count descriptors would see each other's, so they are one.
+#[test]
+fn nothing_leaks() {
+    bounded(|| {
+        let (one, other) = Stream::pair().expect("a pair");
+        let file = file_with(b"");
+        let fds = vec![file.as_fd(); 10];
+        let before = open_files();
+
+        // More than there is room for: also just one more, and where there is room for one more than
+        // was asked for, because room is rounded up.
+        for (sent, limit) in [(10, 1), (10, 9), (2, 1), (1, 0), (3, 2), (4, 3)] {
+            one.send_with_fds(b"truncated", &fds[..sent]).expect("a write");
+            let error = other.recv_with_fds(&mut [0; 64], limit).expect_err("too many");
+            assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+            assert!(error.to_string().contains("all were closed"), "{error}");
+            one.send_with_fds(b"next", &[]).expect("a write");
+            let (length, none) = other.recv_with_fds(&mut [0; 64], 1).expect("the next message");
+            assert_eq!((length, none.len()), (4, 0));
+        }
+        // A plain read of their bytes.
+        one.send_with_fds(b"plain", &fds).expect("a write");
+        assert_eq!((&other).read(&mut [0; 64]).expect("a read"), 5);
+
+        const PASSES: usize = 10_000;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..PASSES {
+                    assert_eq!(one.send_with_fds(b"x", &fds[..1]).expect("a write"), 1);
+                }
+            });
+            for _ in 0..PASSES {
+                let (length, fds) = other.recv_with_fds(&mut [0], 1).expect("a read");
+                assert_eq!((length, fds.len()), (1, 1));
+            }
+        });
+        // Never read at all.
+        one.send_with_fds(b"unread", &fds).expect("a write");
+        drop((one, other));
+        // Other tests of this file have a few open now and then.
+        let after = open_files();
+        assert!(after < before + 500, "{before} before, {after} after {PASSES} passes");
+    });
+}

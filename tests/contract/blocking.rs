@@ -1,0 +1,531 @@
+//! The rows that apply to calls that block, between blocking ends and between those and async ones.
+//!
+//! Not run here: row 4, whose claim of a name is the async listener's own code; 13's processes out of
+//! descriptors and 15, which are `unix_faults` and `users`, of the same code; 14, for there are no
+//! futures (a read and a write that are given up are in `tests/blocking/timeouts.rs`).
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sockpipe::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, UserId, blocking};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::{Builder, Runtime};
+
+use super::bounded::{bounded, exchange, read_all};
+use super::common::{Backend, Os, PATIENCE, argument, assert_error, spawn_helper, within};
+
+/// Which API an end has.
+#[derive(Clone, Copy, Debug)]
+enum Api {
+    Blocking,
+    Async,
+}
+
+/// Client and server.
+const ENDS: [(Api, Api); 3] =
+    [(Api::Blocking, Api::Blocking), (Api::Blocking, Api::Async), (Api::Async, Api::Blocking)];
+
+struct World {
+    runtime: Arc<Runtime>,
+    os: Os,
+}
+
+enum Listening {
+    Blocking(blocking::Listener),
+    Async(Listener, Arc<Runtime>),
+}
+
+enum Side {
+    Blocking(blocking::Stream),
+    Async(Stream, Arc<Runtime>),
+}
+
+impl World {
+    fn new() -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Self { runtime: Arc::new(runtime.expect("a runtime")), os: Os::new() }
+    }
+
+    fn bind(&self, api: Api) -> io::Result<Listening> {
+        let _context = self.runtime.enter();
+        match api {
+            Api::Blocking => blocking::Listener::bind(self.os.endpoint()).map(Listening::Blocking),
+            Api::Async => Ok(Listening::Async(self.os.bind()?, Arc::clone(&self.runtime))),
+        }
+    }
+
+    fn connect(&self, api: Api) -> io::Result<Side> {
+        match api {
+            Api::Blocking => blocking::Stream::connect(self.os.endpoint()).map(Side::Blocking),
+            Api::Async => {
+                let stream = self.runtime.block_on(within(self.os.connect()))?;
+                Ok(Side::Async(stream, Arc::clone(&self.runtime)))
+            }
+        }
+    }
+}
+
+impl Listening {
+    fn accept(&mut self) -> Side {
+        match self {
+            Self::Blocking(listener) => Side::Blocking(listener.accept().expect("a client")),
+            Self::Async(listener, runtime) => {
+                let stream = runtime.block_on(within(listener.accept())).expect("a client");
+                Side::Async(stream, Arc::clone(runtime))
+            }
+        }
+    }
+}
+
+impl Side {
+    fn shutdown(&self) -> io::Result<()> {
+        match self {
+            Self::Blocking(stream) => stream.shutdown(),
+            Self::Async(stream, runtime) => {
+                runtime.block_on(async { (&mut &*stream).shutdown().await })
+            }
+        }
+    }
+
+    fn close(self) -> io::Result<()> {
+        match self {
+            Self::Blocking(stream) => stream.close(PATIENCE),
+            Self::Async(stream, runtime) => runtime.block_on(stream.close(PATIENCE)),
+        }
+    }
+}
+
+impl Read for &Side {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Side::Blocking(stream) => (&mut &*stream).read(buf),
+            Side::Async(stream, runtime) => {
+                runtime.block_on(within(async { (&mut &*stream).read(buf).await }))
+            }
+        }
+    }
+}
+
+impl Write for &Side {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Side::Blocking(stream) => (&mut &*stream).write(buf),
+            Side::Async(stream, runtime) => {
+                runtime.block_on(within(async { (&mut &*stream).write(buf).await }))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn connected((client, server): (Api, Api)) -> (Side, Side) {
+    let world = World::new();
+    let mut listener = world.bind(server).expect("a free name");
+    let client = world.connect(client).expect("a server");
+    (client, listener.accept())
+}
+
+/// Each on a thread that may take its time, and no longer.
+fn for_all_ends(row: impl Fn(Side, Side) + Send + Copy + 'static) {
+    for ends in ENDS {
+        println!("{ends:?}");
+        bounded(move || {
+            let (client, server) = connected(ends);
+            row(client, server);
+        });
+    }
+}
+
+#[test]
+fn row_1() {
+    for_all_ends(|client, server| exchange(&client, &server));
+}
+
+#[test]
+fn row_2_a_living_server_keeps_its_name() {
+    for (lives, comes) in ENDS {
+        bounded(move || {
+            let world = World::new();
+            let mut listener = world.bind(lives).expect("a free name");
+            let before = world.os.files();
+            for _ in 0..3 {
+                let next = "stop it, or choose another endpoint";
+                assert_error(world.bind(comes).map(drop), ErrorKind::AddrInUse, &[next]);
+            }
+            assert_eq!(world.os.files(), before);
+            // The first to be accepted is the client: no probe of ours came before it.
+            let client = world.connect(comes).expect("a server");
+            (&client).write_all(b"first").expect("a write");
+            client.shutdown().expect("a half-close");
+            assert_eq!(read_all(&listener.accept()), b"first");
+        });
+    }
+}
+
+/// The helper of row 3: holds the name in its argument until it is killed.
+#[test]
+fn hold() {
+    let Some(endpoint) = argument() else { return };
+    let listener = blocking::Listener::bind(endpoint).expect("a free name");
+    println!("\nholding");
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("a client");
+        let mut byte = [0];
+        while stream.read(&mut byte).expect("a read") == 1 {
+            stream.write_all(&byte).expect("a write");
+        }
+    }
+}
+
+#[test]
+fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
+    bounded(|| {
+        let world = World::new();
+        let mut child = spawn_helper("blocking::hold", world.os.endpoint());
+        let options = ConnectOptions::new().wait_for_server(PATIENCE);
+        let client = blocking::Stream::connect_with(world.os.endpoint(), &options);
+        let client = client.expect("a server");
+        let mut byte = [7];
+        (&client).write_all(&byte).expect("a write");
+        (&client).read_exact(&mut byte).expect("an echo");
+        assert_error(world.bind(Api::Blocking).map(drop), ErrorKind::AddrInUse, &[]);
+        child.kill().expect("a kill");
+        child.wait().expect("an end");
+        assert_eq!(read_all(&client), b"");
+        let mut listener = world.bind(Api::Blocking).expect("the name of the dead");
+        let client = world.connect(Api::Blocking).expect("a server");
+        exchange(&client, &listener.accept());
+    });
+}
+
+#[test]
+fn row_6_nothing_is_left_and_the_name_is_free_at_once() {
+    bounded(|| {
+        let world = World::new();
+        for _ in 0..50 {
+            let mut listener = world.bind(Api::Blocking).expect("a free name");
+            let client = world.connect(Api::Blocking).expect("a server");
+            drop(listener.accept());
+            drop(client);
+            drop(listener);
+            assert_eq!(world.os.files(), [""; 0]);
+        }
+        let says = ["no server at ", "start it first"];
+        assert_error(world.connect(Api::Blocking).map(drop), ErrorKind::NotFound, &says);
+    });
+}
+
+#[test]
+fn row_7_waits_for_a_server_when_asked_to_and_not_for_ever() {
+    bounded(|| {
+        let world = World::new();
+        let wait = Duration::from_millis(200);
+        let started = Instant::now();
+        assert_error(world.connect(Api::Blocking).map(drop), ErrorKind::NotFound, &[]);
+        assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+
+        let options = ConnectOptions::new().deadline(Duration::ZERO).wait_for_server(wait);
+        let started = Instant::now();
+        let nobody = blocking::Stream::connect_with(world.os.endpoint(), &options);
+        assert_error(nobody, ErrorKind::NotFound, &[]);
+        assert!(started.elapsed() >= wait, "{:?}", started.elapsed());
+
+        let options = ConnectOptions::new().wait_for_server(PATIENCE);
+        thread::scope(|scope| {
+            let client =
+                scope.spawn(|| blocking::Stream::connect_with(world.os.endpoint(), &options));
+            thread::sleep(Duration::from_millis(20));
+            assert!(!client.is_finished(), "connected to nobody");
+            let mut listener = world.bind(Api::Blocking).expect("a free name");
+            let server = listener.accept();
+            exchange(&client.join().expect("no panic").expect("a server"), &server);
+        });
+    });
+}
+
+#[test]
+fn row_8_a_busy_server_is_waited_for_until_the_deadline() {
+    bounded(|| {
+        let world = World::new();
+        let options = ListenOptions::new();
+        #[cfg(unix)]
+        let options = sockpipe::os::unix::ListenOptionsExt::backlog(options, 1);
+        let listener = blocking::Listener::bind_with(world.os.endpoint(), &options);
+        let listener = listener.expect("a free name");
+        let deadline = Duration::from_millis(200);
+        let options = ConnectOptions::new().deadline(deadline);
+        let connect = || blocking::Stream::connect_with(world.os.endpoint(), &options);
+        let mut waiting = Vec::new();
+        let (error, took) = loop {
+            let started = Instant::now();
+            match connect() {
+                Ok(client) => waiting.push(client),
+                Err(error) => break (error, started.elapsed()),
+            }
+            assert!(waiting.len() < 1000, "it is never busy");
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        assert!(error.to_string().contains("too busy"), "{error}");
+        assert!(took >= deadline, "{took:?}");
+        // Whoever was connected is, and then there is room again. They may come in any order.
+        for (number, client) in waiting.iter().enumerate() {
+            (&mut &*client).write_all(&[number as u8]).expect("a write");
+        }
+        for _ in &waiting {
+            let server = listener.accept().expect("a client");
+            let mut number = [0];
+            (&server).read_exact(&mut number).expect("a number");
+            (&server).write_all(&number).expect("a write");
+        }
+        for (number, client) in waiting.iter().enumerate() {
+            assert_eq!(read_all(client), [number as u8]);
+        }
+        let client = connect().expect("room");
+        exchange(&client, listener.accept().expect("a client"));
+    });
+}
+
+#[test]
+fn row_9_a_client_that_came_and_went_is_still_heard() {
+    for (client, server) in ENDS {
+        bounded(move || {
+            let world = World::new();
+            let mut listener = world.bind(server).expect("a free name");
+            for length in [0, 10, 30_000] {
+                let client = world.connect(client).expect("a server");
+                (&client).write_all(&vec![1; length]).expect("a write");
+                drop(client);
+                assert_eq!(read_all(&listener.accept()).len(), length);
+            }
+        });
+    }
+}
+
+#[test]
+fn row_10_half_close() {
+    for length in [0, 1, 300_000] {
+        for_all_ends(move |client, server| {
+            let question = vec![7; length];
+            thread::scope(|scope| {
+                let asking = scope.spawn(|| {
+                    (&client).write_all(&question).expect("a write");
+                    client.shutdown().expect("a half-close");
+                    client.shutdown().expect("again");
+                    read_all(&client)
+                });
+                assert_eq!(read_all(&server), question);
+                // The end stays the end.
+                assert_eq!((&server).read(&mut [0; 8]).expect("an end"), 0);
+                (&server).write_all(&question).expect("the other direction is open");
+                (&server).write_all(b"answer").expect("the other direction is open");
+                server.shutdown().expect("a half-close");
+                let answer = asking.join().expect("no panic");
+                assert_eq!(answer, [&question[..], b"answer"].concat());
+            });
+            let refused = (&client).write_all(b"x");
+            assert_error(refused, ErrorKind::BrokenPipe, &[]);
+        });
+    }
+}
+
+const ANSWER: usize = 1024 * 1024;
+
+/// Writes [`ANSWER`] bytes to the endpoint in its argument, closes, and is gone.
+#[test]
+fn answer_and_exit() {
+    let Some(endpoint) = argument() else { return };
+    let stream = blocking::Stream::connect(endpoint).expect("a server");
+    // With a time limit, the last of it may not be the system's when the write returns.
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    let answer: Vec<u8> = (0..ANSWER).map(|at| (at % 251) as u8).collect();
+    (&stream).write_all(&answer).expect("a write");
+    stream.close(PATIENCE).expect("the OS has every byte");
+    std::process::exit(10);
+}
+
+#[test]
+fn row_11_after_close_even_an_exit_loses_nothing() {
+    bounded(|| {
+        let world = World::new();
+        let mut listener = world.bind(Api::Blocking).expect("a free name");
+        let mut child = spawn_helper("blocking::answer_and_exit", world.os.endpoint());
+        let server = listener.accept();
+        let mut bytes = Vec::new();
+        // As a reader that is late does.
+        while (&server).take(32 * 1024).read_to_end(&mut bytes).expect("a read") > 0 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(bytes.len(), ANSWER);
+        assert!(bytes.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
+        assert_eq!(child.wait().expect("an end").code(), Some(10));
+    });
+}
+
+#[test]
+fn row_11_a_drop_loses_nothing_and_close_waits_no_longer_than_said() {
+    for close in [false, true] {
+        bounded(move || {
+            let (client, server) = connected(ENDS[0]);
+            let (Side::Blocking(client), Side::Blocking(server)) = (client, server) else {
+                return;
+            };
+            client.set_write_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+            let mut written = 0;
+            let error = loop {
+                match (&client).write(&[7; 10_000]) {
+                    Ok(length) => written += length,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+            if close {
+                let closed = client.close(Duration::from_millis(100));
+                if cfg!(windows) {
+                    // A pipe's last write is not the system's until the peer has made room.
+                    let says = ["within 0.1 s", "still arrives while this process lives"];
+                    assert_error(closed, ErrorKind::TimedOut, &says);
+                } else {
+                    closed.expect("the kernel has what a write reported");
+                }
+            } else {
+                let started = Instant::now();
+                drop(client);
+                assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+            }
+            assert_eq!(read_all(&server).len(), written);
+        });
+    }
+}
+
+#[test]
+fn row_12_the_peer_is_gone() {
+    for_all_ends(|client, server| {
+        // Bytes of ours that the peer never reads must not turn its end into an error.
+        (&client).write_all(b"unread").expect("a write");
+        (&server).write_all(b"last words").expect("a write");
+        drop(server);
+        assert_eq!(read_all(&client), b"last words");
+        assert_eq!((&client).read(&mut [0; 8]).expect("an end"), 0);
+        for _ in 0..2 {
+            let refused: io::Result<()> =
+                (0..1 << 20).try_for_each(|_| (&client).write_all(&[0; 1024]));
+            assert_error(refused, ErrorKind::BrokenPipe, &[]);
+        }
+    });
+    // The same for who learns it by writing.
+    for_all_ends(|client, server| {
+        (&client).write_all(b"unread").expect("a write");
+        drop(server);
+        let refused: io::Result<()> =
+            (0..1 << 20).try_for_each(|_| (&client).write_all(&[0; 1024]));
+        assert_error(refused, ErrorKind::BrokenPipe, &[]);
+        assert_eq!(read_all(&client), b"");
+    });
+}
+
+#[test]
+fn row_13_clients_that_come_and_go_at_once() {
+    bounded(|| {
+        let world = World::new();
+        let mut listener = world.bind(Api::Blocking).expect("a free name");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..300 {
+                    drop(world.connect(Api::Blocking).expect("a server"));
+                }
+                let client = world.connect(Api::Blocking).expect("a server");
+                (&client).write_all(b"last").expect("a write");
+            });
+            loop {
+                let bytes = read_all(&listener.accept());
+                if bytes == b"last" {
+                    break;
+                }
+                assert_eq!(bytes, b"");
+            }
+        });
+    });
+}
+
+#[test]
+fn row_16_another_server_than_expected_is_refused() {
+    bounded(|| {
+        let world = World::new();
+        let _listener = world.bind(Api::Blocking).expect("a free name");
+        let other = if cfg!(windows) {
+            UserId::Sid("S-1-5-21-1-2-3-4444".to_owned())
+        } else {
+            UserId::Uid(4_000_000)
+        };
+        let options = ConnectOptions::new().expect_server(ExpectServer::User(other));
+        let refused = blocking::Stream::connect_with(world.os.endpoint(), &options);
+        let says = ["refused the server", "ConnectOptions::expect_server"];
+        assert_error(refused, ErrorKind::PermissionDenied, &says);
+    });
+}
+
+#[test]
+fn row_17_credentials() {
+    for_all_ends(|client, server| {
+        let of = |side: &Side| match side {
+            Side::Blocking(stream) => stream.peer_credentials().expect("a peer"),
+            Side::Async(stream, _) => stream.peer_credentials().expect("a peer"),
+        };
+        assert_eq!(of(&client), of(&server));
+        assert_eq!(of(&client).pid(), Some(std::process::id()));
+    });
+}
+
+#[test]
+fn row_18_a_flood_both_ways_does_not_deadlock() {
+    const LENGTH: usize = 8 * 1024 * 1024;
+    const CHUNK: usize = 64 * 1024;
+    for_all_ends(|client, server| {
+        thread::scope(|scope| {
+            for side in [&client, &server] {
+                scope.spawn(move || {
+                    for chunk in 0..LENGTH / CHUNK {
+                        (&mut &*side).write_all(&vec![chunk as u8; CHUNK]).expect("a write");
+                    }
+                    side.shutdown().expect("a half-close");
+                });
+                scope.spawn(move || {
+                    let bytes = read_all(side);
+                    assert_eq!(bytes.len(), LENGTH);
+                    let right =
+                        bytes.iter().enumerate().all(|(at, byte)| *byte == (at / CHUNK) as u8);
+                    assert!(right, "the bytes are not those that were sent");
+                });
+            }
+        });
+        client.close().expect("an end");
+        server.close().expect("an end");
+    });
+}
+
+#[test]
+fn row_19_a_child_inherits_nothing() {
+    if cfg!(not(target_os = "linux")) {
+        println!("not run: needs /proc to see what a child has");
+        return;
+    }
+    bounded(|| {
+        let world = World::new();
+        let mut listener = world.bind(Api::Blocking).expect("a free name");
+        let client = world.connect(Api::Blocking).expect("a server");
+        let server = listener.accept();
+        let pair = blocking::Stream::pair().expect("a pair");
+        let listing = "ls -l /proc/self/fd; exit 0";
+        let output = Command::new("sh").args(["-c", listing]).output().expect("a child");
+        let listing = String::from_utf8_lossy(&output.stdout);
+        assert!(listing.contains("pipe:"), "{listing}");
+        assert!(!listing.contains("socket:") && !listing.contains(".lock"), "{listing}");
+        drop((client, server, pair));
+    });
+}

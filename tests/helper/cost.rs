@@ -1,0 +1,42 @@
+//! What the crate costs beside tokio's own streams, counted from outside.
+
+use sockpipe::{ConnectOptions, ListenOptions, Listener, SpinPolicy, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::talk::talk;
+
+/// Talks `count` rounds over streams of `whose`.
+pub(crate) async fn bytes(whose: &str, path: &str, count: u32) {
+    async fn run<S: AsyncRead + AsyncWrite + Unpin>((mut one, mut other): (S, S), count: u32) {
+        talk(&mut one, &mut other, count).await;
+    }
+    match whose {
+        "tokio" => run(UnixStream::pair().expect("a pair"), count).await,
+        "sockpipe" => run(Stream::pair().expect("a pair"), count).await,
+        "sockpipe-spin" => run(pair(path, SpinPolicy::Auto).await, count).await,
+        other => panic!("no such streams: {other}"),
+    }
+}
+
+/// Two ends of a connection with this policy.
+pub(crate) async fn pair(path: &str, policy: SpinPolicy) -> (Stream, Stream) {
+    let mut listener =
+        Listener::bind_with(path, &ListenOptions::new().spin(policy)).expect("a free name");
+    let options = ConnectOptions::new().spin(policy);
+    let (client, server) = tokio::join!(Stream::connect_with(path, &options), listener.accept());
+    (client.expect("a connection"), server.expect("a connection"))
+}
+
+/// Connects `count` times to a listener of tokio's, as whose client.
+pub(crate) async fn connects(whose: &str, path: &str, count: u32) {
+    let listener = UnixListener::bind(path).expect("a free name");
+    for _ in 0..count {
+        match whose {
+            "tokio" => drop(UnixStream::connect(path).await.expect("a connection")),
+            "sockpipe" => drop(Stream::connect(path).await.expect("a connection")),
+            other => panic!("no such client: {other}"),
+        }
+        drop(listener.accept().await.expect("a connection"));
+    }
+}
