@@ -3,8 +3,8 @@
 #
 # Prints a line for each source file, and writes the lines that nothing runs, with what they are, to
 # target/coverage/uncovered.txt. The compiler counts by itself (-C instrument-coverage); what it wrote is
-# read by LLVM's own tools of the same version, which Debian has. Processes that are killed keep their
-# counts, since these are in a mapped file.
+# read by LLVM's own tools of the same version, which Debian has. A process that is killed does not get to
+# write its counts, so what only such processes do counts as not run.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh
@@ -22,8 +22,10 @@ mkdir -p "$counts"
 # Other users' processes count as well.
 chmod 1777 "$counts"
 
-export RUSTFLAGS="${RUSTFLAGS:-} -Cinstrument-coverage -Cllvm-args=-runtime-counter-relocation"
-export LLVM_PROFILE_FILE=$counts/%c%4m.profraw
+export RUSTFLAGS="${RUSTFLAGS:-} -Cinstrument-coverage"
+export LLVM_PROFILE_FILE=$counts/%4m.profraw
+# Else the programs of before the last change are counted too.
+cargo clean --quiet --package sockpipe
 cargo build --quiet --locked --examples
 cargo test --locked --no-fail-fast --lib --tests "$@" || tests=failed
 
@@ -38,8 +40,7 @@ done
 mapfile -t sources < <(find src -name "*.rs" ! -path "*windows*" ! -name tests.rs)
 "$bin/llvm-cov" report --instr-profile="$counts/all.profdata" "${objects[@]}" --show-region-summary=false \
     --show-branch-summary=false "${sources[@]}"
-"$bin/llvm-cov" show --instr-profile="$counts/all.profdata" "${objects[@]}" "${sources[@]}" \
-    --show-line-counts-or-regions=false |
+"$bin/llvm-cov" show --instr-profile="$counts/all.profdata" "${objects[@]}" "${sources[@]}" |
     awk '/^[^ ].*:$/ { file = $0 } /^ *[0-9]+\| +0\|/ { sub(/^ */, ""); print file " " $0 }' |
     sed "s|$PWD/||" >"$CARGO_TARGET_DIR/uncovered.txt"
 say "the lines that nothing runs: $CARGO_TARGET_DIR/uncovered.txt ($(wc -l <"$CARGO_TARGET_DIR/uncovered.txt"))"
