@@ -42,7 +42,7 @@ declare -A wanted=(
     [sockpipe-blocking]="sockpipe = { path = \"$here\", default-features = false, features = [\"blocking\"] }"
     [interprocess]='interprocess = "2"'
     [interprocess-tokio]='interprocess = { version = "2", features = ["tokio"] }'
-    [tipsy]='tipsy = "0.6"'
+    [tipsy]='tipsy = "0.7"'
 )
 
 for name in "${names[@]}"; do
