@@ -538,7 +538,7 @@ fn the_whole_contract_with_busy_polling() {
     }
     let program = std::env::current_exe().expect("the test's own program");
     let again = std::process::Command::new(program)
-        .args(["os::", "closing::"])
+        .args(["os::", "closing::", "blocking::"])
         .env(common::SPIN, "1")
         .output();
     let again = again.expect("a run");

@@ -141,7 +141,7 @@ impl Backend for Os {
 }
 
 /// That of the run: a test of the contract runs all the others again with busy-polling.
-fn spin_policy() -> SpinPolicy {
+pub fn spin_policy() -> SpinPolicy {
     if std::env::var_os(SPIN).is_some() { SpinPolicy::Auto } else { SpinPolicy::Off }
 }
 

@@ -15,7 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
 use super::bounded::{bounded, exchange, read_all};
-use super::common::{Backend, Os, PATIENCE, argument, assert_error, spawn_helper, within};
+use super::common::{
+    Backend, Os, PATIENCE, argument, assert_error, spawn_helper, spin_policy, within,
+};
 
 /// Which API an end has.
 #[derive(Clone, Copy, Debug)]
@@ -52,14 +54,20 @@ impl World {
     fn bind(&self, api: Api) -> io::Result<Listening> {
         let _context = self.runtime.enter();
         match api {
-            Api::Blocking => blocking::Listener::bind(self.os.endpoint()).map(Listening::Blocking),
+            Api::Blocking => {
+                let options = ListenOptions::new().spin(spin_policy());
+                blocking::Listener::bind_with(self.os.endpoint(), &options).map(Listening::Blocking)
+            }
             Api::Async => Ok(Listening::Async(self.os.bind()?, Arc::clone(&self.runtime))),
         }
     }
 
     fn connect(&self, api: Api) -> io::Result<Side> {
         match api {
-            Api::Blocking => blocking::Stream::connect(self.os.endpoint()).map(Side::Blocking),
+            Api::Blocking => {
+                let options = ConnectOptions::new().spin(spin_policy());
+                blocking::Stream::connect_with(self.os.endpoint(), &options).map(Side::Blocking)
+            }
             Api::Async => {
                 let stream = self.runtime.block_on(within(self.os.connect()))?;
                 Ok(Side::Async(stream, Arc::clone(&self.runtime)))
@@ -450,6 +458,55 @@ fn row_13_clients_that_come_and_go_at_once() {
                 assert_eq!(bytes, b"");
             }
         });
+    });
+}
+
+/// The helper of row 13: a server with few descriptors, that keeps its clients until it has to wait
+/// for room.
+#[cfg(unix)]
+#[test]
+fn serve_with_few_descriptors() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+
+    let Some(endpoint) = argument() else { return };
+    let listener = blocking::Listener::bind(endpoint).expect("a free name");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(32), maximum: Some(32) }).expect("a limit");
+    let (listener, kept) = (Arc::new(listener), Arc::new(std::sync::Mutex::new(Vec::new())));
+    let (stats, full) = (Arc::clone(&listener), Arc::clone(&kept));
+    thread::spawn(move || {
+        let mut pauses = 0;
+        loop {
+            thread::sleep(Duration::from_millis(20));
+            if stats.stats().pauses > pauses {
+                pauses = stats.stats().pauses;
+                full.lock().expect("no panic").clear();
+            }
+        }
+    });
+    loop {
+        let stream = listener.accept().expect("it never dies");
+        (&stream).write_all(b"x").expect("a write");
+        kept.lock().expect("no panic").push(stream);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn row_13_out_of_descriptors() {
+    bounded(|| {
+        let world = World::new();
+        let mut child = spawn_helper("blocking::serve_with_few_descriptors", world.os.endpoint());
+        let options = ConnectOptions::new().wait_for_server(PATIENCE);
+        let clients: Vec<_> = (0..60)
+            .map(|_| blocking::Stream::connect_with(world.os.endpoint(), &options))
+            .collect::<Result<_, _>>()
+            .expect("a server");
+        for client in &clients {
+            let mut byte = [0];
+            (&mut &*client).read_exact(&mut byte).expect("a byte of each");
+        }
+        child.kill().expect("a kill");
+        child.wait().expect("an end");
     });
 }
 
