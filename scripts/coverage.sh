@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Which lines of the crate the Linux tests run: coverage.sh [CARGO TEST ARGUMENTS]
+# Which lines of the crate the Linux tests run, those of the blocking API too: coverage.sh [CARGO TEST ARGUMENTS]
 #
 # Prints a line for each source file, and writes the lines that nothing runs, with what they are, to
 # target/coverage/uncovered.txt. The compiler counts by itself (-C instrument-coverage); what it wrote is
@@ -26,8 +26,8 @@ export RUSTFLAGS="${RUSTFLAGS:-} -Cinstrument-coverage"
 export LLVM_PROFILE_FILE=$counts/%4m.profraw
 # Else the programs of before the last change are counted too.
 cargo clean --quiet --package sockpipe
-cargo build --quiet --locked --examples
-cargo test --locked --no-fail-fast --lib --tests "$@" || tests=failed
+cargo build --quiet --locked --features blocking --examples
+cargo test --locked --features blocking --no-fail-fast --lib --tests "$@" || tests=failed
 
 "$bin/llvm-profdata" merge --sparse --failure-mode=warn "$counts"/*.profraw -o "$counts/all.profdata"
 objects=()
