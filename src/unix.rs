@@ -109,6 +109,17 @@ fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
     }
 }
 
+/// Whether accept(2) failed for a client that left again, or was interrupted: the next try may do.
+fn is_passing(errno: Errno) -> bool {
+    matches!(errno, Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM)
+}
+
+/// Whether accept(2) failed for want of descriptors or memory. The client stays in the backlog until
+/// there is room again.
+fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+}
+
 /// Ends the write side.
 fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
     match shutdown(socket, Shutdown::Write) {
