@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # What sockpipe costs beside raw sockets and others: the workloads of bench/ between two processes.
 #
-#   scripts/bench.sh full      9 repetitions of everything, about 10 minutes; into docs/performance.md
-#   scripts/bench.sh reduced   3 shorter ones, about 2 minutes; into docs/performance.md too
+#   scripts/bench.sh full      9 repetitions of everything, about 10 minutes, pipes by Wine included where
+#                              that is there; into docs/performance.md
+#   scripts/bench.sh reduced   3 shorter ones, about 3 minutes; into docs/performance.md too
 #   scripts/bench.sh table [ARGUMENTS]  only prints; see bench/src/main.rs
 #   scripts/bench.sh smoke     does everything run, and is nothing grossly slow
 #   scripts/bench.sh windows [full]     named pipes, under Wine; prints
@@ -20,14 +21,20 @@ build() {
     program=${CARGO_TARGET_DIR:-bench/target}/release/sockpipe-bench
 }
 
-# between the marks of the page
-insert() { # FILE
-    awk -v file="$1" '
-        /^<!-- measured: end -->/ { skip = 0 }
+# between the marks of that name in the page
+insert() { # NAME FILE
+    awk -v file="$2" -v begin="<!-- $1: begin -->" -v end="<!-- $1: end -->" '
+        $0 == end { skip = 0 }
         !skip { print }
-        /^<!-- measured: begin -->/ { skip = 1; print ""; while ((getline line < file) > 0) print line }
-    ' "$page" >"$1.page"
-    cat "$1.page" >"$page"
+        $0 == begin { skip = 1; print ""; while ((getline line < file) > 0) print line }
+    ' "$page" >"$2.page"
+    cat "$2.page" >"$page"
+}
+
+pipes() { # table's arguments
+    scripts/windows.sh build --quiet --release --locked --manifest-path bench/Cargo.toml
+    scripts/windows.sh exec \
+        "${CARGO_TARGET_DIR:-target}/windows/x86_64-pc-windows-gnu/release/sockpipe-bench.exe" table "$@"
 }
 
 verb=${1:-}
@@ -38,17 +45,21 @@ full | reduced)
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     "$program" table "$verb" >"$work/table"
+    insert measured "$work/table"
     cat "$work/table"
-    insert "$work/table"
+    # By Wine where it is there already.
+    if command -v x86_64-w64-mingw32-gcc >/dev/null && compgen -G "$CACHE/wine-*/ready" >/dev/null; then
+        pipes "$verb" >"$work/pipes"
+        insert pipes "$work/pipes"
+        cat "$work/pipes"
+    fi
     ;;
 table | smoke)
     build
     "$program" "$verb" "$@"
     ;;
 windows)
-    scripts/windows.sh build --quiet --release --locked --manifest-path bench/Cargo.toml
-    exec scripts/windows.sh exec \
-        "${CARGO_TARGET_DIR:-target}/windows/x86_64-pc-windows-gnu/release/sockpipe-bench.exe" table "${1:-reduced}"
+    pipes "${1:-reduced}"
     ;;
 *)
     # The comment at the top is the help.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -36,12 +36,19 @@ async fn answer<T: Transport>(
     buffer: Option<usize>,
 ) -> io::Result<()> {
     match service {
-        Service::Echo(size) => {
+        Service::Echo(_) | Service::Think => {
+            let size = if let Service::Echo(size) = service { size } else { 64 * 1024 };
             let mut buffer = vec![0; size];
             loop {
                 let length = stream.read(&mut buffer).await?;
                 if length == 0 {
                     return Ok(());
+                }
+                if service == Service::Think {
+                    let done = Instant::now() + Duration::from_micros(25);
+                    while Instant::now() < done {
+                        std::hint::spin_loop();
+                    }
                 }
                 stream.write_all(&buffer[..length]).await?;
             }
@@ -126,7 +133,26 @@ pub async fn drive<T: Transport>(
 ) -> io::Result<Outcome> {
     let transport = Arc::new(transport);
     match work {
-        Work::PingPong(size) => {
+        Work::Bursts => {
+            let mut stream = transport.connect(address).await?;
+            let bursts = async move {
+                let (clock, mut times, mut answer) =
+                    (Clock::new(millis), Times::default(), [0; 64]);
+                while Instant::now() < clock.end {
+                    for _ in 0..20 {
+                        let now = Instant::now();
+                        stream.write_all(&[7; 64]).await?;
+                        stream.read_exact(&mut answer).await?;
+                        times.push(&clock, now, Instant::now());
+                    }
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                }
+                io::Result::Ok(times.outcome((Instant::now() - clock.start).as_secs_f64()))
+            };
+            tokio::spawn(bursts).await.expect("no panic")
+        }
+        Work::PingPong(_) | Work::Thinking => {
+            let size = if let Work::PingPong(size) = work { size } else { 64 };
             let stream = transport.connect(address).await?;
             // A task of its own, as a server's handlers are: on several threads `block_on` is on one
             // that is none of the runtime's, and each wake-up a change of threads.

@@ -58,6 +58,27 @@ pub fn all() -> Vec<Group> {
             &[Tokio, Noise, Sockpipe, Spin, Serve, Std],
         ),
         group(
+            "20 round trips each 3 ms, cross core",
+            Pin::Cross,
+            By::P50,
+            Work::Bursts,
+            &[Tokio, Noise, Sockpipe, Spin],
+        ),
+        group(
+            "64 B round trip, a peer that works for 25 µs, cross core",
+            Pin::Cross,
+            By::P50,
+            Work::Thinking,
+            &[Tokio, Noise, Sockpipe, Spin],
+        ),
+        group(
+            "64 B round trip beside two busy processes",
+            Pin::Hogs,
+            By::Rate,
+            Work::PingPong(64),
+            &[Tokio, Noise, Sockpipe, Spin],
+        ),
+        group(
             "W2 64 KiB writes, one way",
             Pin::Anywhere,
             By::Rate,

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             let result = Competitor::named(competitor).drive(Work::named(work), address, millis);
             println!("{}", result.line());
         }
+        ["hog", _] => run::hog(),
         ["table", ref options @ ..] => return report::table(options),
         ["smoke"] => return report::smoke(),
         ["list"] => groups::list(),

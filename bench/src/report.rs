@@ -16,7 +16,7 @@ struct Effort {
     millis: u64,
 }
 
-const FULL: Effort = Effort { repetitions: 9, millis: 300 };
+const FULL: Effort = Effort { repetitions: 9, millis: 250 };
 const REDUCED: Effort = Effort { repetitions: 3, millis: 200 };
 
 /// All samples of a group, by entry.
@@ -244,6 +244,15 @@ fn bars() -> Vec<Bar> {
     let cross = "W1 64 KiB round trip, cross core";
     add(cross, "sockpipe", Figure::P50, (Sockpipe, large), (Tokio, large), AtMost(1.15));
     add(cross, "sockpipe, spin", Figure::P50, (Spin, large), (Tokio, large), AtMost(0.6));
+    for (group, work) in [
+        ("20 round trips each 3 ms, cross core", Work::Bursts),
+        ("64 B round trip, a peer that works for 25 µs, cross core", Work::Thinking),
+    ] {
+        add(group, "sockpipe, spin", Figure::P50, (Spin, work), (Tokio, work), AtMost(1.05));
+        add(group, "sockpipe, spin: CPU", Figure::Cpu, (Spin, work), (Tokio, work), AtMost(1.05));
+    }
+    let hogs = "64 B round trip beside two busy processes";
+    add(hogs, "sockpipe, spin", Figure::Rate, (Spin, small), (Tokio, small), AtLeast(0.95));
     let [block, big] = [Work::OneWay(64 * 1024), Work::OneWay(1 << 20)];
     let way = "W2 64 KiB writes, one way";
     add(way, "sockpipe", Figure::Rate, (Sockpipe, block), (Tokio, block), AtLeast(0.95));

@@ -18,6 +18,8 @@ pub enum Pin {
     Anywhere,
     Same,
     Cross,
+    /// Anywhere, beside two processes that want both cores for themselves.
+    Hogs,
 }
 
 /// One run of one competitor.
@@ -39,6 +41,17 @@ pub fn say_listening(address: &str) {
         let _ = io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     });
+}
+
+/// Wants a core for itself until its standard input ends.
+pub fn hog() {
+    thread::spawn(|| {
+        loop {
+            std::hint::spin_loop();
+        }
+    });
+    let _ = io::stdin().read_to_end(&mut Vec::new());
+    std::process::exit(0);
 }
 
 /// What a client prints when all its connections are there, and nobody says anything.
@@ -161,10 +174,13 @@ pub fn sample(
     millis: u64,
 ) -> io::Result<Sample> {
     let (server_core, client_core) = match pin {
-        Pin::Anywhere => (None, None),
+        Pin::Anywhere | Pin::Hogs => (None, None),
         Pin::Same => (Some("0"), Some("0")),
         Pin::Cross => (Some("0"), Some("1")),
     };
+    let hogs = if pin == Pin::Hogs { 2 } else { 0 };
+    let hogs: Vec<_> =
+        (0..hogs).map(|_| Process::start(Competitor::Sockpipe, None, &["hog"])).collect();
     let address = folder.address();
     let mut server = Process::start(who, server_core, &["server", work.name(), &address])?;
     let ready = server.line()?;
@@ -185,6 +201,9 @@ pub fn sample(
     }
     let line = client.line()?;
     let outcome = Outcome::parse(&line).ok_or_else(|| io::Error::other(line))?;
+    for hog in hogs {
+        hog?.end();
+    }
     let cpu = (client.end() + server.end()) / outcome.ops;
     Ok(Sample { outcome, cpu, memory })
 }

@@ -13,6 +13,10 @@ pub const IDLE: usize = 5000;
 pub enum Work {
     /// W1: so many bytes there, and the same back.
     PingPong(usize),
+    /// As W1, but 20 round trips at a time and then silence for 3 ms.
+    Bursts,
+    /// As W1, with a peer that works for 25 microseconds before it answers.
+    Thinking,
     /// W2: so many bytes a write, one way.
     OneWay(usize),
     /// W2: 64 KiB a write, there and back at the same time.
@@ -46,15 +50,19 @@ pub enum Sink {
 pub enum Service {
     /// Sends it back, with a buffer of this size.
     Echo(usize),
+    /// As `Echo` with 64 KiB, after 25 microseconds of work.
+    Think,
     /// Counts it, and says so with a byte for each so many: a stream is over when all of it has
     /// been read, and not every peer can end one side of it.
     Count { every: usize, frames: bool },
 }
 
-const NAMES: [(&str, Work); 15] = [
+const NAMES: [(&str, Work); 17] = [
     ("pingpong-64", Work::PingPong(64)),
     ("pingpong-1k", Work::PingPong(1024)),
     ("pingpong-64k", Work::PingPong(64 * 1024)),
+    ("bursts", Work::Bursts),
+    ("thinking", Work::Thinking),
     ("oneway-64k", Work::OneWay(64 * 1024)),
     ("oneway-1m", Work::OneWay(1024 * 1024)),
     ("echo-64k", Work::Echo),
@@ -84,6 +92,7 @@ impl Work {
             Self::OneWay(_) => Service::Count { every: 32 << 20, frames: false },
             Self::Messages(Sink::Each) => Service::Count { every: FRAME << 13, frames: true },
             Self::Messages(_) => Service::Count { every: FRAME << 18, frames: true },
+            Self::Thinking => Service::Think,
             Self::Idle => Service::Echo(4096),
             _ => Service::Echo(64 * 1024),
         }

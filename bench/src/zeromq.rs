@@ -83,7 +83,7 @@ pub fn serve(service: Service, address: &str) -> io::Result<()> {
     loop {
         let length = socket.receive(&mut buffer);
         match service {
-            Service::Echo(_) => socket.send(&buffer[..length]),
+            Service::Echo(_) | Service::Think => socket.send(&buffer[..length]),
             Service::Count { every, .. } => {
                 let before = seen / every;
                 // As if they had their prefixes, so that the count is of messages for all.
