@@ -14,6 +14,7 @@ mod inherited;
 pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
+mod lock;
 mod name;
 mod pass;
 mod peer;
