@@ -31,6 +31,8 @@ pub(super) const DIRECTORY: OFlags = OFlags::PATH;
 pub(super) const REFUSED_MAY_BE_BUSY: bool = false;
 /// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
+/// Whether a call with `MSG_DONTWAIT` never waits.
+pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
 /// How many probes make a socket dead.
 pub(super) const PROBES: u32 = 1;
 

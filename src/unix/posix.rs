@@ -32,6 +32,9 @@ pub(super) const REFUSED_MAY_BE_BUSY: bool = true;
 /// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone. XNU does, of a socket that
 /// can neither send nor receive (`sosetopt`); so does OpenBSD, of the size of a buffer.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;
+/// Whether a call with `MSG_DONTWAIT` never waits. XNU's send does not look at it (`sosend` asks for
+/// `SS_NBIO` and `MSG_NBIO` only), so that a time limit needs a socket that does not block.
+pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = false;
 /// How many probes make a socket dead: a backlog is full for a moment only.
 pub(super) const PROBES: u32 = 3;
 
