@@ -29,6 +29,10 @@
 //!
 //! # Platform-specific behavior
 //!
+//! macOS and the BSDs: the socket of a stream does not block, the calls wait by poll(2): XNU has no
+//! other way to a write with a timeout. What else has the socket, as by its `AsFd`, sees that;
+//! `os::unix::StreamExt::into_fd` and the conversions give one that blocks.
+//!
 //! Windows: the I/O is overlapped, so that a thread that is blocked in a read never blocks one that
 //! writes. A listener has a thread of its own, that lets clients in. Writes with a timeout are begun
 //! by one more thread of the crate's, which costs two changes of threads each, and return when the

@@ -130,10 +130,23 @@ fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// What came of an option that every socket takes whose peer is there. A socket without its peer is
+/// still good: for the bytes that came before it left, and then the end.
+fn unless_gone(set: Result<(), Errno>) -> Result<(), Errno> {
+    match set {
+        Err(Errno::INVAL) if platform::GONE_TAKES_NO_OPTIONS => Ok(()),
+        set => set,
+    }
+}
+
 /// What is chosen for the streams of a listener, or for one.
 fn prepare(socket: BorrowedFd<'_>, options: StreamOptions) -> io::Result<()> {
     let Some(bytes) = options.send_buffer_size else { return Ok(()) };
-    set_socket_send_buffer_size(socket, bytes as usize).map_err(|errno| {
+    let set = set_socket_send_buffer_size(socket, bytes as usize);
+    // These systems take no other size, whoever is there.
+    let is_a_size = i32::try_from(bytes).is_ok_and(|bytes| bytes > 0);
+    let set = if is_a_size { unless_gone(set) } else { set };
+    set.map_err(|errno| {
         let error = io::Error::from(errno);
         let what =
             format!("the system gives no send buffer of {bytes} bytes: {error}; ask for less");

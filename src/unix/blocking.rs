@@ -2,7 +2,8 @@
 //!
 //! Its sockets block, so that a call that waits is one system call. With a time limit, a call does
 //! not wait in the kernel: `SO_RCVTIMEO` counts in ticks of up to 10 ms, and on a write `SO_SNDTIMEO`
-//! counts anew for each part that the kernel takes.
+//! counts anew for each part that the kernel takes. Where the kernel cannot be told so for one call,
+//! a stream's socket does not block at all, and whatever would wait polls first.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -265,12 +266,15 @@ impl Stream {
         super::Stream::new(self.socket, self.peer, with_spin(self.spin.is_some()))
     }
 
-    pub(super) fn into_fd(self) -> OwnedFd {
-        self.socket
+    pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
+        if !platform::CALLS_CAN_BE_TOLD_NOT_TO_WAIT {
+            ioctl_fionbio(&self.socket, false)?;
+        }
+        Ok(self.socket)
     }
 
     fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
-        ioctl_fionbio(&socket, false)?;
+        ioctl_fionbio(&socket, !platform::CALLS_CAN_BE_TOLD_NOT_TO_WAIT)?;
         prepare(socket.as_fd(), options)?;
         Ok(Self { socket, peer, spin: Spin::new(options.spin) })
     }

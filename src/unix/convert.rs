@@ -4,7 +4,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
+#[cfg(feature = "blocking")]
+use rustix::io::Errno;
+
 use super::ext::StreamExt;
+#[cfg(feature = "blocking")]
+use super::unless_gone;
 #[cfg(feature = "blocking")]
 use crate::blocking;
 #[cfg(feature = "tokio")]
@@ -86,8 +91,8 @@ impl TryFrom<UnixStream> for blocking::Stream {
     fn try_from(socket: UnixStream) -> io::Result<Self> {
         let (read, write) = (socket.read_timeout()?, socket.write_timeout()?);
         // The kernel's would end waits that ours do not.
-        socket.set_read_timeout(None)?;
-        socket.set_write_timeout(None)?;
+        set(socket.set_read_timeout(None))?;
+        set(socket.set_write_timeout(None))?;
         let stream = Self::from_fd(socket.into())?;
         stream.set_read_timeout(read)?;
         stream.set_write_timeout(write)?;
@@ -113,8 +118,17 @@ impl TryFrom<blocking::Stream> for UnixStream {
     fn try_from(stream: blocking::Stream) -> io::Result<Self> {
         let (read, write) = (stream.read_timeout(), stream.write_timeout());
         let socket = Self::from(stream.into_fd()?);
-        socket.set_read_timeout(read)?;
-        socket.set_write_timeout(write)?;
+        set(socket.set_read_timeout(read))?;
+        set(socket.set_write_timeout(write))?;
         Ok(socket)
     }
+}
+
+/// A timeout does not matter where the peer is gone: nothing waits for it.
+#[cfg(feature = "blocking")]
+fn set(timeout: io::Result<()>) -> io::Result<()> {
+    timeout.or_else(|error| match Errno::from_io_error(&error) {
+        Some(errno) => Ok(unless_gone(Err(errno))?),
+        None => Err(error),
+    })
 }

@@ -207,7 +207,7 @@ impl StreamExt for blocking::Stream {
     }
 
     fn into_fd(self) -> io::Result<OwnedFd> {
-        Ok(self.into_imp()?.into_fd())
+        self.into_imp()?.into_fd()
     }
 }
 

@@ -29,6 +29,10 @@ pub(super) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 pub(super) const DIRECTORY: OFlags = OFlags::PATH;
 /// Connection refused means that nobody listens: a full backlog says EAGAIN.
 pub(super) const REFUSED_MAY_BE_BUSY: bool = false;
+/// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone.
+pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
+/// Whether a call with `MSG_DONTWAIT` never waits.
+pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
 /// How many probes make a socket dead.
 pub(super) const PROBES: u32 = 1;
 
@@ -53,7 +57,7 @@ pub(super) fn accept(socket: impl AsFd) -> Result<OwnedFd, Errno> {
 }
 
 /// Nothing to do: each call says so.
-pub(super) fn no_signals(_: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 

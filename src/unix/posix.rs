@@ -29,6 +29,12 @@ pub(super) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY;
 /// Connection refused may also mean that the backlog is full.
 pub(super) const REFUSED_MAY_BE_BUSY: bool = true;
+/// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone. XNU does, of a socket that
+/// can neither send nor receive (`sosetopt`); so does OpenBSD, of the size of a buffer.
+pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;
+/// Whether a call with `MSG_DONTWAIT` never waits. XNU's send does not look at it (`sosend` asks for
+/// `SS_NBIO` and `MSG_NBIO` only), so that a time limit needs a socket that does not block.
+pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = false;
 /// How many probes make a socket dead: a backlog is full for a moment only.
 pub(super) const PROBES: u32 = 3;
 
@@ -62,16 +68,16 @@ pub(super) fn accept(socket: impl AsFd) -> Result<OwnedFd, Errno> {
 fn prepare(socket: OwnedFd) -> Result<OwnedFd, Errno> {
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     ioctl_fionbio(&socket, true)?;
-    #[cfg(target_vendor = "apple")]
-    rustix::net::sockopt::set_socket_nosigpipe(&socket, true)?;
+    no_signals(socket.as_fd())?;
     Ok(socket)
 }
 
-/// For a socket that was made elsewhere.
+/// For a socket that was made elsewhere. One whose peer is gone does not take the option; one that
+/// was accepted has it from the socket that listens.
 #[cfg_attr(not(target_vendor = "apple"), allow(unused_variables, reason = "each call says so"))]
-pub(super) fn no_signals(socket: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn no_signals(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     #[cfg(target_vendor = "apple")]
-    rustix::net::sockopt::set_socket_nosigpipe(socket, true)?;
+    super::unless_gone(rustix::net::sockopt::set_socket_nosigpipe(socket, true))?;
     Ok(())
 }
 

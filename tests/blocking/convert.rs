@@ -3,10 +3,11 @@
 #[cfg(unix)]
 mod unix {
     use std::io::ErrorKind;
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd, OwnedFd};
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
+    use rustix::fs::{OFlags, fcntl_getfl};
     use sockpipe::blocking::Stream;
     use sockpipe::os::unix::StreamExt;
 
@@ -30,6 +31,9 @@ mod unix {
             assert_eq!(one.read_timeout().expect("one"), Some(Duration::from_secs(50)));
             assert_eq!(one.write_timeout().expect("one"), Some(Duration::from_secs(60)));
             let other = OwnedFd::try_from(other).expect("a descriptor");
+            for socket in [one.as_fd(), other.as_fd()] {
+                assert!(!fcntl_getfl(socket).expect("flags").contains(OFlags::NONBLOCK));
+            }
             exchange(&one, UnixStream::from(other));
         });
     }
