@@ -84,10 +84,10 @@ unsafe impl Send for Connect {}
 
 impl Connect {
     /// Lets a client in. It is cancelled when this thread ends.
-    pub(in crate::windows) fn begin(pipe: OwnedHandle) -> io::Result<Self> {
+    pub(in crate::windows) fn begin(pipe: Arc<OwnedHandle>) -> io::Result<Self> {
         let event = Event::new()?;
         let overlapped = Box::new(UnsafeCell::new(event.overlapped()));
-        let mut this = Self { overlapped, event, pipe: Arc::new(pipe), begun: false };
+        let mut this = Self { overlapped, event, pipe, begun: false };
         // SAFETY: the handle is open, for `this` has a share in it. The system may write to the
         // structure until the operation is over; it is on the heap, and `end` or `drop`, without
         // which it is not freed, waits for that.
@@ -109,10 +109,9 @@ impl Connect {
         &self.event
     }
 
-    /// The instance, if it has a client. Where it has none yet, it is not waited for any longer.
-    pub(in crate::windows) fn end(mut self) -> io::Result<Arc<OwnedHandle>> {
-        self.settle()?;
-        Ok(Arc::clone(&self.pipe))
+    /// `Ok` if the instance has a client. Where it has none yet, it is not waited for any longer.
+    pub(in crate::windows) fn end(mut self) -> io::Result<()> {
+        self.settle()
     }
 
     fn settle(&mut self) -> io::Result<()> {
