@@ -1,6 +1,10 @@
 //! Overlapped I/O without an event loop: each operation has an event, and whoever wants it done
 //! waits for that.
 //!
+//! The system stores an operation's outcome first and signals its event after. So one that was left
+//! under way is over when its event is signalled, not when its outcome can be read: a signal still to
+//! come would be taken for that of the next operation with the event.
+//!
 //! Nothing is bound to a completion port, which could not be undone: so a pipe can be handed on. But
 //! the system cancels such an operation when the thread that began it ends. What may outlive a call
 //! is begun by a thread that stays, see `blocking/write.rs` and `blocking/listener.rs`.
@@ -13,7 +17,8 @@ use std::ffi::c_void;
 use std::io;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{
     ERROR_IO_INCOMPLETE, ERROR_IO_PENDING, ERROR_MORE_DATA, ERROR_OPERATION_ABORTED, WAIT_OBJECT_0,
@@ -95,25 +100,19 @@ pub(super) fn read(
     let overlapped = UnsafeCell::new(event.overlapped());
     let length = u32::try_from(buf.len()).unwrap_or(u32::MAX);
     // SAFETY: the handle is open as long as the pipe is borrowed. The system may write to the buffer
-    // and to `overlapped` until the operation is over; both outlive it, for this function does not
-    // return before `finish` has said that it is, and nothing else touches them until then.
+    // and to `overlapped` until the operation is over; both outlive it, for where the call left it
+    // under way this function does not return before `wait`, which returns when it is over, and
+    // nothing else touches them until then.
     let begun = check(unsafe {
         ReadFile(raw(&pipe), buf.as_mut_ptr(), length, null_mut(), overlapped.get())
     });
     match begun {
         Ok(()) => {}
         Err(error) if code(&error) == Some(ERROR_MORE_DATA) => {}
-        Err(error) if code(&error) == Some(ERROR_IO_PENDING) => {
-            // Whether it was waited for, failed to be, or ended just now: what it was is told by
-            // `finish`, which does not return while it is under way.
-            let waited = event.wait(deadline);
-            if !matches!(waited, Ok(true)) {
-                cancel(pipe, &overlapped);
-            }
-        }
-        Err(error) => return Err(error),
+        Err(error) if code(&error) != Some(ERROR_IO_PENDING) => return Err(error),
+        Err(_) => wait(pipe, &overlapped, event, deadline),
     }
-    match finish(pipe, &overlapped) {
+    match result(pipe, &overlapped) {
         Ok(length) => Ok(Some(length)),
         Err(error) if code(&error) == Some(ERROR_OPERATION_ABORTED) && deadline.is_past() => {
             Ok(None)
@@ -123,20 +122,32 @@ pub(super) fn read(
 }
 
 /// One write, of which the system takes all, or nothing because the peer is gone. No other operation
-/// may be under way with the same event.
-pub(super) fn write(pipe: &impl AsHandle, bytes: &[u8], event: &Event) -> io::Result<()> {
+/// may be under way with the same event. `begun` is let go as soon as the write has its place in the
+/// pipe, before it is waited for.
+pub(super) fn write<T>(
+    pipe: &impl AsHandle,
+    bytes: &[u8],
+    event: &Event,
+    begun: MutexGuard<'_, T>,
+) -> io::Result<()> {
     let pipe = pipe.as_handle();
     let overlapped = UnsafeCell::new(event.overlapped());
     let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
     // SAFETY: the handle is open as long as the pipe is borrowed. The system may read the bytes and
-    // write to `overlapped` until the operation is over; both outlive it, for this function does not
-    // return before `finish` has said that it is.
-    let begun = check(unsafe {
+    // write to `overlapped` until the operation is over; both outlive it, for where the call left it
+    // under way this function does not return before `wait`, which returns when it is over. In
+    // between only a lock is let go, which does not panic.
+    let written = check(unsafe {
         WriteFile(raw(&pipe), bytes.as_ptr(), length, null_mut(), overlapped.get())
     });
-    match begun {
+    drop(begun);
+    match written {
+        Ok(()) => Ok(()),
         Err(error) if code(&error) != Some(ERROR_IO_PENDING) => Err(error),
-        Ok(()) | Err(_) => finish(pipe, &overlapped).map(drop),
+        Err(_) => {
+            wait(pipe, &overlapped, event, Deadline::after(None));
+            result(pipe, &overlapped).map(drop)
+        }
     }
 }
 
@@ -147,28 +158,36 @@ fn cancel(pipe: BorrowedHandle<'_>, overlapped: &UnsafeCell<OVERLAPPED>) {
     unsafe { CancelIoEx(raw(&pipe), overlapped.get()) };
 }
 
-/// Waits until the operation is over, and gives how many bytes it has moved.
-fn finish(pipe: BorrowedHandle<'_>, overlapped: &UnsafeCell<OVERLAPPED>) -> io::Result<usize> {
+/// Returns when an operation that was left under way is over, and has signalled its event. It is
+/// cancelled at the deadline.
+fn wait(
+    pipe: BorrowedHandle<'_>,
+    overlapped: &UnsafeCell<OVERLAPPED>,
+    event: &Event,
+    mut deadline: Deadline,
+) {
     loop {
-        match result(pipe, overlapped, true) {
-            Err(error) if code(&error) == Some(ERROR_IO_INCOMPLETE) => {}
-            outcome => return outcome,
+        // Where it cannot be waited for, it must not go on either.
+        if !matches!(event.wait(deadline), Ok(true)) {
+            cancel(pipe, overlapped);
+            deadline = Deadline::after(None);
+        } else if !is_under_way(&result(pipe, overlapped)) {
+            return;
         }
     }
 }
 
-/// `ERROR_IO_INCOMPLETE` while it is under way, unless it is to wait.
-fn result(
-    pipe: BorrowedHandle<'_>,
-    overlapped: &UnsafeCell<OVERLAPPED>,
-    wait: bool,
-) -> io::Result<usize> {
+fn is_under_way(outcome: &io::Result<usize>) -> bool {
+    matches!(outcome, Err(error) if code(error) == Some(ERROR_IO_INCOMPLETE))
+}
+
+/// How many bytes it has moved; `ERROR_IO_INCOMPLETE` while it is under way.
+fn result(pipe: BorrowedHandle<'_>, overlapped: &UnsafeCell<OVERLAPPED>) -> io::Result<usize> {
     let mut length = 0;
     // SAFETY: the handle is open as long as the pipe is borrowed; the structure is that of an
-    // operation on it that was begun, and its event is open; `length` is a place for a number.
-    let done = check(unsafe {
-        GetOverlappedResult(raw(&pipe), overlapped.get(), &mut length, i32::from(wait))
-    });
+    // operation on it that was begun; `length` is a place for a number. It is not to wait, which
+    // would be for the event alone, and then take it to be over.
+    let done = check(unsafe { GetOverlappedResult(raw(&pipe), overlapped.get(), &mut length, 0) });
     match done {
         Ok(()) => Ok(length as usize),
         // The rest of the message comes with the next read.
@@ -185,6 +204,7 @@ struct Operation {
     overlapped: UnsafeCell<OVERLAPPED>,
     /// What the system reads from.
     _bytes: Vec<u8>,
+    /// Its own, so that it is signalled only when the operation is over.
     event: Arc<Event>,
     pipe: Arc<OwnedHandle>,
 }
@@ -195,13 +215,9 @@ unsafe impl Send for Write {}
 unsafe impl Sync for Write {}
 
 impl Write {
-    /// `None` where the system took it all at once. No other operation may be under way with the
-    /// same event. It is cancelled when this thread ends.
-    pub(super) fn begin(
-        pipe: Arc<OwnedHandle>,
-        bytes: Vec<u8>,
-        event: Arc<Event>,
-    ) -> io::Result<Option<Self>> {
+    /// `None` where the system took it all at once. It is cancelled when this thread ends.
+    pub(super) fn begin(pipe: Arc<OwnedHandle>, bytes: Vec<u8>) -> io::Result<Option<Self>> {
+        let event = Arc::new(Event::new()?);
         let (from, length) = (bytes.as_ptr(), bytes.len());
         let length = u32::try_from(length).map_err(io::Error::other)?;
         let overlapped = UnsafeCell::new(event.overlapped());
@@ -227,10 +243,16 @@ impl Write {
     /// `None` while it is under way.
     pub(super) fn outcome(&self) -> Option<io::Result<()>> {
         let operation = self.operation();
-        match result(operation.pipe.as_handle(), &operation.overlapped, false) {
-            Err(error) if code(&error) == Some(ERROR_IO_INCOMPLETE) => None,
-            outcome => Some(outcome.map(drop)),
+        if !matches!(operation.event.wait(Deadline::after(Some(Duration::ZERO))), Ok(true)) {
+            return None;
         }
+        let outcome = result(operation.pipe.as_handle(), &operation.overlapped);
+        (!is_under_way(&outcome)).then(|| outcome.map(drop))
+    }
+
+    /// Signalled when it is over.
+    pub(super) fn event(&self) -> Arc<Event> {
+        Arc::clone(&self.operation().event)
     }
 
     fn operation(&self) -> &Operation {
@@ -254,7 +276,8 @@ impl Write {
     fn linger(&self) {
         let operation = self.0.as_ptr().cast();
         // SAFETY: the callback is one, and its argument a pointer that stays valid until it runs:
-        // only it frees the operation from here on.
+        // only it frees the operation from here on. It runs when the event is signalled, which only
+        // the system does, when the operation is over.
         let wait = unsafe { CreateThreadpoolWait(Some(freed_when_over), operation, null()) };
         if wait != 0 {
             // SAFETY: the wait was just made; the event is open, for the operation has a share in

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sockpipe::blocking::Stream;
 
-use super::bounded::{bounded, connected, read_all};
+use super::bounded::{PATIENCE, bounded, connected, read_all};
 
 pub const SHORT: Duration = Duration::from_millis(200);
 const YEARS: [Duration; 3] =
@@ -70,6 +70,28 @@ fn a_read_and_a_write_wait_no_longer_than_said() {
         let bytes = read_all(&server);
         assert_eq!(bytes.len(), written);
         assert!(bytes.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
+    });
+}
+
+/// The peer does not read on after the end, so what is written behind it is never read.
+#[test]
+fn a_write_that_waits_fails_when_the_write_side_is_shut() {
+    bounded(|| {
+        for unlimited in [false, true] {
+            let (client, server) = connected();
+            client.set_write_timeout(Some(SHORT)).expect("a timeout");
+            let written = write_until_full(&client);
+            client.set_write_timeout((!unlimited).then_some(PATIENCE)).expect("a timeout");
+            thread::scope(|scope| {
+                let waiting = scope.spawn(|| (&client).write(&[0; 100]));
+                // Into its write, for which there is no sign.
+                thread::sleep(Duration::from_millis(50));
+                client.shutdown().expect("a half-close");
+                assert_eq!(read_all(&server).len(), written);
+                let error = waiting.join().expect("a thread").expect_err("the write side is shut");
+                assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
+            });
+        }
     });
 }
 

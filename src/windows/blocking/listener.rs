@@ -25,7 +25,6 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_se
 
 pub(crate) struct Listener {
     shared: Arc<Shared>,
-    messages: bool,
     /// `None` once it has ended.
     arming: Option<JoinHandle<()>>,
 }
@@ -42,7 +41,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Clients {
-    waiting: VecDeque<Arc<OwnedHandle>>,
+    waiting: VecDeque<Own>,
     /// Nobody wants any more.
     closed: bool,
     /// Why there will be no more.
@@ -77,7 +76,6 @@ impl Listener {
             wanted: Event::new()?,
             pauses: AtomicU64::new(0),
         });
-        let messages = kind.has_messages();
         let arming = Arming {
             shared: Arc::clone(&shared),
             path,
@@ -88,19 +86,17 @@ impl Listener {
         };
         let thread = thread::Builder::new().name("sockpipe-accept".to_owned());
         let arming = Some(thread.spawn(move || arming.run(instances))?);
-        Ok(Self { shared, messages, arming })
+        Ok(Self { shared, arming })
     }
 
     pub(crate) fn accept(&self) -> io::Result<Stream> {
         let mut clients = self.shared.lock();
         loop {
-            if let Some(pipe) = clients.waiting.pop_front() {
-                let was_full = clients.waiting.len() + 1 == BACKLOG;
-                drop(clients);
-                if was_full {
-                    self.shared.wanted.set()?;
-                }
-                return self.stream(pipe);
+            if clients.waiting.len() >= BACKLOG {
+                self.shared.wanted.set()?;
+            }
+            if let Some(client) = clients.waiting.pop_front() {
+                return Ok(Stream::Own(client));
             }
             if let Some(error) = &clients.failed {
                 return Err(io::Error::new(error.kind(), error.to_string()));
@@ -112,16 +108,12 @@ impl Listener {
     pub(crate) fn into_pending(mut self) -> Vec<Stream> {
         self.end();
         let waiting = std::mem::take(&mut self.shared.lock().waiting);
-        waiting.into_iter().filter_map(|pipe| self.stream(pipe).ok()).collect()
+        waiting.into_iter().map(Stream::Own).collect()
     }
 
     /// No client is refused here: the system does, by the pipe's descriptor.
     pub(crate) fn stats(&self) -> ListenerStats {
         ListenerStats { refused: 0, pauses: self.shared.pauses.load(Ordering::Relaxed) }
-    }
-
-    fn stream(&self, pipe: Arc<OwnedHandle>) -> io::Result<Stream> {
-        Own::new(pipe, End::Server, self.messages, false).map(Stream::Own)
     }
 
     /// Stops arming. Clients that had come are among the waiting ones then.
@@ -161,24 +153,53 @@ struct Arming {
     path: String,
     kind: Kind,
     wanted: usize,
-    armed: Vec<Connect>,
+    armed: Vec<Armed>,
     pause: Duration,
+}
+
+/// An instance that waits for its client, and the stream that it becomes then. All that a stream
+/// needs is there before its client, so that no client is lost for want of it.
+struct Armed {
+    connect: Connect,
+    stream: Own,
+}
+
+impl Armed {
+    fn begin(pipe: Arc<OwnedHandle>, kind: &Kind) -> io::Result<Self> {
+        let stream = Own::new(Arc::clone(&pipe), End::Server, kind.has_messages(), false)?;
+        Ok(Self { connect: Connect::begin(pipe)?, stream })
+    }
+
+    fn end(self) -> io::Result<Own> {
+        self.connect.end().map(|()| self.stream)
+    }
 }
 
 impl Arming {
     fn run(mut self, instances: Vec<OwnedHandle>) {
         for pipe in instances {
-            // One that cannot be armed is made again, below.
-            self.armed.extend(Connect::begin(pipe).ok());
+            self.arm(pipe);
         }
         let failed = self.serve().err();
         let mut clients = self.shared.lock();
         // Those that came and were not handed over yet.
-        let connected = self.armed.drain(..).filter_map(|connect| connect.end().ok());
+        let connected = self.armed.drain(..).filter_map(|armed| armed.end().ok());
         clients.waiting.extend(connected);
         clients.failed = failed;
         drop(clients);
         self.shared.came.notify_all();
+    }
+
+    /// One that cannot be armed is made again later, but not while it alone holds the name.
+    fn arm(&mut self, pipe: OwnedHandle) {
+        let pipe = Arc::new(pipe);
+        loop {
+            match Armed::begin(Arc::clone(&pipe), &self.kind) {
+                Ok(armed) => return self.armed.push(armed),
+                Err(_) if !self.armed.is_empty() || self.shared.lock().closed => return,
+                Err(error) => thread::sleep(self.pause_after(&error)),
+            }
+        }
     }
 
     /// Until nobody wants clients any more. An error is final.
@@ -198,14 +219,14 @@ impl Arming {
             let mut events = vec![&self.shared.wanted];
             // Clients beyond the backlog wait in the armed instances, and then before the pipe.
             if !full {
-                events.extend(self.armed.iter().map(Connect::event));
+                events.extend(self.armed.iter().map(|armed| armed.connect.event()));
             }
             match wait_for_any(&events, Deadline::after(limit))? {
                 None => {}
                 Some(0) => self.shared.wanted.reset()?,
                 Some(signalled) => {
-                    let connect = self.armed.swap_remove(signalled - 1);
-                    self.hand_over(connect);
+                    let armed = self.armed.swap_remove(signalled - 1);
+                    self.hand_over(armed);
                 }
             }
         }
@@ -213,16 +234,16 @@ impl Arming {
 
     /// Its successor first. The name lives as long as an instance does: were the last one handed
     /// over, and its client left, anybody could take the name.
-    fn hand_over(&mut self, connect: Connect) {
+    fn hand_over(&mut self, armed: Armed) {
         while let Err(error) = self.refill() {
             if !self.armed.is_empty() || self.shared.lock().closed {
                 break;
             }
             thread::sleep(self.pause_after(&error));
         }
-        match connect.end() {
-            Ok(pipe) => {
-                self.shared.lock().waiting.push_back(pipe);
+        match armed.end() {
+            Ok(stream) => {
+                self.shared.lock().waiting.push_back(stream);
                 self.shared.came.notify_one();
             }
             Err(error) => thread::sleep(self.pause_after(&error)),
@@ -235,7 +256,7 @@ impl Arming {
     fn refill(&mut self) -> io::Result<()> {
         while self.armed.len() < self.wanted {
             let pipe = pipe::create(&self.path, Instance::Further, &self.kind)?;
-            self.armed.push(Connect::begin(pipe)?);
+            self.armed.push(Armed::begin(Arc::new(pipe), &self.kind)?);
         }
         self.pause = PAUSE.0;
         Ok(())

@@ -33,7 +33,8 @@ pub(super) struct WriteSide {
     end_on_close: bool,
     /// One writes at a time, and waits for the last write.
     turn: Turn,
-    event: Arc<Event>,
+    /// Of a write without a time limit, which waits until it is over.
+    event: Event,
     state: Mutex<State>,
 }
 
@@ -55,13 +56,13 @@ enum Last {
 /// once, and the peer reads it behind all that was written before.
 enum End {
     Sent(io::Result<()>),
-    Sending(Write, Arc<Event>),
+    Sending(Write),
 }
 
 impl WriteSide {
     pub(super) fn new(end_on_close: bool) -> io::Result<Self> {
         let state = Mutex::new(State { last: Last::Done, end: None });
-        Ok(Self { end_on_close, turn: Turn::default(), event: Arc::new(Event::new()?), state })
+        Ok(Self { end_on_close, turn: Turn::default(), event: Event::new()?, state })
     }
 
     pub(super) fn write(
@@ -83,16 +84,20 @@ impl WriteSide {
             Some(false) => return Err(broken_pipe()),
             None => return Err(timed_out("write")),
         }
-        let begun = if deadline.left().is_none() {
-            overlapped::write(&**pipe, bytes, &self.event).map(|()| None)
+        // The write side may have been shut meanwhile. Nothing is written behind the end, so the lock
+        // is held until the system has the write in hand.
+        let mut state = self.lock();
+        if state.end.is_some() {
+            return Err(broken_pipe());
+        }
+        let written = if deadline.left().is_none() {
+            overlapped::write(&**pipe, bytes, &self.event, state)
         } else {
-            begin_elsewhere(Arc::clone(pipe), bytes.to_vec(), Arc::clone(&self.event))
+            begin_elsewhere(Arc::clone(pipe), bytes.to_vec())
+                .map(|under_way| state.last = under_way.map_or(Last::Done, Last::UnderWay))
         };
-        match begun {
-            Ok(under_way) => {
-                self.lock().last = under_way.map_or(Last::Done, Last::UnderWay);
-                Ok(bytes.len())
-            }
+        match written {
+            Ok(()) => Ok(bytes.len()),
             Err(error) if pipe::is_gone(&error) => Err(broken_pipe()),
             Err(error) => Err(error),
         }
@@ -135,16 +140,16 @@ impl WriteSide {
     /// Whether the system has taken all of the last write; `None` once the deadline is past.
     fn wait_for_last(&self, deadline: Deadline) -> io::Result<Option<bool>> {
         loop {
-            let outcome = match &self.lock().last {
+            let (outcome, event) = match &self.lock().last {
                 Last::Done => return Ok(Some(true)),
                 Last::Failed => return Ok(Some(false)),
-                Last::UnderWay(write) => write.outcome(),
+                Last::UnderWay(write) => (write.outcome(), write.event()),
             };
             // Not with the lock: others may want to shut the write side down meanwhile.
             match outcome {
                 Some(Ok(())) => self.lock().last = Last::Done,
                 Some(Err(_)) => self.lock().last = Last::Failed,
-                None if !self.event.wait(deadline)? => return Ok(None),
+                None if !event.wait(deadline)? => return Ok(None),
                 None => {}
             }
         }
@@ -154,7 +159,7 @@ impl WriteSide {
     fn wait_for_end(&self, deadline: Deadline) -> io::Result<Option<io::Result<()>>> {
         loop {
             let (outcome, event) = match &self.lock().end {
-                Some(End::Sending(write, event)) => (write.outcome(), Arc::clone(event)),
+                Some(End::Sending(write)) => (write.outcome(), write.event()),
                 Some(End::Sent(Err(error))) => return Ok(Some(Err(error.kind().into()))),
                 Some(End::Sent(Ok(()))) | None => return Ok(Some(Ok(()))),
             };
@@ -181,10 +186,8 @@ impl State {
             self.end = Some(End::Sent(Ok(())));
             return Ok(());
         }
-        let event = Arc::new(Event::new()?);
-        let begun = begin_elsewhere(Arc::clone(pipe), Vec::new(), Arc::clone(&event));
-        self.end = Some(match begun {
-            Ok(Some(write)) => End::Sending(write, event),
+        self.end = Some(match begin_elsewhere(Arc::clone(pipe), Vec::new()) {
+            Ok(Some(write)) => End::Sending(write),
             Ok(None) => End::Sent(Ok(())),
             Err(error) => End::Sent(end_outcome(Err(error))),
         });
@@ -205,19 +208,14 @@ fn end_outcome(outcome: io::Result<()>) -> io::Result<()> {
 struct Job {
     pipe: Arc<OwnedHandle>,
     bytes: Vec<u8>,
-    event: Arc<Event>,
     begun: SyncSender<io::Result<Option<Write>>>,
 }
 
 /// `Write::begin` by a thread that does not end before the process.
-fn begin_elsewhere(
-    pipe: Arc<OwnedHandle>,
-    bytes: Vec<u8>,
-    event: Arc<Event>,
-) -> io::Result<Option<Write>> {
+fn begin_elsewhere(pipe: Arc<OwnedHandle>, bytes: Vec<u8>) -> io::Result<Option<Write>> {
     let gone = || io::Error::other("the thread that begins writes is gone");
     let (begun, outcome) = sync_channel(1);
-    writer()?.send(Job { pipe, bytes, event, begun }).map_err(|_| gone())?;
+    writer()?.send(Job { pipe, bytes, begun }).map_err(|_| gone())?;
     outcome.recv().map_err(|_| gone())?
 }
 
@@ -233,9 +231,9 @@ fn writer() -> io::Result<&'static Sender<Job>> {
     }
     let (sender, jobs) = channel::<Job>();
     thread::Builder::new().name("sockpipe-write".to_owned()).spawn(move || {
-        for Job { pipe, bytes, event, begun } in jobs {
+        for Job { pipe, bytes, begun } in jobs {
             // Who asked waits for the answer.
-            let _ = begun.send(Write::begin(pipe, bytes, event));
+            let _ = begun.send(Write::begin(pipe, bytes));
         }
     })?;
     Ok(WRITER.get_or_init(|| sender))

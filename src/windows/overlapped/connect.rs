@@ -19,7 +19,7 @@ use windows_sys::Win32::System::Threading::WaitForMultipleObjects;
 
 use super::super::pipe::{End, code, raw};
 use super::super::security::check;
-use super::{Event, cancel, finish, milliseconds};
+use super::{Event, cancel, milliseconds, result, wait};
 use crate::deadline::Deadline;
 
 /// Whether an end that was made elsewhere can be used so: it is for overlapped I/O, and has a peer.
@@ -54,14 +54,16 @@ fn has_client(pipe: &impl AsHandle) -> io::Result<bool> {
     let (pipe, event) = (pipe.as_handle(), Event::new()?);
     let overlapped = UnsafeCell::new(event.overlapped());
     // SAFETY: the handle is open as long as the pipe is borrowed. The system may write to
-    // `overlapped` until the operation is over, which `finish` has said before this returns.
+    // `overlapped` until the operation is over; where the call left it under way, `wait` returns
+    // when it is, before this does.
     let begun = check(unsafe { ConnectNamedPipe(raw(&pipe), overlapped.get()) });
     let Err(error) = begun else { return Ok(true) };
     match code(&error) {
         Some(ERROR_PIPE_CONNECTED | ERROR_NO_DATA) => Ok(true),
         Some(ERROR_IO_PENDING) => {
             cancel(pipe, &overlapped);
-            Ok(finish(pipe, &overlapped).is_ok())
+            wait(pipe, &overlapped, &event, Deadline::after(None));
+            Ok(result(pipe, &overlapped).is_ok())
         }
         _ => Err(error),
     }
@@ -73,7 +75,7 @@ pub(in crate::windows) struct Connect {
     overlapped: Box<UnsafeCell<OVERLAPPED>>,
     event: Event,
     pipe: Arc<OwnedHandle>,
-    /// Whether the operation may be under way.
+    /// Whether the call left the operation under way.
     begun: bool,
 }
 
@@ -82,16 +84,16 @@ unsafe impl Send for Connect {}
 
 impl Connect {
     /// Lets a client in. It is cancelled when this thread ends.
-    pub(in crate::windows) fn begin(pipe: OwnedHandle) -> io::Result<Self> {
+    pub(in crate::windows) fn begin(pipe: Arc<OwnedHandle>) -> io::Result<Self> {
         let event = Event::new()?;
         let overlapped = Box::new(UnsafeCell::new(event.overlapped()));
-        let mut this = Self { overlapped, event, pipe: Arc::new(pipe), begun: false };
+        let mut this = Self { overlapped, event, pipe, begun: false };
         // SAFETY: the handle is open, for `this` has a share in it. The system may write to the
         // structure until the operation is over; it is on the heap, and `end` or `drop`, without
         // which it is not freed, waits for that.
         let begun = check(unsafe { ConnectNamedPipe(raw(&*this.pipe), this.overlapped.get()) });
         match begun {
-            Ok(()) => this.begun = true,
+            Ok(()) => this.event.set()?,
             Err(error) => match code(&error) {
                 Some(ERROR_IO_PENDING) => this.begun = true,
                 // A client has come already, or come and gone.
@@ -107,10 +109,9 @@ impl Connect {
         &self.event
     }
 
-    /// The instance, if it has a client. Where it has none yet, it is not waited for any longer.
-    pub(in crate::windows) fn end(mut self) -> io::Result<Arc<OwnedHandle>> {
-        self.settle()?;
-        Ok(Arc::clone(&self.pipe))
+    /// `Ok` if the instance has a client. Where it has none yet, it is not waited for any longer.
+    pub(in crate::windows) fn end(mut self) -> io::Result<()> {
+        self.settle()
     }
 
     fn settle(&mut self) -> io::Result<()> {
@@ -120,7 +121,8 @@ impl Connect {
         let pipe = self.pipe.as_handle();
         // It changes nothing where a client has come.
         cancel(pipe, &self.overlapped);
-        match finish(pipe, &self.overlapped) {
+        wait(pipe, &self.overlapped, &self.event, Deadline::after(None));
+        match result(pipe, &self.overlapped) {
             // One that has come and gone.
             Err(error) if code(&error) == Some(ERROR_NO_DATA) => Ok(()),
             outcome => outcome.map(drop),
