@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Which lines of the crate the Linux tests run: coverage.sh [CARGO TEST ARGUMENTS]
+# Which lines of the crate the Linux tests run, those of the blocking API too: coverage.sh [CARGO TEST ARGUMENTS]
 #
 # Prints a line for each source file, and writes the lines that nothing runs, with what they are, to
 # target/coverage/uncovered.txt. The compiler counts by itself (-C instrument-coverage); what it wrote is
-# read by LLVM's own tools of the same version, which Debian has. Processes that are killed keep their
-# counts, since these are in a mapped file.
+# read by LLVM's own tools of the same version, which Debian has. A process that is killed does not get to
+# write its counts, so what only such processes do counts as not run.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh
@@ -22,10 +22,12 @@ mkdir -p "$counts"
 # Other users' processes count as well.
 chmod 1777 "$counts"
 
-export RUSTFLAGS="${RUSTFLAGS:-} -Cinstrument-coverage -Cllvm-args=-runtime-counter-relocation"
-export LLVM_PROFILE_FILE=$counts/%c%4m.profraw
-cargo build --quiet --locked --examples
-cargo test --locked --no-fail-fast --lib --tests "$@" || tests=failed
+export RUSTFLAGS="${RUSTFLAGS:-} -Cinstrument-coverage"
+export LLVM_PROFILE_FILE=$counts/%4m.profraw
+# Else the programs of before the last change are counted too.
+cargo clean --quiet --package sockpipe
+cargo build --quiet --locked --features blocking --examples
+cargo test --locked --features blocking --no-fail-fast --lib --tests "$@" || tests=failed
 
 "$bin/llvm-profdata" merge --sparse --failure-mode=warn "$counts"/*.profraw -o "$counts/all.profdata"
 objects=()
@@ -38,8 +40,7 @@ done
 mapfile -t sources < <(find src -name "*.rs" ! -path "*windows*" ! -name tests.rs)
 "$bin/llvm-cov" report --instr-profile="$counts/all.profdata" "${objects[@]}" --show-region-summary=false \
     --show-branch-summary=false "${sources[@]}"
-"$bin/llvm-cov" show --instr-profile="$counts/all.profdata" "${objects[@]}" "${sources[@]}" \
-    --show-line-counts-or-regions=false |
+"$bin/llvm-cov" show --instr-profile="$counts/all.profdata" "${objects[@]}" "${sources[@]}" |
     awk '/^[^ ].*:$/ { file = $0 } /^ *[0-9]+\| +0\|/ { sub(/^ */, ""); print file " " $0 }' |
     sed "s|$PWD/||" >"$CARGO_TARGET_DIR/uncovered.txt"
 say "the lines that nothing runs: $CARGO_TARGET_DIR/uncovered.txt ($(wc -l <"$CARGO_TARGET_DIR/uncovered.txt"))"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a program takes on with this crate, and with two others of its kind: how many crates it depends on,
-# and what a clean debug build of them costs. In one run, one after another and again, so that all meet
+# What a program takes on with this crate, and with two others of its kind: how many crates it gets,
+# that one included, and what a clean debug build of them costs. In one run, one after another and again, so that all meet
 # the same machine.
 #
 #   scripts/dependencies.sh [ROUNDS]    default 3
@@ -42,7 +42,7 @@ declare -A wanted=(
     [sockpipe-blocking]="sockpipe = { path = \"$here\", default-features = false, features = [\"blocking\"] }"
     [interprocess]='interprocess = "2"'
     [interprocess-tokio]='interprocess = { version = "2", features = ["tokio"] }'
-    [tipsy]='tipsy = "0.6"'
+    [tipsy]='tipsy = "0.7"'
 )
 
 for name in "${names[@]}"; do

@@ -38,12 +38,13 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::events::ListenerStats;
 use crate::imp::blocking as imp;
-use crate::messages::{cannot, deaf};
+use crate::messages::{TAKEN, cannot, deaf, still_taken};
 use crate::options::{ConnectOptions, ListenOptions};
 use crate::peer::PeerCredentials;
 
@@ -109,6 +110,35 @@ impl Listener {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
         let bound = imp::Listener::bind(&endpoint, options);
         bound.map(Self::from_imp).map_err(|error| cannot("listen on", endpoint, error))
+    }
+
+    /// Listens on `endpoint` as soon as the server that has it lets it go, for up to `limit`: for a
+    /// restart in which the old server may still be finishing. It is not a queue: of several that
+    /// wait, any may be the next.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](ErrorKind::TimedOut) when the name is still taken after `limit`; else as for
+    /// [`bind`](Self::bind), and then at once.
+    pub fn bind_wait<E>(endpoint: E, options: &ListenOptions, limit: Duration) -> io::Result<Self>
+    where
+        E: TryInto<Endpoint>,
+        ParseEndpointError: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
+        let (started, mut pause) = (Instant::now(), TAKEN.0);
+        loop {
+            let taken = match Self::bind_with::<Endpoint>(endpoint.clone(), options) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => error,
+                bound => return bound,
+            };
+            let left = limit.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return Err(still_taken(limit, &taken));
+            }
+            thread::sleep(pause.min(left));
+            pause = (pause * 2).min(TAKEN.1);
+        }
     }
 
     /// The next connection. Blocks until there is one.

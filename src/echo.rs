@@ -45,6 +45,7 @@ where
 
 thread_local! {
     /// The buffer that the next read of this thread uses. One that finds nothing leaves it here.
+    #[allow(clippy::missing_const_for_thread_local, reason = "it is; not seen for Windows")]
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 

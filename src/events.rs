@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-/// Counts of what a [`Listener`] handles by itself, since it was bound.
+/// Counts of what a listener handles by itself, since it was bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerStats {

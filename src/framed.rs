@@ -23,7 +23,7 @@ const LIMIT: usize = 8 * 1024 * 1024;
 /// message that comes alone leaves at once, and those that come together leave together:
 ///
 /// ```no_run
-/// use futures_util::{StreamExt, TryStreamExt, stream};
+/// use futures_util::{StreamExt, stream};
 /// use sockpipe::{FrameSink, Stream};
 ///
 /// # async fn run() -> std::io::Result<()> {

@@ -59,10 +59,10 @@
 //! graceful stop, a daemon that its clients start, one instance of a program, messages, and HTTP and
 //! gRPC over a local endpoint. The pages of [`docs`] are a guide: [which address a name
 //! has](docs::which_address), [access and trust](docs::access_and_trust), [closing and one
-//! side](docs::closing), [daemons](docs::daemons), [notes on Windows](docs::windows) and [its other
-//! programs](docs::windows_interop), [moving from other crates](docs::moving), [a
-//! comparison](docs::comparison) with them, [performance](docs::performance), and [how it
-//! works](docs::how_it_works).
+//! side](docs::closing), [daemons](docs::daemons), [embedding](docs::embedding) HTTP and gRPC, [notes
+//! on Windows](docs::windows) and [its other programs](docs::windows_interop), [moving from other
+//! crates](docs::moving), [a comparison](docs::comparison) with them, [performance](docs::performance),
+//! and [how it works](docs::how_it_works).
 //!
 //! # Features
 //!
@@ -72,7 +72,7 @@
 //! and no transport.
 //!
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
-//! configuration files. `framed`: [`FrameSink`], which puts small messages together.
+//! configuration files. `framed`: `FrameSink`, which puts small messages together.
 //!
 //! `axum`, `hyper-util`, `tonic`, `tower`, `tokio-util`, `interprocess`: sockpipe in these frameworks,
 //! which `adapters` describes.

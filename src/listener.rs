@@ -9,12 +9,9 @@ use std::time::{Duration, Instant};
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::events::ListenerStats;
 use crate::imp;
-use crate::messages::{self, deaf};
+use crate::messages::{self, TAKEN, deaf, still_taken};
 use crate::options::ListenOptions;
 use crate::stream::{LocalStream, Stream};
-
-/// Waits between tries to take a name that another server has.
-const TAKEN_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
 /// Something that yields local connections: a [`Listener`], a
 /// [`memory::Listener`](crate::memory::Listener), on Unix tokio's `UnixListener`, or one of your own.
@@ -142,7 +139,7 @@ impl Listener {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        let (started, mut pause) = (Instant::now(), TAKEN_PAUSE.0);
+        let (started, mut pause) = (Instant::now(), TAKEN.0);
         loop {
             let taken = match Self::bind_with::<Endpoint>(endpoint.clone(), options) {
                 Err(error) if error.kind() == ErrorKind::AddrInUse => error,
@@ -150,12 +147,10 @@ impl Listener {
             };
             let left = limit.saturating_sub(started.elapsed());
             if left.is_zero() {
-                let limit = limit.as_secs_f32();
-                let what = format!("waited {limit} s for the name: {taken}");
-                return Err(io::Error::new(ErrorKind::TimedOut, what));
+                return Err(still_taken(limit, &taken));
             }
             imp::sleep(pause.min(left))?.await;
-            pause = (pause * 2).min(TAKEN_PAUSE.1);
+            pause = (pause * 2).min(TAKEN.1);
         }
     }
 

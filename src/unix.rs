@@ -14,6 +14,7 @@ mod inherited;
 pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
+mod lock;
 mod name;
 mod pass;
 mod peer;
@@ -107,6 +108,17 @@ fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
         Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
         Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
     }
+}
+
+/// Whether accept(2) failed for a client that left again, or was interrupted: the next try may do.
+fn is_passing(errno: Errno) -> bool {
+    matches!(errno, Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM)
+}
+
+/// Whether accept(2) failed for want of descriptors or memory. The client stays in the backlog until
+/// there is room again.
+fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
 }
 
 /// Ends the write side.

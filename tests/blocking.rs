@@ -259,3 +259,27 @@ fn busy_polling_changes_nothing_but_time() {
         }
     });
 }
+
+#[test]
+fn a_name_is_waited_for_while_its_server_has_it() {
+    bounded(|| {
+        let (name, options) = (unique_name(), ListenOptions::new());
+        let first = Listener::bind(&name).expect("a free name");
+        let (limit, started) = (Duration::from_millis(200), Instant::now());
+        let error = Listener::bind_wait(&name, &options, limit).expect_err("a taken name");
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        assert!(error.to_string().contains("waited 0.2 s"), "{error}");
+        assert!(started.elapsed() >= limit, "{:?}", started.elapsed());
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| Listener::bind_wait(&name, &options, PATIENCE));
+            drop(first);
+            waiting.join().expect("no panic").expect("the name");
+        });
+        // A form of the other systems.
+        let (foreign, started) =
+            (if cfg!(windows) { "abstract:name" } else { r"\\.\pipe\name" }, Instant::now());
+        let error = Listener::bind_wait(foreign, &options, PATIENCE / 2).expect_err("not here");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(started.elapsed() < PATIENCE / 4, "only a taken name is waited for");
+    });
+}

@@ -102,7 +102,8 @@ fn say(shell: &mut Running, line: &str) {
 /// What a reader of the guide types, and not who works in the checkout: for those commands there are
 /// lanes.
 fn is_a_readers(command: &str) -> bool {
-    command.starts_with("cargo run --quiet --example ") || !command.starts_with("cargo ")
+    let of_the_checkout = ["cargo ", "scripts/"].iter().any(|start| command.starts_with(start));
+    command.starts_with("cargo run --quiet --example ") || !of_the_checkout
 }
 
 #[test]

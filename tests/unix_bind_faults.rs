@@ -158,7 +158,7 @@ fn a_client_without_descriptors() {
     let log = logs.path().join("log");
     let (_server, _) = listening(helper(&["server", os.endpoint()]));
     let client = helper(&["connect", os.endpoint()]);
-    let inject = ["-e", "inject=socket:error=EMFILE:when=1"];
+    let inject = ["-e", "inject=socket:error=EMFILE"];
     let Some(client) = strace(&log, &inject, &client) else { return };
     let line = run(client);
     assert!(line.contains("cannot connect to") && line.contains(os.endpoint()), "{line}");

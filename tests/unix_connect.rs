@@ -11,10 +11,10 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::unix::{full, helper, listening, output, strace};
+use common::unix::{full, helper, listening, output, strace, with_linux_backend};
 use common::{Backend, Os, assert_error, within};
 use sockpipe::os::unix::{ListenOptionsExt, ListenerExt};
-use sockpipe::{ConnectOptions, ListenOptions, Listener, Stream};
+use sockpipe::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, UserId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -216,4 +216,27 @@ async fn a_refusal_by_a_server_that_lives() {
     assert_error(refused, kind, &[os.endpoint()]);
     drop(listener);
     assert!(Path::new(os.endpoint()).exists(), "it was not the listener's");
+}
+
+/// Users have no SIDs here, so a server cannot be known by one.
+#[tokio::test]
+async fn a_server_that_is_to_have_a_sid() {
+    let os = Os::new();
+    let _listener = os.bind().expect("a free name");
+    let expect = ExpectServer::User(UserId::Sid("S-1-5-18".to_owned()));
+    let options = ConnectOptions::new().expect_server(expect);
+    let connected = within(os.connect_with(&options)).await;
+    assert_error(connected, ErrorKind::Unsupported, &["S-1-5-18", os.endpoint(), "no SIDs"]);
+}
+
+/// It has no directory in which the lock on its start could be.
+#[tokio::test]
+async fn an_abstract_socket_whose_server_is_to_be_started() {
+    if !with_linux_backend("abstract sockets") {
+        return;
+    }
+    let name = format!("abstract:{}", common::unique_name());
+    let command = std::process::Command::new("true");
+    let connected = within(sockpipe::connect_or_spawn(name.as_str(), command)).await;
+    assert_error(connected, ErrorKind::Unsupported, &[&name, "no place for a lock"]);
 }

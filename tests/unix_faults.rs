@@ -28,7 +28,12 @@ fn writing_to_closed_peers_where_sigpipe_kills() {
     let logs = tempfile::tempdir().expect("a directory");
     let options = ["-e", "trace=rt_sigaction", "-e", "inject=rt_sigaction:retval=0"];
     let mut died = Vec::new();
-    for way in ["plain", "vectored", "half"] {
+    let mut ways = vec!["plain", "vectored", "half"];
+    if cfg!(feature = "blocking") {
+        let blocking = ["blocking", "blocking-timed", "blocking-vectored", "blocking-descriptors"];
+        ways.extend(blocking);
+    }
+    for way in ways {
         let writer = helper(&["closed-peers", way, "1000"]);
         let Some(writer) = strace(&logs.path().join("log"), &options, &writer) else { return };
         let (status, out, _) = Running::start(writer).wait();

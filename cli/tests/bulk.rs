@@ -13,7 +13,6 @@ mod common;
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, Mutex};
 use std::thread;
@@ -45,8 +44,9 @@ fn listen_and_connect() {
             Program::Ours => (ours(&["-q", "listen", path]), ours(&["connect", "--wait", path])),
             Program::Socat(options) => {
                 let server = socat(options, &["-u", &format!("UNIX-LISTEN:{path}"), "-"]);
-                until_there(path);
-                (server, socat(options, &["-u", "-", &format!("UNIX-CONNECT:{path}")]))
+                // Its name is there before it listens.
+                let to = format!("UNIX-CONNECT:{path},retry=1000,interval=0.01");
+                (server, socat(options, &["-u", "-", &to]))
             }
         };
         let (mut server, mut client) = (Reaped(server), Reaped(client));
@@ -73,8 +73,12 @@ fn relay() {
             }
         };
         let _relay = Reaped(relay);
-        until_there(from);
-        let client = UnixStream::connect(from).expect("a relay");
+        let mut client = None;
+        common::unix::until("a relay", || {
+            client = UnixStream::connect(from).ok();
+            client.is_some()
+        });
+        let client = client.expect("a relay");
         let (server, _) = server.accept().expect("a relay");
         through(HalfClosed(client), server)
     });
@@ -104,13 +108,16 @@ fn compare(what: &str, run: impl Fn(Program) -> Duration) {
     }
     let ours = median(ours);
     let mib = length() >> 20;
-    for ((name, _), rates) in rivals.iter().zip(theirs) {
+    let ratios = rivals.iter().zip(theirs).map(|((name, _), rates)| {
         let theirs = median(rates);
         let ratio = ours / theirs;
         println!("{what}, {mib} MiB: {ours:.0} MiB/s, {name} {theirs:.0} MiB/s, ratio {ratio:.2}");
-        if full() && !cfg!(debug_assertions) {
-            assert!(ratio >= BAR, "{what}: {ratio:.2} of {name}");
-        }
+        ratio
+    });
+    let ratios: Vec<_> = ratios.collect();
+    // As people run it. With larger buffers it is shown for comparison.
+    if full() && !cfg!(debug_assertions) {
+        assert!(ratios[0] >= BAR, "{what}: {:.2} of socat", ratios[0]);
     }
 }
 
@@ -134,10 +141,6 @@ fn socat(options: &[&str], arguments: &[&str]) -> Child {
     let mut command = Command::new("socat");
     command.args(options).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
     command.spawn().expect("socat")
-}
-
-fn until_there(path: &str) {
-    common::unix::until("a socket", || Path::new(path).exists());
 }
 
 /// Sends the blocks through, compares what comes out, and gives the time until its end.

@@ -23,7 +23,9 @@ use super::connect::Search;
 use super::name::{self, Name};
 use super::peer::Peer;
 use super::spin::threads::Spin;
-use super::{ACCEPT_PAUSE, IOV_MAX, inherited, platform, prepare, shut_down};
+use super::{
+    ACCEPT_PAUSE, IOV_MAX, inherited, is_passing, is_shortage, platform, prepare, shut_down,
+};
 use crate::deadline::{Deadline, timed_out};
 use crate::endpoint::Endpoint;
 use crate::events::{self, ListenerStats};
@@ -74,10 +76,8 @@ impl Listener {
                 Err(Errno::AGAIN) => {
                     wait_for(self.as_fd(), PollFlags::IN, Deadline::after(None))?;
                 }
-                // The client left, or the call was interrupted.
-                Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM) => {}
-                // The client stays in the backlog until there is room again.
-                Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                Err(errno) if is_passing(errno) => {}
+                Err(errno) if is_shortage(errno) => {
                     events::accept_paused(&errno.into(), pause);
                     self.pauses.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(pause);

@@ -30,39 +30,30 @@
 //! name is made under the one lock. What remains is a server that ignores the lock, between the look
 //! at a dead socket (2) and the rename over it (3).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, chmodat, chownat, flock, fstat,
-    ftruncate, openat, renameat, statat, unlinkat,
-};
-use rustix::io::{Errno, pread, pwrite};
+use rustix::fs::{AtFlags, Gid, Mode, chmodat, chownat, renameat, statat, unlinkat};
+use rustix::io::Errno;
 use rustix::net::{Shutdown, bind, connect, listen, shutdown};
 use rustix::process::geteuid;
 
 use super::access::Permission;
-use super::place::{FileId, Place, SOCKET, failed, file_id, random, what};
+use super::lock::{self, Lock, NAME_LOCK};
+use super::place::{FileId, Place, SOCKET, failed, file_id, random, remove, what};
 use super::platform;
 use crate::endpoint::{Endpoint, Form};
 use crate::messages::in_use;
 use crate::occupancy::Occupancy;
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
-const ROUNDS: usize = 100;
-/// What the lock on a name is called, after a dot and the name.
-const NAME_LOCK: &str = ".lock";
-const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+pub(super) const ROUNDS: usize = 100;
 /// Between probes, where one refusal proves nothing.
 const PROBE_PAUSE: Duration = Duration::from_millis(25);
-/// Between tries while somebody asks whether the lock is held, and how long that may go on: one
-/// question takes microseconds, unless who asks is kept from running.
-const ASKED: (Duration, Duration) = (Duration::from_micros(100), Duration::from_secs(1));
 
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -192,23 +183,10 @@ fn backlog_of(asked_for: Option<u32>) -> i32 {
     asked_for.map_or(-1, |length| i32::try_from(length).unwrap_or(i32::MAX))
 }
 
-/// Whether a server that follows our ways lives at `place`, however busy it seems.
-pub(super) fn is_held(place: &Place) -> bool {
-    holding(place).is_some()
-}
-
-/// The lock file of the server that lives at `place`, where that can be told.
-fn holding(place: &Place) -> Option<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let lock = openat(place.dir(), lock_name(place, NAME_LOCK), flags, Mode::empty()).ok()?;
-    let held = flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
-    held.then_some(lock)
-}
-
 /// What there is at `place`, without a connection.
 pub(super) fn occupancy(place: &Place) -> io::Result<Occupancy> {
-    if let Some(lock) = holding(place) {
-        return Ok(Occupancy::Held { process: holder(&lock) });
+    if let Some(lock) = lock::holding(place) {
+        return Ok(Occupancy::Held { process: lock::holder(&lock) });
     }
     Ok(match place.stat(place.name())?.map(|stat| what(&stat)) {
         None => Occupancy::Free,
@@ -221,7 +199,7 @@ pub(super) fn occupancy(place: &Place) -> io::Result<Occupancy> {
 /// whether there was a dead socket.
 pub(super) fn remove_stale(place: Place) -> io::Result<bool> {
     let nothing = |name: &OsStr| Ok::<_, io::Error>(place.stat(name)?.is_none());
-    if nothing(place.name())? && nothing(&lock_name(&place, NAME_LOCK))? {
+    if nothing(place.name())? && nothing(&lock::lock_name(&place, NAME_LOCK))? {
         return Ok(false);
     }
     // The lock file goes with the lock.
@@ -290,7 +268,7 @@ fn publish(
     let place = &lock.place;
     let listen_on = |name| listen_on(place, name, socket, permission, backlog);
     let mark = format!("{} {:08x}", process::id(), random() as u32);
-    let temporary = temporary_name(place, &mark);
+    let temporary = lock::temporary_name(place, &mark);
     let Ok(address) = place.address(&temporary) else {
         if stale {
             remove(place, place.name());
@@ -348,174 +326,4 @@ fn listen_on(
         remove(place, name);
         failed(&place.path(), "cannot listen on", errno)
     })
-}
-
-/// Of something of ours, whose absence is what is wanted.
-fn remove(place: &Place, name: &OsStr) {
-    let _ = unlinkat(place.dir(), name, AtFlags::empty());
-}
-
-#[derive(Debug)]
-pub(super) struct Lock {
-    place: Place,
-    /// Of the lock file.
-    name: OsString,
-    /// Closing it frees the lock; no child inherits it.
-    file: OwnedFd,
-}
-
-impl Lock {
-    pub(super) fn take(place: Place, suffix: &str) -> io::Result<Self> {
-        let name = lock_name(&place, suffix);
-        let path = place.dir_path().join(&name);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        for _ in 0..ROUNDS {
-            // Not blocking, for a FIFO in its place.
-            let file = openat(place.dir(), &name, flags | OFlags::NONBLOCK, LOCK_MODE)
-                .map_err(|errno| cannot_lock(&place, &path, errno))?;
-            let stat = fstat(&file)?;
-            let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-            if !regular || stat.st_uid != geteuid().as_raw() || stat.st_nlink > 1 {
-                return Err(io::Error::new(
-                    ErrorKind::PermissionDenied,
-                    format!(
-                        "cannot listen on {}: its lock file {} is not one of this user's; choose \
-                         a directory of your own",
-                        place.path().display(),
-                        path.display()
-                    ),
-                ));
-            }
-            match lock_exclusively(&file) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(in_use(place.endpoint(), holder(&file))),
-                Err(errno) => return Err(cannot_lock(&place, &path, errno)),
-            }
-            let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
-            if still_there {
-                let lock = Self { place, name, file };
-                lock.remove_unfinished();
-                lock.write(&process::id().to_string());
-                return Ok(lock);
-            }
-        }
-        Err(in_use(place.endpoint(), None))
-    }
-}
-
-impl Lock {
-    /// Says who has the lock. Of use to others only: a full disk is no reason not to serve.
-    fn write(&self, holder: &str) {
-        let text = format!("{holder}\n");
-        let _ = pwrite(&self.file, text.as_bytes(), 0);
-        // In this order it is never empty, for those who look meanwhile.
-        let _ = ftruncate(&self.file, text.len() as u64);
-    }
-
-    /// Removes the socket that an earlier holder of this very lock bound and did not live to rename.
-    /// It is nobody's: it was under a name that only that holder used, while it held the lock, and
-    /// the lock is ours now.
-    fn remove_unfinished(&self) {
-        let Some(mark) = mark(&self.file) else { return };
-        let name = temporary_name(&self.place, &mark);
-        let Ok(Some(stat)) = self.place.stat(&name) else { return };
-        if what(&stat) == SOCKET && stat.st_uid == geteuid().as_raw() {
-            remove(&self.place, &name);
-        }
-    }
-
-    /// Whether the file that is locked is the one that stands there.
-    fn is_ours(&self) -> io::Result<bool> {
-        let ours = file_id(&fstat(&self.file)?);
-        let standing = self.place.stat(&self.name)?;
-        Ok(standing.is_some_and(|standing| file_id(&standing) == ours))
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // While it is still held: who opened it before finds that it is gone, and starts over. Not
-        // a successor's, made after somebody removed ours.
-        if matches!(self.is_ours(), Ok(true)) {
-            remove(&self.place, &self.name);
-        }
-    }
-}
-
-fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
-    let started = Instant::now();
-    while started.elapsed() < ASKED.1 {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {}
-            done => return done,
-        }
-        // Who asks whether the lock is held, see `holding`, shares it for a moment. Who holds it
-        // shares it with nobody.
-        flock(file, FlockOperation::NonBlockingLockShared)?;
-        flock(file, FlockOperation::Unlock)?;
-        thread::sleep(ASKED.0);
-    }
-    Err(Errno::WOULDBLOCK)
-}
-
-/// The process that wrote itself into the lock file.
-fn holder(file: &OwnedFd) -> Option<u32> {
-    written(file)?.split_whitespace().next()?.parse().ok()
-}
-
-/// What makes the temporary name of the last holder, where it got as far as to use one: a process
-/// and a random number.
-fn mark(file: &OwnedFd) -> Option<String> {
-    let written = written(file)?;
-    let (process, random) = written.trim_end().split_once(' ')?;
-    process.parse::<u32>().ok()?;
-    u32::from_str_radix(random, 16).ok()?;
-    Some(written.trim_end().to_owned())
-}
-
-fn written(file: &OwnedFd) -> Option<String> {
-    let mut text = [0; 32];
-    let length = pread(file, &mut text, 0).ok()?;
-    String::from_utf8(text[..length].to_vec()).ok()
-}
-
-fn lock_name(place: &Place, suffix: &str) -> OsString {
-    let mut name = OsString::from(".");
-    name.push(place.name());
-    name.push(suffix);
-    name
-}
-
-/// Says whose it is, for those who find it in `ss` or a listing.
-fn temporary_name(place: &Place, mark: &str) -> OsString {
-    let mut name = OsString::from(".");
-    name.push(place.name());
-    name.push(".");
-    name.push(mark.replace(' ', "."));
-    name
-}
-
-fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
-    let error = io::Error::from(errno);
-    let (kind, remedy) = match errno {
-        Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => {
-            (ErrorKind::Unsupported, "choose a directory on a local file system")
-        }
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-            (ErrorKind::PermissionDenied, "choose a directory that you can write to")
-        }
-        // Not a file: something that is not ours stands there.
-        Errno::LOOP | Errno::ISDIR => {
-            (ErrorKind::PermissionDenied, "choose a directory of your own")
-        }
-        _ => (error.kind(), "choose another directory"),
-    };
-    io::Error::new(
-        kind,
-        format!(
-            "cannot listen on {}: its lock file {} cannot be had: {error}; {remedy}",
-            place.path().display(),
-            lock.display()
-        ),
-    )
 }

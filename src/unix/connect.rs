@@ -12,7 +12,7 @@ use rustix::process::geteuid;
 use super::access::is_own;
 use super::peer::Peer;
 use super::place::{self, Place};
-use super::{claim, environment, platform};
+use super::{environment, lock, platform};
 use crate::endpoint::Endpoint;
 use crate::endpoint::resolve::{Candidacy, Candidate, candidates};
 use crate::messages::{self, START_IT};
@@ -159,7 +159,7 @@ fn try_place(place: &Place) -> io::Result<OwnedFd> {
                 ErrorKind::AlreadyExists,
                 format!("cannot connect to {shown}: it is {what}, not a socket"),
             ),
-            _ if platform::REFUSED_MAY_BE_BUSY && claim::is_held(place) => {
+            _ if platform::REFUSED_MAY_BE_BUSY && lock::is_held(place) => {
                 return Err(ErrorKind::WouldBlock.into());
             }
             _ => (

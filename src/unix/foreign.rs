@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::coop::consume_budget;
 
-use super::{ACCEPT_PAUSE, inherited, platform, runtime};
+use super::{ACCEPT_PAUSE, inherited, is_passing, is_shortage, platform, runtime};
 use crate::endpoint::Endpoint;
 use crate::events;
 use crate::listener::LocalListener;
@@ -68,8 +68,8 @@ pub(super) async fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
             Err(error) => error,
         };
         match Errno::from_io_error(&error) {
-            Some(Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM) => {}
-            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+            Some(errno) if is_passing(errno) => {}
+            Some(errno) if is_shortage(errno) => {
                 events::accept_paused(&error, pause);
                 runtime::sleep(pause)?.await;
                 pause = (pause * 2).min(ACCEPT_PAUSE.1);

@@ -17,7 +17,7 @@ use super::access::Permission;
 use super::name::{self, Name};
 use super::runtime::{self, sleep};
 use super::stream::Stream;
-use super::{ACCEPT_PAUSE, inherited, platform, prepare};
+use super::{ACCEPT_PAUSE, inherited, is_passing, is_shortage, platform, prepare};
 use crate::endpoint::Endpoint;
 use crate::events::{self, ListenerStats};
 use crate::options::{ListenOptions, StreamOptions};
@@ -71,12 +71,8 @@ impl Listener {
                         return Poll::Ready(Ok(stream));
                     }
                 }
-                // There is none, the client left, or the call was interrupted.
-                Err(
-                    Errno::AGAIN | Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM,
-                ) => {}
-                // The client stays in the backlog until there is room again.
-                Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                Err(errno) if errno == Errno::AGAIN || is_passing(errno) => {}
+                Err(errno) if is_shortage(errno) => {
                     self.pause = Some(Box::pin(sleep(self.next_pause)?));
                     events::accept_paused(&errno.into(), self.next_pause);
                     self.stats.pauses += 1;

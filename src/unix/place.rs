@@ -9,7 +9,9 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, statat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use rustix::process::geteuid;
@@ -230,4 +232,9 @@ pub(super) fn failed(path: &Path, what: &str, errno: Errno) -> io::Error {
 /// random, and no two in a process are equal.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
+}
+
+/// Of something of ours, whose absence is what is wanted.
+pub(super) fn remove(place: &Place, name: &OsStr) {
+    let _ = unlinkat(place.dir(), name, AtFlags::empty());
 }

@@ -10,7 +10,7 @@ use std::thread;
 
 use rustix::process::setsid;
 
-use super::claim::Lock;
+use super::lock::Lock;
 use super::name::place_to_bind;
 use super::place::random;
 use crate::endpoint::Endpoint;

@@ -3,8 +3,10 @@
 //!
 //! Nothing is bound to a completion port, which could not be undone: so a pipe can be handed on. But
 //! the system cancels such an operation when the thread that began it ends. What may outlive a call
-//! is begun by a thread that stays, see `writer.rs` and `listener.rs`.
+//! is begun by a thread that stays, see `blocking/write.rs` and `blocking/listener.rs`.
 #![allow(unsafe_code, reason = "system calls, and memory that the system writes to meanwhile")]
+
+mod connect;
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -13,25 +15,19 @@ use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle,
 use std::ptr::{NonNull, null, null_mut};
 use std::sync::Arc;
 
-use windows_sys::Wdk::Storage::FileSystem::{
-    FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, FileModeInformation,
-    NtQueryInformationFile,
-};
 use windows_sys::Win32::Foundation::{
-    ERROR_IO_INCOMPLETE, ERROR_IO_PENDING, ERROR_MORE_DATA, ERROR_NO_DATA, ERROR_OPERATION_ABORTED,
-    ERROR_PIPE_CONNECTED, HANDLE, WAIT_FAILED, WAIT_OBJECT_0, WAIT_TIMEOUT,
+    ERROR_IO_INCOMPLETE, ERROR_IO_PENDING, ERROR_MORE_DATA, ERROR_OPERATION_ABORTED, WAIT_OBJECT_0,
+    WAIT_TIMEOUT,
 };
 use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
-use windows_sys::Win32::System::IO::{
-    CancelIoEx, GetOverlappedResult, IO_STATUS_BLOCK, OVERLAPPED,
-};
-use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
+use windows_sys::Win32::System::IO::{CancelIoEx, GetOverlappedResult, OVERLAPPED};
 use windows_sys::Win32::System::Threading::{
     CloseThreadpoolWait, CreateEventW, CreateThreadpoolWait, INFINITE, PTP_CALLBACK_INSTANCE,
-    PTP_WAIT, ResetEvent, SetEvent, SetThreadpoolWait, WaitForMultipleObjects, WaitForSingleObject,
+    PTP_WAIT, ResetEvent, SetEvent, SetThreadpoolWait, WaitForSingleObject,
 };
 
-use super::pipe::{End, code, raw};
+pub(super) use self::connect::{Connect, MOST_EVENTS, check_adopted, wait_for_any};
+use super::pipe::{code, raw};
 use super::security::check;
 use crate::deadline::Deadline;
 
@@ -290,135 +286,4 @@ unsafe extern "system" fn freed_when_over(
     drop(unsafe { Box::from_raw(operation.cast::<Operation>()) });
     // SAFETY: it is the wait whose callback this is; it is freed when the callback has returned.
     unsafe { CloseThreadpoolWait(wait) };
-}
-
-/// Whether an end that was made elsewhere can be used so: it is for overlapped I/O, and has a peer.
-pub(super) fn check_adopted(pipe: &OwnedHandle, end: End) -> io::Result<()> {
-    let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    if is_synchronous(pipe)? {
-        return invalid("the handle is not for overlapped I/O");
-    }
-    if end == End::Server && !has_client(pipe)? {
-        return invalid("the pipe has no client yet");
-    }
-    Ok(())
-}
-
-fn is_synchronous(pipe: &impl AsHandle) -> io::Result<bool> {
-    let (mut mode, mut status) = (0_u32, IO_STATUS_BLOCK::default());
-    let (pipe, to) = (raw(pipe), (&raw mut mode).cast());
-    let length = size_of::<u32>() as u32;
-    // SAFETY: the handle is open as long as the pipe is borrowed; `mode` is a place for what is
-    // asked, a FILE_MODE_INFORMATION of one number, as long as is said, and `status` one for the
-    // outcome.
-    let outcome =
-        unsafe { NtQueryInformationFile(pipe, &mut status, to, length, FileModeInformation) };
-    if outcome < 0 {
-        return Err(io::Error::other(format!("the handle's mode is not told ({outcome:#x})")));
-    }
-    Ok(mode & (FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT) != 0)
-}
-
-/// Completes a connection whose client is there already.
-fn has_client(pipe: &impl AsHandle) -> io::Result<bool> {
-    let (pipe, event) = (pipe.as_handle(), Event::new()?);
-    let overlapped = UnsafeCell::new(event.overlapped());
-    // SAFETY: the handle is open as long as the pipe is borrowed. The system may write to
-    // `overlapped` until the operation is over, which `finish` has said before this returns.
-    let begun = check(unsafe { ConnectNamedPipe(raw(&pipe), overlapped.get()) });
-    let Err(error) = begun else { return Ok(true) };
-    match code(&error) {
-        Some(ERROR_PIPE_CONNECTED | ERROR_NO_DATA) => Ok(true),
-        Some(ERROR_IO_PENDING) => {
-            cancel(pipe, &overlapped);
-            Ok(finish(pipe, &overlapped).is_ok())
-        }
-        _ => Err(error),
-    }
-}
-
-/// An instance of a pipe that waits for its client.
-pub(super) struct Connect {
-    /// On the heap, so that it stays where it is.
-    overlapped: Box<UnsafeCell<OVERLAPPED>>,
-    event: Event,
-    pipe: Arc<OwnedHandle>,
-    /// Whether the operation may be under way.
-    begun: bool,
-}
-
-// SAFETY: the structure belongs to no thread.
-unsafe impl Send for Connect {}
-
-impl Connect {
-    /// Lets a client in. It is cancelled when this thread ends.
-    pub(super) fn begin(pipe: OwnedHandle) -> io::Result<Self> {
-        let event = Event::new()?;
-        let overlapped = Box::new(UnsafeCell::new(event.overlapped()));
-        let mut this = Self { overlapped, event, pipe: Arc::new(pipe), begun: false };
-        // SAFETY: the handle is open, for `this` has a share in it. The system may write to the
-        // structure until the operation is over; it is on the heap, and `end` or `drop`, without
-        // which it is not freed, waits for that.
-        let begun = check(unsafe { ConnectNamedPipe(raw(&*this.pipe), this.overlapped.get()) });
-        match begun {
-            Ok(()) => this.begun = true,
-            Err(error) => match code(&error) {
-                Some(ERROR_IO_PENDING) => this.begun = true,
-                // A client has come already, or come and gone.
-                Some(ERROR_PIPE_CONNECTED | ERROR_NO_DATA) => this.event.set()?,
-                _ => return Err(error),
-            },
-        }
-        Ok(this)
-    }
-
-    /// Signalled when a client has come, or none will.
-    pub(super) fn event(&self) -> &Event {
-        &self.event
-    }
-
-    /// The instance, if it has a client. Where it has none yet, it is not waited for any longer.
-    pub(super) fn end(mut self) -> io::Result<Arc<OwnedHandle>> {
-        self.settle()?;
-        Ok(Arc::clone(&self.pipe))
-    }
-
-    fn settle(&mut self) -> io::Result<()> {
-        if !std::mem::take(&mut self.begun) {
-            return Ok(());
-        }
-        let pipe = self.pipe.as_handle();
-        // It changes nothing where a client has come.
-        cancel(pipe, &self.overlapped);
-        match finish(pipe, &self.overlapped) {
-            // One that has come and gone.
-            Err(error) if code(&error) == Some(ERROR_NO_DATA) => Ok(()),
-            outcome => outcome.map(drop),
-        }
-    }
-}
-
-impl Drop for Connect {
-    fn drop(&mut self) {
-        let _ = self.settle();
-    }
-}
-
-/// How many events can be waited for at once: `MAXIMUM_WAIT_OBJECTS`.
-pub(super) const MOST_EVENTS: usize = 64;
-
-/// The first of at most [`MOST_EVENTS`] that is signalled; `None` once the deadline is past.
-pub(super) fn wait_for_any(events: &[&Event], deadline: Deadline) -> io::Result<Option<usize>> {
-    let handles: Vec<HANDLE> = events.iter().map(|event| event.0.as_raw_handle()).collect();
-    let count = u32::try_from(handles.len()).map_err(io::Error::other)?;
-    loop {
-        let limit = milliseconds(deadline);
-        // SAFETY: the handles are open as long as the events are borrowed, and as many as is said.
-        match unsafe { WaitForMultipleObjects(count, handles.as_ptr(), 0, limit) } {
-            WAIT_TIMEOUT if deadline.is_past() => return Ok(None),
-            WAIT_TIMEOUT => {}
-            WAIT_FAILED => return Err(io::Error::last_os_error()),
-            signalled => return Ok(Some((signalled - WAIT_OBJECT_0) as usize)),
-        }
-    }
 }

@@ -92,6 +92,8 @@ pub(crate) async fn write_to_closed_peers(way: &str, count: u32) {
         let (mut stream, peer) = Stream::pair().expect("a pair");
         drop(peer);
         let written = match way {
+            #[cfg(feature = "blocking")]
+            way if way.starts_with("blocking") => write_blocking(way),
             "plain" => stream.write_all(b"x").await,
             "vectored" => {
                 let parts = [std::io::IoSlice::new(b"x"), std::io::IoSlice::new(b"y")];
@@ -109,4 +111,28 @@ pub(crate) async fn write_to_closed_peers(way: &str, count: u32) {
         }
     }
     println!("broken {broken} other {other}");
+}
+
+#[cfg(feature = "blocking")]
+fn write_blocking(way: &str) -> std::io::Result<()> {
+    use std::io::Write;
+
+    let (mut stream, peer) = sockpipe::blocking::Stream::pair()?;
+    drop(peer);
+    match way {
+        "blocking" => stream.write_all(b"x"),
+        "blocking-timed" => {
+            stream.set_write_timeout(Some(std::time::Duration::from_secs(60)))?;
+            stream.write_all(b"x")
+        }
+        "blocking-vectored" => {
+            let parts = [std::io::IoSlice::new(b"x"), std::io::IoSlice::new(b"y")];
+            stream.write_vectored(&parts).map(drop)
+        }
+        "blocking-descriptors" => {
+            let fds = [std::os::fd::AsFd::as_fd(&stream)];
+            sockpipe::os::unix::PassFds::send_with_fds(&stream, b"x", &fds).map(drop)
+        }
+        other => panic!("no such way: {other}"),
+    }
 }

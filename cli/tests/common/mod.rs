@@ -89,13 +89,18 @@ impl Tool {
 
     /// `sockpipe` with a standard output that nobody reads.
     pub fn with_closed_output(arguments: &[&str]) -> Self {
-        // The input of a process that has ended: it has no reader before ours starts.
-        let mut gone = tool().arg("--version").stdin(Stdio::piped()).spawn().expect("a process");
-        let broken = gone.stdin.take().expect("a pipe");
-        gone.wait_with_output().expect("an end");
         let mut command = tool();
-        command.args(arguments).stdin(Stdio::piped()).stdout(broken);
+        command.args(arguments).stdin(Stdio::piped());
+        if cfg!(unix) {
+            // The input of a process that has ended: it has no reader before ours starts.
+            let mut gone = tool().arg("--version").stdin(Stdio::piped()).spawn().expect("one");
+            command.stdout(gone.stdin.take().expect("a pipe"));
+            gone.wait_with_output().expect("an end");
+        }
         let mut child = command.spawn().expect("a process");
+        // Windows: std's end of that pipe is of a kind that a child cannot write to. But there a
+        // process takes longer to start than this.
+        drop(child.stdout.take());
         let err = Arc::default();
         let readers = vec![collect(child.stderr.take().expect("a pipe"), Arc::clone(&err))];
         Self { child, out: Arc::default(), err, readers, what: format!("{command:?}") }
