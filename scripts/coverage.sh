@@ -29,6 +29,8 @@ cargo clean --quiet --package sockpipe
 cargo build --quiet --locked --features blocking --examples
 cargo test --locked --features blocking --no-fail-fast --lib --tests "$@" || tests=failed
 
+# Programs that were run without the environment have left theirs where they were run.
+rm -f default_*.profraw
 "$bin/llvm-profdata" merge --sparse --failure-mode=warn "$counts"/*.profraw -o "$counts/all.profdata"
 objects=()
 for program in "$CARGO_TARGET_DIR"/debug/deps/*-???????????????? "$CARGO_TARGET_DIR"/debug/examples/*; do

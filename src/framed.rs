@@ -103,12 +103,13 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
         &self.inner
     }
 
-    /// What it writes to. What is written there comes before what is queued.
+    /// What it writes to. Write there only after a flush that has completed: what is queued may be
+    /// written in part.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.inner
     }
 
-    /// What it writes to. What is queued is lost: flush first.
+    /// What it writes to. What is queued is lost, and may be written in part: flush first.
     pub fn into_inner(self) -> W {
         self.inner
     }

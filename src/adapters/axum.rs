@@ -90,8 +90,8 @@ async fn accept<L: LocalListener>(listener: &mut L) -> L::Stream {
                 events::accept_failed(&error, PAUSE);
                 match imp::sleep(PAUSE) {
                     Ok(pause) => pause.await,
-                    // A runtime without timers: other tasks get their turn all the same.
-                    Err(_) => tokio::task::yield_now().await,
+                    // A runtime without timers has nothing to wait for the next try with.
+                    Err(_) => std::future::pending().await,
                 }
             }
         }

@@ -68,6 +68,9 @@ impl Places {
     }
 }
 
+/// Clients that are neither killed nor suspended: one of each server.
+const WITNESSES: usize = 2;
+
 pub(crate) async fn run(options: &Options) -> Result<bool> {
     println!("torture: seed {}, {} s of mixed load", options.seed, options.seconds);
     // A server outlives the client that started it, and is then ours to let go of.
@@ -86,7 +89,7 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
     checks::suspended_clients(&steady, &mut report).await?;
     let mut storm = Storm::new(&places, options, steady, report)?;
     storm.rage(Duration::from_secs(options.seconds)).await?;
-    let Storm { mut report, mut steady, highest, .. } = storm.end().await?;
+    let Storm { mut report, mut steady, highest, .. } = storm.end(options.seconds).await?;
 
     let after = settled(&steady).await;
     report.judge("descriptors of the server after all", descriptors, after, after <= descriptors);
@@ -192,7 +195,8 @@ struct Storm<'a> {
 impl<'a> Storm<'a> {
     fn new(places: &'a Places, options: &Options, steady: Steady, report: Report) -> Result<Self> {
         let mut rng = Rng::with_seed(options.seed);
-        let witnesses = [true, false].map(|mortal| start(places, &mut rng, mortal, true));
+        let witnesses: [_; WITNESSES] =
+            [true, false].map(|mortal| start(places, &mut rng, mortal, true));
         let mut storm = Self {
             places,
             rng,
@@ -308,7 +312,7 @@ impl<'a> Storm<'a> {
     }
 
     /// The clients that are killed go first, and then the others finish what they have begun.
-    async fn end(mut self) -> Result<Self> {
+    async fn end(mut self, seconds: u64) -> Result<Self> {
         for mut client in std::mem::take(&mut self.clients) {
             client.running.kill();
             client.running.rest().for_each(|line| self.report.take(&line, false));
@@ -325,12 +329,16 @@ impl<'a> Storm<'a> {
             println!("torture: a client that lived for the whole run had {} KiB", memory / 1024);
         }
         let (clients, at_start) = (self.clients_killed, self.killed_at_start);
-        report.judge("clients killed", "5 a second", clients, clients > 0);
+        // On a machine with other work a storm blows less, but it is to be one.
+        report.judge("clients killed", "5 a second", clients, clients >= seconds * 4);
         let what = "clients suspended for 0.05 to 6 s";
         report.judge(what, "some", self.suspensions, self.suspensions > 0);
+        let (killed, due) = (self.servers_killed + at_start, seconds.saturating_sub(3) / 10);
         let seen = format!("{}, and {at_start} while they started", self.servers_killed);
-        report.judge("servers killed", "1 in 10 s", seen, true);
+        report.judge("servers killed", "1 in 10 s", seen, killed + 1 >= due.max(1));
         report.judge("jobs ended by a kill or a suspension", "any", report.lost, true);
+        let told = report.client_descriptors.len();
+        report.judge("clients that lived for the whole run", WITNESSES, told, told == WITNESSES);
         report.judge_clients(self.servers_killed);
         Ok(self)
     }

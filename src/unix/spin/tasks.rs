@@ -76,6 +76,10 @@ impl Thread {
         outcome
     }
 
+    fn is_busy(&self) -> bool {
+        self.streams.get().max(self.streams_before.get()) > BUSY
+    }
+
     fn is_taken(&self, now: Instant) -> bool {
         self.owner.get() != 0 && self.owned_until.get().is_some_and(|until| now < until)
     }
@@ -156,8 +160,7 @@ impl Spin {
             self.watches.store(goes_on, Relaxed);
             return goes_on;
         }
-        let busy = thread.streams.get().max(thread.streams_before.get());
-        if busy > BUSY
+        if thread.is_busy()
             || (self.only_in_turns && !self.wrote.load(Relaxed))
             || !thread.with_credit(Credit::allows)
         {
@@ -178,6 +181,10 @@ impl Spin {
     fn goes_on(&self, thread: &Thread) -> bool {
         // Another stream has taken over, or the task has come to another thread.
         if thread.owner.get() != self.id {
+            return false;
+        }
+        if thread.is_busy() {
+            thread.owner.set(0);
             return false;
         }
         let now = Instant::now();

@@ -164,6 +164,19 @@ fn many_busy_streams_close_the_gate() {
 }
 
 #[test]
+fn many_that_become_busy_end_the_watch() {
+    Thread::start();
+    let streams: Vec<_> = (0..6).map(|_| spin(false)).collect();
+    assert_eq!(poll(&streams[0], false, false), Poll::Pending);
+    assert!(watches(&streams[0]));
+    for stream in &streams[1..] {
+        assert_eq!(poll(stream, false, true), Poll::Ready(()));
+    }
+    assert_eq!(poll(&streams[0], false, false), Poll::Pending);
+    assert!(!watches(&streams[0]), "it would go on for as long as the others are busy");
+}
+
+#[test]
 fn on_many_threads_only_in_turns() {
     Thread::start();
     let spin = spin(true);
