@@ -36,7 +36,8 @@ const LIMIT: usize = 8 * 1024 * 1024;
 /// ```
 ///
 /// By hand it is [`feed`](Self::feed) for each message that is there, and [`flush`](Self::flush) before
-/// waiting for more, both best with messages by reference. Between flushes the buffer is kept; a sink that was flushed holds none.
+/// waiting for more; best with messages by reference. Between flushes the buffer is kept; a sink that
+/// was flushed holds none.
 ///
 /// The other end reads with `FramedRead` and `LengthDelimitedCodec`, or any code that knows the four
 /// bytes.
