@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 use futures_sink::Sink;
 use tokio::io::AsyncWrite;
 
-/// What is queued before it is written, and so the size of a write while messages keep coming.
+/// What is queued before it is written, and so the most of a write of small messages. Those who read
+/// have buffers of this size, and would have to read twice for a few bytes more.
 const BOUNDARY: usize = 64 * 1024;
 /// As in tokio-util's `LengthDelimitedCodec`: a longer frame is refused by who reads it.
 const LIMIT: usize = 8 * 1024 * 1024;
@@ -18,7 +19,7 @@ const LIMIT: usize = 8 * 1024 * 1024;
 /// tokio-util's `LengthDelimitedCodec` reads and writes them by default.
 ///
 /// A system call for each message costs ten times what it costs to copy a small one. The sink copies
-/// them into a buffer, and writes it when it has 64 KiB or when it is flushed. `forward` of
+/// them into a buffer, and writes it when there is no room in its 64 KiB or when it is flushed. `forward` of
 /// [futures](https://docs.rs/futures) flushes whenever its source has nothing more for now, so a
 /// message that comes alone leaves at once, and those that come together leave together:
 ///
@@ -35,7 +36,8 @@ const LIMIT: usize = 8 * 1024 * 1024;
 /// ```
 ///
 /// By hand it is [`feed`](Self::feed) for each message that is there, and [`flush`](Self::flush) before
-/// waiting for more. Between flushes the buffer is kept; a sink that was flushed holds none.
+/// waiting for more; best with messages by reference. Between flushes the buffer is kept; a sink that
+/// was flushed holds none.
 ///
 /// The other end reads with `FramedRead` and `LengthDelimitedCodec`, or any code that knows the four
 /// bytes.
@@ -45,15 +47,17 @@ pub struct FrameSink<W> {
     buffer: Vec<u8>,
     /// How much of the buffer is written.
     written: usize,
+    /// The length of the last message.
+    last: usize,
 }
 
 impl<W: AsyncWrite + Unpin> FrameSink<W> {
     /// A sink that writes to `inner`.
     pub fn new(inner: W) -> Self {
-        Self { inner, buffer: Vec::new(), written: 0 }
+        Self { inner, buffer: Vec::new(), written: 0, last: 0 }
     }
 
-    /// Queues `message`, after writing what is queued if that is 64 KiB.
+    /// Queues `message`, after writing what is queued if the two are more than 64 KiB.
     ///
     /// # Errors
     ///
@@ -65,10 +69,11 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
     /// Dropping the future loses nothing: the message is queued when it completes, not before.
     #[inline]
     pub async fn feed(&mut self, message: impl AsRef<[u8]>) -> io::Result<()> {
-        if self.buffer.len() >= BOUNDARY {
+        let message = message.as_ref();
+        if self.is_full(message.len()) {
             self.write_out().await?;
         }
-        self.push(message.as_ref())
+        self.push(message)
     }
 
     /// Writes what is queued.
@@ -111,10 +116,16 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
     }
 
     #[inline]
+    fn is_full(&self, next: usize) -> bool {
+        self.buffer.len() + next + 4 > BOUNDARY && !self.buffer.is_empty()
+    }
+
+    #[inline]
     fn push(&mut self, message: &[u8]) -> io::Result<()> {
         if message.len() > LIMIT {
             return Err(too_long(message.len()));
         }
+        self.last = message.len();
         self.buffer.reserve(message.len() + 4);
         self.buffer.extend_from_slice(&(message.len() as u32).to_be_bytes());
         self.buffer.extend_from_slice(message);
@@ -157,7 +168,8 @@ where
 
     #[inline]
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.buffer.len() < BOUNDARY { Poll::Ready(Ok(())) } else { self.poll_write_out(cx) }
+        // Messages are often as long as the one before.
+        if self.is_full(self.last) { self.poll_write_out(cx) } else { Poll::Ready(Ok(())) }
     }
 
     #[inline]

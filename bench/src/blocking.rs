@@ -218,13 +218,15 @@ fn pour<B: Blocking>(
     let Service::Count { every, .. } = work.service() else { panic!("nobody counts") };
     let end = Clock::new(millis).end;
     let start = Instant::now();
-    let mut sent = 0;
+    let (mut sent, mut due) = (0, every);
     loop {
-        let receipts = sent / every;
         stream.write_all(block)?;
         sent += block.len();
-        if sent / every > receipts && Instant::now() >= end {
-            break;
+        if sent >= due {
+            due += every;
+            if Instant::now() >= end {
+                break;
+            }
         }
     }
     stream.read_exact(&mut vec![0; sent / every])?;

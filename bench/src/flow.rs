@@ -292,14 +292,16 @@ async fn pour<T: Transport>(
     let Service::Count { every, .. } = work.service() else { panic!("nobody counts") };
     let end = Clock::new(millis).end;
     let start = Instant::now();
-    let (mut sent, mut unit) = (0, 0);
+    let (mut sent, mut unit, mut due) = (0, 0, every);
     loop {
-        let receipts = sent / every;
         unit = write(&mut stream).await?.max(unit);
         sent += unit;
         // Asking for the time costs as much as a small message: only where a receipt is due.
-        if sent / every > receipts && Instant::now() >= end {
-            break;
+        if sent >= due {
+            due += every;
+            if Instant::now() >= end {
+                break;
+            }
         }
     }
     stream.read_exact(&mut vec![0; sent / every]).await?;
@@ -320,13 +322,15 @@ async fn framed<T: Transport>(stream: T::Stream, millis: u64) -> io::Result<Outc
     sink.set_backpressure_boundary(BATCH);
     let end = Clock::new(millis).end;
     let start = Instant::now();
-    let mut sent = 0;
+    let (mut sent, mut due) = (0, every);
     loop {
-        let receipts = sent / every;
         sink.feed(message.clone()).await?;
         sent += FRAME;
-        if sent / every > receipts && Instant::now() >= end {
-            break;
+        if sent >= due {
+            due += every;
+            if Instant::now() >= end {
+                break;
+            }
         }
     }
     SinkExt::<Bytes>::flush(&mut sink).await?;
@@ -342,13 +346,15 @@ async fn sink<T: Transport>(stream: T::Stream, millis: u64) -> io::Result<Outcom
     let mut sink = FrameSink::new(stream);
     let end = Clock::new(millis).end;
     let start = Instant::now();
-    let mut sent = 0;
+    let (mut sent, mut due) = (0, every);
     loop {
-        let receipts = sent / every;
-        sink.feed(message).await?;
+        sink.feed(&message).await?;
         sent += FRAME;
-        if sent / every > receipts && Instant::now() >= end {
-            break;
+        if sent >= due {
+            due += every;
+            if Instant::now() >= end {
+                break;
+            }
         }
     }
     sink.flush().await?;

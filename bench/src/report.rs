@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::competitors::Competitor::{self, *};
 use crate::groups::{self, By, Group};
@@ -55,7 +56,8 @@ pub fn table(options: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Every repetition starts with another competitor, so that none always has the same neighbour.
+/// Every repetition has an order of its own: what one leaves behind for a moment, as many sockets that
+/// the kernel still has to free, is not to be always the same next one's.
 fn measure(mut group: Group, effort: Effort) -> Results {
     group.entries.retain(|(who, work)| who.takes_part(*work));
     if !can_pin() {
@@ -68,16 +70,30 @@ fn measure(mut group: Group, effort: Effort) -> Results {
     let mut samples = vec![Vec::new(); group.entries.len()];
     for repetition in 0..repetitions {
         eprintln!("{} ({} of {repetitions})", group.title, repetition + 1);
-        for at in 0..group.entries.len() {
-            let at = (at + repetition) % group.entries.len();
+        for at in shuffled(group.entries.len(), repetition) {
             let (who, work) = group.entries[at];
             match run::sample(&folder, who, work, group.pin, effort.millis) {
                 Ok(sample) => samples[at].push(sample),
                 Err(error) => eprintln!("{} in {}: {error}", who.name(), work.name()),
             }
+            let sockets = matches!(work, Work::Connect(_) | Work::Idle);
+            thread::sleep(Duration::from_millis(if sockets { 100 } else { 10 }));
         }
     }
     Results { group, samples }
+}
+
+/// The same in every run, so that a run can be run again.
+fn shuffled(count: usize, repetition: usize) -> Vec<usize> {
+    let mut order: Vec<_> = (0..count).collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(repetition as u64 + 1);
+    for last in (1..count).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        order.swap(last, (state % (last as u64 + 1)) as usize);
+    }
+    order
 }
 
 fn can_pin() -> bool {
