@@ -82,6 +82,20 @@ fn a_signal_ends_a_client() {
     }
 }
 
+#[test]
+fn a_second_signal_does_not_let_connections_finish() {
+    let os = Os::new();
+    let echo = Tool::listening(&["echo", os.endpoint()]);
+    let mut client = Tool::start(&["connect", os.endpoint()]);
+    client.type_in("hello");
+    client.await_out("hello");
+    echo.signal(Signal::INT);
+    common::unix::until("the name is free", || os.files().is_empty());
+    echo.signal(Signal::INT);
+    assert_eq!(echo.wait().code, Some(130));
+    client.wait().assert_succeeds();
+}
+
 /// Also where no reader takes what has been received.
 #[test]
 fn a_signal_ends_what_waits_for_its_reader() {
