@@ -1,9 +1,7 @@
 //! Bytes both ways between two ends, until both have ended.
 
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -18,6 +16,10 @@ const STILL: Duration = Duration::from_millis(500);
 /// Of what has arrived when a session ends, more than the systems buffer. A peer that never stops
 /// sending is cut off after it.
 const ARRIVED: u64 = 1024 * 1024;
+
+/// A source that gives nothing for so long has given what has arrived. Windows takes a moment to
+/// read what is there.
+const SETTLED: Duration = Duration::from_millis(20);
 
 /// What the end of the near side does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -157,23 +159,29 @@ async fn pump(from: &mut Source, to: &mut Sink, moved: &Moved, told: bool) -> Re
     }
 }
 
-/// Goes on with `down` as long as it need not wait for its source.
+/// Goes on with `down` until its source has given all that has arrived.
 async fn arrived(
-    mut down: Pin<&mut impl Future<Output = Result<Ending>>>,
+    down: Pin<&mut impl Future<Output = Result<Ending>>>,
     received: &Moved,
 ) -> Option<Result<Ending>> {
-    // A task that has done much is made to wait also for what is there.
-    tokio::task::yield_now().await;
-    let limit = received.bytes.load(Ordering::Relaxed) + ARRIVED;
-    poll_fn(|context| match down.as_mut().poll(context) {
-        Poll::Ready(end) => Poll::Ready(Some(end)),
-        Poll::Pending => {
-            let has_some = received.under_way.load(Ordering::Relaxed);
-            let enough = received.bytes.load(Ordering::Relaxed) >= limit;
-            if has_some && !enough { Poll::Pending } else { Poll::Ready(None) }
+    let taken = async {
+        let mut before = received.bytes.load(Ordering::Relaxed);
+        let limit = before + ARRIVED;
+        loop {
+            sleep(SETTLED).await;
+            let now = received.bytes.load(Ordering::Relaxed);
+            let waits = now == before && !received.under_way.load(Ordering::Relaxed);
+            if waits || now >= limit {
+                return;
+            }
+            before = now;
         }
-    })
-    .await
+    };
+    tokio::select! {
+        biased;
+        end = down => Some(end),
+        () = taken => None,
+    }
 }
 
 async fn stands_still(moved: &Moved) {
