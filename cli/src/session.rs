@@ -20,6 +20,8 @@ const ARRIVED: u64 = 1024 * 1024;
 /// A source that gives nothing for so long has given what has arrived. Windows takes a moment to
 /// read what is there.
 const SETTLED: Duration = Duration::from_millis(20);
+/// For a source that never gives nothing.
+const MOST_LOOKS: u32 = 10;
 
 /// What the end of the near side does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub enum AtEnd {
     /// It is passed on; a side that cannot be told is closed when it has nothing more to say. So
     /// for both sides.
     WaitsIfTold,
-    /// It closes the far side at once, once what has arrived from there is taken.
+    /// It closes the far side, once what has arrived from there is taken.
     Closes,
 }
 
@@ -167,11 +169,14 @@ async fn arrived(
     let taken = async {
         let mut before = received.bytes.load(Ordering::Relaxed);
         let limit = before + ARRIVED;
+        let mut looks = 0;
         loop {
             sleep(SETTLED).await;
             let now = received.bytes.load(Ordering::Relaxed);
-            let waits = now == before && !received.under_way.load(Ordering::Relaxed);
-            if waits || now >= limit {
+            let waits = !received.under_way.load(Ordering::Relaxed);
+            // For a slow reader it goes on, for a slow source not.
+            looks += u32::from(waits);
+            if (waits && (now == before || looks == MOST_LOOKS)) || now >= limit {
                 return;
             }
             before = now;

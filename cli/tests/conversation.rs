@@ -149,6 +149,26 @@ async fn what_has_been_received_is_not_lost_when_the_session_ends() {
     }
 }
 
+#[tokio::test]
+async fn a_server_that_never_stops_does_not_keep_what_closes() {
+    for (size, pause) in [(1, Duration::from_millis(5)), (64 * 1024, Duration::ZERO)] {
+        let os = Os::new();
+        let mut listener = os.bind().expect("a free name");
+        let mut client = Tool::start(&["connect", os.endpoint(), "--close"]);
+        let mut peer = within(listener.accept()).await.expect("a client");
+        client.end_input();
+        // It ends after 0.2 s.
+        let sent = timeout(Duration::from_secs(5), async {
+            while peer.write_all(&vec![7; size]).await.is_ok() {
+                tokio::time::sleep(pause).await;
+            }
+        });
+        sent.await.expect("an end");
+        let ended = tokio::task::spawn_blocking(|| client.wait());
+        within(ended).await.expect("no panic").assert_succeeds();
+    }
+}
+
 #[test]
 fn a_server_that_is_not_up_yet() {
     let os = Os::new();
