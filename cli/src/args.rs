@@ -24,8 +24,13 @@ Exit codes:
   4    the name is taken: by a server, or by something that is no socket
   5    not allowed: another user's server, socket or directory
   6    no answer in time
-  130  stopped by Ctrl-C or a signal
-  141  standard output was closed by its reader";
+  130  stopped by Ctrl-C or a signal: listen, relay to stdio:, ping without an answer
+  141  standard output was closed by its reader
+
+Servers of many clients (echo, relay, listen --keep --exec) let their connections finish when they \
+are asked to stop, and end with 0; asked a second time, they end at once, with 130. A ping that has \
+figures prints them, and ends with 0. What is not named here is ended by the signal itself, which a \
+shell shows as 130 for Ctrl-C and 143 for SIGTERM: connect and relay stdio:, for example.";
 
 /// Netcat for Unix domain sockets and Windows named pipes, the same on every OS.
 #[derive(Debug, Parser)]

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::client::connect;
 use crate::exit::at_endpoint;
-use crate::session::{self, AtEnd};
+use crate::session::{self, AtEnd, Ending};
 use crate::side::Side;
 use crate::{args, say};
 
@@ -22,10 +22,14 @@ pub async fn run(args: args::Connect) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Those of standard input and output; that not all input has arrived.
+/// Those of standard input and output; that not all input has arrived; that the peer did not end but
+/// reset the connection, so that there may have been more to receive.
 pub async fn join(near: &mut Side, mut far: Side, at_end: AtEnd) -> Result<()> {
     let report = session::run(near, &mut far, at_end).await?;
     say::detail(format_args!("sent {} bytes, received {}", report.sent, report.received));
+    if report.down == Some(Ending::SourceGone) {
+        bail!("the peer reset the connection");
+    }
     if report.lost {
         bail!("the peer closed the connection before it had taken all of the input");
     }

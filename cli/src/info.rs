@@ -122,14 +122,17 @@ impl Found {
                 (State::Live, how.to_owned())
             }
             Ok(Occupancy::Foreign(what)) => (State::Foreign, format!("{what} stands there")),
-            Ok(Occupancy::Unclaimed) => match listening.first() {
-                Some(socket) => {
-                    let process = || procfs::process_of(socket);
-                    self.process = socket.claimed_by.or_else(process);
-                    (State::Live, "a socket listens there".to_owned())
+            Ok(Occupancy::Unclaimed) => {
+                let seen = |socket| procfs::process_of(socket).map(|process| (socket, process));
+                let seen = listening.iter().find_map(seen);
+                let temporary = seen.filter(|(socket, _)| socket.claimed_by.is_some());
+                self.temporary = temporary.map(|(socket, _)| socket.path.clone());
+                self.process = seen.map(|(_, process)| process);
+                if seen.is_none() {
+                    return self.ask(!listening.is_empty()).await;
                 }
-                None => return self.ask().await,
-            },
+                (State::Live, "a socket listens there".to_owned())
+            }
             Ok(_) => (State::Unknown, "this version cannot tell".to_owned()),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 (State::PassedOver, error.to_string())
@@ -140,8 +143,9 @@ impl Found {
         None
     }
 
-    /// By a connection, when nothing else tells.
-    async fn ask(&mut self) -> Option<Stream> {
+    /// By a connection, when nothing else tells for sure. `listed`: the system's table has a name
+    /// like that, which is all that there is to know about a server that lets nobody in.
+    async fn ask(&mut self, listed: bool) -> Option<Stream> {
         let (state, because) = match probe(&self.address).await {
             Ok(stream) => {
                 (self.state, self.because) = (State::Live, "it took a connection".to_owned());
@@ -156,6 +160,10 @@ impl Found {
                 ErrorKind::AlreadyExists => {
                     (State::Foreign, "a socket of another type is there".to_owned())
                 }
+                ErrorKind::PermissionDenied if listed => (
+                    State::Live,
+                    "by the system's list of sockets, for it does not let this user in".to_owned(),
+                ),
                 _ => (State::Unknown, error.to_string()),
             },
         };
@@ -228,23 +236,28 @@ fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
     }
     lines.push(("next", next_step(endpoint, found)));
     let mut text: String =
-        lines.iter().map(|(label, value)| format!("{label:<9} {value}\n")).collect();
+        lines.iter().map(|(label, value)| format!("{label:<9} {}\n", shown(value))).collect();
     if all.len() > 1 {
         text.push_str(
             "\nA server takes the first of these that is usable, a client tries all in turn:\n",
         );
         for (number, found) in all.iter().enumerate() {
-            let (address, why, state) = (&found.address, &found.why, found.state.word());
+            let (address, state) = (shown(&found.address.to_string()), found.state.word());
+            let (why, because) = (shown(&found.why), shown(&found.because));
             text.push_str(&format!(
-                "{:>3} {address}\n    {why}\n    {state}: {}\n",
-                number + 1,
-                found.because
+                "{:>3} {address}\n    {why}\n    {state}: {because}\n",
+                number + 1
             ));
         }
     } else {
-        text = text.replacen("state  ", &format!("why       {}\nstate  ", found.why), 1);
+        text = text.replacen("state  ", &format!("why       {}\nstate  ", shown(&found.why)), 1);
     }
     text
+}
+
+/// Who named a file or a socket may have meant to drive this terminal.
+fn shown(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 fn next_step(endpoint: &Endpoint, found: &Found) -> String {

@@ -14,11 +14,11 @@ use tokio::runtime::Handle;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use crate::exit::{Exit, TOO_LATE, at_output};
+use crate::exit::{Exit, INTERRUPTED, TOO_LATE, at_output};
 use crate::latency::{Latencies, human, nanoseconds};
 use crate::say::Progress;
 use crate::server::asked_to_stop;
-use crate::{args, client};
+use crate::{args, client, say};
 
 /// How long one answer may take, unless told otherwise.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -26,8 +26,11 @@ const ANSWER: Duration = Duration::from_secs(5);
 const PROGRESS: Duration = Duration::from_millis(100);
 
 pub async fn run(args: args::Ping) -> Result<()> {
-    let stream = Arc::new(client::connect(&args.endpoint, &args.client).await?);
-    let stop = asked_to_stop().await;
+    let mut stop = asked_to_stop().await;
+    let stream = tokio::select! {
+        stream = client::connect(&args.endpoint, &args.client) => Arc::new(stream?),
+        () = &mut stop => return Err(Exit::silent(INTERRUPTED).into()),
+    };
     let mut pings = Pings::new(&args);
     let mut started = Instant::now();
     let done = {
@@ -51,7 +54,7 @@ pub async fn run(args: args::Ping) -> Result<()> {
     drop(pings);
     if taken.is_empty() {
         done?;
-        return Err(Exit::silent(crate::exit::INTERRUPTED).into());
+        return Err(Exit::silent(INTERRUPTED).into());
     }
     print(&args, &Latencies::new(taken), seconds).map_err(at_output)?;
     done
@@ -141,6 +144,9 @@ impl Pings {
 
     fn came_back(&mut self, started: Instant) {
         let taken = nanoseconds(started.elapsed());
+        if self.taken.is_empty() {
+            say::detail(format_args!("the first that is counted took {}", human(taken)));
+        }
         self.taken.push(taken);
         if let Some((progress, shown)) = &mut self.progress {
             if shown.elapsed() >= PROGRESS {

@@ -1,5 +1,8 @@
 //! What Linux tells of Unix domain sockets in /proc; nothing on other systems, which have no such
 //! files.
+//!
+//! Names in the table are what the users who bound them chose, line breaks included, so a line may be
+//! made up. Who listens is believed of a process that has the socket open.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,16 +39,23 @@ fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// The process that has the socket open, if this user may see it.
+/// The process that has the socket open, if this user may see it: the one that the name gives, if
+/// that is so.
 pub fn process_of(socket: &Listening) -> Option<u32> {
-    let link = format!("socket:[{}]", socket.inode);
+    if let Some(pid) = socket.claimed_by.filter(|&pid| has_open(pid, socket.inode)) {
+        return Some(pid);
+    }
     let processes = fs::read_dir("/proc").ok()?;
-    processes.flatten().find_map(|process| {
-        let pid = process.file_name().to_str()?.parse().ok()?;
-        let descriptors = fs::read_dir(process.path().join("fd")).ok()?;
-        let has = |to: PathBuf| to.as_os_str() == link.as_str();
-        descriptors.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(has)).then_some(pid)
-    })
+    let mut pids =
+        processes.flatten().filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.find(|&pid| has_open(pid, socket.inode))
+}
+
+fn has_open(pid: u32, inode: u64) -> bool {
+    let link = format!("socket:[{inode}]");
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let is_it = |to: PathBuf| to.as_os_str() == link.as_str();
+    descriptors.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(is_it))
 }
 
 /// `bound_in` gives the working directory of a socket's process.

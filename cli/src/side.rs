@@ -131,8 +131,12 @@ impl Source {
             },
             Self::Tcp(stream, buffer) => match stream.read(buffer).await {
                 Ok(length) => Ok(&buffer[..length]),
-                // It was reset.
-                Err(_) => Err(Fault::Gone),
+                Err(error) => Err(match error.kind() {
+                    ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe => Fault::Gone,
+                    _ => Fault::Failed(anyhow::Error::new(error).context("cannot read from TCP")),
+                }),
             },
             Self::Stdin(input) => input.read().await.map_err(|error| {
                 Fault::Failed(anyhow::Error::new(error).context("cannot read standard input"))
@@ -171,6 +175,19 @@ impl Sink {
         }
     }
 
+    /// Returns when standard output has all that was written to it. The others need no waiting for:
+    /// they are closed only when they have all, or the peer has left.
+    ///
+    /// # Errors
+    ///
+    /// Those of standard output.
+    pub async fn flush(&mut self) -> Result<()> {
+        match self {
+            Self::Stdout(output) => output.flush().await.map_err(exit::at_output),
+            Self::Local(_) | Self::Tcp(_) | Self::Command(_) => Ok(()),
+        }
+    }
+
     /// Passes on that no more comes. `false` where that cannot be, and the end has to come with the
     /// close.
     pub async fn end(&mut self) -> Result<bool, Fault> {
@@ -181,10 +198,7 @@ impl Sink {
                 Err(error) => Err(gone_or_failed(error)),
             },
             Self::Tcp(stream) => stream.shutdown().await.map(|()| true).map_err(|_| Fault::Gone),
-            Self::Stdout(output) => {
-                let flushed = output.flush().await.map(|()| true);
-                flushed.map_err(|error| Fault::Failed(exit::at_output(error)))
-            }
+            Self::Stdout(_) => self.flush().await.map(|()| true).map_err(Fault::Failed),
             Self::Command(output) => output.close().await.map(|()| true).map_err(gone_or_failed),
         }
     }

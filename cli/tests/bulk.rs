@@ -13,14 +13,15 @@ mod common;
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::process::{is_here, tool};
 use common::unix::full;
-use common::{Backend, Os, noise};
+use common::{Backend, Os, PATIENCE, noise};
 
 /// One at a time, or they measure each other.
 static TURN: Mutex<()> = Mutex::new(());
@@ -54,8 +55,8 @@ fn listen_and_connect() {
         drop(server.0.stdin.take());
         let input = client.0.stdin.take().expect("a pipe");
         let took = through(input, server.0.stdout.take().expect("a pipe"));
-        assert!(client.0.wait().expect("an end").success());
-        assert!(server.0.wait().expect("an end").success());
+        assert!(client.wait().success());
+        assert!(server.wait().success());
         took
     });
 }
@@ -79,7 +80,14 @@ fn relay() {
             client.is_some()
         });
         let client = client.expect("a relay");
-        let (server, _) = server.accept().expect("a relay");
+        server.set_nonblocking(true).expect("a mode");
+        let mut accepted = None;
+        common::unix::until("the relay's connection", || {
+            accepted = server.accept().ok();
+            accepted.is_some()
+        });
+        let (server, _) = accepted.expect("a relay");
+        server.set_nonblocking(false).expect("a mode");
         through(HalfClosed(client), server)
     });
 }
@@ -144,36 +152,57 @@ fn socat(options: &[&str], arguments: &[&str]) -> Child {
 }
 
 /// Sends the blocks through, compares what comes out, and gives the time until its end.
-fn through(mut input: impl Write + Send, mut output: impl Read) -> Duration {
+fn through(input: impl Write + Send + 'static, output: impl Read + Send + 'static) -> Duration {
     let started = Instant::now();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut left = length();
-            while left > 0 {
-                let part = &BLOCK[..left.min(BLOCK.len())];
-                input.write_all(part).expect("a write");
-                left -= part.len();
-            }
-        });
-        let mut buffer = vec![0; 256 * 1024];
-        let mut got = 0;
-        loop {
-            let count = output.read(&mut buffer).expect("a read");
-            if count == 0 {
-                break;
-            }
-            let mut rest = &buffer[..count];
-            while !rest.is_empty() {
-                let at = got % BLOCK.len();
-                let expected = &BLOCK[at..BLOCK.len().min(at + rest.len())];
-                assert!(&rest[..expected.len()] == expected, "a wrong byte after {got}");
-                got += expected.len();
-                rest = &rest[expected.len()..];
-            }
-        }
-        assert_eq!(got, length());
+    let (done, is_done) = channel();
+    // Threads that outlive a failure: the programs are killed then, and with them what these wait
+    // for.
+    let writer = thread::spawn(move || send(input));
+    let reader = thread::spawn(move || {
+        compare_all(output);
+        let _ = done.send(started.elapsed());
     });
-    started.elapsed()
+    let took = is_done.recv_timeout(limit());
+    if let Err(RecvTimeoutError::Timeout) = took {
+        panic!("not all came out within {:?}", limit());
+    }
+    reader.join().expect("the right bytes");
+    writer.join().expect("no panic");
+    took.expect("the reader has told")
+}
+
+/// Even a slow machine moves a MiB in a tenth of a second.
+fn limit() -> Duration {
+    PATIENCE + Duration::from_millis(100) * (length() >> 20) as u32
+}
+
+fn send(mut input: impl Write) {
+    let mut left = length();
+    while left > 0 {
+        let part = &BLOCK[..left.min(BLOCK.len())];
+        input.write_all(part).expect("a write");
+        left -= part.len();
+    }
+}
+
+fn compare_all(mut output: impl Read) {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut got = 0;
+    loop {
+        let count = output.read(&mut buffer).expect("a read");
+        if count == 0 {
+            break;
+        }
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            let at = got % BLOCK.len();
+            let expected = &BLOCK[at..BLOCK.len().min(at + rest.len())];
+            assert!(&rest[..expected.len()] == expected, "a wrong byte after {got}");
+            got += expected.len();
+            rest = &rest[expected.len()..];
+        }
+    }
+    assert_eq!(got, length());
 }
 
 struct HalfClosed(UnixStream);
@@ -195,6 +224,17 @@ impl Drop for HalfClosed {
 }
 
 struct Reaped(Child);
+
+impl Reaped {
+    fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        common::unix::until("the program's end", || {
+            status = self.0.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+}
 
 impl Drop for Reaped {
     fn drop(&mut self) {

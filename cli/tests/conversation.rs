@@ -3,12 +3,15 @@
 mod common;
 
 use std::io::Write;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Backend, Os, PATIENCE, Tool, noise, run, run_with, tool, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 const MIB: usize = 1024 * 1024;
 
@@ -83,9 +86,13 @@ async fn input_that_the_peer_did_not_take_is_a_failure() {
         }
     });
     // More than the system buffers, so the client has some of it.
-    while given.load(Ordering::Relaxed) < MIB / 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    within(async {
+        while given.load(Ordering::Relaxed) < MIB / 2 {
+            assert!(!writer.is_finished(), "the client is gone");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
     drop(peer);
     client.wait().assert_fails(1, &["before it had taken all of the input"]);
     writer.join().expect("no panic");
@@ -109,6 +116,57 @@ fn close_does_not_wait_for_an_answer() {
     let client = client.wait().assert_succeeds();
     assert!(client.out == bytes, "{} bytes", client.out.len());
     writer.join().expect("no panic");
+}
+
+/// However slow the reader of standard output is.
+#[tokio::test]
+async fn what_has_been_received_is_not_lost_when_the_session_ends() {
+    // The tool, its pipe and the system hold all of it, so that the server is done with it before
+    // anyone reads.
+    let bytes = noise(300 * 1024);
+    for input_ends in [true, false] {
+        let os = Os::new();
+        let mut listener = os.bind().expect("a free name");
+        let mut command = tool();
+        command.args(["connect", os.endpoint(), "--close"]).stdin(Stdio::piped());
+        let mut client = command.spawn().expect("a process");
+        let mut peer = within(listener.accept()).await.expect("a client");
+        within(peer.write_all(&bytes)).await.expect("a write");
+        if input_ends {
+            drop(client.stdin.take());
+            // One that ends without waiting for its reader does so in this time. The pipes of Windows
+            // may hold all.
+            let mut byte = [0];
+            let closed = timeout(Duration::from_millis(200), peer.read(&mut byte)).await;
+            assert!(closed.is_err() || cfg!(windows), "it is closed before all is passed on");
+        } else {
+            within(peer.close(PATIENCE)).await.expect("a close");
+        }
+        let ended = tokio::task::spawn_blocking(|| client.wait_with_output());
+        let ended = within(ended).await.expect("no panic").expect("an end");
+        assert!(ended.stdout == bytes, "{} of {} bytes", ended.stdout.len(), bytes.len());
+        assert_eq!((ended.status.code(), &ended.stderr[..]), (Some(0), &b""[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_never_stops_does_not_keep_what_closes() {
+    for (size, pause) in [(1, Duration::from_millis(5)), (64 * 1024, Duration::ZERO)] {
+        let os = Os::new();
+        let mut listener = os.bind().expect("a free name");
+        let mut client = Tool::start(&["connect", os.endpoint(), "--close"]);
+        let mut peer = within(listener.accept()).await.expect("a client");
+        client.end_input();
+        // It ends after 0.2 s.
+        let sent = timeout(Duration::from_secs(5), async {
+            while peer.write_all(&vec![7; size]).await.is_ok() {
+                tokio::time::sleep(pause).await;
+            }
+        });
+        sent.await.expect("an end");
+        let ended = tokio::task::spawn_blocking(|| client.wait());
+        within(ended).await.expect("no panic").assert_succeeds();
+    }
 }
 
 #[test]

@@ -107,6 +107,37 @@ fn info_explains_the_temporary_name() {
     assert!(temporary.contains(&format!(".here.{}.", server.child.id())), "{info}");
 }
 
+/// The table of the kernel has the names as they were given, also those that look like lines of it.
+#[cfg(target_os = "linux")]
+#[test]
+fn info_believes_no_name_in_the_table() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
+    let os = Os::new();
+    drop(UnixListener::bind(os.endpoint()).expect("a socket"));
+    let (dir, pid) = (os.dir(), std::process::id());
+    // No socket of this process has that number.
+    let line = format!("\n0: 2 0 10000 1 1 1 {}/.s.sock.{pid}.0a1b2c3d", dir.display());
+    let name = SocketAddr::from_abstract_name(line).expect("a name");
+    let _liar = UnixListener::bind_addr(&name).expect("a socket");
+    let info = json(&["info", "--json", os.endpoint()], 3);
+    assert_eq!((&info["state"], &info["pid"]), (&"stale".into(), &Value::Null), "{info}");
+    assert_eq!(info["temporary_name"], Value::Null, "{info}");
+
+    // And those that would drive the terminal.
+    let odd = "odd\u{1b}[31m";
+    std::fs::create_dir(dir.join(odd)).expect("a directory");
+    let mut server = common::tool();
+    server.current_dir(&dir).args(["echo", &format!("./{odd}/../here")]);
+    let mut server = Tool::of(server);
+    server.await_err("listening on");
+    common::unix::until("a server", || dir.join("here").exists());
+    let here = dir.join("here");
+    let text = run(&["info", here.to_str().expect("UTF-8")]).assert_succeeds().text();
+    assert!(text.contains("odd\u{fffd}[31m/../.here.") && !text.contains('\u{1b}'), "{text:?}");
+}
+
 #[test]
 fn ping() {
     let os = Os::new();

@@ -2,9 +2,10 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use common::{Backend, Os, PATIENCE, Tool, noise, run, run_with};
 
@@ -14,7 +15,29 @@ fn tcp(address: &str) -> TcpStream {
     let address = address.strip_prefix("tcp:").expect("a TCP address");
     let stream = TcpStream::connect(address).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a limit");
     stream
+}
+
+fn accept(server: &TcpListener) -> TcpStream {
+    let deadline = Instant::now() + PATIENCE;
+    server.set_nonblocking(true).expect("a mode");
+    loop {
+        match server.accept() {
+            Ok((stream, _)) => {
+                // The BSDs and Windows pass the mode on.
+                stream.set_nonblocking(false).expect("a mode");
+                stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+                stream.set_write_timeout(Some(PATIENCE)).expect("a limit");
+                return stream;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                assert!(Instant::now() < deadline, "no client");
+                thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// What comes back for `bytes`, of which the end is told.
@@ -126,7 +149,7 @@ fn endpoint_to_tcp() {
     let bytes = noise(MIB + 1);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let (mut stream, _) = server.accept().expect("a client");
+            let mut stream = accept(&server);
             let mut got = Vec::new();
             stream.read_to_end(&mut got).expect("the end of the question");
             stream.write_all(&got).expect("a write");
@@ -215,4 +238,34 @@ fn a_tcp_peer_that_is_cut_off() {
         drop(client);
         relay.await_err(&format!("client {}: done", number + 1));
     }
+}
+
+/// More may have been to come, which a script must be told; what came is there.
+#[test]
+fn a_reset_is_no_end() {
+    #[cfg(windows)]
+    if common::wine::skipped("a reset is read as an end like any other") {
+        return;
+    }
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("tcp:{}", server.local_addr().expect("an address"));
+    let relay = Tool::start(&["relay", "stdio:", &address]);
+    let peer = accept(&server);
+    reset(relay, peer);
+    let mut relay = Tool::start(&["relay", "tcp:127.0.0.1:0", "stdio:"]);
+    let peer = tcp(&relay.await_listening());
+    reset(relay, peer);
+}
+
+#[track_caller]
+fn reset(mut relay: Tool, mut peer: TcpStream) {
+    peer.write_all(b"half of it").expect("a write");
+    relay.await_out("half of it");
+    // It has bytes of ours that it has not read: its end is a reset.
+    relay.type_in("unread");
+    peer.peek(&mut [0]).expect("a byte");
+    drop(peer);
+    let ended = relay.wait();
+    assert_eq!((ended.code, ended.text().as_str()), (Some(1), "half of it"), "{ended:?}");
+    assert!(ended.err.contains("error: the peer reset the connection"), "{ended:?}");
 }

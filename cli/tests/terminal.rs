@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use common::process::{Users, is_here, tool};
@@ -43,12 +44,77 @@ fn a_signal_ends_what_waits_and_frees_the_name() {
 #[test]
 fn an_interrupted_ping() {
     let os = Os::new();
-    let _echo = Tool::listening(&["echo", "-v", os.endpoint()]);
-    let ping = Tool::start(&["ping", os.endpoint(), "-n", "100000000"]);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let echo = Tool::listening(&["echo", os.endpoint()]);
+    let mut ping = Tool::start(&["ping", "-v", os.endpoint(), "-n", "100000000"]);
+    ping.await_err("the first that is counted");
     ping.signal(Signal::INT);
-    let ended = ping.wait().assert_succeeds();
+    let ended = ping.wait();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.text().contains(" round trips of 64 bytes"), "{}", ended.text());
+    drop(echo);
+    // Nothing is there: the server does not answer, or there is none.
+    let _server = Tool::listening(&["listen", os.endpoint()]);
+    let nobody = Os::new();
+    for (arguments, says) in [
+        (["ping", "-v", "--timeout=60", os.endpoint()], "connected to"),
+        (["ping", "-v", "--wait", nobody.endpoint()], "connecting to"),
+    ] {
+        let mut ping = Tool::start(&arguments);
+        ping.await_err(says);
+        ping.signal(Signal::INT);
+        let ended = ping.wait();
+        assert_eq!((ended.code, ended.text().as_str()), (Some(130), ""), "{ended:?}");
+    }
+}
+
+/// What moves standard input and output has nothing to undo, so the signal is left as it is.
+#[test]
+fn a_signal_ends_a_client() {
+    for verb in [&["connect"][..], &["relay", "stdio:"]] {
+        let os = Os::new();
+        let _echo = Tool::listening(&["echo", os.endpoint()]);
+        let mut client = Tool::start(&[verb, &[os.endpoint()]].concat());
+        client.type_in("hello");
+        client.await_out("hello");
+        client.signal(Signal::TERM);
+        let status = client.child.wait().expect("an end");
+        assert_eq!(status.signal(), Some(15), "{verb:?}: {status}");
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_let_connections_finish() {
+    let os = Os::new();
+    let echo = Tool::listening(&["echo", os.endpoint()]);
+    let mut client = Tool::start(&["connect", os.endpoint()]);
+    client.type_in("hello");
+    client.await_out("hello");
+    echo.signal(Signal::INT);
+    common::unix::until("the name is free", || os.files().is_empty());
+    echo.signal(Signal::INT);
+    assert_eq!(echo.wait().code, Some(130));
+    client.wait().assert_succeeds();
+}
+
+/// Also where no reader takes what has been received.
+#[test]
+fn a_signal_ends_what_waits_for_its_reader() {
+    let os = Os::new();
+    let mut command = tool();
+    command.args(["listen", os.endpoint()]).stdin(Stdio::piped());
+    let mut server = command.spawn().expect("a process");
+    common::unix::until("a server", || !os.files().is_empty());
+    let client = run_with(&["connect", "--wait", "--close", os.endpoint()], &[7; 200 * 1024]);
+    client.assert_succeeds();
+    assert_eq!(server.try_wait().expect("a child"), None);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&server), Signal::TERM)
+        .expect("a signal");
+    let mut status = None;
+    common::unix::until("an end", || {
+        status = server.try_wait().expect("a child");
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|status| status.code()), Some(130));
 }
 
 #[test]

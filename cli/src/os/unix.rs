@@ -13,9 +13,12 @@ use super::Access;
 
 /// Whether the peer has closed its end, and not only one direction: it takes nothing more.
 pub fn is_gone(stream: &Stream) -> bool {
-    // What is not asked for is told all the same: that the peer hung up, and errors.
-    let mut polled = [PollFd::new(stream, PollFlags::empty())];
-    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    // A hang-up and errors are told without being asked for. But macOS looks at nothing where
+    // nothing is asked for, and takes the end of one direction for a hang-up where that is. So it is
+    // asked whether it can be written to, and the answer not looked at. This does not wait.
+    let mut polled = [PollFd::new(stream, PollFlags::OUT)];
+    let looked = poll(&mut polled, Some(&Timespec::default()));
+    looked.is_ok() && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Standard output, without the line buffer of std where it is no terminal.
