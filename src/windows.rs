@@ -13,6 +13,7 @@ pub(crate) mod interprocess;
 mod listener;
 #[cfg(feature = "blocking")]
 mod overlapped;
+mod pauses;
 mod pipe;
 #[cfg(feature = "tokio")]
 mod reactor;

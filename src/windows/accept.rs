@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,12 +14,10 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::{self, JoinSet};
 use tokio::time;
 
+use super::pauses::Pauses;
 use super::pipe::{self, Instance, Kind, Presence};
 use super::{reactor, registered};
-use crate::events;
 
-/// Waits between tries to make an instance, or after one that failed.
-pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// Turns of the reactor in which a client that has connected becomes known.
 const LAST_TURNS: usize = 8;
 /// How long the end of a listener may wait for the reactor and the system.
@@ -32,8 +30,8 @@ pub(super) struct Instances {
     armed: JoinSet<(NamedPipeServer, io::Result<()>)>,
     /// A client that cannot be handed out yet.
     connected: Option<NamedPipeServer>,
-    pause: Duration,
-    pauses: Arc<AtomicU64>,
+    /// Between tries to make an instance, or after one that failed.
+    pauses: Pauses,
 }
 
 impl Instances {
@@ -54,14 +52,13 @@ impl Instances {
             wanted,
             armed: JoinSet::new(),
             connected: None,
-            pause: PAUSE.0,
-            pauses: Arc::default(),
+            pauses: Pauses::new(),
         }
     }
 
     /// How often it had to wait, also once it serves.
     pub(super) fn pauses(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.pauses)
+        self.pauses.count()
     }
 
     fn arm(&mut self, instance: Instance) -> io::Result<()> {
@@ -81,7 +78,7 @@ impl Instances {
         while self.armed.len() < self.wanted {
             self.arm(Instance::Further)?;
         }
-        self.pause = PAUSE.0;
+        self.pauses.went_well();
         Ok(())
     }
 
@@ -92,16 +89,8 @@ impl Instances {
             if !self.armed.is_empty() {
                 return;
             }
-            time::sleep(self.pause_after(&error)).await;
+            time::sleep(self.pauses.after(&error)).await;
         }
-    }
-
-    fn pause_after(&mut self, error: &io::Error) -> Duration {
-        let pause = self.pause;
-        self.pause = (pause * 2).min(PAUSE.1);
-        self.pauses.fetch_add(1, Ordering::Relaxed);
-        events::accept_paused(error, pause);
-        pause
     }
 
     /// Sends the clients that come, until it is dropped or nobody receives them; returns those
@@ -146,7 +135,7 @@ impl Instances {
             let joined = match self.refill() {
                 Ok(()) => self.armed.join_next().await,
                 Err(error) => {
-                    let pause = self.pause_after(&error);
+                    let pause = self.pauses.after(&error);
                     match time::timeout(pause, self.armed.join_next()).await {
                         Ok(joined) => joined,
                         Err(_) => continue,
@@ -164,7 +153,7 @@ impl Instances {
                 return pipe;
             }
             if let Some(error) = failure {
-                time::sleep(self.pause_after(&error)).await;
+                time::sleep(self.pauses.after(&error)).await;
             }
         }
     }
@@ -203,6 +192,8 @@ impl Drop for Name {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
     use tokio::sync::mpsc::channel;
 

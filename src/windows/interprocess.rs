@@ -6,24 +6,19 @@ use std::io::{self, ErrorKind};
 use ::interprocess::local_socket::tokio::{Listener, Stream};
 use ::interprocess::local_socket::traits::tokio::Listener as _;
 
-use super::accept::PAUSE;
+use super::pauses::Pauses;
 use super::pipe::End;
 use super::{reactor, security};
 use crate::endpoint::Endpoint;
-use crate::events;
 use crate::peer::PeerCredentials;
 
 /// As in a listener of ours, whatever keeps it from accepting may pass.
 pub(crate) async fn accept(listener: &Listener) -> io::Result<Stream> {
-    let mut pause = PAUSE.0;
+    let mut pauses = Pauses::new();
     loop {
         match listener.accept().await {
             Ok(stream) => return Ok(stream),
-            Err(error) => {
-                events::accept_paused(&error, pause);
-                reactor::sleep(pause)?.await;
-                pause = (pause * 2).min(PAUSE.1);
-            }
+            Err(error) => reactor::sleep(pauses.after(&error))?.await,
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::net::windows::named_pipe::NamedPipeServer;
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::accept::{Instances, Name, RELEASE};
-use super::pipe::{ARMED, Kind};
+use super::pipe::{ARMED, BACKLOG, Kind};
 use super::reactor::{self, Task};
 use super::registered::Pipe;
 use super::stream::Stream;
@@ -17,9 +17,6 @@ use super::{cannot_listen, refuse_present, resolve};
 use crate::endpoint::Endpoint;
 use crate::events::ListenerStats;
 use crate::options::ListenOptions;
-
-/// Clients that are connected and not accepted yet, beyond those in the armed instances.
-const BACKLOG: usize = 128;
 
 pub(crate) struct Listener {
     // Dropped in this order: first what holds instances of the pipe, then the name, which waits

@@ -32,6 +32,8 @@ use crate::options::{Access, ListenOptions};
 /// Instances that wait for clients, unless told otherwise. With fewer, clients that come together
 /// meet `PIPE_BUSY` more often and have to retry; more make little difference.
 pub(super) const ARMED: usize = 4;
+/// Clients that are connected and not accepted yet, beyond those in the armed instances.
+pub(super) const BACKLOG: usize = 128;
 /// What the system takes of each direction before a write has to wait, unless told otherwise.
 const QUOTA: u32 = 256 * 1024;
 

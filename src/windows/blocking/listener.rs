@@ -7,24 +7,20 @@ use std::os::windows::io::OwnedHandle;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use super::super::overlapped::{Connect, Event, MOST_EVENTS, wait_for_any};
-use super::super::pipe::{self, ARMED, End, Instance, Kind};
+use super::super::pauses::Pauses;
+use super::super::pipe::{self, ARMED, BACKLOG, End, Instance, Kind};
 use super::super::{cannot_listen, refuse_present, resolve};
 use super::{Own, Stream};
 use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
-use crate::events::{self, ListenerStats};
+use crate::events::ListenerStats;
 use crate::options::ListenOptions;
-
-/// Clients that are connected and not accepted yet, beyond those in the armed instances.
-const BACKLOG: usize = 128;
-/// Waits between tries to make an instance, or after one that failed.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 pub(crate) struct Listener {
     shared: Arc<Shared>,
+    pauses: Arc<AtomicU64>,
     /// `None` once it has ended.
     arming: Option<JoinHandle<()>>,
 }
@@ -36,7 +32,6 @@ struct Shared {
     came: Condvar,
     /// Signalled when there is room for clients again, or nobody wants any more.
     wanted: Event,
-    pauses: AtomicU64,
 }
 
 #[derive(Default)]
@@ -74,19 +69,14 @@ impl Listener {
             clients: Mutex::default(),
             came: Condvar::new(),
             wanted: Event::new()?,
-            pauses: AtomicU64::new(0),
         });
-        let arming = Arming {
-            shared: Arc::clone(&shared),
-            path,
-            kind,
-            wanted,
-            armed: Vec::new(),
-            pause: PAUSE.0,
-        };
+        let pauses = Pauses::new();
+        let count = pauses.count();
+        let arming =
+            Arming { shared: Arc::clone(&shared), path, kind, wanted, armed: Vec::new(), pauses };
         let thread = thread::Builder::new().name("sockpipe-accept".to_owned());
         let arming = Some(thread.spawn(move || arming.run(instances))?);
-        Ok(Self { shared, arming })
+        Ok(Self { shared, pauses: count, arming })
     }
 
     pub(crate) fn accept(&self) -> io::Result<Stream> {
@@ -113,7 +103,7 @@ impl Listener {
 
     /// No client is refused here: the system does, by the pipe's descriptor.
     pub(crate) fn stats(&self) -> ListenerStats {
-        ListenerStats { refused: 0, pauses: self.shared.pauses.load(Ordering::Relaxed) }
+        ListenerStats { refused: 0, pauses: self.pauses.load(Ordering::Relaxed) }
     }
 
     /// Stops arming. Clients that had come are among the waiting ones then.
@@ -154,7 +144,8 @@ struct Arming {
     kind: Kind,
     wanted: usize,
     armed: Vec<Armed>,
-    pause: Duration,
+    /// Between tries to make an instance, or after one that failed.
+    pauses: Pauses,
 }
 
 /// An instance that waits for its client, and the stream that it becomes then. All that a stream
@@ -197,7 +188,7 @@ impl Arming {
             match Armed::begin(Arc::clone(&pipe), &self.kind) {
                 Ok(armed) => return self.armed.push(armed),
                 Err(_) if !self.armed.is_empty() || self.shared.lock().closed => return,
-                Err(error) => thread::sleep(self.pause_after(&error)),
+                Err(error) => thread::sleep(self.pauses.after(&error)),
             }
         }
     }
@@ -214,7 +205,7 @@ impl Arming {
             }
             let limit = match self.refill() {
                 Ok(()) => None,
-                Err(error) => Some(self.pause_after(&error)),
+                Err(error) => Some(self.pauses.after(&error)),
             };
             let mut events = vec![&self.shared.wanted];
             // Clients beyond the backlog wait in the armed instances, and then before the pipe.
@@ -239,14 +230,14 @@ impl Arming {
             if !self.armed.is_empty() || self.shared.lock().closed {
                 break;
             }
-            thread::sleep(self.pause_after(&error));
+            thread::sleep(self.pauses.after(&error));
         }
         match armed.end() {
             Ok(stream) => {
                 self.shared.lock().waiting.push_back(stream);
                 self.shared.came.notify_one();
             }
-            Err(error) => thread::sleep(self.pause_after(&error)),
+            Err(error) => thread::sleep(self.pauses.after(&error)),
         }
     }
 
@@ -258,21 +249,15 @@ impl Arming {
             let pipe = pipe::create(&self.path, Instance::Further, &self.kind)?;
             self.armed.push(Armed::begin(Arc::new(pipe), &self.kind)?);
         }
-        self.pause = PAUSE.0;
+        self.pauses.went_well();
         Ok(())
-    }
-
-    fn pause_after(&mut self, error: &io::Error) -> Duration {
-        let pause = self.pause;
-        self.pause = (pause * 2).min(PAUSE.1);
-        self.shared.pauses.fetch_add(1, Ordering::Relaxed);
-        events::accept_paused(error, pause);
-        pause
     }
 }
 
 #[cfg(all(test, feature = "tokio"))]
 mod tests {
+    use std::time::Duration;
+
     use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
 
     use super::super::super::pipe::{Presence, presence, reads_messages};
