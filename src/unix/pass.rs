@@ -14,6 +14,7 @@ use rustix::net::{
 use super::platform;
 #[cfg(feature = "blocking")]
 use crate::blocking;
+use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
@@ -34,7 +35,8 @@ const ROOM: usize = cmsg_space!(ScmRights(platform::FDS_IN_A_MESSAGE));
 ///
 /// The receiver gets descriptors of its own, of the same open files. They come with the first of the
 /// bytes that they were sent with, so both sides have to agree on when to look for them: a plain
-/// read of those bytes closes them.
+/// read of those bytes closes them. On the async stream that plain read also may leave what was sent
+/// after them until more comes: the kernel ends the read there, as if there were no more.
 ///
 /// ```
 /// use std::io;
@@ -54,7 +56,7 @@ const ROOM: usize = cmsg_space!(ScmRights(platform::FDS_IN_A_MESSAGE));
 /// # }
 /// ```
 #[cfg(feature = "blocking")]
-pub trait PassFds {
+pub trait PassFds: Sealed {
     /// Writes bytes of `data`, and hands over `fds` with the first of them. They stay the caller's
     /// too. The rest of `data`, if not all of it was written, goes by a plain write. With no `fds` it
     /// is a plain write.
@@ -96,7 +98,7 @@ impl PassFds for blocking::Stream {
 /// Sends and receives open descriptors with bytes; as `PassFds`, for the async
 /// [`Stream`](crate::Stream).
 #[cfg(feature = "tokio")]
-pub trait AsyncPassFds {
+pub trait AsyncPassFds: Sealed {
     /// Writes bytes of `data`, and hands over `fds` with the first of them. They stay the caller's
     /// too. The rest of `data`, if not all of it was written, goes by a plain write. With no `fds` it
     /// is a plain write.

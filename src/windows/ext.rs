@@ -14,11 +14,12 @@ use super::security;
 #[cfg(feature = "blocking")]
 use crate::blocking;
 use crate::options::ListenOptions;
+use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
 /// What a listener can be told on Windows only.
-pub trait ListenOptionsExt {
+pub trait ListenOptionsExt: Sealed {
     /// The security descriptor of the pipe, in SDDL, in place of that of [`Access`](crate::Access).
     /// It is used as it is, so:
     ///
@@ -109,7 +110,7 @@ impl fmt::Debug for IntegrityLevel {
 }
 
 /// What a stream can do on Windows only. The handle, to ask the system about, is in its `AsHandle`.
-pub trait StreamExt: Sized {
+pub trait StreamExt: Sealed + Sized {
     /// The terminal session of the process at the other end: of the client that opened the pipe, or
     /// of the server that created its first instance.
     ///
