@@ -117,6 +117,8 @@ pub mod memory;
 mod messages;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod occupancy;
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+mod sealed;
 #[cfg(feature = "tokio")]
 mod serve;
 #[cfg(feature = "tokio")]

@@ -32,7 +32,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process;
 use std::thread;
 use std::time::Duration;
@@ -45,7 +45,7 @@ use rustix::process::geteuid;
 use super::access::Permission;
 use super::lock::{self, Lock, NAME_LOCK};
 use super::place::{FileId, Place, SOCKET, failed, file_id, random, remove, what};
-use super::platform;
+use super::{is_passing, platform};
 use crate::endpoint::{Endpoint, Form};
 use crate::messages::in_use;
 use crate::occupancy::Occupancy;
@@ -148,14 +148,22 @@ fn listen_in(lock: &Lock, permission: Permission, backlog: i32) -> io::Result<(O
 /// socket, their clients read an end and no error about a connection reset.
 pub(super) fn refuse_and_drain(socket: &OwnedFd) -> Vec<OwnedFd> {
     let _ = shutdown(socket, Shutdown::Read);
+    drain(socket.as_fd(), usize::from(u16::MAX))
+}
+
+/// Those in the queue of a socket that does not block. No more than `most` tries: where it still
+/// listens, clients who come meanwhile could keep this going, and so could an error that passes
+/// as a rule.
+pub(super) fn drain(socket: BorrowedFd<'_>, most: usize) -> Vec<OwnedFd> {
     let mut queue = Vec::new();
-    loop {
+    for _ in 0..most {
         match platform::accept(socket) {
             Ok(client) => queue.push(client),
-            Err(Errno::INTR) => {}
-            Err(_) => return queue,
+            Err(errno) if is_passing(errno) => {}
+            Err(_) => break,
         }
     }
+    queue
 }
 
 /// An abstract socket that listens. The kernel gives its name to one socket at a time and takes it

@@ -8,11 +8,12 @@ pub use super::pass::*;
 #[cfg(feature = "blocking")]
 use crate::blocking;
 use crate::options::{ListenOptions, StreamOptions};
+use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
 use crate::{listener::Listener, stream::Stream};
 
-/// What a listener can be told on Unix only.
-pub trait ListenOptionsExt {
+/// What a listener can be told on Unix only. For the types of this crate: it will grow.
+pub trait ListenOptionsExt: Sealed {
     /// Listen although others could replace the socket: in a directory that is another user's, or
     /// that others can write to and that is not sticky. Default: `false`, such a directory is
     /// refused with `PermissionDenied`.
@@ -62,8 +63,8 @@ impl ListenOptionsExt for ListenOptions {
     }
 }
 
-/// What a listener can do on Unix only.
-pub trait ListenerExt: Sized {
+/// What a listener can do on Unix only. For the types of this crate: it will grow.
+pub trait ListenerExt: Sealed + Sized {
     /// Whether clients still find this listener under its name. Somebody may have removed it: a
     /// cleaner of `/tmp`, or a server that takes what it wants.
     fn is_published(&self) -> bool;
@@ -117,8 +118,8 @@ impl ListenerExt for Listener {
     }
 }
 
-/// What a stream can do on Unix only.
-pub trait StreamExt: Sized {
+/// What a stream can do on Unix only. For the types of this crate: it will grow.
+pub trait StreamExt: Sealed + Sized {
     /// All groups of the peer, as they were when it connected.
     ///
     /// # Errors

@@ -7,12 +7,16 @@ use rustix::io::Errno;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::coop::consume_budget;
 
+use super::claim::drain;
 use super::{ACCEPT_PAUSE, inherited, is_passing, is_shortage, platform, runtime};
 use crate::endpoint::Endpoint;
 use crate::events;
 use crate::listener::LocalListener;
 use crate::peer::{PeerCredentials, UserId};
 use crate::stream::LocalStream;
+
+/// As many as wait in a queue, by Linux's default of `somaxconn`; those of the others are shorter.
+const LONGEST_QUEUE: usize = 4096;
 
 /// A listener of one's own making: its name, its mode and who may connect are left as they are. What
 /// passes by itself is handled inside, as [`accept`](LocalListener::accept) promises.
@@ -33,8 +37,10 @@ impl LocalListener for UnixListener {
 
     fn into_pending(self) -> Vec<UnixStream> {
         // Others may have the socket too, so it is not shut down.
-        let queue = std::iter::from_fn(|| platform::accept(self.as_fd()).ok());
-        queue.filter_map(|socket| stream(socket).ok()).collect()
+        drain(self.as_fd(), LONGEST_QUEUE)
+            .into_iter()
+            .filter_map(|socket| stream(socket).ok())
+            .collect()
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) const REFUSED_MAY_BE_BUSY: bool = false;
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
 /// Whether a call with `MSG_DONTWAIT` never waits.
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
+/// The most descriptors in one message: `SCM_MAX_FD`.
+pub(super) const FDS_IN_A_MESSAGE: usize = 253;
 /// How many probes make a socket dead.
 pub(super) const PROBES: u32 = 1;
 

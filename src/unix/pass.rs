@@ -14,6 +14,7 @@ use rustix::net::{
 use super::platform;
 #[cfg(feature = "blocking")]
 use crate::blocking;
+use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
@@ -21,11 +22,21 @@ use crate::stream::Stream;
 /// of the others.
 pub const MAX_FDS: usize = 253;
 
+/// Bytes of control data: all that one message can have here, whatever the limit asked for. XNU
+/// installs descriptors that there is no room for, and does not say which, so that nobody can close
+/// them. On Linux the sender's credentials come first, where the socket was told to receive them
+/// (`SO_PASSCRED`).
+#[cfg(target_os = "linux")]
+const ROOM: usize = cmsg_space!(ScmCredentials(1), ScmRights(platform::FDS_IN_A_MESSAGE));
+#[cfg(not(target_os = "linux"))]
+const ROOM: usize = cmsg_space!(ScmRights(platform::FDS_IN_A_MESSAGE));
+
 /// Sends and receives open descriptors with bytes; the async form is [`AsyncPassFds`].
 ///
 /// The receiver gets descriptors of its own, of the same open files. They come with the first of the
 /// bytes that they were sent with, so both sides have to agree on when to look for them: a plain
-/// read of those bytes closes them.
+/// read of those bytes closes them. On the async stream that plain read also may leave what was sent
+/// after them until more comes: the kernel ends the read there, as if there were no more.
 ///
 /// ```
 /// use std::io;
@@ -45,7 +56,7 @@ pub const MAX_FDS: usize = 253;
 /// # }
 /// ```
 #[cfg(feature = "blocking")]
-pub trait PassFds {
+pub trait PassFds: Sealed {
     /// Writes bytes of `data`, and hands over `fds` with the first of them. They stay the caller's
     /// too. The rest of `data`, if not all of it was written, goes by a plain write. With no `fds` it
     /// is a plain write.
@@ -63,7 +74,8 @@ pub trait PassFds {
     ///
     /// `InvalidInput` without room for a byte, or with a `limit` above [`MAX_FDS`]. `InvalidData`
     /// when more than `limit` came, or this process has no room for them: all that came are closed,
-    /// and the bytes that they came with are lost. Else as a read, `TimedOut` included.
+    /// and the bytes that they came with are lost. Where there is no room, other systems than Linux
+    /// may report an error of their own. Else as a read, `TimedOut` included.
     fn recv_with_fds(&self, buf: &mut [u8], limit: usize) -> io::Result<(usize, Vec<OwnedFd>)>;
 }
 
@@ -78,7 +90,7 @@ impl PassFds for blocking::Stream {
     fn recv_with_fds(&self, buf: &mut [u8], limit: usize) -> io::Result<(usize, Vec<OwnedFd>)> {
         check_receive(buf, limit)?;
         let timeout = self.read_timeout();
-        let read = |socket: BorrowedFd<'_>, flags| receive(socket, buf, limit, flags);
+        let read = |socket: BorrowedFd<'_>, flags| receive(socket, buf, flags);
         self.imp_ref().read_with(timeout, read)?.into_result(limit)
     }
 }
@@ -86,7 +98,7 @@ impl PassFds for blocking::Stream {
 /// Sends and receives open descriptors with bytes; as `PassFds`, for the async
 /// [`Stream`](crate::Stream).
 #[cfg(feature = "tokio")]
-pub trait AsyncPassFds {
+pub trait AsyncPassFds: Sealed {
     /// Writes bytes of `data`, and hands over `fds` with the first of them. They stay the caller's
     /// too. The rest of `data`, if not all of it was written, goes by a plain write. With no `fds` it
     /// is a plain write.
@@ -112,7 +124,8 @@ pub trait AsyncPassFds {
     ///
     /// `InvalidInput` without room for a byte, or with a `limit` above [`MAX_FDS`]. `InvalidData`
     /// when more than `limit` came, or this process has no room for them: all that came are closed,
-    /// and the bytes that they came with are lost. Else as a read.
+    /// and the bytes that they came with are lost. Where there is no room, other systems than Linux
+    /// may report an error of their own. Else as a read.
     ///
     /// # Cancel safety
     ///
@@ -137,7 +150,7 @@ impl AsyncPassFds for Stream {
         limit: usize,
     ) -> io::Result<(usize, Vec<OwnedFd>)> {
         check_receive(buf, limit)?;
-        let read = |socket: BorrowedFd<'_>| receive(socket, buf, limit, RecvFlags::empty());
+        let read = |socket: BorrowedFd<'_>| receive(socket, buf, RecvFlags::empty());
         self.imp_ref().read_by(read).await?.into_result(limit)
     }
 }
@@ -179,7 +192,7 @@ struct Received {
 
 impl Received {
     fn into_result(self, limit: usize) -> io::Result<(usize, Vec<OwnedFd>)> {
-        // The room for them is rounded up, so that one more than the limit may fit.
+        // Truncated: the process had no room for all of them.
         if self.truncated || self.fds.len() > limit {
             let what = format!(
                 "the peer sent more descriptors than the {limit} asked for, or than this process \
@@ -205,17 +218,11 @@ fn send(
     sendmsg(socket, &[IoSlice::new(data)], &mut control, flags)
 }
 
-/// One message's bytes. Whatever else came is closed by the drop of the control buffer, and of what
-/// is returned.
-fn receive(
-    socket: BorrowedFd<'_>,
-    buf: &mut [u8],
-    limit: usize,
-    flags: RecvFlags,
-) -> Result<Received, Errno> {
-    let mut room = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
-    let space = cmsg_space!(ScmRights(limit));
-    let mut control = RecvAncillaryBuffer::new(&mut room[..space]);
+/// One message's bytes, and all of its descriptors. Whatever else came is closed by the drop of the
+/// control buffer, and of what is returned.
+fn receive(socket: BorrowedFd<'_>, buf: &mut [u8], flags: RecvFlags) -> Result<Received, Errno> {
+    let mut room = [MaybeUninit::uninit(); ROOM];
+    let mut control = RecvAncillaryBuffer::new(&mut room);
     let flags = flags | platform::CLOSE_ON_EXEC;
     let message = recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut control, flags)?;
     let mut fds = Vec::new();

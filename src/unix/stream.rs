@@ -41,9 +41,7 @@ impl Stream {
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = runtime::enter(UnixStream::pair)??;
-        let stream =
-            |socket: UnixStream| Ok(Self { peer: Peer::of(socket.as_fd())?, socket, spin: None });
-        stream(one).and_then(|one| Ok((one, stream(other)?)))
+        Ok((Self::from_tokio(one)?, Self::from_tokio(other)?))
     }
 
     pub(crate) fn poll_read(
@@ -157,6 +155,7 @@ impl Stream {
     }
 
     pub(super) fn from_tokio(socket: UnixStream) -> io::Result<Self> {
+        platform::no_signals(socket.as_fd())?;
         Ok(Self { peer: Peer::of(socket.as_fd())?, socket, spin: None })
     }
 

@@ -14,23 +14,11 @@ use super::security;
 #[cfg(feature = "blocking")]
 use crate::blocking;
 use crate::options::ListenOptions;
+use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
-mod sealed {
-    /// Keeps others from implementing the traits here, so that these can grow.
-    #[allow(unnameable_types, reason = "so that nobody else can have it")]
-    pub trait Sealed {}
-}
-use sealed::Sealed;
-
-impl Sealed for ListenOptions {}
-#[cfg(feature = "tokio")]
-impl Sealed for Stream {}
-#[cfg(feature = "blocking")]
-impl Sealed for blocking::Stream {}
-
-/// What a listener can be told on Windows only. Only sockpipe's types have it.
+/// What a listener can be told on Windows only.
 pub trait ListenOptionsExt: Sealed {
     /// The security descriptor of the pipe, in SDDL, in place of that of [`Access`](crate::Access).
     /// It is used as it is, so:
@@ -122,7 +110,6 @@ impl fmt::Debug for IntegrityLevel {
 }
 
 /// What a stream can do on Windows only. The handle, to ask the system about, is in its `AsHandle`.
-/// Only sockpipe's types have it.
 pub trait StreamExt: Sealed + Sized {
     /// The terminal session of the process at the other end: of the client that opened the pipe, or
     /// of the server that created its first instance.
