@@ -91,6 +91,25 @@ fn an_answer_in_time_is_a_hit() {
     assert_eq!((Thread::credit().score, Thread::owner()), (2, 0));
 }
 
+/// However long there is to watch, a turn is short: the others are next.
+#[test]
+fn a_turn_is_a_few_tries() {
+    Thread::start();
+    let spin = spin(false);
+    assert_eq!(poll(&spin, false, false), Poll::Pending);
+    for _ in 0..3 {
+        Thread::give(HOUR);
+        let tries = Cell::new(0);
+        let receive = |_: &mut ()| {
+            tries.set(tries.get() + 1);
+            Poll::Pending::<()>
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(spin.poll(&mut cx, &mut (), receive, |_, ()| Poll::Pending), Poll::Pending);
+        assert_eq!(tries.get(), 4);
+    }
+}
+
 #[test]
 fn a_miss_ends_the_watch() {
     Thread::start();
