@@ -53,7 +53,16 @@ pub fn table(options: &[&str]) -> ExitCode {
         print_group(&mut text, result);
     }
     println!("{text}");
-    ExitCode::SUCCESS
+    let mut whole = true;
+    for result in &results {
+        for ((who, work), samples) in result.group.entries.iter().zip(&result.samples) {
+            if samples.is_empty() {
+                eprintln!("{} has no sample of {}", who.name(), work.name());
+                whole = false;
+            }
+        }
+    }
+    if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Every repetition has an order of its own: what one leaves behind for a moment, as many sockets that
