@@ -32,6 +32,7 @@ pub(super) const REFUSED_MAY_BE_BUSY: bool = false;
 /// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
 /// Whether a call with `MSG_DONTWAIT` never waits.
+#[cfg(feature = "blocking")]
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
 /// The most descriptors in one message: `SCM_MAX_FD`.
 pub(super) const FDS_IN_A_MESSAGE: usize = 253;

@@ -34,6 +34,7 @@ pub(super) const REFUSED_MAY_BE_BUSY: bool = true;
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;
 /// Whether a call with `MSG_DONTWAIT` never waits. XNU's send does not look at it (`sosend` asks for
 /// `SS_NBIO` and `MSG_NBIO` only), so that a time limit needs a socket that does not block.
+#[cfg(feature = "blocking")]
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = false;
 /// The most descriptors in one message: XNU's `UIPC_MAX_CMSG_FD`. On the BSDs a message's control
 /// data has 2048 bytes, with room for no more.
