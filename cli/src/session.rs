@@ -20,6 +20,8 @@ const ARRIVED: u64 = 1024 * 1024;
 /// A source that gives nothing for so long has given what has arrived. Windows takes a moment to
 /// read what is there.
 const SETTLED: Duration = Duration::from_millis(20);
+/// Input that is there when the peer is gone is read within this, also on a busy machine.
+const UNREAD: Duration = Duration::from_millis(100);
 /// For a source that never gives nothing.
 const MOST_LOOKS: u32 = 10;
 
@@ -129,8 +131,10 @@ pub async fn run(near: &mut Side, far: &mut Side, at_end: AtEnd) -> Result<Repor
         return Err(error);
     }
     flushed?;
-    let under_way = sent.under_way.into_inner() || near.from.has_more();
-    let lost = up_end == Some(Ending::SinkGone) || (up_end.is_none() && under_way);
+    let lost = match up_end {
+        Some(end) => end == Ending::SinkGone,
+        None => sent.under_way.into_inner() || near.from.has_more(UNREAD).await,
+    };
     let (sent, received) = (sent.bytes.into_inner(), received.bytes.into_inner());
     Ok(Report { up: up_end, down: down_end, sent, received, lost })
 }

@@ -147,10 +147,10 @@ impl Source {
         }
     }
 
-    /// Whether it has given bytes that nobody has had.
-    pub fn has_more(&self) -> bool {
+    /// Whether it has bytes that nobody has had, or gives some within `limit`; those are lost.
+    pub async fn has_more(&mut self, limit: Duration) -> bool {
         match self {
-            Self::Stdin(input) | Self::Command(input) => input.has_more(),
+            Self::Stdin(input) | Self::Command(input) => input.has_more(limit).await,
             Self::Local(..) | Self::Tcp(..) => false,
         }
     }

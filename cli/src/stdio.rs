@@ -6,8 +6,10 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc as blocking;
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::side::CHUNK;
 
@@ -56,9 +58,10 @@ impl Input {
         }
     }
 
-    /// Whether bytes have been read that nobody has had.
-    pub fn has_more(&self) -> bool {
-        !self.ended && !self.chunks.is_empty()
+    /// Whether there are bytes that nobody has had, or come within `limit`; those are lost.
+    pub async fn has_more(&mut self, limit: Duration) -> bool {
+        // Its end is no more.
+        matches!(timeout(limit, self.chunks.recv()).await, Ok(Some(Ok((_, 1..)))))
     }
 }
 
