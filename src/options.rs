@@ -46,8 +46,8 @@ pub enum ExpectServer {
 /// Whether a reader watches for the peer's answer before its thread goes to sleep.
 ///
 /// When two processes that run on different cores talk in turns, most of a round trip is the waking
-/// of a sleeping core. A reader that looks again for a moment has the answer without it: in about a
-/// tenth of the time, and with less processor time in all. The price is that the core is not idle
+/// of a sleeping core. A reader that looks again for a moment has the answer without it: in a
+/// fraction of the time, and with less processor time in all. The price is that the core is not idle
 /// in that moment, which shows in `top`, counts against a quota and takes power.
 ///
 /// [Performance](crate::docs::performance) has the numbers, and says when it is worth it.
