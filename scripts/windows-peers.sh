@@ -103,7 +103,12 @@ winio() {
 winio_from_debian() { # SOURCE
     local apt=$work/apt library=$work/path/src
     mkdir -p "$apt"/lists/partial "$apt"/archives/partial "$work/winio" "$library/golang.org/x"
-    echo 'deb http://deb.debian.org/debian forky main' >"$apt/sources.list"
+    # From where this machine has its packages.
+    local mirror
+    # shellcheck disable=SC2016 # apt's own variable
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -E '/debian/?$' | head -n 1) || true
+    [ -n "$mirror" ] || return
+    echo "deb $mirror forky main" >"$apt/sources.list"
     # That its list may be old is no matter: the package is known by its hash.
     local options=(-q -o Acquire::Check-Valid-Until=false -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=-
         -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt" -o Acquire::Languages=none
