@@ -471,7 +471,7 @@ pub fn smoke() -> ExitCode {
                 println!("not here: {} in {}", who.name(), work.name());
                 continue;
             }
-            let sample = run::sample(&folder, who, work, Pin::Anywhere, 20);
+            let sample = run::sample(&folder, who, work, Pin::Anywhere, 100);
             match sample {
                 Ok(sample) if sample.outcome.ops > 0.0 => ran += 1,
                 other => {
