@@ -26,6 +26,8 @@ mod spawn;
 mod stream;
 #[cfg(all(test, feature = "tokio"))]
 mod tests;
+#[cfg(feature = "tokio")]
+mod wakers;
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;

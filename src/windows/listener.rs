@@ -13,6 +13,7 @@ use super::pipe::{ARMED, BACKLOG, Kind};
 use super::reactor::{self, Task};
 use super::registered::Pipe;
 use super::stream::Stream;
+use super::wakers::Guard;
 use super::{cannot_listen, refuse_present, resolve};
 use crate::endpoint::Endpoint;
 use crate::events::ListenerStats;
@@ -26,6 +27,7 @@ pub(crate) struct Listener {
     name: Name,
     messages: bool,
     pauses: Arc<AtomicU64>,
+    guard: Guard,
 }
 
 impl Listener {
@@ -45,11 +47,12 @@ impl Listener {
         let (sender, clients) = channel(BACKLOG);
         let (name, pauses) = (Name::new(path), instances.pauses());
         let instances = Task::spawn(instances.serve(sender))?;
-        Ok((Self { instances, clients, name, messages, pauses }, address))
+        let guard = Guard::new();
+        Ok((Self { instances, clients, name, messages, pauses, guard }, address))
     }
 
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        let Some(pipe) = ready!(self.clients.poll_recv(cx)) else {
+        let Some(pipe) = ready!(self.guard.poll(cx, |cx| self.clients.poll_recv(cx))) else {
             return Poll::Ready(Err(io::Error::other("the thread that accepts clients is gone")));
         };
         Poll::Ready(Ok(self.stream(pipe)))
@@ -67,7 +70,7 @@ impl Listener {
     }
 
     fn stream(&self, pipe: NamedPipeServer) -> Stream {
-        let pipe = Pipe::Server { pipe, messages: self.messages };
+        let pipe = Pipe::server(pipe, self.messages);
         Stream::new(pipe, false, Some(self.name.keep()))
     }
 

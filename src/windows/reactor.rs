@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
 use tokio::task::JoinHandle;
-use tokio::time::{Sleep, Timeout};
+use tokio::time::error::Elapsed;
+
+use super::wakers::guarded;
 
 struct Reactor {
     handle: Handle,
@@ -53,15 +55,18 @@ pub(super) fn is_current_thread() -> bool {
 }
 
 /// A sleep for any thread, with or without a runtime.
-pub(crate) fn sleep(duration: Duration) -> io::Result<Sleep> {
+pub(crate) fn sleep(duration: Duration) -> io::Result<impl Future<Output = ()>> {
     let _context = handle()?.enter();
-    Ok(tokio::time::sleep(duration))
+    Ok(guarded(tokio::time::sleep(duration)))
 }
 
 /// A timeout for any thread, with or without a runtime.
-pub(super) fn timeout<F: Future>(limit: Duration, future: F) -> io::Result<Timeout<F>> {
+pub(super) fn timeout<F: Future>(
+    limit: Duration,
+    future: F,
+) -> io::Result<impl Future<Output = Result<F::Output, Elapsed>>> {
     let _context = handle()?.enter();
-    Ok(tokio::time::timeout(limit, future))
+    Ok(guarded(tokio::time::timeout(limit, future)))
 }
 
 pub(crate) async fn shutdown_signal() -> io::Result<()> {

@@ -13,22 +13,40 @@ use windows_sys::Win32::Foundation::ERROR_INVALID_PARAMETER;
 
 use super::pipe::{self, End, Opened};
 use super::reactor;
+use super::wakers::Guard;
 
 /// One end, registered with the reactor.
 #[derive(Debug)]
-pub(super) enum Pipe {
-    Server { pipe: NamedPipeServer, messages: bool },
-    Client { pipe: NamedPipeClient, messages: bool },
+pub(super) struct Pipe {
+    registered: Registered,
+    messages: bool,
+    reader: Guard,
+    writer: Guard,
+}
+
+#[derive(Debug)]
+enum Registered {
+    Server(NamedPipeServer),
+    Client(NamedPipeClient),
 }
 
 impl Pipe {
+    fn new(registered: Registered, messages: bool) -> Self {
+        Self { registered, messages, reader: Guard::new(), writer: Guard::new() }
+    }
+
     /// A client's end, which the server has accepted or is going to.
     pub(super) fn client(opened: Opened) -> io::Result<Self> {
         let _context = reactor::handle()?.enter();
         let handle = opened.handle.into_raw_handle();
         // SAFETY: the handle is a pipe's, opened for overlapped I/O, and nobody else's any more.
         let pipe = unsafe { NamedPipeClient::from_raw_handle(handle) }?;
-        Ok(Self::Client { pipe, messages: opened.messages })
+        Ok(Self::new(Registered::Client(pipe), opened.messages))
+    }
+
+    /// A server's end, whose client has been let in.
+    pub(super) fn server(pipe: NamedPipeServer, messages: bool) -> Self {
+        Self::new(Registered::Server(pipe), messages)
     }
 
     /// An end whose peer is there already.
@@ -38,63 +56,62 @@ impl Pipe {
         }
         let pipe = server(handle)?;
         connected(&pipe)?;
-        Ok(Self::Server { pipe, messages })
+        Ok(Self::server(pipe, messages))
     }
 
     /// One that another runtime than the reactor has.
     pub(super) fn from_server(pipe: NamedPipeServer) -> io::Result<Self> {
         connected(&pipe)?;
         let messages = pipe::reads_messages(&pipe)?;
-        Ok(Self::Server { pipe, messages })
+        Ok(Self::server(pipe, messages))
     }
 
     /// One that another runtime than the reactor has.
     pub(super) fn from_client(pipe: NamedPipeClient) -> io::Result<Self> {
         let messages = pipe::reads_messages(&pipe)?;
-        Ok(Self::Client { pipe, messages })
+        Ok(Self::new(Registered::Client(pipe), messages))
     }
 
     pub(super) fn end(&self) -> End {
-        match self {
-            Self::Server { .. } => End::Server,
-            Self::Client { .. } => End::Client,
+        match self.registered {
+            Registered::Server(_) => End::Server,
+            Registered::Client(_) => End::Client,
         }
     }
 
     /// Whether it is of message type, so that an end can be written into it.
     pub(super) fn has_messages(&self) -> bool {
-        match self {
-            Self::Server { messages, .. } | Self::Client { messages, .. } => *messages,
-        }
+        self.messages
     }
 
-    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Server { pipe, .. } => pipe.poll_read_ready(cx),
-            Self::Client { pipe, .. } => pipe.poll_read_ready(cx),
-        }
+    pub(super) fn poll_read_ready(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.reader.poll(cx, |cx| match &self.registered {
+            Registered::Server(pipe) => pipe.poll_read_ready(cx),
+            Registered::Client(pipe) => pipe.poll_read_ready(cx),
+        })
     }
 
-    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Server { pipe, .. } => pipe.poll_write_ready(cx),
-            Self::Client { pipe, .. } => pipe.poll_write_ready(cx),
-        }
+    pub(super) fn poll_write_ready(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.poll(cx, |cx| match &self.registered {
+            Registered::Server(pipe) => pipe.poll_write_ready(cx),
+            Registered::Client(pipe) => pipe.poll_write_ready(cx),
+        })
     }
 
+    /// For the reactor's own tasks, whose wakers do not panic.
     pub(super) async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Server { pipe, .. } => pipe.writable().await,
-            Self::Client { pipe, .. } => pipe.writable().await,
+        match &self.registered {
+            Registered::Server(pipe) => pipe.writable().await,
+            Registered::Client(pipe) => pipe.writable().await,
         }
     }
 
     pub(super) fn try_read(&self, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
         // SAFETY: nothing uninitialized is written: the bytes go into it and are not read.
         let mut room = unsafe { buf.unfilled_mut() };
-        let length = match self {
-            Self::Server { pipe, .. } => pipe.try_read_buf(&mut room),
-            Self::Client { pipe, .. } => pipe.try_read_buf(&mut room),
+        let length = match &self.registered {
+            Registered::Server(pipe) => pipe.try_read_buf(&mut room),
+            Registered::Client(pipe) => pipe.try_read_buf(&mut room),
         }?;
         // SAFETY: that many bytes were read into what is not filled.
         unsafe { buf.assume_init(length) };
@@ -103,25 +120,25 @@ impl Pipe {
     }
 
     pub(super) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Server { pipe, .. } => pipe.try_write(buf),
-            Self::Client { pipe, .. } => pipe.try_write(buf),
+        match &self.registered {
+            Registered::Server(pipe) => pipe.try_write(buf),
+            Registered::Client(pipe) => pipe.try_write(buf),
         }
     }
 
     pub(super) fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Server { pipe, .. } => pipe.try_write_vectored(bufs),
-            Self::Client { pipe, .. } => pipe.try_write_vectored(bufs),
+        match &self.registered {
+            Registered::Server(pipe) => pipe.try_write_vectored(bufs),
+            Registered::Client(pipe) => pipe.try_write_vectored(bufs),
         }
     }
 }
 
 impl AsHandle for Pipe {
     fn as_handle(&self) -> BorrowedHandle<'_> {
-        match self {
-            Self::Server { pipe, .. } => pipe.as_handle(),
-            Self::Client { pipe, .. } => pipe.as_handle(),
+        match &self.registered {
+            Registered::Server(pipe) => pipe.as_handle(),
+            Registered::Client(pipe) => pipe.as_handle(),
         }
     }
 }
@@ -191,7 +208,7 @@ mod tests {
         let server = made_elsewhere(&path);
         let client = Pipe::client(pipe::open(&path).expect("a server")).expect("a reactor");
         let server = adopt(server).expect("a server's end");
-        assert!(matches!(server, Pipe::Server { messages: true, .. }));
+        assert_eq!((server.end(), server.has_messages()), (End::Server, true));
         let stream = |pipe| crate::Stream::from_imp(super::super::stream::Stream::adopted(pipe));
         let (mut client, mut server) = (stream(client), stream(server));
         run(async {

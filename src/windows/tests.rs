@@ -5,6 +5,7 @@
 mod close;
 mod listener;
 mod stream;
+mod wakers;
 #[path = "../../tests/common/wine.rs"]
 pub(super) mod wine;
 
