@@ -67,10 +67,12 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, lexopt::Error
 
 #[tokio::main]
 async fn run(Options { endpoint, quiet }: Options) -> Result<()> {
+    // Before anybody is told, so that nobody's wish to end it is missed.
+    let stop = stop_asked_for();
     let listener = Listener::bind(endpoint)?;
     say(&format!("listening on {}", listener.endpoint()));
     serve(listener, move |stream| handle(stream, quiet))
-        .with_graceful_shutdown(stop_asked_for())
+        .with_graceful_shutdown(stop)
         .drain_deadline(DRAIN)
         .await?;
     Ok(())
@@ -94,23 +96,20 @@ async fn handle(mut stream: Stream, quiet: bool) {
     }
 }
 
-async fn stop_asked_for() {
-    if let Err(error) = shutdown_signal().await {
-        eprintln!("echo_server: cannot listen for signals: {error}");
-        std::future::pending::<()>().await;
-    }
-    let mut second = Box::pin(shutdown_signal());
-    // Begun here and now, so that a second one is heard from this moment on.
-    tokio::select! {
-        biased;
-        _ = &mut second => exit(130),
-        () = std::future::ready(()) => {}
-    }
-    tokio::spawn(async {
-        if second.await.is_ok() {
-            exit(130);
+fn stop_asked_for() -> impl Future<Output = ()> + Send {
+    let first = shutdown_signal();
+    async {
+        if let Err(error) = first.await {
+            eprintln!("echo_server: cannot listen for signals: {error}");
+            std::future::pending::<()>().await;
         }
-    });
+        let second = shutdown_signal();
+        tokio::spawn(async {
+            if second.await.is_ok() {
+                exit(130);
+            }
+        });
+    }
 }
 
 /// Text as it is, but for what would drive the terminal.

@@ -196,8 +196,9 @@ impl Drained {
 /// Completes when the process is asked to end, the signal for
 /// [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
 ///
-/// Once it has been called, the OS no longer ends the process by itself on these signals: wait for
-/// a second one to let an impatient user out.
+/// It is heard from the call on, not only from the first `await`: called before the server says that
+/// it listens, it misses nothing. From then on the OS no longer ends the process by itself on these
+/// signals: wait for a second one to let an impatient user out.
 ///
 /// # Errors
 ///
@@ -207,8 +208,8 @@ impl Drained {
 ///
 /// Unix: SIGINT (Ctrl-C) and SIGTERM. Windows: Ctrl-C, Ctrl-Break, the console's closing, logoff
 /// and shutdown.
-pub async fn shutdown_signal() -> io::Result<()> {
-    imp::shutdown_signal().await
+pub fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'static {
+    imp::shutdown_signal()
 }
 
 enum Ended<T> {

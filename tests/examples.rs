@@ -96,3 +96,19 @@ async fn activated() {
     // The name is the service manager's.
     assert!(path.exists());
 }
+
+/// Once it says that it listens, it hears that it is to end.
+#[test]
+fn the_first_signal_is_heard() {
+    let rounds = if std::env::var_os("SOCKPIPE_FULL").is_some() { 1000 } else { 50 };
+    for _ in 0..rounds {
+        let dir = runtime_dir();
+        let server = Running::start(in_dir(&dir, "echo_server", &[]));
+        assert!(server.next_line().starts_with("listening on "));
+        server.signal(Signal::TERM);
+        let (status, ..) = server.wait();
+        assert!(status.success(), "{status}");
+        let left: Vec<_> = std::fs::read_dir(dir.path()).expect("a directory").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}

@@ -14,7 +14,7 @@ use crate::{args, client, say};
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 pub async fn run(args: args::Echo) -> Result<()> {
-    let stop = asked_to_finish().await;
+    let stop = asked_to_finish();
     let listener = bind(&args.endpoint, &args.server)?;
     serve(listener, handle).with_graceful_shutdown(stop).await.context("cannot accept clients")?;
     Ok(())

@@ -25,7 +25,7 @@ pub async fn run(args: args::Listen) -> Result<()> {
     if let (Some(command), true) = (&args.exec, args.keep) {
         return run_for_each(&args, command.clone()).await;
     }
-    let stop = asked_to_stop().await;
+    let stop = asked_to_stop();
     let listener = bind(&args.endpoint, &args.server)?;
     let work = async {
         match (args.exec, args.keep) {
@@ -66,7 +66,7 @@ async fn one_after_another(mut listener: Listener, at_end: AtEnd) -> Result<()> 
 }
 
 async fn run_for_each(args: &args::Listen, command: Vec<OsString>) -> Result<()> {
-    let stop = asked_to_finish().await;
+    let stop = asked_to_finish();
     let listener = bind(&args.endpoint, &args.server)?;
     let command = Arc::new(command);
     let handler = move |stream: Stream| {

@@ -26,7 +26,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 const PROGRESS: Duration = Duration::from_millis(100);
 
 pub async fn run(args: args::Ping) -> Result<()> {
-    let mut stop = asked_to_stop().await;
+    let mut stop = asked_to_stop();
     let stream = tokio::select! {
         stream = client::connect(&args.endpoint, &args.client) => Arc::new(stream?),
         () = &mut stop => return Err(Exit::silent(INTERRUPTED).into()),

@@ -36,7 +36,7 @@ pub async fn run(args: args::Relay) -> Result<()> {
             join(&mut Side::stdio()?, far, AtEnd::WaitsIfTold).await
         }
         (_, Address::Stdio) => {
-            let stop = asked_to_stop().await;
+            let stop = asked_to_stop();
             let door = Door::open(&args.from, args.remote, &args.server).await?;
             let work =
                 async { join(&mut Side::stdio()?, door.first().await?, AtEnd::WaitsIfTold).await };
@@ -46,7 +46,7 @@ pub async fn run(args: args::Relay) -> Result<()> {
             }
         }
         _ => {
-            let stop = asked_to_finish().await;
+            let stop = asked_to_finish();
             let door = Door::open(&args.from, args.remote, &args.server).await?;
             serve(door, target, stop).await
         }

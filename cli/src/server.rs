@@ -24,24 +24,23 @@ pub fn bind(endpoint: &Endpoint, args: &Server) -> Result<Listener> {
     Ok(listener)
 }
 
-/// To be awaited: the process is asked to stop. It is heard from now on, so this comes before what
-/// must be undone.
-pub async fn asked_to_stop() -> Pin<Box<impl Future<Output = ()> + Send>> {
-    begun(async {
-        if let Err(error) = shutdown_signal().await {
+/// The process is asked to stop. It is heard from now on, so this comes before what must be undone.
+pub fn asked_to_stop() -> Pin<Box<impl Future<Output = ()> + Send>> {
+    let asked = shutdown_signal();
+    Box::pin(async {
+        if let Err(error) = asked.await {
             say::warning(format_args!("cannot listen for signals: {error}"));
             pending::<()>().await;
         }
     })
-    .await
 }
 
 /// As above, for a server whose connections may finish. Asked a second time, it ends at once.
-pub async fn asked_to_finish() -> impl Future<Output = ()> + Send {
-    let first = asked_to_stop().await;
+pub fn asked_to_finish() -> impl Future<Output = ()> + Send {
+    let first = asked_to_stop();
     async {
         first.await;
-        let second = asked_to_stop().await;
+        let second = asked_to_stop();
         tokio::spawn(async {
             second.await;
             exit(i32::from(INTERRUPTED));
@@ -52,15 +51,4 @@ pub async fn asked_to_finish() -> impl Future<Output = ()> + Send {
             say::note("connections may finish, for up to 5 s; a second Ctrl-C ends them at once");
         });
     }
-}
-
-/// Polled once. It must not be done by then.
-async fn begun<F: Future<Output = ()> + Send>(future: F) -> Pin<Box<F>> {
-    let mut future = Box::pin(future);
-    tokio::select! {
-        biased;
-        () = &mut future => {}
-        () = std::future::ready(()) => {}
-    }
-    future
 }

@@ -33,16 +33,19 @@ pub(crate) fn sleep(duration: Duration) -> io::Result<Sleep> {
     enter(|| tokio_sleep(duration))
 }
 
-pub(crate) async fn shutdown_signal() -> io::Result<()> {
-    let (mut interrupt, mut terminate) = enter(|| {
-        Ok::<_, io::Error>((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
-    })??;
-    poll_fn(|cx| match interrupt.poll_recv(cx) {
-        Poll::Pending => terminate.poll_recv(cx),
-        ready => ready,
-    })
-    .await;
-    Ok(())
+pub(crate) fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'static {
+    let signals = enter(|| {
+        io::Result::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    });
+    async {
+        let (mut interrupt, mut terminate) = signals??;
+        poll_fn(|cx| match interrupt.poll_recv(cx) {
+            Poll::Pending => terminate.poll_recv(cx),
+            ready => ready,
+        })
+        .await;
+        Ok(())
+    }
 }
 
 pub(super) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

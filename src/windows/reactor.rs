@@ -69,16 +69,19 @@ pub(super) fn timeout<F: Future>(
     Ok(guarded(tokio::time::timeout(limit, future)))
 }
 
-pub(crate) async fn shutdown_signal() -> io::Result<()> {
-    let (mut c, mut end, mut close, mut shutdown) =
-        (ctrl_c()?, ctrl_break()?, ctrl_close()?, ctrl_shutdown()?);
-    poll_fn(|cx| {
-        let came =
-            [c.poll_recv(cx), end.poll_recv(cx), close.poll_recv(cx), shutdown.poll_recv(cx)];
-        if came.iter().any(Poll::is_ready) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    Ok(())
+pub(crate) fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'static {
+    let signals = || io::Result::Ok((ctrl_c()?, ctrl_break()?, ctrl_close()?, ctrl_shutdown()?));
+    let signals = signals();
+    async {
+        let (mut c, mut end, mut close, mut shutdown) = signals?;
+        poll_fn(|cx| {
+            let came =
+                [c.poll_recv(cx), end.poll_recv(cx), close.poll_recv(cx), shutdown.poll_recv(cx)];
+            if came.iter().any(Poll::is_ready) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        Ok(())
+    }
 }
 
 /// A task on the reactor that ends when this is dropped.

@@ -129,7 +129,9 @@ async fn end_of_the_mortal(places: &Places, report: &mut Report) -> Result<()> {
     let server = stream.peer_credentials()?.pid().context("no process id")?;
     // Once it has answered, it is past its start, and hears signals.
     stream.write_u8(REPORT).await?;
-    stream.read_to_string(&mut String::new()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    ensure!(!answer.is_empty(), "the last server ends without an answer");
     drop(stream);
     process::signal(server, Signal::TERM);
     let stopped = wait_for_death(server).await;
@@ -137,10 +139,10 @@ async fn end_of_the_mortal(places: &Places, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-async fn wait_for_death(process: u32) -> bool {
+/// Of a child of ours, which every server is once the client that started it is gone.
+async fn wait_for_death(child: u32) -> bool {
     for _ in 0..2000 {
-        process::reap(process);
-        if !process::lives(process) {
+        if process::reap(child) {
             return true;
         }
         sleep(Duration::from_millis(5)).await;
@@ -153,10 +155,10 @@ async fn leftovers(places: &Places, report: &mut Report) {
     report.judge("files left", "none", format!("{files:?}"), files.is_empty());
     let sockets = process::sockets(&places.sockets);
     report.judge("sockets left", "none", format!("{sockets:?}"), sockets.is_empty());
-    let mut children = process::children();
+    let mut children = Vec::new();
     for _ in 0..100 {
-        children.iter().for_each(|child| process::reap(*child));
         children = process::children();
+        children.retain(|child| !process::reap(*child));
         if children.is_empty() {
             break;
         }

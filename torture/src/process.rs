@@ -38,11 +38,12 @@ pub(crate) fn signal(process: u32, signal: Signal) {
     }
 }
 
-/// Lets go of a dead process that became our child when its parent died.
-pub(crate) fn reap(process: u32) {
-    if let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) {
-        let _ = waitpid(Some(process), WaitOptions::NOHANG);
-    }
+/// Lets go of a child that is dead, also one that became ours when its parent died. Whether it is gone,
+/// with all of its threads: the first of them can be dead while another still has the sockets.
+pub(crate) fn reap(child: u32) -> bool {
+    let Some(child) = i32::try_from(child).ok().and_then(Pid::from_raw) else { return true };
+    // An error: somebody else has let go of it.
+    !matches!(waitpid(Some(child), WaitOptions::NOHANG), Ok(None))
 }
 
 /// Our children, also those that became ours when their parents died.

@@ -42,12 +42,11 @@ static LOG: OnceLock<PathBuf> = OnceLock::new();
 
 pub(crate) async fn run(path: &Path, log: &Path) -> Result<()> {
     LOG.get_or_init(|| log.to_owned());
+    let stop = sockpipe::shutdown_signal();
     let listener = Impatient(Listener::bind(path)?);
     println!("listening");
     let listener = TimedListener::new(listener).first_byte_deadline(FIRST_BYTE).idle_deadline(IDLE);
-    serve(listener, handle)
-        .with_graceful_shutdown(async { drop(sockpipe::shutdown_signal().await) })
-        .await?;
+    serve(listener, handle).with_graceful_shutdown(async { drop(stop.await) }).await?;
     Ok(())
 }
 
