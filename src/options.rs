@@ -132,7 +132,7 @@ impl ListenOptions {
     }
 
     /// How many bytes the system takes from a writer that its peer has not read yet: more lets bulk
-    /// data flow with fewer waits, and 1 MiB together with reads of 256 KiB is a good choice for it.
+    /// data flow with fewer waits, and 1 MiB is a good choice for it.
     /// Default: the system's. What is written in turns gains nothing.
     ///
     /// # Platform-specific behavior
@@ -211,7 +211,7 @@ impl ConnectOptions {
     }
 
     /// How many bytes the system takes from a writer that its peer has not read yet: more lets bulk
-    /// data flow with fewer waits, and 1 MiB together with reads of 256 KiB is a good choice for it.
+    /// data flow with fewer waits, and 1 MiB is a good choice for it.
     /// Default: the system's. What is written in turns gains nothing.
     ///
     /// # Platform-specific behavior

@@ -125,18 +125,13 @@ impl Competitor {
     }
 
     fn serve_async(self, service: Service, address: &str) -> io::Result<()> {
-        let buffer = (self == Bulk).then_some(256 * 1024);
         let runtime = self.runtime();
         match self {
-            Tokio | Noise | TokioMt => {
-                runtime.block_on(flow::serve(&Raw, service, address, buffer))
-            }
-            InterprocessTokio => {
-                runtime.block_on(flow::serve(&Interprocess, service, address, buffer))
-            }
-            Competitor::Tipsy => runtime.block_on(flow::serve(&Tipsy, service, address, buffer)),
-            Competitor::Tcp => runtime.block_on(flow::serve(&Tcp, service, address, buffer)),
-            _ => runtime.block_on(flow::serve(&self.sockpipe(), service, address, buffer)),
+            Tokio | Noise | TokioMt => runtime.block_on(flow::serve(&Raw, service, address)),
+            InterprocessTokio => runtime.block_on(flow::serve(&Interprocess, service, address)),
+            Competitor::Tipsy => runtime.block_on(flow::serve(&Tipsy, service, address)),
+            Competitor::Tcp => runtime.block_on(flow::serve(&Tcp, service, address)),
+            _ => runtime.block_on(flow::serve(&self.sockpipe(), service, address)),
         }
     }
 

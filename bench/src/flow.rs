@@ -11,30 +11,22 @@ use sockpipe::FrameSink;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{FramedWrite, LengthDelimitedCodec};
 
+use crate::beside;
 use crate::measure::{Clock, Outcome, Times};
 use crate::run;
 use crate::streams::Transport;
 use crate::work::{BATCH, CONNECTIONS, FRAME, IDLE, MESSAGE, PREFIX, Service, Sink, Work};
 
-pub async fn serve<T: Transport>(
-    transport: &T,
-    service: Service,
-    address: &str,
-    buffer: Option<usize>,
-) -> io::Result<()> {
+pub async fn serve<T: Transport>(transport: &T, service: Service, address: &str) -> io::Result<()> {
     let (mut listener, at) = transport.bind(address)?;
     run::say_listening(at.as_deref().unwrap_or(address));
     loop {
         let stream = T::accept(&mut listener).await?;
-        tokio::spawn(async move { drop(answer::<T>(stream, service, buffer).await) });
+        tokio::spawn(async move { drop(answer::<T>(stream, service).await) });
     }
 }
 
-async fn answer<T: Transport>(
-    mut stream: T::Stream,
-    service: Service,
-    buffer: Option<usize>,
-) -> io::Result<()> {
+async fn answer<T: Transport>(mut stream: T::Stream, service: Service) -> io::Result<()> {
     match service {
         Service::Echo(_) | Service::Think => {
             let size = if let Service::Echo(size) = service { size } else { 64 * 1024 };
@@ -54,7 +46,7 @@ async fn answer<T: Transport>(
             }
         }
         Service::Count { every, frames } => {
-            let mut buffer = vec![0; buffer.unwrap_or(64 * 1024)];
+            let mut buffer = vec![0; 64 * 1024];
             let mut counter = Counter::new(every, frames);
             loop {
                 let length = stream.read(&mut buffer).await?;
@@ -159,6 +151,18 @@ pub async fn drive<T: Transport>(
             let talk = async move { ping_pong::<T>(stream, size, &Clock::new(millis)).await };
             let (times, seconds) = tokio::spawn(talk).await.expect("no panic")?;
             Ok(times.outcome(seconds))
+        }
+        Work::Beside(neighbour) => {
+            let stream = transport.connect(address).await?;
+            // Longer than the neighbour, and cut when that is done.
+            let clock = Clock::new(millis * 2);
+            let talk = tokio::spawn(async move { ping_pong::<T>(stream, 64, &clock).await });
+            let late = beside::measure(neighbour, millis).await;
+            talk.abort();
+            match talk.await {
+                Err(cut) if cut.is_cancelled() => late,
+                _ => Err(io::Error::other("nobody talked beside it")),
+            }
         }
         Work::OneWay(size) => {
             let block = vec![7; size];

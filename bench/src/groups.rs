@@ -2,7 +2,7 @@
 
 use crate::competitors::Competitor::{self, *};
 use crate::run::Pin;
-use crate::work::{Sink, Work};
+use crate::work::{Neighbour, Sink, Work};
 
 pub struct Group {
     pub title: &'static str,
@@ -79,8 +79,43 @@ pub fn all() -> Vec<Group> {
             &[Tokio, Noise, Sockpipe, Spin],
         ),
         group(
+            "64 B round trip, four pairs of processes",
+            Pin::Pairs,
+            By::Rate,
+            Work::PingPong(64),
+            &[Tokio, Noise, Sockpipe, Spin],
+        ),
+        group(
+            "a timer on the thread of a conversation",
+            Pin::Cross,
+            By::P50,
+            Work::Beside(Neighbour::Timer),
+            &[Tokio, Noise, Sockpipe, Spin],
+        ),
+        group(
+            "a call from outside to that thread",
+            Pin::Cross,
+            By::P50,
+            Work::Beside(Neighbour::Outside),
+            &[Tokio, Noise, Sockpipe, Spin],
+        ),
+        group(
+            "a busy task on that thread",
+            Pin::Cross,
+            By::P50,
+            Work::Beside(Neighbour::Busy),
+            &[Tokio, Noise, Sockpipe, Spin],
+        ),
+        group(
+            "W2 64 KiB writes, one way, same core",
+            Pin::Same,
+            By::Rate,
+            Work::OneWay(64 * 1024),
+            &[Tokio, Noise, Sockpipe, Spin, Bulk],
+        ),
+        group(
             "W2 64 KiB writes, one way",
-            Pin::Anywhere,
+            Pin::Cross,
             By::Rate,
             Work::OneWay(64 * 1024),
             &[
@@ -101,21 +136,21 @@ pub fn all() -> Vec<Group> {
         ),
         group(
             "W2 1 MiB writes, one way",
-            Pin::Anywhere,
+            Pin::Cross,
             By::Rate,
             Work::OneWay(1 << 20),
             &[Tokio, Noise, Sockpipe, Bulk],
         ),
         group(
             "W2 64 KiB echo",
-            Pin::Anywhere,
+            Pin::Cross,
             By::Rate,
             Work::Echo,
             &[Tokio, Noise, Sockpipe, Spin, Serve, Tcp, Go],
         ),
         Group {
             title: "W3 64 B messages, one way",
-            pin: Pin::Anywhere,
+            pin: Pin::Cross,
             by: By::Rate,
             entries: vec![
                 (Tokio, Work::Messages(Sink::Each)),
@@ -131,31 +166,38 @@ pub fn all() -> Vec<Group> {
         },
         group(
             "W3 64 B messages in 64 KiB, echo",
-            Pin::Anywhere,
+            Pin::Cross,
             By::Rate,
             Work::MessagesEcho,
             &[Tokio, Noise, Sockpipe, Go],
         ),
         group(
             "W4 connect, byte, close; 1 at a time",
-            Pin::Anywhere,
+            Pin::Cross,
             By::Rate,
             Work::Connect(1),
             &connectors,
         ),
         group(
             "W4 connect, byte, close; 64 at a time",
-            Pin::Anywhere,
+            Pin::Cross,
             By::Rate,
             Work::Connect(64),
             &connectors,
         ),
         group(
             "W5 64 connections in turns",
-            Pin::Anywhere,
+            Pin::Cross,
             By::Rate,
             Work::Many,
             &[Tokio, Noise, Sockpipe, Spin, InterprocessTokio, Std, Threads, ThreadsSpin, Tcp, Go],
+        ),
+        group(
+            "W5 64 connections in turns, same core",
+            Pin::Same,
+            By::Rate,
+            Work::Many,
+            &[Tokio, Noise, Sockpipe, Spin],
         ),
         group(
             "W6 5,000 idle connections",

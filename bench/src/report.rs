@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::competitors::Competitor::{self, *};
 use crate::groups::{self, By, Group};
 use crate::run::{self, Folder, Pin, Sample};
-use crate::work::{Sink, Work};
+use crate::work::{Neighbour, Sink, Work};
 
 /// How much is run.
 #[derive(Clone, Copy)]
@@ -17,7 +17,7 @@ struct Effort {
     millis: u64,
 }
 
-const FULL: Effort = Effort { repetitions: 9, millis: 250 };
+const FULL: Effort = Effort { repetitions: 11, millis: 300 };
 const REDUCED: Effort = Effort { repetitions: 3, millis: 200 };
 
 /// All samples of a group, by entry.
@@ -278,7 +278,21 @@ fn bars() -> Vec<Bar> {
     }
     let hogs = "64 B round trip beside two busy processes";
     add(hogs, "sockpipe, spin", Figure::Rate, (Spin, small), (Tokio, small), AtLeast(0.95));
+    for (group, neighbour) in [
+        ("a timer on the thread of a conversation", Neighbour::Timer),
+        ("a call from outside to that thread", Neighbour::Outside),
+        ("a busy task on that thread", Neighbour::Busy),
+    ] {
+        let work = Work::Beside(neighbour);
+        add(group, "sockpipe, spin", Figure::P50, (Spin, work), (Tokio, work), AtMost(1.05));
+        add(group, "sockpipe, spin: p99", Figure::P99, (Spin, work), (Tokio, work), AtMost(1.2));
+    }
+    let pairs = "64 B round trip, four pairs of processes";
+    add(pairs, "sockpipe, spin", Figure::Rate, (Spin, small), (Tokio, small), AtLeast(0.95));
     let [block, big] = [Work::OneWay(64 * 1024), Work::OneWay(1 << 20)];
+    let way = "W2 64 KiB writes, one way, same core";
+    add(way, "sockpipe", Figure::Rate, (Sockpipe, block), (Tokio, block), AtLeast(0.95));
+    add(way, "sockpipe, spin", Figure::Rate, (Spin, block), (Tokio, block), AtLeast(0.97));
     let way = "W2 64 KiB writes, one way";
     add(way, "sockpipe", Figure::Rate, (Sockpipe, block), (Tokio, block), AtLeast(0.95));
     add(way, "sockpipe, spin", Figure::Rate, (Spin, block), (Tokio, block), AtLeast(0.97));

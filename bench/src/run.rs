@@ -20,6 +20,8 @@ pub enum Pin {
     Cross,
     /// Anywhere, beside two processes that want both cores for themselves.
     Hogs,
+    /// Anywhere, beside three pairs that do the same.
+    Pairs,
 }
 
 /// One run of one competitor.
@@ -166,6 +168,21 @@ impl Process {
     }
 }
 
+/// A server, and where it listens.
+fn serve(
+    folder: &Folder,
+    who: Competitor,
+    work: Work,
+    core: Option<&str>,
+) -> io::Result<(Process, String)> {
+    let mut server = Process::start(who, core, &["server", work.name(), &folder.address()])?;
+    let ready = server.line()?;
+    match ready.strip_prefix("listening ") {
+        Some(address) => Ok((server, address.to_owned())),
+        None => Err(io::Error::other(ready)),
+    }
+}
+
 pub fn sample(
     folder: &Folder,
     who: Competitor,
@@ -174,21 +191,25 @@ pub fn sample(
     millis: u64,
 ) -> io::Result<Sample> {
     let (server_core, client_core) = match pin {
-        Pin::Anywhere | Pin::Hogs => (None, None),
+        Pin::Anywhere | Pin::Hogs | Pin::Pairs => (None, None),
         Pin::Same => (Some("0"), Some("0")),
         Pin::Cross => (Some("0"), Some("1")),
     };
     let hogs = if pin == Pin::Hogs { 2 } else { 0 };
     let hogs: Vec<_> =
         (0..hogs).map(|_| Process::start(Competitor::Sockpipe, None, &["hog"])).collect();
-    let address = folder.address();
-    let mut server = Process::start(who, server_core, &["server", work.name(), &address])?;
-    let ready = server.line()?;
-    let address =
-        ready.strip_prefix("listening ").ok_or_else(|| io::Error::other(ready.clone()))?;
+    let pairs = if pin == Pin::Pairs { 3 } else { 0 };
+    let pairs = (0..pairs).map(|_| {
+        let (server, address) = serve(folder, who, work, None)?;
+        // Until the pair that is measured is done, and a little longer.
+        let millis = (millis * 2).to_string();
+        Ok((server, Process::start(who, None, &["client", work.name(), &address, &millis])?))
+    });
+    let pairs: Vec<_> = pairs.collect::<io::Result<_>>()?;
+    let (server, address) = serve(folder, who, work, server_core)?;
     let before = server.memory();
     let millis = millis.to_string();
-    let mut client = Process::start(who, client_core, &["client", work.name(), address, &millis])?;
+    let mut client = Process::start(who, client_core, &["client", work.name(), &address, &millis])?;
     let mut memory = f64::NAN;
     if work == Work::Idle {
         client.line()?;
@@ -203,6 +224,11 @@ pub fn sample(
     let outcome = Outcome::parse(&line).ok_or_else(|| io::Error::other(line))?;
     for hog in hogs {
         hog?.end();
+    }
+    for (server, mut client) in pairs {
+        client.line()?;
+        client.end();
+        server.end();
     }
     let cpu = (client.end() + server.end()) / outcome.ops;
     Ok(Sample { outcome, cpu, memory })

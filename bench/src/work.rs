@@ -17,6 +17,8 @@ pub enum Work {
     Bursts,
     /// As W1, with a peer that works for 25 microseconds before it answers.
     Thinking,
+    /// How late something else on the client's thread is, beside a conversation as in `Thinking`.
+    Beside(Neighbour),
     /// W2: so many bytes a write, one way.
     OneWay(usize),
     /// W2: 64 KiB a write, there and back at the same time.
@@ -45,6 +47,16 @@ pub enum Sink {
     Own,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Neighbour {
+    /// A timer, every half a millisecond; the runtime rounds up to whole ones.
+    Timer,
+    /// A call from another thread, every millisecond.
+    Outside,
+    /// A task that works for 50 microseconds, lets others have their turn, and wants its own.
+    Busy,
+}
+
 /// What the serving side does with what it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
@@ -57,12 +69,15 @@ pub enum Service {
     Count { every: usize, frames: bool },
 }
 
-const NAMES: [(&str, Work); 17] = [
+const NAMES: [(&str, Work); 20] = [
     ("pingpong-64", Work::PingPong(64)),
     ("pingpong-1k", Work::PingPong(1024)),
     ("pingpong-64k", Work::PingPong(64 * 1024)),
     ("bursts", Work::Bursts),
     ("thinking", Work::Thinking),
+    ("beside-timer", Work::Beside(Neighbour::Timer)),
+    ("beside-outside", Work::Beside(Neighbour::Outside)),
+    ("beside-busy", Work::Beside(Neighbour::Busy)),
     ("oneway-64k", Work::OneWay(64 * 1024)),
     ("oneway-1m", Work::OneWay(1024 * 1024)),
     ("echo-64k", Work::Echo),
@@ -92,7 +107,7 @@ impl Work {
             Self::OneWay(_) => Service::Count { every: 32 << 20, frames: false },
             Self::Messages(Sink::Each) => Service::Count { every: FRAME << 13, frames: true },
             Self::Messages(_) => Service::Count { every: FRAME << 18, frames: true },
-            Self::Thinking => Service::Think,
+            Self::Thinking | Self::Beside(_) => Service::Think,
             Self::Idle => Service::Echo(4096),
             _ => Service::Echo(64 * 1024),
         }

@@ -189,21 +189,19 @@ fn nobody(endpoint: &Endpoint, candidates: &[Candidate]) -> io::Error {
 }
 
 fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Result<()> {
-    let own = geteuid().as_raw();
-    let (right, expected) = match expect {
+    let expected = match expect {
         ExpectServer::Anyone => return Ok(()),
-        ExpectServer::Default => (uid == 0 || is_own(uid), format!("uid {own} or root")),
-        ExpectServer::User(UserId::Uid(user)) => {
-            (uid == *user && !platform::is_unmapped(uid), format!("uid {user}"))
+        ExpectServer::Default if uid == 0 || is_own(uid) => return Ok(()),
+        ExpectServer::Default => format!("uid {} or root", geteuid().as_raw()),
+        ExpectServer::User(UserId::Uid(user)) if uid == *user && !platform::is_unmapped(uid) => {
+            return Ok(());
         }
+        ExpectServer::User(UserId::Uid(user)) => format!("uid {user}"),
         ExpectServer::User(user @ UserId::Sid(_)) => {
             let what = format!("cannot expect {user} at {address}: users have no SIDs here");
             return Err(io::Error::new(ErrorKind::Unsupported, what));
         }
     };
-    if right {
-        return Ok(());
-    }
     if platform::is_unmapped(uid) {
         return Err(io::Error::new(
             ErrorKind::PermissionDenied,
