@@ -1,0 +1,345 @@
+//! The rows against the OS: those that apply to every backend, and those that only it has.
+
+use super::*;
+
+#[tokio::test]
+async fn row_1() {
+    row_1_bind_listens_when_it_returns::<Os>().await;
+}
+
+#[tokio::test]
+async fn row_1_with_a_portable_name() {
+    let name = common::unique_name();
+    let mut listener = Listener::bind(&name).expect("a free name");
+    let client = within(Stream::connect(&name)).await.expect("a connection");
+    let server = within(listener.accept()).await.expect("a connection");
+    let own = client.peer_credentials().expect("credentials");
+    assert_eq!(server.peer_credentials().expect("credentials").user(), own.user());
+    // The address that is printed is one that clients can use.
+    let resolved = listener.endpoint().to_string();
+    assert_ne!(resolved, name);
+    within(Stream::connect(&resolved)).await.expect("a connection");
+}
+
+#[tokio::test]
+async fn row_2_a_living_server_keeps_its_name() {
+    let backend = Os::new();
+    let mut listener = backend.bind().expect("a free name");
+    let before = backend.files();
+    let next = "stop it, or choose another endpoint";
+    for _ in 0..3 {
+        let address = listener.endpoint().to_string();
+        assert_error(backend.bind(), ErrorKind::AddrInUse, &[&address, next]);
+    }
+    assert_eq!(backend.files(), before);
+    // The first to be accepted is the client: no probe of ours came before it.
+    let mut client = within(backend.connect()).await.expect("a connection");
+    within(client.write_all(b"first")).await.expect("a write");
+    client.shutdown().await.expect("a half-close");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    assert_eq!(read_all(&mut server).await, b"first");
+}
+
+/// The helper of rows 2 and 3: holds the name in its argument until it is killed.
+#[tokio::test]
+async fn hold() {
+    let Some(endpoint) = argument() else { return };
+    let mut listener = Listener::bind(endpoint).expect("a free name");
+    println!("\nholding");
+    loop {
+        let stream = listener.accept().await.expect("a connection");
+        tokio::spawn(sockpipe::echo::echo(stream, |_| ()));
+    }
+}
+
+fn holder(endpoint: &str) -> std::process::Child {
+    let mut child = spawn_helper("os::hold", endpoint);
+    let mut said = String::new();
+    let out = child.stdout.as_mut().expect("a pipe");
+    while !said.ends_with("holding\n") {
+        let mut byte = [0];
+        let length = out.read(&mut byte).expect("a read");
+        assert_eq!(length, 1, "the helper ended; it said {said:?}");
+        if byte != *b"\r" {
+            said.push(byte[0] as char);
+        }
+    }
+    child
+}
+
+#[tokio::test]
+async fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
+    let backend = Os::new();
+    for _ in 0..3 {
+        let mut child = holder(backend.endpoint());
+        assert_error(backend.bind(), ErrorKind::AddrInUse, &[backend.endpoint()]);
+        let mut client = within(backend.connect()).await.expect("a connection");
+        child.kill().expect("a kill");
+        child.wait().expect("an end");
+        // Nobody is left to accept: the client that was in sees its end.
+        assert_eq!(within(client.read(&mut [0])).await.expect("an end"), 0);
+        // On Windows it may keep the name, until the system has closed its end, see windows_real.
+        drop(client);
+        let mut listener = within(async {
+            loop {
+                match backend.bind() {
+                    Err(error) if cfg!(windows) && error.kind() == ErrorKind::AddrInUse => {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    bound => break bound.expect("the name of the dead"),
+                }
+            }
+        })
+        .await;
+        let mut client = within(backend.connect()).await.expect("a connection");
+        let mut server = within(listener.accept()).await.expect("a connection");
+        exchange(&mut client, &mut server).await;
+    }
+}
+
+#[tokio::test]
+async fn row_6() {
+    row_6_drop_releases_the_name::<Os>().await;
+}
+
+#[tokio::test]
+async fn row_6_nothing_is_left_and_the_name_is_free_at_once() {
+    let backend = Os::new();
+    for _ in 0..50 {
+        let mut listener = backend.bind().expect("a free name");
+        let client = within(backend.connect()).await.expect("a connection");
+        drop(within(listener.accept()).await.expect("a connection"));
+        drop(client);
+        drop(listener);
+        assert_eq!(backend.files(), [""; 0]);
+    }
+}
+
+/// Outside a runtime, or in one without I/O or timers, there is an error and nothing is left.
+#[test]
+fn row_6_a_bind_that_fails_leaves_nothing() {
+    let backend = Os::new();
+    let io_only = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let io_only = io_only.expect("a runtime");
+    let neither = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    if cfg!(windows) {
+        // Pipes bring their own.
+        drop(backend.bind().expect("a listener"));
+        drop(neither.block_on(async { backend.bind() }).expect("a listener"));
+        return;
+    }
+    assert_error(backend.bind(), ErrorKind::Other, &["no tokio runtime"]);
+    let says = ["no I/O or no timers", "enable_all()"];
+    assert_error(neither.block_on(async { backend.bind() }), ErrorKind::Other, &says);
+    assert_error(io_only.block_on(async { backend.bind() }), ErrorKind::Other, &says);
+    assert_eq!(backend.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn row_7() {
+    row_7_nobody_there_is_an_error_at_once::<Os>().await;
+}
+
+#[tokio::test]
+async fn row_7_the_message_names_the_endpoint_and_the_next_step() {
+    let backend = Os::new();
+    let says = ["no server at ", "start it first", "ConnectOptions::wait_for_server"];
+    let error = assert_error(within(backend.connect()).await, ErrorKind::NotFound, &says);
+    assert!(error.to_string().contains(backend.endpoint()), "{error}");
+}
+
+#[tokio::test]
+async fn row_7_waits_for_a_server_when_asked_to() {
+    let backend = Os::new();
+    let options = ConnectOptions::new().wait_for_server(common::PATIENCE);
+    let mut connecting = pin!(backend.connect_with(&options));
+    // Polled once, and so begun, before there is a server.
+    let early = tokio::time::timeout(Duration::from_millis(20), &mut connecting).await;
+    assert!(early.is_err(), "connected to nobody");
+    let mut listener = backend.bind().expect("a free name");
+    let mut client = within(connecting).await.expect("a connection");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    exchange(&mut client, &mut server).await;
+}
+
+#[tokio::test]
+async fn row_7_waiting_for_a_server_ends() {
+    let backend = Os::new();
+    let wait = Duration::from_millis(200);
+    let options = ConnectOptions::new().deadline(Duration::ZERO).wait_for_server(wait);
+    let started = Instant::now();
+    assert_error(within(backend.connect_with(&options)).await, ErrorKind::NotFound, &[]);
+    assert!(started.elapsed() >= wait, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn row_9_a_client_that_came_and_went_is_still_heard() {
+    let backend = Os::new();
+    let mut listener = backend.bind().expect("a free name");
+    for length in [0, 10, 30_000] {
+        let mut client = within(backend.connect()).await.expect("a connection");
+        within(client.write_all(&vec![1; length])).await.expect("a write");
+        drop(client);
+        let mut server = within(listener.accept()).await.expect("a connection");
+        assert_eq!(read_all(&mut server).await.len(), length);
+    }
+}
+
+#[tokio::test]
+async fn row_10() {
+    row_10_shutdown_of_the_stream::<Os>().await;
+}
+
+#[tokio::test]
+async fn row_10_shared_and_borrowed() {
+    let (mut client, server) = connected(&Os::new()).await;
+    let (mut client_from, mut client_to) = client.split();
+    within(client_to.write_all(b"ping")).await.expect("a write");
+    client_to.shutdown().await.expect("a half-close");
+    assert_eq!(read_all(&mut &server).await, b"ping");
+    within((&server).write_all(b"pong")).await.expect("a write");
+    (&server).shutdown().await.expect("a half-close");
+    assert_eq!(read_all(&mut client_from).await, b"pong");
+}
+
+#[tokio::test]
+async fn row_10_the_owned_write_half_shut_down_and_dropped() {
+    for shut_down in [true, false] {
+        let (client, mut server) = connected(&Os::new()).await;
+        let (mut from, mut to) = client.into_split();
+        within(to.write_all(b"question")).await.expect("a write");
+        if shut_down {
+            to.shutdown().await.expect("a half-close");
+            assert_eq!(read_all(&mut server).await, b"question");
+            // Reunited it is the same stream, its write side still ended.
+            let mut stream = from.reunite(to).expect("halves of one stream");
+            within(server.write_all(b"answer")).await.expect("a write");
+            drop(server);
+            assert_eq!(read_all(&mut stream).await, b"answer");
+        } else {
+            drop(to);
+            assert_eq!(read_all(&mut server).await, b"question");
+            within(server.write_all(b"answer")).await.expect("a write");
+            drop(server);
+            assert_eq!(read_all(&mut from).await, b"answer");
+        }
+    }
+}
+
+#[tokio::test]
+async fn halves_of_two_streams_do_not_reunite() {
+    let (one, other) = Stream::pair().expect("a pair");
+    let (one_from, one_to) = one.into_split();
+    let (other_from, other_to) = other.into_split();
+    let sockpipe::ReuniteError(from, to) = one_from.reunite(other_to).expect_err("no stream");
+    let mut one = other_from.reunite(to).expect("a stream");
+    let mut other = from.reunite(one_to).expect("a stream");
+    // Neither was ended by all this.
+    exchange(&mut one, &mut other).await;
+}
+
+#[tokio::test]
+async fn row_12() {
+    row_12_the_peer_is_gone::<Os>().await;
+}
+
+#[tokio::test]
+async fn row_14_dropped_futures_lose_nothing() {
+    let backend = Os::new();
+    let mut listener = backend.bind().expect("a free name");
+    for round in 0..50_u8 {
+        // An accept that was dropped while it waited, or while the client came.
+        let (client, cut) = tokio::join!(
+            within(backend.connect()),
+            tokio::time::timeout(Duration::from_micros(u64::from(round) * 20), listener.accept())
+        );
+        let mut client = client.expect("a connection");
+        let mut server = match cut {
+            Ok(server) => server.expect("a connection"),
+            Err(_) => within(listener.accept()).await.expect("a connection"),
+        };
+        // A read that was dropped while it waited.
+        let cut = tokio::time::timeout(Duration::ZERO, server.read(&mut [0; 8])).await;
+        assert!(cut.is_err(), "nothing was written yet");
+        within(client.write_all(&[round])).await.expect("a write");
+        assert_eq!(within(server.read_u8()).await.expect("a byte"), round);
+        // A write that was dropped when the buffers were full: what it reported is what came.
+        let mut written = 0;
+        let full = async {
+            loop {
+                written += client.write(&[round; 10_000]).await.expect("a write");
+            }
+        };
+        let _: Result<(), _> = tokio::time::timeout(Duration::from_millis(1), full).await;
+        client.shutdown().await.expect("a half-close");
+        let bytes = read_all(&mut server).await;
+        assert_eq!(bytes.len(), written);
+        assert!(bytes.iter().all(|byte| *byte == round));
+    }
+}
+
+#[tokio::test]
+async fn row_18() {
+    row_18_a_flood_both_ways_does_not_deadlock::<Os>().await;
+}
+
+/// The helper of row 19: lives until its standard input ends.
+#[test]
+fn outlive() {
+    if argument().is_some() {
+        println!("\nalive");
+        let _ = std::io::stdin().read(&mut [0]);
+    }
+}
+
+#[tokio::test]
+async fn row_19_what_is_closed_is_closed_though_a_child_lives() {
+    let backend = Os::new();
+    let mut listener = backend.bind().expect("a free name");
+    let mut client = within(backend.connect()).await.expect("a connection");
+    let server = within(listener.accept()).await.expect("a connection");
+    let (mut one, other) = Stream::pair().expect("a pair");
+    let mut child = common::helper_command("os::outlive", "-");
+    child.stderr(std::process::Stdio::piped());
+    let mut child = common::process::Running::start(child);
+    while child.next_line() != "alive" {}
+    drop((server, other));
+    assert_eq!(within(client.read(&mut [0])).await.expect("an end"), 0);
+    assert_eq!(within(one.read(&mut [0])).await.expect("an end"), 0);
+    drop(client);
+    drop(listener);
+    drop(backend.bind().expect("the name is free"));
+    assert!(child.child.try_wait().expect("a child").is_none(), "it did not outlive them");
+}
+
+#[tokio::test]
+async fn row_19_a_child_inherits_nothing() {
+    if cfg!(not(target_os = "linux")) {
+        println!("not run: needs /proc to see what a child has");
+        return;
+    }
+    let backend = Os::new();
+    let mut listener = backend.bind().expect("a free name");
+    let client = within(backend.connect()).await.expect("a connection");
+    let server = within(listener.accept()).await.expect("a connection");
+    let pair = Stream::pair().expect("a pair");
+    let mut child = std::process::Command::new("cat")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a child");
+    // It has answered, so it is past the exec.
+    child.stdin.as_mut().expect("a pipe").write_all(b"x").expect("a write");
+    child.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("an answer");
+    let open = format!("/proc/{}/fd", child.id());
+    for entry in std::fs::read_dir(open).expect("the child's descriptors") {
+        let entry = entry.expect("an entry");
+        let number: u32 = entry.file_name().to_string_lossy().parse().expect("a number");
+        let what = std::fs::read_link(entry.path()).expect("a descriptor");
+        let what = what.display().to_string();
+        assert!(!what.contains("socket:") && !what.contains(".lock"), "{number} is {what}");
+    }
+    child.kill().expect("a kill");
+    child.wait().expect("an end");
+    drop((client, server, pair));
+}
