@@ -17,6 +17,7 @@ async fn main() -> Result<()> {
     use sockpipe::os::unix::activated_listeners;
     use sockpipe::{ListenOptions, Listener, echo, serve, shutdown_signal};
 
+    let stop = shutdown_signal();
     let mut given = activated_listeners::<Listener>(&ListenOptions::default())?;
     let listener = match given.len() {
         0 => Listener::bind("activated")?,
@@ -24,7 +25,7 @@ async fn main() -> Result<()> {
     };
     println!("listening on {}", listener.endpoint());
     serve(listener, async |stream| drop(echo::echo(stream, |_| ()).await))
-        .with_graceful_shutdown(async { drop(shutdown_signal().await) })
+        .with_graceful_shutdown(async { drop(stop.await) })
         .await
         .context("cannot accept")?;
     Ok(())

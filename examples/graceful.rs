@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    let asked_to_stop = shutdown_signal();
     let listener = Listener::bind("echo")?;
     println!("listening on {}", listener.endpoint());
     // Who says nothing for a minute is let go of.
@@ -23,7 +24,7 @@ async fn main() -> Result<()> {
     tokio::spawn({
         let stop = stop.clone();
         async move {
-            let _ = shutdown_signal().await;
+            let _ = asked_to_stop.await;
             stop.cancel();
         }
     });

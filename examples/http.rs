@@ -19,6 +19,7 @@ use sockpipe::{Listener, TimedListener, shutdown_signal};
 #[tokio::main]
 async fn main() -> Result<()> {
     let endpoint = std::env::args().nth(1).unwrap_or_else(|| "http".to_owned());
+    let stop = shutdown_signal();
     let listener = Listener::bind(endpoint)?;
     println!("listening on {}", listener.endpoint());
     // axum's `serve` waits for ever: for a request, for the rest of one, and at a stop.
@@ -31,7 +32,7 @@ async fn main() -> Result<()> {
         // axum refuses bodies of more than 2 MB by itself.
         .route("/shout", post(async |text: String| text.to_uppercase()));
     axum::serve(listener, app.into_make_service_with_connect_info::<PeerInfo>())
-        .with_graceful_shutdown(async { drop(shutdown_signal().await) })
+        .with_graceful_shutdown(async { drop(stop.await) })
         .await?;
     Ok(())
 }

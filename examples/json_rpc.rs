@@ -118,11 +118,10 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (method, parameters) = match &arguments[..] {
         [serve_it] if serve_it == "serve" => {
+            let stop = shutdown_signal();
             let listener = Listener::bind(&endpoint)?;
             println!("listening on {}", listener.endpoint());
-            serve(listener, handle)
-                .with_graceful_shutdown(async { drop(shutdown_signal().await) })
-                .await?;
+            serve(listener, handle).with_graceful_shutdown(async { drop(stop.await) }).await?;
             return Ok(());
         }
         [method, parameters] => (method, serde_json::from_str::<Value>(parameters)?),

@@ -90,11 +90,10 @@ async fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let request = match words[..] {
         ["serve"] => {
+            let stop = shutdown_signal();
             let listener = Listener::bind(&endpoint)?;
             println!("listening on {}", listener.endpoint());
-            serve(listener, handle)
-                .with_graceful_shutdown(async { drop(shutdown_signal().await) })
-                .await?;
+            serve(listener, handle).with_graceful_shutdown(async { drop(stop.await) }).await?;
             return Ok(());
         }
         ["greet", name] => Request::Greet { name: name.to_owned() },

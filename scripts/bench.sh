@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # What sockpipe costs beside raw sockets and others: the workloads of bench/ between two processes.
 #
-#   scripts/bench.sh full      9 repetitions of everything, about 10 minutes, pipes by Wine included where
+#   scripts/bench.sh full      11 repetitions of everything, about 15 minutes, pipes by Wine included where
 #                              that is there; into docs/performance.md
-#   scripts/bench.sh reduced   3 shorter ones, about 3 minutes; into docs/performance.md too
+#   scripts/bench.sh reduced   3 shorter ones, about 4 minutes; into docs/performance.md too
 #   scripts/bench.sh table [ARGUMENTS]  only prints; see bench/src/main.rs
 #   scripts/bench.sh smoke     does everything run, and is nothing grossly slow
 #   scripts/bench.sh windows [full]     named pipes, under Wine; prints
@@ -32,6 +32,7 @@ insert() { # NAME FILE
 }
 
 pipes() { # table's arguments
+    trap 'scripts/windows.sh stop; rm -rf "${work:-}"' EXIT
     scripts/windows.sh build --quiet --release --locked --manifest-path bench/Cargo.toml
     scripts/windows.sh exec \
         "${CARGO_TARGET_DIR:-target}/windows/x86_64-pc-windows-gnu/release/sockpipe-bench.exe" table "$@"
@@ -42,6 +43,7 @@ verb=${1:-}
 case $verb in
 full | reduced)
     build
+    scripts/windows.sh stop
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     "$program" table "$verb" >"$work/table"

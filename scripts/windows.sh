@@ -8,6 +8,8 @@
 #   scripts/windows.sh build [ARGUMENTS]       cargo build
 #   scripts/windows.sh clippy [ARGUMENTS]      cargo clippy --all-targets, warnings are errors
 #   scripts/windows.sh exec PROGRAM [ARGUMENTS] any Windows program, beside those of the other verbs
+#   scripts/windows.sh stop                    end Wine, for all who use this cache: it would stay for five
+#                                              minutes, and Debian's version 8 may take a core for that long
 #
 # A rustup target is used where there is one (rustup target add x86_64-pc-windows-gnu); else the standard
 # library is built from Debian's sources, once per compiler.
@@ -30,7 +32,7 @@ prepare_wine() {
         find_wine || die "wine64 is installed, but not where it is looked for"
     }
     export WINEPREFIX WINEDEBUG=${WINEDEBUG:--all}
-    WINEPREFIX=$CACHE/wine-$("$WINE" --version 2>/dev/null | cksum | cut -d' ' -f1)
+    WINEPREFIX=$(prefix)
     # No menu entries, and no offers to download .NET or a browser engine.
     local overrides=${WINEDLLOVERRIDES:-}
     export WINEDLLOVERRIDES=${overrides:-winemenubuilder.exe,mscoree,mshtml=}
@@ -45,6 +47,9 @@ prepare_wine() {
     # That was for Wine's start. Without mscoree, Wine does not load what was built for .NET.
     WINEDLLOVERRIDES=${overrides:-winemenubuilder.exe,mshtml=}
 }
+
+# Of this very Wine: another could not use it.
+prefix() { printf '%s' "$CACHE/wine-$("$WINE" --version 2>/dev/null | cksum | cut -d' ' -f1)"; }
 
 find_wine() {
     for WINE in /usr/lib/wine/wine64 /usr/bin/wine64 /usr/bin/wine; do
@@ -156,6 +161,15 @@ exec)
     [ $# -gt 0 ] || die "exec which program?"
     prepare_wine
     timeout --kill-after=10 "${SOCKPIPE_WINE_TIMEOUT:-600}" "$WINE" "$@"
+    ;;
+stop)
+    WINE=${SOCKPIPE_WINE:-}
+    # Neither Wine nor a server of it: there is nothing to end.
+    if [ -n "$WINE" ] || find_wine; then
+        mkdir -p "$CACHE"
+        # Not while it is being set up.
+        flock "$CACHE/wine.lock" env WINEPREFIX="$(prefix)" "$(wineserver)" --kill || true
+    fi
     ;;
 *)
     # The comment at the top is the help.

@@ -5,8 +5,10 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::endpoint::resolve::Candidate;
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::imp;
+use crate::occupancy::Occupancy;
 use crate::options::ConnectOptions;
 use crate::single_instance::is_absent;
 use crate::stream::Stream;
@@ -134,7 +136,9 @@ impl Search<'_> {
                 imp::leave(daemon.child);
                 return Ok(stream);
             }
-            if let Some(status) = ended {
+            // Where another one holds the name already, ours may have failed for that, and that one
+            // is about to listen.
+            if let Some(status) = ended.filter(|_| !self.is_held()) {
                 return Err(self.failed(&command, status, &daemon.said()));
             }
             if self.left().is_zero() {
@@ -146,6 +150,12 @@ impl Search<'_> {
             }
             self.pause().await?;
         }
+    }
+
+    /// Whether a server has the name, be it one that does not listen yet.
+    fn is_held(&self) -> bool {
+        let held = |place: &Candidate| matches!(place.occupancy(), Ok(Occupancy::Held { .. }));
+        self.endpoint.resolve().is_ok_and(|places| places.iter().any(held))
     }
 
     fn failed(&self, command: &Command, status: ExitStatus, said: &str) -> io::Error {

@@ -46,7 +46,7 @@ const LIMIT: usize = 8 * 1024 * 1024;
 #[cfg_attr(docsrs, doc(cfg(feature = "framed")))]
 pub struct FrameSink<W> {
     inner: W,
-    /// What is queued, and behind it room that was used before.
+    /// What is queued, and room behind it.
     buffer: Vec<u8>,
     queued: usize,
     /// How much of what is queued is written.
@@ -148,8 +148,13 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
     /// Twice as much each time, so that little is made that is not used.
     #[cold]
     fn grow(&mut self, least: usize) {
-        let more = (self.buffer.len() * 2).min(BOUNDARY);
-        self.buffer.resize(more.max(least), 0);
+        let length = (self.buffer.len() * 2).min(BOUNDARY).max(least);
+        if self.queued == 0 {
+            // A large message comes here, into memory that the system gives zeroed.
+            self.buffer = vec![0; length];
+        } else {
+            self.buffer.resize(length, 0);
+        }
     }
 
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

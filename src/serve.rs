@@ -31,13 +31,14 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// use sockpipe::{Listener, echo, serve};
 ///
 /// # async fn run() -> std::io::Result<()> {
+/// let stop = sockpipe::shutdown_signal();
 /// let listener = Listener::bind("echo")?;
 /// let drained = serve(listener, async |stream| {
 ///     if let Err(error) = echo::echo(stream, |_| ()).await {
 ///         eprintln!("{error}");
 ///     }
 /// })
-/// .with_graceful_shutdown(async { drop(sockpipe::shutdown_signal().await) })
+/// .with_graceful_shutdown(async { drop(stop.await) })
 /// .await?;
 /// println!("{} connections finished, {} were cut", drained.finished(), drained.cut());
 /// # Ok(())
@@ -197,12 +198,14 @@ impl Drained {
 /// [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
 ///
 /// It is heard from the call on, not only from the first `await`: called before the server says that
-/// it listens, it misses nothing. From then on the OS no longer ends the process by itself on these
+/// it listens, it misses nothing. (A call outside the runtime that the future is then given to hears
+/// from the first poll on.) From then on the OS no longer ends the process by itself on these
 /// signals: wait for a second one to let an impatient user out.
 ///
 /// # Errors
 ///
-/// That the OS does not let us listen for signals; `Other` outside a tokio runtime with I/O.
+/// That the OS does not let us listen for signals; `Other` when it is awaited outside a tokio runtime
+/// with I/O.
 ///
 /// # Platform-specific behavior
 ///

@@ -195,6 +195,27 @@ async fn a_daemon_that_fails_says_why() {
     daemon.stop().await;
 }
 
+/// Another client's daemon has the name and is about to listen: ours ends for that, and its client waits
+/// for the other one.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_daemon_that_another_one_precedes_is_no_failure() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, lock) = (dir.path().join("d.sock"), dir.path().join(".d.sock.lock"));
+    let lock = fs::File::create(lock).expect("a lock file");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("a lock");
+    let options = ConnectOptions::new().deadline(common::PATIENCE);
+    let mut connecting =
+        Box::pin(connect_or_spawn_with(path.as_path(), Command::new("false"), &options));
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut connecting).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(lock);
+    let mut listener = Listener::bind(path.as_path()).expect("a free name");
+    let (stream, accepted) = within(async { tokio::join!(connecting, listener.accept()) }).await;
+    stream.expect("a connection");
+    accepted.expect("a client");
+}
+
 #[tokio::test]
 async fn a_daemon_that_does_not_listen_there_is_given_up_in_time() {
     for behaviour in ["deaf", "elsewhere", "nothing"] {

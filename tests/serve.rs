@@ -92,3 +92,42 @@ async fn a_stop_under_load_serves_or_refuses_each_client() {
     assert!(cfg!(windows) || lost == 0, "{lost} were let in and got no answer");
     assert!(served > 0 && refused > 0, "the stops were not under load");
 }
+
+/// What the test below sends signals to.
+#[cfg(unix)]
+#[test]
+fn told_to_end() {
+    use rustix::process::{Signal, getpid, kill_process};
+    let Some(when) = common::argument() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let end = || kill_process(getpid(), Signal::TERM).expect("a signal");
+    if when == "inside" {
+        // Heard from the call on: nothing is awaited before the signal comes.
+        runtime.block_on(async {
+            let stop = sockpipe::shutdown_signal();
+            end();
+            within(stop).await.expect("a signal");
+        });
+    } else {
+        // Called before there is a runtime, it is heard from the first poll on.
+        let mut stop = Box::pin(sockpipe::shutdown_signal());
+        runtime.block_on(async {
+            let early = tokio::time::timeout(std::time::Duration::ZERO, &mut stop).await;
+            assert!(early.is_err(), "{early:?}");
+            end();
+            within(stop).await.expect("a signal");
+        });
+    }
+    println!("\nit was told");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_is_heard_from_the_call_on() {
+    for when in ["inside", "outside"] {
+        let helper = common::helper_command("told_to_end", when).output().expect("a process");
+        let said = String::from_utf8_lossy(&helper.stdout);
+        assert!(helper.status.success() && said.contains("it was told"), "{when}: {helper:?}");
+    }
+}

@@ -9,6 +9,7 @@
 //!
 //! `server` and `client` are what these run as processes of their own.
 
+mod bars;
 mod beside;
 mod blocking;
 mod competitors;

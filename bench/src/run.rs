@@ -201,8 +201,8 @@ pub fn sample(
     let pairs = if pin == Pin::Pairs { 3 } else { 0 };
     let pairs = (0..pairs).map(|_| {
         let (server, address) = serve(folder, who, work, None)?;
-        // Until the pair that is measured is done, and a little longer.
-        let millis = (millis * 2).to_string();
+        // Longer than the pair that is measured, and cut when that is done.
+        let millis = (millis * 20).to_string();
         Ok((server, Process::start(who, None, &["client", work.name(), &address, &millis])?))
     });
     let pairs: Vec<_> = pairs.collect::<io::Result<_>>()?;
@@ -226,7 +226,10 @@ pub fn sample(
         hog?.end();
     }
     for (server, mut client) in pairs {
-        client.line()?;
+        if client.child.try_wait()?.is_some() {
+            return Err(io::Error::other("a pair beside it ended first"));
+        }
+        client.child.kill()?;
         client.end();
         server.end();
     }

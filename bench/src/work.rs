@@ -49,7 +49,7 @@ pub enum Sink {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Neighbour {
-    /// A timer, every half a millisecond; the runtime rounds up to whole ones.
+    /// A timer.
     Timer,
     /// A call from another thread, every millisecond.
     Outside,

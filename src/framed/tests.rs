@@ -1,7 +1,10 @@
+use std::pin::pin;
 use std::task::Waker;
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt, stream};
 use tokio::io::{AsyncReadExt, duplex};
+use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 use super::*;
@@ -111,6 +114,24 @@ async fn short_writes_and_dropped_futures_lose_nothing() {
     flushed.expect("a flush");
     read.expect("a read");
     assert_eq!(bytes, b"\0\0\0\x09a message\0\0\0\x07another");
+
+    // The same of a message for which there is no room, and which is not queued then.
+    let large = vec![5; BOUNDARY - PREFIX];
+    sink.feed(&large).await.expect("room");
+    {
+        let mut feed = pin!(sink.feed("dropped"));
+        assert!(feed.as_mut().poll(&mut cx).is_pending());
+    }
+    let mut bytes = vec![0; BOUNDARY + 8];
+    let more = async {
+        sink.feed("last").await.expect("room");
+        sink.flush().await.expect("a flush");
+    };
+    let both = async { tokio::join!(more, other.read_exact(&mut bytes)) };
+    let ((), read) = timeout(Duration::from_secs(60), both).await.expect("all of it, in time");
+    read.expect("a read");
+    assert_eq!(bytes[PREFIX..BOUNDARY], large);
+    assert_eq!(&bytes[BOUNDARY..], b"\0\0\0\x04last");
 }
 
 #[tokio::test]

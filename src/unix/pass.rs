@@ -97,6 +97,10 @@ impl PassFds for blocking::Stream {
 
 /// Sends and receives open descriptors with bytes; as `PassFds`, for the async
 /// [`Stream`](crate::Stream).
+///
+/// The descriptors come with the first of the bytes that they were sent with. A plain read of those
+/// bytes closes them, and may leave what was sent after them until more comes: the kernel ends the
+/// read there, as if there were no more. So both sides have to agree on when to look for them.
 #[cfg(feature = "tokio")]
 pub trait AsyncPassFds: Sealed {
     /// Writes bytes of `data`, and hands over `fds` with the first of them. They stay the caller's

@@ -34,11 +34,15 @@ pub(crate) fn sleep(duration: Duration) -> io::Result<Sleep> {
 }
 
 pub(crate) fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'static {
-    let signals = enter(|| {
-        io::Result::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
-    });
-    async {
-        let (mut interrupt, mut terminate) = signals??;
+    let listen = || {
+        enter(|| {
+            io::Result::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+        })?
+    };
+    // Where the call comes before the runtime, its first poll does not.
+    let listening = Handle::try_current().is_ok().then(listen);
+    async move {
+        let (mut interrupt, mut terminate) = listening.unwrap_or_else(listen)?;
         poll_fn(|cx| match interrupt.poll_recv(cx) {
             Poll::Pending => terminate.poll_recv(cx),
             ready => ready,

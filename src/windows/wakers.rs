@@ -1,20 +1,19 @@
 //! The users' wakers, which the reactor's thread calls: a panic in one of them must not end it.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// Stands between the reactor and the waker of whoever polled last.
-#[derive(Debug)]
 pub(super) struct Guard {
     user: Arc<User>,
     /// Wakes `user`. Always the same one, so that the reactor need not take a new one each time.
     waker: Waker,
 }
 
-#[derive(Debug)]
 struct User(Mutex<Option<Waker>>);
 
 impl Guard {
@@ -42,17 +41,27 @@ impl Drop for Guard {
 
 impl User {
     fn set(&self, waker: &Waker) {
-        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !current.as_ref().is_some_and(|current| current.will_wake(waker)) {
-            let before = current.replace(waker.clone());
-            // Dropping one is the user's code too.
-            drop(current);
-            drop(before);
+        if self.lock().as_ref().is_some_and(|current| current.will_wake(waker)) {
+            return;
         }
+        // To clone one and to drop one is the user's code too, which the reactor is not to wait for.
+        let waker = waker.clone();
+        let before = self.lock().replace(waker);
+        drop(before);
     }
 
     fn take(&self) -> Option<Waker> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.lock().take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
     }
 }
 

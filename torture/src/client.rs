@@ -108,10 +108,14 @@ impl Target {
 
     /// Says so when it could not be had and the reason is not that its server was killed.
     async fn tell_unconnected(&self, error: &io::Error, since: Instant) {
-        let killed_at_its_start = error.kind() == ErrorKind::Other
-            && error.to_string().contains("signal: 9")
-            && self.log.is_some();
-        if killed_at_its_start {
+        // Its own server, or the one to which that lost.
+        let said = error.to_string();
+        let rival = said.split_once("already listening there (pid ").and_then(|(_, after)| {
+            after.split_once(')').and_then(|(process, _)| process.parse().ok())
+        });
+        let killed =
+            said.contains("signal: 9") || rival.is_some_and(|rival| !process::lives(rival));
+        if error.kind() == ErrorKind::Other && killed && self.log.is_some() {
             println!("lost start");
         } else if self.steady || !was_suspended_since(since) {
             wrong("connect", format_args!("{:?}: {error}", error.kind()));

@@ -42,8 +42,11 @@ pub(crate) fn signal(process: u32, signal: Signal) {
 /// with all of its threads: the first of them can be dead while another still has the sockets.
 pub(crate) fn reap(child: u32) -> bool {
     let Some(child) = i32::try_from(child).ok().and_then(Pid::from_raw) else { return true };
-    // An error: somebody else has let go of it.
-    !matches!(waitpid(Some(child), WaitOptions::NOHANG), Ok(None))
+    match waitpid(Some(child), WaitOptions::NOHANG) {
+        Ok(outcome) => outcome.is_some(),
+        // Somebody else lets go of it, and has when it is not there any more.
+        Err(_) => !Path::new(&format!("/proc/{}", child.as_raw_nonzero())).exists(),
+    }
 }
 
 /// Our children, also those that became ours when their parents died.

@@ -1,0 +1,257 @@
+//! What is wanted of the figures.
+
+use std::fmt::Write as _;
+
+use crate::competitors::Competitor::{self, *};
+use crate::report::{Figure, Results};
+use crate::work::{Neighbour, Sink, Work};
+
+enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+use Limit::{AtLeast, AtMost};
+
+/// A figure of one, and that of another by which it is divided.
+struct Bar {
+    group: &'static str,
+    what: &'static str,
+    figure: Figure,
+    of: (Competitor, Work),
+    to: Option<(Competitor, Work)>,
+    limit: Limit,
+}
+
+fn bars() -> Vec<Bar> {
+    let mut bars = Vec::new();
+    let mut add = |group, what, figure, of, to, limit| {
+        bars.push(Bar { group, what, figure, of, to: Some(to), limit });
+    };
+    let [small, large] = [Work::PingPong(64), Work::PingPong(64 * 1024)];
+    let same = "W1 64 B round trip, same core";
+    add(same, "sockpipe", Figure::P50, (Sockpipe, small), (Tokio, small), AtMost(1.05));
+    add(same, "sockpipe, spin", Figure::P50, (Spin, small), (Tokio, small), AtMost(1.05));
+    let cross = "W1 64 B round trip, cross core";
+    add(cross, "sockpipe", Figure::P50, (Sockpipe, small), (Tokio, small), AtMost(1.10));
+    add(cross, "sockpipe, spin", Figure::P50, (Spin, small), (Tokio, small), AtMost(0.15));
+    add(cross, "sockpipe, spin: CPU", Figure::Cpu, (Spin, small), (Tokio, small), AtMost(0.35));
+    for (group, limit, spin) in [(same, 1.05, 1.05), (cross, 1.10, 0.2)] {
+        let to = (Std, small);
+        add(group, "blocking, to std", Figure::P50, (Threads, small), to, AtMost(limit));
+        add(group, "blocking, spin, to std", Figure::P50, (ThreadsSpin, small), to, AtMost(spin));
+    }
+    let cross = "W1 64 KiB round trip, cross core";
+    add(cross, "sockpipe", Figure::P50, (Sockpipe, large), (Tokio, large), AtMost(1.15));
+    add(cross, "sockpipe, spin", Figure::P50, (Spin, large), (Tokio, large), AtMost(0.6));
+    for (group, work) in [
+        ("20 round trips each 3 ms, cross core", Work::Bursts),
+        ("64 B round trip, a peer that works for 25 µs, cross core", Work::Thinking),
+    ] {
+        add(group, "sockpipe, spin", Figure::P50, (Spin, work), (Tokio, work), AtMost(1.05));
+        add(group, "sockpipe, spin: CPU", Figure::Cpu, (Spin, work), (Tokio, work), AtMost(1.05));
+    }
+    let hogs = "64 B round trip beside two busy processes";
+    add(hogs, "sockpipe, spin", Figure::Rate, (Spin, small), (Tokio, small), AtLeast(0.95));
+    for (group, neighbour) in [
+        ("a timer on the thread of a conversation", Neighbour::Timer),
+        ("a call from outside to that thread", Neighbour::Outside),
+        ("a busy task on that thread", Neighbour::Busy),
+    ] {
+        let work = Work::Beside(neighbour);
+        add(group, "sockpipe, spin", Figure::P50, (Spin, work), (Tokio, work), AtMost(1.05));
+        add(group, "sockpipe, spin: p99", Figure::P99, (Spin, work), (Tokio, work), AtMost(1.2));
+    }
+    let pairs = "64 B round trip, four pairs of processes";
+    add(pairs, "sockpipe, spin", Figure::Rate, (Spin, small), (Tokio, small), AtLeast(0.95));
+    let [block, big] = [Work::OneWay(64 * 1024), Work::OneWay(1 << 20)];
+    let way = "W2 64 KiB writes, one way, same core";
+    add(way, "sockpipe", Figure::Rate, (Sockpipe, block), (Tokio, block), AtLeast(0.95));
+    add(way, "sockpipe, spin", Figure::Rate, (Spin, block), (Tokio, block), AtLeast(0.97));
+    let way = "W2 64 KiB writes, one way";
+    add(way, "sockpipe", Figure::Rate, (Sockpipe, block), (Tokio, block), AtLeast(0.95));
+    add(way, "sockpipe, spin", Figure::Rate, (Spin, block), (Tokio, block), AtLeast(0.97));
+    add(
+        way,
+        "sockpipe to TCP loopback",
+        Figure::Rate,
+        (Sockpipe, block),
+        (Competitor::Tcp, block),
+        AtLeast(1.3),
+    );
+    add(way, "sockpipe to Go", Figure::Rate, (Sockpipe, block), (Go, block), AtLeast(1.2));
+    add(way, "sockpipe, bulk", Figure::Rate, (Bulk, block), (Tokio, block), AtLeast(1.15));
+    add(way, "blocking, to std", Figure::Rate, (Threads, block), (Std, block), AtLeast(0.95));
+    let way = "W2 1 MiB writes, one way";
+    add(way, "sockpipe", Figure::Rate, (Sockpipe, big), (Tokio, big), AtLeast(0.95));
+    add(way, "sockpipe, bulk", Figure::Rate, (Bulk, big), (Tokio, big), AtLeast(1.15));
+    let echo = "W2 64 KiB echo";
+    add(echo, "sockpipe", Figure::Rate, (Sockpipe, Work::Echo), (Tokio, Work::Echo), AtLeast(0.95));
+    add(
+        echo,
+        "sockpipe, serve + echo",
+        Figure::Rate,
+        (Serve, Work::Echo),
+        (Tokio, Work::Echo),
+        AtLeast(0.95),
+    );
+    add(
+        echo,
+        "sockpipe to Go",
+        Figure::Rate,
+        (Sockpipe, Work::Echo),
+        (Go, Work::Echo),
+        AtLeast(1.4),
+    );
+    add(
+        echo,
+        "sockpipe to TCP loopback",
+        Figure::Rate,
+        (Sockpipe, Work::Echo),
+        (Competitor::Tcp, Work::Echo),
+        AtLeast(2.0),
+    );
+    let messages = "W3 64 B messages, one way";
+    let [each, batch, framed] = [Sink::Each, Sink::Batch, Sink::Own].map(Work::Messages);
+    add(
+        messages,
+        "sockpipe, a write each",
+        Figure::Rate,
+        (Sockpipe, each),
+        (Tokio, each),
+        AtLeast(0.95),
+    );
+    add(
+        messages,
+        "FrameSink to tokio's write each",
+        Figure::Rate,
+        (Sockpipe, framed),
+        (Tokio, each),
+        AtLeast(25.0),
+    );
+    add(
+        messages,
+        "FrameSink to tokio's 64 KiB by hand",
+        Figure::Rate,
+        (Sockpipe, framed),
+        (Tokio, batch),
+        AtLeast(0.9),
+    );
+    add(
+        messages,
+        "FrameSink to ZeroMQ",
+        Figure::Rate,
+        (Sockpipe, framed),
+        (ZeroMq, each),
+        AtLeast(6.0),
+    );
+    let echo = "W3 64 B messages in 64 KiB, echo";
+    let work = Work::MessagesEcho;
+    add(echo, "sockpipe", Figure::Rate, (Sockpipe, work), (Tokio, work), AtLeast(0.90));
+    add(echo, "sockpipe to Go", Figure::Rate, (Sockpipe, work), (Go, work), AtLeast(1.7));
+    for (group, work, tcp) in [
+        ("W4 connect, byte, close; 1 at a time", Work::Connect(1), 1.5),
+        ("W4 connect, byte, close; 64 at a time", Work::Connect(64), 2.0),
+    ] {
+        add(group, "sockpipe", Figure::Rate, (Sockpipe, work), (Tokio, work), AtLeast(0.92));
+        add(
+            group,
+            "sockpipe to TCP loopback",
+            Figure::Rate,
+            (Sockpipe, work),
+            (Competitor::Tcp, work),
+            AtLeast(tcp),
+        );
+    }
+    let many = "W5 64 connections in turns";
+    let work = Work::Many;
+    add(many, "sockpipe", Figure::Rate, (Sockpipe, work), (Tokio, work), AtLeast(0.92));
+    add(many, "sockpipe: p99", Figure::P99, (Sockpipe, work), (Tokio, work), AtMost(1.2));
+    add(many, "sockpipe, spin", Figure::Rate, (Spin, work), (Tokio, work), AtLeast(0.95));
+    add(many, "sockpipe, spin: p99", Figure::P99, (Spin, work), (Tokio, work), AtMost(1.2));
+    let pipes = [
+        ("Pipes: 64 B round trip", Figure::P50, small),
+        ("Pipes: 64 KiB round trip", Figure::P50, large),
+        ("Pipes: 64 KiB writes, one way", Figure::Rate, block),
+        ("Pipes: 64 KiB echo", Figure::Rate, Work::Echo),
+        ("Pipes: 64 B messages, a write each", Figure::Rate, each),
+        ("Pipes: 64 connections in turns", Figure::Rate, Work::Many),
+    ];
+    for (group, figure, work) in pipes {
+        let limit = if figure == Figure::P50 { AtMost(1.6) } else { AtLeast(0.9) };
+        add(group, "sockpipe", figure, (Sockpipe, work), (Tokio, work), limit);
+    }
+    add(many, "blocking, to std", Figure::Rate, (Threads, work), (Std, work), AtLeast(0.92));
+    add(
+        many,
+        "blocking, spin, to std",
+        Figure::Rate,
+        (ThreadsSpin, work),
+        (Std, work),
+        AtLeast(0.95),
+    );
+    let idle = "W6 5,000 idle connections";
+    let work = Work::Idle;
+    add(
+        idle,
+        "sockpipe, equal buffers",
+        Figure::Memory,
+        (Sockpipe, work),
+        (Tokio, work),
+        AtMost(1.05),
+    );
+    bars.push(Bar {
+        group: idle,
+        what: "sockpipe, serve + echo, in bytes each",
+        figure: Figure::Memory,
+        of: (Serve, work),
+        to: None,
+        limit: AtMost(1331.0),
+    });
+    bars
+}
+
+/// As a table: what is wanted, and what was seen.
+pub fn print(text: &mut String, all: &[Results]) {
+    let _ = writeln!(text, "| workload | what, to tokio unless said | bar | measured | noise | |");
+    let _ = writeln!(text, "|---|---|--:|--:|--:|---|");
+    for bar in bars() {
+        let Some(results) = all.iter().find(|results| results.group.title == bar.group) else {
+            continue;
+        };
+        let (limit, sign) = match bar.limit {
+            AtMost(limit) => (limit, '≤'),
+            AtLeast(limit) => (limit, '≥'),
+        };
+        let of = results.of(bar.of, bar.figure);
+        let measured = match bar.to {
+            Some(to) => of.zip(results.base(to, bar.figure)).map(|(of, to)| of / to),
+            None => of,
+        };
+        let noise = bar.to.filter(|(who, _)| *who == Tokio);
+        let noise = noise.and_then(|(_, work)| results.noise(work, bar.figure));
+        let noise = noise.map_or("–".to_owned(), |noise| format!("{noise:.2}"));
+        let decimals = if bar.to.is_some() { 2 } else { 0 };
+        let (shown, verdict) = match measured {
+            Some(value) => {
+                let met = match bar.limit {
+                    AtMost(limit) => value <= limit,
+                    AtLeast(limit) => value >= limit,
+                };
+                let mut shown = format!("{value:.decimals$}");
+                // Not as if it were the bar.
+                if !met && shown == format!("{limit:.decimals$}") {
+                    shown = format!("{value:.3}");
+                }
+                (shown, if met { "met" } else { "**falls short**" })
+            }
+            None => ("–".to_owned(), "not measured here"),
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {sign} {limit:.decimals$} | {shown} | {noise} | {verdict} |",
+            bar.group, bar.what
+        );
+    }
+    text.push('\n');
+}
