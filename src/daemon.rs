@@ -57,9 +57,10 @@ where
 /// # Errors
 ///
 /// Those of [`Stream::connect`]; that of [`Command::spawn`] when `command` cannot be run; `Other`
-/// when it ended before it listened, with its exit status; `TimedOut` when it does not listen on
-/// `endpoint` in time, and then it is killed. `Unsupported` for an abstract socket, which has no
-/// place for the lock that keeps a second client from starting a second daemon.
+/// when it ended before it listened, with its exit status, and no other server has the name;
+/// `TimedOut` when it does not listen on `endpoint` in time, and then it is killed. `Unsupported` for
+/// an abstract socket, which has no place for the lock that keeps a second client from starting a
+/// second daemon.
 ///
 /// # Cancel safety
 ///
