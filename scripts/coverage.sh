@@ -37,7 +37,8 @@ for program in "$CARGO_TARGET_DIR"/debug/deps/*-???????????????? "$CARGO_TARGET_
     case $program in *.*) continue ;; esac
     # Not the second names of the same programs.
     case $program in */examples/*-????????????????) continue ;; esac
-    [ ! -x "$program" ] || objects+=(${objects[0]:+--object} "$program")
+    # What a compiler that was stopped left there is a directory.
+    [ ! -f "$program" ] || [ ! -x "$program" ] || objects+=(${objects[0]:+--object} "$program")
 done
 mapfile -t sources < <(find src -name "*.rs" ! -path "*windows*" ! -name tests.rs)
 "$bin/llvm-cov" report --instr-profile="$counts/all.profdata" "${objects[@]}" --show-region-summary=false \
