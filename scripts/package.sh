@@ -32,6 +32,8 @@ say "$(find . -type f | wc -l) files, $(du -sk . | cut -f1) KiB"
 export CARGO_TARGET_DIR=$target/package/$verb
 case $verb in
 test)
+    # Tests of an earlier run would be taken for these, and look for their files where that run had them.
+    cargo clean --quiet --locked --package sockpipe
     cargo build --locked --examples
     cargo test --locked --lib --test contract --test echo --test endpoint --test documents
     cargo test --locked --doc
