@@ -1,6 +1,7 @@
 //! `sockpipe info`.
 
 use std::io::{self, ErrorKind, Write, stdout};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -191,13 +192,14 @@ fn listening(address: &Endpoint) -> Vec<Listening> {
     }
     let Some(path) = address.as_path() else { return Vec::new() };
     let Ok(absolute) = std::path::absolute(path) else { return Vec::new() };
-    let mut found = procfs::listening_at(&absolute.to_string_lossy());
+    let at = |path: &Path| path.to_str().map(procfs::listening_at).unwrap_or_default();
+    let mut found = at(&absolute);
     // A server may have been started with another path to the same directory.
     let real = path.parent().map(|dir| if dir.as_os_str().is_empty() { ".".as_ref() } else { dir });
     let real = real.and_then(|dir| dir.canonicalize().ok()).zip(path.file_name());
     match real.map(|(dir, name)| dir.join(name)) {
         Some(real) if real != absolute => {
-            found.extend(procfs::listening_at(&real.to_string_lossy()));
+            found.extend(at(&real));
         }
         _ => {}
     }

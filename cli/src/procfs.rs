@@ -19,7 +19,7 @@ pub struct Listening {
 }
 
 /// The sockets that listen under `path`, an absolute one or `@NAME`, by themselves or by a temporary
-/// name of sockpipe: `.NAME.PID.RANDOM` in the same directory.
+/// name of sockpipe: `.NAME.PID.RANDOM` in the same directory. Names that are not UTF-8 are left out.
 pub fn listening_at(path: &str) -> Vec<Listening> {
     listening_in(&table(), path, |socket| process_of(socket).and_then(working_directory))
 }
@@ -27,12 +27,18 @@ pub fn listening_at(path: &str) -> Vec<Listening> {
 /// The temporary name of the socket `path` that the process bound, whatever it calls the directory.
 pub fn temporary_name(path: &Path, pid: u32) -> Option<String> {
     let table = table();
-    let mut sockets = table.lines().skip(1).filter_map(listening);
+    let mut sockets = sockets(&table);
     sockets.find(|socket| temporary(&socket.path, path) == Some(pid)).map(|socket| socket.path)
 }
 
-fn table() -> String {
-    fs::read_to_string("/proc/net/unix").unwrap_or_default()
+fn table() -> Vec<u8> {
+    fs::read("/proc/net/unix").unwrap_or_default()
+}
+
+/// Of the lines, those that are UTF-8: one socket with another name must not hide the rest.
+fn sockets(table: &[u8]) -> impl Iterator<Item = Listening> {
+    let lines = table.split(|&byte| byte == b'\n').skip(1);
+    lines.filter_map(|line| std::str::from_utf8(line).ok()).filter_map(listening)
 }
 
 fn working_directory(pid: u32) -> Option<PathBuf> {
@@ -60,7 +66,7 @@ fn has_open(pid: u32, inode: u64) -> bool {
 
 /// `bound_in` gives the working directory of a socket's process.
 fn listening_in(
-    table: &str,
+    table: &[u8],
     path: &str,
     bound_in: impl Fn(&Listening) -> Option<PathBuf>,
 ) -> Vec<Listening> {
@@ -84,7 +90,7 @@ fn listening_in(
         socket.claimed_by = claimed_by;
         same.then_some(socket)
     };
-    table.lines().skip(1).filter_map(listening).filter_map(right).collect()
+    sockets(table).filter_map(right).collect()
 }
 
 /// The socket of a line, if it listens. `Num RefCount Protocol Flags Type St Inode Path`, see
@@ -119,7 +125,7 @@ fn temporary(found: &str, path: &Path) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const TABLE: &str = "\
+    const TABLE: &[u8] = b"\
 Num       RefCount Protocol Flags    Type St Inode Path
 0000000000000000: 00000002 00000000 00010000 0001 01 17001 /run/x/.s.sock.42.0a1b2c3d
 0000000000000000: 00000002 00000000 00010000 0001 01 17002 /run/x/s.sock
@@ -130,6 +136,8 @@ Num       RefCount Protocol Flags    Type St Inode Path
 0000000000000000: 00000002 00000000 00010000 0001 01 17007 /run/x/with a blank
 0000000000000000: 00000002 00000000 00010000 0001 01 17008 /run/x/.s.sock.backup
 0000000000000000: 00000002 00000000 00010000 0001 01 17009 ./here
+0000000000000000: 00000002 00000000 00010000 0001 01 17010 /run/x/\xff
+0000000000000000: 00000002 00000000 00010000 0001 01 17011 /run/x/last
 ";
 
     #[test]
@@ -145,8 +153,10 @@ Num       RefCount Protocol Flags    Type St Inode Path
         assert_eq!(inodes("/run/z/s.sock"), []);
         assert_eq!(inodes("/run/x/here"), []);
         assert_eq!(inodes("/here"), [(17009, None)]);
+        assert_eq!(inodes("/run/x/last"), [(17011, None)]);
+        assert_eq!(inodes("/run/x/\u{fffd}"), []);
         for table in ["", "Num\nnonsense\n", "Num\na b c d e f g nonsense\n"] {
-            assert_eq!(listening_in(table, "nonsense", |_| None), []);
+            assert_eq!(listening_in(table.as_bytes(), "nonsense", |_| None), []);
         }
     }
 }
