@@ -85,7 +85,7 @@
 
 #[cfg(feature = "blocking")]
 pub mod blocking;
-#[cfg(feature = "blocking")]
+#[cfg(any(feature = "tokio", feature = "blocking"))]
 mod deadline;
 mod endpoint;
 mod options;

@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::deadline::WaitForName;
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::events::ListenerStats;
 use crate::imp;
-use crate::messages::{self, TAKEN, deaf, still_taken};
+use crate::messages::{self, deaf};
 use crate::options::ListenOptions;
 use crate::stream::{LocalStream, Stream};
 
@@ -123,7 +124,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](ErrorKind::TimedOut) when the name is still taken after `limit`; else as for
+    /// [`TimedOut`](io::ErrorKind::TimedOut) when the name is still taken after `limit`; else as for
     /// [`bind`](Self::bind), and then at once.
     ///
     /// # Cancel safety
@@ -139,18 +140,12 @@ impl Listener {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        let (started, mut pause) = (Instant::now(), TAKEN.0);
+        let mut wait = WaitForName::new(limit);
         loop {
-            let taken = match Self::bind_with::<Endpoint>(endpoint.clone(), options) {
-                Err(error) if error.kind() == ErrorKind::AddrInUse => error,
+            match Self::bind_with::<Endpoint>(endpoint.clone(), options) {
+                Err(error) => imp::sleep(wait.after(error)?)?.await,
                 bound => return bound,
-            };
-            let left = limit.saturating_sub(started.elapsed());
-            if left.is_zero() {
-                return Err(still_taken(limit, &taken));
             }
-            imp::sleep(pause.min(left))?.await;
-            pause = (pause * 2).min(TAKEN.1);
         }
     }
 

@@ -28,13 +28,16 @@ pub(crate) fn in_use(address: impl Display, holder: Option<u32>) -> Error {
     )
 }
 
-/// Waits of `bind_wait` between tries to take a name that another server has.
-pub(crate) const TAKEN: (Duration, Duration) =
-    (Duration::from_millis(2), Duration::from_millis(50));
-
 /// `bind_wait` found the name taken until the end.
 pub(crate) fn still_taken(limit: Duration, error: &Error) -> Error {
     let what = format!("waited {} s for the name: {error}", limit.as_secs_f32());
+    Error::new(ErrorKind::TimedOut, what)
+}
+
+/// `accept_timeout` came to its end.
+#[cfg(feature = "blocking")]
+pub(crate) fn nobody_came(address: impl Display, limit: Duration) -> Error {
+    let what = format!("no client came to {address} within {} s", limit.as_secs_f32());
     Error::new(ErrorKind::TimedOut, what)
 }
 

@@ -27,8 +27,12 @@ pub enum Occupancy {
     /// process may not look at: a connection tells. Also for every abstract socket, whether there
     /// is one or not, for they have no locks.
     Unclaimed,
-    /// Unix: something that is no socket, in words, such as `a directory`.
-    Foreign(&'static str),
+    /// Unix: something that is no socket.
+    #[non_exhaustive]
+    Foreign {
+        /// In words, such as `a directory`.
+        what: &'static str,
+    },
 }
 
 impl Candidate {

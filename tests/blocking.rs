@@ -3,6 +3,8 @@
 #![cfg(feature = "blocking")]
 #![allow(unreachable_pub, reason = "the modules of one test")]
 
+#[path = "blocking/accept.rs"]
+mod accept;
 #[path = "blocking/bounded.rs"]
 mod bounded;
 #[path = "blocking/convert.rs"]

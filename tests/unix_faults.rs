@@ -63,8 +63,14 @@ fn descriptors(sleep: &str) -> Vec<String> {
     let name = format!("/proc/{sleep}/comm");
     until("past the exec", || fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n"));
     let open = fs::read_dir(format!("/proc/{sleep}/fd")).expect("its descriptors");
-    let names = open.map(|entry| entry.expect("an entry").file_name());
-    let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    let names = open.filter_map(|entry| {
+        let entry = entry.expect("an entry");
+        // What the loader of programs has open for a moment may be closed again.
+        let file = fs::read_link(entry.path()).ok()?;
+        let loaded = ["/usr", "/lib", "/lib64", "/etc"].iter().any(|dir| file.starts_with(dir));
+        (!loaded).then(|| entry.file_name().to_string_lossy().into_owned())
+    });
+    let mut names: Vec<_> = names.collect();
     names.sort();
     names
 }

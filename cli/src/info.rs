@@ -122,7 +122,7 @@ impl Found {
                 let how = if cfg!(windows) { "the pipe exists" } else { "its lock is held" };
                 (State::Live, how.to_owned())
             }
-            Ok(Occupancy::Foreign(what)) => (State::Foreign, format!("{what} stands there")),
+            Ok(Occupancy::Foreign { what, .. }) => (State::Foreign, format!("{what} stands there")),
             Ok(Occupancy::Unclaimed) => {
                 let seen = |socket| procfs::process_of(socket).map(|process| (socket, process));
                 let seen = listening.iter().find_map(seen);

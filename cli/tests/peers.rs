@@ -6,8 +6,10 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use common::process::is_here;
 use common::unix::until;
@@ -41,9 +43,22 @@ fn connect_to_nc() {
         return;
     }
     let os = Os::new();
-    let server = peer("nc", &["-l", "-N", "-U", os.endpoint()]);
+    let mut server = peer("nc", &["-l", "-N", "-U", os.endpoint()]);
     until("a socket", || Path::new(os.endpoint()).exists());
-    exchange(server, Tool::start(&["connect", "--wait=5", os.endpoint()]));
+    let mut client = Tool::start(&["connect", "--wait=5", os.endpoint()]);
+    let (from_server, from_client) = (noise(LENGTH), noise(LENGTH + 1));
+    let fed = server.feed(from_server.clone());
+    let mut input = client.input();
+    let sent = from_client.clone();
+    let typed = thread::spawn(move || input.write_all(&sent).map(|()| input));
+    // With -l it leaves at our end, whatever its own input still has, so that has to come first.
+    fed.join().expect("no panic");
+    until("all of it", || client.output_length() == LENGTH);
+    drop(typed.join().expect("no panic").expect("a write"));
+    let (server, client) = (server.wait(), client.wait().assert_succeeds());
+    assert_eq!(server.code, Some(0), "{}", server.err);
+    assert!(client.out == from_server, "{} bytes of {LENGTH}", client.out.len());
+    assert!(server.out == from_client, "{} bytes of {}", server.out.len(), from_client.len());
 }
 
 #[test]

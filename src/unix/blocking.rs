@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -45,6 +45,8 @@ pub(crate) struct Listener {
     permission: Permission,
     /// Accepted before a call of `republish`, on the socket that it replaced.
     waiting: Mutex<VecDeque<OwnedFd>>,
+    /// The socket does not block: there was an `accept` with a deadline.
+    polls: AtomicBool,
     refused: AtomicU64,
     pauses: AtomicU64,
     stream_options: StreamOptions,
@@ -59,7 +61,13 @@ impl Listener {
         Ok((Self::new(socket, name, permission, options)?, endpoint))
     }
 
-    pub(crate) fn accept(&self) -> io::Result<Stream> {
+    /// `None` once the deadline is past.
+    pub(crate) fn accept(&self, deadline: Deadline) -> io::Result<Option<Stream>> {
+        // Of several threads that wait for one client all but one would block.
+        if deadline.left().is_some() && !self.polls.load(Ordering::Acquire) {
+            ioctl_fionbio(&self.socket, true)?;
+            self.polls.store(true, Ordering::Release);
+        }
         let mut pause = ACCEPT_PAUSE.0;
         loop {
             let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -70,18 +78,24 @@ impl Listener {
             match accepted {
                 Ok(socket) => {
                     if let Some(stream) = self.admit(socket) {
-                        return Ok(stream);
+                        return Ok(Some(stream));
                     }
                 }
-                // Somebody else who has the socket made it one that does not block.
+                // The socket does not block, for this or another call, or since somebody else who
+                // has it wanted that.
                 Err(Errno::AGAIN) => {
-                    wait_for(self.as_fd(), PollFlags::IN, Deadline::after(None))?;
+                    if !wait_for(self.as_fd(), PollFlags::IN, deadline)? {
+                        return Ok(None);
+                    }
                 }
                 Err(errno) if is_passing(errno) => {}
                 Err(errno) if is_shortage(errno) => {
                     events::accept_paused(&errno.into(), pause);
                     self.pauses.fetch_add(1, Ordering::Relaxed);
-                    thread::sleep(pause);
+                    thread::sleep(deadline.left().map_or(pause, |left| left.min(pause)));
+                    if deadline.is_past() {
+                        return Ok(None);
+                    }
                     pause = (pause * 2).min(ACCEPT_PAUSE.1);
                 }
                 Err(errno) => return Err(errno.into()),
@@ -114,6 +128,7 @@ impl Listener {
             name,
             permission,
             waiting: Mutex::default(),
+            polls: AtomicBool::new(false),
             refused: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
             stream_options: options.stream,
@@ -152,7 +167,7 @@ impl Listener {
 
     pub(super) fn republish(&mut self) -> io::Result<()> {
         let Some(socket) = self.name.republish(self.permission)? else { return Ok(()) };
-        if let Err(errno) = ioctl_fionbio(&socket, false) {
+        if let Err(errno) = ioctl_fionbio(&socket, *self.polls.get_mut()) {
             self.name.withdraw();
             return Err(errno.into());
         }
@@ -172,6 +187,7 @@ impl Listener {
 
     pub(super) fn into_fd(mut self) -> io::Result<OwnedFd> {
         let socket = self.socket.try_clone()?;
+        ioctl_fionbio(&socket, false)?;
         self.name.leave();
         Ok(socket)
     }

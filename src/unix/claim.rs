@@ -199,7 +199,7 @@ pub(super) fn occupancy(place: &Place) -> io::Result<Occupancy> {
     Ok(match place.stat(place.name())?.map(|stat| what(&stat)) {
         None => Occupancy::Free,
         Some(SOCKET) => Occupancy::Unclaimed,
-        Some(what) => Occupancy::Foreign(what),
+        Some(what) => Occupancy::Foreign { what },
     })
 }
 

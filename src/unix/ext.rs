@@ -91,7 +91,8 @@ pub trait ListenerExt: Sealed + Sized {
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self>;
 
     /// The listening socket, to be handed to another process. Its name stays, and nobody owns it
-    /// from here on: it is the receiver's to remove.
+    /// from here on: it is the receiver's to remove. That of the async listener does not block, that
+    /// of the blocking one does.
     ///
     /// # Errors
     ///

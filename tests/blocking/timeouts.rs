@@ -29,7 +29,7 @@ pub fn write_until_full(mut stream: &Stream) -> usize {
 
 /// How long `wait` waits, which is to be `SHORT`. It may take longer on a busy machine, not each
 /// time.
-fn assert_short(mut wait: impl FnMut()) {
+pub fn assert_short(mut wait: impl FnMut()) {
     let mut took = Duration::MAX;
     for _ in 0..5 {
         let started = Instant::now();

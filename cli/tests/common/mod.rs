@@ -133,6 +133,11 @@ impl Tool {
         self.await_text(text, |tool| &tool.out);
     }
 
+    /// How much it has written to standard output so far.
+    pub fn output_length(&self) -> usize {
+        self.out.lock().expect("no panic").len()
+    }
+
     #[track_caller]
     pub fn await_err(&mut self, text: &str) {
         self.await_text(text, |tool| &tool.err);

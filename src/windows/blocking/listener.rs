@@ -7,6 +7,7 @@ use std::os::windows::io::OwnedHandle;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::super::overlapped::{Connect, Event, MOST_EVENTS, wait_for_any};
 use super::super::pauses::Pauses;
@@ -79,19 +80,27 @@ impl Listener {
         Ok(Self { shared, pauses: count, arming })
     }
 
-    pub(crate) fn accept(&self) -> io::Result<Stream> {
+    /// `None` once the deadline is past.
+    pub(crate) fn accept(&self, deadline: Deadline) -> io::Result<Option<Stream>> {
         let mut clients = self.shared.lock();
         loop {
             if clients.waiting.len() >= BACKLOG {
                 self.shared.wanted.set()?;
             }
             if let Some(client) = clients.waiting.pop_front() {
-                return Ok(Stream::Own(client));
+                return Ok(Some(Stream::Own(client)));
             }
             if let Some(error) = &clients.failed {
                 return Err(io::Error::new(error.kind(), error.to_string()));
             }
-            clients = self.shared.came.wait(clients).unwrap_or_else(PoisonError::into_inner);
+            let came = &self.shared.came;
+            clients = match deadline.left() {
+                None => came.wait(clients).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Ok(None),
+                Some(left) => {
+                    came.wait_timeout(clients, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 
@@ -256,8 +265,6 @@ impl Arming {
 
 #[cfg(all(test, feature = "tokio"))]
 mod tests {
-    use std::time::Duration;
-
     use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
 
     use super::super::super::pipe::{Presence, presence, reads_messages};
@@ -266,13 +273,17 @@ mod tests {
     use super::*;
     use crate::options::{Access, ConnectOptions};
 
+    fn accept(listener: &Listener) -> Stream {
+        listener.accept(Deadline::after(None)).expect("a listener").expect("a client")
+    }
+
     /// Wine lets byte read mode pass, where Windows loses the end of the stream: only this shows it.
     #[test]
     fn both_ends_read_messages() {
         let endpoint = unique().parse().expect("an endpoint");
         let (listener, _) = Listener::bind(&endpoint, &ListenOptions::new()).expect("a free name");
         let client = Stream::connect(&endpoint, &ConnectOptions::new()).expect("a server");
-        let server = listener.accept().expect("a client");
+        let server = accept(&listener);
         let (one, other) = Stream::pair().expect("a pair");
         for stream in [client, server, one, other] {
             assert!(reads_messages(&stream).expect("a mode"), "{stream:?}");
@@ -306,7 +317,7 @@ mod tests {
                 Err(_) => thread::sleep(Duration::from_millis(1)),
             }
         }
-        let handed_out: Vec<_> = (0..ARMED).map(|_| listener.accept().expect("a client")).collect();
+        let handed_out: Vec<_> = (0..ARMED).map(|_| accept(&listener)).collect();
         // Longer than the pause between tries.
         thread::sleep(Duration::from_millis(200));
         assert!(listener.shared.lock().waiting.is_empty(), "the last instance was handed out");
@@ -315,7 +326,7 @@ mod tests {
         assert!((1..20).contains(&pauses), "{pauses}");
         drop((foreign, busy, opened, handed_out));
         // With all others closed there is room again for its successor.
-        listener.accept().expect("the last client");
+        accept(&listener);
         assert_eq!(presence(&path), Presence::There);
         drop(listener);
         assert_eq!(presence(&path), Presence::Absent);

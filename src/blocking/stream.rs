@@ -1,0 +1,271 @@
+//! A connection.
+
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::imp::blocking as imp;
+use crate::messages::cannot;
+use crate::options::ConnectOptions;
+use crate::peer::PeerCredentials;
+
+/// A connection between two processes of one machine, bytes both ways.
+///
+/// It reads and writes as the standard library's streams do, and `&Stream` does too: one thread may
+/// read while another writes. [`try_clone`](Self::try_clone) gives each a handle of its own.
+///
+/// * [`shutdown`](Self::shutdown) ends the write side: the peer reads end of file and can still
+///   answer.
+/// * When the peer is gone, reads give what had arrived and then end of file (`Ok(0)`), and writes
+///   fail with [`BrokenPipe`](ErrorKind::BrokenPipe), on every OS; there is never a signal.
+/// * Reads and writes fail with [`TimedOut`](ErrorKind::TimedOut) when their time is over, on every
+///   OS, and the stream is as it was before. They are not interrupted by signals.
+/// * Dropping the last handle never blocks; what was written, and the end of file, still arrive as
+///   long as the process lives. [`close`](Self::close) before the process ends makes sure of it.
+pub struct Stream {
+    shared: Arc<Shared>,
+}
+
+/// What all handles of a stream have in common.
+struct Shared {
+    inner: imp::Stream,
+    read_timeout: Mutex<Option<Duration>>,
+    write_timeout: Mutex<Option<Duration>>,
+}
+
+impl Stream {
+    /// Connects to the server at `endpoint` with the default options: it fails at once when nobody
+    /// listens, waits up to 5 seconds for a busy server, and talks to no other user's server.
+    ///
+    /// # Errors
+    ///
+    /// | kind | when |
+    /// |---|---|
+    /// | `NotFound` | nobody is there |
+    /// | `ConnectionRefused` | a socket is there, and no server behind it (Unix) |
+    /// | `TimedOut` | the server was busy until the deadline |
+    /// | `PermissionDenied` | the server refuses this user, or is another user's than expected |
+    /// | `AlreadyExists` | what stands at the path is not a socket |
+    /// | `InvalidInput` | the endpoint does not parse, or is too long for the OS |
+    /// | `Unsupported` | this OS has no such endpoint |
+    pub fn connect<E>(endpoint: E) -> io::Result<Self>
+    where
+        E: TryInto<Endpoint>,
+        ParseEndpointError: From<E::Error>,
+    {
+        Self::connect_with(endpoint, &ConnectOptions::default())
+    }
+
+    /// Connects to the server at `endpoint` with `options`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect). With
+    /// [`wait_for_server`](ConnectOptions::wait_for_server), `NotFound` and `ConnectionRefused`
+    /// come only when that time is over.
+    pub fn connect_with<E>(endpoint: E, options: &ConnectOptions) -> io::Result<Self>
+    where
+        E: TryInto<Endpoint>,
+        ParseEndpointError: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
+        let connected = imp::Stream::connect(&endpoint, options);
+        connected.map(Self::from_imp).map_err(|error| cannot("connect to", endpoint, error))
+    }
+
+    /// Two streams connected to each other, without a name.
+    ///
+    /// # Errors
+    ///
+    /// What the OS reports.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = imp::Stream::pair()?;
+        Ok((Self::from_imp(one), Self::from_imp(other)))
+    }
+
+    /// How long a read may wait for bytes before it fails with
+    /// [`TimedOut`](ErrorKind::TimedOut); `None`, the default: for ever. It counts for all handles
+    /// of the stream, and for the reads that begin after it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a time of zero, as in the standard library.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        set(&self.shared.read_timeout, timeout)
+    }
+
+    /// How long a write may wait for room before it fails with [`TimedOut`](ErrorKind::TimedOut),
+    /// having written nothing; `None`, the default: for ever. It counts for all handles of the
+    /// stream, and for the writes that begin after it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a time of zero, as in the standard library.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        set(&self.shared.write_timeout, timeout)
+    }
+
+    /// What [`set_read_timeout`](Self::set_read_timeout) has set.
+    #[must_use]
+    pub fn read_timeout(&self) -> Option<Duration> {
+        get(&self.shared.read_timeout)
+    }
+
+    /// What [`set_write_timeout`](Self::set_write_timeout) has set.
+    #[must_use]
+    pub fn write_timeout(&self) -> Option<Duration> {
+        get(&self.shared.write_timeout)
+    }
+
+    /// Another handle of the same stream, for another thread. The stream is closed with the last.
+    ///
+    /// # Errors
+    ///
+    /// None at present.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { shared: Arc::clone(&self.shared) })
+    }
+
+    /// Ends the write side, of all handles, without waiting: the peer reads end of file and can
+    /// still answer. Writes fail with [`BrokenPipe`](ErrorKind::BrokenPipe) from then on.
+    ///
+    /// # Errors
+    ///
+    /// What the OS reports.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: [`Unsupported`](ErrorKind::Unsupported) on a pipe of byte type, unless
+    /// [`ConnectOptions::end_on_close`] has left it to the closing of the stream.
+    pub fn shutdown(&self) -> io::Result<()> {
+        self.shared.inner.shutdown()
+    }
+
+    /// Ends the write side and returns when the OS has every byte: after that even
+    /// [`std::process::exit`] loses nothing that was written.
+    ///
+    /// That the OS has the bytes does not mean that the peer has read them. Other handles of the
+    /// stream can go on reading.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](ErrorKind::TimedOut) when the peer did not take enough of them within
+    /// `deadline`; they still arrive while the process lives. [`BrokenPipe`](ErrorKind::BrokenPipe)
+    /// when the peer left with bytes outstanding.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix: the kernel has every byte as soon as a write returns, so this does not wait. Windows:
+    /// it waits until the pipe's buffer has taken the last write.
+    pub fn close(self, deadline: Duration) -> io::Result<()> {
+        self.shared.inner.close(deadline)
+    }
+
+    /// Who is at the other end.
+    ///
+    /// # Errors
+    ///
+    /// Windows: that the peer cannot be asked, as when it is gone. Unix: none, they were read when
+    /// the connection was made.
+    pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
+        self.shared.inner.peer_credentials()
+    }
+
+    /// The same connection, for a tokio runtime. The timeouts do not go with it.
+    ///
+    /// # Errors
+    ///
+    /// [`ResourceBusy`](ErrorKind::ResourceBusy) when there are other handles of the stream; `Other`
+    /// where there is no tokio runtime with I/O (Unix). The stream is closed then.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: it waits for a write that is still under way, as the next write would.
+    #[cfg(feature = "tokio")]
+    pub fn into_async(self) -> io::Result<crate::Stream> {
+        self.into_imp()?.into_async().map(crate::Stream::from_imp)
+    }
+
+    pub(crate) fn from_imp(inner: imp::Stream) -> Self {
+        let (read_timeout, write_timeout) = (Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { inner, read_timeout, write_timeout }) }
+    }
+
+    /// For what only one OS has.
+    #[allow(dead_code, reason = "not every OS has something")]
+    pub(crate) fn imp_ref(&self) -> &imp::Stream {
+        &self.shared.inner
+    }
+
+    /// The stream of the last handle.
+    #[allow(dead_code, reason = "not every conversion needs it whole")]
+    pub(crate) fn into_imp(self) -> io::Result<imp::Stream> {
+        let shared = Arc::try_unwrap(self.shared).map_err(|_| {
+            let what = "the stream has other handles, from try_clone: drop them first";
+            io::Error::new(ErrorKind::ResourceBusy, what)
+        })?;
+        Ok(shared.inner)
+    }
+}
+
+fn set(place: &Mutex<Option<Duration>>, timeout: Option<Duration>) -> io::Result<()> {
+    if timeout == Some(Duration::ZERO) {
+        let what = "a time of zero would let nothing through; None is for no limit";
+        return Err(io::Error::new(ErrorKind::InvalidInput, what));
+    }
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = timeout;
+    Ok(())
+}
+
+fn get(place: &Mutex<Option<Duration>>) -> Option<Duration> {
+    *place.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Read for &Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.shared.inner.read(buf, self.read_timeout())
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.shared.inner.write(buf, self.write_timeout())
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.shared.inner.write_vectored(bufs, self.write_timeout())
+    }
+
+    /// Nothing is buffered above the OS.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("inner", &self.shared.inner).finish()
+    }
+}

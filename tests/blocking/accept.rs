@@ -1,0 +1,115 @@
+//! Waiting for clients with a limit.
+
+use std::io::{ErrorKind, Read, Write};
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sockpipe::blocking::{Listener, Stream};
+
+use super::bounded::{PATIENCE, bounded, unique_name};
+use super::timeouts::{SHORT, assert_short};
+
+const YEARS: Duration = Duration::MAX;
+
+fn assert_nobody(listener: &Listener, limit: Duration) {
+    let error = listener.accept_timeout(limit).expect_err("nobody");
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    let endpoint = listener.endpoint().to_string();
+    assert!(error.to_string().contains(&endpoint), "{error}");
+}
+
+fn assert_talk(mut client: &Stream, mut server: &Stream) {
+    client.write_all(b"x").expect("a write");
+    let mut byte = [0];
+    server.read_exact(&mut byte).expect("a read");
+    assert_eq!(&byte, b"x");
+}
+
+#[test]
+fn it_waits_no_longer_than_said() {
+    bounded(|| {
+        let name = unique_name();
+        let listener = Listener::bind(&name).expect("a free name");
+        assert_short(|| assert_nobody(&listener, SHORT));
+        // One who comes later is let in, with each of the limits, and without one.
+        for limit in [None, Some(PATIENCE), Some(YEARS)] {
+            thread::scope(|scope| {
+                let waiting = scope.spawn(|| match limit {
+                    Some(limit) => listener.accept_timeout(limit),
+                    None => listener.accept(),
+                });
+                let client = Stream::connect(&name).expect("a server");
+                assert_talk(&client, &waiting.join().expect("no panic").expect("a client"));
+            });
+        }
+        // Without any time, one who is there already.
+        assert_nobody(&listener, Duration::ZERO);
+        let client = Stream::connect(&name).expect("a server");
+        let started = Instant::now();
+        let server = loop {
+            match listener.accept_timeout(Duration::ZERO) {
+                Ok(server) => break server,
+                // Windows: a thread lets clients in, and may not have got to it.
+                Err(error) => assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}"),
+            }
+            assert!(started.elapsed() < PATIENCE, "the client is not let in");
+        };
+        assert_talk(&client, &server);
+    });
+}
+
+/// All hear of the client, and one gets it. The others must not be left without an end to their wait.
+#[test]
+fn of_many_threads_one_gets_the_client() {
+    const THREADS: usize = 8;
+    bounded(|| {
+        let name = unique_name();
+        let listener = Listener::bind(&name).expect("a free name");
+        for _ in 0..20 {
+            let ready = Barrier::new(THREADS + 1);
+            let accepted = thread::scope(|scope| {
+                let threads: Vec<_> = (0..THREADS)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            ready.wait();
+                            listener.accept_timeout(SHORT)
+                        })
+                    })
+                    .collect();
+                ready.wait();
+                let _client = Stream::connect(&name).expect("a server");
+                let ended = threads.into_iter().map(|thread| thread.join().expect("no panic"));
+                ended.collect::<Vec<_>>()
+            });
+            let errors: Vec<_> = accepted.into_iter().filter_map(Result::err).collect();
+            assert_eq!(errors.len(), THREADS - 1);
+            for error in errors {
+                assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+            }
+        }
+    });
+}
+
+/// What is given away is as the reader of its documentation has it: it blocks.
+#[cfg(unix)]
+#[test]
+fn a_socket_that_is_given_away_blocks() {
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    use rustix::fs::{OFlags, fcntl_getfl};
+    use sockpipe::os::unix::ListenerExt;
+
+    bounded(|| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s.sock");
+        let listener = Listener::bind(&*path).expect("a free name");
+        let blocks = |socket: BorrowedFd<'_>| {
+            !fcntl_getfl(socket).expect("flags").contains(OFlags::NONBLOCK)
+        };
+        assert!(blocks(listener.as_fd()), "before any limit");
+        assert_nobody(&listener, Duration::ZERO);
+        assert!(!blocks(listener.as_fd()), "after a limit");
+        assert!(blocks(listener.into_fd().expect("a socket").as_fd()), "for others");
+    });
+}
