@@ -89,7 +89,8 @@ impl<L, H> Serve<L, H> {
     }
 
     /// Serves at most `limit` connections of one user at a time, and closes those beyond at once,
-    /// so that one user cannot take all. Where the transport does not tell users, all count as one.
+    /// so that one user cannot take all. Those whose user is not told count as one: all, where the
+    /// transport tells none, and on Windows foreign clients that do not let themselves be identified.
     /// Default: no limit.
     ///
     /// A limit of 0 is `InvalidInput` when the server is awaited.

@@ -149,8 +149,9 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Windows: that the peer cannot be asked, as when it is gone. Unix: none, they were read when
-    /// the connection was made.
+    /// Windows: that the peer cannot be asked, as when it is gone, or that it is a foreign client that
+    /// does not let itself be identified, as go-winio's. Unix: none, they were read when the
+    /// connection was made.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.inner.peer_credentials()
     }

@@ -116,6 +116,16 @@ fn cannot_listen(address: &Endpoint, path: &str, error: &io::Error) -> io::Error
     }
 }
 
+/// Another instance, of the pipe that is ours by its first.
+fn cannot_add(address: &Endpoint, error: &io::Error) -> io::Error {
+    let what = if pipe::code(error) == Some(ERROR_ACCESS_DENIED) {
+        "its security descriptor does not let this user add instances of it (0x4, as in GA)"
+    } else {
+        "another instance of the pipe cannot be made"
+    };
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {what}: {error}"))
+}
+
 fn broken_pipe() -> io::Error {
     io::Error::from(ErrorKind::BrokenPipe)
 }

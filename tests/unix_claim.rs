@@ -165,8 +165,7 @@ fn a_takeover_never_takes_the_name_away() {
 fn whoever_has_the_name_keeps_it() {
     let limit = Duration::from_secs(if full() { 10 } else { 2 });
     let os = Os::new();
-    let end = Instant::now() + limit;
-    let rival = |seed: u32| {
+    let rival = |seed: u32, end: Instant| {
         let (mut kept, mut crashes, mut wrong) = (0, 0, Vec::new());
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             let left = left.as_millis().to_string();
@@ -182,16 +181,26 @@ fn whoever_has_the_name_keeps_it() {
         (kept, crashes, wrong)
     };
     let (mut kept, mut crashes) = (0, 0);
-    std::thread::scope(|scope| {
-        let rivals: Vec<_> = (0..16).map(|seed| scope.spawn(move || rival(seed))).collect();
-        for rival in rivals {
-            let (its_kept, its_crashes, wrong) = rival.join().expect("a rival");
-            assert_eq!(wrong, [""; 0], "it lost its name, or met another error");
-            kept += its_kept;
-            crashes += its_crashes;
-        }
-    });
-    println!("16 processes for {limit:?}: had the name {kept} times, {crashes} crashes, lost it 0");
+    let started = Instant::now();
+    // On a busy machine one time is too short for them to have met.
+    while (kept <= 50 || crashes <= 10) && started.elapsed() < PATIENCE / 2 {
+        let end = Instant::now() + limit;
+        std::thread::scope(|scope| {
+            let rival = &rival;
+            let rivals: Vec<_> =
+                (0..16).map(|seed| scope.spawn(move || rival(seed, end))).collect();
+            for rival in rivals {
+                let (its_kept, its_crashes, wrong) = rival.join().expect("a rival");
+                assert_eq!(wrong, [""; 0], "it lost its name, or met another error");
+                kept += its_kept;
+                crashes += its_crashes;
+            }
+        });
+    }
+    let limit = started.elapsed();
+    println!(
+        "16 processes for {limit:.0?}: had the name {kept} times, {crashes} crashes, lost it 0"
+    );
     assert!(kept > 50 && crashes > 10, "nothing was tried: {kept} {crashes}");
     // The last may have crashed. Whatever is left, the next server takes, and leaves nothing.
     let (mut server, _) = listening(helper(&["server", os.endpoint()]));

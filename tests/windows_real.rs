@@ -103,6 +103,17 @@ async fn who_may_only_read_and_write_cannot_add_an_instance() {
     within(Stream::connect(&path)).await.expect("a connection");
 }
 
+/// It is not another server that stands in the way then, and there is nothing to wait for.
+#[test]
+fn a_listener_that_cannot_add_its_own_instances_says_so() {
+    if skipped("it does not enforce descriptors") {
+        return;
+    }
+    let options = ListenOptions::new().security_descriptor("D:P(A;;0x0012019b;;;WD)");
+    let outcome = Listener::bind_with(unique_name(), &options);
+    assert_error(outcome, ErrorKind::PermissionDenied, &["add instances"]);
+}
+
 /// Row 15. There is one user here, so it is the user that is left out.
 #[tokio::test]
 async fn who_is_not_in_the_descriptor_is_not_let_in() {

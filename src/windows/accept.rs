@@ -16,7 +16,8 @@ use tokio::time;
 
 use super::pauses::Pauses;
 use super::pipe::{self, Instance, Kind, Presence};
-use super::{reactor, registered};
+use super::{cannot_add, cannot_listen, reactor, registered};
+use crate::endpoint::Endpoint;
 
 /// Turns of the reactor in which a client that has connected becomes known.
 const LAST_TURNS: usize = 8;
@@ -35,13 +36,11 @@ pub(super) struct Instances {
 }
 
 impl Instances {
-    /// # Errors
-    ///
-    /// What the system reports: `ERROR_ACCESS_DENIED` where the pipe exists.
-    pub(super) fn claim(path: &str, kind: Kind, wanted: usize) -> io::Result<Self> {
-        let mut instances = Self::new(path, kind, wanted);
-        instances.arm(Instance::First)?;
-        instances.refill()?;
+    pub(super) fn claim(address: &Endpoint, kind: Kind, wanted: usize) -> io::Result<Self> {
+        let path = address.to_string();
+        let mut instances = Self::new(&path, kind, wanted);
+        instances.arm(Instance::First).map_err(|error| cannot_listen(address, &path, &error))?;
+        instances.refill().map_err(|error| cannot_add(address, &error))?;
         Ok(instances)
     }
 

@@ -23,8 +23,10 @@ pub trait ListenOptionsExt: Sealed {
     /// The security descriptor of the pipe, in SDDL, in place of that of [`Access`](crate::Access).
     /// It is used as it is, so:
     ///
-    /// * deny the network first, `(D;;GA;;;NU)`, if the descriptor is ever to be used elsewhere; the
-    ///   pipe itself refuses clients of other machines in any case;
+    /// * clients of other machines need no entry: the pipe itself refuses them in any case. One that
+    ///   denies the network, `(D;;GA;;;NU)`, also refuses whoever was logged on over it, as by SSH or
+    ///   WinRM, on this machine, and a server that was can then not add instances to its own pipe;
+    /// * give your own user `GA`, or `bind` fails with `PermissionDenied`, for it cannot add instances;
     /// * give others `0x12019b` (read and write) and not `GA` or `GW`, with which they could add an
     ///   instance to the pipe and receive its clients;
     /// * name the owner, `O:`, for clients check it; that of an elevated process is otherwise the

@@ -14,7 +14,7 @@ use super::reactor::{self, Task};
 use super::registered::Pipe;
 use super::stream::Stream;
 use super::wakers::Guard;
-use super::{cannot_listen, refuse_present, resolve};
+use super::{refuse_present, resolve};
 use crate::endpoint::Endpoint;
 use crate::events::ListenerStats;
 use crate::options::ListenOptions;
@@ -40,10 +40,7 @@ impl Listener {
         let kind = Kind::chosen(options)?;
         let (messages, armed) = (kind.has_messages(), options.windows.instances.unwrap_or(ARMED));
         refuse_present(&address, &path)?;
-        let instances = match Instances::claim(&path, kind, armed) {
-            Ok(instances) => instances,
-            Err(error) => return Err(cannot_listen(&address, &path, &error)),
-        };
+        let instances = Instances::claim(&address, kind, armed)?;
         let (sender, clients) = channel(BACKLOG);
         let (name, pauses) = (Name::new(path), instances.pauses());
         let instances = Task::spawn(instances.serve(sender))?;

@@ -5,29 +5,30 @@ use std::ffi::c_void;
 use std::io::{self, ErrorKind};
 use std::mem::size_of;
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 
-use windows_sys::Win32::Foundation::{HANDLE, LocalFree};
+use windows_sys::Win32::Foundation::{ERROR_NO_TOKEN, HANDLE, LocalFree};
 use windows_sys::Win32::Security::Authorization::{
     ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, GetSecurityInfo,
     SDDL_REVISION_1, SE_KERNEL_OBJECT,
 };
 use windows_sys::Win32::Security::{
-    GetSecurityDescriptorDacl, GetSidSubAuthority, GetSidSubAuthorityCount, GetTokenInformation,
-    OWNER_SECURITY_INFORMATION, PSECURITY_DESCRIPTOR, PSID, RevertToSelf, SECURITY_ATTRIBUTES,
-    TOKEN_INFORMATION_CLASS, TOKEN_MANDATORY_LABEL, TOKEN_QUERY, TOKEN_USER, TokenIntegrityLevel,
-    TokenUser,
+    CheckTokenMembership, CreateWellKnownSid, GetSecurityDescriptorDacl, GetSidSubAuthority,
+    GetSidSubAuthorityCount, GetTokenInformation, OWNER_SECURITY_INFORMATION, PSECURITY_DESCRIPTOR,
+    PSID, RevertToSelf, SECURITY_ATTRIBUTES, SECURITY_MAX_SID_SIZE, TOKEN_ACCESS_MASK,
+    TOKEN_IMPERSONATE, TOKEN_INFORMATION_CLASS, TOKEN_MANDATORY_LABEL, TOKEN_QUERY, TOKEN_USER,
+    TokenIntegrityLevel, TokenUser, WinNetworkSid,
 };
 use windows_sys::Win32::System::Pipes::{
     GetNamedPipeClientProcessId, GetNamedPipeClientSessionId, GetNamedPipeServerProcessId,
     GetNamedPipeServerSessionId, ImpersonateNamedPipeClient,
 };
 use windows_sys::Win32::System::Threading::{
-    GetCurrentProcess, GetCurrentThread, OpenProcessToken, OpenThreadToken,
+    GetCurrentProcess, GetCurrentThread, OpenProcessToken, OpenThreadToken, SetThreadToken,
 };
 
-use super::pipe::{End, raw, wide};
+use super::pipe::{End, code, raw, wide};
 use crate::options::Access;
 use crate::peer::{PeerCredentials, UserId};
 
@@ -63,23 +64,57 @@ pub(super) fn client_integrity(pipe: &impl AsHandle) -> io::Result<u32> {
 
 /// What says who the client at the other end of a server's pipe is.
 fn client_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
+    // Whom this thread impersonates for its own ends, it goes on impersonating.
+    let former = thread_token(TOKEN_IMPERSONATE);
+    let former = match former {
+        Err(error) if code(&error) == Some(ERROR_NO_TOKEN) => None,
+        former => Some(former?),
+    };
     // While this thread impersonates, it must do nothing but open the token.
     // SAFETY: the handle is open as long as the pipe is borrowed.
     check(unsafe { ImpersonateNamedPipeClient(raw(pipe)) })?;
+    let client = thread_token(TOKEN_QUERY);
+    // Going on otherwise would be going on as somebody else.
+    // SAFETY: it has no preconditions.
+    if unsafe { RevertToSelf() } == 0 {
+        std::process::abort();
+    }
+    if let Some(former) = former {
+        // SAFETY: null is the calling thread, and the token is open.
+        if unsafe { SetThreadToken(null(), former.as_raw_handle()) } == 0 {
+            std::process::abort();
+        }
+    }
+    client
+}
+
+/// The token of whom this thread impersonates.
+///
+/// # Errors
+///
+/// `ERROR_NO_TOKEN`: nobody.
+fn thread_token(access: TOKEN_ACCESS_MASK) -> io::Result<OwnedHandle> {
     // SAFETY: it returns a constant.
     let thread = unsafe { GetCurrentThread() };
     let mut token = null_mut();
     // "As self": an identification-level token may be looked at, not used.
     // SAFETY: `token` is a place for a handle.
-    let opened = check(unsafe { OpenThreadToken(thread, TOKEN_QUERY, 1, &mut token) });
-    // SAFETY: it has no preconditions.
-    if unsafe { RevertToSelf() } == 0 {
-        // Going on would be going on as somebody else.
-        std::process::abort();
-    }
-    opened?;
+    check(unsafe { OpenThreadToken(thread, access, 1, &mut token) })?;
     // SAFETY: the call succeeded, so `token` is an open handle, and nobody else has it.
     Ok(unsafe { OwnedHandle::from_raw_handle(token) })
+}
+
+/// Whether this thread acts for a user who was logged on over the network, as by SSH or WinRM.
+fn over_network() -> io::Result<bool> {
+    let mut sid = [0_u32; SECURITY_MAX_SID_SIZE as usize / size_of::<u32>()];
+    let (place, mut length) = (sid.as_mut_ptr().cast(), SECURITY_MAX_SID_SIZE);
+    // SAFETY: null means that no domain is wanted, and the place is aligned and as long as is said.
+    check(unsafe { CreateWellKnownSid(WinNetworkSid, null_mut(), place, &mut length) })?;
+    let mut member = 0;
+    // SAFETY: null is the thread's own token, the SID was made above, and `member` is a place for a
+    // BOOL.
+    check(unsafe { CheckTokenMembership(null_mut(), place, &mut member) })?;
+    Ok(member != 0)
 }
 
 /// The SID of a pipe's owner, which is its server's user; `None` where the pipe has no owner.
@@ -164,7 +199,7 @@ unsafe impl Sync for SecurityDescriptor {}
 
 impl SecurityDescriptor {
     pub(super) fn new(access: Access) -> io::Result<Self> {
-        Self::from_sddl(&sddl(access, own_sid()?))
+        Self::from_sddl(&sddl(access, own_sid()?, over_network()?))
     }
 
     /// # Errors
@@ -221,10 +256,13 @@ impl SecurityDescriptor {
 }
 
 /// The owner is named because that of an elevated process would be a group; clients compare it.
-/// The network is refused first. Everyone may read and write, and not create another instance of
-/// the pipe (0x4), with which to receive the server's clients.
-pub(super) fn sddl(access: Access, own: &str) -> String {
-    let owned = format!("O:{own}G:{own}D:P(D;;GA;;;NU)");
+/// The network is refused first, which is one more lock on a door that the pipe itself keeps shut: so
+/// not where it would refuse us, who were logged on over the network, our own pipe. Everyone may read
+/// and write, and not create another instance of the pipe (0x4), with which to receive the server's
+/// clients.
+fn sddl(access: Access, own: &str, over_network: bool) -> String {
+    let network = if over_network { "" } else { "(D;;GA;;;NU)" };
+    let owned = format!("O:{own}G:{own}D:P{network}");
     match access {
         Access::Owner => format!("{owned}(A;;GA;;;{own})"),
         Access::Everyone => format!("{owned}(A;;GA;;;SY)(A;;GA;;;{own})(A;;0x0012019b;;;WD)"),

@@ -8,6 +8,7 @@ use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::os::windows::process::CommandExt;
 use std::process::{Child, Command};
+use std::sync::{Mutex, PoisonError};
 
 use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS, GetHandleInformation, HANDLE, HANDLE_FLAG_INHERIT,
@@ -70,6 +71,9 @@ pub(crate) fn nameless_file() -> io::Result<File> {
 
 /// Away from our console, so that none of its signals reach it, nor its end.
 pub(crate) fn spawn_detached(command: &mut Command) -> io::Result<Child> {
+    // Another such call would find nothing to change, and start its child when this one is through.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let _not_inherited = standard_handles().map(NotInherited::new);
     command.creation_flags(CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP).spawn()
 }

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::time;
 use windows_sys::Win32::Foundation::ERROR_NO_DATA;
 
@@ -46,10 +46,14 @@ struct Ending {
 
 /// An empty message, the end of a stream; nothing on a pipe of byte type. The system takes it when
 /// it has all that was written before, so it is also the proof of that.
+#[derive(Clone)]
 enum End {
-    Sent(io::Result<()>),
-    Sending(oneshot::Receiver<io::Result<()>>),
+    Sent(Outcome),
+    Sending(watch::Receiver<Option<Outcome>>),
 }
+
+/// For all who ask.
+type Outcome = Result<(), Arc<io::Error>>;
 
 impl Stream {
     pub(crate) async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> io::Result<Self> {
@@ -136,13 +140,14 @@ impl Stream {
     }
 
     pub(super) async fn close_shared(&self, deadline: Duration) -> io::Result<()> {
-        match self.end(false, |end| std::mem::replace(end, End::Sent(Ok(()))))? {
+        let outcome = match self.end(false, End::clone)? {
             End::Sent(outcome) => outcome,
-            End::Sending(outcome) => match reactor::timeout(deadline, outcome)?.await {
-                Ok(outcome) => outcome.map_err(io::Error::other)?,
-                Err(_) => Err(not_taken(deadline)),
+            End::Sending(outcome) => match reactor::timeout(deadline, sent(outcome))?.await {
+                Ok(outcome) => outcome?,
+                Err(_) => return Err(not_taken(deadline)),
             },
-        }
+        };
+        outcome.map_err(|error| again(&error))
     }
 
     pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {
@@ -155,7 +160,8 @@ impl Stream {
         let stream = Self::new(pipe, write.end_on_close, None);
         stream.at_end.store(at_end, Ordering::Relaxed);
         stream.shut.store(write.ended.is_some(), Ordering::Relaxed);
-        let end = write.ended.map(|outcome| Ending { end: End::Sent(outcome), _task: None });
+        let sent = |outcome: io::Result<()>| End::Sent(outcome.map_err(Arc::new));
+        let end = write.ended.map(|outcome| Ending { end: sent(outcome), _task: None });
         Self { end: Mutex::new(end), ..stream }
     }
 
@@ -193,7 +199,14 @@ impl Stream {
         }
         loop {
             ready!(self.pipe.poll_write_ready(cx))?;
-            match write() {
+            // Nothing is written behind the end, which another task or thread may be sending.
+            let ending = self.ending();
+            if self.shut.load(Ordering::Relaxed) {
+                return Poll::Ready(Err(broken_pipe()));
+            }
+            let written = write();
+            drop(ending);
+            match written {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) if pipe::is_gone(&error) => return Poll::Ready(Err(broken_pipe())),
                 done => return Poll::Ready(done),
@@ -202,14 +215,18 @@ impl Stream {
     }
 
     /// Ends the write side, if it is not ended yet, without waiting.
-    fn end<T>(&self, again: bool, then: impl FnOnce(&mut End) -> T) -> io::Result<T> {
-        let mut ending = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+    fn end<T>(&self, again: bool, then: impl FnOnce(&End) -> T) -> io::Result<T> {
+        let mut ending = self.ending();
         self.shut.store(true, Ordering::Relaxed);
         let ending = match &mut *ending {
             Some(ending) => ending,
             none => none.insert(Ending::start(&self.pipe, again)?),
         };
-        Ok(then(&mut ending.end))
+        Ok(then(&ending.end))
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Option<Ending>> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -221,14 +238,13 @@ impl Ending {
             Some(Ok(())) if again => {
                 (End::Sent(Ok(())), Some(Task::spawn(async move { repeat_end(&pipe).await })?))
             }
-            Some(outcome) => (End::Sent(outcome), None),
+            Some(outcome) => (End::Sent(outcome.map_err(Arc::new)), None),
             None => {
-                let (sender, receiver) = oneshot::channel();
+                let (sender, receiver) = watch::channel(None);
                 let send = async move {
                     let outcome = send_end(&pipe).await;
                     let again = again && outcome.is_ok();
-                    // Nobody may want to know.
-                    let _ = sender.send(outcome);
+                    sender.send_replace(Some(outcome.map_err(Arc::new)));
                     if again {
                         repeat_end(&pipe).await;
                     }
@@ -244,6 +260,22 @@ impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NamedPipe").field("pipe", &self.pipe).finish_non_exhaustive()
     }
+}
+
+/// What became of the end, once that is known.
+async fn sent(mut end: watch::Receiver<Option<Outcome>>) -> io::Result<Outcome> {
+    loop {
+        if let Some(outcome) = &*end.borrow_and_update() {
+            return Ok(outcome.clone());
+        }
+        end.changed().await.map_err(io::Error::other)?;
+    }
+}
+
+/// An error for one more who asks.
+fn again(error: &io::Error) -> io::Error {
+    let code = error.raw_os_error();
+    code.map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 async fn send_end(pipe: &Pipe) -> io::Result<()> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::super::overlapped::{Connect, Event, MOST_EVENTS, wait_for_any};
 use super::super::pauses::Pauses;
 use super::super::pipe::{self, ARMED, BACKLOG, End, Instance, Kind};
-use super::super::{cannot_listen, refuse_present, resolve};
+use super::super::{cannot_add, cannot_listen, refuse_present, resolve};
 use super::{Own, Stream};
 use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
@@ -55,8 +55,7 @@ impl Listener {
         let kind = Kind::chosen(options)?;
         let wanted = options.windows.instances.unwrap_or(ARMED).min(MOST_EVENTS - 1);
         // Clients can open them from here on.
-        let instances = create_all(&path, &kind, wanted)
-            .map_err(|error| cannot_listen(&address, &path, &error))?;
+        let instances = create_all(&address, &kind, wanted)?;
         Ok((Self::start(path, kind, wanted, instances)?, address))
     }
 
@@ -138,10 +137,14 @@ impl Shared {
     }
 }
 
-fn create_all(path: &str, kind: &Kind, wanted: usize) -> io::Result<Vec<OwnedHandle>> {
-    let mut instances = vec![pipe::create(path, Instance::First, kind)?];
+fn create_all(address: &Endpoint, kind: &Kind, wanted: usize) -> io::Result<Vec<OwnedHandle>> {
+    let path = &address.to_string();
+    let first = pipe::create(path, Instance::First, kind)
+        .map_err(|error| cannot_listen(address, path, &error))?;
+    let mut instances = vec![first];
     while instances.len() < wanted {
-        instances.push(pipe::create(path, Instance::Further, kind)?);
+        let further = pipe::create(path, Instance::Further, kind);
+        instances.push(further.map_err(|error| cannot_add(address, &error))?);
     }
     Ok(instances)
 }
@@ -155,6 +158,20 @@ struct Arming {
     armed: Vec<Armed>,
     /// Between tries to make an instance, or after one that failed.
     pauses: Pauses,
+}
+
+/// Tells those who wait for clients that the thread is gone, for whatever reason.
+struct Gone(Arc<Shared>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let mut clients = self.0.lock();
+        if !clients.closed && clients.failed.is_none() {
+            clients.failed = Some(io::Error::other("the thread that lets clients in is gone"));
+        }
+        drop(clients);
+        self.0.came.notify_all();
+    }
 }
 
 /// An instance that waits for its client, and the stream that it becomes then. All that a stream
@@ -177,6 +194,7 @@ impl Armed {
 
 impl Arming {
     fn run(mut self, instances: Vec<OwnedHandle>) {
+        let _gone = Gone(Arc::clone(&self.shared));
         for pipe in instances {
             self.arm(pipe);
         }
@@ -186,8 +204,6 @@ impl Arming {
         let connected = self.armed.drain(..).filter_map(|armed| armed.end().ok());
         clients.waiting.extend(connected);
         clients.failed = failed;
-        drop(clients);
-        self.shared.came.notify_all();
     }
 
     /// One that cannot be armed is made again later, but not while it alone holds the name.
@@ -197,7 +213,19 @@ impl Arming {
             match Armed::begin(Arc::clone(&pipe), &self.kind) {
                 Ok(armed) => return self.armed.push(armed),
                 Err(_) if !self.armed.is_empty() || self.shared.lock().closed => return,
-                Err(error) => thread::sleep(self.pauses.after(&error)),
+                Err(error) => self.rest(&error),
+            }
+        }
+    }
+
+    /// Before the next try, but no longer than clients are wanted.
+    fn rest(&mut self, error: &io::Error) {
+        let end = Deadline::after(Some(self.pauses.after(error)));
+        while let Ok(true) = self.shared.wanted.wait(end) {
+            // In this order, for who closes does it the other way round.
+            let reset = self.shared.wanted.reset();
+            if reset.is_err() || self.shared.lock().closed {
+                return;
             }
         }
     }
@@ -239,14 +267,14 @@ impl Arming {
             if !self.armed.is_empty() || self.shared.lock().closed {
                 break;
             }
-            thread::sleep(self.pauses.after(&error));
+            self.rest(&error);
         }
         match armed.end() {
             Ok(stream) => {
                 self.shared.lock().waiting.push_back(stream);
                 self.shared.came.notify_one();
             }
-            Err(error) => thread::sleep(self.pauses.after(&error)),
+            Err(error) => self.rest(&error),
         }
     }
 
@@ -265,6 +293,8 @@ impl Arming {
 
 #[cfg(all(test, feature = "tokio"))]
 mod tests {
+    use std::time::Instant;
+
     use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
 
     use super::super::super::pipe::{Presence, presence, reads_messages};
@@ -290,45 +320,83 @@ mod tests {
         }
     }
 
-    /// A foreign instance sets the limit that a system out of resources would.
-    #[test]
-    fn the_last_instance_is_not_handed_out() {
-        let path = unique();
+    /// A listener whose pipe has room for no instance but the armed ones, until what is given with it
+    /// is dropped. A foreign instance sets the limit that a system out of resources would.
+    fn without_room(path: &str) -> (Listener, impl Sized) {
         let context = reactor::handle().expect("a reactor").enter();
         let mut foreign = ServerOptions::new();
         foreign.max_instances(ARMED + 2).pipe_mode(PipeMode::Message);
-        let foreign = foreign.create(&path).expect("a free name");
+        let foreign = foreign.create(path).expect("a free name");
         drop(context);
-        let busy = pipe::open(&path).expect("the foreign instance");
-
+        let busy = pipe::open(path).expect("the foreign instance");
         let kind = Kind::new(Access::Owner).expect("a descriptor");
         let mut instances = Vec::new();
         for _ in 0..ARMED {
-            let instance = pipe::create(&path, Instance::Further, &kind);
+            let instance = pipe::create(path, Instance::Further, &kind);
             instances.push(instance.expect("room for these"));
         }
-        let listener = Listener::start(path.clone(), kind, ARMED, instances).expect("a listener");
+        let listener =
+            Listener::start(path.to_owned(), kind, ARMED, instances).expect("a listener");
 
         // All but one of ours are handed out, and that one is taken too: there is no room left.
         let mut opened = Vec::new();
         while opened.len() <= ARMED {
-            match pipe::open(&path) {
+            match pipe::open(path) {
                 Ok(client) => opened.push(client),
                 Err(_) => thread::sleep(Duration::from_millis(1)),
             }
         }
         let handed_out: Vec<_> = (0..ARMED).map(|_| accept(&listener)).collect();
+        (listener, (foreign, busy, opened, handed_out))
+    }
+
+    #[test]
+    fn the_last_instance_is_not_handed_out() {
+        let path = unique();
+        let (listener, others) = without_room(&path);
         // Longer than the pause between tries.
         thread::sleep(Duration::from_millis(200));
         assert!(listener.shared.lock().waiting.is_empty(), "the last instance was handed out");
         // Waiting longer each time: 5, 10, 20, 40, 80 ms.
         let pauses = listener.stats().pauses;
         assert!((1..20).contains(&pauses), "{pauses}");
-        drop((foreign, busy, opened, handed_out));
+        drop(others);
         // With all others closed there is room again for its successor.
         accept(&listener);
         assert_eq!(presence(&path), Presence::There);
         drop(listener);
         assert_eq!(presence(&path), Presence::Absent);
+    }
+
+    /// Not even where it waits a second between tries.
+    #[test]
+    fn a_listener_that_cannot_go_on_ends_at_once() {
+        let path = unique();
+        let (listener, _others) = without_room(&path);
+        let started = Instant::now();
+        while listener.stats().pauses < 9 {
+            assert!(started.elapsed() < Duration::from_secs(60), "it does not wait");
+            thread::sleep(Duration::from_millis(1));
+        }
+        let dropped = Instant::now();
+        drop(listener);
+        assert!(dropped.elapsed() < Duration::from_millis(500), "{:?}", dropped.elapsed());
+    }
+
+    #[test]
+    fn who_waits_hears_that_the_thread_is_gone() {
+        let path = unique();
+        let kind = Kind::new(Access::Owner).expect("a descriptor");
+        let first = pipe::create(&path, Instance::First, &kind).expect("a free name");
+        let listener = Listener::start(path, kind, 1, vec![first]).expect("a listener");
+        let (listener, shared) = (&listener, Arc::clone(&listener.shared));
+        thread::scope(|scope| {
+            let patience = Deadline::after(Some(Duration::from_secs(60)));
+            let waiting = scope.spawn(move || listener.accept(patience).map(|_| ()));
+            // As when it panics.
+            drop(Gone(shared));
+            let error = waiting.join().expect("no panic").expect_err("nobody will come");
+            assert!(error.to_string().contains("is gone"), "{error}");
+        });
     }
 }

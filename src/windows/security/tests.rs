@@ -6,8 +6,8 @@ use windows_sys::Win32::Foundation::ERROR_ACCESS_DENIED;
 use windows_sys::Win32::Security::Authorization::ConvertSecurityDescriptorToStringSecurityDescriptorW;
 use windows_sys::Win32::Security::{
     ACL, DACL_SECURITY_INFORMATION, GROUP_SECURITY_INFORMATION, ImpersonateLoggedOnUser,
-    LOGON32_LOGON_INTERACTIVE, LOGON32_PROVIDER_DEFAULT, LogonUserW, SecurityIdentification,
-    TokenImpersonationLevel,
+    ImpersonateSelf, LOGON32_LOGON_INTERACTIVE, LOGON32_PROVIDER_DEFAULT, LogonUserW,
+    SecurityIdentification, SecurityImpersonation, TokenImpersonationLevel,
 };
 
 use super::super::pipe::{self, Instance, Kind};
@@ -66,6 +66,48 @@ fn owner_only_names_the_user_alone_and_everyone_may_not_create() {
     let expected = format!("{owned}(A;;GA;;;SY)(A;;GA;;;{own})(A;;0x12019b;;;WD)");
     assert_eq!(text(&everyone), expected);
     assert_eq!(everyone.attributes().bInheritHandle, 0);
+}
+
+/// In a session by SSH or WinRM we are the network, and would refuse ourselves.
+#[test]
+fn who_came_over_the_network_is_not_refused_by_his_own_pipe() {
+    const OWN: &str = "S-1-5-21-1-2-3-1000";
+    for access in [Access::Owner, Access::Everyone] {
+        let (here, remote) = (sddl(access, OWN, false), sddl(access, OWN, true));
+        assert_eq!(here.replace("(D;;GA;;;NU)", ""), remote);
+        assert_ne!(here, remote);
+        SecurityDescriptor::from_sddl(&remote).expect("a descriptor");
+    }
+    // The call is understood; nobody tests this by way of the network.
+    if is_wine() {
+        assert!(!over_network().expect("an answer"));
+    }
+}
+
+/// A service that acts for one client may ask who another is.
+#[test]
+fn to_ask_about_a_client_ends_no_impersonation_of_the_caller_s() {
+    let path = unique();
+    let mut listener = Listener::bind(&path).expect("a free name");
+    let _client = run(Stream::connect(&path)).expect("a server");
+    let server = run(listener.accept()).expect("a client");
+    let nobody = || {
+        let error = thread_token(TOKEN_QUERY).expect_err("somebody is impersonated");
+        assert_eq!(code(&error), Some(ERROR_NO_TOKEN), "{error}");
+    };
+    nobody();
+    server.peer_credentials().expect("a peer");
+    nobody();
+    // SAFETY: it has no preconditions.
+    check(unsafe { ImpersonateSelf(SecurityImpersonation) }).expect("an impersonation");
+    let asked = server.peer_credentials();
+    let token = thread_token(TOKEN_QUERY);
+    // SAFETY: it has no preconditions.
+    check(unsafe { RevertToSelf() }).expect("an end of it");
+    let token = token.expect("the impersonation goes on");
+    assert_eq!(token_user(&token).expect("a user"), own_sid().expect("a user"));
+    asked.expect("a peer");
+    nobody();
 }
 
 /// The descriptor of a pipe that is open, as the system has it.
@@ -230,7 +272,7 @@ fn another_user_is_let_in_where_everyone_is() {
     for instance in [Instance::First, Instance::Further] {
         let error = acting_as(&user, || pipe::create(&path, instance, &for_all()));
         let error = error.expect_err("another user's instance of our pipe");
-        assert_eq!(pipe::code(&error), Some(ERROR_ACCESS_DENIED), "{error}");
+        assert_eq!(code(&error), Some(ERROR_ACCESS_DENIED), "{error}");
     }
 }
 

@@ -60,3 +60,34 @@ fn close_tells_whether_the_peer_left_too_early() {
         client.close(PATIENCE).await.expect("the system had every byte");
     });
 }
+
+/// Through two handles of one stream, which only the blocking API has.
+#[cfg(feature = "blocking")]
+#[test]
+fn who_closes_later_hears_the_same() {
+    let short = Duration::from_millis(100);
+    let (mut client, mut server) = connected();
+    let (client, written) = on_reactor(async move {
+        let written = write_until_full(&mut client).await;
+        (client, written)
+    });
+    let one = client.into_blocking().expect("a stream");
+    let (two, three) = (one.try_clone().expect("a handle"), one.try_clone().expect("a handle"));
+    for handle in [one, two] {
+        assert_error(handle.close(short), ErrorKind::TimedOut, "within 0.1 s");
+    }
+    assert_eq!(run(read_all(&mut server)).len(), written);
+    three.close(PATIENCE).expect("the system has it all now");
+
+    let (mut client, server) = connected();
+    let client = on_reactor(async move {
+        write_until_full(&mut client).await;
+        client
+    });
+    let one = client.into_blocking().expect("a stream");
+    let two = one.try_clone().expect("a handle");
+    drop(server);
+    for handle in [one, two] {
+        assert_error(handle.close(PATIENCE), ErrorKind::BrokenPipe, "");
+    }
+}

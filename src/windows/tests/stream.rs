@@ -1,5 +1,9 @@
 //! Both directions of a stream, and their ends.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::AtomicBool;
+
 use windows_sys::Win32::Foundation::GetHandleInformation;
 use windows_sys::Win32::System::Pipes::{
     GetNamedPipeHandleStateW, GetNamedPipeInfo, PIPE_READMODE_MESSAGE,
@@ -183,4 +187,43 @@ fn a_pair_talks_and_its_name_goes() {
         drop(one);
         assert_eq!(read_all(&mut other).await, b"");
     });
+}
+
+/// One task writes while another ends the stream: what was taken comes before the end.
+#[test]
+fn nothing_is_written_behind_the_end() {
+    let written = |stream: &Stream, first: &AtomicBool| {
+        let mut written = 0;
+        // More than this, and the peer, which reads later, is what it waits for.
+        while written < 100_000 {
+            let context = &mut Context::from_waker(Waker::noop());
+            match Pin::new(&mut &*stream).poll_write(context, &[7; 16]) {
+                Poll::Ready(Ok(length)) => written += length,
+                Poll::Ready(Err(error)) => {
+                    assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
+                    break;
+                }
+                Poll::Pending => {}
+            }
+            first.store(true, Ordering::Relaxed);
+        }
+        written
+    };
+    for round in 0..300 {
+        let (stream, mut peer) = Stream::pair().expect("a pair");
+        let first = AtomicBool::new(false);
+        let written = thread::scope(|scope| {
+            let writer = scope.spawn(|| written(&stream, &first));
+            while !first.load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
+            for _ in 0..round * 37 % 2000 {
+                std::hint::spin_loop();
+            }
+            let mut end = pin!(&stream);
+            run(poll_fn(|cx| end.as_mut().poll_shutdown(cx))).expect("an end");
+            writer.join().expect("no panic")
+        });
+        assert_eq!(run(read_all(&mut peer)).len(), written, "round {round}");
+    }
 }
