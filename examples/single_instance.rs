@@ -14,11 +14,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[tokio::main]
 async fn main() -> Result<()> {
     let files: Vec<_> = std::env::args().skip(1).collect();
+    // Heard from here on, so that the name is given back.
+    let mut stop = std::pin::pin!(sockpipe::shutdown_signal());
     match SingleInstance::acquire("sockpipe-example-editor").await? {
         SingleInstance::Primary(mut listener) => {
             println!("the first; opening {files:?}. Ctrl-C ends it");
             loop {
-                let mut later = listener.accept().await?;
+                let mut later = tokio::select! {
+                    later = listener.accept() => later?,
+                    stopped = &mut stop => return Ok(stopped?),
+                };
                 tokio::spawn(async move {
                     let mut files = String::new();
                     // More than any command line holds is not a list of files.

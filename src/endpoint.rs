@@ -202,7 +202,7 @@ fn from_path(path: &Path, input: &str) -> Result<Endpoint, ParseEndpointError> {
     if bytes.contains(&0) {
         return Err(error("it contains a NUL character"));
     }
-    if bytes.ends_with(b"/") || path.file_name().is_none() {
+    if bytes.ends_with(b"/") || bytes.ends_with(b"/.") || path.file_name().is_none() {
         return Err(error("the path names a directory; a socket needs a name in it"));
     }
     Ok(Endpoint(Form::Path(path.to_owned())))
@@ -347,6 +347,7 @@ mod tests {
             ("unix:", None, "the path is empty"),
             ("/", None, "names a directory"),
             ("/run/", None, "names a directory"),
+            ("/run/x/.", None, "names a directory"),
             ("..", Some(0), "does not start with a dot"),
             ("unix:..", None, "names a directory"),
             ("npipe://x", Some(6), "a pipe is written `npipe:////./pipe/NAME`"),

@@ -12,6 +12,9 @@ mod convert;
 #[path = "blocking/examples.rs"]
 mod examples;
 #[cfg(unix)]
+#[path = "blocking/fork.rs"]
+mod fork;
+#[cfg(unix)]
 #[path = "blocking/pass.rs"]
 mod pass;
 #[path = "common/process.rs"]

@@ -18,7 +18,7 @@ use common::process::Running;
 use common::unix::{
     ask, command, count as number, finish, full, helper, listening, output, rounds, strace, until,
 };
-use common::{Backend, Os, PATIENCE};
+use common::{Backend, Os, PATIENCE, unique_name};
 
 /// Processes that bind a name at the same moment, and what came of it.
 struct Race {
@@ -260,4 +260,30 @@ fn a_lock_file_that_is_gone_is_no_lock() {
     command(&mut next, "drop");
     assert_eq!(finish(next), ["dropped"]);
     assert_eq!(os.files(), [""; 0]);
+}
+
+/// Clients look in several places for a portable name, so a server in any of them has it: one that
+/// was started by cron, say, where a session is told of another directory.
+#[test]
+fn a_portable_name_is_one_name() {
+    let (os, name) = (Os::new(), unique_name());
+    let started = |in_session: bool| {
+        let mut server = helper(&["server", &name]);
+        server.env_remove("XDG_RUNTIME_DIR");
+        if in_session {
+            server.env("XDG_RUNTIME_DIR", os.dir());
+        }
+        server
+    };
+    let (mut first, _) = listening(started(false));
+    let refused = output(started(true)).concat();
+    assert!(refused.starts_with("AddrInUse") && refused.contains(&name), "{refused}");
+    assert!(refused.contains(&format!("pid {}", first.child.id())), "{refused}");
+    assert_eq!(os.files(), [""; 0]);
+    command(&mut first, "drop");
+    assert_eq!(finish(first), ["dropped"]);
+    let (mut second, _) = listening(started(true));
+    assert_eq!(os.files(), [format!(".{name}.sock.lock"), format!("{name}.sock")]);
+    command(&mut second, "drop");
+    assert_eq!(finish(second), ["dropped"]);
 }

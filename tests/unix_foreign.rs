@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Write as _};
 use std::time::Duration;
 
 use common::{Backend, Os, argument, spawn_helper, within};
+use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, socket};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sockpipe::{LocalListener, LocalStream, TimedListener, echo, serve};
@@ -27,7 +28,10 @@ async fn next(listener: &mut UnixListener) -> UnixStream {
 #[tokio::test]
 async fn it_says_where_it_is_and_who_comes() {
     let (os, mut listener) = bound();
+    // To ask changes nothing: its owner may want children to inherit it.
+    rustix::io::fcntl_setfd(&listener, FdFlags::empty()).expect("flags");
     assert_eq!(LocalListener::endpoint(&listener).expect("a path").to_string(), os.endpoint());
+    assert!(rustix::io::fcntl_getfd(&listener).expect("flags").is_empty());
     let client = within(os.connect()).await.expect("a connection");
     let peer = LocalStream::peer_credentials(&next(&mut listener).await).expect("credentials");
     assert_eq!(peer.uid(), Some(rustix::process::geteuid().as_raw()));

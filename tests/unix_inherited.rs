@@ -172,8 +172,8 @@ async fn a_listener_that_goes_elsewhere() {
     let mut receiver = example("test_helper");
     receiver.arg("inherited").stdin(Stdio::from(socket));
     let receiver = Running::start(receiver);
-    let line = receiver.next_line();
-    assert!(line.starts_with("listening "), "{line}");
+    // Clients find it there, and not where it was bound first.
+    assert_eq!(receiver.next_line(), format!("listening {}", os.endpoint()));
     within(waiting.write_all(b"ping")).await.expect("a write");
     waiting.shutdown().await.expect("a half-close");
     let mut answer = Vec::new();
@@ -187,6 +187,25 @@ async fn a_listener_that_goes_elsewhere() {
     assert_eq!(os.files(), [""; 0]);
 }
 
+/// What only looks like a name of ours, and a name that nobody can write.
+#[tokio::test]
+async fn names_from_elsewhere() {
+    let os = Os::new();
+    let path = os.dir().join(".s.sock.1.0123abcd");
+    let listener = from_fd(UnixListener::bind(&path).expect("a free name")).expect("a listener");
+    assert_eq!(listener.endpoint().to_string(), path.to_str().expect("UTF-8"));
+    if on_linux("an abstract socket") {
+        for name in [&b"\xff"[..], b"a\0b"] {
+            let socket = of_type(SocketType::STREAM);
+            let name = [unique_name().as_bytes(), name].concat();
+            let address = SocketAddrUnix::new_abstract_name(&name).expect("a name");
+            bind(&socket, &address).expect("a free name");
+            rustix::net::listen(&socket, 1).expect("it listens");
+            assert_error(from_fd(socket), ErrorKind::InvalidInput, &["cannot be written"]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn while_it_is_elsewhere_it_lives() {
     let os = Os::new();
@@ -194,6 +213,8 @@ async fn while_it_is_elsewhere_it_lives() {
     let socket = listener.into_fd().expect("a socket");
     assert_error(Listener::bind(os.endpoint()), ErrorKind::AddrInUse, &[os.endpoint()]);
     let mut again = from_fd(socket).expect("a listener");
+    assert_eq!(again.endpoint().to_string(), os.endpoint());
+    assert!(again.is_published());
     // The first to come was the `bind` that looked whether somebody is there.
     drop(within(again.accept()).await.expect("a connection"));
     let client = within(os.connect()).await.expect("a connection");

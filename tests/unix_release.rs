@@ -275,6 +275,13 @@ fn a_second_start_without_a_runtime() {
     let client = waiting(&os, b"early");
     clean(&os, true);
     assert_error(listener.republish(), ErrorKind::Other, &["there is no tokio runtime here"]);
+    // The file that it had for a moment is gone, and its number may be another's now.
+    let foreign = UnixListener::bind(os.endpoint()).expect("a free name");
+    assert!(!listener.is_published());
+    let taken = context.block_on(async { listener.republish() });
+    assert_error(taken, ErrorKind::AddrInUse, &[os.endpoint()]);
+    drop(foreign);
+    fs::remove_file(os.endpoint()).expect("its name");
     context.block_on(async {
         // It has the name, with a socket that listens, or it says that it has not.
         assert_eq!(listener.is_published(), UnixStream::connect(os.endpoint()).is_ok());
@@ -286,5 +293,53 @@ fn a_second_start_without_a_runtime() {
         answered(late);
     });
     drop(listener);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+/// A client waits until somebody accepts who can let it in.
+#[test]
+fn to_accept_without_a_runtime() {
+    let os = Os::new();
+    let context = runtime(true, true);
+    let mut listener = context.block_on(async { Listener::bind(os.endpoint()) }).expect("a name");
+    let client = waiting(&os, b"early");
+    let outcome = poll_once(listener.accept());
+    assert_error(outcome.map(drop), ErrorKind::Other, &["there is no tokio runtime here"]);
+    assert_eq!(listener.stats().refused, 0);
+    context.block_on(async {
+        assert_eq!(serve_one(&mut listener).await, b"early");
+        answered(client);
+    });
+}
+
+/// The name is taken again where it was, wherever the server has gone since.
+#[test]
+fn a_second_start_from_elsewhere() {
+    let os = Os::new();
+    let command = |server: &mut Running, text: &str| {
+        command(server, text);
+        server.next_line()
+    };
+    let mut server = helper(&["server", "./s.sock"]);
+    server.current_dir(os.dir());
+    let mut server = Running::start(server);
+    assert!(server.next_line().starts_with("listening "));
+    assert_eq!(command(&mut server, "leave directory"), "left");
+    assert_eq!(command(&mut server, "published"), "published true");
+    fs::remove_file(os.endpoint()).expect("its name");
+    assert_eq!(command(&mut server, "published"), "published false");
+    assert_eq!(command(&mut server, "republish"), "republish ok");
+    assert_eq!(command(&mut server, "published"), "published true");
+    drop(UnixStream::connect(os.endpoint()).expect("a server"));
+
+    // The directory has gone, and clients do not find another one in its place.
+    let elsewhere = os.dir().with_extension("elsewhere");
+    fs::rename(os.dir(), &elsewhere).expect("a free name");
+    assert_eq!(command(&mut server, "published"), "published false");
+    let refused = command(&mut server, "republish");
+    assert!(refused.contains("NotFound") && refused.contains("not where it was"), "{refused}");
+    fs::rename(&elsewhere, os.dir()).expect("a free name");
+    assert_eq!(command(&mut server, "published"), "published true");
+    assert_eq!(command(&mut server, "drop"), "dropped");
     assert_eq!(os.files(), [""; 0]);
 }

@@ -154,7 +154,7 @@ impl Listener {
     }
 
     fn end(&mut self) -> Vec<OwnedFd> {
-        if !matches!(self.name, Name::Inherited) {
+        if self.name.is_ours() {
             // What is in the queue is wanted, and no more.
             let _ = ioctl_fionbio(&self.socket, true);
         }

@@ -59,31 +59,49 @@ const PROBE_PAUSE: Duration = Duration::from_millis(25);
 pub(super) struct Claim {
     /// Dropped, and with it the lock let go of, when all else is done.
     lock: Lock,
-    /// The socket's file, to know it again.
+    /// The socket's file, to know it again, and that of the socket that is still open should this one
+    /// be withdrawn.
     id: FileId,
+    former: Option<FileId>,
     /// Until the name is taken away, or left to somebody else.
     ours: bool,
     backlog: i32,
 }
 
 impl Claim {
-    /// A socket that listens in `place`, and the claim to its name.
+    /// A socket that listens in `place`, and the claim to its name. Not while a server lives in one of
+    /// `others`, where clients look for it too.
     pub(super) fn take(
         place: Place,
+        others: &[Place],
         permission: Permission,
         backlog: Option<u32>,
     ) -> io::Result<(OwnedFd, Self)> {
         // Before anything is made, so that a path that cannot be leaves nothing behind.
         place.address(place.name())?;
         let lock = Lock::take(place, NAME_LOCK)?;
+        // With the lock: of two that start at once at least one sees the other.
+        for other in others {
+            if let Some(held) = lock::holding(other) {
+                return Err(in_use(other.endpoint(), lock::holder(&held)));
+            }
+        }
         let backlog = backlog_of(backlog);
         let (socket, id) = listen_in(&lock, permission, backlog)?;
-        Ok((socket, Self { lock, id, ours: true, backlog }))
+        Ok((socket, Self { lock, id, former: None, ours: true, backlog }))
     }
 
     pub(super) fn is_published(&self) -> bool {
+        self.lock.place.is_where_it_was() && self.has_name()
+    }
+
+    fn has_name(&self) -> bool {
         let place = &self.lock.place;
         matches!(place.stat(place.name()), Ok(Some(stat)) if file_id(&stat) == self.id)
+    }
+
+    pub(super) fn is_this_process_s(&self) -> bool {
+        self.lock.is_this_process_s()
     }
 
     /// The group of the socket's file, which the system may have taken from the directory.
@@ -94,25 +112,41 @@ impl Claim {
 
     /// A new socket under the name, which is not the old one's any more.
     pub(super) fn republish(&mut self, permission: Permission) -> io::Result<OwnedFd> {
+        if !self.lock.place.is_where_it_was() {
+            let (path, dir) = (self.lock.place.path(), self.lock.place.dir_path().display());
+            let what = format!(
+                "cannot listen on {} again: the directory {dir} is not where it was; bind it anew",
+                path.display()
+            );
+            return Err(io::Error::new(ErrorKind::NotFound, what));
+        }
         if !self.lock.is_ours()? {
             // Who removes sockets removes lock files too; somebody else may have made one since.
             self.lock = Lock::take(self.lock.place.try_clone()?, NAME_LOCK)?;
         }
         let (socket, id) = listen_in(&self.lock, permission, self.backlog)?;
-        self.id = id;
+        self.former = Some(std::mem::replace(&mut self.id, id));
         Ok(socket)
     }
 
-    /// Takes the name away, to be published again.
-    pub(super) fn withdraw(&self) {
-        if self.ours && self.is_published() {
+    /// Takes the name away that `republish` gave to a socket which is not to be used. Once that is
+    /// closed, its file's number may be another's.
+    pub(super) fn withdraw(&mut self) {
+        self.remove_name();
+        if let Some(former) = self.former.take() {
+            self.id = former;
+        }
+    }
+
+    fn remove_name(&self) {
+        if self.ours && self.has_name() {
             remove(&self.lock.place, self.lock.place.name());
         }
     }
 
     /// Takes the name away for good. The socket is to be closed next, then the claim dropped.
     pub(super) fn unpublish(&mut self) {
-        self.withdraw();
+        self.remove_name();
         // From here on the file's number may be another's.
         self.ours = false;
     }
@@ -126,7 +160,9 @@ impl Claim {
 /// Of a listener that came to nothing after its name was taken.
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.unpublish();
+        if self.is_this_process_s() {
+            self.unpublish();
+        }
     }
 }
 

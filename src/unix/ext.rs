@@ -76,7 +76,9 @@ pub trait ListenerExt: Sealed + Sized {
     /// # Errors
     ///
     /// As for [`Listener::bind`]: `AddrInUse` when another server has the name by now.
-    /// `Unsupported` for an inherited listener, whose name is not its own.
+    /// `NotFound` when the directory is not where it was. `Unsupported` for an inherited listener,
+    /// whose name is not its own. `Other` outside a tokio runtime, for the async listener. The
+    /// listener is as it was before then, and this can be tried again.
     fn republish(&mut self) -> io::Result<()>;
 
     /// A listener from a socket that listens already, made elsewhere. Its name is not this
@@ -84,15 +86,19 @@ pub trait ListenerExt: Sealed + Sized {
     /// [`Access`](crate::Access) and [`mode`](ListenOptionsExt::mode) say whose connections are
     /// accepted.
     ///
+    /// `endpoint` is what the socket itself knows of its name. Of one that [`into_fd`](Self::into_fd)
+    /// gave that is the path that clients use, unless it was longer than a socket's address.
+    ///
     /// # Errors
     ///
-    /// `InvalidInput` when it is not a Unix domain stream socket that listens; `Other` outside a
-    /// tokio runtime, for the async listener.
+    /// `InvalidInput` when it is not a Unix domain stream socket that listens, or has a name that no
+    /// endpoint can be written for; `Other` outside a tokio runtime, for the async listener.
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self>;
 
     /// The listening socket, to be handed to another process. Its name stays, and nobody owns it
     /// from here on: it is the receiver's to remove. That of the async listener does not block, that
-    /// of the blocking one does.
+    /// of the blocking one does. Clients that waited when the listener was
+    /// [published again](Self::republish) do not wait on it: accept them first, or they are closed.
     ///
     /// # Errors
     ///
@@ -253,12 +259,11 @@ impl AsFd for blocking::Listener {
 /// # Errors
 ///
 /// `InvalidInput` when the variables make no sense, or when a descriptor is not a Unix domain stream
-/// socket that listens. `Other` outside a tokio runtime, for async listeners.
+/// socket that listens. `Other` outside a tokio runtime, for async listeners. They are there still then.
 pub fn activated_listeners<L: ListenerExt>(
     options: &ListenOptions,
 ) -> io::Result<Vec<(String, L)>> {
-    inherited::activated()?
-        .into_iter()
-        .map(|(name, socket)| Ok((name, L::from_fd(socket, options)?)))
-        .collect()
+    // All or nothing, and until then of copies: an error leaves the sockets for the next call.
+    let listener = |copy| L::from_fd(copy, options);
+    inherited::activated(listener)
 }

@@ -32,7 +32,7 @@ impl LocalListener for UnixListener {
     ///
     /// `InvalidInput` for a socket without a name.
     fn endpoint(&self) -> io::Result<Endpoint> {
-        inherited::check_listener(self.as_fd())
+        inherited::address(self.as_fd())
     }
 
     fn into_pending(self) -> Vec<UnixStream> {

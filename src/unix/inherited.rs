@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use rustix::io::{FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
+use super::lock;
 use super::platform;
 use super::sockname::SockName;
 use crate::endpoint::{Endpoint, Form};
@@ -23,18 +25,25 @@ const FIRST: RawFd = 3;
 
 /// Verifies that `socket` listens, readies it, and gives its address.
 pub(super) fn check_listener(socket: BorrowedFd<'_>) -> io::Result<Endpoint> {
+    let endpoint = address(socket)?;
+    ready(socket)?;
+    Ok(endpoint)
+}
+
+/// The address of a `socket` that listens.
+pub(super) fn address(socket: BorrowedFd<'_>) -> io::Result<Endpoint> {
     let name = check(socket)?;
     if !platform::listens(socket)? {
         return Err(wrong("it does not listen"));
     }
-    endpoint(&name).ok_or_else(|| wrong("it has no name"))
+    endpoint(&name).ok_or_else(|| wrong("it has no name, or one that cannot be written"))
 }
 
 /// Verifies that `socket` is connected, and readies it.
 pub(super) fn check_stream(socket: BorrowedFd<'_>) -> io::Result<()> {
     check(socket)?;
     SockName::peer(socket).map_err(|_| wrong("it is not connected"))?;
-    Ok(())
+    ready(socket)
 }
 
 /// Whether the name of a listener that is not ours still leads to a socket: whose, cannot be told
@@ -55,38 +64,52 @@ fn check(socket: BorrowedFd<'_>) -> io::Result<SockName> {
     if socket_type(socket)? != SocketType::STREAM {
         return Err(wrong("it is not a stream socket"));
     }
+    Ok(name)
+}
+
+fn ready(socket: BorrowedFd<'_>) -> io::Result<()> {
     fcntl_setfd(socket, FdFlags::CLOEXEC)?;
     platform::no_signals(socket)?;
     ioctl_fionbio(socket, true)?;
-    Ok(name)
+    Ok(())
 }
 
 fn endpoint(name: &SockName) -> Option<Endpoint> {
     if let Some(path) = name.path() {
-        return Endpoint::try_from(Path::new(OsStr::from_bytes(path))).ok();
+        let path = Path::new(OsStr::from_bytes(path));
+        let renamed = lock::renamed_from(path).filter(|path| is_socket(path));
+        return Endpoint::try_from(renamed.as_deref().unwrap_or(path)).ok();
     }
-    let name = name.after_nul()?;
-    Some(Endpoint(Form::Abstract(String::from_utf8_lossy(name).into_owned())))
+    let name = std::str::from_utf8(name.after_nul()?).ok()?;
+    (!name.contains('\0')).then(|| Endpoint(Form::Abstract(name.to_owned())))
+}
+
+fn is_socket(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|data| data.file_type().is_socket())
 }
 
 fn wrong(why: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, format!("cannot use this descriptor: {why}"))
 }
 
-/// The descriptors that a service manager passed to this very process, once.
-pub(super) fn activated() -> io::Result<Vec<(String, OwnedFd)>> {
+/// What `listener` makes of each socket that a service manager passed to this very process, once. It
+/// gets copies, and the sockets themselves are closed when it has made a listener of each.
+pub(super) fn activated<L>(
+    listener: impl Fn(OwnedFd) -> io::Result<L>,
+) -> io::Result<Vec<(String, L)>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
 
     // Of the process that set the variables for us, or for our parent, which left them.
     let ours = variable("LISTEN_PID")?.is_some_and(|pid| pid == u64::from(process::id()));
     let count = variable("LISTEN_FDS")?.unwrap_or(0);
-    if !ours || count == 0 || TAKEN.swap(true, Ordering::AcqRel) {
+    if !ours || count == 0 || TAKEN.load(Ordering::Acquire) {
         return Ok(Vec::new());
     }
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
+    let numbers = FIRST..FIRST.saturating_add(i32::try_from(count).unwrap_or(i32::MAX));
     let mut found = Vec::new();
-    for number in FIRST..FIRST.saturating_add(i32::try_from(count).unwrap_or(i32::MAX)) {
+    for number in numbers.clone() {
         let no_listener = |why: &dyn fmt::Display| {
             let what =
                 format!("LISTEN_FDS is {count}, and descriptor {number} is no listener: {why}");
@@ -96,11 +119,16 @@ pub(super) fn activated() -> io::Result<Vec<(String, OwnedFd)>> {
             return Err(no_listener(&"it is not open"));
         }
         // Before it is taken for ours: one that was not passed may be the program's own by now.
-        check_listener(look_at(number)).map_err(|error| no_listener(&error))?;
+        address(look_at(number)).map_err(|error| no_listener(&error))?;
         let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown");
-        found.push((name.to_owned(), number));
+        found.push((name.to_owned(), listener(look_at(number).try_clone_to_owned()?)?));
     }
-    Ok(found.into_iter().map(|(name, number)| (name, adopt(number))).collect())
+    // Another thread may have been here meanwhile.
+    if TAKEN.swap(true, Ordering::AcqRel) {
+        return Ok(Vec::new());
+    }
+    numbers.map(adopt).for_each(drop);
+    Ok(found)
 }
 
 fn variable(name: &str) -> io::Result<Option<u64>> {

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,8 +31,10 @@ pub(super) struct Lock {
     pub(super) place: Place,
     /// Of the lock file.
     name: OsString,
-    /// Closing it frees the lock; no child inherits it.
+    /// Closing it frees the lock; no child inherits it past its exec.
     file: OwnedFd,
+    /// A child by fork(2) shares the lock, and is not to give it back.
+    process: u32,
 }
 
 impl Lock {
@@ -64,7 +66,7 @@ impl Lock {
             }
             let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
             if still_there {
-                let lock = Self { place, name, file };
+                let lock = Self { place, name, file, process: process::id() };
                 lock.remove_unfinished();
                 lock.write(&process::id().to_string());
                 return Ok(lock);
@@ -93,6 +95,10 @@ impl Lock {
         }
     }
 
+    pub(super) fn is_this_process_s(&self) -> bool {
+        self.process == process::id()
+    }
+
     /// Whether the file that is locked is the one that stands there.
     pub(super) fn is_ours(&self) -> io::Result<bool> {
         let ours = file_id(&fstat(&self.file)?);
@@ -103,6 +109,9 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        if !self.is_this_process_s() {
+            return;
+        }
         // While it is still held: who opened it before finds that it is gone, and starts over. Not
         // a successor's, made after somebody removed ours.
         if matches!(self.is_ours(), Ok(true)) {
@@ -162,6 +171,16 @@ pub(super) fn temporary_name(place: &Place, mark: &str) -> OsString {
     name.push(".");
     name.push(mark.replace(' ', "."));
     name
+}
+
+/// The path that a socket of ours has, whose first one was `path`.
+pub(super) fn renamed_from(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_prefix('.')?;
+    let (name, random) = name.rsplit_once('.')?;
+    let (name, process) = name.rsplit_once('.')?;
+    process.parse::<u32>().ok()?;
+    u32::from_str_radix(random, 16).ok().filter(|_| random.len() == 8)?;
+    Some(path.with_file_name(name))
 }
 
 fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::process;
 
 use super::access::Permission;
 pub(super) use super::claim::refuse_and_drain;
@@ -17,8 +18,8 @@ use crate::options::ListenOptions;
 pub(super) enum Name {
     /// Ours, to keep and to remove.
     Claimed(Claim),
-    /// The kernel's: an abstract socket's name goes with it.
-    Abstract,
+    /// The kernel's: an abstract socket's name goes with it. Of the process that listens.
+    Abstract(u32),
     /// That of whoever made the socket.
     Inherited,
 }
@@ -30,12 +31,14 @@ impl Name {
         options: &ListenOptions,
     ) -> io::Result<(OwnedFd, Self, Permission, Endpoint)> {
         let permission = Permission::new(options);
-        let (place, endpoint) = place_to_bind(endpoint, options)?;
+        let wanted = endpoint;
+        let (place, endpoint) = place_to_bind(wanted, options)?;
         let Some(place) = place else {
             let socket = claim::bind_abstract(&endpoint, options.unix.backlog)?;
-            return Ok((socket, Self::Abstract, permission, endpoint));
+            return Ok((socket, Self::Abstract(process::id()), permission, endpoint));
         };
-        let (socket, claim) = Claim::take(place, permission, options.unix.backlog)?;
+        let others = other_places(wanted, &endpoint)?;
+        let (socket, claim) = Claim::take(place, &others, permission, options.unix.backlog)?;
         let permission = permission.in_group(claim.group());
         Ok((socket, Self::Claimed(claim), permission, endpoint))
     }
@@ -43,7 +46,7 @@ impl Name {
     pub(super) fn is_published(&self, socket: BorrowedFd<'_>) -> bool {
         match self {
             Self::Claimed(claim) => claim.is_published(),
-            Self::Abstract => true,
+            Self::Abstract(_) => true,
             Self::Inherited => inherited::is_published(socket),
         }
     }
@@ -56,12 +59,12 @@ impl Name {
                 let what = "the name of an inherited listener is not its own to take again";
                 Err(io::Error::new(ErrorKind::Unsupported, what))
             }
-            Self::Claimed(_) | Self::Abstract => Ok(None),
+            Self::Claimed(_) | Self::Abstract(_) => Ok(None),
         }
     }
 
     /// Takes back what `republish` did.
-    pub(super) fn withdraw(&self) {
+    pub(super) fn withdraw(&mut self) {
         if let Self::Claimed(claim) = self {
             claim.withdraw();
         }
@@ -77,13 +80,23 @@ impl Name {
     /// Takes the name away, refuses new connections, and gives those in the queue. The socket is to
     /// be closed next.
     pub(super) fn end(&mut self, socket: &OwnedFd) -> Vec<OwnedFd> {
-        match self {
-            Self::Claimed(claim) => claim.unpublish(),
-            Self::Abstract => {}
-            // Others may have the socket too: it is not ours to shut down.
-            Self::Inherited => return Vec::new(),
+        if !self.is_ours() {
+            return Vec::new();
+        }
+        if let Self::Claimed(claim) = self {
+            claim.unpublish();
         }
         refuse_and_drain(socket)
+    }
+
+    /// Whether the socket is this process's to shut down. Others may have an inherited one too, and a
+    /// child by fork(2) has a copy of its parent's.
+    pub(super) fn is_ours(&self) -> bool {
+        match self {
+            Self::Claimed(claim) => claim.is_this_process_s(),
+            Self::Abstract(process) => *process == process::id(),
+            Self::Inherited => false,
+        }
     }
 }
 
@@ -115,4 +128,19 @@ pub(super) fn place_to_bind(
         let what = format!("cannot listen on {endpoint}: this system has no place for it");
         io::Error::new(ErrorKind::NotFound, what)
     }))
+}
+
+/// Where else clients look for `endpoint`, as far as such places are there: a server that was started
+/// with another environment may live in one of them.
+fn other_places(endpoint: &Endpoint, chosen: &Endpoint) -> io::Result<Vec<Place>> {
+    let all = candidates(endpoint, &environment()?)?.into_iter();
+    let others = all.filter(|candidate| candidate.address() != *chosen);
+    let place = |candidate: &Candidacy| match candidate {
+        Candidacy::UserDir { dir, file } => Place::in_user_dir(dir, file).ok().flatten(),
+        Candidacy::PrivateDir { dir, file } => {
+            Place::in_existing_private_dir(dir, file).ok().flatten()
+        }
+        Candidacy::Path(_) | Candidacy::Abstract(_) | Candidacy::Pipe(_) => None,
+    };
+    Ok(others.filter_map(|candidate| place(&candidate.place)).collect())
 }

@@ -25,6 +25,8 @@ pub(super) const SOCKET: &str = "a socket";
 pub(super) struct Place {
     dir: OwnedFd,
     dir_path: PathBuf,
+    /// The same wherever the process goes; where its own directory cannot be told, as it was given.
+    absolute: PathBuf,
     name: OsString,
 }
 
@@ -94,22 +96,29 @@ impl Place {
                 ),
             ));
         }
-        Ok(Some(Self { dir: opened, dir_path: dir.to_owned(), name: file.into() }))
+        Ok(Some(Self::new(opened, dir, file.into())))
     }
 
     fn open(dir: &Path, name: OsString) -> io::Result<Self> {
         let flags = platform::DIRECTORY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(CWD, dir, flags, Mode::empty()).map_err(|errno| {
             let shown = dir.display();
+            let missing = |what: &str| {
+                let what = format!("there is no directory {shown}{what} choose another path");
+                io::Error::new(ErrorKind::NotFound, what)
+            };
             match errno {
-                Errno::NOENT | Errno::NOTDIR => io::Error::new(
-                    ErrorKind::NotFound,
-                    format!("there is no directory {shown}: make it first, or choose another path"),
-                ),
+                Errno::NOENT => missing(": make it first, or"),
+                Errno::NOTDIR => missing(", but something else:"),
                 errno => failed(dir, "cannot use the directory", errno),
             }
         })?;
-        Ok(Self { dir: opened, dir_path: dir.to_owned(), name })
+        Ok(Self::new(opened, dir, name))
+    }
+
+    fn new(dir: OwnedFd, path: &Path, name: OsString) -> Self {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self { dir, dir_path: path.to_owned(), absolute, name }
     }
 
     /// Refuses a directory in which another user could replace the socket, unless it is `allowed`.
@@ -139,8 +148,8 @@ impl Place {
     }
 
     pub(super) fn try_clone(&self) -> io::Result<Self> {
-        let (dir_path, name) = (self.dir_path.clone(), self.name.clone());
-        Ok(Self { dir: self.dir.try_clone()?, dir_path, name })
+        let (dir_path, absolute) = (self.dir_path.clone(), self.absolute.clone());
+        Ok(Self { dir: self.dir.try_clone()?, dir_path, absolute, name: self.name.clone() })
     }
 
     pub(super) fn dir(&self) -> &OwnedFd {
@@ -156,9 +165,6 @@ impl Place {
     }
 
     pub(super) fn path(&self) -> PathBuf {
-        if self.dir_path == Path::new(".") {
-            return self.name.clone().into();
-        }
         self.dir_path.join(&self.name)
     }
 
@@ -170,22 +176,48 @@ impl Place {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` where neither fits.
+    /// `InvalidInput` where neither fits; `NotFound` where no path leads to the directory any more.
     pub(super) fn address(&self, name: &OsStr) -> io::Result<SocketAddrUnix> {
-        let path = self.dir_path.join(name);
-        let length = path.as_os_str().len();
         let fits = |path: &PathBuf| path.as_os_str().len() <= platform::PATH_LIMIT;
-        let short = if fits(&path) { Some(path) } else { platform::short_path(&self.dir, name) };
-        match short.filter(fits) {
+        let by_path = [&self.dir_path, &self.absolute].map(|dir| (dir, dir.join(name)));
+        let by_path = by_path.into_iter().filter(|(_, path)| fits(path));
+        let mut by_path = by_path.filter(|(dir, _)| self.is_at(dir)).map(|(_, path)| path);
+        let short = || platform::short_path(&self.dir, name);
+        match by_path.next().or_else(short).filter(fits) {
             Some(path) => Ok(SocketAddrUnix::new(path)?),
-            None => {
-                let reason = format!(
-                    "the path is too long for a socket: {length} bytes, and the limit is {}",
-                    platform::PATH_LIMIT
-                );
-                Err(ParseEndpointError::new(self.path().display(), reason).into())
-            }
+            None => Err(self.too_long(name)),
         }
+    }
+
+    fn too_long(&self, name: &OsStr) -> io::Error {
+        let whole = self.dir_path.join(name).as_os_str().len();
+        let limit = platform::PATH_LIMIT;
+        if whole <= limit {
+            let (path, dir) = (self.path(), self.dir_path.display());
+            let what =
+                format!("cannot reach {}: {dir} is another directory by now", path.display());
+            return io::Error::new(ErrorKind::NotFound, what);
+        }
+        let mut reason =
+            format!("the path is too long for a socket: {whole} bytes, and the limit is {limit}");
+        if let Some(short) = platform::short_path(&self.dir, name) {
+            let last = limit.saturating_sub(short.as_os_str().len() - name.len());
+            reason += &format!(", or {last} for its last part alone, which has {}", name.len());
+        }
+        ParseEndpointError::new(self.path().display(), reason).into()
+    }
+
+    /// Whether `path` still leads to the directory.
+    fn is_at(&self, path: &Path) -> bool {
+        let (Ok(open), Ok(there)) = (fstat(&self.dir), statat(CWD, path, AtFlags::empty())) else {
+            return false;
+        };
+        file_id(&open) == file_id(&there)
+    }
+
+    /// Whether the directory is found by its path, wherever this process has gone meanwhile.
+    pub(super) fn is_where_it_was(&self) -> bool {
+        self.is_at(&self.absolute)
     }
 
     /// What has this name in the directory; links are not followed.

@@ -1,6 +1,7 @@
 //! Servers that do as they are told on standard input.
 
 use std::collections::VecDeque;
+use std::env::set_current_dir;
 use std::fs;
 use std::io::{BufRead, stdin};
 use std::os::fd::AsFd;
@@ -78,6 +79,10 @@ pub(crate) async fn inherited(options: &[&str]) {
 /// Socket activation: what was passed, then what a second call gives.
 pub(crate) async fn activated() {
     let variable = |name| std::env::var(name).unwrap_or_default();
+    // Where there is no runtime, nothing is lost.
+    let early = || activated_listeners::<Listener>(&ListenOptions::default()).map(drop);
+    let early = thread::spawn(early).join().expect("no panic");
+    drop(early);
     for call in ["first", "second"] {
         let found = match activated_listeners::<Listener>(&ListenOptions::default()) {
             Ok(found) => found,
@@ -165,6 +170,14 @@ async fn serve(listener: Listener, options: &Options) {
                 Some("published") => {
                     let published = listener.as_ref().expect("not dropped").is_published();
                     println!("published {published}");
+                }
+                Some("republish") => {
+                    let outcome = listener.as_mut().expect("not dropped").republish();
+                    println!("republish {}", outcome.map_or_else(|e| shown(&e), |()| "ok".into()));
+                }
+                Some("leave directory") => {
+                    set_current_dir("/").expect("a directory");
+                    println!("left");
                 }
                 Some("drop") => {
                     listener = None;
