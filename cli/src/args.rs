@@ -20,7 +20,8 @@ Exit codes:
   0    done; info: a server is there
   1    failed in another way than these
   2    wrong usage, or an endpoint that cannot be on this system
-  3    nobody is there, or only what a crashed server has left
+  3    nobody is there, or only what a crashed server has left; there is no such directory, also
+       for a server
   4    the name is taken: by a server, or by something that is no socket
   5    not allowed: another user's server, socket or directory
   6    no answer in time
@@ -320,8 +321,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
     if text == FOREVER {
         return Ok(Duration::MAX);
     }
-    let number: f64 = text.parse().map_err(|_| "it is no number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+    let what = match text.parse::<f64>() {
+        Ok(number) if number < 0.0 => "seconds cannot be negative",
+        Ok(number) if !number.is_nan() => match Duration::try_from_secs_f64(number) {
+            Ok(duration) => return Ok(duration),
+            Err(_) => "it is too long to be counted; 1000000000 seconds are 31 years",
+        },
+        _ => "it is no number of seconds, such as 2 or 0.5",
+    };
+    Err(what.to_owned())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -11,6 +11,7 @@ use sockpipe::{Candidate, ConnectOptions, Endpoint, ExpectServer, Occupancy, Str
 use crate::exit::{Exit, FAILED, NOBODY, TAKEN, at_endpoint, at_output};
 use crate::os::Access;
 use crate::procfs::{self, Listening};
+use crate::say::shown;
 use crate::{args, client, os};
 
 /// How long a server may be too busy for a connection that only asks whether it lives.
@@ -255,11 +256,6 @@ fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
         text = text.replacen("state  ", &format!("why       {}\nstate  ", shown(&found.why)), 1);
     }
     text
-}
-
-/// Who named a file or a socket may have meant to drive this terminal.
-fn shown(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
 }
 
 fn next_step(endpoint: &Endpoint, found: &Found) -> String {

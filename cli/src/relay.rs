@@ -16,13 +16,11 @@ use tokio::time::{sleep, timeout};
 use crate::args::{self, Address, Client};
 use crate::connect::join;
 use crate::exit::{Exit, INTERRUPTED, USAGE, at_endpoint};
-use crate::server::{asked_to_finish, asked_to_stop, bind};
+use crate::server::{DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
 use crate::session::{self, AtEnd};
 use crate::side::Side;
 use crate::{client, say};
 
-/// How long connections may take to finish when the relay stops, and each for its last bytes.
-const DRAIN: Duration = Duration::from_secs(5);
 /// As many as a system follows, or more.
 const MOST_LINKS: usize = 40;
 /// After an error of `accept`, such as no descriptors left.
@@ -78,7 +76,8 @@ async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = (
     drop(door);
     let drained = timeout(DRAIN, async { while clients.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        say::detail(format_args!("{} connections were cut", clients.len()));
+        // Those that ended meanwhile were taken out.
+        tell_cut(clients.len());
     }
     Ok(())
 }
