@@ -151,7 +151,8 @@ pub struct Relay {
 It makes no connection to a server that it can see otherwise, so that a server that serves one \
 client does not lose its turn. It does for a socket without sockpipe's lock that no process here is \
 seen to listen on: only a connection tells whether that is dead. The exit code tells what was \
-found: 0 a server, 3 nobody, 4 something that is no socket.")]
+found: 0 a server, 2 what no socket can be called, 3 nobody, 4 something that is no socket, 5 that \
+this user may not know.")]
 pub struct Info {
     /// The endpoint to tell about.
     #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath)]

@@ -226,7 +226,7 @@ fn places(endpoint: &Endpoint) -> Result<Vec<OsString>> {
 fn leads_to(path: &Path) -> PathBuf {
     let real = |path: &Path| {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let dir = dir.unwrap_or(Path::new(".")).canonicalize().ok();
+        let dir = dir.unwrap_or_else(|| Path::new(".")).canonicalize().ok();
         dir.zip(path.file_name()).map_or_else(|| path.to_owned(), |(dir, name)| dir.join(name))
     };
     let mut path = real(path);

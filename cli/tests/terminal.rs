@@ -262,6 +262,7 @@ fn other_users() {
     let info = as_stranger(&["info", os.endpoint()]).wait();
     assert_eq!(info.code, Some(0), "{info:?}");
     assert!(info.text().contains("owner     uid 0"), "{}", info.text());
+    assert!(info.text().contains("next      it does not let this user in"), "{}", info.text());
 
     // A server for everyone, of another user than the client expects.
     let os = open_to_all();
