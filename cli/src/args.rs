@@ -29,7 +29,8 @@ Exit codes:
   141  standard output was closed by its reader
 
 Servers of many clients (echo, relay, listen --keep --exec) let their connections finish when they \
-are asked to stop, and end with 0; asked a second time, they end at once, with 130. A ping that has \
+are asked to stop, say how many were cut after 5 s, and end with 0; asked a second time, they end \
+at once, with 130. A ping that has \
 figures prints them, and ends with 0. What is not named here is ended by the signal itself, which a \
 shell shows as 130 for Ctrl-C and 143 for SIGTERM: connect and relay stdio:, for example.";
 
