@@ -20,7 +20,8 @@ Exit codes:
   0    done; info: a server is there
   1    failed in another way than these
   2    wrong usage, or an endpoint that cannot be on this system
-  3    nobody is there, or only what a crashed server has left
+  3    nobody is there, or only what a crashed server has left; there is no such directory, also
+       for a server
   4    the name is taken: by a server, or by something that is no socket
   5    not allowed: another user's server, socket or directory
   6    no answer in time
@@ -28,7 +29,8 @@ Exit codes:
   141  standard output was closed by its reader
 
 Servers of many clients (echo, relay, listen --keep --exec) let their connections finish when they \
-are asked to stop, and end with 0; asked a second time, they end at once, with 130. A ping that has \
+are asked to stop, say how many were cut after 5 s, and end with 0; asked a second time, they end \
+at once, with 130. A ping that has \
 figures prints them, and ends with 0. What is not named here is ended by the signal itself, which a \
 shell shows as 130 for Ctrl-C and 143 for SIGTERM: connect and relay stdio:, for example.";
 
@@ -150,7 +152,8 @@ pub struct Relay {
 It makes no connection to a server that it can see otherwise, so that a server that serves one \
 client does not lose its turn. It does for a socket without sockpipe's lock that no process here is \
 seen to listen on: only a connection tells whether that is dead. The exit code tells what was \
-found: 0 a server, 3 nobody, 4 something that is no socket.")]
+found: 0 a server, 2 what no socket can be called, 3 nobody, 4 something that is no socket, 5 that \
+this user may not know.")]
 pub struct Info {
     /// The endpoint to tell about.
     #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath)]
@@ -320,8 +323,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
     if text == FOREVER {
         return Ok(Duration::MAX);
     }
-    let number: f64 = text.parse().map_err(|_| "it is no number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+    let what = match text.parse::<f64>() {
+        Ok(number) if number < 0.0 => "seconds cannot be negative",
+        Ok(number) if !number.is_nan() => match Duration::try_from_secs_f64(number) {
+            Ok(duration) => return Ok(duration),
+            Err(_) => "it is too long to be counted; 1000000000 seconds are 31 years",
+        },
+        _ => "it is no number of seconds, such as 2 or 0.5",
+    };
+    Err(what.to_owned())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

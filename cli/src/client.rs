@@ -1,5 +1,7 @@
 //! Connecting as the options say.
 
+use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,9 +15,23 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub async fn connect(endpoint: &Endpoint, args: &Client) -> Result<Stream> {
     say::detail(format_args!("connecting to {endpoint}"));
-    let stream = Stream::connect_with(endpoint, &options(args)).await.map_err(exit::at_endpoint)?;
+    let stream = Stream::connect_with(endpoint, &options(args)).await.map_err(|error| {
+        let nobody = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
+        let exit = exit::at_endpoint(error);
+        // The longer of the two is what a client without a server has.
+        let waited = args.wait.map(|wait| args.timeout.map_or(wait, |limit| wait.max(limit)));
+        if nobody { exit.after(waited).hinting(path_without_its_dot(endpoint)) } else { exit }
+    })?;
     say::detail(format_args!("connected to {endpoint}, the server is {}", peer(&stream)));
     Ok(stream)
+}
+
+/// Who writes `x.sock` in the directory where that is may have meant the file, and not the name.
+fn path_without_its_dot(endpoint: &Endpoint) -> Option<String> {
+    let name = endpoint.to_string();
+    let named = endpoint.as_path().is_none() && !name.contains(':') && name.ends_with(".sock");
+    let is_there = cfg!(unix) && named && Path::new(&name).symlink_metadata().is_ok();
+    is_there.then(|| format!("for the file in this directory write `./{name}`"))
 }
 
 fn options(args: &Client) -> ConnectOptions {
@@ -49,8 +65,7 @@ pub fn credentials(peer: &PeerCredentials) -> String {
 
 pub fn process(pid: u32) -> String {
     match os::program(pid) {
-        // Who named it may have meant to drive this terminal.
-        Some(program) => format!("pid {pid} ({})", program.replace(char::is_control, "\u{fffd}")),
+        Some(program) => format!("pid {pid} ({})", say::shown(&program)),
         None => format!("pid {pid}"),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use sockpipe::{Stream, echo, serve};
 
-use crate::server::{asked_to_finish, bind};
+use crate::server::{DRAIN, asked_to_finish, bind, tell_cut};
 use crate::{args, client, say};
 
 /// How long a client may take for the last of its echo.
@@ -16,7 +16,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub async fn run(args: args::Echo) -> Result<()> {
     let stop = asked_to_finish();
     let listener = bind(&args.endpoint, &args.server)?;
-    serve(listener, handle).with_graceful_shutdown(stop).await.context("cannot accept clients")?;
+    let served = serve(listener, handle).with_graceful_shutdown(stop).drain_deadline(DRAIN);
+    tell_cut(served.await.context("cannot accept clients")?.cut());
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::say;
 
@@ -14,6 +15,8 @@ pub const DENIED: u8 = 5;
 pub const TOO_LATE: u8 = 6;
 pub const INTERRUPTED: u8 = 130;
 pub const OUTPUT_CLOSED: u8 = 141;
+
+const WAIT: &str = "wait for it with --wait";
 
 /// An end with a code of its own. Without a message nothing is said.
 #[derive(Debug)]
@@ -29,6 +32,28 @@ impl Exit {
 
     pub fn silent(code: u8) -> Self {
         Self::new(code, "")
+    }
+
+    /// With what was waited for in vain in place of the advice to wait.
+    pub fn after(mut self, wait: Option<Duration>) -> Self {
+        if let Some(wait) = wait {
+            let waited = format!("waited {} s", wait.as_secs_f32());
+            let advice = format!("start it first, or {WAIT}");
+            self.message = if self.message.contains(&advice) {
+                let longer = format!("{waited} for it; start it, or give --wait more time");
+                self.message.replace(&advice, &longer)
+            } else {
+                format!("{waited}: {}", self.message)
+            };
+        }
+        self
+    }
+
+    pub fn hinting(mut self, hint: Option<String>) -> Self {
+        if let Some(hint) = hint {
+            self.message = format!("{}; {hint}", self.message);
+        }
+        self
     }
 }
 
@@ -73,7 +98,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 /// The crate's messages name its own items as the next step; a user of the tool has options.
 fn in_options(mut message: String) -> String {
     for (item, option) in [
-        ("wait for it with ConnectOptions::wait_for_server", "wait for it with --wait"),
+        ("wait for it with ConnectOptions::wait_for_server", WAIT),
         ("raise ConnectOptions::deadline", "raise --timeout"),
         ("say so with ConnectOptions::expect_server and ExpectServer::Anyone", "use --any-server"),
         ("say so with ConnectOptions::expect_server", "use --any-server"),

@@ -1,5 +1,7 @@
 //! `sockpipe info`.
 
+mod next;
+
 use std::io::{self, ErrorKind, Write, stdout};
 use std::path::Path;
 use std::time::Duration;
@@ -8,15 +10,18 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use sockpipe::{Candidate, ConnectOptions, Endpoint, ExpectServer, Occupancy, Stream};
 
-use crate::exit::{Exit, FAILED, NOBODY, TAKEN, at_endpoint, at_output};
+use crate::exit::{DENIED, Exit, FAILED, NOBODY, TAKEN, USAGE, at_endpoint, at_output};
 use crate::os::Access;
 use crate::procfs::{self, Listening};
+use crate::say::shown;
 use crate::{args, client, os};
 
 /// How long a server may be too busy for a connection that only asks whether it lives.
 const BUSY: Duration = Duration::from_millis(300);
 /// Where a full backlog refuses as a dead socket does, it is full for a moment only.
 const REFUSED: Duration = Duration::from_millis(50);
+/// Every system has room for a path of this length.
+const SHORT: usize = 90;
 
 pub async fn run(args: args::Info) -> Result<()> {
     let mut found = Vec::new();
@@ -31,12 +36,15 @@ pub async fn run(args: args::Info) -> Result<()> {
     };
     let mut out = stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(at_output)?;
-    match found[chosen].state {
-        State::Live => Ok(()),
-        State::Free | State::Stale | State::PassedOver => Err(Exit::silent(NOBODY).into()),
-        State::Foreign => Err(Exit::silent(TAKEN).into()),
-        State::Unknown => Err(Exit::silent(FAILED).into()),
-    }
+    let code = match found[chosen].state {
+        State::Live => return Ok(()),
+        State::Free | State::Stale | State::PassedOver => NOBODY,
+        State::Foreign => TAKEN,
+        State::Impossible => USAGE,
+        State::Denied => DENIED,
+        State::Unknown => FAILED,
+    };
+    Err(Exit::silent(code).into())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +56,10 @@ enum State {
     Foreign,
     /// In a directory that is not there, or not fit for a portable name.
     PassedOver,
+    /// No address that a socket can have, such as one that is too long.
+    Impossible,
+    /// This user may not know.
+    Denied,
     Unknown,
 }
 
@@ -58,8 +70,17 @@ impl State {
             Self::Live => "live",
             Self::Stale => "stale",
             Self::Foreign => "foreign",
-            Self::PassedOver => "unusable",
-            Self::Unknown => "unknown",
+            Self::PassedOver | Self::Impossible => "unusable",
+            Self::Denied | Self::Unknown => "unknown",
+        }
+    }
+
+    fn of_error(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound => Self::PassedOver,
+            ErrorKind::InvalidInput => Self::Impossible,
+            ErrorKind::PermissionDenied => Self::Denied,
+            _ => Self::Unknown,
         }
     }
 }
@@ -67,6 +88,8 @@ impl State {
 /// What there is at one address.
 struct Found {
     address: Endpoint,
+    /// Where a link there leads to, if that is a socket.
+    target: Option<Endpoint>,
     why: String,
     state: State,
     /// How the state is known.
@@ -74,7 +97,10 @@ struct Found {
     process: Option<u32>,
     /// Of the server, where a connection has told.
     server: Option<String>,
+    server_uid: Option<u32>,
     access: Option<Access>,
+    /// Why no server of this user could listen there, if something was to be had.
+    no_server: Option<String>,
     /// The name under which `ss` shows the server's socket.
     temporary: Option<String>,
 }
@@ -86,37 +112,60 @@ impl Found {
             why: candidate.why().to_owned(),
             state: State::Unknown,
             because: String::new(),
+            target: None,
             process: None,
             server: None,
+            server_uid: None,
             access: None,
+            no_server: None,
             temporary: None,
             address,
         };
         let mut stream = found.look(candidate).await;
         if connect && stream.is_none() && found.state == State::Live {
-            match probe(&found.address).await {
+            match probe(found.place()).await {
                 Ok(connected) => stream = Some(connected),
                 Err(error) => found.server = Some(format!("cannot be asked: {error}")),
             }
         }
         if let Some(peer) = stream.as_ref().and_then(|stream| stream.peer_credentials().ok()) {
             found.server = Some(client::credentials(&peer));
+            found.server_uid = peer.uid();
             found.process = found.process.or_else(|| peer.pid());
         }
-        found.access = os::who_may_connect(&found.address, stream.as_ref());
+        // To what is no socket nobody can connect, whatever its mode.
+        if found.state != State::Foreign {
+            found.access = os::who_may_connect(found.place(), stream.as_ref());
+        }
+        found.no_server = os::why_no_server(found.place());
         found
+    }
+
+    /// Where the state is that of.
+    fn place(&self) -> &Endpoint {
+        self.target.as_ref().unwrap_or(&self.address)
     }
 
     /// Gives a stream where only a connection told.
     async fn look(&mut self, candidate: &Candidate) -> Option<Stream> {
-        let listening = listening(&self.address);
+        let mut occupancy = candidate.occupancy();
+        if matches!(occupancy, Ok(Occupancy::Foreign { .. })) {
+            if let Some(target) = target(&self.address) {
+                occupancy = target.occupancy();
+                self.target = Some(target.address());
+            }
+        }
+        let listening = listening(self.place());
         let temporary = listening.iter().find(|socket| socket.claimed_by.is_some());
         self.temporary = temporary.map(|socket| socket.path.clone());
-        let (state, because) = match candidate.occupancy() {
-            Ok(Occupancy::Free) => (State::Free, "nothing is there".to_owned()),
+        let (state, because) = match occupancy {
+            Ok(Occupancy::Free) => match self.too_long().await {
+                Some(why) => (State::Impossible, why),
+                None => (State::Free, "nothing is there".to_owned()),
+            },
             Ok(Occupancy::Held { process, .. }) => {
                 self.process = process;
-                let temporary = self.address.as_path().zip(process);
+                let temporary = self.place().as_path().zip(process);
                 let temporary = temporary.map(|(path, pid)| procfs::temporary_name(path, pid));
                 self.temporary = self.temporary.take().or_else(|| temporary.flatten());
                 let how = if cfg!(windows) { "the pipe exists" } else { "its lock is held" };
@@ -135,10 +184,10 @@ impl Found {
                 (State::Live, "a socket listens there".to_owned())
             }
             Ok(_) => (State::Unknown, "this version cannot tell".to_owned()),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                (State::PassedOver, error.to_string())
-            }
-            Err(error) => (State::Unknown, error.to_string()),
+            Err(error) => match self.too_long().await {
+                Some(why) => (State::Impossible, why),
+                None => (State::of_error(&error), error.to_string()),
+            },
         };
         (self.state, self.because) = (state, because);
         None
@@ -147,7 +196,7 @@ impl Found {
     /// By a connection, when nothing else tells for sure. `listed`: the system's table has a name
     /// like that, which is all that there is to know about a server that lets nobody in.
     async fn ask(&mut self, listed: bool) -> Option<Stream> {
-        let (state, because) = match probe(&self.address).await {
+        let (state, because) = match probe(self.place()).await {
             Ok(stream) => {
                 (self.state, self.because) = (State::Live, "it took a connection".to_owned());
                 return Some(stream);
@@ -165,16 +214,36 @@ impl Found {
                     State::Live,
                     "by the system's list of sockets, for it does not let this user in".to_owned(),
                 ),
-                _ => (State::Unknown, error.to_string()),
+                _ => (State::of_error(&error), error.to_string()),
             },
         };
         (self.state, self.because) = (state, because);
         None
     }
 
+    /// Why the path does not fit into an address. Nobody is there, so nobody is asked: the crate
+    /// says so before it connects.
+    async fn too_long(&self) -> Option<String> {
+        let place = self.place();
+        if place.as_path()?.as_os_str().len() <= SHORT {
+            return None;
+        }
+        let at_once = ConnectOptions::new().deadline(Duration::ZERO);
+        match Stream::connect_with(place, &at_once).await {
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Some(error.to_string()),
+            _ => None,
+        }
+    }
+
     fn process(&self) -> Option<String> {
         self.process.map(client::process)
     }
+}
+
+/// Where a link leads to, if that is a socket: a client follows it, and a server does not.
+fn target(address: &Endpoint) -> Option<Candidate> {
+    let path = os::leads_to(address)?;
+    Endpoint::try_from(path).ok()?.resolve().ok()?.into_iter().next()
 }
 
 async fn probe(address: &Endpoint) -> io::Result<Stream> {
@@ -218,6 +287,10 @@ fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
     let found = &all[chosen];
     let mut lines =
         vec![("endpoint", endpoint.to_string()), ("address", found.address.to_string())];
+    if let Some(target) = &found.target {
+        let what = "a client follows the link, a server cannot listen at one";
+        lines.push(("leads to", format!("{target} ({what})")));
+    }
     lines.push(("state", format!("{}: {}", found.state.word(), found.because)));
     if let Some(process) = found.process() {
         lines.push(("process", process));
@@ -236,7 +309,7 @@ fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
             format!("{temporary} (the name it was bound to, before it was renamed)"),
         ));
     }
-    lines.push(("next", next_step(endpoint, found)));
+    lines.push(("next", next::step(endpoint, found)));
     let mut text: String =
         lines.iter().map(|(label, value)| format!("{label:<9} {}\n", shown(value))).collect();
     if all.len() > 1 {
@@ -257,28 +330,6 @@ fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
     text
 }
 
-/// Who named a file or a socket may have meant to drive this terminal.
-fn shown(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
-}
-
-fn next_step(endpoint: &Endpoint, found: &Found) -> String {
-    match found.state {
-        State::Free | State::PassedOver => {
-            format!("`sockpipe listen {endpoint}` or `sockpipe echo {endpoint}` starts a server")
-        }
-        State::Live if found.server.is_none() && found.access.is_none() => {
-            "`--connect` asks the server who it is and who may connect".to_owned()
-        }
-        State::Live => format!("`sockpipe connect {endpoint}` talks to it"),
-        State::Stale => {
-            format!("the next server takes it over; `sockpipe clean {endpoint}` removes it")
-        }
-        State::Foreign => "choose another endpoint, or remove it yourself".to_owned(),
-        State::Unknown => "ask as the user whose it is, or as root".to_owned(),
-    }
-}
-
 fn as_json(endpoint: &Endpoint, all: &[Found], chosen: usize) -> Value {
     let candidates: Vec<_> = all.iter().map(found_as_json).collect();
     let mut object = found_as_json(&all[chosen]);
@@ -291,6 +342,7 @@ fn found_as_json(found: &Found) -> Value {
     let access = found.access.as_ref();
     json!({
         "address": found.address.to_string(),
+        "leads_to": found.target.as_ref().map(Endpoint::to_string),
         "why": found.why,
         "state": found.state.word(),
         "because": found.because,

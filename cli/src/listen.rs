@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::connect::join;
 use crate::exit::{Exit, INTERRUPTED};
-use crate::server::{asked_to_finish, asked_to_stop, bind};
+use crate::server::{DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
 use crate::session::{self, AtEnd};
 use crate::side::{Exited, Side};
 use crate::{args, client, say};
@@ -78,7 +78,8 @@ async fn run_for_each(args: &args::Listen, command: Vec<OsString>) -> Result<()>
             }
         }
     };
-    serve(listener, handler).with_graceful_shutdown(stop).await.context("cannot accept clients")?;
+    let served = serve(listener, handler).with_graceful_shutdown(stop).drain_deadline(DRAIN);
+    tell_cut(served.await.context("cannot accept clients")?.cut());
     Ok(())
 }
 

@@ -20,6 +20,7 @@ mod session;
 mod side;
 mod stdio;
 
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -29,11 +30,23 @@ use tokio::runtime::Builder;
 use crate::args::{Args, Verb};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(help) => return print(&help),
+    };
     say::set_level(args.verbose, args.quiet);
     match run(args.verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
+    }
+}
+
+/// What was asked for, `--help` or `--version`; clap by itself would not say that it cannot.
+fn print(help: &clap::Error) -> ExitCode {
+    match help.print().and_then(|()| stdout().flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&exit::at_output(error)),
     }
 }
 

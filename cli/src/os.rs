@@ -9,13 +9,18 @@ mod windows;
 #[cfg(windows)]
 use windows as imp;
 
-pub use imp::{is_gone, program, stdout, user, who_may_connect};
+pub use imp::{
+    is_gone, is_own, is_stranger, leads_to, program, stdout, user, who_may_connect, why_no_server,
+};
 
 /// Whose it is, and who may connect.
 pub struct Access {
     pub owner: String,
+    pub uid: Option<u32>,
     /// In the system's own terms: permission bits, or a security descriptor.
     pub rights: String,
     /// In words, where there are short ones.
     pub meaning: Option<&'static str>,
+    /// Whether this user may, as far as can be told without a connection.
+    pub admits: bool,
 }

@@ -223,7 +223,8 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> io::Result<(
     } else {
         writeln!(
             out,
-            "{count} round trips of {size} bytes to {endpoint} in {seconds:.2} s, {rate:.0} a second"
+            "{count} round trips of {size} bytes to {} in {seconds:.2} s, {rate:.0} a second",
+            say::shown(&endpoint.to_string())
         )?;
         let shown = figures
             .map(|(name, percent)| format!("{name} {}", human(latencies.percentile(percent))));

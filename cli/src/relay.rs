@@ -1,12 +1,14 @@
 //! `sockpipe relay`.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use sockpipe::Listener;
+use sockpipe::{Candidate, Endpoint, Listener};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -14,13 +16,13 @@ use tokio::time::{sleep, timeout};
 use crate::args::{self, Address, Client};
 use crate::connect::join;
 use crate::exit::{Exit, INTERRUPTED, USAGE, at_endpoint};
-use crate::server::{asked_to_finish, asked_to_stop, bind};
+use crate::server::{DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
 use crate::session::{self, AtEnd};
 use crate::side::Side;
 use crate::{client, say};
 
-/// How long connections may take to finish when the relay stops, and each for its last bytes.
-const DRAIN: Duration = Duration::from_secs(5);
+/// As many as a system follows, or more.
+const MOST_LINKS: usize = 40;
 /// After an error of `accept`, such as no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,6 +49,7 @@ pub async fn run(args: args::Relay) -> Result<()> {
         }
         _ => {
             let stop = asked_to_finish();
+            target.check(&args.from).await?;
             let door = Door::open(&args.from, args.remote, &args.server).await?;
             serve(door, target, stop).await
         }
@@ -73,7 +76,8 @@ async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = (
     drop(door);
     let drained = timeout(DRAIN, async { while clients.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        say::detail(format_args!("{} connections were cut", clients.len()));
+        // Those that ended meanwhile were taken out.
+        tell_cut(clients.len());
     }
     Ok(())
 }
@@ -156,6 +160,36 @@ struct Target {
 }
 
 impl Target {
+    /// What would fail for every client is said before there is one.
+    async fn check(&self, from: &Address) -> Result<()> {
+        let itself = match (from, &self.to) {
+            (Address::Local(from), Address::Local(to)) => {
+                let (from, to) = (places(from)?, places(to)?);
+                from.iter().any(|from| to.contains(from))
+            }
+            (Address::Tcp(from), Address::Tcp(to)) => {
+                let (from, to) =
+                    (resolve(from, self.remote).await?, resolve(to, self.remote).await?);
+                from.iter().any(|from| to.iter().any(|to| reaches(*to, *from)))
+            }
+            (_, Address::Tcp(to)) => {
+                resolve(to, self.remote).await?;
+                false
+            }
+            (_, Address::Local(to)) => {
+                places(to)?;
+                false
+            }
+            (_, Address::Stdio) => false,
+        };
+        if itself {
+            let what = "the relay would connect to itself: FROM and TO are the same address; choose \
+                        another one for FROM";
+            return Err(Exit::new(USAGE, what).into());
+        }
+        Ok(())
+    }
+
     async fn connect(&self) -> Result<Side> {
         match &self.to {
             Address::Local(endpoint) => {
@@ -171,6 +205,43 @@ impl Target {
             Address::Stdio => bail!("`stdio:` is no place to connect to"),
         }
     }
+}
+
+/// The addresses of an endpoint, each written in one way.
+fn places(endpoint: &Endpoint) -> Result<Vec<OsString>> {
+    let candidates = endpoint.resolve().map_err(at_endpoint)?;
+    let place = |candidate: &Candidate| {
+        let address = candidate.address();
+        match address.as_path() {
+            Some(path) => leads_to(path).into(),
+            // Windows takes pipes that differ in case for one.
+            None if cfg!(windows) => address.to_string().to_lowercase().into(),
+            None => address.to_string().into(),
+        }
+    };
+    Ok(candidates.iter().map(place).collect())
+}
+
+/// Where a client of `path` gets to, whether or not something is there.
+fn leads_to(path: &Path) -> PathBuf {
+    let real = |path: &Path| {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = dir.unwrap_or_else(|| Path::new(".")).canonicalize().ok();
+        dir.zip(path.file_name()).map_or_else(|| path.to_owned(), |(dir, name)| dir.join(name))
+    };
+    let mut path = real(path);
+    for _ in 0..MOST_LINKS {
+        let Ok(to) = path.read_link() else { break };
+        path = real(&path.with_file_name(to));
+    }
+    path
+}
+
+/// Whether who connects to `to` gets to who listens on `from`.
+fn reaches(to: SocketAddr, from: SocketAddr) -> bool {
+    let every = from.ip().is_unspecified() && to.ip().is_loopback();
+    // Port 0 is any that is free.
+    from.port() == to.port() && from.port() != 0 && (from.ip() == to.ip() || every)
 }
 
 /// The addresses of `HOST:PORT`, all of this machine unless `remote` ones are allowed.

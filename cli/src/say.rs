@@ -37,10 +37,16 @@ pub fn detail(what: impl Display) {
     line(VERBOSE, Style::new().dimmed(), "", what);
 }
 
+/// Who named a file, a socket or a program may have meant to drive this terminal.
+pub fn shown(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
 fn line(least: u8, style: Style, label: &str, what: impl Display) {
     if LEVEL.load(Ordering::Relaxed) < least {
         return;
     }
+    let what = shown(&what.to_string());
     // A detail is dim as a whole; of the others the label stands out.
     let text = if label.is_empty() {
         format!("{style}{what}{style:#}\n")

@@ -13,6 +13,8 @@ use crate::args::Server;
 use crate::exit::{INTERRUPTED, at_endpoint};
 use crate::say;
 
+/// How long connections may take to finish once a server is asked to stop.
+pub const DRAIN: Duration = Duration::from_secs(5);
 /// When a user wonders why it has not ended.
 const FELT: Duration = Duration::from_millis(700);
 
@@ -48,7 +50,20 @@ pub fn asked_to_finish() -> impl Future<Output = ()> + Send {
         tokio::spawn(async {
             // Mostly there is nothing to wait for.
             sleep(FELT).await;
-            say::note("connections may finish, for up to 5 s; a second Ctrl-C ends them at once");
+            let limit = DRAIN.as_secs();
+            say::note(format_args!(
+                "connections may finish, for up to {limit} s; a second Ctrl-C ends them at once"
+            ));
         });
     }
+}
+
+/// The server has stopped, and of its connections so many had not finished.
+pub fn tell_cut(cut: usize) {
+    let what = match cut {
+        0 => return,
+        1 => "1 connection was cut: it".to_owned(),
+        cut => format!("{cut} connections were cut: they"),
+    };
+    say::note(format_args!("{what} had not finished within {} s", DRAIN.as_secs()));
 }

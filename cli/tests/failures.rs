@@ -29,7 +29,9 @@ fn usage() {
         (&["connect", "one", "two"], "two"),
         (&["connect", "--loud", "x"], "--loud"),
         (&["connect", "--wait=soon", "x"], "no number of seconds"),
-        (&["connect", "--timeout=-1", "x"], "negative"),
+        (&["connect", "--timeout=-1", "x"], "seconds cannot be negative"),
+        (&["connect", "--wait=nan", "x"], "no number of seconds"),
+        (&["connect", "--wait=inf", "x"], "too long to be counted"),
         (&["listen", "x", "--exec"], "--exec"),
         (&["listen", "x", "--close", "--exec", "true"], "--close"),
         (&["ping", "--count", "0", "x"], "0"),
@@ -103,6 +105,12 @@ fn nobody_there() {
     let info = run(&["info", os.endpoint()]);
     assert_eq!((info.code, info.err.as_str()), (Some(3), ""));
     assert!(info.text().contains("free: nothing is there"), "{}", info.text());
+    // The advice is not to do what was done.
+    for arguments in connecting(os.endpoint()) {
+        let ended = run(&[&arguments[..], &["--wait=0.1", "--timeout=0.2"]].concat());
+        ended.assert_fails(3, &["no server at", ": waited 0.2 s for it; start it, or give --wait"]);
+        assert!(!ended.err.contains("wait for it with"), "{ended:?}");
+    }
     let clean = run(&["clean", os.endpoint()]);
     assert_eq!((clean.code, clean.text().as_str()), (Some(0), ""));
     assert!(clean.err.starts_with("nothing to remove"), "{}", clean.err);
@@ -294,8 +302,25 @@ mod paths {
             for arguments in verbs {
                 run(&arguments).assert_fails(3, &["there is no directory"]);
             }
+            let ended = run(&["connect", "--wait=0.1", endpoint]);
+            ended.assert_fails(3, &["waited 0.1 s: there is no directory"]);
             assert_eq!(run(&["info", endpoint]).code, Some(3));
             assert_eq!(run(&["clean", endpoint]).code, Some(0));
+        }
+    }
+
+    /// Who forgets the `./` has written a portable name.
+    #[test]
+    fn a_file_of_the_name_that_was_written() {
+        let os = Os::new();
+        let _server = Tool::listening(&["echo", os.endpoint()]);
+        let free = Os::new();
+        for (dir, is_there) in [(os.dir(), true), (free.dir(), false)] {
+            let mut connect = tool();
+            connect.current_dir(dir).args(["connect", "s.sock"]);
+            let ended = Tool::of(connect).wait();
+            ended.assert_fails(3, &["no server at ", "s.sock.sock"]);
+            assert_eq!(ended.err.contains("write `./s.sock`"), is_there, "{ended:?}");
         }
     }
 

@@ -132,8 +132,8 @@ fn info_believes_no_name_in_the_table() {
     let mut server = common::tool();
     server.current_dir(&dir).args(["echo", &format!("./{odd}/../here")]);
     let mut server = Tool::of(server);
-    server.await_err("listening on");
-    common::unix::until("a server", || dir.join("here").exists());
+    let said = server.await_listening();
+    assert_eq!(said, "./odd\u{fffd}[31m/../here");
     let here = dir.join("here");
     let text = run(&["info", here.to_str().expect("UTF-8")]).assert_succeeds().text();
     assert!(text.contains("odd\u{fffd}[31m/../.here.") && !text.contains('\u{1b}'), "{text:?}");

@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Backend, Os, PATIENCE, Tool, noise, run, run_with};
+use common::{Backend, Os, PATIENCE, Tool, noise, run, run_with, unique_name};
 
 const MIB: usize = 1024 * 1024;
 
@@ -203,10 +203,15 @@ fn nobody_behind() {
 fn tcp_is_for_this_machine_unless_told_otherwise() {
     let os = Os::new();
     for address in ["tcp:0.0.0.0:0", "tcp:[::]:0", "tcp:192.0.2.1:9"] {
-        let outward = ["relay", address, os.endpoint()];
-        run(&outward).assert_fails(2, &["not this machine's loopback", "--remote"]);
-        let inward = ["relay", "stdio:", address];
-        run(&inward).assert_fails(2, &["not this machine's loopback", "--remote"]);
+        // Also where it would connect for each client only: it does not start to listen.
+        for arguments in [
+            ["relay", address, os.endpoint()],
+            ["relay", os.endpoint(), address],
+            ["relay", "tcp:127.0.0.1:0", address],
+            ["relay", "stdio:", address],
+        ] {
+            run(&arguments).assert_fails(2, &["not this machine's loopback", "--remote"]);
+        }
     }
     let mut relay = Tool::start(&["relay", "--remote", "tcp:0.0.0.0:0", os.endpoint()]);
     relay.await_err("listening on tcp:0.0.0.0:");
@@ -214,6 +219,50 @@ fn tcp_is_for_this_machine_unless_told_otherwise() {
     let port = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("tcp:{}", port.local_addr().expect("an address"));
     run(&["relay", &address, os.endpoint()]).assert_fails(4, &[&address, "another port"]);
+}
+
+/// A client would come back through it until there are no descriptors left.
+#[test]
+fn a_relay_to_itself_is_refused() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let number = port.local_addr().expect("an address").port();
+    drop(port);
+    let (one, every) = (format!("tcp:127.0.0.1:{number}"), format!("tcp:0.0.0.0:{number}"));
+    let (name, other) = (unique_name(), unique_name());
+    for arguments in
+        [&["relay", &name, &name][..], &["relay", &one, &one], &["relay", "--remote", &every, &one]]
+    {
+        run(arguments).assert_fails(2, &["would connect to itself", "another one"]);
+    }
+    // Neither of these is the same.
+    let next = format!("tcp:127.0.0.1:{}", number.wrapping_add(1));
+    for arguments in [["relay", &name, &other], ["relay", "tcp:127.0.0.1:0", &next]] {
+        Tool::listening(&arguments).crash();
+    }
+    run(&["clean", &name]);
+}
+
+/// One path may be written in many ways.
+#[cfg(unix)]
+#[test]
+fn a_relay_to_another_path_to_itself_is_refused() {
+    use common::unix::linked;
+
+    let os = Os::new();
+    let dir = linked(&os, "dir", &os.dir()).join("s.sock");
+    let link = linked(&os, "link", "s.sock".as_ref());
+    let elsewhere = os.dir().join("elsewhere").to_str().expect("UTF-8").to_owned();
+    for to in
+        ["./s.sock", os.endpoint(), dir.to_str().expect("UTF-8"), link.to_str().expect("UTF-8")]
+    {
+        let mut relay = common::tool();
+        relay.current_dir(os.dir()).args(["relay", os.endpoint(), to]);
+        Tool::of(relay).wait().assert_fails(2, &["would connect to itself"]);
+    }
+    Tool::listening(&["relay", os.endpoint(), &elsewhere]).crash();
+    run(&["relay", &elsewhere, r"\\.\pipe\x"]).assert_fails(2, &["cannot use", "only Windows"]);
+    run(&["clean", os.endpoint()]);
+    assert_eq!(os.files(), ["dir", "link"]);
 }
 
 /// A client that is reset, and one that resets.

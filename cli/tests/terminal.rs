@@ -82,6 +82,41 @@ fn a_signal_ends_a_client() {
     }
 }
 
+/// A server that ends with 0 says so where not all was well.
+#[test]
+fn connections_that_are_cut_are_counted() {
+    let behind = Os::new();
+    let _echo = Tool::listening(&["echo", behind.endpoint()]);
+    let os = [(); 3].map(|()| Os::new());
+    let arguments = [
+        &["echo", os[0].endpoint()][..],
+        &["relay", os[1].endpoint(), behind.endpoint()],
+        &["listen", "--keep", os[2].endpoint(), "--exec", "cat"],
+    ];
+    // Side by side, for each takes as long as connections may take to finish.
+    let mut ending = Vec::new();
+    for (number, (os, arguments)) in os.iter().zip(arguments).enumerate() {
+        let server = Tool::listening(arguments);
+        let clients: Vec<_> = (0..=number)
+            .map(|_| {
+                let mut client = Tool::start(&["connect", os.endpoint()]);
+                client.type_in("hello");
+                client.await_out("hello");
+                client
+            })
+            .collect();
+        server.signal(Signal::INT);
+        ending.push((server, clients));
+    }
+    let says = ["1 connection was cut", "2 connections were cut", "3 connections were cut"];
+    for ((server, clients), says) in ending.into_iter().zip(says) {
+        let ended = server.wait();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.err.contains(says), "{says:?}: {ended:?}");
+        drop(clients);
+    }
+}
+
 #[test]
 fn a_second_signal_does_not_let_connections_finish() {
     let os = Os::new();
@@ -134,6 +169,9 @@ fn closed_descriptors() {
         ("info ENDPOINT > /dev/full", 1),
         ("ping -n 3 ENDPOINT > /dev/full", 1),
         ("completions bash > /dev/full", 1),
+        ("--help > /dev/full", 1),
+        ("--version > /dev/full", 1),
+        ("info --help > /dev/full", 1),
     ] {
         if script.contains("/dev/full") && !cfg!(target_os = "linux") {
             continue;
@@ -224,6 +262,7 @@ fn other_users() {
     let info = as_stranger(&["info", os.endpoint()]).wait();
     assert_eq!(info.code, Some(0), "{info:?}");
     assert!(info.text().contains("owner     uid 0"), "{}", info.text());
+    assert!(info.text().contains("next      it does not let this user in"), "{}", info.text());
 
     // A server for everyone, of another user than the client expects.
     let os = open_to_all();

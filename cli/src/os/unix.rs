@@ -3,10 +3,13 @@
 use std::fs::{self, File};
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Access as Permissions, access};
+use rustix::process::geteuid;
 use sockpipe::{Endpoint, Stream, UserId};
 
 use super::Access;
@@ -64,7 +67,8 @@ pub fn user(id: &UserId) -> String {
 
 /// By the socket's file, which needs no connection.
 pub fn who_may_connect(address: &Endpoint, _: Option<&Stream>) -> Option<Access> {
-    let data = fs::metadata(address.as_path()?).ok()?;
+    let path = address.as_path()?;
+    let data = fs::metadata(path).ok()?;
     let mode = data.mode() & 0o7777;
     let meaning = match (mode & 0o020 != 0, mode & 0o002 != 0) {
         (false, false) => "the owner and root may connect",
@@ -73,7 +77,50 @@ pub fn who_may_connect(address: &Endpoint, _: Option<&Stream>) -> Option<Access>
     };
     Some(Access {
         owner: user(&UserId::Uid(data.uid())),
+        uid: Some(data.uid()),
         rights: format!("mode {mode:04o}"),
         meaning: Some(meaning),
+        admits: access(path, Permissions::WRITE_OK).is_ok(),
     })
+}
+
+/// What the crate would refuse a server for, as far as its directory tells.
+pub fn why_no_server(address: &Endpoint) -> Option<String> {
+    let dir = address.as_path()?.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let dir = dir.unwrap_or_else(|| Path::new("."));
+    let data = fs::metadata(dir).ok().filter(fs::Metadata::is_dir)?;
+    let (shown, mode) = (dir.display(), data.mode() & 0o7777);
+    if is_stranger(data.uid()) {
+        let owner = user(&UserId::Uid(data.uid()));
+        Some(format!(
+            "the directory {shown} belongs to {owner}, who could replace the socket; choose one of \
+             your own"
+        ))
+    } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        Some(format!(
+            "others can write to the directory {shown} (mode {mode:04o}, without the sticky bit), \
+             and could replace the socket; choose one of your own"
+        ))
+    } else if access(dir, Permissions::WRITE_OK | Permissions::EXEC_OK).is_err() {
+        Some(format!("this user cannot write to the directory {shown}; choose another one"))
+    } else {
+        None
+    }
+}
+
+/// The socket that a link leads to, in the end.
+pub fn leads_to(address: &Endpoint) -> Option<PathBuf> {
+    let path = address.as_path()?;
+    let link = fs::symlink_metadata(path).is_ok_and(|data| data.is_symlink());
+    let socket = link && fs::metadata(path).is_ok_and(|data| data.file_type().is_socket());
+    if socket { path.canonicalize().ok() } else { None }
+}
+
+pub fn is_own(uid: u32) -> bool {
+    uid == geteuid().as_raw()
+}
+
+/// Whether a client has to be told to talk to a server of this user.
+pub fn is_stranger(uid: u32) -> bool {
+    uid != 0 && !is_own(uid)
 }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
+use std::path::PathBuf;
 use std::ptr::null_mut;
 
 use sockpipe::{Endpoint, Stream, UserId};
@@ -73,7 +74,28 @@ pub fn who_may_connect(_: &Endpoint, stream: Option<&Stream>) -> Option<Access> 
     let stream = stream?;
     let owner = stream.peer_credentials().ok()?.user().to_string();
     let rights = security_descriptor(stream.as_handle().as_raw_handle())?;
-    Some(Access { owner, rights, meaning: None })
+    // This connection was let in.
+    Some(Access { owner, uid: None, rights, meaning: None, admits: true })
+}
+
+/// A pipe has no directory that could be in the way.
+pub fn why_no_server(_: &Endpoint) -> Option<String> {
+    None
+}
+
+/// There are no links to pipes.
+pub fn leads_to(_: &Endpoint) -> Option<PathBuf> {
+    None
+}
+
+/// No user here has such a number.
+pub fn is_own(_: u32) -> bool {
+    false
+}
+
+/// As above.
+pub fn is_stranger(_: u32) -> bool {
+    false
 }
 
 fn security_descriptor(pipe: HANDLE) -> Option<String> {
