@@ -120,7 +120,7 @@ impl Listener {
     ///
     /// ```no_run
     /// # fn handle(_: sockpipe::blocking::Stream) {}
-    /// use std::io;
+    /// use std::io::{self, ErrorKind};
     /// use std::sync::atomic::{AtomicBool, Ordering};
     /// use std::time::Duration;
     /// use sockpipe::blocking::Listener;
