@@ -20,7 +20,8 @@ const SHOWN: u64 = 2048;
 
 /// Connects to `endpoint`, and starts `command` first when nobody listens there.
 ///
-/// As [`connect_or_spawn_with`], with the default options: 5 seconds in all.
+/// As [`connect_or_spawn_with`], with the default options: 5 seconds in all. What the daemon has from
+/// this process, and had better not keep, is told there.
 ///
 /// # Errors
 ///
@@ -38,9 +39,18 @@ where
 /// connect. The longer of the deadlines in `options` is for all of it.
 ///
 /// The daemon is detached: it has no terminal, its standard input and output are empty, and it
-/// outlives this process. It gets none of sockpipe's descriptors. Its standard error goes to a file
-/// without a name, so that it can always write there; when it fails to start, the end of that is in
-/// the error.
+/// outlives this process. Its standard error goes to a file without a name, so that it can always
+/// write there; when it fails to start, the end of that is in the error.
+///
+/// Three things it has from this process, for as long as it runs:
+///
+/// * The working directory, whose file system cannot be unmounted then, and which on Windows cannot be
+///   removed: set [`current_dir`](Command::current_dir).
+/// * Every descriptor or handle that a child inherits. sockpipe's are not among them, nor are those that
+///   the standard library opens; those of other libraries and those inherited from a parent may be.
+///   Close them first, or mark them close-on-exec, on Windows as not inheritable.
+/// * The file of its standard error, which takes room on the disk as it grows and nobody can read: a
+///   daemon that logs turns its log elsewhere once it has started.
 ///
 /// ```no_run
 /// use std::process::Command;
@@ -64,7 +74,8 @@ where
 ///
 /// # Cancel safety
 ///
-/// A daemon that was started when the future is dropped goes on starting.
+/// A daemon that was started when the future is dropped goes on starting, and leaves no zombie when it
+/// ends.
 ///
 /// # Platform-specific behavior
 ///
@@ -132,9 +143,8 @@ impl Search<'_> {
         let mut daemon = Daemon::spawn(&mut command)?;
         loop {
             // First: it may have been seen to end because another one listens by now.
-            let ended = daemon.child.try_wait()?.filter(|status| !status.success());
+            let ended = daemon.ended()?.filter(|status| !status.success());
             if let Some(stream) = self.connect().await? {
-                imp::leave(daemon.child);
                 return Ok(stream);
             }
             // Where another one holds the name already, ours may have failed for that, and that one
@@ -144,8 +154,7 @@ impl Search<'_> {
             }
             if self.left().is_zero() {
                 // Else each client to come would leave another behind.
-                let _ = daemon.child.kill();
-                let _ = daemon.child.wait();
+                daemon.kill();
                 let what = format!("{} does not listen on {}", name(&command), self.endpoint);
                 return Err(self.too_late(&format!("{what}{}", daemon.said())));
             }
@@ -175,8 +184,10 @@ fn name(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }
 
+/// Let go of when it is dropped: once it listens, and also on an error or when nobody waits for it any
+/// more.
 struct Daemon {
-    child: Child,
+    child: Option<Child>,
     stderr: File,
 }
 
@@ -194,7 +205,18 @@ impl Daemon {
         })?;
         // The command has a handle of the file, which is the daemon's now.
         command.stderr(Stdio::null());
-        Ok(Self { child, stderr })
+        Ok(Self { child: Some(child), stderr })
+    }
+
+    fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.as_mut().map_or(Ok(None), Child::try_wait)
+    }
+
+    fn kill(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 
     /// The end of its standard error, for a message.
@@ -208,6 +230,16 @@ impl Daemon {
         match said.trim() {
             "" => ", and it said nothing".to_owned(),
             said => format!("; it said: {said}"),
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // One whose end has been seen needs nobody to wait for it.
+        let running = self.child.take().map(|mut child| (child.try_wait(), child));
+        if let Some((Ok(None) | Err(_), child)) = running {
+            imp::leave(child);
         }
     }
 }

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep as tokio_sleep, sleep_until as tokio_sleep_until};
 
 use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
@@ -31,7 +33,8 @@ use crate::stream::LocalStream;
 /// # }
 /// ```
 ///
-/// It uses the timers of the tokio runtime it is used on.
+/// It uses the timers of the tokio runtime it is used on. Where there are none, a read or write that
+/// has to wait fails with [`Other`](ErrorKind::Other).
 #[derive(Debug)]
 pub struct TimedListener<L> {
     inner: L,
@@ -123,7 +126,10 @@ impl<S> TimedStream<S> {
     /// While a direction waits: an error once its deadline is over.
     fn poll_deadline<T>(&mut self, direction: usize, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let Some(deadline) = self.deadline(direction) else { return Poll::Pending };
-        let timer = self.timers[direction].get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let timer = match &mut self.timers[direction] {
+            Some(timer) => timer,
+            none => none.insert(Box::pin(sleep_until(deadline)?)),
+        };
         // Bytes move the deadline; the timer is moved only when it would have rung.
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
@@ -144,6 +150,8 @@ impl<S: AsyncWrite + Unpin> TimedStream<S> {
     ) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Pending => self.poll_deadline(WRITE, cx),
+            // An empty write says nothing of the client.
+            Poll::Ready(Ok(0)) => outcome,
             ready => {
                 self.last = Instant::now();
                 ready
@@ -158,8 +166,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let is_empty = buf.remaining() == 0;
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Pending => self.poll_deadline(READ, cx),
+            // An empty read says nothing of the client.
+            ready if is_empty => ready,
             ready => {
                 self.last = Instant::now();
                 self.first_byte = None;
@@ -213,6 +224,27 @@ impl<S: fmt::Debug> fmt::Debug for TimedStream<S> {
     }
 }
 
+/// A timer of the runtime, for which tokio panics where there is none.
+pub(crate) fn sleep(limit: Duration) -> io::Result<Sleep> {
+    timer(|| tokio_sleep(limit))
+}
+
+fn sleep_until(deadline: Instant) -> io::Result<Sleep> {
+    timer(|| tokio_sleep_until(deadline))
+}
+
+fn timer(make: impl FnOnce() -> Sleep) -> io::Result<Sleep> {
+    if Handle::try_current().is_err() {
+        let what = "there is no tokio runtime here, whose timers are needed: call this inside one";
+        return Err(io::Error::other(what));
+    }
+    // tokio has no call to ask for them. Its message appears once, and the caller gets an error.
+    catch_unwind(AssertUnwindSafe(make)).map_err(|_| {
+        let what = "this tokio runtime has no timers: build it with enable_all() or enable_time()";
+        io::Error::other(what)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
@@ -220,6 +252,7 @@ mod tests {
 
     use super::*;
     use crate::memory;
+    use crate::memory::tests::at_once;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -289,5 +322,30 @@ mod tests {
         };
         let (got, ()) = tokio::join!(server.read_u8(), late);
         assert_eq!(got.expect("a byte"), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_read_or_write_moves_no_deadline() {
+        for (first_byte, idle, limit) in [(4, 60, 4), (10, 4, 4)] {
+            let (_client, mut server) = accepted(first_byte, idle).await;
+            let started = Instant::now();
+            sleep(SECOND * 3).await;
+            assert_eq!(at_once(server.read(&mut [])).expect("an empty read"), 0);
+            assert_eq!(at_once(server.write(&[])).expect("an empty write"), 0);
+            let error = server.read(&mut [0]).await.expect_err("nothing was said");
+            assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, limit));
+        }
+    }
+
+    #[test]
+    fn without_timers_to_wait_with_it_is_an_error() {
+        let (listener, connector) = memory::pair();
+        let mut listener = TimedListener::new(listener).idle_deadline(SECOND);
+        let mut client = at_once(connector.connect()).expect("a connection");
+        let mut server = at_once(listener.accept()).expect("a connection");
+        let error = at_once(server.read_u8()).expect_err("nothing was said");
+        assert_eq!(error.kind(), ErrorKind::Other, "{error}");
+        at_once(client.write_u8(7)).expect("a write");
+        assert_eq!(at_once(server.read_u8()).expect("it need not wait"), 7);
     }
 }

@@ -19,12 +19,16 @@
 //! # }
 //! ```
 
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use tokio::io::{DuplexStream, duplex};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError, mpsc};
 
+use crate::deadlines::sleep;
 use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
 use crate::options::ConnectOptions;
@@ -38,14 +42,40 @@ const BUFFER: usize = 64 * 1024;
 /// A listener, and what connects to it.
 #[must_use]
 pub fn pair() -> (Listener, Connector) {
-    let (sender, receiver) = mpsc::channel(BACKLOG);
-    (Listener { incoming: receiver }, Connector { listener: sender })
+    let (sender, incoming) = mpsc::unbounded_channel();
+    let backlog = Arc::new(Backlog { room: Semaphore::new(BACKLOG), entry: Mutex::new(()) });
+    (Listener { incoming, backlog: backlog.clone() }, Connector { listener: sender, backlog })
+}
+
+#[derive(Debug)]
+struct Backlog {
+    room: Semaphore,
+    /// Held by a client that enters and by the listener that closes: who has entered is seen by
+    /// [`Listener::into_pending`].
+    entry: Mutex<()>,
 }
 
 /// Accepts the connections of its [`Connector`].
 #[derive(Debug)]
 pub struct Listener {
-    incoming: mpsc::Receiver<DuplexStream>,
+    incoming: mpsc::UnboundedReceiver<DuplexStream>,
+    backlog: Arc<Backlog>,
+}
+
+impl Listener {
+    fn close(&mut self) {
+        let entry = self.backlog.entry.lock().unwrap_or_else(PoisonError::into_inner);
+        self.incoming.close();
+        drop(entry);
+        // Those that wait for room hear of it.
+        self.backlog.room.close();
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 impl LocalListener for Listener {
@@ -55,9 +85,12 @@ impl LocalListener for Listener {
     ///
     /// `NotConnected` when every connector is gone, so that nobody can connect any more.
     async fn accept(&mut self) -> io::Result<DuplexStream> {
-        self.incoming.recv().await.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotConnected, "every connector of this listener is gone")
-        })
+        let Some(stream) = self.incoming.recv().await else {
+            let what = "every connector of this listener is gone";
+            return Err(io::Error::new(io::ErrorKind::NotConnected, what));
+        };
+        self.backlog.room.add_permits(1);
+        Ok(stream)
     }
 
     /// # Errors
@@ -68,21 +101,28 @@ impl LocalListener for Listener {
     }
 
     fn into_pending(mut self) -> Vec<DuplexStream> {
-        self.incoming.close();
+        self.close();
         std::iter::from_fn(|| self.incoming.try_recv().ok()).collect()
     }
 }
 
 /// Connects to its [`Listener`]. Clones connect to the same one.
+///
+/// It needs a tokio runtime, with timers, only while the backlog is full.
 #[derive(Clone, Debug)]
 pub struct Connector {
-    listener: mpsc::Sender<DuplexStream>,
+    listener: mpsc::UnboundedSender<DuplexStream>,
+    backlog: Arc<Backlog>,
 }
 
 impl Connector {
     /// A new connection, with the default options.
     ///
     /// # Errors
+    ///
+    /// As for [`connect_with`](Self::connect_with).
+    ///
+    /// # Cancel safety
     ///
     /// As for [`connect_with`](Self::connect_with).
     pub async fn connect(&self) -> io::Result<DuplexStream> {
@@ -93,27 +133,152 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// `NotFound` when the listener is gone, `TimedOut` when its backlog of 128 stays full.
+    /// `NotFound` when the listener is gone, `TimedOut` when its backlog of 128 stays full; `Other`
+    /// when it is full and there is no tokio runtime here, or one without timers.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
     pub async fn connect_with(&self, options: &ConnectOptions) -> io::Result<DuplexStream> {
-        let place = match timeout(options.deadline, self.listener.reserve()).await {
-            Ok(Ok(place)) => place,
-            Ok(Err(_)) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::NotFound,
-                    "the listener in memory is gone",
-                ));
-            }
-            Err(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the listener in memory was too busy to accept within the deadline",
-                ));
-            }
+        let place = match self.backlog.room.try_acquire() {
+            Ok(place) => place,
+            Err(TryAcquireError::Closed) => return Err(gone()),
+            Err(TryAcquireError::NoPermits) => self.wait(options).await?,
         };
         let (client, server) = duplex(BUFFER);
-        place.send(server);
+        let entry = self.backlog.entry.lock().unwrap_or_else(PoisonError::into_inner);
+        let entered = self.listener.send(server);
+        drop(entry);
+        // `accept` gives it back.
+        place.forget();
+        entered.map_err(|_| gone())?;
         Ok(client)
+    }
+
+    /// For a place in the backlog.
+    async fn wait(&self, options: &ConnectOptions) -> io::Result<SemaphorePermit<'_>> {
+        let mut over = pin!(sleep(options.deadline)?);
+        let mut place = pin!(self.backlog.room.acquire());
+        poll_fn(|cx| match place.as_mut().poll(cx) {
+            Poll::Ready(place) => Poll::Ready(place.map_err(|_| gone())),
+            Poll::Pending => over.as_mut().poll(cx).map(|()| {
+                let what = "the listener in memory was too busy to accept within the deadline";
+                Err(io::Error::new(io::ErrorKind::TimedOut, what))
+            }),
+        })
+        .await
     }
 }
 
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the listener in memory is gone")
+}
+
 impl LocalStream for DuplexStream {}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::runtime::Builder;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// What comes of `future` without waiting, with a runtime or without one.
+    #[track_caller]
+    pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => output,
+            Poll::Pending => panic!("it waits"),
+        }
+    }
+
+    fn fill(connector: &Connector) -> Vec<DuplexStream> {
+        (0..BACKLOG).map(|_| at_once(connector.connect()).expect("a connection")).collect()
+    }
+
+    #[test]
+    fn without_a_runtime_it_connects_unless_it_has_to_wait() {
+        let (mut listener, connector) = pair();
+        let mut clients = fill(&connector);
+        let error = at_once(connector.connect()).expect_err("no timers to wait with");
+        assert_eq!(error.kind(), io::ErrorKind::Other);
+        assert!(error.to_string().contains("call this inside one"), "{error}");
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let error = runtime.block_on(connector.connect()).expect_err("no timers to wait with");
+        assert_eq!(error.kind(), io::ErrorKind::Other);
+        assert!(error.to_string().contains("enable_time()"), "{error}");
+        // The first was let in before.
+        let mut server = at_once(listener.accept()).expect("a client");
+        at_once(clients[0].write_all(b"?")).expect("a write");
+        assert_eq!(at_once(server.read_u8()).expect("a byte"), b'?');
+        at_once(connector.connect()).expect("a place was given back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_backlog_lets_one_in_for_each_that_is_accepted() {
+        let (mut listener, connector) = pair();
+        let _clients = fill(&connector);
+        let options = ConnectOptions::new().deadline(Duration::from_secs(3));
+        let error = connector.connect_with(&options).await.expect_err("nobody accepts");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let (accepted, connected) = timeout(Duration::from_secs(9), async {
+            tokio::join!(listener.accept(), connector.connect())
+        })
+        .await
+        .expect("room");
+        accepted.expect("a client");
+        connected.expect("a place");
+    }
+
+    #[test]
+    fn who_is_let_in_while_it_closes_is_given_to_the_one_who_closes() {
+        for round in 0..500 {
+            let (listener, connector) = pair();
+            let begun = Arc::new(AtomicUsize::new(0));
+            let connecting: Vec<_> = (0..3)
+                .map(|_| {
+                    let (connector, begun) = (connector.clone(), begun.clone());
+                    let connect = move || {
+                        begun.fetch_add(1, Ordering::Relaxed);
+                        let connect = || at_once(connector.connect());
+                        std::iter::from_fn(|| connect().ok()).take(BACKLOG / 3).collect::<Vec<_>>()
+                    };
+                    std::thread::spawn(connect)
+                })
+                .collect();
+            // At another point of the rush each time.
+            while begun.load(Ordering::Relaxed) < 3 {
+                std::thread::yield_now();
+            }
+            for _ in 0..round * 37 % 2000 {
+                std::hint::spin_loop();
+            }
+            let pending = listener.into_pending();
+            let clients: usize =
+                connecting.into_iter().map(|clients| clients.join().expect("no panic").len()).sum();
+            assert_eq!(pending.len(), clients, "round {round}");
+        }
+    }
+
+    /// Room was given to one that waited, and the listener is gone before it takes it.
+    #[tokio::test]
+    async fn who_is_let_in_is_given_to_the_one_who_closes() {
+        let (mut listener, connector) = pair();
+        let clients = fill(&connector);
+        let mut late = pin!(connector.connect());
+        let early = poll_fn(|cx| Poll::Ready(late.as_mut().poll(cx))).await;
+        assert!(early.is_pending(), "{early:?}");
+        drop(at_once(listener.accept()).expect("a client"));
+        let pending = listener.into_pending();
+        assert_eq!(pending.len(), clients.len() - 1);
+        let error = at_once(late).expect_err("nobody would have seen it");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let error = at_once(connector.connect()).expect_err("the listener is gone");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,23 +1,18 @@
 //! The loop after `bind`: accept, a task per connection, and a stop that lets them finish.
 
-use std::collections::HashMap;
+mod handlers;
+
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{Future, IntoFuture, poll_fn};
+use std::future::{Future, IntoFuture};
 use std::io;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
-
+use self::handlers::{Ended, Handlers, Limits};
+use crate::deadlines::sleep;
 use crate::imp;
 use crate::listener::LocalListener;
-use crate::peer::UserId;
-use crate::stream::LocalStream;
 
 /// How long a graceful stop lets connections finish, unless told otherwise.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
@@ -25,7 +20,8 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// Accepts connections and runs `handler` on each in a task of its own.
 ///
 /// Await it to serve for ever, or give it [`with_graceful_shutdown`](Serve::with_graceful_shutdown)
-/// first. A handler that panics ends its own connection only.
+/// first. A handler that panics ends its own connection only, be it in its future or in the call that
+/// makes that.
 ///
 /// ```no_run
 /// use sockpipe::{Listener, echo, serve};
@@ -50,7 +46,10 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 ///
 /// Deadlines for clients that say nothing come with [`TimedListener`](crate::TimedListener).
 ///
-/// It needs a tokio runtime; a graceful stop needs its timers.
+/// # Errors
+///
+/// Once awaited: `Other` where there is no tokio runtime, and with a graceful stop where the runtime has
+/// no timers; `InvalidInput` for a limit of 0; else that of [`accept`](LocalListener::accept).
 pub fn serve<L, H, F>(listener: L, handler: H) -> Serve<L, H>
 where
     L: LocalListener,
@@ -69,13 +68,6 @@ pub struct Serve<L, H> {
     listener: L,
     handler: H,
     limits: Limits,
-}
-
-/// How many connections are served at a time.
-#[derive(Clone, Copy, Default)]
-struct Limits {
-    connections: Option<usize>,
-    per_user: Option<usize>,
 }
 
 impl<L, H> Serve<L, H> {
@@ -101,7 +93,8 @@ impl<L, H> Serve<L, H> {
 
     /// Stops when `signal` completes: the listener is dropped, so that its name is free. Open
     /// connections, and those that were made and not accepted yet, have the [drain
-    /// deadline](GracefulServe::drain_deadline) to finish.
+    /// deadline](GracefulServe::drain_deadline) to finish. The limits hold to the end: those beyond
+    /// [`max_connections`](Self::max_connections) wait until others have finished.
     pub fn with_graceful_shutdown<S>(self, signal: S) -> GracefulServe<L, H, S>
     where
         S: Future<Output = ()> + Send + 'static,
@@ -121,13 +114,14 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let mut tasks = JoinSet::new();
+            let Self { listener, handler, limits } = self;
+            let mut handlers = Handlers::new(handler, limits)?;
             let never = std::future::pending::<Infallible>();
-            let ended = accept_until(self, never, &mut tasks).await;
-            tasks.detach_all();
+            let ended = handlers.accept_until(listener, never).await;
+            handlers.leave();
             match ended {
                 Ended::Failed(error) => Err(error),
-                Ended::Stopped(never) => match never {},
+                Ended::Stopped(never, _) => match never {},
             }
         })
     }
@@ -144,6 +138,10 @@ pub struct GracefulServe<L, H, S> {
 impl<L, H, S> GracefulServe<L, H, S> {
     /// How long open connections have to finish after the signal. Default: 5 seconds. What is still
     /// open then is cut.
+    ///
+    /// A handler hears of that where it awaits something. One that blocks its thread counts as cut, and
+    /// after another second it is left behind: its connection stays open until it awaits or returns. On
+    /// a runtime with one thread nothing can go on in the meantime, this stop included.
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -162,19 +160,23 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { serve, signal, deadline } = self;
-            let mut tasks = JoinSet::new();
-            let ended = accept_until(serve, signal, &mut tasks).await;
-            let drained = drain(tasks, deadline).await;
-            match ended {
-                Ended::Stopped(()) => Ok(drained),
-                Ended::Failed(error) => Err(error),
+            let Self { serve: Serve { listener, handler, limits }, signal, deadline } = self;
+            let mut handlers = Handlers::new(handler, limits)?;
+            // Without timers it could not stop: now is the time to say so.
+            drop(sleep(Duration::ZERO)?);
+            match handlers.accept_until(listener, signal).await {
+                Ended::Stopped((), pending) => handlers.drain(pending, deadline).await,
+                Ended::Failed(error) => {
+                    handlers.drain::<L::Stream, F>(Vec::new(), deadline).await?;
+                    Err(error)
+                }
             }
         })
     }
 }
 
-/// How the connections ended that were open when a graceful stop began.
+/// How the connections ended that were open, or made and not accepted yet, when a graceful stop began.
+/// Those closed for [`max_connections_per_user`](Serve::max_connections_per_user) are not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
     finished: usize,
@@ -188,7 +190,7 @@ impl Drained {
         self.finished
     }
 
-    /// Connections that were cut at the deadline.
+    /// Connections that were cut at the deadline, or whose turn had not come by then.
     #[must_use]
     pub fn cut(&self) -> usize {
         self.cut
@@ -214,127 +216,6 @@ impl Drained {
 /// and shutdown.
 pub fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'static {
     imp::shutdown_signal()
-}
-
-enum Ended<T> {
-    /// The signal's output.
-    Stopped(T),
-    Failed(io::Error),
-}
-
-async fn accept_until<L, H, F, S>(
-    serve: Serve<L, H>,
-    signal: S,
-    tasks: &mut JoinSet<()>,
-) -> Ended<S::Output>
-where
-    L: LocalListener,
-    H: FnMut(L::Stream) -> F,
-    F: Future<Output = ()> + Send + 'static,
-    S: Future,
-{
-    let Serve { mut listener, mut handler, limits } = serve;
-    if [limits.connections, limits.per_user].contains(&Some(0)) {
-        let what = "a limit of 0 connections would serve nobody";
-        return Ended::Failed(io::Error::new(io::ErrorKind::InvalidInput, what));
-    }
-    if Handle::try_current().is_err() {
-        return Ended::Failed(io::Error::other("serve needs a tokio runtime to run handlers on"));
-    }
-    let most = limits.connections.unwrap_or(usize::MAX);
-    let users = Users::default();
-    let mut signal = pin!(signal);
-    let mut start = |tasks: &mut JoinSet<()>, stream| {
-        let Some(limit) = limits.per_user else {
-            // As it is: a future inside another takes its room twice, for as long as a client stays.
-            tasks.spawn(handler(stream));
-            return;
-        };
-        let Some(seat) = users.seat(user_of(&stream), limit) else { return };
-        let handled = handler(stream);
-        tasks.spawn(async move {
-            let _seat = seat;
-            handled.await;
-        });
-    };
-    let output = loop {
-        let mut accept = pin!(listener.accept());
-        let next = poll_fn(|cx| {
-            if let Poll::Ready(output) = signal.as_mut().poll(cx) {
-                return Poll::Ready(Err(Ended::Stopped(output)));
-            }
-            // A finished task is let go of here, so that their results do not pile up.
-            while let Poll::Ready(Some(_)) = tasks.poll_join_next(cx) {}
-            if tasks.len() >= most {
-                // The next one to finish wakes us.
-                return Poll::Pending;
-            }
-            accept.as_mut().poll(cx).map(|accepted| accepted.map_err(Ended::Failed))
-        });
-        match next.await {
-            Ok(stream) => start(tasks, stream),
-            Err(Ended::Stopped(output)) => break output,
-            Err(failed) => return failed,
-        }
-    };
-    // Their clients have been let in, and may have sent their questions.
-    for stream in listener.into_pending() {
-        start(tasks, stream);
-    }
-    Ended::Stopped(output)
-}
-
-fn user_of(stream: &impl LocalStream) -> Option<UserId> {
-    stream.peer_credentials().ok().map(|peer| peer.user().clone())
-}
-
-/// The connections that each user has.
-#[derive(Clone, Default)]
-struct Users(Arc<Mutex<HashMap<Option<UserId>, usize>>>);
-
-impl Users {
-    /// `None` when `user` has as many as there may be.
-    fn seat(&self, user: Option<UserId>, limit: usize) -> Option<Seat> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = taken.entry(user.clone()).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        Some(Seat { users: self.clone(), user })
-    }
-}
-
-/// Given back when the handler is done, however it ends.
-struct Seat {
-    users: Users,
-    user: Option<UserId>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.users.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.user);
-            }
-        }
-    }
-}
-
-async fn drain(mut tasks: JoinSet<()>, deadline: Duration) -> Drained {
-    let mut finished = 0;
-    let all = async {
-        while tasks.join_next().await.is_some() {
-            finished += 1;
-        }
-    };
-    // Past the deadline the rest is cut.
-    let _ = timeout(deadline, all).await;
-    let cut = tasks.len();
-    tasks.shutdown().await;
-    Drained { finished, cut }
 }
 
 impl<L, H> fmt::Debug for Serve<L, H> {

@@ -234,6 +234,58 @@ async fn a_daemon_that_does_not_listen_there_is_given_up_in_time() {
     }
 }
 
+#[cfg(unix)]
+fn process(pid: u32) -> rustix::process::Pid {
+    i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("an id")
+}
+
+/// Until there is no such process, nor a zombie of it.
+#[cfg(unix)]
+async fn gone(pid: rustix::process::Pid) {
+    within(async {
+        while rustix::process::test_kill_process(pid).is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_daemon_whose_client_is_refused_leaves_no_zombie() {
+    use sockpipe::{ExpectServer, UserId};
+    let daemon = Daemon::new();
+    let other = ExpectServer::User(UserId::Uid(rustix::process::geteuid().as_raw() + 1));
+    let options = ConnectOptions::new().deadline(common::PATIENCE).expect_server(other);
+    let connecting = connect_or_spawn_with(&daemon.name, daemon.command("serve"), &options);
+    assert_error(within(connecting).await, ErrorKind::PermissionDenied, &[&daemon.name]);
+    let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
+    // It goes on, for clients that want it.
+    daemon.stop().await;
+    gone(process(pid)).await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_daemon_whose_client_gives_up_leaves_no_zombie() {
+    let daemon = Daemon::new();
+    let mut connecting = Box::pin(daemon.connect("deaf", common::PATIENCE));
+    let pid = within(async {
+        loop {
+            let pause = Duration::from_millis(5);
+            let early = tokio::time::timeout(pause, &mut connecting).await;
+            assert!(early.is_err(), "{early:?}");
+            if let [pid] = daemon.starts()[..] {
+                break pid;
+            }
+        }
+    })
+    .await;
+    drop(connecting);
+    rustix::process::kill_process(process(pid), rustix::process::Signal::KILL).expect("it goes on");
+    gone(process(pid)).await;
+}
+
 #[tokio::test]
 async fn a_command_that_cannot_be_run() {
     let name = unique_name();

@@ -93,6 +93,49 @@ async fn a_stop_under_load_serves_or_refuses_each_client() {
     assert!(served > 0 && refused > 0, "the stops were not under load");
 }
 
+#[tokio::test]
+async fn a_stop_keeps_the_limit() {
+    let os = Os::new();
+    let listener = os.bind().expect("a free name");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (tell, told) = oneshot::channel::<()>();
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (now.clone(), most.clone());
+    let server = serve(listener, move |stream| {
+        let (now, most) = counts.clone();
+        async move {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            plain(stream).await;
+            now.fetch_sub(1, Ordering::SeqCst);
+        }
+    })
+    .max_connections(1)
+    .with_graceful_shutdown(async {
+        drop(stopped.await);
+        drop(tell);
+    })
+    .drain_deadline(common::PATIENCE);
+    let server = tokio::spawn(async move { server.await });
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = within(os.connect()).await.expect("a connection");
+        within(client.write_all(b"?")).await.expect("a write");
+        clients.push(client);
+    }
+    assert_eq!(within(clients[0].read_u8()).await.expect("an answer"), b'?');
+    drop(stop);
+    // On one thread the server has gone on to what waited by the time that this is heard.
+    within(told).await.expect_err("it is dropped, not sent");
+    for (number, mut client) in clients.into_iter().enumerate() {
+        within(client.shutdown()).await.expect("a shutdown");
+        let answer = within(common::read_all(client)).await;
+        assert_eq!(answer, if number == 0 { &b""[..] } else { b"?" });
+    }
+    let drained = within(server).await.expect("no panic").expect("no error");
+    assert_eq!((drained.finished(), drained.cut()), (3, 0));
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+}
+
 /// What the test below sends signals to.
 #[cfg(unix)]
 #[test]

@@ -1,10 +1,13 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
+use crate::memory::tests::at_once;
 use crate::{echo, memory};
 
 #[tokio::test(start_paused = true)]
@@ -127,9 +130,162 @@ async fn a_users_connections_beyond_the_limit_are_closed() {
 
 #[tokio::test]
 async fn a_limit_of_nothing_is_an_error() {
-    async fn nobody(_: tokio::io::DuplexStream) {}
+    async fn nobody(_: DuplexStream) {}
     let error = serve(memory::pair().0, nobody).max_connections(0).await;
     assert_eq!(error.expect_err("no server").kind(), io::ErrorKind::InvalidInput);
     let error = serve(memory::pair().0, nobody).max_connections_per_user(0).await;
     assert_eq!(error.expect_err("no server").kind(), io::ErrorKind::InvalidInput);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_before_its_future_ends_its_own_connection_only() {
+    for per_user in [None, Some(1)] {
+        let (listener, connector) = memory::pair();
+        let mut calls = 0;
+        let server = serve(listener, move |stream| {
+            calls += 1;
+            assert!(calls > 1, "the first handler panics, as it should in this test");
+            async { drop(echo::echo(stream, |_| ()).await) }
+        });
+        let server = match per_user {
+            Some(limit) => server.max_connections_per_user(limit),
+            None => server,
+        };
+        let server = tokio::spawn(server.into_future());
+        let mut first = connector.connect().await.expect("a connection");
+        assert_eq!(first.read(&mut [0]).await.expect("an end"), 0);
+        let mut second = connector.connect().await.expect("a connection");
+        second.write_u8(7).await.expect("a write");
+        assert_eq!(second.read_u8().await.expect("an answer"), 7);
+        server.abort();
+    }
+}
+
+#[test]
+fn without_a_runtime_or_timers_to_stop_with_it_is_an_error() {
+    let graceful = || {
+        let (listener, connector) = memory::pair();
+        // With somebody who could connect, it would listen for ever.
+        let never = async move {
+            std::future::pending::<()>().await;
+            drop(connector);
+        };
+        serve(listener, async |_| ()).with_graceful_shutdown(never).into_future()
+    };
+    let error = at_once(graceful()).expect_err("no runtime");
+    assert_eq!(error.kind(), io::ErrorKind::Other);
+    assert!(error.to_string().contains("await it inside one"), "{error}");
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let error = runtime.block_on(async { at_once(graceful()) }).expect_err("no timers");
+    assert_eq!(error.kind(), io::ErrorKind::Other);
+    assert!(error.to_string().contains("enable_time()"), "{error}");
+    // One that never stops needs none.
+    let (listener, connector) = memory::pair();
+    drop(connector);
+    let error = runtime.block_on(serve(listener, async |_| ()).into_future());
+    assert_eq!(error.expect_err("nobody can connect").kind(), io::ErrorKind::NotConnected);
+}
+
+/// How many run at a time, and the most that ever did.
+#[derive(Default)]
+struct Gauge {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Gauge {
+    /// Until the client says a byte, or ends.
+    async fn handle(self: Arc<Self>, mut stream: DuplexStream) {
+        self.most.fetch_max(self.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let _ = stream.read_u8().await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_stop_those_beyond_the_limit_wait_for_their_turn() {
+    for talking in [5, 4, 0] {
+        let (listener, connector) = memory::pair();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let gauge = Arc::new(Gauge::default());
+        let handler = gauge.clone();
+        let server = tokio::spawn(
+            serve(listener, move |stream| handler.clone().handle(stream))
+                .max_connections(2)
+                .with_graceful_shutdown(async { drop(stopped.await) })
+                .drain_deadline(Duration::from_secs(10))
+                .into_future(),
+        );
+        let mut clients = Vec::new();
+        for _ in 0..5 {
+            clients.push(connector.connect().await.expect("a connection"));
+        }
+        // Time stands still until there is nothing left to do.
+        sleep(Duration::from_secs(1)).await;
+        drop(stop);
+        let asked = Instant::now();
+        for client in &mut clients[..talking] {
+            sleep(Duration::from_secs(1)).await;
+            client.write_u8(1).await.expect("a write");
+            assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
+        }
+        let drained = server.await.expect("no panic").expect("no error");
+        assert_eq!(drained, Drained { finished: talking, cut: 5 - talking });
+        assert_eq!(gauge.most.load(Ordering::SeqCst), 2);
+        assert_eq!(asked.elapsed().as_secs(), if talking == 5 { 5 } else { 10 });
+        for client in &mut clients[talking..] {
+            assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_stop_a_users_connections_beyond_the_limit_are_closed() {
+    let (listener, connector) = memory::pair();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(connector.connect().await.expect("a connection"));
+    }
+    let gauge = Arc::new(Gauge::default());
+    let server = tokio::spawn(
+        serve(listener, move |stream| gauge.clone().handle(stream))
+            .max_connections_per_user(2)
+            .with_graceful_shutdown(async {})
+            .into_future(),
+    );
+    assert_eq!(clients[2].read(&mut [0]).await.expect("an end"), 0);
+    drop(clients);
+    let drained = server.await.expect("no panic").expect("no error");
+    assert_eq!(drained, Drained { finished: 2, cut: 0 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_blocks_its_thread_does_not_hold_up_the_stop() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let (listener, connector) = memory::pair();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (begin, begun) = oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let mut once = Some((begin, released));
+    let server = tokio::spawn(
+        serve(listener, move |_stream| {
+            let (begin, released) = once.take().expect("one client");
+            async move {
+                begin.send(()).expect("a test");
+                // The test lets go of it, also where it fails.
+                let _ = released.recv();
+            }
+        })
+        .with_graceful_shutdown(async { drop(stopped.await) })
+        .drain_deadline(Duration::ZERO)
+        .into_future(),
+    );
+    let mut client = connector.connect().await.expect("a connection");
+    timeout(PATIENCE, begun).await.expect("in time").expect("a handler");
+    drop(stop);
+    let drained = timeout(PATIENCE, server).await.expect("in time").expect("no panic");
+    assert_eq!(drained.expect("no error"), Drained { finished: 0, cut: 1 });
+    drop(release);
+    let read = timeout(PATIENCE, client.read(&mut [0])).await.expect("in time");
+    assert_eq!(read.expect("an end"), 0);
 }
