@@ -30,7 +30,7 @@
 //! | `Unsupported` | this OS or this peer cannot |
 //! | `BrokenPipe` | written to a peer that is gone; reads give `Ok(0)` then |
 //! | `ResourceBusy` | a blocking stream that has other handles is to become an async one, a descriptor or a handle |
-//! | `Other` | there is no tokio runtime here, or it lacks I/O or timers: tokio's message is printed first then, and with `panic = "abort"` the process ends |
+//! | `Other` | there is no tokio runtime here; or it lacks I/O or timers, in which case tokio's message is printed first, and with `panic = "abort"` the process ends |
 //!
 //! What passes by itself is no error: [`Listener::accept`] handles clients that left and a lack of
 //! descriptors inside, and its error is final. There is never a signal for a write to a peer that is

@@ -169,6 +169,7 @@ impl Listener {
     ///
     /// As for [`accept`](Self::accept).
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        imp::can_accept()?;
         match self.inner.poll_accept(cx) {
             Poll::Ready(Ok(stream)) => Poll::Ready(Ok(Stream::from_imp(stream))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(deaf(&self.endpoint, &error))),

@@ -55,7 +55,7 @@ use self::place::Place;
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
     listener::Listener,
-    runtime::{shutdown_signal, sleep},
+    runtime::{can_accept, shutdown_signal, sleep},
     spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };

@@ -39,7 +39,7 @@ use self::security::own_sid;
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
     listener::Listener,
-    reactor::{shutdown_signal, sleep},
+    reactor::{can_accept, shutdown_signal, sleep},
     spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };

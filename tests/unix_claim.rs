@@ -19,6 +19,7 @@ use common::unix::{
     ask, command, count as number, finish, full, helper, listening, output, rounds, strace, until,
 };
 use common::{Backend, Os, PATIENCE, unique_name};
+use rustix::process::geteuid;
 
 /// Processes that bind a name at the same moment, and what came of it.
 struct Race {
@@ -286,4 +287,26 @@ fn a_portable_name_is_one_name() {
     assert_eq!(os.files(), [format!(".{name}.sock.lock"), format!("{name}.sock")]);
     command(&mut second, "drop");
     assert_eq!(finish(second), ["dropped"]);
+}
+
+/// The same directory by two paths is not two places.
+#[test]
+fn a_portable_name_in_a_directory_with_two_paths() {
+    let (dir, name) = (tempfile::tempdir().expect("a directory"), unique_name());
+    let end = |mut server: Running| {
+        command(&mut server, "drop");
+        assert_eq!(finish(server), ["dropped"]);
+    };
+    // It makes the last of them, where there is none of the system's.
+    let mut server = helper(&["server", &name]);
+    server.env_remove("XDG_RUNTIME_DIR");
+    end(listening(server).0);
+    let user = geteuid().as_raw();
+    let places = [format!("/run/user/{user}"), format!("/tmp/sockpipe-{user}")];
+    let target = places.iter().find(|dir| Path::new(dir).is_dir()).expect("a directory");
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(target, &link).expect("a link");
+    let mut server = helper(&["server", &name]);
+    server.env("XDG_RUNTIME_DIR", &link);
+    end(listening(server).0);
 }

@@ -168,12 +168,13 @@ impl Target {
                 from.iter().any(|from| to.contains(from))
             }
             (Address::Tcp(from), Address::Tcp(to)) => {
-                let (from, to) =
-                    (resolve(from, self.remote).await?, resolve(to, self.remote).await?);
-                from.iter().any(|from| to.iter().any(|to| reaches(*to, *from)))
+                // It listens on the first.
+                let from = resolve(from, self.remote).await?.first().copied();
+                let to = self.found(to).await?;
+                from.is_some_and(|from| to.iter().any(|to| reaches(*to, from)))
             }
             (_, Address::Tcp(to)) => {
-                resolve(to, self.remote).await?;
+                self.found(to).await?;
                 false
             }
             (_, Address::Local(to)) => {
@@ -188,6 +189,17 @@ impl Target {
             return Err(Exit::new(USAGE, what).into());
         }
         Ok(())
+    }
+
+    /// The addresses of a TO that may be beyond this machine: its name may be found later then.
+    async fn found(&self, to: &str) -> Result<Vec<SocketAddr>> {
+        match resolve(to, self.remote).await {
+            Err(error) if self.remote && !error.is::<Exit>() => {
+                say::warning(format_args!("{error:#}"));
+                Ok(Vec::new())
+            }
+            found => found,
+        }
     }
 
     async fn connect(&self) -> Result<Side> {
@@ -239,7 +251,9 @@ fn leads_to(path: &Path) -> PathBuf {
 
 /// Whether who connects to `to` gets to who listens on `from`.
 fn reaches(to: SocketAddr, from: SocketAddr) -> bool {
-    let every = from.ip().is_unspecified() && to.ip().is_loopback();
+    // One that listens on all addresses of IPv6 hears those of IPv4 too, as a rule.
+    let heard = from.is_ipv6() || to.is_ipv4();
+    let every = from.ip().is_unspecified() && to.ip().is_loopback() && heard;
     // Port 0 is any that is free.
     from.port() == to.port() && from.port() != 0 && (from.ip() == to.ip() || every)
 }

@@ -45,7 +45,8 @@ pub(crate) struct Listener {
     permission: Permission,
     /// Accepted before a call of `republish`, on the socket that it replaced.
     waiting: Mutex<VecDeque<OwnedFd>>,
-    /// The socket does not block: there was an `accept` with a deadline.
+    /// The socket does not block: there was an `accept` with a deadline, or others may have it too,
+    /// and want that.
     polls: AtomicBool,
     refused: AtomicU64,
     pauses: AtomicU64,
@@ -64,9 +65,10 @@ impl Listener {
     /// `None` once the deadline is past.
     pub(crate) fn accept(&self, deadline: Deadline) -> io::Result<Option<Stream>> {
         // Of several threads that wait for one client all but one would block.
-        if deadline.left().is_some() && !self.polls.load(Ordering::Acquire) {
+        if deadline.left().is_some() {
+            // Each time: whoever else has the socket may have made it one that blocks.
             ioctl_fionbio(&self.socket, true)?;
-            self.polls.store(true, Ordering::Release);
+            self.polls.store(true, Ordering::Relaxed);
         }
         let mut pause = ACCEPT_PAUSE.0;
         loop {
@@ -80,6 +82,9 @@ impl Listener {
                     if let Some(stream) = self.admit(socket) {
                         return Ok(Some(stream));
                     }
+                    if deadline.is_past() {
+                        return Ok(None);
+                    }
                 }
                 // The socket does not block, for this or another call, or since somebody else who
                 // has it wanted that.
@@ -88,6 +93,7 @@ impl Listener {
                         return Ok(None);
                     }
                 }
+                Err(errno) if is_passing(errno) && deadline.is_past() => return Ok(None),
                 Err(errno) if is_passing(errno) => {}
                 Err(errno) if is_shortage(errno) => {
                     events::accept_paused(&errno.into(), pause);
@@ -120,7 +126,8 @@ impl Listener {
         permission: Permission,
         options: &ListenOptions,
     ) -> io::Result<Self> {
-        ioctl_fionbio(&socket, false)?;
+        let polls = matches!(name, Name::Inherited);
+        ioctl_fionbio(&socket, polls)?;
         // Better to learn now what no client's socket would be let have.
         prepare(socket.as_fd(), options.stream)?;
         Ok(Self {
@@ -128,7 +135,7 @@ impl Listener {
             name,
             permission,
             waiting: Mutex::default(),
-            polls: AtomicBool::new(false),
+            polls: AtomicBool::new(polls),
             refused: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
             stream_options: options.stream,

@@ -80,8 +80,8 @@ impl Claim {
         // Before anything is made, so that a path that cannot be leaves nothing behind.
         place.address(place.name())?;
         let lock = Lock::take(place, NAME_LOCK)?;
-        // With the lock: of two that start at once at least one sees the other.
-        for other in others {
+        // With the lock: who starts there from now on, and looks here, sees it.
+        for other in others.iter().filter(|other| !other.is_in(&lock.place)) {
             if let Some(held) = lock::holding(other) {
                 return Err(in_use(other.endpoint(), lock::holder(&held)));
             }

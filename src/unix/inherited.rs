@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::{FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::SocketType;
@@ -97,12 +97,14 @@ fn wrong(why: &str) -> io::Error {
 pub(super) fn activated<L>(
     listener: impl Fn(OwnedFd) -> io::Result<L>,
 ) -> io::Result<Vec<(String, L)>> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
+    static TAKEN: Mutex<bool> = Mutex::new(false);
+    // One thread at a time: the first to come closes them.
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
 
     // Of the process that set the variables for us, or for our parent, which left them.
     let ours = variable("LISTEN_PID")?.is_some_and(|pid| pid == u64::from(process::id()));
     let count = variable("LISTEN_FDS")?.unwrap_or(0);
-    if !ours || count == 0 || TAKEN.load(Ordering::Acquire) {
+    if !ours || count == 0 || *taken {
         return Ok(Vec::new());
     }
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -123,10 +125,7 @@ pub(super) fn activated<L>(
         let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown");
         found.push((name.to_owned(), listener(look_at(number).try_clone_to_owned()?)?));
     }
-    // Another thread may have been here meanwhile.
-    if TAKEN.swap(true, Ordering::AcqRel) {
-        return Ok(Vec::new());
-    }
+    *taken = true;
     numbers.map(adopt).for_each(drop);
     Ok(found)
 }

@@ -48,8 +48,6 @@ impl Listener {
     }
 
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        // Without a runtime no client could be let in, and each would be closed.
-        runtime::enter(|| ())?;
         for _ in 0..ACCEPT_BURST {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));

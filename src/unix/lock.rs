@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, openat};
 use rustix::io::{Errno, pread, pwrite};
-use rustix::process::geteuid;
+use rustix::process::{Pid, geteuid, test_kill_process};
 
 use super::claim::ROUNDS;
 use super::place::{Place, SOCKET, file_id, remove, what};
@@ -96,7 +96,7 @@ impl Lock {
     }
 
     pub(super) fn is_this_process_s(&self) -> bool {
-        self.process == process::id()
+        is_this_process_s(self.process)
     }
 
     /// Whether the file that is locked is the one that stands there.
@@ -173,6 +173,14 @@ pub(super) fn temporary_name(place: &Place, mark: &str) -> OsString {
     name
 }
 
+/// Whether what `process` made is this process's to end: its own, or its parent's who went and left it
+/// to this one, as those do that become daemons after they have bound.
+pub(super) fn is_this_process_s(made_by: u32) -> bool {
+    let gone = |made_by| test_kill_process(made_by) == Err(Errno::SRCH);
+    let other = i32::try_from(made_by).ok().and_then(Pid::from_raw);
+    made_by == process::id() || other.is_some_and(gone)
+}
+
 /// The path that a socket of ours has, whose first one was `path`.
 pub(super) fn renamed_from(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?.strip_prefix('.')?;
@@ -219,4 +227,20 @@ pub(super) fn holding(place: &Place) -> Option<OwnedFd> {
     let lock = openat(place.dir(), lock_name(place, NAME_LOCK), flags, Mode::empty()).ok()?;
     let held = flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
     held.then_some(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_made_is_its_own_or_its_successor_s() {
+        assert!(is_this_process_s(process::id()));
+        // It is there, and nobody's child here.
+        assert!(!is_this_process_s(1));
+        let mut child = process::Command::new("true").spawn().expect("a process");
+        let id = child.id();
+        child.wait().expect("an end");
+        assert!(is_this_process_s(id));
+    }
 }

@@ -9,6 +9,7 @@ pub(super) use super::claim::refuse_and_drain;
 use super::claim::{self, Claim};
 use super::environment;
 use super::inherited;
+use super::lock;
 use super::place::Place;
 use crate::endpoint::Endpoint;
 use crate::endpoint::resolve::{Candidacy, candidates};
@@ -94,7 +95,7 @@ impl Name {
     pub(super) fn is_ours(&self) -> bool {
         match self {
             Self::Claimed(claim) => claim.is_this_process_s(),
-            Self::Abstract(process) => *process == process::id(),
+            Self::Abstract(process) => lock::is_this_process_s(*process),
             Self::Inherited => false,
         }
     }

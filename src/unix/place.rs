@@ -215,6 +215,12 @@ impl Place {
         file_id(&open) == file_id(&there)
     }
 
+    /// Whether it is in the same directory as `other`, which may be known by two paths.
+    pub(super) fn is_in(&self, other: &Self) -> bool {
+        let (Ok(one), Ok(two)) = (fstat(&self.dir), fstat(&other.dir)) else { return false };
+        file_id(&one) == file_id(&two)
+    }
+
     /// Whether the directory is found by its path, wherever this process has gone meanwhile.
     pub(super) fn is_where_it_was(&self) -> bool {
         self.is_at(&self.absolute)

@@ -29,6 +29,13 @@ pub(super) fn enter<T>(f: impl FnOnce() -> T) -> io::Result<T> {
     })
 }
 
+/// # Errors
+///
+/// Without a runtime here no client could be let in, and each would be closed.
+pub(crate) fn can_accept() -> io::Result<()> {
+    enter(|| ())
+}
+
 pub(crate) fn sleep(duration: Duration) -> io::Result<Sleep> {
     enter(|| tokio_sleep(duration))
 }

@@ -54,6 +54,12 @@ pub(super) fn is_current_thread() -> bool {
     REACTOR.get().is_some_and(|reactor| reactor.thread == thread::current().id())
 }
 
+/// Anywhere: no runtime of the user's is needed.
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere one is")]
+pub(crate) fn can_accept() -> io::Result<()> {
+    Ok(())
+}
+
 /// A sleep for any thread, with or without a runtime.
 pub(crate) fn sleep(duration: Duration) -> io::Result<impl Future<Output = ()>> {
     let _context = handle()?.enter();
