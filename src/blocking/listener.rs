@@ -18,6 +18,9 @@ use crate::options::ListenOptions;
 /// As the async `Listener`, it owns the name from [`bind`](Self::bind) to drop.
 /// Any number of threads may be in [`accept`](Self::accept) at once.
 ///
+/// Unix: a child by fork(2) has a copy. While the process that listened lives, what the child drops
+/// leaves the name and the socket as they are; once that is gone, the child's end is the listener's.
+///
 /// ```no_run
 /// # fn handle(_: sockpipe::blocking::Stream) {}
 /// # fn run() -> std::io::Result<()> {
