@@ -145,12 +145,7 @@ fn a_name_that_is_too_long() {
 #[test]
 fn of_another_user() {
     let Some(users) = Users::new() else { return };
-    let program = users.copy(&tool(), "sockpipe");
-    let as_stranger = |arguments: &[&str]| {
-        let mut command = Users::run_as(&program, STRANGER);
-        command.args(arguments);
-        Tool::of(command)
-    };
+    let as_stranger = |arguments: &[&str]| Tool::as_stranger(&users, arguments);
     let os = open_to_all();
     let path = os.endpoint();
     // Nobody but root can write there.

@@ -244,12 +244,7 @@ fn colours_and_progress_on_a_terminal_only() {
 #[test]
 fn other_users() {
     let Some(users) = Users::new() else { return };
-    let program = users.copy(&tool(), "sockpipe");
-    let as_stranger = |arguments: &[&str]| {
-        let mut command = Users::run_as(&program, STRANGER);
-        command.args(arguments);
-        Tool::of(command)
-    };
+    let as_stranger = |arguments: &[&str]| Tool::as_stranger(&users, arguments);
     let os = open_to_all();
     let _server = Tool::listening(&["echo", os.endpoint()]);
     for verb in ["connect", "ping"] {

@@ -142,7 +142,8 @@ fn variable(name: &str) -> io::Result<Option<u64>> {
 #[allow(unsafe_code, reason = "a number in the environment is all that a descriptor comes as")]
 fn look_at(number: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the descriptor was seen to be open just before, and what is borrowed here is asked
-    // about and let go of; whoever else has it keeps it.
+    // about, or copied, and let go of; whoever else has it keeps it. No other thread is in the one
+    // caller, which alone closes it.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 

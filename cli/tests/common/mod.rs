@@ -87,6 +87,15 @@ impl Tool {
         Self { child, out, err, readers, what: format!("{command:?}") }
     }
 
+    /// `sockpipe` as a user that nobody is, without input.
+    #[cfg(unix)]
+    pub fn as_stranger(users: &process::Users, arguments: &[&str]) -> Self {
+        let program = users.copy(&tool(), "sockpipe");
+        let mut command = process::Users::run_as(&program, unix::STRANGER);
+        command.args(arguments);
+        Self::of(command)
+    }
+
     /// `sockpipe` with a standard output that nobody reads.
     pub fn with_closed_output(arguments: &[&str]) -> Self {
         let mut command = tool();
