@@ -1,7 +1,7 @@
 //! `serve` under load: slow and suspended clients, and many of them.
 //!
 //! The servers are processes of their own, so that their memory and descriptors can be seen.
-#![cfg(unix)] // Suspends processes, and reads /proc.
+#![cfg(target_os = "linux")] // Suspends processes, and reads /proc.
 
 mod common;
 

@@ -47,11 +47,11 @@ fn odd_addresses(dir: &Path, turn: u32) -> Vec<Option<SocketAddrUnix>> {
     let longest = if cfg!(target_os = "linux") { 108 } else { 104 };
     let path = |length: usize| {
         let start = dir.join(format!("{turn}-"));
-        let fill = length - start.as_os_str().len();
+        let fill = length.saturating_sub(start.as_os_str().len());
         let path = [start.as_os_str().as_bytes(), &vec![b'x'; fill]].concat();
         SocketAddrUnix::new(path).expect("an address")
     };
-    let paths = [None, Some(path(longest)), Some(path(longest - 1)), Some(path(60))];
+    let paths = [None, Some(path(longest)), Some(path(longest - 1)), Some(path(0))];
     paths.into_iter().chain(names_without_a_file().into_iter().map(Some)).collect()
 }
 

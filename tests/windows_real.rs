@@ -12,7 +12,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use common::wine::{not_run, skipped};
+use common::wine::skipped;
 use common::{PATIENCE, argument, assert_error, spawn_helper, unique_name, within};
 use sockpipe::os::windows::ListenOptionsExt;
 use sockpipe::{Access, ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, UserId};
@@ -157,7 +157,8 @@ async fn clients_from_the_network_are_refused() {
     let mut options = ServerOptions::new();
     let _foreign = options.reject_remote_clients(false).create(&foreign).expect("a free name");
     if let Err(error) = open(&foreign) {
-        not_run(&format!("no pipe is reached through the network here: {error}"));
+        // A machine need not have a file server, so this is no failure on a real Windows either.
+        println!("not run: no pipe is reached through the network here: {error}");
         return;
     }
     for options in [

@@ -269,6 +269,9 @@ mod paths {
 
     use super::*;
 
+    /// Not UTF-8, where the system has such names: on macOS every name is UTF-8.
+    const ODD: &[u8] = if cfg!(target_vendor = "apple") { "\u{ff}".as_bytes() } else { b"\xff" };
+
     #[test]
     fn what_is_no_socket() {
         let os = Os::new();
@@ -332,7 +335,7 @@ mod paths {
         let listener = UnixListener::bind(live).expect("a socket");
         listener.set_nonblocking(true).expect("a mode");
         // Among the sockets of the system are some with names that are not UTF-8.
-        let other = os.dir().join(OsStr::from_bytes(b"\xff"));
+        let other = os.dir().join(OsStr::from_bytes(ODD));
         let other = UnixListener::bind(other).expect("a socket");
         // Where the system shows its sockets, there is no need to connect.
         let info = run(&["info", live]).assert_succeeds().text();
@@ -345,7 +348,7 @@ mod paths {
             assert!(listener.accept().is_ok(), "info has not connected");
         }
         drop(other);
-        fs::remove_file(os.dir().join(OsStr::from_bytes(b"\xff"))).expect("a file");
+        fs::remove_file(os.dir().join(OsStr::from_bytes(ODD))).expect("a file");
         for arguments in listening(live, os.endpoint()) {
             run(&arguments).assert_fails(4, &["already listening"]);
         }
@@ -370,7 +373,7 @@ mod paths {
             run(&arguments).assert_fails(2, &["too long for a socket"]);
         }
         // It is a path all the same.
-        let path = os.dir().join(OsStr::from_bytes(b"\xff.sock"));
+        let path = os.dir().join(OsStr::from_bytes(&[ODD, b".sock"].concat()));
         let mut server = tool();
         server.arg("echo").arg(&path);
         let mut server = Tool::of(server);
