@@ -214,7 +214,7 @@ fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
         let mut listener = loop {
             match world.bind(Api::Blocking) {
                 Err(error) if cfg!(windows) && error.kind() == ErrorKind::AddrInUse => {
-                    std::thread::yield_now();
+                    thread::yield_now();
                 }
                 bound => break bound.expect("the name of the dead"),
             }
