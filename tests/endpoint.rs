@@ -27,6 +27,7 @@ fn texts() -> impl Strategy<Value = String> {
         Just(r"\\.\pipe\"),
         Just(r"\\.\PIPE\"),
         Just("//./pipe/"),
+        Just(r"\\?\pipe\"),
     ];
     (start, prop_oneof!["[a-z0-9._-]{0,60}", "[a-z:/\\\\.]{0,12}", "\\PC{0,40}", any::<String>()])
         .prop_map(|(start, rest)| format!("{start}{rest}"))
