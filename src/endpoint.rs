@@ -2,8 +2,10 @@
 
 mod convert;
 mod error;
+mod foreign;
 pub(crate) mod resolve;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -19,6 +21,10 @@ pub use self::error::ParseEndpointError;
 /// | `/path`, `./path`, `unix:///path`, `unix:path` | a Unix domain socket at this path |
 /// | `abstract:NAME` | a Linux socket without a file; what guards it is the check of the peer's user alone |
 /// | `\\.\pipe\NAME`, `\\?\pipe\NAME`, `npipe:////./pipe/NAME` | a Windows named pipe; its name may have backslashes in it, and slashes are taken for them |
+///
+/// What other programs write for something else is never taken for a file: `@x`, `unix:@x` and
+/// `unix:abstract=x` are errors that say how it is written here. `unix:path=/x`, as D-Bus writes it,
+/// is the path.
 ///
 /// Every form is parsed and printed on every OS; only listening and connecting say
 /// [`Unsupported`](std::io::ErrorKind::Unsupported). A portable name, also after `system:`, is 1 to 48 of
@@ -54,7 +60,7 @@ pub(crate) enum Form {
     Name(String),
     /// A checked portable name.
     System(String),
-    /// Not empty, no NUL, does not end in a slash.
+    /// Not empty, no NUL, does not end in a slash; with `./` where it starts as something else does.
     Path(PathBuf),
     /// Not empty, no NUL.
     Abstract(String),
@@ -122,6 +128,9 @@ impl FromStr for Endpoint {
         if let Some(at) = text.find('\0') {
             return Err(error(Some(at), "it contains a NUL character"));
         }
+        if let Some((at, why)) = foreign::remedy(text) {
+            return Err(error(Some(at), &why));
+        }
         if let Some(start) = pipe_prefix(text) {
             return pipe(text, start);
         }
@@ -144,7 +153,7 @@ impl FromStr for Endpoint {
                          a relative one is written `unix:x.sock`",
                     ));
                 }
-                None => rest,
+                None => foreign::bus_path(rest).unwrap_or(rest),
             };
             return from_path(Path::new(path), text);
         }
@@ -228,6 +237,11 @@ fn from_path(path: &Path, input: &str) -> Result<Endpoint, ParseEndpointError> {
     }
     if bytes.ends_with(b"/") || bytes.ends_with(b"/.") || path.file_name().is_none() {
         return Err(error("the path names a directory; a socket needs a name in it"));
+    }
+    if foreign::is_ambiguous(bytes) {
+        let mut path_to_it = OsString::from("./");
+        path_to_it.push(path);
+        return Ok(Endpoint(Form::Path(path_to_it.into())));
     }
     Ok(Endpoint(Form::Path(path.to_owned())))
 }
