@@ -2,8 +2,10 @@
 
 mod convert;
 mod error;
+mod foreign;
 pub(crate) mod resolve;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,7 +20,11 @@ pub use self::error::ParseEndpointError;
 /// | `system:NAME` | one place for the whole machine, for a system service: `/run/NAME.sock`, `/var/run/NAME.sock` on macOS and BSD, `\\.\pipe\NAME`. It does not change who may connect |
 /// | `/path`, `./path`, `unix:///path`, `unix:path` | a Unix domain socket at this path |
 /// | `abstract:NAME` | a Linux socket without a file; what guards it is the check of the peer's user alone |
-/// | `\\.\pipe\NAME`, `npipe:////./pipe/NAME` | a Windows named pipe |
+/// | `\\.\pipe\NAME`, `\\?\pipe\NAME`, `npipe:////./pipe/NAME` | a Windows named pipe; its name may have backslashes in it, and slashes are taken for them |
+///
+/// What other programs write for something else is never taken for a file: `@x`, `unix:@x` and
+/// `unix:abstract=x` are errors that say how it is written here. `unix:path=/x`, as D-Bus writes it,
+/// is the path.
 ///
 /// Every form is parsed and printed on every OS; only listening and connecting say
 /// [`Unsupported`](std::io::ErrorKind::Unsupported). A portable name, also after `system:`, is 1 to 48 of
@@ -54,15 +60,16 @@ pub(crate) enum Form {
     Name(String),
     /// A checked portable name.
     System(String),
-    /// Not empty, no NUL, does not end in a slash.
+    /// Not empty, no NUL, does not end in a slash; with `./` where it starts as something else does.
     Path(PathBuf),
     /// Not empty, no NUL.
     Abstract(String),
-    /// What follows `\\.\pipe\`: not empty, no NUL, no backslash.
+    /// What follows `\\.\pipe\`: parts between backslashes, none of which Windows would change.
     Pipe(String),
 }
 
 const PIPE: &str = r"\\.\pipe\";
+const VERBATIM_PIPE: &str = r"\\?\pipe\";
 const NAME_LIMIT: usize = 48;
 
 #[cfg(any(feature = "tokio", feature = "blocking"))]
@@ -121,6 +128,9 @@ impl FromStr for Endpoint {
         if let Some(at) = text.find('\0') {
             return Err(error(Some(at), "it contains a NUL character"));
         }
+        if let Some((at, why)) = foreign::remedy(text) {
+            return Err(error(Some(at), &why));
+        }
         if let Some(start) = pipe_prefix(text) {
             return pipe(text, start);
         }
@@ -143,7 +153,7 @@ impl FromStr for Endpoint {
                          a relative one is written `unix:x.sock`",
                     ));
                 }
-                None => rest,
+                None => foreign::bus_path(rest).unwrap_or(rest),
             };
             return from_path(Path::new(path), text);
         }
@@ -163,30 +173,53 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Where the name starts in `\\.\pipe\NAME`. Windows ignores the case of the prefix and takes
-/// slashes for backslashes; the canonical form is printed.
+/// Where the name starts in `\\.\pipe\NAME`, or in `\\?\pipe\NAME`, which leads to the same pipe.
+/// Windows ignores the case of the prefix and takes slashes for backslashes; the canonical form is
+/// printed.
 fn pipe_prefix(text: &str) -> Option<usize> {
-    let head = text.get(..PIPE.len())?;
-    head.replace('/', r"\").eq_ignore_ascii_case(PIPE).then_some(PIPE.len())
+    let head = text.get(..PIPE.len())?.replace('/', r"\");
+    let same = |prefix: &str| head.eq_ignore_ascii_case(prefix);
+    (same(PIPE) || same(VERBATIM_PIPE)).then_some(PIPE.len())
 }
 
 fn pipe(text: &str, start: usize) -> Result<Endpoint, ParseEndpointError> {
     let error = |position, reason: &str| ParseEndpointError {
         input: text.to_owned(),
-        position,
+        position: Some(position),
         reason: reason.to_owned(),
     };
     let name = &text[start..];
     if name.is_empty() {
-        return Err(error(Some(start), "the pipe has no name"));
+        return Err(error(start, "the pipe has no name"));
     }
     if let Some(at) = name.find('\0') {
-        return Err(error(Some(start + at), "it contains a NUL character"));
+        return Err(error(start + at, "it contains a NUL character"));
     }
-    if let Some(at) = name.find(['\\', '/']) {
-        return Err(error(Some(start + at), "a pipe's name has no slash or backslash in it"));
+    // After exactly this prefix Windows keeps a slash as a character of the name.
+    if text.starts_with(r"\\?\") && name.contains('/') {
+        let at = start + name.find('/').unwrap_or_default();
+        return Err(error(at, r"after `\\?\pipe\` write `\` for `/`"));
     }
-    Ok(Endpoint(Form::Pipe(name.to_owned())))
+
+    // What Windows would trim or resolve in some calls, and in others not, is refused.
+    let mut at = start;
+    for part in name.split(['\\', '/']) {
+        if part.is_empty() {
+            return Err(error(at, "a part of the pipe's name is empty; write one backslash"));
+        }
+        if part == "." || part == ".." {
+            return Err(error(at, "a pipe's name has no part `.` or `..`; Windows resolves them"));
+        }
+        at += part.len();
+        if part.ends_with(['.', ' ']) {
+            return Err(error(
+                at - 1,
+                "no part of a pipe's name ends in a dot or a blank; Windows trims them",
+            ));
+        }
+        at += 1;
+    }
+    Ok(Endpoint(Form::Pipe(name.replace('/', r"\"))))
 }
 
 fn from_path(path: &Path, input: &str) -> Result<Endpoint, ParseEndpointError> {
@@ -204,6 +237,11 @@ fn from_path(path: &Path, input: &str) -> Result<Endpoint, ParseEndpointError> {
     }
     if bytes.ends_with(b"/") || bytes.ends_with(b"/.") || path.file_name().is_none() {
         return Err(error("the path names a directory; a socket needs a name in it"));
+    }
+    if foreign::is_ambiguous(bytes) {
+        let mut path_to_it = OsString::from("./");
+        path_to_it.push(path);
+        return Ok(Endpoint(Form::Path(path_to_it.into())));
     }
     Ok(Endpoint(Form::Path(path.to_owned())))
 }
@@ -226,7 +264,10 @@ fn name(text: &str, start: usize) -> Result<String, ParseEndpointError> {
             }
             _ => "it is made of a-z 0-9 . _ -".to_owned(),
         };
-        return error(start + at, format!("{c:?} cannot be in a portable name; {hint}"));
+        return error(
+            start + at,
+            format!("'{}' cannot be in a portable name; {hint}", error::shown(&c.to_string())),
+        );
     }
     if name.is_empty() {
         return error(start, "the name is empty".to_owned());
@@ -298,6 +339,15 @@ mod tests {
             ("//./pipe/x", r"\\.\pipe\x"),
             ("npipe:////./pipe/docker_engine", r"\\.\pipe\docker_engine"),
             ("npipe://./pipe/x", r"\\.\pipe\x"),
+            ("npipe:////./pipe/a/b", r"\\.\pipe\a\b"),
+            (r"\\.\pipe\LOCAL\x", r"\\.\pipe\LOCAL\x"),
+            (r"\\.\pipe\C:\x", r"\\.\pipe\C:\x"),
+            (r"\\?\pipe\ipc-0", r"\\.\pipe\ipc-0"),
+            ("unix:////?/pipe/x", "unix:////?/pipe/x"),
+            (
+                r"\\.\pipe\ProtectedPrefix\Administrators\x",
+                r"\\.\pipe\ProtectedPrefix\Administrators\x",
+            ),
         ] {
             let endpoint = parse(written);
             assert_eq!(endpoint.to_string(), printed, "{written}");
@@ -315,6 +365,18 @@ mod tests {
         Endpoint::try_from(Path::new("\\\\.\\pipe\\\0x")).expect_err("a NUL");
         let pipe = Endpoint::try_from(Path::new(r"\\.\pipe\x")).expect("a pipe");
         assert_eq!(pipe, parse("npipe:////./pipe/x"));
+    }
+
+    #[test]
+    fn errors_show_a_backslash_once_and_escape_control_characters() {
+        for (written, shown) in
+            [(r"C:\x", r#""C:\x""#), (r"a\b", r#""a\b""#), ("a\n", r#""a\n""#), ("a\"", r#""a\"""#)]
+        {
+            let message = written.parse::<Endpoint>().expect_err(written).to_string();
+            assert!(message.contains(&format!("endpoint {shown}")), "{message}");
+        }
+        let message = r"a\b".parse::<Endpoint>().expect_err("a backslash").to_string();
+        assert!(message.contains(r"'\' cannot be"), "{message}");
     }
 
     #[test]
@@ -338,7 +400,7 @@ mod tests {
             ("npipe:", Some(6), "a pipe is written `npipe:////./pipe/NAME`"),
             ("npipe:////server/pipe/x", Some(6), "a pipe is written `npipe:////./pipe/NAME`"),
             ("npipe:////./pipe/", Some(17), "the pipe has no name"),
-            ("npipe:////./pipe/a/b", Some(18), "no slash or backslash"),
+            ("npipe:////./pipe/a//b", Some(19), "a part of the pipe's name is empty"),
             ("Echo", Some(0), "'E' cannot be in a portable name"),
             ("olá", Some(2), "'á' cannot be in a portable name"),
             (".hidden", Some(0), "does not start with a dot"),
@@ -352,12 +414,19 @@ mod tests {
             ("unix:..", None, "names a directory"),
             ("npipe://x", Some(6), "a pipe is written `npipe:////./pipe/NAME`"),
             (r"\\.\pipe\", Some(9), "the pipe has no name"),
-            (r"\\.\pipe\a\b", Some(10), "no slash or backslash"),
+            (r"\\.\pipe\a\\b", Some(11), "a part of the pipe's name is empty"),
+            (r"\\.\pipe\a\", Some(11), "a part of the pipe's name is empty"),
+            (r"\\.\pipe\.", Some(9), "no part `.` or `..`"),
+            (r"\\.\pipe\a\..\b", Some(11), "no part `.` or `..`"),
+            (r"\\.\pipe\a.", Some(10), "ends in a dot or a blank"),
+            (r"\\.\pipe\a ", Some(10), "ends in a dot or a blank"),
+            (r"\\?\pipe\a/b", Some(10), "write `\\` for `/`"),
+            (r"\\?\pipe\", Some(9), "the pipe has no name"),
         ] {
             let error = written.parse::<Endpoint>().expect_err(written);
             let message = error.to_string();
             assert!(message.contains(says), "{written:?}: {message}");
-            assert!(message.contains(&format!("{written:?}")), "{message}");
+            assert!(message.contains(&format!("\"{}\"", error::shown(written))), "{message}");
             assert_eq!(error.position(), position, "{written:?}");
             let error = io::Error::from(error);
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);

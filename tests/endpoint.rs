@@ -16,6 +16,9 @@ fn texts() -> impl Strategy<Value = String> {
         Just(""),
         Just("unix:"),
         Just("unix://"),
+        Just("unix:@"),
+        Just("unix:path="),
+        Just("unix:abstract="),
         Just("/"),
         Just("./"),
         Just("../"),
@@ -27,6 +30,7 @@ fn texts() -> impl Strategy<Value = String> {
         Just(r"\\.\pipe\"),
         Just(r"\\.\PIPE\"),
         Just("//./pipe/"),
+        Just(r"\\?\pipe\"),
     ];
     (start, prop_oneof!["[a-z0-9._-]{0,60}", "[a-z:/\\\\.]{0,12}", "\\PC{0,40}", any::<String>()])
         .prop_map(|(start, rest)| format!("{start}{rest}"))
@@ -56,6 +60,47 @@ proptest! {
             let printed = endpoint.to_string();
             prop_assert_eq!(printed.parse::<Endpoint>(), Ok(endpoint), "{}", printed);
         }
+    }
+}
+
+/// What means something else to other programs is no file here by a habit of writing.
+#[test]
+fn a_spelling_of_another_program_is_refused_with_the_right_one() {
+    for (written, position, says) in [
+        ("@x", 0, &["`abstract:x`", "`./@x`"][..]),
+        ("unix:@x", 5, &["`abstract:x`", "`./@x`"]),
+        ("unix://@x", 7, &["`abstract:x`", "`./@x`"]),
+        ("unix:abstract=x", 5, &["`abstract:x`"]),
+        ("unix:abstract=x,guid=ab", 5, &["`abstract:x`"]),
+        ("unix:path=y,guid=ab", 5, &["`./y`"]),
+        ("unix:path=/run/y,guid=ab", 5, &["`/run/y`"]),
+        ("unix:path=y", 5, &["`./y`"]),
+        ("unix:dir=/tmp", 5, &["D-Bus"]),
+        ("unix:tmpdir=/tmp", 5, &["D-Bus"]),
+        ("unix:runtime=yes", 5, &["D-Bus"]),
+        ("unix-abstract:x", 0, &["`abstract:x`"]),
+        ("http+unix:///run/x.sock", 0, &["`/run/x.sock`"]),
+        ("http+unix://%2Frun%2Fx.sock", 0, &["`/run/x.sock`"]),
+        ("fd:3", 0, &["descriptor"]),
+    ] {
+        let error = written.parse::<Endpoint>().expect_err(written);
+        let message = error.to_string();
+        for says in says {
+            assert!(message.contains(says), "{written}: {message}");
+        }
+        assert_eq!(error.position(), Some(position), "{written}");
+    }
+}
+
+/// The path itself is meant: D-Bus writes it with a key.
+#[test]
+fn a_path_with_a_key_is_the_path() {
+    let endpoint: Endpoint = "unix:path=/run/bus".parse().expect("a path");
+    assert_eq!(endpoint.to_string(), "/run/bus");
+    for name in ["@x", "path=/x", "abstract=x"] {
+        let path = Endpoint::try_from(Path::new(name)).expect("a path");
+        assert_eq!(path.to_string(), format!("./{name}"));
+        assert_eq!(path.to_string().parse(), Ok(path));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -290,11 +290,24 @@ fn address() -> impl TypedValueParser<Value = Address> {
     OsStringValueParser::new().try_map(parse_address)
 }
 
-fn parse_endpoint(text: OsString) -> Result<Endpoint, ParseEndpointError> {
-    match text.to_str() {
+fn parse_endpoint(text: OsString) -> Result<Endpoint, String> {
+    let endpoint = match text.to_str() {
         Some(text) => text.parse(),
-        None => Endpoint::try_from(PathBuf::from(text)),
-    }
+        None if is_path(&text) => Endpoint::try_from(PathBuf::from(text)),
+        // Its scheme, if it has one, must not become part of a file's name.
+        None => {
+            return Err(
+                "it is no UTF-8, which only a path need not be; a path is written from the \
+                        root, or with `./` before it"
+                    .to_owned(),
+            );
+        }
+    };
+    endpoint.map_err(|error: ParseEndpointError| error.to_string())
+}
+
+fn is_path(text: &OsStr) -> bool {
+    ["/", "./", "../"].iter().any(|start| text.as_encoded_bytes().starts_with(start.as_bytes()))
 }
 
 fn parse_address(text: OsString) -> Result<Address, String> {
@@ -316,7 +329,7 @@ fn parse_address(text: OsString) -> Result<Address, String> {
         }
         _ => {}
     }
-    parse_endpoint(text).map(Address::Local).map_err(|error| error.to_string())
+    parse_endpoint(text).map(Address::Local)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -375,6 +388,30 @@ mod tests {
         let Verb::Listen(listen) = args.expect("right usage").verb else { panic!("listen") };
         assert_eq!(listen.exec.as_deref(), Some(&["sh".into(), "-c".into(), "--keep".into()][..]));
         assert!(!listen.keep);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn bytes_that_are_no_text_are_a_path_only_where_one_is_written() {
+        use std::os::unix::ffi::OsStringExt;
+
+        for (start, right) in [
+            ("/run/", true),
+            ("./", true),
+            ("../", true),
+            ("", false),
+            ("abstract:", false),
+            ("system:", false),
+            ("unix:", false),
+            ("tcp:127.0.0.1:1", false),
+            ("stdio:", false),
+        ] {
+            let text = OsString::from_vec([start.as_bytes(), b"caf\xe9"].concat());
+            match parse_address(text) {
+                Ok(_) => assert!(right, "{start}"),
+                Err(why) => assert!(!right && why.contains("`./` before it"), "{start}: {why}"),
+            }
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl ParseEndpointError {
 
 impl fmt::Display for ParseEndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid endpoint {:?}", self.input)?;
+        write!(f, "invalid endpoint \"{}\"", shown(&self.input))?;
         if let Some(at) = self.position {
             write!(f, " (at byte {at})")?;
         }
@@ -57,4 +57,18 @@ impl From<ParseEndpointError> for io::Error {
     fn from(error: ParseEndpointError) -> Self {
         Self::new(io::ErrorKind::InvalidInput, error)
     }
+}
+
+/// `text` with its control characters and quotes escaped. A backslash is shown once: it is what a pipe is
+/// written with, and twice it is another name.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '"' || c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
