@@ -143,7 +143,7 @@ pub use {
     daemon::{connect_or_spawn, connect_or_spawn_with},
     deadlines::{TimedListener, TimedStream},
     listener::{Listener, LocalListener},
-    serve::{Drained, GracefulServe, Serve, serve, shutdown_signal},
+    serve::{Drained, GracefulServe, HandlerOutput, Serve, SignalOutput, serve, shutdown_signal},
     single_instance::SingleInstance,
     stream::{
         LocalStream, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Stream, WriteHalf,
