@@ -101,6 +101,8 @@ mod peer;
 ))]
 pub mod adapters;
 #[cfg(feature = "tokio")]
+mod credentials;
+#[cfg(feature = "tokio")]
 mod daemon;
 #[cfg(feature = "tokio")]
 mod deadlines;
@@ -140,6 +142,7 @@ pub use peer::{PeerCredentials, UserId};
 pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
+    credentials::WithCredentials,
     daemon::{connect_or_spawn, connect_or_spawn_with},
     deadlines::{TimedListener, TimedStream},
     listener::{Listener, LocalListener},
