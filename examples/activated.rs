@@ -13,7 +13,6 @@ use anyhow::Result;
 #[cfg(unix)]
 #[tokio::main]
 async fn main() -> Result<()> {
-    use anyhow::Context;
     use sockpipe::os::unix::activated_listeners;
     use sockpipe::{ListenOptions, Listener, echo, serve, shutdown_signal};
 
@@ -24,10 +23,10 @@ async fn main() -> Result<()> {
         _ => given.remove(0).1,
     };
     println!("listening on {}", listener.endpoint());
-    serve(listener, async |stream| drop(echo::echo(stream, |_| ()).await))
-        .with_graceful_shutdown(async { drop(stop.await) })
-        .await
-        .context("cannot accept")?;
+    serve(listener, |stream| echo::echo(stream, |_| ()))
+        .on_error(|error| eprintln!("a connection ended: {error}"))
+        .with_graceful_shutdown(stop)
+        .await?;
     Ok(())
 }
 

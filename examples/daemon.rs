@@ -7,6 +7,7 @@
 //!
 //! The daemon ends after 30 seconds.
 
+use std::io;
 use std::process::Command;
 use std::time::Duration;
 
@@ -38,13 +39,15 @@ async fn client() -> Result<()> {
 
 async fn daemon() -> Result<()> {
     let listener = Listener::bind(NAME)?;
-    serve(listener, handle).with_graceful_shutdown(sleep(Duration::from_secs(30))).await?;
+    serve(listener, handle)
+        .on_error(|error| eprintln!("a connection ended: {error}"))
+        .with_graceful_shutdown(sleep(Duration::from_secs(30)))
+        .await?;
     Ok(())
 }
 
-async fn handle(mut stream: Stream) {
+async fn handle(mut stream: Stream) -> io::Result<()> {
     let hello = format!("hello from the daemon, process {}", std::process::id());
-    if stream.write_all(hello.as_bytes()).await.is_ok() {
-        let _ = stream.close(Duration::from_secs(1)).await;
-    }
+    stream.write_all(hello.as_bytes()).await?;
+    stream.close(Duration::from_secs(1)).await
 }

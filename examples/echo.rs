@@ -5,6 +5,7 @@
 //! cargo run --example echo
 //! ```
 
+use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -25,9 +26,12 @@ async fn demonstrate() -> Result<()> {
     println!("server: listening on {}", listener.endpoint());
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(async {
-        serve(listener, handle).with_graceful_shutdown(async { drop(stopped.await) }).await
-    });
+    let server = serve(listener, handle)
+        .on_error(|error| eprintln!("server: {error}"))
+        .with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
+    let server = tokio::spawn(server.into_future());
 
     let mut stream = Stream::connect(&name).await?;
     println!("client: connected to {}", stream.peer_credentials()?.user());
@@ -55,13 +59,8 @@ async fn demonstrate() -> Result<()> {
     Ok(())
 }
 
-async fn handle(mut stream: Stream) {
+async fn handle(mut stream: Stream) -> io::Result<()> {
     let seen = |chunk: &[u8]| println!("server: echoing   {}", String::from_utf8_lossy(chunk));
-    let done = match echo::echo(&mut stream, seen).await {
-        Ok(_) => stream.close(Duration::from_secs(5)).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = done {
-        eprintln!("server: {error}");
-    }
+    echo::echo(&mut stream, seen).await?;
+    stream.close(Duration::from_secs(5)).await
 }

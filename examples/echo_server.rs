@@ -9,7 +9,7 @@
 //! Ctrl-C (or SIGTERM) stops accepting and lets connections finish for up to 5 seconds; a second
 //! one ends at once.
 
-use std::io::{ErrorKind, Write, stdout};
+use std::io::{self, ErrorKind, Write, stdout};
 use std::process::{ExitCode, exit};
 use std::time::Duration;
 
@@ -72,43 +72,40 @@ async fn run(Options { endpoint, quiet }: Options) -> Result<()> {
     let listener = Listener::bind(endpoint)?;
     say(&format!("listening on {}", listener.endpoint()));
     serve(listener, move |stream| handle(stream, quiet))
+        .on_error(|error| {
+            // A client that does not wait for its answer is no news.
+            if error.kind() != ErrorKind::BrokenPipe {
+                eprintln!("echo_server: {error}");
+            }
+        })
         .with_graceful_shutdown(stop)
         .drain_deadline(DRAIN)
         .await?;
     Ok(())
 }
 
-async fn handle(mut stream: Stream, quiet: bool) {
+async fn handle(mut stream: Stream, quiet: bool) -> io::Result<()> {
     let seen = |chunk: &[u8]| {
         if !quiet {
             say(&format!("echo: {}", printable(chunk)));
         }
     };
-    let mut done = echo::echo(&mut stream, seen).await.map(drop);
-    if done.is_ok() {
-        // The process may end right after the last connection has finished.
-        done = stream.close(DRAIN).await;
-    }
-    match done {
-        // A client that does not wait for its answer is no news.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => eprintln!("echo_server: {error}"),
-        _ => {}
-    }
+    echo::echo(&mut stream, seen).await?;
+    // The process may end right after the last connection has finished.
+    stream.close(DRAIN).await
 }
 
-fn stop_asked_for() -> impl Future<Output = ()> + Send {
+fn stop_asked_for() -> impl Future<Output = io::Result<()>> + Send {
     let first = shutdown_signal();
     async {
-        if let Err(error) = first.await {
-            eprintln!("echo_server: cannot listen for signals: {error}");
-            std::future::pending::<()>().await;
-        }
+        first.await?;
         let second = shutdown_signal();
         tokio::spawn(async {
             if second.await.is_ok() {
                 exit(130);
             }
         });
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! cargo run --example echo_client     # in a second terminal: it is told to go, and ends
 //! ```
 
+use std::io;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -21,35 +22,32 @@ async fn main() -> Result<()> {
     let listener = TimedListener::new(listener).idle_deadline(Duration::from_secs(60));
 
     let stop = CancellationToken::new();
-    tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            let _ = asked_to_stop.await;
-            stop.cancel();
-        }
-    });
-
     let handlers_stop = stop.clone();
-    let drained = serve(listener, move |stream| handle(stream, handlers_stop.clone()))
+    let drained = serve(listener, async move |stream| handle(stream, &handlers_stop).await)
+        .on_error(|error| eprintln!("a connection ended: {error}"))
         .max_connections(1000)
-        .with_graceful_shutdown(stop.cancelled_owned())
+        .with_graceful_shutdown(async move {
+            let asked = asked_to_stop.await;
+            stop.cancel();
+            asked
+        })
         .drain_deadline(Duration::from_secs(10))
         .await?;
     println!("{} connections finished, {} were cut", drained.finished(), drained.cut());
     Ok(())
 }
 
-async fn handle(mut stream: TimedStream<Stream>, stop: CancellationToken) {
+async fn handle(mut stream: TimedStream<Stream>, stop: &CancellationToken) -> io::Result<()> {
     let mut buffer = vec![0; 4096];
     loop {
         // Between two messages is where it can end; within one it is finished first.
         let length = tokio::select! {
-            length = stream.read(&mut buffer) => length.unwrap_or(0),
+            length = stream.read(&mut buffer) => length?,
             () = stop.cancelled() => 0,
         };
-        if length == 0 || stream.write_all(&buffer[..length]).await.is_err() {
-            break;
+        if length == 0 {
+            return stream.into_inner().close(Duration::from_secs(1)).await;
         }
+        stream.write_all(&buffer[..length]).await?;
     }
-    let _ = stream.into_inner().close(Duration::from_secs(1)).await;
 }

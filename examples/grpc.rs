@@ -30,7 +30,9 @@ async fn main() -> Result<()> {
     let server = Server::builder()
         .layer(InterceptorLayer::new(named))
         .add_service(service)
-        .serve_with_incoming_shutdown(Incoming::new(listener), async { drop(stopped.await) });
+        .serve_with_incoming_shutdown(Incoming::new(listener), async {
+            let _ = stopped.await;
+        });
     let server = tokio::spawn(server);
 
     // The address is for the `:authority` header; where to connect is the connector's affair.

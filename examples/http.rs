@@ -32,7 +32,11 @@ async fn main() -> Result<()> {
         // axum refuses bodies of more than 2 MB by itself.
         .route("/shout", post(async |text: String| text.to_uppercase()));
     axum::serve(listener, app.into_make_service_with_connect_info::<PeerInfo>())
-        .with_graceful_shutdown(async { drop(stop.await) })
+        .with_graceful_shutdown(async {
+            if let Err(error) = stop.await {
+                eprintln!("{error}, so this server stops now");
+            }
+        })
         .await?;
     Ok(())
 }

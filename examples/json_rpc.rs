@@ -95,14 +95,8 @@ fn answer(message: &[u8]) -> Option<Value> {
     Some(json!({"jsonrpc": "2.0", "id": id, "result": result}))
 }
 
-async fn handle(stream: Stream) {
-    // One connection's end is no other's.
-    if let Err(error) = talk(BufReader::new(stream)).await {
-        eprintln!("a connection ended, {:?}: {error}", error.kind());
-    }
-}
-
-async fn talk(mut stream: BufReader<Stream>) -> io::Result<()> {
+async fn handle(stream: Stream) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
     while let Some(message) = read_message(&mut stream).await? {
         if let Some(answer) = answer(&message) {
             write_message(&mut stream, &answer).await?;
@@ -121,7 +115,11 @@ async fn main() -> Result<()> {
             let stop = shutdown_signal();
             let listener = Listener::bind(&endpoint)?;
             println!("listening on {}", listener.endpoint());
-            serve(listener, handle).with_graceful_shutdown(async { drop(stop.await) }).await?;
+            serve(listener, handle)
+                // One connection's end is no other's.
+                .on_error(|error| eprintln!("a connection ended, {:?}: {error}", error.kind()))
+                .with_graceful_shutdown(stop)
+                .await?;
             return Ok(());
         }
         [method, parameters] => (method, serde_json::from_str::<Value>(parameters)?),

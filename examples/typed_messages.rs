@@ -68,14 +68,8 @@ fn answer(request: Request) -> Answer {
     }
 }
 
-async fn handle(stream: Stream) {
-    // One connection's end is no other's.
-    if let Err(error) = talk(frames(stream)).await {
-        eprintln!("a connection ended, {:?}: {error}", error.kind());
-    }
-}
-
-async fn talk(mut frames: Frames) -> io::Result<()> {
+async fn handle(stream: Stream) -> io::Result<()> {
+    let mut frames = frames(stream);
     while let Some(request) = receive(&mut frames).await? {
         send(&mut frames, &answer(request)).await?;
     }
@@ -93,7 +87,11 @@ async fn main() -> Result<()> {
             let stop = shutdown_signal();
             let listener = Listener::bind(&endpoint)?;
             println!("listening on {}", listener.endpoint());
-            serve(listener, handle).with_graceful_shutdown(async { drop(stop.await) }).await?;
+            serve(listener, handle)
+                // One connection's end is no other's.
+                .on_error(|error| eprintln!("a connection ended, {:?}: {error}", error.kind()))
+                .with_graceful_shutdown(stop)
+                .await?;
             return Ok(());
         }
         ["greet", name] => Request::Greet { name: name.to_owned() },

@@ -28,7 +28,7 @@ use crate::stream::LocalStream;
 /// let listener = TimedListener::new(Listener::bind("echo")?)
 ///     .first_byte_deadline(Duration::from_secs(10))
 ///     .idle_deadline(Duration::from_secs(300));
-/// serve(listener, async |stream| drop(echo::echo(stream, |_| ()).await)).await?;
+/// serve(listener, |stream| echo::echo(stream, |_| ())).await?;
 /// # Ok(())
 /// # }
 /// ```

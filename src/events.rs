@@ -32,6 +32,15 @@ pub(crate) fn peer_refused(why: &str, user: Option<u32>) {
     let _ = (why, user);
 }
 
+/// A handler of a server gave an error, which ends its connection only.
+#[cfg(feature = "tokio")]
+pub(crate) fn handler_failed(error: &dyn std::fmt::Display) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(%error, "a handler failed");
+    #[cfg(not(feature = "tracing"))]
+    let _ = error;
+}
+
 /// A listener failed where the caller cannot be given the error.
 #[cfg(feature = "axum")]
 pub(crate) fn accept_failed(error: &io::Error, pause: Duration) {

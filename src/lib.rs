@@ -101,6 +101,8 @@ mod peer;
 ))]
 pub mod adapters;
 #[cfg(feature = "tokio")]
+mod credentials;
+#[cfg(feature = "tokio")]
 mod daemon;
 #[cfg(feature = "tokio")]
 mod deadlines;
@@ -140,10 +142,11 @@ pub use peer::{PeerCredentials, UserId};
 pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
+    credentials::WithCredentials,
     daemon::{connect_or_spawn, connect_or_spawn_with},
     deadlines::{TimedListener, TimedStream},
     listener::{Listener, LocalListener},
-    serve::{Drained, GracefulServe, Serve, serve, shutdown_signal},
+    serve::{Drained, GracefulServe, HandlerOutput, Serve, SignalOutput, serve, shutdown_signal},
     single_instance::SingleInstance,
     stream::{
         LocalStream, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Stream, WriteHalf,

@@ -1,7 +1,12 @@
 //! Who is at the other end of a stream.
 
 use std::fmt;
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+use std::io;
 use std::num::NonZeroU32;
+
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+use crate::imp;
 
 /// A user, as the operating system names one: a number on Unix, a SID on Windows.
 ///
@@ -16,6 +21,22 @@ pub enum UserId {
     Sid(String),
 }
 
+#[cfg(any(feature = "tokio", feature = "blocking"))]
+impl UserId {
+    /// Returns the user that this process runs as.
+    ///
+    /// # Errors
+    ///
+    /// That Windows does not let the process look at its own token.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix: the effective user. Windows: the user of the process's token.
+    pub fn current() -> io::Result<Self> {
+        imp::current_user()
+    }
+}
+
 impl fmt::Display for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -24,6 +45,11 @@ impl fmt::Display for UserId {
         }
     }
 }
+
+/// The account of Windows's own services.
+pub(crate) const SYSTEM: &str = "S-1-5-18";
+/// The group that owns what its members make.
+pub(crate) const ADMINISTRATORS: &str = "S-1-5-32-544";
 
 /// Who is at the other end of a stream: the user always, the process where the OS tells.
 ///
@@ -57,6 +83,28 @@ impl PeerCredentials {
         &self.user
     }
 
+    /// Returns whether the peer runs as the user of this process. `false` where that cannot be told.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: a client sees the owner of the pipe, which can be the Administrators for a server that one
+    /// of them has started; that is [`is_system`](Self::is_system) and not this.
+    #[cfg(any(feature = "tokio", feature = "blocking"))]
+    #[must_use]
+    pub fn is_self(&self) -> bool {
+        UserId::current().is_ok_and(|own| own == self.user)
+    }
+
+    /// Returns whether the peer runs as the system: root, or on Windows SYSTEM or the Administrators
+    /// group. Whom [`ExpectServer::Default`](crate::ExpectServer::Default) takes besides the own user.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        match &self.user {
+            UserId::Uid(uid) => *uid == 0,
+            UserId::Sid(sid) => [SYSTEM, ADMINISTRATORS].contains(&sid.as_str()),
+        }
+    }
+
     /// The effective user id. `None` on Windows.
     #[must_use]
     pub fn uid(&self) -> Option<u32> {
@@ -80,6 +128,13 @@ impl PeerCredentials {
     }
 }
 
+/// Credentials of which only the user is known.
+impl From<UserId> for PeerCredentials {
+    fn from(user: UserId) -> Self {
+        Self::new(user, None, None)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +143,28 @@ mod tests {
     fn process_id_zero_means_unknown() {
         let peer = PeerCredentials::new(UserId::Uid(7), Some(8), Some(0));
         assert_eq!((peer.uid(), peer.gid(), peer.pid()), (Some(7), Some(8), None));
+    }
+
+    #[test]
+    fn root_and_the_accounts_of_windows_are_the_system() {
+        let is_system = |user| PeerCredentials::from(user).is_system();
+        for sid in ["S-1-5-18", "S-1-5-32-544"] {
+            assert!(is_system(UserId::Sid(sid.to_owned())), "{sid}");
+        }
+        assert!(is_system(UserId::Uid(0)));
+        assert!(!is_system(UserId::Uid(18)));
+        assert!(!is_system(UserId::Sid("S-1-5-18-1".to_owned())));
+    }
+
+    #[cfg(any(feature = "tokio", feature = "blocking"))]
+    #[test]
+    fn the_own_user_is_self_and_another_is_not() {
+        let own = UserId::current().expect("a user");
+        let other = match &own {
+            UserId::Uid(uid) => UserId::Uid(uid + 1),
+            UserId::Sid(sid) => UserId::Sid(format!("{sid}-1")),
+        };
+        assert!(PeerCredentials::from(own).is_self());
+        assert!(!PeerCredentials::from(other).is_self());
     }
 }

@@ -1,15 +1,18 @@
 //! The loop after `bind`: accept, a task per connection, and a stop that lets them finish.
 
 mod handlers;
+mod output;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use self::handlers::{Ended, Handlers, Limits};
+use self::handlers::{Ended, Handlers, Limits, OnError};
+pub use self::output::{HandlerOutput, SignalOutput};
 use crate::deadlines::sleep;
 use crate::imp;
 use crate::listener::LocalListener;
@@ -21,7 +24,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 ///
 /// Await it to serve for ever, or give it [`with_graceful_shutdown`](Serve::with_graceful_shutdown)
 /// first. A handler that panics ends its own connection only, be it in its future or in the call that
-/// makes that.
+/// makes that; so does one that gives an error, of which [`on_error`](Serve::on_error) is told.
 ///
 /// ```no_run
 /// use sockpipe::{Listener, echo, serve};
@@ -29,14 +32,47 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// # async fn run() -> std::io::Result<()> {
 /// let stop = sockpipe::shutdown_signal();
 /// let listener = Listener::bind("echo")?;
-/// let drained = serve(listener, async |stream| {
-///     if let Err(error) = echo::echo(stream, |_| ()).await {
-///         eprintln!("{error}");
-///     }
-/// })
-/// .with_graceful_shutdown(async { drop(stop.await) })
-/// .await?;
+/// let drained = serve(listener, |stream| echo::echo(stream, |_| ()))
+///     .on_error(|error| eprintln!("{error}"))
+///     .with_graceful_shutdown(stop)
+///     .await?;
 /// println!("{} connections finished, {} were cut", drained.finished(), drained.cut());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # State
+///
+/// Each connection has a clone of the handler. What all share goes into an `Arc`; a plain number that
+/// the handler counts up is each clone's own.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use sockpipe::{Listener, Stream, serve};
+/// use tokio::io::AsyncWriteExt;
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let served = Arc::new(AtomicU64::new(0));
+/// serve(Listener::bind("tickets")?, async move |mut stream: Stream| {
+///     stream.write_u64(served.fetch_add(1, Ordering::Relaxed)).await
+/// })
+/// .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # In a task
+///
+/// `tokio::spawn` takes a future, which [`into_future`](IntoFuture::into_future) makes of the server:
+///
+/// ```no_run
+/// use std::future::IntoFuture;
+/// # async fn run() -> std::io::Result<()> {
+/// # let listener = sockpipe::Listener::bind("echo")?;
+/// # async fn handle(_: sockpipe::Stream) {}
+/// let server = tokio::spawn(sockpipe::serve(listener, handle).into_future());
+/// # server.abort();
 /// # Ok(())
 /// # }
 /// ```
@@ -49,14 +85,15 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// # Errors
 ///
 /// Once awaited: `Other` where there is no tokio runtime, and with a graceful stop where the runtime has
-/// no timers; `InvalidInput` for a limit of 0; else that of [`accept`](LocalListener::accept).
-pub fn serve<L, H, F>(listener: L, handler: H) -> Serve<L, H>
+/// no timers; `InvalidInput` for a limit of 0; else that of [`accept`](LocalListener::accept), or of
+/// the signal of a graceful stop.
+pub fn serve<L, H, F, E>(listener: L, handler: H) -> Serve<L, H, E>
 where
     L: LocalListener,
-    H: FnMut(L::Stream) -> F + Send + 'static,
-    F: Future<Output = ()> + Send + 'static,
+    H: FnOnce(L::Stream) -> F + Clone + Send + 'static,
+    F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
 {
-    Serve { listener, handler, limits: Limits::default() }
+    Serve { listener, handler, on_error: None, limits: Limits::default() }
 }
 
 /// Return type of [`serve()`]: await it to serve until the listener fails.
@@ -64,13 +101,23 @@ where
 /// Its output is `io::Result<Infallible>`: it never ends well. When the listener fails, the
 /// connections that are open go on by themselves.
 #[must_use = "nothing is served until it is awaited"]
-pub struct Serve<L, H> {
+pub struct Serve<L, H, E> {
     listener: L,
     handler: H,
+    on_error: Option<OnError<E>>,
     limits: Limits,
 }
 
-impl<L, H> Serve<L, H> {
+impl<L, H, E> Serve<L, H, E> {
+    /// Tells `hook` of each handler that gives an error, which has ended its own connection only.
+    /// With the feature `tracing` it is an event too. Default: nobody is told.
+    ///
+    /// The hook runs in the connection's task, so it must not block.
+    pub fn on_error(mut self, hook: impl Fn(E) + Send + Sync + 'static) -> Self {
+        self.on_error = Some(Arc::new(hook));
+        self
+    }
+
     /// Serves at most `limit` connections at a time. Others wait to be accepted, in the backlog of
     /// the listener. Default: no limit.
     ///
@@ -95,27 +142,31 @@ impl<L, H> Serve<L, H> {
     /// connections, and those that were made and not accepted yet, have the [drain
     /// deadline](GracefulServe::drain_deadline) to finish. The limits hold to the end: those beyond
     /// [`max_connections`](Self::max_connections) wait until others have finished.
-    pub fn with_graceful_shutdown<S>(self, signal: S) -> GracefulServe<L, H, S>
+    ///
+    /// [`shutdown_signal()`] can be given as it is. A signal that fails stops the server in the same way,
+    /// and its error is the server's.
+    pub fn with_graceful_shutdown<S>(self, signal: S) -> GracefulServe<L, H, E, S>
     where
-        S: Future<Output = ()> + Send + 'static,
+        S: Future<Output: SignalOutput> + Send + 'static,
     {
         GracefulServe { serve: self, signal, deadline: DRAIN_DEADLINE }
     }
 }
 
-impl<L, H, F> IntoFuture for Serve<L, H>
+impl<L, H, F, E> IntoFuture for Serve<L, H, E>
 where
     L: LocalListener,
-    H: FnMut(L::Stream) -> F + Send + 'static,
-    F: Future<Output = ()> + Send + 'static,
+    H: FnOnce(L::Stream) -> F + Clone + Send + 'static,
+    F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
+    E: fmt::Display + 'static,
 {
     type Output = io::Result<Infallible>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { listener, handler, limits } = self;
-            let mut handlers = Handlers::new(handler, limits)?;
+            let Self { listener, handler, on_error, limits } = self;
+            let mut handlers = Handlers::new(handler, on_error, limits)?;
             let never = std::future::pending::<Infallible>();
             let ended = handlers.accept_until(listener, never).await;
             handlers.leave();
@@ -129,13 +180,13 @@ where
 
 /// A [`Serve`] that stops on a signal. Its output says how the connections ended.
 #[must_use = "nothing is served until it is awaited"]
-pub struct GracefulServe<L, H, S> {
-    serve: Serve<L, H>,
+pub struct GracefulServe<L, H, E, S> {
+    serve: Serve<L, H, E>,
     signal: S,
     deadline: Duration,
 }
 
-impl<L, H, S> GracefulServe<L, H, S> {
+impl<L, H, E, S> GracefulServe<L, H, E, S> {
     /// How long open connections have to finish after the signal. Default: 5 seconds. What is still
     /// open then is cut.
     ///
@@ -148,24 +199,30 @@ impl<L, H, S> GracefulServe<L, H, S> {
     }
 }
 
-impl<L, H, F, S> IntoFuture for GracefulServe<L, H, S>
+impl<L, H, F, E, S> IntoFuture for GracefulServe<L, H, E, S>
 where
     L: LocalListener,
-    H: FnMut(L::Stream) -> F + Send + 'static,
-    F: Future<Output = ()> + Send + 'static,
-    S: Future<Output = ()> + Send + 'static,
+    H: FnOnce(L::Stream) -> F + Clone + Send + 'static,
+    F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
+    E: fmt::Display + 'static,
+    S: Future<Output: SignalOutput> + Send + 'static,
 {
     type Output = io::Result<Drained>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { serve: Serve { listener, handler, limits }, signal, deadline } = self;
-            let mut handlers = Handlers::new(handler, limits)?;
+            let Self { serve, signal, deadline } = self;
+            let Serve { listener, handler, on_error, limits } = serve;
+            let mut handlers = Handlers::new(handler, on_error, limits)?;
             // Without timers it could not stop: now is the time to say so.
             drop(sleep(Duration::ZERO)?);
+            let signal = async { signal.await.into_result() };
             match handlers.accept_until(listener, signal).await {
-                Ended::Stopped((), pending) => handlers.drain(pending, deadline).await,
+                Ended::Stopped(heard, pending) => {
+                    let drained = handlers.drain(pending, deadline).await?;
+                    heard.map(|()| drained)
+                }
                 Ended::Failed(error) => {
                     handlers.drain::<L::Stream, F>(Vec::new(), deadline).await?;
                     Err(error)
@@ -215,16 +272,22 @@ impl Drained {
 /// Unix: SIGINT (Ctrl-C) and SIGTERM. Windows: Ctrl-C, Ctrl-Break, the console's closing, logoff
 /// and shutdown.
 pub fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'static {
-    imp::shutdown_signal()
+    let signal = imp::shutdown_signal();
+    async {
+        signal.await.map_err(|error| {
+            let what = format!("cannot listen for the signals that ask a process to end: {error}");
+            io::Error::new(error.kind(), what)
+        })
+    }
 }
 
-impl<L, H> fmt::Debug for Serve<L, H> {
+impl<L, H, E> fmt::Debug for Serve<L, H, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve").finish_non_exhaustive()
     }
 }
 
-impl<L, H, S> fmt::Debug for GracefulServe<L, H, S> {
+impl<L, H, E, S> fmt::Debug for GracefulServe<L, H, E, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GracefulServe").field("deadline", &self.deadline).finish_non_exhaustive()
     }

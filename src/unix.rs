@@ -70,10 +70,15 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::
 /// More buffers are refused whole. The limit is POSIX's on all of these systems.
 const IOV_MAX: usize = 1024;
 
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+pub(crate) fn current_user() -> io::Result<UserId> {
+    Ok(UserId::Uid(geteuid().as_raw()))
+}
+
 pub(crate) fn environment() -> io::Result<Environment> {
     Ok(Environment {
         family: platform::FAMILY,
-        user: UserId::Uid(geteuid().as_raw()),
+        user: current_user()?,
         runtime_dir: env::var_os("XDG_RUNTIME_DIR").map(Into::into),
         user_temp_dir: platform::user_temp_dir()?,
     })

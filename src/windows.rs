@@ -55,10 +55,14 @@ const PATH_LIMIT: usize = 256;
 /// when the process ends without `close`.
 const CHUNK: usize = 64 * 1024;
 
+pub(crate) fn current_user() -> io::Result<UserId> {
+    own_sid().map(|sid| UserId::Sid(sid.to_owned()))
+}
+
 pub(crate) fn environment() -> io::Result<Environment> {
     Ok(Environment {
         family: Family::Windows,
-        user: UserId::Sid(own_sid()?.to_owned()),
+        user: current_user()?,
         runtime_dir: None,
         user_temp_dir: None,
     })

@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::process::Child;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -53,8 +53,8 @@ async fn server() {
     panic!("{ended:?}");
 }
 
-async fn plain(stream: Stream) {
-    drop(echo::echo(stream, |_| ()).await);
+async fn plain(stream: Stream) -> io::Result<u64> {
+    echo::echo(stream, |_| ()).await
 }
 
 /// Echoes; or, asked by a `!`, sends 16 MiB that the client may not take.
@@ -62,7 +62,7 @@ async fn timed(mut stream: TimedStream<Stream>) {
     let Ok(first) = stream.read_u8().await else { return };
     if first != b'!' {
         let _ = stream.write_u8(first).await;
-        drop(echo::echo(stream, |_| ()).await);
+        let _ = echo::echo(stream, |_| ()).await;
         return;
     }
     let started = Instant::now();

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-async fn plain(stream: Stream) {
-    drop(echo::echo(stream, |_| ()).await);
+async fn plain(stream: Stream) -> io::Result<u64> {
+    echo::echo(stream, |_| ()).await
 }
 
 enum Outcome {
@@ -41,7 +41,10 @@ async fn a_stop_under_load_serves_or_refuses_each_client() {
         let begun = Arc::new(AtomicUsize::new(0));
         let mut stop = Some(stop);
         let server = tokio::spawn(async move {
-            serve(listener, plain).with_graceful_shutdown(async { drop(stopped.await) }).await
+            let stop = async {
+                let _ = stopped.await;
+            };
+            serve(listener, plain).with_graceful_shutdown(stop).await
         });
         let mut clients = JoinSet::new();
         for _ in 0..CLIENTS {
@@ -105,13 +108,13 @@ async fn a_stop_keeps_the_limit() {
         let (now, most) = counts.clone();
         async move {
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            plain(stream).await;
+            let _ = plain(stream).await;
             now.fetch_sub(1, Ordering::SeqCst);
         }
     })
     .max_connections(1)
     .with_graceful_shutdown(async {
-        drop(stopped.await);
+        let _ = stopped.await;
         drop(tell);
     })
     .drain_deadline(common::PATIENCE);

@@ -105,9 +105,11 @@ async fn a_stop_serves_those_who_have_connected() {
 async fn serve_takes_it() {
     let (os, listener) = bound();
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = serve(listener, async |stream| drop(echo::echo(stream, |_| ()).await))
+    let server = serve(listener, |stream| echo::echo(stream, |_| ()))
         .max_connections_per_user(1)
-        .with_graceful_shutdown(async { drop(stopped.await) });
+        .with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
     let server = tokio::spawn(async move { server.await });
     let mut client = within(os.connect()).await.expect("a connection");
     client.write_all(b"hello").await.expect("a write");

@@ -181,8 +181,7 @@ impl Competitor {
 async fn serve_and_echo(address: &str) -> io::Result<()> {
     let listener = Listener::bind_with(address, &ListenOptions::new().spin(SpinPolicy::Off))?;
     run::say_listening(address);
-    let handler = async |stream| drop(echo::echo(stream, |_| ()).await);
-    match sockpipe::serve(listener, handler).await {
+    match sockpipe::serve(listener, |stream| echo::echo(stream, |_| ())).await {
         Ok(never) => match never {},
         Err(error) => Err(error),
     }

@@ -32,13 +32,29 @@ use crate::stream::LocalStream;
 /// # }
 /// ```
 ///
-/// It is asked for once, when the connection is accepted.
+/// It is asked for once, when the connection is accepted. For tests, and for servers by other loops
+/// than axum's, it is made of [`PeerCredentials`], or of what
+/// [`peer_credentials`](LocalStream::peer_credentials) gave:
+///
+/// ```
+/// # #[cfg(feature = "axum")]
+/// # mod example {
+/// use axum::Router;
+/// use axum::extract::connect_info::MockConnectInfo;
+/// use sockpipe::adapters::PeerInfo;
+/// use sockpipe::{PeerCredentials, UserId};
+///
+/// fn asked_by(user: UserId, app: Router) -> Router {
+///     app.layer(MockConnectInfo(PeerInfo::from(PeerCredentials::from(user))))
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct PeerInfo(Result<PeerCredentials, Arc<io::Error>>);
 
 impl PeerInfo {
     pub(super) fn of(stream: &impl LocalStream) -> Self {
-        Self(stream.peer_credentials().map_err(Arc::new))
+        stream.peer_credentials().into()
     }
 
     /// The peer's credentials.
@@ -54,5 +70,36 @@ impl PeerInfo {
     /// not) is known only once it has written, and so not here.
     pub fn credentials(&self) -> io::Result<&PeerCredentials> {
         self.0.as_ref().map_err(|error| io::Error::new(error.kind(), Arc::clone(error)))
+    }
+}
+
+impl From<PeerCredentials> for PeerInfo {
+    fn from(credentials: PeerCredentials) -> Self {
+        Self(Ok(credentials))
+    }
+}
+
+impl From<io::Result<PeerCredentials>> for PeerInfo {
+    fn from(credentials: io::Result<PeerCredentials>) -> Self {
+        Self(credentials.map_err(Arc::new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::UserId;
+
+    #[test]
+    fn it_says_what_it_was_made_of() {
+        let visitor = PeerCredentials::from(UserId::Uid(7));
+        let peer = PeerInfo::from(visitor.clone());
+        assert_eq!(peer.credentials().expect("credentials"), &visitor);
+
+        let nobody = io::Error::new(io::ErrorKind::Unsupported, "nobody knows");
+        let peer = PeerInfo::from(Err(nobody));
+        let error = peer.credentials().expect_err("nobody knows");
+        let said = (error.kind(), error.to_string());
+        assert_eq!(said, (io::ErrorKind::Unsupported, "nobody knows".to_owned()));
     }
 }

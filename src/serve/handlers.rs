@@ -1,9 +1,9 @@
 //! The handlers of a server: each in a task, within the limits, and how they come to an end.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -12,8 +12,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use super::Drained;
+use super::{Drained, HandlerOutput};
 use crate::deadlines::sleep;
+use crate::events;
 use crate::listener::LocalListener;
 use crate::peer::UserId;
 use crate::stream::LocalStream;
@@ -34,15 +35,23 @@ pub(super) enum Ended<T, S> {
     Failed(io::Error),
 }
 
-pub(super) struct Handlers<H> {
+/// Told of each handler that fails.
+pub(super) type OnError<E> = Arc<dyn Fn(E) + Send + Sync>;
+
+pub(super) struct Handlers<H, E> {
     handler: H,
+    on_error: Option<OnError<E>>,
     limits: Limits,
     users: Users,
     tasks: JoinSet<()>,
 }
 
-impl<H> Handlers<H> {
-    pub(super) fn new(handler: H, limits: Limits) -> io::Result<Self> {
+impl<H: Clone + Send + 'static, E: Display + 'static> Handlers<H, E> {
+    pub(super) fn new(
+        handler: H,
+        on_error: Option<OnError<E>>,
+        limits: Limits,
+    ) -> io::Result<Self> {
         if [limits.connections, limits.per_user].contains(&Some(0)) {
             let what = "a limit of 0 connections would serve nobody: give 1 or more";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -51,7 +60,7 @@ impl<H> Handlers<H> {
             let what = "serve needs a tokio runtime to run handlers on: await it inside one";
             return Err(io::Error::other(what));
         }
-        Ok(Self { handler, limits, users: Users::default(), tasks: JoinSet::new() })
+        Ok(Self { handler, on_error, limits, users: Users::default(), tasks: JoinSet::new() })
     }
 
     pub(super) async fn accept_until<L, F, S>(
@@ -61,8 +70,8 @@ impl<H> Handlers<H> {
     ) -> Ended<S::Output, L::Stream>
     where
         L: LocalListener,
-        H: FnMut(L::Stream) -> F,
-        F: Future<Output = ()> + Send + 'static,
+        H: FnOnce(L::Stream) -> F,
+        F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
         S: Future,
     {
         let mut signal = pin!(signal);
@@ -98,8 +107,8 @@ impl<H> Handlers<H> {
     fn start<S, F>(&mut self, stream: S)
     where
         S: LocalStream,
-        H: FnMut(S) -> F,
-        F: Future<Output = ()> + Send + 'static,
+        H: FnOnce(S) -> F,
+        F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
     {
         let seat = match self.limits.per_user {
             None => None,
@@ -108,17 +117,17 @@ impl<H> Handlers<H> {
                 Some(seat)
             }
         };
-        let handler = &mut self.handler;
-        match (catch_unwind(AssertUnwindSafe(|| handler(stream))), seat) {
-            // As it is: a future inside another takes its room twice, for as long as a client stays.
-            (Ok(handled), None) => self.tasks.spawn(handled),
-            (Ok(handled), Some(seat)) => self.tasks.spawn(async move {
-                let _seat = seat;
-                handled.await;
-            }),
-            // It ends as one whose future panics.
-            (Err(panicked), _) => self.tasks.spawn(async move { resume_unwind(panicked) }),
-        };
+        let (handler, on_error) = (self.handler.clone(), self.on_error.clone());
+        self.tasks.spawn(async move {
+            // Called here, so that its future has its room once, and a panic ends this task only.
+            if let Err(error) = handler(stream).await.into_result() {
+                events::handler_failed(&error);
+                if let Some(on_error) = on_error {
+                    on_error(error);
+                }
+            }
+            drop(seat);
+        });
     }
 
     /// Lets those that run go on by themselves.
@@ -134,8 +143,8 @@ impl<H> Handlers<H> {
     ) -> io::Result<Drained>
     where
         S: LocalStream,
-        H: FnMut(S) -> F,
-        F: Future<Output = ()> + Send + 'static,
+        H: FnOnce(S) -> F,
+        F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
     {
         let mut pending = VecDeque::from(pending);
         let mut over = pin!(sleep(deadline)?);

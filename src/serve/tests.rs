@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -10,6 +10,11 @@ use super::*;
 use crate::memory::tests::at_once;
 use crate::{echo, memory};
 
+/// A signal that comes when the other end is dropped or sends.
+async fn ended(stopped: oneshot::Receiver<()>) {
+    let _ = stopped.await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_graceful_stop_lets_connections_finish_and_cuts_the_rest_at_the_deadline() {
     let (listener, connector) = memory::pair();
@@ -20,7 +25,7 @@ async fn a_graceful_stop_lets_connections_finish_and_cuts_the_rest_at_the_deadli
             sleep(Duration::from_secs(seconds.into())).await;
             let _ = stream.write_u8(seconds).await;
         })
-        .with_graceful_shutdown(async { drop(stopped.await) })
+        .with_graceful_shutdown(ended(stopped))
         .drain_deadline(Duration::from_secs(10))
         .into_future(),
     );
@@ -44,14 +49,12 @@ async fn a_graceful_stop_lets_connections_finish_and_cuts_the_rest_at_the_deadli
 #[tokio::test(start_paused = true)]
 async fn a_panicking_handler_ends_its_own_connection_only() {
     let (listener, connector) = memory::pair();
-    let calls = AtomicUsize::new(0);
+    let calls = Arc::new(AtomicUsize::new(0));
     let server = tokio::spawn(
-        serve(listener, move |stream| {
+        serve(listener, async move |stream| {
             let first = calls.fetch_add(1, Ordering::Relaxed) == 0;
-            async move {
-                assert!(!first, "the first handler panics, as it should in this test");
-                echo::echo(stream, |_| ()).await.expect("an echo");
-            }
+            assert!(!first, "the first handler panics, as it should in this test");
+            echo::echo(stream, |_| ()).await.expect("an echo");
         })
         .into_future(),
     );
@@ -76,13 +79,10 @@ async fn connections_beyond_the_limit_wait_until_one_is_done() {
     let server = tokio::spawn(
         serve(listener, {
             let running = running.clone();
-            move |mut stream| {
-                let running = running.clone();
-                async move {
-                    assert!(running.fetch_add(1, Ordering::SeqCst) < 2, "more than the limit");
-                    let _ = stream.read_u8().await;
-                    running.fetch_sub(1, Ordering::SeqCst);
-                }
+            async move |mut stream| {
+                assert!(running.fetch_add(1, Ordering::SeqCst) < 2, "more than the limit");
+                let _ = stream.read_u8().await;
+                running.fetch_sub(1, Ordering::SeqCst);
             }
         })
         .max_connections(2)
@@ -106,7 +106,7 @@ async fn connections_beyond_the_limit_wait_until_one_is_done() {
 async fn a_users_connections_beyond_the_limit_are_closed() {
     let (listener, connector) = memory::pair();
     let server = tokio::spawn(
-        serve(listener, |stream| async { drop(echo::echo(stream, |_| ()).await) })
+        serve(listener, |stream| echo::echo(stream, |_| ()))
             .max_connections_per_user(2)
             .into_future(),
     );
@@ -141,11 +141,11 @@ async fn a_limit_of_nothing_is_an_error() {
 async fn a_handler_that_panics_before_its_future_ends_its_own_connection_only() {
     for per_user in [None, Some(1)] {
         let (listener, connector) = memory::pair();
-        let mut calls = 0;
+        let calls = Arc::new(AtomicUsize::new(0));
         let server = serve(listener, move |stream| {
-            calls += 1;
-            assert!(calls > 1, "the first handler panics, as it should in this test");
-            async { drop(echo::echo(stream, |_| ()).await) }
+            let first = calls.fetch_add(1, Ordering::Relaxed) == 0;
+            assert!(!first, "the first handler panics, as it should in this test");
+            echo::echo(stream, |_| ())
         });
         let server = match per_user {
             Some(limit) => server.max_connections_per_user(limit),
@@ -212,7 +212,7 @@ async fn at_a_stop_those_beyond_the_limit_wait_for_their_turn() {
         let server = tokio::spawn(
             serve(listener, move |stream| handler.clone().handle(stream))
                 .max_connections(2)
-                .with_graceful_shutdown(async { drop(stopped.await) })
+                .with_graceful_shutdown(ended(stopped))
                 .drain_deadline(Duration::from_secs(10))
                 .into_future(),
         );
@@ -266,17 +266,16 @@ async fn a_handler_that_blocks_its_thread_does_not_hold_up_the_stop() {
     let (stop, stopped) = oneshot::channel::<()>();
     let (begin, begun) = oneshot::channel();
     let (release, released) = std::sync::mpsc::channel::<()>();
-    let mut once = Some((begin, released));
+    let once = Arc::new(Mutex::new(Some((begin, released))));
     let server = tokio::spawn(
-        serve(listener, move |_stream| {
-            let (begin, released) = once.take().expect("one client");
-            async move {
-                begin.send(()).expect("a test");
-                // The test lets go of it, also where it fails.
-                let _ = released.recv();
-            }
+        serve(listener, async move |_stream| {
+            let taken = once.lock().expect("no panic").take();
+            let (begin, released) = taken.expect("one client");
+            begin.send(()).expect("a test");
+            // The test lets go of it, also where it fails.
+            let _ = released.recv();
         })
-        .with_graceful_shutdown(async { drop(stopped.await) })
+        .with_graceful_shutdown(ended(stopped))
         .drain_deadline(Duration::ZERO)
         .into_future(),
     );
@@ -288,4 +287,75 @@ async fn a_handler_that_blocks_its_thread_does_not_hold_up_the_stop() {
     drop(release);
     let read = timeout(PATIENCE, client.read(&mut [0])).await.expect("in time");
     assert_eq!(read.expect("an end"), 0);
+}
+
+#[tokio::test]
+async fn an_async_closure_shares_its_state_among_connections() {
+    let (listener, connector) = memory::pair();
+    let served = Arc::new(AtomicUsize::new(0));
+    let counted = served.clone();
+    let server = tokio::spawn(
+        serve(listener, async move |mut stream: DuplexStream| {
+            let before = counted.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.write_u64(before as u64).await;
+        })
+        .into_future(),
+    );
+    for number in 0..3 {
+        let mut client = connector.connect().await.expect("a connection");
+        assert_eq!(client.read_u64().await.expect("a number"), number);
+    }
+    assert_eq!(served.load(Ordering::SeqCst), 3);
+    server.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handlers_error_is_told_and_ends_its_own_connection_only() {
+    let (listener, connector) = memory::pair();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let server = tokio::spawn(
+        serve(listener, async |mut stream| {
+            let said = stream.read_u8().await?;
+            if said == b'!' {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "it shouts"));
+            }
+            stream.write_u8(said).await
+        })
+        .on_error(move |error| tell.send(error).expect("a test"))
+        .into_future(),
+    );
+    let mut loud = connector.connect().await.expect("a connection");
+    loud.write_u8(b'!').await.expect("a write");
+    let error = timeout(Duration::from_secs(9), told.recv()).await.expect("in time");
+    let error = error.expect("an error");
+    assert_eq!((error.kind(), &*error.to_string()), (io::ErrorKind::InvalidData, "it shouts"));
+    assert_eq!(loud.read(&mut [0]).await.expect("an end"), 0);
+    let mut quiet = connector.connect().await.expect("a connection");
+    quiet.write_u8(b'.').await.expect("a write");
+    assert_eq!(quiet.read_u8().await.expect("an answer"), b'.');
+    server.abort();
+    assert!(told.recv().await.is_none(), "an answer is no error");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_fails_stops_the_server_with_its_error() {
+    let (listener, connector) = memory::pair();
+    let (fail, failed) = oneshot::channel::<io::Error>();
+    let server = tokio::spawn(
+        serve(listener, |stream| echo::echo(stream, |_| ()))
+            .with_graceful_shutdown(async { Err(failed.await.expect("an error")) })
+            .into_future(),
+    );
+    let mut client = connector.connect().await.expect("a connection");
+    // Time stands still until there is nothing left to do.
+    sleep(Duration::from_secs(1)).await;
+    fail.send(io::Error::new(io::ErrorKind::Unsupported, "no signals here")).expect("a server");
+    sleep(Duration::from_secs(1)).await;
+    // Who is connected is served, as at any stop.
+    client.write_u8(7).await.expect("a write");
+    assert_eq!(client.read_u8().await.expect("an answer"), 7);
+    drop(client);
+    let error = server.await.expect("no panic").expect_err("the signal failed");
+    let said = (error.kind(), error.to_string());
+    assert_eq!(said, (io::ErrorKind::Unsupported, "no signals here".to_owned()));
 }

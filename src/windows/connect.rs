@@ -7,11 +7,11 @@ use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_FILE_NOT_FOUND, 
 
 use super::pipe::{self, Opened};
 use super::resolve;
-use super::security::{self, ADMINISTRATORS, SYSTEM, own_sid};
+use super::security::{self, own_sid};
 use crate::endpoint::Endpoint;
 use crate::messages;
 use crate::options::{ConnectOptions, ExpectServer};
-use crate::peer::UserId;
+use crate::peer::{ADMINISTRATORS, SYSTEM, UserId};
 
 /// The random part of the longest pause between tries, in microseconds.
 const LONGEST_PAUSE: u64 = 32_000;

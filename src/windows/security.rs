@@ -32,9 +32,6 @@ use super::pipe::{End, code, raw, wide};
 use crate::options::Access;
 use crate::peer::{PeerCredentials, UserId};
 
-pub(super) const SYSTEM: &str = "S-1-5-18";
-pub(super) const ADMINISTRATORS: &str = "S-1-5-32-544";
-
 /// The SID of the user this process runs as.
 pub(super) fn own_sid() -> io::Result<&'static str> {
     static OWN: OnceLock<String> = OnceLock::new();

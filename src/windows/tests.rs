@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWrite as _, AsyncWriteExt};
 use tokio::net::windows::named_pipe::ServerOptions;
 
-use super::security::{SYSTEM, own_sid};
+use super::security::own_sid;
 use super::{pipe, reactor};
+use crate::peer::SYSTEM;
 use crate::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, UserId};
 
 /// Only a test that fails waits this long.

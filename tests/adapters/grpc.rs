@@ -143,9 +143,10 @@ async fn a_stop_releases_the_name() {
     let (stop, stopped) = oneshot::channel::<()>();
     let (_reporter, service) = health_reporter();
     let incoming = Incoming::new(os.bind().expect("a free name"));
-    let server = Server::builder()
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, async { drop(stopped.await) });
+    let server =
+        Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, async {
+            let _ = stopped.await;
+        });
     let server = tokio::spawn(server);
     let mut client = connect(&os).await;
     within(client.check(question())).await.expect("an answer");

@@ -98,10 +98,12 @@ async fn interprocess_under_serve() {
     let (stop, stopped) = oneshot::channel::<()>();
     let server = serve(listener, move |stream| {
         seen.send(stream.peer_credentials()).expect("a test that goes on");
-        async { drop(echo::echo(stream, |_| ()).await) }
+        echo::echo(stream, |_| ())
     })
-    .with_graceful_shutdown(async { drop(stopped.await) });
-    let server = tokio::spawn(async { server.await });
+    .with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    let server = tokio::spawn(server.into_future());
 
     // Its own client, and ours.
     let stream = interprocess::local_socket::tokio::Stream::connect(interprocess_name(&path));

@@ -46,7 +46,7 @@ pub(crate) async fn run(path: &Path, log: &Path) -> Result<()> {
     let listener = Impatient(Listener::bind(path)?);
     println!("listening");
     let listener = TimedListener::new(listener).first_byte_deadline(FIRST_BYTE).idle_deadline(IDLE);
-    serve(listener, handle).with_graceful_shutdown(async { drop(stop.await) }).await?;
+    serve(listener, handle).with_graceful_shutdown(stop).await?;
     Ok(())
 }
 

@@ -1,0 +1,160 @@
+//! Streams whose peer is known by other means than the transport's.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::endpoint::Endpoint;
+use crate::listener::LocalListener;
+use crate::peer::PeerCredentials;
+use crate::stream::LocalStream;
+
+/// A stream with the credentials that it is given, or a listener whose streams have them: for tests
+/// over [`memory`](crate::memory) of what decides by who asks, and to make a [`LocalStream`] of
+/// whatever reads and writes, such as TLS.
+///
+/// ```
+/// use sockpipe::{LocalListener, LocalStream, PeerCredentials, UserId, WithCredentials, memory};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let (listener, connector) = memory::pair();
+/// let root = PeerCredentials::from(UserId::Uid(0));
+/// let mut listener = WithCredentials::new(listener, root);
+/// let _client = connector.connect().await?;
+/// let server = listener.accept().await?;
+/// assert!(server.peer_credentials()?.is_system());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct WithCredentials<T> {
+    inner: T,
+    credentials: PeerCredentials,
+}
+
+impl<T> WithCredentials<T> {
+    /// Says of `inner`, a stream or a listener, that `credentials` are its peers'.
+    pub fn new(inner: T, credentials: PeerCredentials) -> Self {
+        Self { inner, credentials }
+    }
+
+    /// Returns the stream or listener.
+    pub fn get_ref(&self) -> &T {
+        &self.inner
+    }
+
+    /// Gives the stream or listener back.
+    pub fn into_inner(self) -> T {
+        self.inner
+    }
+}
+
+impl<L: LocalListener> LocalListener for WithCredentials<L> {
+    type Stream = WithCredentials<L::Stream>;
+
+    async fn accept(&mut self) -> io::Result<Self::Stream> {
+        let stream = self.inner.accept().await?;
+        Ok(WithCredentials::new(stream, self.credentials.clone()))
+    }
+
+    fn endpoint(&self) -> io::Result<Endpoint> {
+        self.inner.endpoint()
+    }
+
+    fn into_pending(self) -> Vec<Self::Stream> {
+        let Self { inner, credentials } = self;
+        let streams = inner.into_pending().into_iter();
+        streams.map(|stream| WithCredentials::new(stream, credentials.clone())).collect()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> LocalStream for WithCredentials<S> {
+    /// # Errors
+    ///
+    /// Never.
+    fn peer_credentials(&self) -> io::Result<PeerCredentials> {
+        Ok(self.credentials.clone())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WithCredentials<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WithCredentials<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::IntoFuture;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::memory::tests::at_once;
+    use crate::peer::UserId;
+    use crate::{memory, serve};
+
+    #[tokio::test]
+    async fn a_handler_sees_who_the_test_says_it_is() {
+        let (listener, connector) = memory::pair();
+        let visitor = PeerCredentials::new(UserId::Uid(7), None, Some(9));
+        let listener = WithCredentials::new(listener, visitor);
+        let handler = async |mut stream: WithCredentials<_>| {
+            let peer = stream.peer_credentials()?;
+            stream.write_all(format!("{} {:?}", peer.user(), peer.pid()).as_bytes()).await
+        };
+        let server = tokio::spawn(serve(listener, handler).into_future());
+        let mut client = connector.connect().await.expect("a connection");
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.expect("an end");
+        assert_eq!(said, "uid 7 Some(9)");
+        server.abort();
+    }
+
+    #[test]
+    fn those_not_accepted_yet_have_them_too() {
+        let (listener, connector) = memory::pair();
+        let visitor = PeerCredentials::from(UserId::Uid(7));
+        let _client = at_once(connector.connect()).expect("a connection");
+        let pending = WithCredentials::new(listener, visitor.clone()).into_pending();
+        assert_eq!(pending.len(), 1);
+        assert_eq!(pending[0].peer_credentials().expect("credentials"), visitor);
+    }
+}
