@@ -44,7 +44,9 @@ fn main() -> ExitCode {
 
 /// What was asked for, `--help` or `--version`; clap by itself would not say that it cannot.
 fn print(help: &clap::Error) -> ExitCode {
-    match help.print().and_then(|()| stdout().flush()) {
+    // Of nothing, for std's own takes a closed one for one that takes all.
+    let takes = os::stdout().write(&[]);
+    match takes.and_then(|_| help.print()).and_then(|()| stdout().flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&exit::at_output(error)),
     }

@@ -1,6 +1,6 @@
 //! `sockpipe ping`.
 
-use std::io::{self, Write, stdout};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -18,7 +18,7 @@ use crate::exit::{Exit, INTERRUPTED, TOO_LATE, at_output};
 use crate::latency::{Latencies, human, nanoseconds};
 use crate::say::Progress;
 use crate::server::asked_to_stop;
-use crate::{args, client, say};
+use crate::{args, client, os, say};
 
 /// How long one answer may take, unless told otherwise.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -205,7 +205,7 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> io::Result<(
     let (endpoint, size) = (&args.endpoint, args.size);
     let rate = count as f64 / seconds;
     let figures = [("min", 0.0), ("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("max", 100.0)];
-    let mut out = stdout().lock();
+    let mut text = Vec::new();
     if args.json {
         let mut object = json!({
             "endpoint": endpoint.to_string(),
@@ -219,19 +219,21 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> io::Result<(
         }
         let bucket = |bucket: crate::latency::Bucket| json!({ "from_ns": bucket.from, "to_ns": bucket.to, "count": bucket.count });
         object["histogram"] = latencies.histogram().into_iter().map(bucket).collect();
-        writeln!(out, "{object:#}")?;
+        writeln!(text, "{object:#}")?;
     } else {
         writeln!(
-            out,
+            text,
             "{count} round trips of {size} bytes to {} in {seconds:.2} s, {rate:.0} a second",
             say::shown(&endpoint.to_string())
         )?;
         let shown = figures
             .map(|(name, percent)| format!("{name} {}", human(latencies.percentile(percent))));
-        writeln!(out, "{}", shown.join("   "))?;
+        writeln!(text, "{}", shown.join("   "))?;
         for line in latencies.drawn() {
-            writeln!(out, "{line}")?;
+            writeln!(text, "{line}")?;
         }
     }
+    let mut out = os::stdout();
+    out.write_all(&text)?;
     out.flush()
 }

@@ -1,8 +1,9 @@
 //! Unix.
 
-use std::fs::{self, File};
-use std::io::{IsTerminal, Write};
-use std::os::fd::AsFd;
+mod stdio;
+
+use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +13,7 @@ use rustix::fs::{Access as Permissions, access};
 use rustix::process::geteuid;
 use sockpipe::{Endpoint, Stream, UserId};
 
+use self::stdio::{Stdin, Stdout};
 use super::Access;
 
 /// Whether the peer has closed its end, and not only one direction: it takes nothing more.
@@ -24,15 +26,14 @@ pub fn is_gone(stream: &Stream) -> bool {
     looked.is_ok() && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
-/// Standard output, without the line buffer of std where it is no terminal.
-pub fn stdout() -> Box<dyn Write + Send> {
-    let stdout = std::io::stdout();
-    if !stdout.is_terminal() {
-        if let Ok(file) = stdout.as_fd().try_clone_to_owned() {
-            return Box::new(File::from(file));
-        }
-    }
-    Box::new(stdout)
+/// Standard input.
+pub fn stdin() -> impl Read + Send + 'static {
+    Stdin
+}
+
+/// Standard output, without the line buffer of std.
+pub fn stdout() -> impl Write + Send + 'static {
+    Stdout
 }
 
 /// The program that a process runs, where this user may know.

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 use std::path::PathBuf;
 use std::ptr::null_mut;
@@ -30,6 +30,11 @@ pub fn is_gone(stream: &Stream) -> bool {
     // SAFETY: the handle is open as long as the stream is borrowed; no buffer is given, and null
     // means not wanted.
     unsafe { PeekNamedPipe(pipe, null_mut(), 0, null_mut(), null_mut(), null_mut()) == 0 }
+}
+
+/// Standard input.
+pub fn stdin() -> impl Read + Send + 'static {
+    std::io::stdin()
 }
 
 /// Standard output, without the line buffer of std where it is no console.
