@@ -3,6 +3,7 @@
 mod args;
 mod clean;
 mod client;
+mod command;
 mod completions;
 mod connect;
 mod echo;
@@ -71,6 +72,7 @@ fn run(verb: Verb) -> Result<()> {
             Verb::Completions(args) => completions::run(&args),
         }
     });
+    command::end_all();
     // What still waits, for a command's end or for input, must not keep the process.
     runtime.shutdown_background();
     done

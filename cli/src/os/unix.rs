@@ -1,5 +1,7 @@
 //! Unix.
 
+mod group;
+mod signals;
 mod stdio;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,8 @@ use rustix::fs::{Access as Permissions, access};
 use rustix::process::geteuid;
 use sockpipe::{Endpoint, Stream, UserId};
 
+pub use self::group::Group;
+pub use self::signals::asked_to_stop;
 use self::stdio::{Stdin, Stdout};
 use super::Access;
 
