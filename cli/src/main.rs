@@ -61,6 +61,7 @@ fn run(verb: Verb) -> Result<()> {
     };
     let runtime = runtime.enable_all().build().context("cannot start")?;
     let done = runtime.block_on(async {
+        os::bear_file_limit().context("cannot start")?;
         match verb {
             Verb::Listen(args) => listen::run(args).await,
             Verb::Connect(args) => connect::run(args).await,

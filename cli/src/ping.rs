@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 use sockpipe::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,7 +31,7 @@ pub async fn run(args: args::Ping) -> Result<()> {
         stream = client::connect(&args.endpoint, &args.client) => Arc::new(stream?),
         () = &mut stop => return Err(Exit::silent(INTERRUPTED).into()),
     };
-    let mut pings = Pings::new(&args);
+    let mut pings = Pings::new(&args)?;
     let mut started = Instant::now();
     let done = {
         let measure = async {
@@ -63,7 +63,7 @@ pub async fn run(args: args::Ping) -> Result<()> {
 struct Pings {
     count: usize,
     limit: Duration,
-    payload: Vec<u8>,
+    payload: Arc<Vec<u8>>,
     buffer: Vec<u8>,
     /// Nanoseconds.
     taken: Vec<u64>,
@@ -71,17 +71,21 @@ struct Pings {
 }
 
 impl Pings {
-    fn new(args: &args::Ping) -> Self {
+    fn new(args: &args::Ping) -> Result<Self> {
         let size = args.size as usize;
-        Self {
+        let mut payload = room(size)?;
+        // No two neighbours are equal, so that a byte that is lost shows.
+        payload.extend((0..size).map(|at| (at % 251) as u8));
+        let mut buffer = room(size)?;
+        buffer.resize(size, 0);
+        Ok(Self {
             count: args.count as usize,
             limit: args.client.timeout.unwrap_or(ANSWER),
-            // No two neighbours are equal, so that a byte that is lost shows.
-            payload: (0..size).map(|at| (at % 251) as u8).collect(),
-            buffer: vec![0; size],
+            payload: Arc::new(payload),
+            buffer,
             taken: Vec::new(),
             progress: Progress::wanted().then(|| (Progress::new(), Instant::now())),
-        }
+        })
     }
 
     async fn one_after_another(&mut self, stream: &Stream) -> Result<()> {
@@ -111,7 +115,7 @@ impl Pings {
         let sender = OnTime {
             runtime: Handle::current(),
             stream: Arc::clone(stream),
-            payload: self.payload.clone(),
+            payload: Arc::clone(&self.payload),
             count: self.count,
             pause: Duration::from_secs_f64(1.0 / rate),
         };
@@ -135,7 +139,7 @@ impl Pings {
             Ok(Err(error)) => {
                 bail!("the server left after {answers} answers ({error}); is it an echo server?")
             }
-            Ok(Ok(_)) if self.buffer != self.payload => {
+            Ok(Ok(_)) if self.buffer != *self.payload => {
                 bail!("what came back is not what was sent: this is no echo server")
             }
             Ok(Ok(_)) => Ok(()),
@@ -158,10 +162,18 @@ impl Pings {
     }
 }
 
+/// A buffer for so many bytes, of which the system may not have so much.
+fn room(size: usize) -> Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    let reserved = buffer.try_reserve_exact(size);
+    reserved.with_context(|| format!("no memory for {size} bytes; choose fewer with --size"))?;
+    Ok(buffer)
+}
+
 struct OnTime {
     runtime: Handle,
     stream: Arc<Stream>,
-    payload: Vec<u8>,
+    payload: Arc<Vec<u8>>,
     count: usize,
     pause: Duration,
 }

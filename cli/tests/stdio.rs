@@ -95,3 +95,22 @@ async fn an_input_that_does_not_wait_is_read_to_its_end() {
         within(ended).await.expect("no panic").assert_succeeds();
     }
 }
+
+#[test]
+fn a_limit_is_an_error_and_no_signal() {
+    let os = Os::new();
+    let program = tool().get_program().to_str().expect("UTF-8").to_owned();
+    let _echo = Tool::listening(&["echo", os.endpoint()]);
+    let file = os.dir().join("file");
+    let limited = |script: &str| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script, &program, os.endpoint()]).arg(&file);
+        Tool::of(command).wait()
+    };
+    let ended = limited("ulimit -f 0; echo hello | \"$0\" connect \"$1\" > \"$2\"");
+    ended.assert_fails(1, &["cannot write to standard output: File too large"]);
+    if cfg!(target_os = "linux") {
+        let ended = limited("ulimit -v 1000000; exec \"$0\" ping -n 1 -s 1000000000 \"$1\"");
+        ended.assert_fails(1, &["no memory for 1000000000 bytes", "--size"]);
+    }
+}

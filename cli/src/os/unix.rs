@@ -18,7 +18,7 @@ use rustix::process::geteuid;
 use sockpipe::{Endpoint, Stream, UserId};
 
 pub use self::group::Group;
-pub use self::signals::asked_to_stop;
+pub use self::signals::{asked_to_stop, bear_file_limit};
 use self::stdio::{Stdin, Stdout};
 use super::Access;
 

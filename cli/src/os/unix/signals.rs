@@ -27,6 +27,12 @@ pub fn asked_to_stop() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
     })
 }
 
+/// Makes a write beyond the limit of a file's size fail, and not end the process. A handler does it:
+/// that the signal is ignored, commands would inherit. It wants a runtime.
+pub fn bear_file_limit() -> io::Result<()> {
+    signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
+}
+
 #[allow(unsafe_code, reason = "rustix does not tell what a signal does")]
 fn is_ignored(signal: i32) -> bool {
     let mut found = MaybeUninit::<libc::sigaction>::zeroed();
