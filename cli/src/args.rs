@@ -87,7 +87,9 @@ pub struct Listen {
     pub server: Server,
 
     /// Run a command for each client, joined to its standard input and output. All that follows is
-    /// the command. It finds who the client is in SOCKPIPE_PEER_USER and SOCKPIPE_PEER_PID.
+    /// the command. It finds who the client is in SOCKPIPE_PEER_USER and SOCKPIPE_PEER_PID. On Unix
+    /// it is in a process group of its own, which is sent SIGTERM a second after its client has left,
+    /// and when the server ends, and SIGKILL 2 s later.
     #[arg(
         long,
         value_name = "COMMAND",

@@ -1,5 +1,6 @@
 //! Connecting as the options say.
 
+use std::fmt::{self, Display};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
@@ -47,11 +48,20 @@ fn options(args: &Client) -> ConnectOptions {
     options
 }
 
-/// Who is at the other end, in words.
-pub fn peer(stream: &Stream) -> String {
-    match stream.peer_credentials() {
-        Ok(peer) => credentials(&peer),
-        Err(error) => format!("unknown ({error})"),
+/// Who is at the other end, in words. They are looked up when they are shown, for which a list of
+/// users is read and a program may have to be run.
+pub fn peer(stream: &Stream) -> impl Display {
+    Peer(stream)
+}
+
+struct Peer<'a>(&'a Stream);
+
+impl Display for Peer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.peer_credentials() {
+            Ok(peer) => f.write_str(&credentials(&peer)),
+            Err(error) => write!(f, "unknown ({error})"),
+        }
     }
 }
 

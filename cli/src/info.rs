@@ -2,7 +2,7 @@
 
 mod next;
 
-use std::io::{self, ErrorKind, Write, stdout};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub async fn run(args: args::Info) -> Result<()> {
     } else {
         as_text(&args.endpoint, &found, chosen)
     };
-    let mut out = stdout().lock();
+    let mut out = os::stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(at_output)?;
     let code = match found[chosen].state {
         State::Live => return Ok(()),

@@ -1,20 +1,19 @@
 //! `sockpipe listen`.
 
 use std::ffi::OsString;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sockpipe::{Listener, Stream, serve};
-use tokio::sync::watch;
 
+use crate::command::Joined;
 use crate::connect::join;
 use crate::exit::{Exit, INTERRUPTED};
 use crate::server::{DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
 use crate::session::{self, AtEnd};
-use crate::side::{Exited, Side};
+use crate::side::Side;
 use crate::{args, client, say};
 
 /// How long a client may take for what its command has said last.
@@ -94,19 +93,15 @@ async fn run_command(stream: Stream, command: &[OsString]) -> Result<()> {
         command.env("SOCKPIPE_PEER_PID", peer.pid().map(|pid| pid.to_string()).unwrap_or_default());
     }
     let shown = program.to_string_lossy();
-    let child = command.spawn().with_context(|| format!("cannot run {shown}"))?;
-    let (mut near, mut exited) = command_side(child)?;
+    let (command, mut near) = Joined::start(&mut command)?;
     let mut far = Side::local(stream);
-    let report = session::run(&mut near, &mut far, AtEnd::WaitsIfTold).await?;
-    say::detail(format_args!("sent {} bytes, received {}", report.sent, report.received));
+    let report = session::run(&mut near, &mut far, AtEnd::WaitsIfTold).await;
     let closed = far.close(LAST_WORDS).await;
     // Its input and output are closed, so that it learns that the client is gone.
     drop(near);
-    let status = match &*exited.wait_for(Option::is_some).await? {
-        Some(Ok(status)) => *status,
-        Some(Err(error)) => bail!("cannot wait for {shown}: {error}"),
-        None => bail!("cannot wait for {shown}"),
-    };
+    let status = command.finish().await?;
+    let report = report?;
+    say::detail(format_args!("sent {} bytes, received {}", report.sent, report.received));
     if !status.success() {
         bail!("{shown} ended with {status}");
     }
@@ -114,15 +109,4 @@ async fn run_command(stream: Stream, command: &[OsString]) -> Result<()> {
         bail!("the client left before it had taken all that {shown} said");
     }
     closed.context("the client did not take all")
-}
-
-fn command_side(mut child: Child) -> Result<(Side, Exited)> {
-    let (Some(output), Some(input)) = (child.stdout.take(), child.stdin.take()) else {
-        bail!("the command has no input or output");
-    };
-    let (tell, exited) = watch::channel(None);
-    thread::Builder::new()
-        .name("command".to_owned())
-        .spawn(move || tell.send(Some(child.wait())))?;
-    Ok((Side::command(output, input, exited.clone())?, exited))
 }

@@ -3,6 +3,7 @@
 mod args;
 mod clean;
 mod client;
+mod command;
 mod completions;
 mod connect;
 mod echo;
@@ -44,7 +45,9 @@ fn main() -> ExitCode {
 
 /// What was asked for, `--help` or `--version`; clap by itself would not say that it cannot.
 fn print(help: &clap::Error) -> ExitCode {
-    match help.print().and_then(|()| stdout().flush()) {
+    // Of nothing, for std's own takes a closed one for one that takes all.
+    let takes = os::stdout().write(&[]);
+    match takes.and_then(|_| help.print()).and_then(|()| stdout().flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&exit::at_output(error)),
     }
@@ -58,6 +61,7 @@ fn run(verb: Verb) -> Result<()> {
     };
     let runtime = runtime.enable_all().build().context("cannot start")?;
     let done = runtime.block_on(async {
+        os::bear_file_limit().context("cannot start")?;
         match verb {
             Verb::Listen(args) => listen::run(args).await,
             Verb::Connect(args) => connect::run(args).await,
@@ -69,6 +73,7 @@ fn run(verb: Verb) -> Result<()> {
             Verb::Completions(args) => completions::run(&args),
         }
     });
+    command::end_all();
     // What still waits, for a command's end or for input, must not keep the process.
     runtime.shutdown_background();
     done

@@ -10,7 +10,8 @@ mod windows;
 use windows as imp;
 
 pub use imp::{
-    is_gone, is_own, is_stranger, leads_to, program, stdout, user, who_may_connect, why_no_server,
+    Group, asked_to_stop, bear_file_limit, is_gone, is_own, is_stranger, leads_to, program, stdin,
+    stdout, user, who_may_connect, why_no_server,
 };
 
 /// Whose it is, and who may connect.

@@ -1,12 +1,12 @@
 //! `sockpipe ping`.
 
-use std::io::{self, Write, stdout};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 use sockpipe::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +18,7 @@ use crate::exit::{Exit, INTERRUPTED, TOO_LATE, at_output};
 use crate::latency::{Latencies, human, nanoseconds};
 use crate::say::Progress;
 use crate::server::asked_to_stop;
-use crate::{args, client, say};
+use crate::{args, client, os, say};
 
 /// How long one answer may take, unless told otherwise.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ pub async fn run(args: args::Ping) -> Result<()> {
         stream = client::connect(&args.endpoint, &args.client) => Arc::new(stream?),
         () = &mut stop => return Err(Exit::silent(INTERRUPTED).into()),
     };
-    let mut pings = Pings::new(&args);
+    let mut pings = Pings::new(&args)?;
     let mut started = Instant::now();
     let done = {
         let measure = async {
@@ -63,7 +63,7 @@ pub async fn run(args: args::Ping) -> Result<()> {
 struct Pings {
     count: usize,
     limit: Duration,
-    payload: Vec<u8>,
+    payload: Arc<Vec<u8>>,
     buffer: Vec<u8>,
     /// Nanoseconds.
     taken: Vec<u64>,
@@ -71,17 +71,21 @@ struct Pings {
 }
 
 impl Pings {
-    fn new(args: &args::Ping) -> Self {
+    fn new(args: &args::Ping) -> Result<Self> {
         let size = args.size as usize;
-        Self {
+        let mut payload = room(size)?;
+        // No two neighbours are equal, so that a byte that is lost shows.
+        payload.extend((0..size).map(|at| (at % 251) as u8));
+        let mut buffer = room(size)?;
+        buffer.resize(size, 0);
+        Ok(Self {
             count: args.count as usize,
             limit: args.client.timeout.unwrap_or(ANSWER),
-            // No two neighbours are equal, so that a byte that is lost shows.
-            payload: (0..size).map(|at| (at % 251) as u8).collect(),
-            buffer: vec![0; size],
+            payload: Arc::new(payload),
+            buffer,
             taken: Vec::new(),
             progress: Progress::wanted().then(|| (Progress::new(), Instant::now())),
-        }
+        })
     }
 
     async fn one_after_another(&mut self, stream: &Stream) -> Result<()> {
@@ -111,7 +115,7 @@ impl Pings {
         let sender = OnTime {
             runtime: Handle::current(),
             stream: Arc::clone(stream),
-            payload: self.payload.clone(),
+            payload: Arc::clone(&self.payload),
             count: self.count,
             pause: Duration::from_secs_f64(1.0 / rate),
         };
@@ -135,7 +139,7 @@ impl Pings {
             Ok(Err(error)) => {
                 bail!("the server left after {answers} answers ({error}); is it an echo server?")
             }
-            Ok(Ok(_)) if self.buffer != self.payload => {
+            Ok(Ok(_)) if self.buffer != *self.payload => {
                 bail!("what came back is not what was sent: this is no echo server")
             }
             Ok(Ok(_)) => Ok(()),
@@ -158,10 +162,18 @@ impl Pings {
     }
 }
 
+/// A buffer for so many bytes, of which the system may not have so much.
+fn room(size: usize) -> Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    let reserved = buffer.try_reserve_exact(size);
+    reserved.with_context(|| format!("no memory for {size} bytes; choose fewer with --size"))?;
+    Ok(buffer)
+}
+
 struct OnTime {
     runtime: Handle,
     stream: Arc<Stream>,
-    payload: Vec<u8>,
+    payload: Arc<Vec<u8>>,
     count: usize,
     pause: Duration,
 }
@@ -205,7 +217,7 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> io::Result<(
     let (endpoint, size) = (&args.endpoint, args.size);
     let rate = count as f64 / seconds;
     let figures = [("min", 0.0), ("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("max", 100.0)];
-    let mut out = stdout().lock();
+    let mut text = Vec::new();
     if args.json {
         let mut object = json!({
             "endpoint": endpoint.to_string(),
@@ -219,19 +231,21 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> io::Result<(
         }
         let bucket = |bucket: crate::latency::Bucket| json!({ "from_ns": bucket.from, "to_ns": bucket.to, "count": bucket.count });
         object["histogram"] = latencies.histogram().into_iter().map(bucket).collect();
-        writeln!(out, "{object:#}")?;
+        writeln!(text, "{object:#}")?;
     } else {
         writeln!(
-            out,
+            text,
             "{count} round trips of {size} bytes to {} in {seconds:.2} s, {rate:.0} a second",
             say::shown(&endpoint.to_string())
         )?;
         let shown = figures
             .map(|(name, percent)| format!("{name} {}", human(latencies.percentile(percent))));
-        writeln!(out, "{}", shown.join("   "))?;
+        writeln!(text, "{}", shown.join("   "))?;
         for line in latencies.drawn() {
-            writeln!(out, "{line}")?;
+            writeln!(text, "{line}")?;
         }
     }
+    let mut out = os::stdout();
+    out.write_all(&text)?;
     out.flush()
 }

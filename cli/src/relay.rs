@@ -1,6 +1,7 @@
 //! `sockpipe relay`.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -60,11 +61,10 @@ async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = (
     let mut clients = JoinSet::new();
     let mut stop = pin!(stop);
     for number in 1_u64.. {
-        let (near, who) = tokio::select! {
-            accepted = door.accept() => accepted?,
+        let near = tokio::select! {
+            accepted = door.accept(format!("client {number}")) => accepted?,
             () = &mut stop => break,
         };
-        say::detail(format_args!("client {number}: {who}"));
         let target = Arc::clone(&target);
         clients.spawn(async move {
             if let Err(error) = pass_on(near, &target, number).await {
@@ -123,17 +123,20 @@ impl Door {
         Ok(Self::Tcp(listener))
     }
 
-    /// The next client, and who it is.
-    async fn accept(&mut self) -> Result<(Side, String)> {
+    /// The next client. Who it is, is said of `it`.
+    async fn accept(&mut self, it: impl Display) -> Result<Side> {
         match self {
             Self::Local(listener) => {
                 let stream = listener.accept().await.context("cannot accept clients")?;
-                let who = client::peer(&stream);
-                Ok((Side::local(stream), who))
+                say::detail(format_args!("{it}: {}", client::peer(&stream)));
+                Ok(Side::local(stream))
             }
             Self::Tcp(listener) => loop {
                 match listener.accept().await {
-                    Ok((stream, peer)) => return Ok((Side::tcp(stream), format!("tcp:{peer}"))),
+                    Ok((stream, peer)) => {
+                        say::detail(format_args!("{it}: tcp:{peer}"));
+                        return Ok(Side::tcp(stream));
+                    }
                     // It has left again, or there are no descriptors for it.
                     Err(error) => {
                         say::detail(format_args!("cannot accept a client: {error}"));
@@ -146,9 +149,7 @@ impl Door {
 
     /// The one client that there is to be.
     async fn first(mut self) -> Result<Side> {
-        let (side, who) = self.accept().await?;
-        say::detail(format_args!("a client is there: {who}"));
-        Ok(side)
+        self.accept("a client is there").await
     }
 }
 

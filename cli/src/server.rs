@@ -6,12 +6,12 @@ use std::process::exit;
 use std::time::Duration;
 
 use anyhow::Result;
-use sockpipe::{Access, Endpoint, ListenOptions, Listener, shutdown_signal};
+use sockpipe::{Access, Endpoint, ListenOptions, Listener};
 use tokio::time::sleep;
 
 use crate::args::Server;
 use crate::exit::{INTERRUPTED, at_endpoint};
-use crate::say;
+use crate::{command, os, say};
 
 /// How long connections may take to finish once a server is asked to stop.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ pub fn bind(endpoint: &Endpoint, args: &Server) -> Result<Listener> {
 
 /// The process is asked to stop. It is heard from now on, so this comes before what must be undone.
 pub fn asked_to_stop() -> Pin<Box<impl Future<Output = ()> + Send>> {
-    let asked = shutdown_signal();
+    let asked = os::asked_to_stop();
     Box::pin(async {
         if let Err(error) = asked.await {
             say::warning(format_args!("cannot listen for signals: {error}"));
@@ -45,6 +45,7 @@ pub fn asked_to_finish() -> impl Future<Output = ()> + Send {
         let second = asked_to_stop();
         tokio::spawn(async {
             second.await;
+            command::end_all();
             exit(i32::from(INTERRUPTED));
         });
         tokio::spawn(async {

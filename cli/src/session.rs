@@ -83,6 +83,7 @@ pub async fn run(near: &mut Side, far: &mut Side, at_end: AtEnd) -> Result<Repor
     let (sent, received) = (Moved::default(), Moved::default());
     // Of a peer of a relay that does not read, nobody can tell whether it will.
     let kept = matches!(near.to, Sink::Stdout(_));
+    let for_command = matches!(near.to, Sink::Command(_));
     let Side { from: near_from, to: near_to, watch: near_watch } = &mut *near;
     let Side { from: far_from, to: far_to, watch: far_watch } = far;
     let (mut up_end, mut down_end) = (None, None);
@@ -93,6 +94,11 @@ pub async fn run(near: &mut Side, far: &mut Side, at_end: AtEnd) -> Result<Repor
         // One that has ended its side may be gone: then the other direction comes to nothing.
         let mut near_gone = pin!(near_watch.gone());
         let mut far_gone = pin!(far_watch.gone());
+        // A command need not read to the end of what a client has left behind, nor say anything.
+        let mut left_behind = pin!(async {
+            far_watch.gone().await;
+            stands_still(&received).await;
+        });
         let mut or_failed = |done: Result<Ending>| {
             done.unwrap_or_else(|error| {
                 failed = Some(error);
@@ -113,6 +119,7 @@ pub async fn run(near: &mut Side, far: &mut Side, at_end: AtEnd) -> Result<Repor
                 end = &mut down, if down_end.is_none() => down_end = Some(or_failed(end)),
                 () = &mut near_gone, if has_ended(up_end) => break,
                 () = &mut far_gone, if has_ended(down_end) => break,
+                () = &mut left_behind, if for_command => break,
                 () = stands_still(left), if untold => break,
             }
             if at_end == AtEnd::Waits && up_end == Some(Ending::Uncarried) && down_end.is_none() {

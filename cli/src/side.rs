@@ -1,6 +1,6 @@
 //! One end of a session, whatever it is: where bytes come from, and where they go.
 
-use std::io::{self, ErrorKind, stdin};
+use std::io::{self, ErrorKind};
 use std::process::{ChildStdin, ChildStdout, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Side {
     /// Standard input and output.
     pub fn stdio() -> Result<Self> {
         Ok(Self {
-            from: Source::Stdin(Input::new(stdin()).context("cannot start")?),
+            from: Source::Stdin(Input::new(os::stdin()).context("cannot start")?),
             to: Sink::Stdout(Output::new(os::stdout()).context("cannot start")?),
             watch: Watch::Never,
         })

@@ -74,6 +74,38 @@ fn endpoint_to_endpoint() {
     }
 }
 
+/// Who a client is, is looked up for those only who ask.
+#[cfg(unix)]
+#[test]
+fn a_relay_looks_up_who_its_clients_are_only_to_say_so() {
+    use common::unix::strace;
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let (front, behind) = (Os::new(), Os::new());
+    let _echo = Tool::listening(&["echo", behind.endpoint()]);
+    let log = behind.dir().join("log");
+    for (flag, looks) in [("-q", 0), ("-v", 1)] {
+        let mut relay = common::tool();
+        relay.args(["relay", flag, front.endpoint(), behind.endpoint()]);
+        let Some(relay) = strace(&log, &["-e", "trace=execve,openat"], &relay) else { return };
+        let relay = Tool::of(relay);
+        for _ in 0..3 {
+            let client = ["connect", "--wait", front.endpoint()];
+            assert_eq!(run_with(&client, b"hello").assert_succeeds().text(), "hello");
+        }
+        // Of its lines, each begins with the process.
+        let said = std::fs::read_to_string(&log).expect("a log");
+        let pid = said.split(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+        kill_process(pid.expect("a process"), Signal::TERM).expect("a signal");
+        relay.wait();
+        let log = std::fs::read_to_string(&log).expect("a log");
+        // The relay itself.
+        assert_eq!(log.matches("execve(").count(), 1, "{flag}: {log}");
+        // One user on both sides, three times.
+        assert_eq!(log.matches("/etc/passwd").count(), looks, "{flag}: {log}");
+    }
+}
+
 /// Each end is carried by itself, in both directions.
 #[test]
 fn half_close_is_carried_across() {

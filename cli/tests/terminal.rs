@@ -163,8 +163,10 @@ fn closed_descriptors() {
         ("connect ENDPOINT <&- >&-", 0),
         ("connect ENDPOINT <&- >&- 2>&-", 0),
         ("listen ENDPOINT 2>&-", 4),
-        ("info ENDPOINT >&-", 0),
-        ("ping -n 3 ENDPOINT >&-", 0),
+        ("info ENDPOINT >&-", 1),
+        ("ping -n 3 ENDPOINT >&-", 1),
+        ("completions bash >&-", 1),
+        ("--help >&-", 1),
         ("connect ENDPOINT < /dev/null > /dev/full", 0),
         ("info ENDPOINT > /dev/full", 1),
         ("ping -n 3 ENDPOINT > /dev/full", 1),
@@ -195,15 +197,16 @@ fn closed_descriptors() {
     let ended = Tool::of(command).wait();
     // It has written the five bytes before `head` was gone, or not.
     assert!(["h\n0\n", "h\n141\n"].contains(&ended.text().as_str()), "{ended:?}");
-    if cfg!(target_os = "linux") {
-        let ended = run_with(&["connect", endpoint], b"hello");
-        assert_eq!(ended.code, Some(0));
-        let script = format!("echo hello | '{program}' connect {endpoint} > /dev/full");
+    run_with(&["connect", endpoint], b"hello").assert_succeeds();
+    for (output, says) in [(">&-", "Bad file descriptor"), ("> /dev/full", "No space left")] {
+        if output.contains("full") && !cfg!(target_os = "linux") {
+            continue;
+        }
+        let script = format!("echo hello | '{program}' connect {endpoint} {output}");
         let mut command = Command::new("sh");
         command.args(["-c", &script]);
-        let ended = Tool::of(command).wait();
-        assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(ended.err.contains("cannot write to standard output: No space left"), "{ended:?}");
+        let says = format!("cannot write to standard output: {says}");
+        Tool::of(command).wait().assert_fails(1, &[&says]);
     }
 }
 

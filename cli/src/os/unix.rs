@@ -1,17 +1,25 @@
 //! Unix.
 
-use std::fs::{self, File};
-use std::io::{IsTerminal, Write};
-use std::os::fd::AsFd;
+mod group;
+mod signals;
+mod stdio;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access as Permissions, access};
 use rustix::process::geteuid;
 use sockpipe::{Endpoint, Stream, UserId};
 
+pub use self::group::Group;
+pub use self::signals::{asked_to_stop, bear_file_limit};
+use self::stdio::{Stdin, Stdout};
 use super::Access;
 
 /// Whether the peer has closed its end, and not only one direction: it takes nothing more.
@@ -24,15 +32,14 @@ pub fn is_gone(stream: &Stream) -> bool {
     looked.is_ok() && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
-/// Standard output, without the line buffer of std where it is no terminal.
-pub fn stdout() -> Box<dyn Write + Send> {
-    let stdout = std::io::stdout();
-    if !stdout.is_terminal() {
-        if let Ok(file) = stdout.as_fd().try_clone_to_owned() {
-            return Box::new(File::from(file));
-        }
-    }
-    Box::new(stdout)
+/// Standard input.
+pub fn stdin() -> impl Read + Send + 'static {
+    Stdin
+}
+
+/// Standard output, without the line buffer of std.
+pub fn stdout() -> impl Write + Send + 'static {
+    Stdout
 }
 
 /// The program that a process runs, where this user may know.
@@ -44,25 +51,36 @@ pub fn program(pid: u32) -> Option<String> {
     if let Ok(name) = fs::read_to_string(format!("/proc/{pid}/comm")) {
         return Some(name.trim_end().to_owned());
     }
+    if Path::new("/proc/self/comm").exists() {
+        // It has left, and no other program would know more.
+        return None;
+    }
     let pid = pid.to_string();
     let output = Command::new("ps").args(["-o", "comm=", "-p", &pid]).output().ok()?;
     let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     (output.status.success() && !name.is_empty()).then_some(name)
 }
 
-/// A user, with its name where there is one in the local list.
+/// A user, with its name where there is one in the local list. That is read once for each.
 pub fn user(id: &UserId) -> String {
+    static SHOWN: Mutex<BTreeMap<u32, String>> = Mutex::new(BTreeMap::new());
+
     let UserId::Uid(uid) = id else { return id.to_string() };
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
-        (number.parse() == Ok(*uid)).then(|| name.to_owned())
-    });
-    match name {
+    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let user = shown.entry(*uid).or_insert_with(|| match user_name(*uid) {
         Some(name) => format!("uid {uid} ({name})"),
         None => format!("uid {uid}"),
-    }
+    });
+    user.clone()
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
+        (number.parse() == Ok(uid)).then(|| name.to_owned())
+    })
 }
 
 /// By the socket's file, which needs no connection.

@@ -2,12 +2,16 @@
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::ptr::null_mut;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use sockpipe::{Endpoint, Stream, UserId};
+use sockpipe::{Endpoint, Stream, UserId, shutdown_signal};
 use windows_sys::Win32::Foundation::{HANDLE, LocalFree};
 use windows_sys::Win32::Security::Authorization::{
     ConvertSecurityDescriptorToStringSecurityDescriptorW, GetSecurityInfo, SDDL_REVISION_1,
@@ -24,12 +28,63 @@ use windows_sys::Win32::System::Threading::{
 
 use super::Access;
 
+/// Completes at the first event of the console that asks the process to stop. They are heard from
+/// now on.
+pub fn asked_to_stop() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
+    Box::pin(shutdown_signal())
+}
+
+/// There is no such limit.
+pub fn bear_file_limit() -> io::Result<()> {
+    Ok(())
+}
+
+/// A command. It learns by its pipes alone that its client has left.
+pub struct Group {
+    child: Mutex<Option<Child>>,
+    ends: Mutex<Option<(ChildStdout, ChildStdin)>>,
+}
+
+impl Group {
+    /// Starts the command.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        let mut child = command.spawn()?;
+        let ends = child.stdout.take().zip(child.stdin.take());
+        Ok(Self { child: Mutex::new(Some(child)), ends: Mutex::new(ends) })
+    }
+
+    /// What it prints, and what it reads; once.
+    pub fn ends(&self) -> Option<(ChildStdout, ChildStdin)> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Waits for the command's end; once.
+    pub fn wait(&self) -> io::Result<ExitStatus> {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        child.ok_or(ErrorKind::NotFound)?.wait()
+    }
+
+    /// There is no such signal.
+    pub fn tell(&self) {}
+
+    /// It is left to end by itself.
+    pub fn kill(&self) {}
+
+    /// It was not told to end, so nothing is waited for.
+    pub fn wait_until(&self, _: Instant) {}
+}
+
 /// Whether the peer has closed its end, and not only one direction: it takes nothing more.
 pub fn is_gone(stream: &Stream) -> bool {
     let pipe = stream.as_handle().as_raw_handle();
     // SAFETY: the handle is open as long as the stream is borrowed; no buffer is given, and null
     // means not wanted.
     unsafe { PeekNamedPipe(pipe, null_mut(), 0, null_mut(), null_mut(), null_mut()) == 0 }
+}
+
+/// Standard input.
+pub fn stdin() -> impl Read + Send + 'static {
+    std::io::stdin()
 }
 
 /// Standard output, without the line buffer of std where it is no console.

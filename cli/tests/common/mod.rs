@@ -147,6 +147,11 @@ impl Tool {
         self.out.lock().expect("no panic").len()
     }
 
+    /// What it has written to standard output so far.
+    pub fn output_so_far(&self) -> String {
+        process::text(&self.out.lock().expect("no panic"))
+    }
+
     #[track_caller]
     pub fn await_err(&mut self, text: &str) {
         self.await_text(text, |tool| &tool.err);

@@ -1,0 +1,127 @@
+//! The commands of `listen --exec`, of which none outlives this process.
+
+use std::process::{Command, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::os::Group;
+use crate::side::{Exited, Side};
+
+/// For a command that ends at the end of its input, once its client has left.
+const LAST_STEPS: Duration = Duration::from_secs(1);
+/// How long a command that was told to end may take.
+const GRACE: Duration = Duration::from_secs(2);
+/// For the system, to take out what was killed.
+const KILLED: Duration = Duration::from_secs(1);
+
+static RUNNING: Mutex<Running> = Mutex::new(Running { groups: Vec::new(), ending: false });
+
+struct Running {
+    groups: Vec<Arc<Group>>,
+    /// This process ends, and starts no more.
+    ending: bool,
+}
+
+/// A command that runs.
+pub struct Joined {
+    group: Arc<Group>,
+    exited: Exited,
+}
+
+impl Joined {
+    /// Starts a command whose input and output are pipes, and returns it with these.
+    pub fn start(command: &mut Command) -> Result<(Self, Side)> {
+        let group = {
+            let mut running = running();
+            if running.ending {
+                bail!("this process ends");
+            }
+            let program = command.get_program().to_string_lossy().into_owned();
+            let group = Group::spawn(command).with_context(|| format!("cannot run {program}"))?;
+            let group = Arc::new(group);
+            running.groups.push(Arc::clone(&group));
+            group
+        };
+        let (tell, exited) = watch::channel(None);
+        let waiter = Arc::clone(&group);
+        let wait = move || {
+            let status = waiter.wait();
+            running().groups.retain(|group| !Arc::ptr_eq(group, &waiter));
+            // Its client's task may have ended.
+            let _ = tell.send(Some(status));
+        };
+        if let Err(error) = thread::Builder::new().name("command".to_owned()).spawn(wait) {
+            group.kill();
+            let _ = group.wait();
+            running().groups.retain(|other| !Arc::ptr_eq(other, &group));
+            return Err(error).context("cannot start a thread that waits for the command");
+        }
+        let joined = Self { group, exited };
+        match joined.side() {
+            Ok(side) => Ok((joined, side)),
+            Err(error) => {
+                joined.group.kill();
+                Err(error)
+            }
+        }
+    }
+
+    fn side(&self) -> Result<Side> {
+        let (output, input) = self.group.ends().context("the command has no input or output")?;
+        Side::command(output, input, self.exited.clone()).context("cannot start a thread")
+    }
+
+    /// Waits for the command, whose client has left and whose pipes are closed. One that does not end
+    /// by that is told to end, and then made to.
+    pub async fn finish(mut self) -> Result<ExitStatus> {
+        if timeout(LAST_STEPS, self.has_exited()).await.is_err() {
+            self.group.tell();
+            if timeout(GRACE, self.has_exited()).await.is_err() {
+                self.group.kill();
+            }
+        }
+        self.has_exited().await;
+        match &*self.exited.borrow() {
+            Some(Ok(status)) => Ok(*status),
+            Some(Err(error)) => bail!("cannot wait for the command: {error}"),
+            None => bail!("cannot wait for the command"),
+        }
+    }
+
+    async fn has_exited(&mut self) {
+        // Its sender sends before it is dropped.
+        drop(self.exited.wait_for(Option::is_some).await);
+    }
+}
+
+/// Ends all commands that run, and starts no more.
+pub fn end_all() {
+    let groups = {
+        let mut running = running();
+        running.ending = true;
+        running.groups.clone()
+    };
+    for group in &groups {
+        group.tell();
+    }
+    let deadline = Instant::now() + GRACE;
+    for group in &groups {
+        group.wait_until(deadline);
+    }
+    for group in &groups {
+        group.kill();
+    }
+    let deadline = Instant::now() + KILLED;
+    for group in &groups {
+        group.wait_until(deadline);
+    }
+}
+
+fn running() -> MutexGuard<'static, Running> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,134 @@
+//! A command in a process group of its own, which signals reach as a whole.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// How long what a command has started may take to end, once it has ended itself because it was told.
+const REST: Duration = Duration::from_millis(200);
+
+/// A command, and what it starts and leaves in its group.
+///
+/// Its number is its leader's, which the system gives to nobody else until the leader is reaped. So a
+/// signal is sent only before that, under the lock under which it is reaped.
+pub struct Group {
+    id: Pid,
+    leader: Mutex<Leader>,
+    ended: Condvar,
+}
+
+struct Leader {
+    child: Child,
+    told: bool,
+    reaped: bool,
+}
+
+impl Group {
+    /// Starts the command. A Ctrl-C at the terminal is for the group in its foreground, so not for it.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        let child = command.process_group(0).spawn()?;
+        let leader = Leader { child, told: false, reaped: false };
+        let id = Pid::from_child(&leader.child);
+        Ok(Self { id, leader: Mutex::new(leader), ended: Condvar::new() })
+    }
+
+    /// What it prints, and what it reads; once.
+    pub fn ends(&self) -> Option<(ChildStdout, ChildStdin)> {
+        let mut leader = self.leader();
+        leader.child.stdout.take().zip(leader.child.stdin.take())
+    }
+
+    /// Waits for the command's end, and ends what is left of its group if it was told to end.
+    pub fn wait(&self) -> io::Result<ExitStatus> {
+        if let Err(error) = self.await_exit() {
+            // It is gone, and somebody else may have its number.
+            self.leader().reaped = true;
+            self.ended.notify_all();
+            return Err(error);
+        }
+        if self.leader().told {
+            sleep(REST);
+        }
+        let mut leader = self.leader();
+        if leader.told {
+            self.signal(&leader, Signal::KILL);
+        }
+        let status = leader.child.wait();
+        leader.reaped = true;
+        self.ended.notify_all();
+        status
+    }
+
+    /// Tells it to end, also where it is stopped, as one is that reads a terminal from the background.
+    pub fn tell(&self) {
+        let mut leader = self.leader();
+        leader.told = true;
+        self.signal(&leader, Signal::TERM);
+        self.signal(&leader, Signal::CONT);
+    }
+
+    /// Ends it.
+    pub fn kill(&self) {
+        let mut leader = self.leader();
+        leader.told = true;
+        self.signal(&leader, Signal::KILL);
+    }
+
+    /// Returns when it has ended, and `deadline` at the latest.
+    pub fn wait_until(&self, deadline: Instant) {
+        let mut leader = self.leader();
+        while !leader.reaped {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.ended.wait_timeout(leader, left);
+            leader = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn signal(&self, leader: &Leader, signal: Signal) {
+        if !leader.reaped {
+            // That it has ended meanwhile is what is wanted.
+            let _ = kill_process_group(self.id, signal);
+        }
+    }
+
+    /// Returns when the leader has ended, and does not reap it.
+    #[cfg(not(target_os = "openbsd"))]
+    fn await_exit(&self) -> io::Result<()> {
+        use rustix::io::Errno;
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+        loop {
+            match waitid(WaitId::Pid(self.id), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Where that cannot be asked, who has ended is reaped at once, and its group left alone.
+    #[cfg(target_os = "openbsd")]
+    fn await_exit(&self) -> io::Result<()> {
+        loop {
+            let mut leader = self.leader();
+            if leader.child.try_wait()?.is_some() {
+                leader.reaped = true;
+                return Ok(());
+            }
+            drop(leader);
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn leader(&self) -> MutexGuard<'_, Leader> {
+        self.leader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
