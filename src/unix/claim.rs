@@ -37,12 +37,13 @@ use std::process;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Gid, Mode, chmodat, chownat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, bind, connect, listen, shutdown};
 use rustix::process::geteuid;
 
 use super::access::Permission;
+use super::bound;
 use super::lock::{self, Lock, NAME_LOCK};
 use super::place::{FileId, Place, SOCKET, failed, file_id, random, remove, what};
 use super::{is_passing, platform};
@@ -172,7 +173,7 @@ fn listen_in(lock: &Lock, permission: Permission, backlog: i32) -> io::Result<(O
     for _ in 0..ROUNDS {
         let stale = is_stale(place)?;
         let socket = platform::socket()?;
-        platform::set_mode_to_be(&socket, permission.mode())?;
+        platform::set_mode_to_be(&socket, permission.mode());
         if let Some(id) = publish(lock, &socket, permission, backlog, stale)? {
             return Ok((socket, id));
         }
@@ -355,19 +356,16 @@ fn listen_on(
     backlog: i32,
 ) -> io::Result<FileId> {
     let listening = || {
-        if let Some(group) = permission.group() {
-            let group = Some(Gid::from_raw(group));
-            chownat(place.dir(), name, None, group, AtFlags::SYMLINK_NOFOLLOW)?;
-        }
-        let stat = statat(place.dir(), name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if Mode::from_raw_mode(stat.st_mode) != permission.mode() {
-            chmodat(place.dir(), name, permission.mode(), AtFlags::empty())?;
-        }
-        listen(socket, backlog)?;
-        Ok(file_id(&stat))
+        let id = bound::settle(place, name, permission)?;
+        listen(socket, backlog)
+            .map_err(|errno| failed(&place.path(), "cannot listen on", errno))?;
+        bound::is_there(place, name, id)?;
+        Ok(id)
     };
-    listening().map_err(|errno| {
-        remove(place, name);
-        failed(&place.path(), "cannot listen on", errno)
+    listening().inspect_err(|_| {
+        // Nothing that another has put there.
+        if matches!(place.stat(name), Ok(Some(stat)) if bound::is_our_socket(&stat)) {
+            remove(place, name);
+        }
     })
 }

@@ -126,9 +126,10 @@ fn adopt(number: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// The file that `bind` makes gets the socket's mode, less the umask: it is born with it.
-pub(super) fn set_mode_to_be(socket: &OwnedFd, mode: Mode) -> io::Result<()> {
-    Ok(fchmod(socket, mode)?)
+/// The file that `bind` makes gets the socket's mode, less the umask: it is born with it. Where that
+/// cannot be, the mode is set before anybody can connect, as on the other systems.
+pub(super) fn set_mode_to_be(socket: &OwnedFd, mode: Mode) {
+    let _ = fchmod(socket, mode);
 }
 
 /// A way to `name` in `dir` that is short however long the directory's path is.

@@ -11,7 +11,9 @@ use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, openat};
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, openat, unlinkat,
+};
 use rustix::io::{Errno, pread, pwrite};
 use rustix::process::{Pid, geteuid, test_kill_process};
 
@@ -48,7 +50,12 @@ impl Lock {
                 .map_err(|errno| cannot_lock(&place, &path, errno))?;
             let stat = fstat(&file)?;
             let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-            if !regular || stat.st_uid != geteuid().as_raw() || stat.st_nlink > 1 {
+            // It is never written: what is in it may be somebody's.
+            let linked = stat.st_nlink > 1;
+            if !regular
+                || stat.st_uid != geteuid().as_raw()
+                || linked && place.why_unsafe()?.is_some()
+            {
                 return Err(io::Error::new(
                     ErrorKind::PermissionDenied,
                     format!(
@@ -61,11 +68,19 @@ impl Lock {
             }
             match lock_exclusively(&file) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(in_use(place.endpoint(), holder(&file))),
+                Err(Errno::WOULDBLOCK) => {
+                    let holder = if linked { None } else { holder(&file) };
+                    return Err(in_use(place.endpoint(), holder));
+                }
                 Err(errno) => return Err(cannot_lock(&place, &path, errno)),
             }
             let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
-            if still_there {
+            if still_there && linked {
+                // A copy by links, of a backup say. The other name keeps it; who waits for this one,
+                // as the holder of a lock would have it, sees that it is gone and starts over.
+                unlinkat(place.dir(), &name, AtFlags::empty())
+                    .map_err(|errno| cannot_lock(&place, &path, errno))?;
+            } else if still_there {
                 let lock = Self { place, name, file, process: process::id() };
                 lock.remove_unfinished();
                 lock.write(&process::id().to_string());

@@ -123,18 +123,7 @@ impl Place {
 
     /// Refuses a directory in which another user could replace the socket, unless it is `allowed`.
     pub(super) fn safe(self, allowed: bool) -> io::Result<Self> {
-        let stat = fstat(&self.dir)?;
-        let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
-        let why = if uid != 0 && uid != geteuid().as_raw() {
-            format!("belongs to uid {uid}")
-        } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
-            format!("can be written by others (mode {mode:04o}, without the sticky bit)")
-        } else {
-            return Ok(self);
-        };
-        if allowed {
-            return Ok(self);
-        }
+        let Some(why) = self.why_unsafe()?.filter(|_| !allowed) else { return Ok(self) };
         let (path, dir) = (self.path(), self.dir_path.display());
         Err(io::Error::new(
             ErrorKind::PermissionDenied,
@@ -145,6 +134,20 @@ impl Place {
                 path.display()
             ),
         ))
+    }
+
+    /// Why another user could replace what stands in the directory; `None` if none could.
+    pub(super) fn why_unsafe(&self) -> io::Result<Option<String>> {
+        let stat = fstat(&self.dir)?;
+        let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
+        let writable = mode & 0o022 != 0 && mode & 0o1000 == 0;
+        Ok(if uid != 0 && uid != geteuid().as_raw() {
+            Some(format!("belongs to uid {uid}"))
+        } else if writable {
+            Some(format!("can be written by others (mode {mode:04o}, without the sticky bit)"))
+        } else {
+            None
+        })
     }
 
     pub(super) fn try_clone(&self) -> io::Result<Self> {

@@ -91,9 +91,7 @@ pub(super) fn close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// The file's mode is set between `bind` and `listen`: these systems refuse it on a socket.
-pub(super) fn set_mode_to_be(_: &OwnedFd, _: Mode) -> io::Result<()> {
-    Ok(())
-}
+pub(super) fn set_mode_to_be(_: &OwnedFd, _: Mode) {}
 
 /// There is no way around a long path.
 pub(super) fn short_path(_: &OwnedFd, _: &OsStr) -> Option<PathBuf> {
