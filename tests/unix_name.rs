@@ -8,13 +8,16 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use common::process::Running;
-use common::unix::{Standing, helper, listening, set_mode, strace, through, until};
+use common::process::{Running, is_here};
+use common::unix::{
+    Standing, helper, listening, set_mode, strace, through, until, with_linux_backend,
+};
 use common::{Backend, Os, assert_error};
 use rustix::fs::{FlockOperation, flock};
 use sockpipe::os::unix::ListenOptionsExt;
-use sockpipe::{ListenOptions, Listener};
+use sockpipe::{ListenOptions, Listener, Stream};
 
 /// The sockets that stand in the endpoint's directory, whatever they are called.
 fn sockets(os: &Os) -> Vec<PathBuf> {
@@ -66,7 +69,7 @@ fn without_chmod_the_owner_has_a_server_and_others_an_error() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for error in ["EINVAL", "EPERM"] {
-        for (call, umask) in [("?fchmod", "077"), ("?fchmodat,?fchmodat2", "0200")] {
+        for (call, umask) in [("?fchmod", "077"), ("?fchmodat,?fchmodat2", "0377")] {
             let os = Os::new();
             let start = |options: &[&str]| {
                 let server = helper(&[&["server", os.endpoint()], options].concat());
@@ -140,4 +143,93 @@ async fn a_lock_file_with_a_second_name_where_others_can_write_is_refused() {
     let shown = lock.display().to_string();
     assert_error(bound, ErrorKind::PermissionDenied, &[os.endpoint(), &shown]);
     assert_eq!((Standing::at(&other), os.files()), before);
+}
+
+/// A server that is kept from running in each of the two moments in which its name has none: before
+/// `bind`, with the dead socket removed, and before `listen`.
+#[tokio::test]
+async fn a_client_waits_for_a_server_that_is_just_taking_the_name() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for call in ["bind", "listen"] {
+        let os = Os::new();
+        listening(helper(&["server", os.endpoint()])).0.crash();
+        // The number may be used again at once.
+        let id = |socket: fs::Metadata| (socket.ino(), socket.ctime(), socket.ctime_nsec());
+        let dead = id(fs::symlink_metadata(os.endpoint()).expect("a socket"));
+        let inject = format!("inject={call}:delay_enter=400000");
+        let server = helper(&["server", os.endpoint()]);
+        let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
+        let server = Running::start(server);
+        until("the name has no server", || match fs::symlink_metadata(os.endpoint()) {
+            Ok(socket) => call == "listen" && id(socket) != dead,
+            Err(_) => call == "bind",
+        });
+        let stream = common::within(Stream::connect(os.endpoint())).await;
+        drop(stream.unwrap_or_else(|error| panic!("{call}: {error}")));
+        assert!(server.next_line().starts_with("listening "));
+        common::unix::finish(server);
+    }
+}
+
+/// Its server lives and has lost its socket: the client says who that is, and does not wait for ever.
+#[tokio::test]
+async fn a_name_without_its_server_is_an_error_that_names_the_process() {
+    let os = Os::new();
+    let (server, id) = listening(helper(&["server", os.endpoint()]));
+    fs::remove_file(os.endpoint()).expect("a socket");
+    let started = Instant::now();
+    let connected = common::within(Stream::connect(os.endpoint())).await;
+    let says = ["name without server", os.endpoint(), &format!("process {id}")];
+    assert_error(connected, ErrorKind::TimedOut, &says);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    common::unix::finish(server);
+
+    // With its end nobody holds the name.
+    let started = Instant::now();
+    let connected = common::within(Stream::connect(os.endpoint())).await;
+    assert_error(connected, ErrorKind::NotFound, &["no server at", os.endpoint()]);
+    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+}
+
+/// Where users look for it, whatever the server was told: a path of its own, or one through a link.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_system_shows_the_socket_under_the_path_that_users_see() {
+    let os = Os::new();
+    let link = os.dir().join("link");
+    symlink(".", &link).expect("a link");
+    let (server, _) = listening(helper(&["server", link.join("s.sock").to_str().expect("UTF-8")]));
+    let dir = os.dir().canonicalize().expect("a directory");
+    let wanted = format!(" {}", dir.join("s.sock").display());
+    let table = fs::read_to_string("/proc/net/unix").expect("a table");
+    assert!(table.lines().any(|line| line.ends_with(&wanted)), "{wanted} is not in {table}");
+    common::unix::finish(server);
+}
+
+/// By age, and at once: the socket, which the system lists, and the lock, which is marked.
+#[test]
+fn the_system_s_cleaner_leaves_a_living_server_alone() {
+    use std::process::{Command, Stdio};
+
+    if !with_linux_backend("the sticky bit") || !is_here("systemd-tmpfiles") {
+        return;
+    }
+    let (os, config) = (Os::new(), tempfile::NamedTempFile::new().expect("a file"));
+    let line = format!("d {} - - - 0\n", os.dir().display());
+    fs::write(config.path(), line).expect("a file");
+    let clean = || {
+        let mut cleaner = Command::new("systemd-tmpfiles");
+        cleaner.arg("--clean").arg(config.path()).stdout(Stdio::null());
+        assert!(cleaner.status().expect("a cleaner").success());
+    };
+    let (server, _) = listening(helper(&["server", os.endpoint()]));
+    fs::write(os.dir().join("old"), "").expect("a file");
+    until("it has removed what is old", || {
+        clean();
+        !os.dir().join("old").exists()
+    });
+    assert_eq!(os.files(), [".s.sock.lock", "s.sock"]);
+    common::unix::finish(server);
+    assert_eq!(os.files(), [""; 0]);
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags, RenameFlags, fchmod, renameat, renameat_with};
+use rustix::fs::{Mode, OFlags, fchmod};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{
@@ -168,11 +168,8 @@ pub(super) fn is_unmapped(uid: u32) -> bool {
     })
 }
 
-/// Renames `from` to `to` where nothing stands; `EXIST` where something does.
-pub(super) fn rename_new(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<(), Errno> {
-    match renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
-        // A file system without the flag. Our lock still keeps out those who take it.
-        Err(Errno::INVAL | Errno::NOSYS) => renameat(dir, from, dir, to),
-        done => done,
-    }
+/// Marks the file as one that cleaners leave alone, as the XDG base directory specification has it:
+/// with the sticky bit. Best effort, for a file that is used without it.
+pub(super) fn keep(file: &OwnedFd) {
+    let _ = fchmod(file, Mode::RUSR | Mode::WUSR | Mode::SVTX);
 }

@@ -4,6 +4,7 @@
 //! the first check to the last change, whatever happens to the path meanwhile.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -189,6 +190,17 @@ impl Place {
         match by_path.next().or_else(short).filter(fits) {
             Some(path) => Ok(SocketAddrUnix::new(path)?),
             None => Err(self.too_long(name)),
+        }
+    }
+
+    /// As above, of the name itself, and by the path that leads through no link, if it fits: the
+    /// system shows it to users, and cleaners compare it with what they find.
+    pub(super) fn address_to_bind(&self) -> io::Result<SocketAddrUnix> {
+        let resolved = fs::canonicalize(&self.dir_path).ok().filter(|dir| self.is_at(dir));
+        let path = resolved.map(|dir| dir.join(&self.name));
+        match path.filter(|path| path.as_os_str().len() <= platform::PATH_LIMIT) {
+            Some(path) => Ok(SocketAddrUnix::new(path)?),
+            None => self.address(&self.name),
         }
     }
 

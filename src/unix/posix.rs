@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags, renameat};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
 
@@ -172,10 +172,8 @@ pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no descriptors of processes"))
 }
 
-/// These systems cannot rename without replacing. Our lock still keeps out those who take it.
-pub(super) fn rename_new(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<(), Errno> {
-    renameat(dir, from, dir, to)
-}
+/// Nothing to do: cleaners of these systems ask for locks, or for nothing.
+pub(super) fn keep(_: &OwnedFd) {}
 
 #[cfg(target_vendor = "apple")]
 mod apple {
