@@ -3,6 +3,7 @@
 mod access;
 #[cfg(feature = "blocking")]
 pub(crate) mod blocking;
+mod bound;
 mod claim;
 mod connect;
 mod convert;

@@ -84,7 +84,7 @@ impl Drop for Race {
     }
 }
 
-/// A name for which a temporary one beside it is too long.
+/// A name whose path is as long as an address can be.
 fn with_a_long_name() -> Os {
     let os = Os::new();
     let limit = if cfg!(all(target_os = "linux", not(sockpipe_posix))) { 107 } else { 103 };
@@ -107,7 +107,6 @@ fn many_processes_bind_one_name_at_once() {
     println!("{rivals} processes, {count} rounds fresh and stale: one winner each, {took:.1?}");
 }
 
-/// Then the name itself is bound, under the lock.
 #[test]
 fn many_processes_bind_one_long_name_at_once() {
     let (rivals, count) = (50, rounds(2, 50));
@@ -143,22 +142,25 @@ fn a_killed_server_starts_again_every_time() {
     }
 }
 
-/// A client that tries all the time while dead sockets are replaced finds the name each time.
+/// Clients that try all the time while dead sockets are replaced: one of ours that waits for a server
+/// meets no error. Others may find nothing, or a socket that does not listen yet, and are counted.
 #[test]
-fn a_takeover_never_takes_the_name_away() {
+fn a_takeover_is_no_error_for_clients_of_ours() {
     let count = rounds(200, 500);
     let os = Os::new();
     // The first dead socket, so that the name is there from the start.
     output(helper(&["takeovers", os.endpoint(), "1"]));
-    let client = Running::start(helper(&["raw-hammer", os.endpoint()]));
-    assert_eq!(client.next_line(), "hammering");
+    let foreign = Running::start(helper(&["raw-hammer", os.endpoint()]));
+    assert_eq!(foreign.next_line(), "hammering");
+    let ours = Running::start(helper(&["hammer", os.endpoint()]));
+    assert_eq!(ours.next_line(), "hammering");
     output(helper(&["takeovers", os.endpoint(), &count.to_string()]));
-    let line = finish(client).concat();
-    println!("{count} takeovers: {line}");
-    let seen = |what| number(&line, what);
-    assert_eq!((seen("missing"), seen("denied")), (0, 0), "{line}");
-    // A socket that is closed under a client that is being let in resets it: the call, or later.
-    assert!(seen("connected") > 0 && seen("refused") > 0, "{line}");
+    let (last, _) = listening(helper(&["server", os.endpoint()]));
+    let (foreign, ours) = (finish(foreign).concat(), finish(ours).concat());
+    finish(last);
+    println!("{count} takeovers: foreign {foreign}; ours {ours}");
+    assert_eq!((number(&foreign, "denied"), number(&ours, "failed")), (0, 0), "{foreign} {ours}");
+    assert!(number(&foreign, "connected") > 0 && number(&ours, "connected") > 0, "{ours}");
 }
 
 /// Sixteen processes take the name, keep it for up to 2 ms, and give it back or crash.
@@ -210,20 +212,26 @@ fn whoever_has_the_name_keeps_it() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// Killed at each call with which it takes the name, before and after: the next server starts, and
-/// removes what the killed one did not get to name.
+/// Killed at each call with which it takes the name: the next server starts, and nothing is left but
+/// the name and its lock.
 #[test]
 fn a_server_killed_while_it_binds() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
-    for call in ["flock", "pwrite64", "socket", "bind", "listen", "?rename,?renameat,?renameat2"] {
+    for call in ["flock", "pwrite64", "socket", "unlinkat", "bind", "listen"] {
         let os = Os::new();
         for stale in [false, true] {
+            if call == "unlinkat" {
+                listening(helper(&["server", os.endpoint()])).0.crash();
+            }
             let inject = format!("inject={call}:signal=KILL");
             let server = helper(&["server", os.endpoint()]);
             let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
             let (status, out, _) = Running::start(server).wait();
             assert!(!status.success() && out.is_empty(), "{call}, {stale}: {out:?}");
+            let mut left = os.files();
+            left.retain(|name| name != ".s.sock.lock" && name != "s.sock");
+            assert_eq!(left, [""; 0], "{call}, {stale}");
             listening(helper(&["server", os.endpoint()])).0.crash();
         }
         let (mut server, _) = listening(helper(&["server", os.endpoint()]));

@@ -101,8 +101,6 @@ struct Found {
     access: Option<Access>,
     /// Why no server of this user could listen there, if something was to be had.
     no_server: Option<String>,
-    /// The name under which `ss` shows the server's socket.
-    temporary: Option<String>,
 }
 
 impl Found {
@@ -118,7 +116,6 @@ impl Found {
             server_uid: None,
             access: None,
             no_server: None,
-            temporary: None,
             address,
         };
         let mut stream = found.look(candidate).await;
@@ -156,8 +153,6 @@ impl Found {
             }
         }
         let listening = listening(self.place());
-        let temporary = listening.iter().find(|socket| socket.claimed_by.is_some());
-        self.temporary = temporary.map(|socket| socket.path.clone());
         let (state, because) = match occupancy {
             Ok(Occupancy::Free) => match self.too_long().await {
                 Some(why) => (State::Impossible, why),
@@ -165,20 +160,13 @@ impl Found {
             },
             Ok(Occupancy::Held { process, .. }) => {
                 self.process = process;
-                let temporary = self.place().as_path().zip(process);
-                let temporary = temporary.map(|(path, pid)| procfs::temporary_name(path, pid));
-                self.temporary = self.temporary.take().or_else(|| temporary.flatten());
                 let how = if cfg!(windows) { "the pipe exists" } else { "its lock is held" };
                 (State::Live, how.to_owned())
             }
             Ok(Occupancy::Foreign { what, .. }) => (State::Foreign, format!("{what} stands there")),
             Ok(Occupancy::Unclaimed) => {
-                let seen = |socket| procfs::process_of(socket).map(|process| (socket, process));
-                let seen = listening.iter().find_map(seen);
-                let temporary = seen.filter(|(socket, _)| socket.claimed_by.is_some());
-                self.temporary = temporary.map(|(socket, _)| socket.path.clone());
-                self.process = seen.map(|(_, process)| process);
-                if seen.is_none() {
+                self.process = listening.iter().find_map(procfs::process_of);
+                if self.process.is_none() {
                     return self.ask(!listening.is_empty()).await;
                 }
                 (State::Live, "a socket listens there".to_owned())
@@ -303,12 +291,6 @@ fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
         lines.push(("owner", access.owner.clone()));
         lines.push(("access", format!("{}{meaning}", access.rights)));
     }
-    if let Some(temporary) = &found.temporary {
-        lines.push((
-            "in ss",
-            format!("{temporary} (the name it was bound to, before it was renamed)"),
-        ));
-    }
     lines.push(("next", next::step(endpoint, found)));
     let mut text: String =
         lines.iter().map(|(label, value)| format!("{label:<9} {}\n", shown(value))).collect();
@@ -351,6 +333,5 @@ fn found_as_json(found: &Found) -> Value {
         "server": found.server,
         "owner": access.map(|access| access.owner.clone()),
         "access": access.map(|access| access.rights.clone()),
-        "temporary_name": found.temporary,
     })
 }

@@ -33,6 +33,11 @@ impl Permission {
         self.mode
     }
 
+    /// Whether nobody but the owner may connect.
+    pub(super) fn is_the_owner_s(&self) -> bool {
+        !self.mode.intersects(Mode::RWXG | Mode::RWXO)
+    }
+
     /// For a socket whose file has this group.
     pub(super) fn in_group(self, group: Option<u32>) -> Self {
         Self { members: group, ..self }

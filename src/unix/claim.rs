@@ -10,17 +10,18 @@
 //! 1. Open the lock file, which is made where it is missing, and flock it without waiting. Held by
 //!    another: a server lives, `AddrInUse`; nothing has touched it. Then see that the file locked is
 //!    the one still standing there: the last holder removes it on its way out, and who had it open
-//!    before that holds the lock of nothing. The lock file says what temporary name (3) its last
-//!    holder used: where one was killed between `bind` and the rename, that name is still there, and
-//!    is removed.
+//!    before that holds the lock of nothing.
 //! 2. Look at the name. What is no socket, or is another user's, is left alone: an error. A socket
 //!    may be that of a server that does not know our lock, so it is tried with a connection, and
 //!    anything but a sure "nobody listens" counts as living.
-//! 3. Bind a new socket to a temporary name, give it its mode, listen, and only then rename it over
-//!    the name. Clients find the dead socket or the living one, never nothing, and never one that
-//!    does not listen yet. Where the name is free, the rename refuses to replace, so that a server
-//!    without our lock that came just now is seen, and step 2 is taken again. Where the temporary
-//!    name is too long for an address, the final name is bound under the lock instead.
+//! 3. Unlink a dead socket, bind a new one under the name itself, give it its mode, and listen. The
+//!    kernel refuses to bind over what a server without our lock put there just now; then step 2 is
+//!    taken again. Nothing is ever on disk but the name and its lock, and the name that the system
+//!    shows of the socket is the one that users know. Who is killed on the way leaves what a crash
+//!    leaves: nothing, or a socket that refuses.
+//!
+//! A client may come in the middle of step 3, and find nothing or be refused. One of ours sees that
+//! the lock is held, and tries again for a moment; see `connect`.
 //!
 //! To give it back, still under the lock: unlink the name if it is still our socket's. The socket is
 //! open, so no other file can have its inode, and the comparison is sound. Stop new connections and
@@ -28,23 +29,23 @@
 //!
 //! Two servers that follow this cannot both win, nor remove each other's socket: every change to the
 //! name is made under the one lock. What remains is a server that ignores the lock, between the look
-//! at a dead socket (2) and the rename over it (3).
+//! at a dead socket (2) and its removal (3).
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Gid, Mode, chmodat, chownat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, bind, connect, listen, shutdown};
 use rustix::process::geteuid;
 
 use super::access::Permission;
+use super::bound;
 use super::lock::{self, Lock, NAME_LOCK};
-use super::place::{FileId, Place, SOCKET, failed, file_id, random, remove, what};
+use super::place::{FileId, Place, SOCKET, failed, file_id, remove, what};
 use super::{is_passing, platform};
 use crate::endpoint::{Endpoint, Form};
 use crate::messages::in_use;
@@ -169,12 +170,26 @@ impl Drop for Claim {
 /// Step 2 and 3: a socket that listens under the name, once the lock is held.
 fn listen_in(lock: &Lock, permission: Permission, backlog: i32) -> io::Result<(OwnedFd, FileId)> {
     let place = &lock.place;
+    let cannot = |errno| failed(&place.path(), "cannot listen on", errno);
+    let address = place.address_to_bind()?;
     for _ in 0..ROUNDS {
         let stale = is_stale(place)?;
         let socket = platform::socket()?;
-        platform::set_mode_to_be(&socket, permission.mode())?;
-        if let Some(id) = publish(lock, &socket, permission, backlog, stale)? {
-            return Ok((socket, id));
+        platform::set_mode_to_be(&socket, permission.mode());
+        if stale {
+            match unlinkat(place.dir(), place.name(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(cannot(errno)),
+            }
+        }
+        match bind(&socket, &address) {
+            Ok(()) => {
+                let id = listen_on(place, &socket, permission, backlog)?;
+                return Ok((socket, id));
+            }
+            // A server that does not follow our lock came just now.
+            Err(Errno::ADDRINUSE) => {}
+            Err(errno) => return Err(cannot(errno)),
         }
     }
     Err(in_use(place.endpoint(), None))
@@ -301,73 +316,26 @@ fn is_refused(place: &Place) -> io::Result<bool> {
     Ok(connect(&socket, &address) == Err(Errno::CONNREFUSED))
 }
 
-/// Binds `socket` and lets it listen under the name. `None`: somebody else has the name now.
-fn publish(
-    lock: &Lock,
-    socket: &OwnedFd,
-    permission: Permission,
-    backlog: i32,
-    stale: bool,
-) -> io::Result<Option<FileId>> {
-    let place = &lock.place;
-    let listen_on = |name| listen_on(place, name, socket, permission, backlog);
-    let mark = format!("{} {:08x}", process::id(), random() as u32);
-    let temporary = lock::temporary_name(place, &mark);
-    let Ok(address) = place.address(&temporary) else {
-        if stale {
-            remove(place, place.name());
-        }
-        let address = place.address(place.name())?;
-        return match bind(socket, &address) {
-            Ok(()) => listen_on(place.name()).map(Some),
-            Err(Errno::ADDRINUSE) => Ok(None),
-            Err(errno) => Err(failed(&place.path(), "cannot listen on", errno)),
-        };
-    };
-    // Before it is there, so that whoever comes after a crash knows of it.
-    lock.write(&mark);
-    bind(socket, &address).map_err(|errno| failed(&place.path(), "cannot listen on", errno))?;
-    let id = listen_on(&temporary)?;
-    let renamed = if stale {
-        renameat(place.dir(), &temporary, place.dir(), place.name())
-    } else {
-        platform::rename_new(place.dir(), &temporary, place.name())
-    };
-    match renamed {
-        Ok(()) => Ok(Some(id)),
-        Err(errno) => {
-            remove(place, &temporary);
-            if errno == Errno::EXIST {
-                return Ok(None);
-            }
-            Err(failed(&place.path(), "cannot listen on", errno))
-        }
-    }
-}
-
 /// Gives the file of the bound `socket` its group and mode, where the umask or the system did not
 /// let `bind` do so, and listens: who connects before that is refused.
 fn listen_on(
     place: &Place,
-    name: &OsStr,
     socket: &OwnedFd,
     permission: Permission,
     backlog: i32,
 ) -> io::Result<FileId> {
+    let name = place.name();
     let listening = || {
-        if let Some(group) = permission.group() {
-            let group = Some(Gid::from_raw(group));
-            chownat(place.dir(), name, None, group, AtFlags::SYMLINK_NOFOLLOW)?;
-        }
-        let stat = statat(place.dir(), name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if Mode::from_raw_mode(stat.st_mode) != permission.mode() {
-            chmodat(place.dir(), name, permission.mode(), AtFlags::empty())?;
-        }
-        listen(socket, backlog)?;
-        Ok(file_id(&stat))
+        let id = bound::settle(place, name, permission)?;
+        listen(socket, backlog)
+            .map_err(|errno| failed(&place.path(), "cannot listen on", errno))?;
+        bound::is_there(place, name, id)?;
+        Ok(id)
     };
-    listening().map_err(|errno| {
-        remove(place, name);
-        failed(&place.path(), "cannot listen on", errno)
+    listening().inspect_err(|_| {
+        // Nothing that another has put there.
+        if matches!(place.stat(name), Ok(Some(stat)) if bound::is_our_socket(&stat)) {
+            remove(place, name);
+        }
     })
 }

@@ -22,6 +22,10 @@ use crate::peer::UserId;
 /// Waits between tries.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
+/// How long a name may have no server while somebody holds it: between the calls with which a server
+/// takes it, or gives it back. They take microseconds, unless it is kept from running.
+const GAP: Duration = Duration::from_secs(1);
+
 /// One connection attempt after another, until there is a server or no time left.
 pub(super) struct Search<'a> {
     endpoint: &'a Endpoint,
@@ -29,26 +33,45 @@ pub(super) struct Search<'a> {
     options: &'a ConnectOptions,
     started: Instant,
     pause: Duration,
+    /// Since when the name has been held without a server.
+    gap: Option<Instant>,
 }
 
 impl<'a> Search<'a> {
     pub(super) fn new(endpoint: &'a Endpoint, options: &'a ConnectOptions) -> io::Result<Self> {
         let candidates = candidates(endpoint, &environment()?)?;
-        Ok(Self { endpoint, candidates, options, started: Instant::now(), pause: PAUSE.0 })
+        Ok(Self {
+            endpoint,
+            candidates,
+            options,
+            started: Instant::now(),
+            pause: PAUSE.0,
+            gap: None,
+        })
     }
 
     /// A connected socket, which does not block, and its server, which is the right one; or how
     /// long to wait before the next attempt.
     pub(super) fn attempt(&mut self) -> io::Result<Result<(OwnedFd, Peer), Duration>> {
         let limit = self.options.limit();
-        let (failure, may_wait) = match try_all(self.endpoint, &self.candidates) {
+        let waits = self.options.wait_for_server.is_some();
+        let attempt = try_all(self.endpoint, &self.candidates);
+        if !matches!(attempt, Attempt::Gap(..)) {
+            self.gap = None;
+        }
+        let (failure, may_wait) = match attempt {
             Attempt::Connected(socket, address) => {
                 let peer = Peer::of(socket.as_fd())?;
                 check_server(&self.options.expect_server, peer.uid, &address)?;
                 return Ok(Ok((socket, peer)));
             }
             Attempt::Busy(address) => (messages::busy(address, limit), true),
-            Attempt::Nobody(error) => (error, self.options.wait_for_server.is_some()),
+            Attempt::Gap(address, holder) => {
+                let since = self.gap.get_or_insert_with(Instant::now);
+                let may_wait = waits || since.elapsed() < GAP;
+                (name_without_server(address, holder), may_wait)
+            }
+            Attempt::Nobody(error) => (error, waits),
             Attempt::Failed(error) => (error, false),
         };
         let left = limit.saturating_sub(self.started.elapsed());
@@ -66,26 +89,29 @@ enum Attempt {
     Connected(OwnedFd, Endpoint),
     /// A server is there, and its backlog is full.
     Busy(Endpoint),
+    /// Somebody holds the name, and there is no server: it is starting or ending, or has lost its
+    /// name. Which process that is, where it can be told.
+    Gap(Endpoint, Option<u32>),
     /// There is no server: it may be started yet.
     Nobody(io::Error),
     Failed(io::Error),
 }
 
 fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
-    let (mut absent, mut stale) = (None, None);
+    let (mut absent, mut stale, mut gap) = (None, None, None);
     for candidate in candidates {
         let address = candidate.address();
         let tried = match &candidate.place {
             Candidacy::Path(path) => match try_path(path) {
                 Some(socket) => Ok(socket),
-                None => Place::of_path(path).and_then(|place| try_place(&place)),
+                None => Place::of_path(path).map_err(Missed::Other).and_then(try_place),
             },
             // What stands in a directory that is not the user's own is not the user's server.
             Candidacy::UserDir { dir, file } | Candidacy::PrivateDir { dir, file } => {
                 match Place::in_user_dir(dir, file) {
-                    Ok(Some(place)) => try_place(&place),
+                    Ok(Some(place)) => try_place(place),
                     Ok(None) => continue,
-                    Err(error) => Err(error),
+                    Err(error) => Err(Missed::Other(error)),
                 }
             }
             Candidacy::Abstract(name) => try_abstract(name),
@@ -93,13 +119,18 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
         };
         match tried {
             Ok(socket) => return Attempt::Connected(socket, address),
-            Err(error) => match error.kind() {
+            Err(Missed::Busy) => return Attempt::Busy(address),
+            // A server in another place keeps it from starting in this one.
+            Err(Missed::Gap(holder)) => gap = gap.or(Some((address, holder))),
+            Err(Missed::Other(error)) => match error.kind() {
                 ErrorKind::NotFound => absent = Some(error),
                 ErrorKind::ConnectionRefused => stale = stale.or(Some(error)),
-                ErrorKind::WouldBlock => return Attempt::Busy(address),
                 _ => return Attempt::Failed(error),
             },
         }
+    }
+    if let Some((address, holder)) = gap {
+        return Attempt::Gap(address, holder);
     }
     let error = match (stale, absent, candidates) {
         (Some(stale), ..) => stale,
@@ -107,6 +138,19 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
         _ => nobody(endpoint, candidates),
     };
     Attempt::Nobody(error)
+}
+
+/// Why one address did not do.
+enum Missed {
+    Busy,
+    Gap(Option<u32>),
+    Other(io::Error),
+}
+
+impl From<io::Error> for Missed {
+    fn from(error: io::Error) -> Self {
+        Self::Other(error)
+    }
 }
 
 /// One try, on a socket of its own; the inner error is that of `connect`.
@@ -124,26 +168,22 @@ fn try_path(path: &Path) -> Option<OwnedFd> {
     try_address(&SocketAddrUnix::new(path).ok()?).ok()?.ok()
 }
 
-/// `WouldBlock` means busy.
-fn try_abstract(name: &str) -> io::Result<OwnedFd> {
+fn try_abstract(name: &str) -> Result<OwnedFd, Missed> {
     let (kind, why) = match try_address(&platform::abstract_address(name)?)? {
         Ok(socket) => return Ok(socket),
-        Err(Errno::AGAIN | Errno::INTR | Errno::INPROGRESS) => {
-            return Err(ErrorKind::WouldBlock.into());
-        }
+        Err(Errno::AGAIN | Errno::INTR | Errno::INPROGRESS) => return Err(Missed::Busy),
         Err(Errno::CONNREFUSED) => {
-            return Err(messages::nobody(format_args!("abstract:{name}")));
+            return Err(messages::nobody(format_args!("abstract:{name}")).into());
         }
         Err(errno) => {
             let error = io::Error::from(errno);
             (error.kind(), format!("cannot connect to abstract:{name}: {error}"))
         }
     };
-    Err(io::Error::new(kind, why))
+    Err(io::Error::new(kind, why).into())
 }
 
-/// `WouldBlock` means busy.
-fn try_place(place: &Place) -> io::Result<OwnedFd> {
+fn try_place(place: Place) -> Result<OwnedFd, Missed> {
     let errno = match try_address(&place.address(place.name())?)? {
         Ok(socket) => return Ok(socket),
         Err(errno) => errno,
@@ -152,32 +192,47 @@ fn try_place(place: &Place) -> io::Result<OwnedFd> {
     let shown = path.display();
     let (kind, why) = match errno {
         // Not started: the attempt after the pause is a new one, on a new socket.
-        Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(ErrorKind::WouldBlock.into()),
-        Errno::NOENT => return Err(messages::nobody(shown)),
+        Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(Missed::Busy),
+        Errno::NOENT => match lock::holding(&place) {
+            Some(lock) => return Err(Missed::Gap(lock::holder(&lock))),
+            None => return Err(messages::nobody(shown).into()),
+        },
         Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
             Some(what) if what != place::SOCKET => (
                 ErrorKind::AlreadyExists,
                 format!("cannot connect to {shown}: it is {what}, not a socket"),
             ),
-            _ if platform::REFUSED_MAY_BE_BUSY && lock::is_held(place) => {
-                return Err(ErrorKind::WouldBlock.into());
-            }
-            _ => (
-                ErrorKind::ConnectionRefused,
-                format!("no server at {shown}, only the socket that one left behind: {START_IT}"),
-            ),
+            _ => match lock::holding(&place) {
+                Some(_) if platform::REFUSED_MAY_BE_BUSY => return Err(Missed::Busy),
+                Some(lock) => return Err(Missed::Gap(lock::holder(&lock))),
+                None => (
+                    ErrorKind::ConnectionRefused,
+                    format!(
+                        "no server at {shown}, only the socket that one left behind: {START_IT}"
+                    ),
+                ),
+            },
         },
         Errno::PROTOTYPE => (
             ErrorKind::AlreadyExists,
             format!("cannot connect to {shown}: it is a socket of another type, not a stream"),
         ),
-        Errno::ACCESS | Errno::PERM => return Err(messages::not_let_in(shown)),
+        Errno::ACCESS | Errno::PERM => return Err(messages::not_let_in(shown).into()),
         errno => {
             let error = io::Error::from(errno);
             (error.kind(), format!("cannot connect to {shown}: {error}"))
         }
     };
-    Err(io::Error::new(kind, why))
+    Err(io::Error::new(kind, why).into())
+}
+
+fn name_without_server(address: Endpoint, holder: Option<u32>) -> io::Error {
+    let holder = holder.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
+    let what = format!(
+        "name without server: {holder} holds {address}, and no server answers there; it starts or \
+         ends and is kept from running, or its socket was removed: look at it, or stop it"
+    );
+    io::Error::new(ErrorKind::TimedOut, what)
 }
 
 /// More than one address was tried.

@@ -6,7 +6,6 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +14,6 @@ use rustix::io::{FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
-use super::lock;
 use super::platform;
 use super::sockname::SockName;
 use crate::endpoint::{Endpoint, Form};
@@ -77,15 +75,10 @@ fn ready(socket: BorrowedFd<'_>) -> io::Result<()> {
 fn endpoint(name: &SockName) -> Option<Endpoint> {
     if let Some(path) = name.path() {
         let path = Path::new(OsStr::from_bytes(path));
-        let renamed = lock::renamed_from(path).filter(|path| is_socket(path));
-        return Endpoint::try_from(renamed.as_deref().unwrap_or(path)).ok();
+        return Endpoint::try_from(path).ok();
     }
     let name = std::str::from_utf8(name.after_nul()?).ok()?;
     (!name.contains('\0')).then(|| Endpoint(Form::Abstract(name.to_owned())))
-}
-
-fn is_socket(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|data| data.file_type().is_socket())
 }
 
 fn wrong(why: &str) -> io::Error {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags, RenameFlags, fchmod, renameat, renameat_with};
+use rustix::fs::{Mode, OFlags, fchmod};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{
@@ -126,9 +126,10 @@ fn adopt(number: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// The file that `bind` makes gets the socket's mode, less the umask: it is born with it.
-pub(super) fn set_mode_to_be(socket: &OwnedFd, mode: Mode) -> io::Result<()> {
-    Ok(fchmod(socket, mode)?)
+/// The file that `bind` makes gets the socket's mode, less the umask: it is born with it. Where that
+/// cannot be, the mode is set before anybody can connect, as on the other systems.
+pub(super) fn set_mode_to_be(socket: &OwnedFd, mode: Mode) {
+    let _ = fchmod(socket, mode);
 }
 
 /// A way to `name` in `dir` that is short however long the directory's path is.
@@ -167,11 +168,8 @@ pub(super) fn is_unmapped(uid: u32) -> bool {
     })
 }
 
-/// Renames `from` to `to` where nothing stands; `EXIST` where something does.
-pub(super) fn rename_new(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<(), Errno> {
-    match renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
-        // A file system without the flag. Our lock still keeps out those who take it.
-        Err(Errno::INVAL | Errno::NOSYS) => renameat(dir, from, dir, to),
-        done => done,
-    }
+/// Marks the file as one that cleaners leave alone, as the XDG base directory specification has it:
+/// with the sticky bit. Best effort, for a file that is used without it.
+pub(super) fn keep(file: &OwnedFd) {
+    let _ = fchmod(file, Mode::RUSR | Mode::WUSR | Mode::SVTX);
 }

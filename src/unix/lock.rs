@@ -1,22 +1,25 @@
 //! The lock on a name: who holds it may make and remove what stands under the name.
 //!
 //! It is flock(2) on a file of its own beside the socket, so the kernel frees it however the process
-//! ends. Whose it is, and under which temporary name its socket begins, is written in it for others.
+//! ends. Whose it is, is written in it for others.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, openat};
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, openat, unlinkat,
+};
 use rustix::io::{Errno, pread, pwrite};
 use rustix::process::{Pid, geteuid, test_kill_process};
 
 use super::claim::ROUNDS;
-use super::place::{Place, SOCKET, file_id, remove, what};
+use super::place::{Place, file_id, remove};
+use super::platform;
 use crate::messages::in_use;
 
 /// What the lock on a name is called, after a dot and the name.
@@ -48,7 +51,12 @@ impl Lock {
                 .map_err(|errno| cannot_lock(&place, &path, errno))?;
             let stat = fstat(&file)?;
             let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-            if !regular || stat.st_uid != geteuid().as_raw() || stat.st_nlink > 1 {
+            // It is never written: what is in it may be somebody's.
+            let linked = stat.st_nlink > 1;
+            if !regular
+                || stat.st_uid != geteuid().as_raw()
+                || linked && place.why_unsafe()?.is_some()
+            {
                 return Err(io::Error::new(
                     ErrorKind::PermissionDenied,
                     format!(
@@ -61,14 +69,22 @@ impl Lock {
             }
             match lock_exclusively(&file) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(in_use(place.endpoint(), holder(&file))),
+                Err(Errno::WOULDBLOCK) => {
+                    let holder = if linked { None } else { holder(&file) };
+                    return Err(in_use(place.endpoint(), holder));
+                }
                 Err(errno) => return Err(cannot_lock(&place, &path, errno)),
             }
             let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
-            if still_there {
+            if still_there && linked {
+                // A copy by links, of a backup say. The other name keeps it; who waits for this one,
+                // as the holder of a lock would have it, sees that it is gone and starts over.
+                unlinkat(place.dir(), &name, AtFlags::empty())
+                    .map_err(|errno| cannot_lock(&place, &path, errno))?;
+            } else if still_there {
                 let lock = Self { place, name, file, process: process::id() };
-                lock.remove_unfinished();
-                lock.write(&process::id().to_string());
+                lock.write();
+                platform::keep(&lock.file);
                 return Ok(lock);
             }
         }
@@ -76,23 +92,11 @@ impl Lock {
     }
 
     /// Says who has the lock. Of use to others only: a full disk is no reason not to serve.
-    pub(super) fn write(&self, holder: &str) {
-        let text = format!("{holder}\n");
+    fn write(&self) {
+        let text = format!("{}\n", self.process);
         let _ = pwrite(&self.file, text.as_bytes(), 0);
         // In this order it is never empty, for those who look meanwhile.
         let _ = ftruncate(&self.file, text.len() as u64);
-    }
-
-    /// Removes the socket that an earlier holder of this very lock bound and did not live to rename.
-    /// It is nobody's: it was under a name that only that holder used, while it held the lock, and
-    /// the lock is ours now.
-    fn remove_unfinished(&self) {
-        let Some(mark) = mark(&self.file) else { return };
-        let name = temporary_name(&self.place, &mark);
-        let Ok(Some(stat)) = self.place.stat(&name) else { return };
-        if what(&stat) == SOCKET && stat.st_uid == geteuid().as_raw() {
-            remove(&self.place, &name);
-        }
     }
 
     pub(super) fn is_this_process_s(&self) -> bool {
@@ -138,23 +142,9 @@ fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
 
 /// The process that wrote itself into the lock file.
 pub(super) fn holder(file: &OwnedFd) -> Option<u32> {
-    written(file)?.split_whitespace().next()?.parse().ok()
-}
-
-/// What makes the temporary name of the last holder, where it got as far as to use one: a process
-/// and a random number.
-fn mark(file: &OwnedFd) -> Option<String> {
-    let written = written(file)?;
-    let (process, random) = written.trim_end().split_once(' ')?;
-    process.parse::<u32>().ok()?;
-    u32::from_str_radix(random, 16).ok()?;
-    Some(written.trim_end().to_owned())
-}
-
-fn written(file: &OwnedFd) -> Option<String> {
     let mut text = [0; 32];
     let length = pread(file, &mut text, 0).ok()?;
-    String::from_utf8(text[..length].to_vec()).ok()
+    str::from_utf8(&text[..length]).ok()?.split_whitespace().next()?.parse().ok()
 }
 
 pub(super) fn lock_name(place: &Place, suffix: &str) -> OsString {
@@ -164,31 +154,12 @@ pub(super) fn lock_name(place: &Place, suffix: &str) -> OsString {
     name
 }
 
-/// Says whose it is, for those who find it in `ss` or a listing.
-pub(super) fn temporary_name(place: &Place, mark: &str) -> OsString {
-    let mut name = OsString::from(".");
-    name.push(place.name());
-    name.push(".");
-    name.push(mark.replace(' ', "."));
-    name
-}
-
 /// Whether what `process` made is this process's to end: its own, or its parent's who went and left it
 /// to this one, as those do that become daemons after they have bound.
 pub(super) fn is_this_process_s(made_by: u32) -> bool {
     let gone = |made_by| test_kill_process(made_by) == Err(Errno::SRCH);
     let other = i32::try_from(made_by).ok().and_then(Pid::from_raw);
     made_by == process::id() || other.is_some_and(gone)
-}
-
-/// The path that a socket of ours has, whose first one was `path`.
-pub(super) fn renamed_from(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?.strip_prefix('.')?;
-    let (name, random) = name.rsplit_once('.')?;
-    let (name, process) = name.rsplit_once('.')?;
-    process.parse::<u32>().ok()?;
-    u32::from_str_radix(random, 16).ok().filter(|_| random.len() == 8)?;
-    Some(path.with_file_name(name))
 }
 
 fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
@@ -214,11 +185,6 @@ fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
             lock.display()
         ),
     )
-}
-
-/// Whether a server that follows our ways lives at `place`, however busy it seems.
-pub(super) fn is_held(place: &Place) -> bool {
-    holding(place).is_some()
 }
 
 /// The lock file of the server that lives at `place`, where that can be told.

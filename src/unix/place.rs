@@ -4,6 +4,7 @@
 //! the first check to the last change, whatever happens to the path meanwhile.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -123,18 +124,7 @@ impl Place {
 
     /// Refuses a directory in which another user could replace the socket, unless it is `allowed`.
     pub(super) fn safe(self, allowed: bool) -> io::Result<Self> {
-        let stat = fstat(&self.dir)?;
-        let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
-        let why = if uid != 0 && uid != geteuid().as_raw() {
-            format!("belongs to uid {uid}")
-        } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
-            format!("can be written by others (mode {mode:04o}, without the sticky bit)")
-        } else {
-            return Ok(self);
-        };
-        if allowed {
-            return Ok(self);
-        }
+        let Some(why) = self.why_unsafe()?.filter(|_| !allowed) else { return Ok(self) };
         let (path, dir) = (self.path(), self.dir_path.display());
         Err(io::Error::new(
             ErrorKind::PermissionDenied,
@@ -145,6 +135,20 @@ impl Place {
                 path.display()
             ),
         ))
+    }
+
+    /// Why another user could replace what stands in the directory; `None` if none could.
+    pub(super) fn why_unsafe(&self) -> io::Result<Option<String>> {
+        let stat = fstat(&self.dir)?;
+        let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
+        let writable = mode & 0o022 != 0 && mode & 0o1000 == 0;
+        Ok(if uid != 0 && uid != geteuid().as_raw() {
+            Some(format!("belongs to uid {uid}"))
+        } else if writable {
+            Some(format!("can be written by others (mode {mode:04o}, without the sticky bit)"))
+        } else {
+            None
+        })
     }
 
     pub(super) fn try_clone(&self) -> io::Result<Self> {
@@ -186,6 +190,17 @@ impl Place {
         match by_path.next().or_else(short).filter(fits) {
             Some(path) => Ok(SocketAddrUnix::new(path)?),
             None => Err(self.too_long(name)),
+        }
+    }
+
+    /// As above, of the name itself, and by the path that leads through no link, if it fits: the
+    /// system shows it to users, and cleaners compare it with what they find.
+    pub(super) fn address_to_bind(&self) -> io::Result<SocketAddrUnix> {
+        let resolved = fs::canonicalize(&self.dir_path).ok().filter(|dir| self.is_at(dir));
+        let path = resolved.map(|dir| dir.join(&self.name));
+        match path.filter(|path| path.as_os_str().len() <= platform::PATH_LIMIT) {
+            Some(path) => Ok(SocketAddrUnix::new(path)?),
+            None => self.address(&self.name),
         }
     }
 

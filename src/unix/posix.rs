@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags, renameat};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
 
@@ -91,9 +91,7 @@ pub(super) fn close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// The file's mode is set between `bind` and `listen`: these systems refuse it on a socket.
-pub(super) fn set_mode_to_be(_: &OwnedFd, _: Mode) -> io::Result<()> {
-    Ok(())
-}
+pub(super) fn set_mode_to_be(_: &OwnedFd, _: Mode) {}
 
 /// There is no way around a long path.
 pub(super) fn short_path(_: &OwnedFd, _: &OsStr) -> Option<PathBuf> {
@@ -174,10 +172,8 @@ pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no descriptors of processes"))
 }
 
-/// These systems cannot rename without replacing. Our lock still keeps out those who take it.
-pub(super) fn rename_new(dir: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<(), Errno> {
-    renameat(dir, from, dir, to)
-}
+/// Nothing to do: cleaners of these systems ask for locks, or for nothing.
+pub(super) fn keep(_: &OwnedFd) {}
 
 #[cfg(target_vendor = "apple")]
 mod apple {

@@ -1,11 +1,14 @@
 //! Clients that use the crate.
 
 use std::process::id;
+use std::time::{Duration, Instant};
 
 use sockpipe::{ConnectOptions, ExpectServer, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 
+use crate::raw::wait_for_the_end;
 use crate::server::{commands, ignored_signals};
 use crate::shown;
 
@@ -25,6 +28,26 @@ pub(crate) async fn connect(path: &str, options: &[&str]) {
             Err(error) => println!("{}", shown(&error)),
         }
     }
+}
+
+/// Connects without a pause, and waits for a server each time, until standard input ends.
+pub(crate) async fn hammer(path: &str) {
+    println!("hammering");
+    let options = ConnectOptions::new().wait_for_server(Duration::from_secs(60));
+    let (mut connected, mut failed, mut longest) = (0, 0, Duration::ZERO);
+    let stop = spawn_blocking(wait_for_the_end);
+    while !stop.is_finished() {
+        let started = Instant::now();
+        match Stream::connect_with(path, &options).await {
+            Ok(_) => connected += 1,
+            Err(error) => {
+                eprintln!("{}", shown(&error));
+                failed += 1;
+            }
+        }
+        longest = longest.max(started.elapsed());
+    }
+    println!("connected {connected} failed {failed} longest {longest:.1?}");
 }
 
 async fn talk(mut stream: Stream) -> String {

@@ -54,6 +54,7 @@ async fn run() {
         ["churn", path, millis, seed] => rivals::churn(path, number(millis), number(seed)).await,
         ["raw-server", path, backlog] => raw::server(path, number(backlog)),
         ["raw-connects", path, count] => raw::connects(path, number(count)),
+        ["hammer", path] => clients::hammer(path).await,
         ["raw-hammer", path] => raw::hammer(path),
         _ => panic!("no such verb: {arguments:?}"),
     }

@@ -1,0 +1,138 @@
+//! The file that `bind` made: its group and its mode, set on that file and on nothing that somebody
+//! put in its place. In a directory that others can write to, that may be a link to anything.
+
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind};
+
+use rustix::fs::{FileType, Gid, Mode, Stat};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use super::access::Permission;
+use super::place::{FileId, Place, failed, file_id};
+
+/// Gives the socket's file what the umask or the system did not let `bind` give it.
+///
+/// # Errors
+///
+/// `PermissionDenied` where another file stands under `name` by now, which is left as it is.
+pub(super) fn settle(place: &Place, name: &OsStr, permission: Permission) -> io::Result<FileId> {
+    let cannot = |errno| failed(&place.path(), "cannot listen on", errno);
+    let file = BoundFile::open(place, name).map_err(cannot)?;
+    if !is_our_socket(&file.stat) {
+        return Err(replaced(place));
+    }
+
+    if let Some(group) = permission.group() {
+        file.set_group(Gid::from_raw(group)).map_err(cannot)?;
+    }
+
+    let (now, wanted) = (Mode::from_raw_mode(file.stat.st_mode), permission.mode());
+    if now != wanted {
+        if let Err(errno) = file.set_mode(wanted) {
+            // Nobody else gets in then, and `accept` asks who a peer is.
+            if !permission.is_the_owner_s() || !wanted.contains(now) {
+                return Err(no_mode(place, wanted, errno));
+            }
+        }
+    }
+    Ok(file_id(&file.stat))
+}
+
+/// As `settle`, for what happened since.
+pub(super) fn is_there(place: &Place, name: &OsStr, id: FileId) -> io::Result<()> {
+    match place.stat(name)? {
+        Some(stat) if file_id(&stat) == id => Ok(()),
+        _ => Err(replaced(place)),
+    }
+}
+
+/// Whether this may be the file that this user's process has just bound. One with a second name is
+/// somebody's trick: `bind` makes one.
+pub(super) fn is_our_socket(stat: &Stat) -> bool {
+    let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+    is_socket && stat.st_uid == geteuid().as_raw() && stat.st_nlink == 1
+}
+
+fn replaced(place: &Place) -> io::Error {
+    io::Error::new(
+        ErrorKind::PermissionDenied,
+        format!(
+            "cannot listen on {}: somebody replaced the socket while it was made; choose a \
+             directory of your own",
+            place.path().display()
+        ),
+    )
+}
+
+fn no_mode(place: &Place, wanted: Mode, errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    io::Error::new(
+        error.kind(),
+        format!(
+            "cannot listen on {}: its mode cannot be set to {:04o}: {error}; choose a directory on \
+             another file system",
+            place.path().display(),
+            wanted.as_raw_mode()
+        ),
+    )
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(any(target_os = "linux", target_os = "android"))] {
+        use std::os::fd::{AsRawFd, OwnedFd};
+        use std::path::PathBuf;
+
+        use rustix::fs::{AtFlags, CWD, OFlags, chmodat, chownat, fstat, openat};
+
+        /// Opened without following a link, so that it is one file from the look to the change.
+        struct BoundFile {
+            file: OwnedFd,
+            stat: Stat,
+        }
+
+        impl BoundFile {
+            fn open(place: &Place, name: &OsStr) -> Result<Self, Errno> {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = openat(place.dir(), name, flags, Mode::empty())?;
+                let stat = fstat(&file)?;
+                Ok(Self { file, stat })
+            }
+
+            fn set_group(&self, group: Gid) -> Result<(), Errno> {
+                chownat(&self.file, "", None, Some(group), AtFlags::EMPTY_PATH)
+            }
+
+            /// fchmod(2) refuses such a descriptor, and its entry in /proc leads to the very file.
+            fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
+                let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+                chmodat(CWD, &path, mode, AtFlags::empty())
+            }
+        }
+    } else {
+        use rustix::fs::{AtFlags, chmodat, chownat, statat};
+
+        /// By its name: these systems open no socket's file, and have calls that follow no link.
+        struct BoundFile<'a> {
+            place: &'a Place,
+            name: &'a OsStr,
+            stat: Stat,
+        }
+
+        impl<'a> BoundFile<'a> {
+            fn open(place: &'a Place, name: &'a OsStr) -> Result<Self, Errno> {
+                let stat = statat(place.dir(), name, AtFlags::SYMLINK_NOFOLLOW)?;
+                Ok(Self { place, name, stat })
+            }
+
+            fn set_group(&self, group: Gid) -> Result<(), Errno> {
+                let (dir, flags) = (self.place.dir(), AtFlags::SYMLINK_NOFOLLOW);
+                chownat(dir, self.name, None, Some(group), flags)
+            }
+
+            fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
+                chmodat(self.place.dir(), self.name, mode, AtFlags::SYMLINK_NOFOLLOW)
+            }
+        }
+    }
+}

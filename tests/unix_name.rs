@@ -1,0 +1,235 @@
+//! What is done to a name, and to nothing else: not to what a link leads to that somebody put in the
+//! socket's place, nor to a file that has the lock's name beside its own.
+#![cfg(unix)] // A pipe's name is not a file.
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use common::process::{Running, is_here};
+use common::unix::{
+    Standing, helper, listening, set_mode, strace, through, until, with_linux_backend,
+};
+use common::{Backend, Os, assert_error};
+use rustix::fs::{FlockOperation, flock};
+use sockpipe::os::unix::ListenOptionsExt;
+use sockpipe::{ListenOptions, Listener, Stream};
+
+/// The sockets that stand in the endpoint's directory, whatever they are called.
+fn sockets(os: &Os) -> Vec<PathBuf> {
+    let entries = fs::read_dir(os.dir()).expect("a directory").flatten();
+    let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
+    sockets.map(|entry| entry.path()).collect()
+}
+
+/// In a directory that others can write to, just before and just after the server looks at what it
+/// has bound, and before it sets the mode, which the umask makes it do.
+#[test]
+fn a_link_in_the_socket_s_place_is_never_followed() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for delay in ["bind:delay_exit", "?fchmodat,?fchmodat2:delay_enter"] {
+        let os = Os::new();
+        let target = logs.path().join("target");
+        fs::write(&target, "secret").expect("a file");
+        set_mode(&target, 0o600);
+        set_mode(&os.dir(), 0o777);
+        let before = Standing::at(&target);
+
+        let server = helper(&["server", os.endpoint(), "--unsafe-directory", "--everyone"]);
+        let server = through("sh", &["-c", r#"umask 077; exec "$0" "$@""#], &server);
+        let inject = format!("inject={delay}=1500000");
+        let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
+        let mut server = Running::start(server);
+        drop(server.child.stdin.take());
+        until("it has bound its socket", || !sockets(&os).is_empty());
+        for socket in sockets(&os) {
+            fs::remove_file(&socket).expect("a socket");
+            symlink(&target, &socket).expect("a link");
+        }
+
+        let (_, out, err) = server.wait();
+        assert_eq!(Standing::at(&target), before, "{delay}: {out:?} {err:?}");
+        let said = out.concat();
+        assert!(said.starts_with("PermissionDenied: cannot listen on"), "{delay}: {out:?}");
+        assert!(said.contains("replaced the socket") && said.contains(os.endpoint()), "{said}");
+        // The link is somebody else's to remove.
+        let left = fs::read_dir(os.dir()).expect("a directory").flatten();
+        assert_eq!(left.filter(|entry| entry.path().is_symlink()).count(), 1, "{delay}");
+    }
+}
+
+/// A file system that lets nobody chmod a socket is good enough for its owner alone.
+#[test]
+fn without_chmod_the_owner_has_a_server_and_others_an_error() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for error in ["EINVAL", "EPERM"] {
+        for (call, umask) in [("?fchmod", "077"), ("?fchmodat,?fchmodat2", "0377")] {
+            let os = Os::new();
+            let start = |options: &[&str]| {
+                let server = helper(&[&["server", os.endpoint()], options].concat());
+                let script = format!(r#"umask {umask}; exec "$0" "$@""#);
+                let server = through("sh", &["-c", &script], &server);
+                strace(&log, &["-e", &format!("inject={call}:error={error}")], &server)
+            };
+            let Some(server) = start(&[]) else { return };
+            let (server, _) = listening(server);
+            let mode = fs::metadata(os.endpoint()).expect("a socket").mode() & 0o777;
+            assert_eq!(mode & !0o600, 0, "{call} {error}: {mode:o}");
+            common::unix::finish(server);
+            if call == "?fchmod" {
+                continue;
+            }
+
+            let (_, out, _) = Running::start(start(&["--everyone"]).expect("as before")).wait();
+            let said = out.concat();
+            assert!(said.contains("its mode cannot be set to 0666"), "{error}: {said}");
+            assert!(said.contains(os.endpoint()) && said.contains("another file system"), "{said}");
+            assert_eq!(os.files(), [""; 0], "{call} {error}");
+        }
+    }
+}
+
+/// After `cp -al`, say, or a snapshot: what the other name has stays as it was.
+#[tokio::test]
+async fn a_lock_file_with_a_second_name_is_replaced_and_never_written() {
+    let os = Os::new();
+    let (lock, other) = (os.dir().join(".s.sock.lock"), os.dir().join("other"));
+    fs::write(&other, "data").expect("a file");
+    fs::hard_link(&other, &lock).expect("a link");
+    let listener = Listener::bind(os.endpoint()).expect("a lock of its own");
+    assert_eq!(fs::read_to_string(&other).expect("a file"), "data");
+    let (one, two) = (fs::metadata(&other), fs::metadata(&lock));
+    let (one, two) = (one.expect("a file"), two.expect("a lock file"));
+    assert_ne!(one.ino(), two.ino());
+    assert_eq!((one.nlink(), two.nlink()), (1, 1));
+    drop(listener);
+    assert_eq!(os.files(), ["other"]);
+}
+
+/// Its server may live: it took the lock before the file had a second name.
+#[tokio::test]
+async fn a_lock_file_with_a_second_name_that_is_held_keeps_the_name() {
+    let os = Os::new();
+    let (lock, other) = (os.dir().join(".s.sock.lock"), os.dir().join("other"));
+    fs::write(&other, "4711\n").expect("a file");
+    fs::hard_link(&other, &lock).expect("a link");
+    let holder = File::open(&other).expect("a file");
+    flock(&holder, FlockOperation::LockExclusive).expect("a lock");
+    let before = (Standing::at(&other), os.files());
+    let error = Listener::bind(os.endpoint()).map(drop).expect_err("a server lives");
+    assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+    // Whoever wrote that may have been another.
+    assert!(!error.to_string().contains("4711"), "{error}");
+    assert_eq!((Standing::at(&other), os.files()), before);
+}
+
+/// There it may be another user's doing.
+#[tokio::test]
+async fn a_lock_file_with_a_second_name_where_others_can_write_is_refused() {
+    let os = Os::new();
+    let (lock, other) = (os.dir().join(".s.sock.lock"), os.dir().join("other"));
+    fs::write(&other, "data").expect("a file");
+    fs::hard_link(&other, &lock).expect("a link");
+    set_mode(&os.dir(), 0o777);
+    let before = (Standing::at(&other), os.files());
+    let options = ListenOptions::new().unsafe_directory(true);
+    let bound = Listener::bind_with(os.endpoint(), &options);
+    let shown = lock.display().to_string();
+    assert_error(bound, ErrorKind::PermissionDenied, &[os.endpoint(), &shown]);
+    assert_eq!((Standing::at(&other), os.files()), before);
+}
+
+/// A server that is kept from running in each of the two moments in which its name has none: before
+/// `bind`, with the dead socket removed, and before `listen`.
+#[tokio::test]
+async fn a_client_waits_for_a_server_that_is_just_taking_the_name() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for call in ["bind", "listen"] {
+        let os = Os::new();
+        listening(helper(&["server", os.endpoint()])).0.crash();
+        // The number may be used again at once.
+        let id = |socket: fs::Metadata| (socket.ino(), socket.ctime(), socket.ctime_nsec());
+        let dead = id(fs::symlink_metadata(os.endpoint()).expect("a socket"));
+        let inject = format!("inject={call}:delay_enter=400000");
+        let server = helper(&["server", os.endpoint()]);
+        let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
+        let server = Running::start(server);
+        until("the name has no server", || match fs::symlink_metadata(os.endpoint()) {
+            Ok(socket) => call == "listen" && id(socket) != dead,
+            Err(_) => call == "bind",
+        });
+        let stream = common::within(Stream::connect(os.endpoint())).await;
+        drop(stream.unwrap_or_else(|error| panic!("{call}: {error}")));
+        assert!(server.next_line().starts_with("listening "));
+        common::unix::finish(server);
+    }
+}
+
+/// Its server lives and has lost its socket: the client says who that is, and does not wait for ever.
+#[tokio::test]
+async fn a_name_without_its_server_is_an_error_that_names_the_process() {
+    let os = Os::new();
+    let (server, id) = listening(helper(&["server", os.endpoint()]));
+    fs::remove_file(os.endpoint()).expect("a socket");
+    let started = Instant::now();
+    let connected = common::within(Stream::connect(os.endpoint())).await;
+    let says = ["name without server", os.endpoint(), &format!("process {id}")];
+    assert_error(connected, ErrorKind::TimedOut, &says);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    common::unix::finish(server);
+
+    // With its end nobody holds the name.
+    let started = Instant::now();
+    let connected = common::within(Stream::connect(os.endpoint())).await;
+    assert_error(connected, ErrorKind::NotFound, &["no server at", os.endpoint()]);
+    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+}
+
+/// Where users look for it, whatever the server was told: a path of its own, or one through a link.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_system_shows_the_socket_under_the_path_that_users_see() {
+    let os = Os::new();
+    let link = os.dir().join("link");
+    symlink(".", &link).expect("a link");
+    let (server, _) = listening(helper(&["server", link.join("s.sock").to_str().expect("UTF-8")]));
+    let dir = os.dir().canonicalize().expect("a directory");
+    let wanted = format!(" {}", dir.join("s.sock").display());
+    let table = fs::read_to_string("/proc/net/unix").expect("a table");
+    assert!(table.lines().any(|line| line.ends_with(&wanted)), "{wanted} is not in {table}");
+    common::unix::finish(server);
+}
+
+/// By age, and at once: the socket, which the system lists, and the lock, which is marked.
+#[test]
+fn the_system_s_cleaner_leaves_a_living_server_alone() {
+    use std::process::{Command, Stdio};
+
+    if !with_linux_backend("the sticky bit") || !is_here("systemd-tmpfiles") {
+        return;
+    }
+    let (os, config) = (Os::new(), tempfile::NamedTempFile::new().expect("a file"));
+    let line = format!("d {} - - - 0\n", os.dir().display());
+    fs::write(config.path(), line).expect("a file");
+    let clean = || {
+        let mut cleaner = Command::new("systemd-tmpfiles");
+        cleaner.arg("--clean").arg(config.path()).stdout(Stdio::null());
+        assert!(cleaner.status().expect("a cleaner").success());
+    };
+    let (server, _) = listening(helper(&["server", os.endpoint()]));
+    fs::write(os.dir().join("old"), "").expect("a file");
+    until("it has removed what is old", || {
+        clean();
+        !os.dir().join("old").exists()
+    });
+    assert_eq!(os.files(), [".s.sock.lock", "s.sock"]);
+    common::unix::finish(server);
+    assert_eq!(os.files(), [""; 0]);
+}
