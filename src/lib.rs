@@ -89,6 +89,7 @@ pub mod blocking;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod deadline;
 mod endpoint;
+mod error;
 mod options;
 mod peer;
 
@@ -129,6 +130,7 @@ mod stream;
 
 pub use endpoint::resolve::Candidate;
 pub use endpoint::{Endpoint, ParseEndpointError};
+pub use error::{Error, Operation, Reason};
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 pub use events::ListenerStats;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
