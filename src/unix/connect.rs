@@ -13,9 +13,9 @@ use super::access::is_own;
 use super::peer::Peer;
 use super::place::{self, Place};
 use super::{environment, lock, platform};
-use crate::endpoint::Endpoint;
 use crate::endpoint::resolve::{Candidacy, Candidate, candidates};
-use crate::messages::{self, START_IT};
+use crate::endpoint::{Endpoint, Form};
+use crate::error::{self, Error, Reason};
 use crate::options::{ConnectOptions, ExpectServer};
 use crate::peer::UserId;
 
@@ -47,7 +47,7 @@ impl<'a> Search<'a> {
                 check_server(&self.options.expect_server, peer.uid, &address)?;
                 return Ok(Ok((socket, peer)));
             }
-            Attempt::Busy(address) => (messages::busy(address, limit), true),
+            Attempt::Busy(address) => (error::busy(address, limit), true),
             Attempt::Nobody(error) => (error, self.options.wait_for_server.is_some()),
             Attempt::Failed(error) => (error, false),
         };
@@ -126,20 +126,13 @@ fn try_path(path: &Path) -> Option<OwnedFd> {
 
 /// `WouldBlock` means busy.
 fn try_abstract(name: &str) -> io::Result<OwnedFd> {
-    let (kind, why) = match try_address(&platform::abstract_address(name)?)? {
-        Ok(socket) => return Ok(socket),
-        Err(Errno::AGAIN | Errno::INTR | Errno::INPROGRESS) => {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        Err(Errno::CONNREFUSED) => {
-            return Err(messages::nobody(format_args!("abstract:{name}")));
-        }
-        Err(errno) => {
-            let error = io::Error::from(errno);
-            (error.kind(), format!("cannot connect to abstract:{name}: {error}"))
-        }
-    };
-    Err(io::Error::new(kind, why))
+    let address = Endpoint(Form::Abstract(name.to_owned()));
+    match try_address(&platform::abstract_address(name)?)? {
+        Ok(socket) => Ok(socket),
+        Err(Errno::AGAIN | Errno::INTR | Errno::INPROGRESS) => Err(ErrorKind::WouldBlock.into()),
+        Err(Errno::CONNREFUSED) => Err(error::no_server(address)),
+        Err(errno) => Err(error::os(address, errno)),
+    }
 }
 
 /// `WouldBlock` means busy.
@@ -148,36 +141,27 @@ fn try_place(place: &Place) -> io::Result<OwnedFd> {
         Ok(socket) => return Ok(socket),
         Err(errno) => errno,
     };
-    let path = place.path();
-    let shown = path.display();
-    let (kind, why) = match errno {
+    let address = place.endpoint();
+    let (reason, why) = match errno {
         // Not started: the attempt after the pause is a new one, on a new socket.
         Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(ErrorKind::WouldBlock.into()),
-        Errno::NOENT => return Err(messages::nobody(shown)),
+        Errno::NOENT => return Err(error::no_server(address)),
         Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
-            Some(what) if what != place::SOCKET => (
-                ErrorKind::AlreadyExists,
-                format!("cannot connect to {shown}: it is {what}, not a socket"),
-            ),
+            Some(what) if what != place::SOCKET => {
+                (Reason::NotASocket, format!("it is {what}, not a socket"))
+            }
             _ if platform::REFUSED_MAY_BE_BUSY && lock::is_held(place) => {
                 return Err(ErrorKind::WouldBlock.into());
             }
-            _ => (
-                ErrorKind::ConnectionRefused,
-                format!("no server at {shown}, only the socket that one left behind: {START_IT}"),
-            ),
+            _ => (Reason::StaleSocket, ", only the socket that one left behind".to_owned()),
         },
-        Errno::PROTOTYPE => (
-            ErrorKind::AlreadyExists,
-            format!("cannot connect to {shown}: it is a socket of another type, not a stream"),
-        ),
-        Errno::ACCESS | Errno::PERM => return Err(messages::not_let_in(shown)),
-        errno => {
-            let error = io::Error::from(errno);
-            (error.kind(), format!("cannot connect to {shown}: {error}"))
+        Errno::PROTOTYPE => {
+            (Reason::NotASocket, "it is a socket of another type, not a stream".to_owned())
         }
+        Errno::ACCESS | Errno::PERM => return Err(error::peer_refused(address, errno)),
+        errno => return Err(error::os(address, errno)),
     };
-    Err(io::Error::new(kind, why))
+    Err(Error::new(reason, why).at(address).caused_by(io::Error::from(errno)).into())
 }
 
 /// More than one address was tried.
@@ -185,7 +169,8 @@ fn nobody(endpoint: &Endpoint, candidates: &[Candidate]) -> io::Error {
     let places: Vec<_> = candidates.iter().map(|place| place.address().to_string()).collect();
     let uid = geteuid().as_raw();
     let places = places.join(", ");
-    messages::nobody(format_args!("{endpoint} of uid {uid} (looked for {places})"))
+    let looked = format!(" of uid {uid} (looked for {places})");
+    Error::new(Reason::NoServer, looked).at(endpoint).into()
 }
 
 fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Result<()> {
@@ -198,22 +183,21 @@ fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Resu
         }
         ExpectServer::User(UserId::Uid(user)) => format!("uid {user}"),
         ExpectServer::User(user @ UserId::Sid(_)) => {
-            let what = format!("cannot expect {user} at {address}: users have no SIDs here");
-            return Err(io::Error::new(ErrorKind::Unsupported, what));
+            let what = format!("cannot expect {user}: users have no SIDs here");
+            return Err(Error::new(Reason::Unsupported, what).at(address).into());
         }
     };
     if platform::is_unmapped(uid) {
-        return Err(io::Error::new(
-            ErrorKind::PermissionDenied,
-            format!(
-                "refused the server at {address}: its user has no id in this user namespace or \
-                 container ({uid} stands for all of those), so it cannot be told from others; if \
-                 you trust who can listen there, say so with ConnectOptions::expect_server and \
-                 ExpectServer::Anyone"
-            ),
-        ));
+        let what = format!(
+            "its user has no id in this user namespace or container ({uid} stands for all of \
+             those), so it cannot be told from others"
+        );
+        let advice = "if you trust who can listen there, say so with \
+                      ConnectOptions::expect_server and ExpectServer::Anyone";
+        let error = Error::new(Reason::UnexpectedServer, what).at(address);
+        return Err(error.advising(advice).into());
     }
-    Err(messages::impostor(address, UserId::Uid(uid), expected))
+    Err(error::unexpected_server(address, UserId::Uid(uid), expected))
 }
 
 /// Between half of `pause` and all of it, so that clients that met once do not meet again.

@@ -4,7 +4,7 @@
 //! ends. Whose it is, and under which temporary name its socket begins, is written in it for others.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -17,7 +17,7 @@ use rustix::process::{Pid, geteuid, test_kill_process};
 
 use super::claim::ROUNDS;
 use super::place::{Place, SOCKET, file_id, remove, what};
-use crate::messages::in_use;
+use crate::error::{Error, Reason, live_server};
 
 /// What the lock on a name is called, after a dot and the name.
 pub(super) const NAME_LOCK: &str = ".lock";
@@ -49,19 +49,13 @@ impl Lock {
             let stat = fstat(&file)?;
             let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
             if !regular || stat.st_uid != geteuid().as_raw() || stat.st_nlink > 1 {
-                return Err(io::Error::new(
-                    ErrorKind::PermissionDenied,
-                    format!(
-                        "cannot listen on {}: its lock file {} is not one of this user's; choose \
-                         a directory of your own",
-                        place.path().display(),
-                        path.display()
-                    ),
-                ));
+                let what = format!("its lock file {} is not one of this user's", path.display());
+                let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
+                return Err(error.advising("choose a directory of your own").into());
             }
             match lock_exclusively(&file) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(in_use(place.endpoint(), holder(&file))),
+                Err(Errno::WOULDBLOCK) => return Err(live_server(place.endpoint(), holder(&file))),
                 Err(errno) => return Err(cannot_lock(&place, &path, errno)),
             }
             let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
@@ -72,7 +66,7 @@ impl Lock {
                 return Ok(lock);
             }
         }
-        Err(in_use(place.endpoint(), None))
+        Err(live_server(place.endpoint(), None))
     }
 
     /// Says who has the lock. Of use to others only: a full disk is no reason not to serve.
@@ -193,27 +187,20 @@ pub(super) fn renamed_from(path: &Path) -> Option<PathBuf> {
 
 fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
     let error = io::Error::from(errno);
-    let (kind, remedy) = match errno {
+    let (reason, remedy) = match errno {
         Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => {
-            (ErrorKind::Unsupported, "choose a directory on a local file system")
+            (Reason::NoLocks, "choose a directory on a local file system")
         }
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-            (ErrorKind::PermissionDenied, "choose a directory that you can write to")
+            (Reason::NotWritable, "choose a directory that you can write to")
         }
         // Not a file: something that is not ours stands there.
-        Errno::LOOP | Errno::ISDIR => {
-            (ErrorKind::PermissionDenied, "choose a directory of your own")
-        }
-        _ => (error.kind(), "choose another directory"),
+        Errno::LOOP | Errno::ISDIR => (Reason::ForeignOwner, "choose a directory of your own"),
+        _ => (Reason::Os, "choose another directory"),
     };
-    io::Error::new(
-        kind,
-        format!(
-            "cannot listen on {}: its lock file {} cannot be had: {error}; {remedy}",
-            place.path().display(),
-            lock.display()
-        ),
-    )
+    let what = format!("its lock file {} cannot be had: {error}", lock.display());
+    let error = Error::new(reason, what).at(place.endpoint()).caused_by(error);
+    error.advising(remedy).into()
 }
 
 /// Whether a server that follows our ways lives at `place`, however busy it seems.
