@@ -116,8 +116,6 @@ mod listener;
 #[cfg(feature = "tokio")]
 pub mod memory;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
-mod messages;
-#[cfg(any(feature = "tokio", feature = "blocking"))]
 mod occupancy;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod sealed;
