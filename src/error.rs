@@ -21,7 +21,7 @@ use crate::endpoint::{Endpoint, ParseEndpointError};
 /// # async fn run() -> std::io::Result<()> {
 /// if let Err(error) = sockpipe::Listener::bind("org.example.tool") {
 ///     match Error::of(&error).map(Error::reason) {
-///         Some(Reason::LiveServer { process: Some(pid) }) => eprintln!("running as {pid}"),
+///         Some(Reason::LiveServer { process: Some(pid), .. }) => eprintln!("running as {pid}"),
 ///         Some(Reason::UnsafeDirectory) => eprintln!("set XDG_RUNTIME_DIR"),
 ///         _ => eprintln!("{error}"),
 ///     }

@@ -308,3 +308,25 @@ async fn client_that_may_not_connect() {
     let code = Some(libc::EACCES);
     failed.is(Operation::Connect, &Reason::PeerRefused, code, "does not let this user in");
 }
+
+/// An error that is made from the kind and the text of another one loses the OS's code.
+#[test]
+fn no_error_is_made_of_the_kind_and_text_of_another() {
+    let mut dirs = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut files = 0;
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                dirs.push(path);
+                continue;
+            }
+
+            files += 1;
+            let text = fs::read_to_string(&path).expect("a text");
+            let lost = text.lines().find(|line| line.contains("Error::new(error.kind(), format!("));
+            assert_eq!(lost, None, "{}: use Error and caused_by", path.display());
+        }
+    }
+    assert!(files > 50, "{files} files");
+}

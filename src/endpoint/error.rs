@@ -6,8 +6,9 @@ use std::fmt;
 /// Why a text or path is no [`Endpoint`](crate::Endpoint). The message shows the input, where it goes wrong, and
 /// what would be right.
 ///
-/// As an [`io::Error`](std::io::Error) it is of kind [`InvalidInput`](std::io::ErrorKind::InvalidInput) and carries this
-/// as its source.
+/// As an [`io::Error`](std::io::Error) it is of kind
+/// [`InvalidInput`](std::io::ErrorKind::InvalidInput), carries an [`Error`](crate::Error), and has
+/// this as its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseEndpointError {
