@@ -1,12 +1,13 @@
 //! Starting the server that a client needs, once.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::endpoint::resolve::Candidate;
 use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::error::{Error, Operation, Reason, during};
 use crate::imp;
 use crate::occupancy::Occupancy;
 use crate::options::ConnectOptions;
@@ -96,7 +97,9 @@ where
         if let Some(stream) = search.connect().await? {
             return Ok(stream);
         }
-        if let Some(lock) = imp::SpawnLock::try_take(&endpoint)? {
+        if let Some(lock) = imp::SpawnLock::try_take(&endpoint)
+            .map_err(|error| during(Operation::Spawn, &endpoint, error))?
+        {
             let stream = search.start(command).await;
             drop(lock);
             return stream;
@@ -140,7 +143,8 @@ impl Search<'_> {
         if let Some(stream) = self.connect().await? {
             return Ok(stream);
         }
-        let mut daemon = Daemon::spawn(&mut command)?;
+        let mut daemon = Daemon::spawn(&mut command)
+            .map_err(|error| during(Operation::Spawn, self.endpoint, error))?;
         loop {
             // First: it may have been seen to end because another one listens by now.
             let ended = daemon.ended()?.filter(|status| !status.success());
@@ -169,14 +173,14 @@ impl Search<'_> {
     }
 
     fn failed(&self, command: &Command, status: ExitStatus, said: &str) -> io::Error {
-        let (name, endpoint) = (name(command), self.endpoint);
-        io::Error::other(format!("{name} ended before it listened on {endpoint}: {status}{said}"))
+        let what = format!("{} ended before it listened: {status}{said}", name(command));
+        during(Operation::Spawn, self.endpoint, Error::new(Reason::ServerExited, what).into())
     }
 
     fn too_late(&self, what: &str) -> io::Error {
         let seconds = self.options.limit().as_secs_f32();
         let what = format!("no server after {seconds} s: {what}");
-        io::Error::new(ErrorKind::TimedOut, what)
+        during(Operation::Spawn, self.endpoint, Error::new(Reason::Deadline, what).into())
     }
 }
 
@@ -197,11 +201,12 @@ impl Daemon {
             let (name, dir) = (name(command), std::env::temp_dir());
             let what =
                 format!("cannot start {name}: no file for what it says in {}", dir.display());
-            io::Error::new(error.kind(), format!("{what}: {error}"))
+            Error::new(Reason::Os, format!("{what}: {error}")).caused_by(error)
         })?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
         let child = imp::spawn_detached(command).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot start {}: {error}", name(command)))
+            let what = format!("cannot start {}: {error}", name(command));
+            Error::new(Reason::Os, what).caused_by(error)
         })?;
         // The command has a handle of the file, which is the daemon's now.
         command.stderr(Stdio::null());

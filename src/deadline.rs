@@ -3,7 +3,7 @@
 use std::io::{Error, ErrorKind, Result};
 use std::time::{Duration, Instant};
 
-use crate::messages::still_taken;
+use crate::error::still_taken;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline(Option<Instant>);
@@ -45,7 +45,7 @@ impl WaitForName {
             return Err(error);
         }
         if self.end.is_past() {
-            return Err(still_taken(self.limit, &error));
+            return Err(still_taken(self.limit, error));
         }
         let pause = self.end.left().map_or(self.pause, |left| left.min(self.pause));
         self.pause = (self.pause * 2).min(Self::PAUSE.1);

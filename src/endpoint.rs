@@ -430,8 +430,8 @@ mod tests {
             assert_eq!(error.position(), position, "{written:?}");
             let error = io::Error::from(error);
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-            let inner =
-                error.get_ref().and_then(|inner| inner.downcast_ref::<ParseEndpointError>());
+            let inner = std::error::Error::source(&error);
+            let inner = inner.and_then(|inner| inner.downcast_ref::<ParseEndpointError>());
             assert_eq!(inner.map(ParseEndpointError::input), Some(written));
         }
     }

@@ -17,7 +17,9 @@
 //! # When it fails
 //!
 //! Errors are [`std::io::Error`]s. Their kinds are the same on every OS, and their messages name the
-//! endpoint and the next step.
+//! endpoint and the next step. Those of listening, connecting, accepting and cleaning carry an
+//! [`Error`], which [`Error::of`] returns: the [`Operation`], the endpoint, a [`Reason`] to match, and
+//! the OS's error with its code, which [`std::io::Error::raw_os_error`] does not return for them.
 //!
 //! | kind | situation |
 //! |---|---|
@@ -26,7 +28,7 @@
 //! | `PermissionDenied` | another user's socket or directory, a server of somebody else, a client that may not connect |
 //! | `NotFound`, `ConnectionRefused` | nobody is there; only a dead server's socket is |
 //! | `TimedOut` | the deadline is over |
-//! | `InvalidInput` | a bad endpoint ([`ParseEndpointError`]), or one too long for the OS |
+//! | `InvalidInput` | a bad endpoint (the source is a [`ParseEndpointError`]), or one too long for the OS |
 //! | `Unsupported` | this OS or this peer cannot |
 //! | `BrokenPipe` | written to a peer that is gone; reads give `Ok(0)` then |
 //! | `ResourceBusy` | a blocking stream that has other handles is to become an async one, a descriptor or a handle |
@@ -89,6 +91,7 @@ pub mod blocking;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod deadline;
 mod endpoint;
+mod error;
 mod options;
 mod peer;
 
@@ -117,8 +120,6 @@ mod listener;
 #[cfg(feature = "tokio")]
 pub mod memory;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
-mod messages;
-#[cfg(any(feature = "tokio", feature = "blocking"))]
 mod occupancy;
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 mod sealed;
@@ -131,6 +132,7 @@ mod stream;
 
 pub use endpoint::resolve::Candidate;
 pub use endpoint::{Endpoint, ParseEndpointError};
+pub use error::{Error, Operation, Reason};
 #[cfg(any(feature = "tokio", feature = "blocking"))]
 pub use events::ListenerStats;
 #[cfg(any(feature = "tokio", feature = "blocking"))]

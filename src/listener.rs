@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::deadline::WaitForName;
 use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::error::{Operation, accept_failed, during};
 use crate::events::ListenerStats;
 use crate::imp;
-use crate::messages::{self, deaf};
 use crate::options::ListenOptions;
 use crate::stream::{LocalStream, Stream};
 
@@ -115,7 +115,7 @@ impl Listener {
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
         let bound = imp::Listener::bind(&endpoint, options);
-        bound.map(Self::from_imp).map_err(|error| messages::cannot("listen on", endpoint, error))
+        bound.map(Self::from_imp).map_err(|error| during(Operation::Bind, endpoint, error))
     }
 
     /// Listens on `endpoint` as soon as the server that has it lets it go, for up to `limit`: for a
@@ -169,10 +169,10 @@ impl Listener {
     ///
     /// As for [`accept`](Self::accept).
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        imp::can_accept()?;
+        imp::can_accept().map_err(|error| accept_failed(&self.endpoint, error))?;
         match self.inner.poll_accept(cx) {
             Poll::Ready(Ok(stream)) => Poll::Ready(Ok(Stream::from_imp(stream))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(deaf(&self.endpoint, &error))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(accept_failed(&self.endpoint, error))),
             Poll::Pending => Poll::Pending,
         }
     }

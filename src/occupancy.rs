@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::endpoint::resolve::Candidate;
+use crate::error::{Operation, during};
 use crate::imp;
 
 /// What there is at one address, from [`Candidate::occupancy`].
@@ -58,7 +59,7 @@ impl Candidate {
     ///
     /// [`Listener::bind`]: crate::Listener::bind
     pub fn occupancy(&self) -> io::Result<Occupancy> {
-        imp::occupancy(self)
+        imp::occupancy(self).map_err(|error| during(Operation::Inspect, self.address(), error))
     }
 
     /// Removes what a server that crashed has left at this address, and nothing else, by the same
@@ -80,6 +81,6 @@ impl Candidate {
     ///
     /// [`Listener::bind`]: crate::Listener::bind
     pub fn remove_stale(&self) -> io::Result<bool> {
-        imp::remove_stale(self)
+        imp::remove_stale(self).map_err(|error| during(Operation::Clean, self.address(), error))
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::error::{Error, Operation, Reason, during};
 use crate::imp;
 use crate::listener::Listener;
 use crate::options::{ConnectOptions, ListenOptions};
@@ -98,10 +99,9 @@ async fn acquire(
             Ok(stream) => return Ok(SingleInstance::Secondary(stream)),
             Err(error) if !is_absent(&error) => return Err(error),
             Err(error) if left.is_zero() => {
-                return Err(io::Error::new(
-                    ErrorKind::TimedOut,
-                    format!("{endpoint} is taken, and cannot be reached: {error}"),
-                ));
+                let what = format!("the name is taken, and cannot be reached: {error}");
+                let late = Error::new(Reason::Deadline, what).caused_by(error);
+                return Err(during(Operation::Connect, endpoint, late.into()));
             }
             Err(_) => imp::sleep(PAUSE.min(left))?.await,
         }

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::error::{Operation, during};
 use crate::imp;
-use crate::messages;
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
 
@@ -111,9 +111,7 @@ impl Stream {
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
         let connected = imp::Stream::connect(&endpoint, options).await;
-        connected
-            .map(Self::from_imp)
-            .map_err(|error| messages::cannot("connect to", endpoint, error))
+        connected.map(Self::from_imp).map_err(|error| during(Operation::Connect, endpoint, error))
     }
 
     /// Two streams connected to each other, without a name.

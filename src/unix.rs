@@ -43,7 +43,7 @@ cfg_if::cfg_if! {
 }
 
 use std::env;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -61,6 +61,7 @@ pub(crate) use self::{
     stream::Stream,
 };
 use crate::endpoint::resolve::{Candidacy, Candidate, Environment};
+use crate::error::{Error, Reason};
 use crate::occupancy::Occupancy;
 use crate::options::StreamOptions;
 use crate::peer::UserId;
@@ -103,13 +104,13 @@ fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
         Candidacy::Path(path) => Place::of_path(path).map(Some),
         Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file)? {
             Some(place) => Ok(Some(place)),
-            None => Err(io::Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "the directory {} is missing, another user's, or writable by others",
-                    dir.display()
-                ),
-            )),
+            None => {
+                let dir = dir.display();
+                let what = format!(
+                    "the directory {dir} is missing, another user's, or writable by others"
+                );
+                Err(Error::new(Reason::NoDirectory, what).into())
+            }
         },
         Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
         Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
@@ -154,8 +155,7 @@ fn prepare(socket: BorrowedFd<'_>, options: StreamOptions) -> io::Result<()> {
     let set = if is_a_size { unless_gone(set) } else { set };
     set.map_err(|errno| {
         let error = io::Error::from(errno);
-        let what =
-            format!("the system gives no send buffer of {bytes} bytes: {error}; ask for less");
-        io::Error::new(error.kind(), what)
+        let what = format!("the system gives no send buffer of {bytes} bytes: {error}");
+        Error::new(Reason::Os, what).caused_by(error).advising("ask for less").into()
     })
 }

@@ -29,7 +29,7 @@ mod tests;
 #[cfg(feature = "tokio")]
 mod wakers;
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY};
@@ -43,9 +43,9 @@ pub(crate) use self::{
     spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
+use crate::endpoint::Endpoint;
 use crate::endpoint::resolve::{Candidate, Environment, Family, candidates};
-use crate::endpoint::{Endpoint, ParseEndpointError};
-use crate::messages::in_use;
+use crate::error::{self, Error, Operation, Reason, live_server};
 use crate::occupancy::Occupancy;
 use crate::peer::UserId;
 
@@ -83,7 +83,7 @@ pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
 /// The system takes a pipe's name back with its last handle, so there never is anything.
 pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
     match occupancy(candidate)? {
-        Occupancy::Held { process } => Err(in_use(candidate.address(), process)),
+        Occupancy::Held { process } => Err(live_server(candidate.address(), process)),
         _ => Ok(false),
     }
 }
@@ -98,7 +98,7 @@ fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
     let length = address.to_string().encode_utf16().count();
     if length > PATH_LIMIT {
         let reason = format!("a pipe's path has at most {PATH_LIMIT} characters, not {length}");
-        return Err(ParseEndpointError::new(address, reason).into());
+        return Err(error::too_long(&address, reason));
     }
     Ok(address)
 }
@@ -106,49 +106,47 @@ fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
 /// The system refuses a second server too, but not with an error that means only this.
 fn refuse_present(address: &Endpoint, path: &str) -> io::Result<()> {
     match pipe::presence(path) {
-        Presence::There => Err(in_use(address, None)),
+        Presence::There => Err(live_server(address, None)),
         Presence::Absent | Presence::Unknown => Ok(()),
     }
 }
 
-fn cannot_listen(address: &Endpoint, path: &str, error: &io::Error) -> io::Error {
-    match pipe::code(error) {
+fn cannot_listen(address: &Endpoint, path: &str, error: io::Error) -> io::Error {
+    match pipe::code(&error) {
         Some(ERROR_ACCESS_DENIED | ERROR_PIPE_BUSY) if pipe::presence(path) == Presence::There => {
-            in_use(address, None)
+            live_server(address, None)
         }
-        _ => io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")),
+        _ => error::os(address, error),
     }
 }
 
 /// Another instance, of the pipe that is ours by its first.
-fn cannot_add(address: &Endpoint, error: &io::Error) -> io::Error {
-    let what = if pipe::code(error) == Some(ERROR_ACCESS_DENIED) {
+fn cannot_add(address: &Endpoint, error: io::Error) -> io::Error {
+    let what = if pipe::code(&error) == Some(ERROR_ACCESS_DENIED) {
         "its security descriptor does not let this user add instances of it (0x4, as in GA)"
     } else {
         "another instance of the pipe cannot be made"
     };
-    io::Error::new(error.kind(), format!("cannot listen on {address}: {what}: {error}"))
+    Error::new(Reason::Os, format!("{what}: {error}")).at(address).caused_by(error).into()
 }
 
 fn broken_pipe() -> io::Error {
-    io::Error::from(ErrorKind::BrokenPipe)
+    io::Error::from(io::ErrorKind::BrokenPipe)
 }
 
 fn no_half_close() -> io::Error {
-    io::Error::new(
-        ErrorKind::Unsupported,
-        "the pipe is of byte type and cannot carry the end of one direction; the peer reads it \
-         when the stream is closed, and ConnectOptions::end_on_close leaves it to that",
-    )
+    let what = "the pipe is of byte type and cannot carry the end of one direction; the peer reads \
+                it when the stream is closed";
+    let error = Error::new(Reason::NoHalfClose, what)
+        .advising("ConnectOptions::end_on_close leaves it to that");
+    error.in_operation(Operation::Shutdown).into()
 }
 
 fn not_taken(deadline: Duration) -> io::Error {
-    io::Error::new(
-        ErrorKind::TimedOut,
-        format!(
-            "the peer did not take what was written within {} s; it still arrives while this \
-             process lives",
-            deadline.as_secs_f32()
-        ),
-    )
+    let what = format!(
+        "the peer did not take what was written within {} s; it still arrives while this process \
+         lives",
+        deadline.as_secs_f32()
+    );
+    Error::new(Reason::Deadline, what).in_operation(Operation::Shutdown).into()
 }

@@ -187,7 +187,7 @@ async fn the_daemon_is_on_its_own() {
 async fn a_daemon_that_fails_says_why() {
     let daemon = Daemon::new();
     let outcome = daemon.connect("fail", common::PATIENCE).await;
-    let says = ["ended before it listened on", &daemon.name, "3", "the flux capacitor is empty"];
+    let says = ["ended before it listened", &daemon.name, "3", "the flux capacitor is empty"];
     assert_error(outcome, ErrorKind::Other, &says);
     // The next client starts one that works.
     drop(daemon.connect("serve", common::PATIENCE).await.expect("a connection"));

@@ -131,7 +131,8 @@ async fn every_kind_of_argument() {
     within(Stream::connect(Path::new(&resolved))).await.expect("a &Path");
     within(Stream::connect(Path::new(&resolved).to_owned())).await.expect("a PathBuf");
     let error = assert_error(Listener::bind("a/b"), ErrorKind::InvalidInput, &["a/b"]);
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ParseEndpointError>());
+    let inner = std::error::Error::source(&error);
+    let inner = inner.and_then(|inner| inner.downcast_ref::<ParseEndpointError>());
     assert_eq!(inner.and_then(ParseEndpointError::position), Some(1));
 }
 

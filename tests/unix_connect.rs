@@ -31,7 +31,8 @@ async fn fill(os: &Os) -> Vec<Stream> {
         match within(os.connect_with(&at_once)).await {
             Ok(client) => clients.push(client),
             Err(error) => {
-                let says = ["the server at", os.endpoint(), "too busy", "ConnectOptions::deadline"];
+                let says =
+                    ["cannot connect to", os.endpoint(), "too busy", "ConnectOptions::deadline"];
                 assert_error(Err::<(), _>(error), ErrorKind::TimedOut, &says);
                 return clients;
             }

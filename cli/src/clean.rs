@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use anyhow::Result;
-use sockpipe::Occupancy;
+use sockpipe::Reason;
 
 use crate::exit::{Exit, TAKEN, at_endpoint};
 use crate::{args, client, say};
@@ -22,9 +22,9 @@ pub fn run(args: &args::Clean) -> Result<()> {
             // There is no such directory, so there is nothing in it.
             Err(error) if error.kind() == ErrorKind::NotFound => say::detail(error),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                let by = match candidate.occupancy() {
-                    Ok(Occupancy::Held { process: Some(pid), .. }) => {
-                        format!(", {},", client::process(pid))
+                let by = match sockpipe::Error::of(&error).map(sockpipe::Error::reason) {
+                    Some(Reason::LiveServer { process: Some(pid), .. }) => {
+                        format!(", {},", client::process(*pid))
                     }
                     _ => String::new(),
                 };
@@ -33,12 +33,7 @@ pub fn run(args: &args::Clean) -> Result<()> {
                 );
                 failure = Some(Exit::new(TAKEN, what));
             }
-            Err(error) => {
-                let kind = error.kind();
-                // The crate speaks of listening, for which it would be removed.
-                let what = error.to_string().replace("cannot listen on ", "cannot clean ");
-                failure = Some(at_endpoint(std::io::Error::new(kind, what)));
-            }
+            Err(error) => failure = Some(at_endpoint(error)),
         }
     }
     match failure {

@@ -18,10 +18,13 @@ pub async fn connect(endpoint: &Endpoint, args: &Client) -> Result<Stream> {
     say::detail(format_args!("connecting to {endpoint}"));
     let stream = Stream::connect_with(endpoint, &options(args)).await.map_err(|error| {
         let nobody = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
-        let exit = exit::at_endpoint(error);
         // The longer of the two is what a client without a server has.
         let waited = args.wait.map(|wait| args.timeout.map_or(wait, |limit| wait.max(limit)));
-        if nobody { exit.after(waited).hinting(path_without_its_dot(endpoint)) } else { exit }
+        let exit = match waited.filter(|_| nobody) {
+            Some(waited) => exit::after_wait(error, waited),
+            None => exit::at_endpoint(error),
+        };
+        if nobody { exit.hinting(path_without_its_dot(endpoint)) } else { exit }
     })?;
     say::detail(format_args!("connected to {endpoint}, the server is {}", peer(&stream)));
     Ok(stream)

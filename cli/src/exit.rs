@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use sockpipe::{Operation, Reason};
+
 use crate::say;
 
 pub const FAILED: u8 = 1;
@@ -15,8 +17,6 @@ pub const DENIED: u8 = 5;
 pub const TOO_LATE: u8 = 6;
 pub const INTERRUPTED: u8 = 130;
 pub const OUTPUT_CLOSED: u8 = 141;
-
-const WAIT: &str = "wait for it with --wait";
 
 /// An end with a code of its own. Without a message nothing is said.
 #[derive(Debug)]
@@ -32,21 +32,6 @@ impl Exit {
 
     pub fn silent(code: u8) -> Self {
         Self::new(code, "")
-    }
-
-    /// With what was waited for in vain in place of the advice to wait.
-    pub fn after(mut self, wait: Option<Duration>) -> Self {
-        if let Some(wait) = wait {
-            let waited = format!("waited {} s", wait.as_secs_f32());
-            let advice = format!("start it first, or {WAIT}");
-            self.message = if self.message.contains(&advice) {
-                let longer = format!("{waited} for it; start it, or give --wait more time");
-                self.message.replace(&advice, &longer)
-            } else {
-                format!("{waited}: {}", self.message)
-            };
-        }
-        self
     }
 
     pub fn hinting(mut self, hint: Option<String>) -> Self {
@@ -75,7 +60,21 @@ pub fn at_endpoint(error: io::Error) -> Exit {
         ErrorKind::InvalidInput | ErrorKind::Unsupported => USAGE,
         _ => FAILED,
     };
-    Exit::new(code, in_options(error.to_string()))
+    Exit::new(code, message(&error))
+}
+
+/// The error of a client that waited `wait` for a server in vain.
+pub fn after_wait(error: io::Error, wait: Duration) -> Exit {
+    let waited = format!("waited {} s", wait.as_secs_f32());
+    let absent = sockpipe::Error::of(&error)
+        .filter(|error| matches!(error.reason(), Reason::NoServer | Reason::StaleSocket));
+    let message = match absent {
+        Some(error) => {
+            format!("{}: {waited} for it; start it, or give --wait more time", error.what())
+        }
+        None => format!("{waited}: {}", message(&error)),
+    };
+    Exit { message, ..at_endpoint(error) }
 }
 
 /// The error of standard output: that its reader has had enough is nothing to talk about.
@@ -95,19 +94,25 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The crate's messages name its own items as the next step; a user of the tool has options.
-fn in_options(mut message: String) -> String {
-    for (item, option) in [
-        ("wait for it with ConnectOptions::wait_for_server", WAIT),
-        ("raise ConnectOptions::deadline", "raise --timeout"),
-        ("say so with ConnectOptions::expect_server and ExpectServer::Anyone", "use --any-server"),
-        ("say so with ConnectOptions::expect_server", "use --any-server"),
-        (", or allow this one with os::unix::ListenOptionsExt::unsafe_directory", ""),
-        (", and ConnectOptions::end_on_close leaves it to that", ""),
-    ] {
-        message = message.replace(item, option);
+/// The crate's advice names its own items as the next step; a user of the tool has options.
+fn message(error: &io::Error) -> String {
+    let Some(error) = sockpipe::Error::of(error) else { return error.to_string() };
+    let advice = match error.reason() {
+        Reason::NoServer | Reason::StaleSocket => {
+            Some("start it first, or wait for it with --wait")
+        }
+        Reason::Deadline if error.operation() == Operation::Connect => {
+            Some("try again, or raise --timeout")
+        }
+        Reason::UnexpectedServer => Some("if you trust it, use --any-server"),
+        Reason::UnsafeDirectory => Some("choose a directory of your own"),
+        Reason::NoHalfClose => None,
+        _ => error.advice(),
+    };
+    match advice {
+        Some(advice) => format!("{}; {advice}", error.what()),
+        None => error.what(),
     }
-    message
 }
 
 #[cfg(test)]

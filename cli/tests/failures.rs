@@ -306,7 +306,7 @@ mod paths {
                 run(&arguments).assert_fails(3, &["there is no directory"]);
             }
             let ended = run(&["connect", "--wait=0.1", endpoint]);
-            ended.assert_fails(3, &["waited 0.1 s: there is no directory"]);
+            ended.assert_fails(3, &["waited 0.1 s: cannot connect to", "there is no directory"]);
             assert_eq!(run(&["info", endpoint]).code, Some(3));
             assert_eq!(run(&["clean", endpoint]).code, Some(0));
         }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::Stream;
 use crate::deadline::{Deadline, WaitForName};
 use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::error::{Operation, accept_failed, during, no_client};
 use crate::events::ListenerStats;
 use crate::imp::blocking as imp;
-use crate::messages::{cannot, deaf, nobody_came};
 use crate::options::ListenOptions;
 
 /// Listens on a local endpoint: a Unix domain socket, or a Windows named pipe.
@@ -77,7 +77,7 @@ impl Listener {
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
         let bound = imp::Listener::bind(&endpoint, options);
-        bound.map(Self::from_imp).map_err(|error| cannot("listen on", endpoint, error))
+        bound.map(Self::from_imp).map_err(|error| during(Operation::Bind, endpoint, error))
     }
 
     /// Listens on `endpoint` as soon as the server that has it lets it go, for up to `limit`: for a
@@ -154,12 +154,13 @@ impl Listener {
     /// from, sees that.
     pub fn accept_timeout(&self, limit: Duration) -> io::Result<Stream> {
         self.accept_until(Deadline::after(Some(limit)))?
-            .ok_or_else(|| nobody_came(&self.endpoint, limit))
+            .ok_or_else(|| no_client(&self.endpoint, limit))
     }
 
     /// `None` once the deadline is past.
     fn accept_until(&self, deadline: Deadline) -> io::Result<Option<Stream>> {
-        let accepted = self.inner.accept(deadline).map_err(|error| deaf(&self.endpoint, &error))?;
+        let accepted =
+            self.inner.accept(deadline).map_err(|error| accept_failed(&self.endpoint, error))?;
         Ok(accepted.map(Stream::from_imp))
     }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::error::{Operation, during};
 use crate::imp::blocking as imp;
-use crate::messages::cannot;
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
 
@@ -72,7 +72,7 @@ impl Stream {
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
         let connected = imp::Stream::connect(&endpoint, options);
-        connected.map(Self::from_imp).map_err(|error| cannot("connect to", endpoint, error))
+        connected.map(Self::from_imp).map_err(|error| during(Operation::Connect, endpoint, error))
     }
 
     /// Two streams connected to each other, without a name.

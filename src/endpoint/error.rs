@@ -2,13 +2,13 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::io;
 
 /// Why a text or path is no [`Endpoint`](crate::Endpoint). The message shows the input, where it goes wrong, and
 /// what would be right.
 ///
-/// As an [`io::Error`] it is of kind [`InvalidInput`](io::ErrorKind::InvalidInput) and carries this
-/// as its source.
+/// As an [`io::Error`](std::io::Error) it is of kind
+/// [`InvalidInput`](std::io::ErrorKind::InvalidInput), carries an [`Error`](crate::Error), and has
+/// this as its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseEndpointError {
@@ -50,12 +50,6 @@ impl std::error::Error for ParseEndpointError {}
 impl From<Infallible> for ParseEndpointError {
     fn from(never: Infallible) -> Self {
         match never {}
-    }
-}
-
-impl From<ParseEndpointError> for io::Error {
-    fn from(error: ParseEndpointError) -> Self {
-        Self::new(io::ErrorKind::InvalidInput, error)
     }
 }
 

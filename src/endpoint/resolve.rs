@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Endpoint, Form};
+use crate::error::not_here;
 use crate::peer::UserId;
 
 /// Whose rules apply.
@@ -118,27 +119,27 @@ pub(crate) fn candidates(endpoint: &Endpoint, env: &Environment) -> io::Result<V
         (Form::Name(name), Family::Windows) => {
             // The SID ends at the first dot, so no two pairs of user and name meet.
             let UserId::Sid(sid) = &env.user else {
-                return Err(unsupported(endpoint, "the user has no SID"));
+                return Err(not_here(endpoint, "the user has no SID"));
             };
             one(Candidacy::Pipe(format!("{sid}.{name}")), "the user's SID and the name")
         }
         (Form::Name(name), Family::Apple) => {
             let Some(dir) = env.user_temp_dir.clone() else {
-                return Err(unsupported(endpoint, "the user has no temporary directory"));
+                return Err(not_here(endpoint, "the user has no temporary directory"));
             };
             let file = format!("{name}.sock");
             one(Candidacy::UserDir { dir, file }, "the user's own temporary directory")
         }
         (Form::Name(name), Family::Linux | Family::Bsd) => in_runtime_dirs(endpoint, name, env),
-        (Form::Path(_), Family::Windows) => Err(unsupported(
+        (Form::Path(_), Family::Windows) => Err(not_here(
             endpoint,
             "it is a path for a Unix domain socket, which Windows does not have; \
              use a portable name, or a pipe",
         )),
         (Form::Abstract(_), Family::Bsd | Family::Apple | Family::Windows) => {
-            Err(unsupported(endpoint, "abstract sockets exist on Linux only; use a portable name"))
+            Err(not_here(endpoint, "abstract sockets exist on Linux only; use a portable name"))
         }
-        (Form::Pipe(_), Family::Linux | Family::Bsd | Family::Apple) => Err(unsupported(
+        (Form::Pipe(_), Family::Linux | Family::Bsd | Family::Apple) => Err(not_here(
             endpoint,
             "it is a named pipe, which only Windows has; use a portable name, or a path",
         )),
@@ -151,7 +152,7 @@ fn in_runtime_dirs(
     env: &Environment,
 ) -> io::Result<Vec<Candidate>> {
     let UserId::Uid(uid) = env.user else {
-        return Err(unsupported(endpoint, "the user has no uid"));
+        return Err(not_here(endpoint, "the user has no uid"));
     };
     let file = format!("{name}.sock");
     let session = (env.family == Family::Linux).then(|| PathBuf::from(format!("/run/user/{uid}")));
@@ -168,10 +169,6 @@ fn in_runtime_dirs(
     let place = Candidacy::PrivateDir { dir, file };
     found.push(Candidate { place, why: "a directory of our own, mode 0700" });
     Ok(found)
-}
-
-fn unsupported(endpoint: &Endpoint, why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, format!("cannot use {endpoint} here: {why}"))
 }
 
 #[cfg(test)]

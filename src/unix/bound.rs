@@ -2,14 +2,15 @@
 //! put in its place. In a directory that others can write to, that may be a link to anything.
 
 use std::ffi::OsStr;
-use std::io::{self, ErrorKind};
+use std::io;
 
 use rustix::fs::{FileType, Gid, Mode, Stat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::access::Permission;
-use super::place::{FileId, Place, failed, file_id};
+use super::place::{FileId, Place, file_id};
+use crate::error::{self, Error, Reason};
 
 /// Gives the socket's file what the umask or the system did not let `bind` give it.
 ///
@@ -17,7 +18,7 @@ use super::place::{FileId, Place, failed, file_id};
 ///
 /// `PermissionDenied` where another file stands under `name` by now, which is left as it is.
 pub(super) fn settle(place: &Place, name: &OsStr, permission: Permission) -> io::Result<FileId> {
-    let cannot = |errno| failed(&place.path(), "cannot listen on", errno);
+    let cannot = |errno| error::os(place.endpoint(), errno);
     let file = BoundFile::open(place, name).map_err(cannot)?;
     if !is_our_socket(&file.stat) {
         return Err(replaced(place));
@@ -55,27 +56,16 @@ pub(super) fn is_our_socket(stat: &Stat) -> bool {
 }
 
 fn replaced(place: &Place) -> io::Error {
-    io::Error::new(
-        ErrorKind::PermissionDenied,
-        format!(
-            "cannot listen on {}: somebody replaced the socket while it was made; choose a \
-             directory of your own",
-            place.path().display()
-        ),
-    )
+    let cause = "another process replaced the socket while it was made";
+    let error = Error::new(Reason::UnsafeDirectory, cause).at(place.endpoint());
+    error.advising("choose a directory of your own").into()
 }
 
 fn no_mode(place: &Place, wanted: Mode, errno: Errno) -> io::Error {
-    let error = io::Error::from(errno);
-    io::Error::new(
-        error.kind(),
-        format!(
-            "cannot listen on {}: its mode cannot be set to {:04o}: {error}; choose a directory on \
-             another file system",
-            place.path().display(),
-            wanted.as_raw_mode()
-        ),
-    )
+    let (error, mode) = (io::Error::from(errno), wanted.as_raw_mode());
+    let cause = format!("the mode of the socket cannot be set to {mode:04o}: {error}");
+    let error = Error::new(Reason::Os, cause).at(place.endpoint()).caused_by(error);
+    error.advising("choose a directory on another file system").into()
 }
 
 cfg_if::cfg_if! {

@@ -32,7 +32,7 @@
 //! at a dead socket (2) and its removal (3).
 
 use std::ffi::OsStr;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
@@ -45,10 +45,10 @@ use rustix::process::geteuid;
 use super::access::Permission;
 use super::bound;
 use super::lock::{self, Lock, NAME_LOCK};
-use super::place::{FileId, Place, SOCKET, failed, file_id, remove, what};
+use super::place::{FileId, Place, SOCKET, file_id, remove, what};
 use super::{is_passing, platform};
 use crate::endpoint::{Endpoint, Form};
-use crate::messages::in_use;
+use crate::error::{self, Error, Reason, live_server};
 use crate::occupancy::Occupancy;
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
@@ -84,7 +84,7 @@ impl Claim {
         // With the lock: who starts there from now on, and looks here, sees it.
         for other in others.iter().filter(|other| !other.is_in(&lock.place)) {
             if let Some(held) = lock::holding(other) {
-                return Err(in_use(other.endpoint(), lock::holder(&held)));
+                return Err(live_server(other.endpoint(), lock::holder(&held)));
             }
         }
         let backlog = backlog_of(backlog);
@@ -114,12 +114,10 @@ impl Claim {
     /// A new socket under the name, which is not the old one's any more.
     pub(super) fn republish(&mut self, permission: Permission) -> io::Result<OwnedFd> {
         if !self.lock.place.is_where_it_was() {
-            let (path, dir) = (self.lock.place.path(), self.lock.place.dir_path().display());
-            let what = format!(
-                "cannot listen on {} again: the directory {dir} is not where it was; bind it anew",
-                path.display()
-            );
-            return Err(io::Error::new(ErrorKind::NotFound, what));
+            let dir = self.lock.place.dir_path().display();
+            let what = format!("the directory {dir} is not where it was");
+            let error = Error::new(Reason::NoDirectory, what).at(self.lock.place.endpoint());
+            return Err(error.advising("bind it anew").into());
         }
         if !self.lock.is_ours()? {
             // Who removes sockets removes lock files too; somebody else may have made one since.
@@ -170,7 +168,7 @@ impl Drop for Claim {
 /// Step 2 and 3: a socket that listens under the name, once the lock is held.
 fn listen_in(lock: &Lock, permission: Permission, backlog: i32) -> io::Result<(OwnedFd, FileId)> {
     let place = &lock.place;
-    let cannot = |errno| failed(&place.path(), "cannot listen on", errno);
+    let cannot = |errno| error::os(place.endpoint(), errno);
     let address = place.address_to_bind()?;
     for _ in 0..ROUNDS {
         let stale = is_stale(place)?;
@@ -192,7 +190,7 @@ fn listen_in(lock: &Lock, permission: Permission, backlog: i32) -> io::Result<(O
             Err(errno) => return Err(cannot(errno)),
         }
     }
-    Err(in_use(place.endpoint(), None))
+    Err(live_server(place.endpoint(), None))
 }
 
 /// Refuses new connections, and gives those in the queue. Closed like that, rather than with the
@@ -224,13 +222,10 @@ pub(super) fn bind_abstract(address: &Endpoint, backlog: Option<u32>) -> io::Res
         return Err(io::Error::other(format!("{address} is not an abstract socket")));
     };
     let socket = platform::socket()?;
-    let cannot = |errno| {
-        let error = io::Error::from(errno);
-        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-    };
+    let cannot = |errno: Errno| error::os(address, errno);
     match bind(&socket, &platform::abstract_address(name)?) {
         Ok(()) => {}
-        Err(Errno::ADDRINUSE) => return Err(in_use(address, None)),
+        Err(Errno::ADDRINUSE) => return Err(live_server(address, None)),
         Err(errno) => return Err(cannot(errno)),
     }
     listen(&socket, backlog_of(backlog)).map_err(cannot)?;
@@ -266,7 +261,7 @@ pub(super) fn remove_stale(place: Place) -> io::Result<bool> {
     let stale = is_stale(&lock.place)?;
     if stale {
         unlinkat(lock.place.dir(), lock.place.name(), AtFlags::empty())
-            .map_err(|errno| failed(&lock.place.path(), "cannot remove", errno))?;
+            .map_err(|errno| error::os(lock.place.endpoint(), errno))?;
     }
     Ok(stale)
 }
@@ -274,35 +269,24 @@ pub(super) fn remove_stale(place: Place) -> io::Result<bool> {
 /// Whether a dead socket has the name; `false` when nothing has it.
 fn is_stale(place: &Place) -> io::Result<bool> {
     let Some(stat) = place.stat(place.name())? else { return Ok(false) };
-    let path = place.path();
-    let shown = path.display();
     let what = what(&stat);
     if what != SOCKET {
-        return Err(io::Error::new(
-            ErrorKind::AlreadyExists,
-            format!(
-                "cannot listen on {shown}: {what} stands there, which is left alone; choose \
-                 another path, or remove it yourself"
-            ),
-        ));
+        let what = format!("{what} stands there, which is left alone");
+        let error = Error::new(Reason::NotASocket, what).at(place.endpoint());
+        return Err(error.advising("choose another path, or remove it yourself").into());
     }
     let own = geteuid().as_raw();
     if stat.st_uid != own {
-        return Err(io::Error::new(
-            ErrorKind::PermissionDenied,
-            format!(
-                "cannot listen on {shown}: the socket there belongs to uid {}, not to uid {own}; \
-                 choose another path",
-                stat.st_uid
-            ),
-        ));
+        let what = format!("the socket there belongs to uid {}, not to uid {own}", stat.st_uid);
+        let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
+        return Err(error.advising("choose another path").into());
     }
     for probe in 0..platform::PROBES {
         if probe > 0 {
             thread::sleep(PROBE_PAUSE);
         }
         if !is_refused(place)? {
-            return Err(in_use(place.endpoint(), None));
+            return Err(live_server(place.endpoint(), None));
         }
     }
     Ok(true)
@@ -327,8 +311,7 @@ fn listen_on(
     let name = place.name();
     let listening = || {
         let id = bound::settle(place, name, permission)?;
-        listen(socket, backlog)
-            .map_err(|errno| failed(&place.path(), "cannot listen on", errno))?;
+        listen(socket, backlog).map_err(|errno| error::os(place.endpoint(), errno))?;
         bound::is_there(place, name, id)?;
         Ok(id)
     };

@@ -13,9 +13,9 @@ use super::access::is_own;
 use super::peer::Peer;
 use super::place::{self, Place};
 use super::{environment, lock, platform};
-use crate::endpoint::Endpoint;
 use crate::endpoint::resolve::{Candidacy, Candidate, candidates};
-use crate::messages::{self, START_IT};
+use crate::endpoint::{Endpoint, Form};
+use crate::error::{self, Error, Reason};
 use crate::options::{ConnectOptions, ExpectServer};
 use crate::peer::UserId;
 
@@ -65,11 +65,11 @@ impl<'a> Search<'a> {
                 check_server(&self.options.expect_server, peer.uid, &address)?;
                 return Ok(Ok((socket, peer)));
             }
-            Attempt::Busy(address) => (messages::busy(address, limit), true),
+            Attempt::Busy(address) => (error::busy(address, limit), true),
             Attempt::Gap(address, holder) => {
                 let since = self.gap.get_or_insert_with(Instant::now);
                 let may_wait = waits || since.elapsed() < GAP;
-                (name_without_server(address, holder), may_wait)
+                (error::name_without_server(address, holder), may_wait)
             }
             Attempt::Nobody(error) => (error, waits),
             Attempt::Failed(error) => (error, false),
@@ -169,18 +169,13 @@ fn try_path(path: &Path) -> Option<OwnedFd> {
 }
 
 fn try_abstract(name: &str) -> Result<OwnedFd, Missed> {
-    let (kind, why) = match try_address(&platform::abstract_address(name)?)? {
-        Ok(socket) => return Ok(socket),
-        Err(Errno::AGAIN | Errno::INTR | Errno::INPROGRESS) => return Err(Missed::Busy),
-        Err(Errno::CONNREFUSED) => {
-            return Err(messages::nobody(format_args!("abstract:{name}")).into());
-        }
-        Err(errno) => {
-            let error = io::Error::from(errno);
-            (error.kind(), format!("cannot connect to abstract:{name}: {error}"))
-        }
-    };
-    Err(io::Error::new(kind, why).into())
+    let address = Endpoint(Form::Abstract(name.to_owned()));
+    match try_address(&platform::abstract_address(name)?)? {
+        Ok(socket) => Ok(socket),
+        Err(Errno::AGAIN | Errno::INTR | Errno::INPROGRESS) => Err(Missed::Busy),
+        Err(Errno::CONNREFUSED) => Err(error::no_server(address).into()),
+        Err(errno) => Err(error::os(address, errno).into()),
+    }
 }
 
 fn try_place(place: Place) -> Result<OwnedFd, Missed> {
@@ -188,51 +183,32 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
         Ok(socket) => return Ok(socket),
         Err(errno) => errno,
     };
-    let path = place.path();
-    let shown = path.display();
-    let (kind, why) = match errno {
+    let address = place.endpoint();
+    let (reason, why) = match errno {
         // Not started: the attempt after the pause is a new one, on a new socket.
         Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(Missed::Busy),
         Errno::NOENT => match lock::holding(&place) {
             Some(lock) => return Err(Missed::Gap(lock::holder(&lock))),
-            None => return Err(messages::nobody(shown).into()),
+            None => return Err(error::no_server(address).into()),
         },
         Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
-            Some(what) if what != place::SOCKET => (
-                ErrorKind::AlreadyExists,
-                format!("cannot connect to {shown}: it is {what}, not a socket"),
-            ),
+            Some(what) if what != place::SOCKET => {
+                (Reason::NotASocket, format!("it is {what}, not a socket"))
+            }
             _ => match lock::holding(&place) {
                 Some(_) if platform::REFUSED_MAY_BE_BUSY => return Err(Missed::Busy),
                 Some(lock) => return Err(Missed::Gap(lock::holder(&lock))),
-                None => (
-                    ErrorKind::ConnectionRefused,
-                    format!(
-                        "no server at {shown}, only the socket that one left behind: {START_IT}"
-                    ),
-                ),
+                None => (Reason::StaleSocket, ", only the socket that one left behind".to_owned()),
             },
         },
-        Errno::PROTOTYPE => (
-            ErrorKind::AlreadyExists,
-            format!("cannot connect to {shown}: it is a socket of another type, not a stream"),
-        ),
-        Errno::ACCESS | Errno::PERM => return Err(messages::not_let_in(shown).into()),
-        errno => {
-            let error = io::Error::from(errno);
-            (error.kind(), format!("cannot connect to {shown}: {error}"))
+        Errno::PROTOTYPE => {
+            (Reason::NotASocket, "it is a socket of another type, not a stream".to_owned())
         }
+        Errno::ACCESS | Errno::PERM => return Err(error::peer_refused(address, errno).into()),
+        errno => return Err(error::os(address, errno).into()),
     };
-    Err(io::Error::new(kind, why).into())
-}
-
-fn name_without_server(address: Endpoint, holder: Option<u32>) -> io::Error {
-    let holder = holder.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
-    let what = format!(
-        "name without server: {holder} holds {address}, and no server answers there; it starts or \
-         ends and is kept from running, or its socket was removed: look at it, or stop it"
-    );
-    io::Error::new(ErrorKind::TimedOut, what)
+    let error = Error::new(reason, why).at(address).caused_by(io::Error::from(errno));
+    Err(io::Error::from(error).into())
 }
 
 /// More than one address was tried.
@@ -240,7 +216,8 @@ fn nobody(endpoint: &Endpoint, candidates: &[Candidate]) -> io::Error {
     let places: Vec<_> = candidates.iter().map(|place| place.address().to_string()).collect();
     let uid = geteuid().as_raw();
     let places = places.join(", ");
-    messages::nobody(format_args!("{endpoint} of uid {uid} (looked for {places})"))
+    let looked = format!(" of uid {uid} (looked for {places})");
+    Error::new(Reason::NoServer, looked).at(endpoint).into()
 }
 
 fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Result<()> {
@@ -253,22 +230,21 @@ fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Resu
         }
         ExpectServer::User(UserId::Uid(user)) => format!("uid {user}"),
         ExpectServer::User(user @ UserId::Sid(_)) => {
-            let what = format!("cannot expect {user} at {address}: users have no SIDs here");
-            return Err(io::Error::new(ErrorKind::Unsupported, what));
+            let what = format!("cannot expect {user}: users have no SIDs here");
+            return Err(Error::new(Reason::Unsupported, what).at(address).into());
         }
     };
     if platform::is_unmapped(uid) {
-        return Err(io::Error::new(
-            ErrorKind::PermissionDenied,
-            format!(
-                "refused the server at {address}: its user has no id in this user namespace or \
-                 container ({uid} stands for all of those), so it cannot be told from others; if \
-                 you trust who can listen there, say so with ConnectOptions::expect_server and \
-                 ExpectServer::Anyone"
-            ),
-        ));
+        let what = format!(
+            "its user has no id in this user namespace or container ({uid} stands for all of \
+             those), so it cannot be told from others"
+        );
+        let advice = "if you trust who can listen there, say so with \
+                      ConnectOptions::expect_server and ExpectServer::Anyone";
+        let error = Error::new(Reason::UnexpectedServer, what).at(address);
+        return Err(error.advising(advice).into());
     }
-    Err(messages::impostor(address, UserId::Uid(uid), expected))
+    Err(error::unexpected_server(address, UserId::Uid(uid), expected))
 }
 
 /// Between half of `pause` and all of it, so that clients that met once do not meet again.

@@ -16,8 +16,9 @@ use rustix::net::{
 
 use super::peer::Peer;
 use super::sockopt::get;
-use crate::endpoint::ParseEndpointError;
 use crate::endpoint::resolve::Family;
+use crate::endpoint::{Endpoint, Form};
+use crate::error::too_long;
 
 pub(super) const FAMILY: Family = Family::Linux;
 /// `sun_path` less its NUL, see unix(7).
@@ -144,7 +145,7 @@ pub(super) fn abstract_address(name: &str) -> io::Result<SocketAddrUnix> {
         let length = name.len();
         let reason =
             format!("an abstract name has at most {PATH_LIMIT} bytes, this one has {length}");
-        ParseEndpointError::new(format_args!("abstract:{name}"), reason).into()
+        too_long(&Endpoint(Form::Abstract(name.to_owned())), reason)
     })
 }
 

@@ -4,7 +4,7 @@
 //! ends. Whose it is, is written in it for others.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process;
@@ -20,7 +20,7 @@ use rustix::process::{Pid, geteuid, test_kill_process};
 use super::claim::ROUNDS;
 use super::place::{Place, file_id, remove};
 use super::platform;
-use crate::messages::in_use;
+use crate::error::{Error, Reason, live_server};
 
 /// What the lock on a name is called, after a dot and the name.
 pub(super) const NAME_LOCK: &str = ".lock";
@@ -57,21 +57,15 @@ impl Lock {
                 || stat.st_uid != geteuid().as_raw()
                 || linked && place.why_unsafe()?.is_some()
             {
-                return Err(io::Error::new(
-                    ErrorKind::PermissionDenied,
-                    format!(
-                        "cannot listen on {}: its lock file {} is not one of this user's; choose \
-                         a directory of your own",
-                        place.path().display(),
-                        path.display()
-                    ),
-                ));
+                let what = format!("its lock file {} is not one of this user's", path.display());
+                let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
+                return Err(error.advising("choose a directory of your own").into());
             }
             match lock_exclusively(&file) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {
                     let holder = if linked { None } else { holder(&file) };
-                    return Err(in_use(place.endpoint(), holder));
+                    return Err(live_server(place.endpoint(), holder));
                 }
                 Err(errno) => return Err(cannot_lock(&place, &path, errno)),
             }
@@ -88,7 +82,7 @@ impl Lock {
                 return Ok(lock);
             }
         }
-        Err(in_use(place.endpoint(), None))
+        Err(live_server(place.endpoint(), None))
     }
 
     /// Says who has the lock. Of use to others only: a full disk is no reason not to serve.
@@ -164,27 +158,20 @@ pub(super) fn is_this_process_s(made_by: u32) -> bool {
 
 fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
     let error = io::Error::from(errno);
-    let (kind, remedy) = match errno {
+    let (reason, remedy) = match errno {
         Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => {
-            (ErrorKind::Unsupported, "choose a directory on a local file system")
+            (Reason::NoLocks, "choose a directory on a local file system")
         }
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-            (ErrorKind::PermissionDenied, "choose a directory that you can write to")
+            (Reason::NotWritable, "choose a directory that you can write to")
         }
         // Not a file: something that is not ours stands there.
-        Errno::LOOP | Errno::ISDIR => {
-            (ErrorKind::PermissionDenied, "choose a directory of your own")
-        }
-        _ => (error.kind(), "choose another directory"),
+        Errno::LOOP | Errno::ISDIR => (Reason::ForeignOwner, "choose a directory of your own"),
+        _ => (Reason::Os, "choose another directory"),
     };
-    io::Error::new(
-        kind,
-        format!(
-            "cannot listen on {}: its lock file {} cannot be had: {error}; {remedy}",
-            place.path().display(),
-            lock.display()
-        ),
-    )
+    let what = format!("its lock file {} cannot be had: {error}", lock.display());
+    let error = Error::new(reason, what).at(place.endpoint()).caused_by(error);
+    error.advising(remedy).into()
 }
 
 /// The lock file of the server that lives at `place`, where that can be told.

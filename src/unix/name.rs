@@ -13,6 +13,7 @@ use super::lock;
 use super::place::Place;
 use crate::endpoint::Endpoint;
 use crate::endpoint::resolve::{Candidacy, candidates};
+use crate::error::{Error, Reason};
 use crate::options::ListenOptions;
 
 /// Whose the listener's name is.
@@ -126,8 +127,7 @@ pub(super) fn place_to_bind(
         }
     }
     Err(refused.unwrap_or_else(|| {
-        let what = format!("cannot listen on {endpoint}: this system has no place for it");
-        io::Error::new(ErrorKind::NotFound, what)
+        Error::new(Reason::NoDirectory, "this system has no place for it").at(endpoint).into()
     }))
 }
 

@@ -18,7 +18,8 @@ use rustix::net::SocketAddrUnix;
 use rustix::process::geteuid;
 
 use super::platform;
-use crate::endpoint::{Endpoint, Form, ParseEndpointError};
+use crate::endpoint::{Endpoint, Form};
+use crate::error::{self, Error, Reason};
 
 pub(super) const SOCKET: &str = "a socket";
 
@@ -88,14 +89,12 @@ impl Place {
         if stat.st_uid != own || stat.st_mode as u32 & 0o077 != 0 {
             let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
             let shown = dir.display();
-            return Err(io::Error::new(
-                ErrorKind::PermissionDenied,
-                format!(
-                    "the directory {shown} belongs to uid {uid} and has mode {mode:04o}; it must \
-                     be uid {own}'s and 0700: remove it, or set XDG_RUNTIME_DIR to a directory of \
-                     your own"
-                ),
-            ));
+            let what = format!(
+                "the directory {shown} belongs to uid {uid} and has mode {mode:04o}, and must be \
+                 uid {own}'s and 0700"
+            );
+            let advice = "remove it, or set XDG_RUNTIME_DIR to a directory of your own";
+            return Err(Error::new(Reason::PrivateDirectory, what).advising(advice).into());
         }
         Ok(Some(Self::new(opened, dir, file.into())))
     }
@@ -104,13 +103,14 @@ impl Place {
         let flags = platform::DIRECTORY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(CWD, dir, flags, Mode::empty()).map_err(|errno| {
             let shown = dir.display();
-            let missing = |what: &str| {
-                let what = format!("there is no directory {shown}{what} choose another path");
-                io::Error::new(ErrorKind::NotFound, what)
+            let missing = |what: &str, advice: &'static str| {
+                let what = format!("there is no directory {shown}{what}");
+                let error = Error::new(Reason::NoDirectory, what).caused_by(io::Error::from(errno));
+                error.advising(advice).into()
             };
             match errno {
-                Errno::NOENT => missing(": make it first, or"),
-                Errno::NOTDIR => missing(", but something else:"),
+                Errno::NOENT => missing("", "make it first, or choose another path"),
+                Errno::NOTDIR => missing(", but something else", "choose another path"),
                 errno => failed(dir, "cannot use the directory", errno),
             }
         })?;
@@ -125,16 +125,12 @@ impl Place {
     /// Refuses a directory in which another user could replace the socket, unless it is `allowed`.
     pub(super) fn safe(self, allowed: bool) -> io::Result<Self> {
         let Some(why) = self.why_unsafe()?.filter(|_| !allowed) else { return Ok(self) };
-        let (path, dir) = (self.path(), self.dir_path.display());
-        Err(io::Error::new(
-            ErrorKind::PermissionDenied,
-            format!(
-                "cannot listen on {}: the directory {dir} {why}, so that others could replace the \
-                 socket; choose a directory of your own, or allow this one with \
-                 os::unix::ListenOptionsExt::unsafe_directory",
-                path.display()
-            ),
-        ))
+        let dir = self.dir_path.display();
+        let what = format!("the directory {dir} {why}, so that others could replace the socket");
+        let error = Error::new(Reason::UnsafeDirectory, what).at(self.endpoint());
+        let advice = "choose a directory of your own, or allow this one with \
+                      os::unix::ListenOptionsExt::unsafe_directory";
+        Err(error.advising(advice).into())
     }
 
     /// Why another user could replace what stands in the directory; `None` if none could.
@@ -208,10 +204,8 @@ impl Place {
         let whole = self.dir_path.join(name).as_os_str().len();
         let limit = platform::PATH_LIMIT;
         if whole <= limit {
-            let (path, dir) = (self.path(), self.dir_path.display());
-            let what =
-                format!("cannot reach {}: {dir} is another directory by now", path.display());
-            return io::Error::new(ErrorKind::NotFound, what);
+            let what = format!("{} is another directory by now", self.dir_path.display());
+            return Error::new(Reason::NoDirectory, what).at(self.endpoint()).into();
         }
         let mut reason =
             format!("the path is too long for a socket: {whole} bytes, and the limit is {limit}");
@@ -219,7 +213,7 @@ impl Place {
             let last = limit.saturating_sub(short.as_os_str().len() - name.len());
             reason += &format!(", or {last} for its last part alone, which has {}", name.len());
         }
-        ParseEndpointError::new(self.path().display(), reason).into()
+        error::too_long(&self.endpoint(), reason)
     }
 
     /// Whether `path` still leads to the directory.
@@ -275,10 +269,11 @@ pub(super) fn file_id(stat: &Stat) -> FileId {
     FileId(stat.st_dev as u64, stat.st_ino as u64)
 }
 
-/// The OS's error about `path`, with the same kind and the path in its message.
+/// The OS's error about `path`, which is not the socket itself.
 pub(super) fn failed(path: &Path, what: &str, errno: Errno) -> io::Error {
     let error = io::Error::from(errno);
-    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+    let what = format!("{what} {}: {error}", path.display());
+    Error::new(Reason::Os, what).caused_by(error).into()
 }
 
 /// Differs from call to call and from process to process: the standard library's hash seeds are

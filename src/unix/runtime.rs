@@ -13,19 +13,20 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Sleep, sleep as tokio_sleep};
 
+use crate::error::{Error, Reason};
+
 /// Runs `f`, which needs the runtime's reactor or clock.
 ///
 /// tokio panics where they are missing and has no call to ask for them, so the panic is caught:
 /// its message appears once, and the caller gets an error.
 pub(super) fn enter<T>(f: impl FnOnce() -> T) -> io::Result<T> {
     if Handle::try_current().is_err() {
-        return Err(io::Error::other("there is no tokio runtime here: call this from inside one"));
+        let error = Error::new(Reason::NoRuntime, "there is no tokio runtime here");
+        return Err(error.advising("call this from inside one").into());
     }
     catch_unwind(AssertUnwindSafe(f)).map_err(|_| {
-        io::Error::other(
-            "this tokio runtime has no I/O or no timers: build it with enable_all(), or \
-             enable_io() and enable_time()",
-        )
+        let error = Error::new(Reason::NoRuntime, "this tokio runtime has no I/O or no timers");
+        error.advising("build it with enable_all(), or enable_io() and enable_time()").into()
     })
 }
 

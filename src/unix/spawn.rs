@@ -14,6 +14,7 @@ use super::lock::Lock;
 use super::name::place_to_bind;
 use super::place::random;
 use crate::endpoint::Endpoint;
+use crate::error::{Error, Reason};
 use crate::options::ListenOptions;
 
 /// What the lock on starting a name's server is called, after a dot and the name.
@@ -31,8 +32,8 @@ impl SpawnLock {
         let mut options = ListenOptions::default();
         options.unix.unsafe_directory = true;
         let (Some(place), _) = place_to_bind(endpoint, &options)? else {
-            let what = format!("{endpoint} has no place for a lock; use a path, or a name");
-            return Err(io::Error::new(ErrorKind::Unsupported, what));
+            let error = Error::new(Reason::Unsupported, "it has no place for a lock").at(endpoint);
+            return Err(error.advising("use a path, or a name").into());
         };
         match Lock::take(place, SPAWN_LOCK) {
             Ok(lock) => Ok(Some(Self { _lock: lock })),

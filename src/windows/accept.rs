@@ -39,8 +39,8 @@ impl Instances {
     pub(super) fn claim(address: &Endpoint, kind: Kind, wanted: usize) -> io::Result<Self> {
         let path = address.to_string();
         let mut instances = Self::new(&path, kind, wanted);
-        instances.arm(Instance::First).map_err(|error| cannot_listen(address, &path, &error))?;
-        instances.refill().map_err(|error| cannot_add(address, &error))?;
+        instances.arm(Instance::First).map_err(|error| cannot_listen(address, &path, error))?;
+        instances.refill().map_err(|error| cannot_add(address, error))?;
         Ok(instances)
     }
 

@@ -1,6 +1,6 @@
 //! How a client finds a server, and whether it is the right one.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::time::{Duration, Instant};
 
 use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_FILE_NOT_FOUND, ERROR_PIPE_BUSY};
@@ -9,7 +9,7 @@ use super::pipe::{self, Opened};
 use super::resolve;
 use super::security::{self, own_sid};
 use crate::endpoint::Endpoint;
-use crate::messages;
+use crate::error::{self, Error, Reason};
 use crate::options::{ConnectOptions, ExpectServer};
 use crate::peer::{ADMINISTRATORS, SYSTEM, UserId};
 
@@ -42,14 +42,14 @@ impl<'a> Search<'a> {
         };
         let (address, limit) = (&self.address, self.options.limit());
         let (failure, may_wait) = match pipe::code(&error) {
-            Some(ERROR_PIPE_BUSY) => (messages::busy(address, limit), true),
+            Some(ERROR_PIPE_BUSY) => (error::busy(address, limit), true),
             // The server closed the instance that we were about to get.
-            Some(_) if pipe::is_gone(&error) => (messages::busy(address, limit), true),
+            Some(_) if pipe::is_gone(&error) => (error::busy(address, limit), true),
             Some(ERROR_FILE_NOT_FOUND) => {
-                (messages::nobody(address), self.options.wait_for_server.is_some())
+                (error::no_server(address), self.options.wait_for_server.is_some())
             }
-            Some(ERROR_ACCESS_DENIED) => (messages::not_let_in(address), false),
-            Some(_) => (failed(address, &error), false),
+            Some(ERROR_ACCESS_DENIED) => (error::peer_refused(address, error), false),
+            Some(_) => (error::os(address, error), false),
             None => (error, false),
         };
         let left = limit.saturating_sub(self.started.elapsed());
@@ -77,8 +77,8 @@ fn check_server(address: &Endpoint, opened: &Opened, expect: &ExpectServer) -> i
         }
         ExpectServer::User(UserId::Sid(sid)) => (vec![sid.as_str()], sid.clone()),
         ExpectServer::User(user @ UserId::Uid(_)) => {
-            let what = format!("cannot expect {user} at {address}: users have SIDs here, no uids");
-            return Err(io::Error::new(ErrorKind::Unsupported, what));
+            let what = format!("cannot expect {user}: users have SIDs here, no uids");
+            return Err(Error::new(Reason::Unsupported, what).at(address).into());
         }
     };
     let owner = security::owner_sid(opened)?;
@@ -86,9 +86,5 @@ fn check_server(address: &Endpoint, opened: &Opened, expect: &ExpectServer) -> i
         return Ok(());
     }
     let who = owner.as_deref().unwrap_or("a user it does not name");
-    Err(messages::impostor(address, who, expected))
-}
-
-fn failed(address: &Endpoint, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
+    Err(error::unexpected_server(address, who, expected))
 }

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::os::windows::process::CommandExt;
@@ -23,6 +23,7 @@ use super::pipe::{code, random, wide};
 use super::resolve;
 use super::security::SecurityDescriptor;
 use crate::endpoint::{Endpoint, Form};
+use crate::error::{Error, Reason};
 use crate::options::Access;
 
 /// Held by the one client that starts the server of an endpoint.
@@ -37,8 +38,8 @@ impl SpawnLock {
     pub(crate) fn try_take(endpoint: &Endpoint) -> io::Result<Option<Self>> {
         let address = resolve(endpoint)?;
         let Form::Pipe(pipe) = &address.0 else {
-            let what = format!("{endpoint} has no place for a lock; use a pipe, or a name");
-            return Err(io::Error::new(ErrorKind::Unsupported, what));
+            let error = Error::new(Reason::Unsupported, "it has no place for a lock").at(endpoint);
+            return Err(error.advising("use a pipe, or a name").into());
         };
         // All sessions of the machine share the pipes, and pipes have no case.
         let name = wide(&format!(r"Global\sockpipe.{}", pipe.to_lowercase()));

@@ -90,7 +90,9 @@ impl Listener {
                 return Ok(Some(Stream::Own(client)));
             }
             if let Some(error) = &clients.failed {
-                return Err(io::Error::new(error.kind(), error.to_string()));
+                let (kind, text) = (error.kind(), error.to_string());
+                let code = error.raw_os_error().map(io::Error::from_raw_os_error);
+                return Err(code.unwrap_or_else(|| io::Error::new(kind, text)));
             }
             let came = &self.shared.came;
             clients = match deadline.left() {
@@ -140,11 +142,11 @@ impl Shared {
 fn create_all(address: &Endpoint, kind: &Kind, wanted: usize) -> io::Result<Vec<OwnedHandle>> {
     let path = &address.to_string();
     let first = pipe::create(path, Instance::First, kind)
-        .map_err(|error| cannot_listen(address, path, &error))?;
+        .map_err(|error| cannot_listen(address, path, error))?;
     let mut instances = vec![first];
     while instances.len() < wanted {
         let further = pipe::create(path, Instance::Further, kind);
-        instances.push(further.map_err(|error| cannot_add(address, &error))?);
+        instances.push(further.map_err(|error| cannot_add(address, error))?);
     }
     Ok(instances)
 }

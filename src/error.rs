@@ -1,0 +1,431 @@
+//! The error behind every [`io::Error`] of an endpoint operation, and the one place that words it.
+
+use std::borrow::{Borrow, Cow};
+use std::error::Error as StdError;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use crate::endpoint::{Endpoint, ParseEndpointError};
+
+/// What an operation on an endpoint failed at, and why. Every [`io::Error`] of such an operation
+/// carries one; [`Error::of`] returns it.
+///
+/// The [`io::ErrorKind`] is the coarse answer and follows from the [`Reason`]. The message consists
+/// of [`what`](Self::what) failed and an [`advice`](Self::advice) that names items of this crate; a
+/// program with options of its own prints the first and adds its own next step.
+///
+/// ```no_run
+/// use sockpipe::{Error, Reason};
+///
+/// # async fn run() -> std::io::Result<()> {
+/// if let Err(error) = sockpipe::Listener::bind("org.example.tool") {
+///     match Error::of(&error).map(Error::reason) {
+///         Some(Reason::LiveServer { process: Some(pid), .. }) => eprintln!("running as {pid}"),
+///         Some(Reason::UnsafeDirectory) => eprintln!("set XDG_RUNTIME_DIR"),
+///         _ => eprintln!("{error}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`io::Error::raw_os_error`] is `None` for every error that carries another one, so the OS's code
+/// is here: [`raw_os_error`](Self::raw_os_error). The OS's error itself is the
+/// [`source`](StdError::source).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Error {
+    operation: Operation,
+    endpoint: Option<Endpoint>,
+    reason: Reason,
+    /// The reason in words, with the particulars.
+    cause: String,
+    advice: Cow<'static, str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What was attempted, from [`Error::operation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Reading a text as an [`Endpoint`].
+    Parse,
+    /// Finding the addresses of an endpoint on this OS.
+    Resolve,
+    /// Listening: `bind`, `bind_with` and `bind_wait`.
+    Bind,
+    /// Connecting.
+    Connect,
+    /// Accepting a connection.
+    Accept,
+    /// Looking at an address: [`Candidate::occupancy`](crate::Candidate::occupancy).
+    Inspect,
+    /// Removing a stale socket: [`Candidate::remove_stale`](crate::Candidate::remove_stale).
+    Clean,
+    /// Starting a server: `connect_or_spawn`.
+    Spawn,
+    /// Ending the write side of a stream, or closing it.
+    Shutdown,
+}
+
+/// Why an operation failed, from [`Error::reason`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A live server holds the name.
+    #[non_exhaustive]
+    LiveServer {
+        /// The server's process, if the name's lock file specifies it.
+        process: Option<u32>,
+    },
+    /// Only the socket of a server that crashed is there.
+    StaleSocket,
+    /// No server listens at any address of the endpoint.
+    NoServer,
+    /// The directory of the socket does not exist, or is another one by now.
+    NoDirectory,
+    /// A file, a directory, or a socket of another type is at the path.
+    NotASocket,
+    /// The socket or the name's lock file belongs to another user.
+    ForeignOwner,
+    /// Other users could replace a socket in the directory.
+    UnsafeDirectory,
+    /// The directory that holds the sockets of portable names belongs to another user, or is open to
+    /// other users.
+    PrivateDirectory,
+    /// This user may not create files in the directory.
+    NotWritable,
+    /// The server runs as another user than expected.
+    UnexpectedServer,
+    /// The server does not accept connections of this user.
+    PeerRefused,
+    /// The address is too long for the OS.
+    NameTooLong,
+    /// The text is not an endpoint. The [`source`](StdError::source) is the [`ParseEndpointError`].
+    InvalidEndpoint,
+    /// The file system has no locks.
+    NoLocks,
+    /// A process holds the name, and no server answers there: it starts or ends and is kept from
+    /// running, or its socket was removed.
+    #[non_exhaustive]
+    NameWithoutServer {
+        /// The process, if the name's lock file specifies it.
+        process: Option<u32>,
+    },
+    /// The time limit expired.
+    Deadline,
+    /// There is no tokio runtime, or it lacks I/O or timers.
+    NoRuntime,
+    /// The server that was started exited before it listened.
+    ServerExited,
+    /// The pipe cannot carry the end of one direction (Windows).
+    NoHalfClose,
+    /// This OS does not have this.
+    Unsupported,
+    /// The OS reported an error, which is the [`source`](StdError::source).
+    Os,
+}
+
+impl Error {
+    /// Returns the error that `error` carries, if it comes from an operation on an endpoint.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// Returns what was attempted.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Returns the endpoint: the address that was tried, or the endpoint as the caller wrote it if
+    /// the failure has no single address.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoint.as_ref()
+    }
+
+    /// Returns why the operation failed.
+    #[must_use]
+    pub fn reason(&self) -> &Reason {
+        &self.reason
+    }
+
+    /// Returns the OS's error code, if the OS reported the failure.
+    ///
+    /// [`io::Error::raw_os_error`] of the [`io::Error`] that carries this error is always `None`.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        let source: &io::Error = self.source.as_deref()?.downcast_ref()?;
+        source.raw_os_error().or_else(|| Self::of(source)?.raw_os_error())
+    }
+
+    /// Returns the message without the advice: operation, endpoint and reason.
+    ///
+    /// ```
+    /// # #[cfg(feature = "blocking")] {
+    /// # let name = format!("system:docs.{}", std::process::id());
+    /// let error = sockpipe::blocking::Stream::connect(name).expect_err("no server");
+    /// let error = sockpipe::Error::of(&error).expect("an operation on an endpoint");
+    /// assert!(error.what().starts_with("no server at "));
+    /// assert!(error.advice().expect("advice").starts_with("start it first"));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn what(&self) -> String {
+        let cause = &self.cause;
+        let Some(endpoint) = &self.endpoint else {
+            return match self.operation {
+                Operation::Parse => cause.clone(),
+                operation => format!("cannot {}: {cause}", operation.verb().0),
+            };
+        };
+
+        match self.reason {
+            Reason::NoServer | Reason::StaleSocket => format!("no server at {endpoint}{cause}"),
+            Reason::UnexpectedServer => format!("refused the server at {endpoint}: {cause}"),
+            _ => {
+                let (verb, preposition) = self.operation.verb();
+                format!("cannot {verb}{preposition} {endpoint}: {cause}")
+            }
+        }
+    }
+
+    /// Returns the next step, in terms of this crate's items.
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
+        Some(&*self.advice).filter(|advice| !advice.is_empty())
+    }
+
+    /// An error without an endpoint, of an operation that [`during`] names.
+    pub(crate) fn new(reason: Reason, cause: impl Into<String>) -> Self {
+        let advice = match reason {
+            Reason::LiveServer { .. } => "stop it, or choose another endpoint",
+            Reason::NoServer | Reason::StaleSocket => {
+                "start it first, or wait for it with ConnectOptions::wait_for_server"
+            }
+            _ => "",
+        };
+        Self {
+            operation: Operation::Bind,
+            endpoint: None,
+            reason,
+            cause: cause.into(),
+            advice: advice.into(),
+            source: None,
+        }
+    }
+
+    pub(crate) fn in_operation(self, operation: Operation) -> Self {
+        Self { operation, ..self }
+    }
+
+    pub(crate) fn at(mut self, endpoint: impl Borrow<Endpoint>) -> Self {
+        self.endpoint = Some(endpoint.borrow().clone());
+        self
+    }
+
+    pub(crate) fn advising(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
+        self.advice = advice.into();
+        self
+    }
+
+    pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The kind of the [`io::Error`] that carries this error.
+    fn kind(&self) -> ErrorKind {
+        match self.reason {
+            Reason::LiveServer { .. } => ErrorKind::AddrInUse,
+            Reason::StaleSocket => ErrorKind::ConnectionRefused,
+            Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
+            Reason::NotASocket => ErrorKind::AlreadyExists,
+            Reason::ForeignOwner
+            | Reason::UnsafeDirectory
+            | Reason::PrivateDirectory
+            | Reason::NotWritable
+            | Reason::UnexpectedServer
+            | Reason::PeerRefused => ErrorKind::PermissionDenied,
+            Reason::NameTooLong | Reason::InvalidEndpoint => ErrorKind::InvalidInput,
+            Reason::NoLocks | Reason::NoHalfClose | Reason::Unsupported => ErrorKind::Unsupported,
+            Reason::Deadline | Reason::NameWithoutServer { .. } => ErrorKind::TimedOut,
+            Reason::NoRuntime | Reason::ServerExited => ErrorKind::Other,
+            Reason::Os => {
+                let source = self.source.as_deref().and_then(|source| source.downcast_ref());
+                source.map_or(ErrorKind::Other, io::Error::kind)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what())?;
+        self.advice().map_or(Ok(()), |advice| write!(f, "; {advice}"))
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
+impl From<ParseEndpointError> for io::Error {
+    fn from(error: ParseEndpointError) -> Self {
+        let parse = Error::new(Reason::InvalidEndpoint, error.to_string()).caused_by(error);
+        parse.in_operation(Operation::Parse).into()
+    }
+}
+
+impl Operation {
+    /// What follows "cannot", and what stands between that and an endpoint.
+    fn verb(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Parse => ("parse", ""),
+            Self::Resolve => ("use", ""),
+            Self::Bind => ("listen", " on"),
+            Self::Connect => ("connect", " to"),
+            Self::Accept => ("accept", " on"),
+            Self::Inspect => ("look", " at"),
+            Self::Clean => ("clean", ""),
+            Self::Spawn => ("start the server", " at"),
+            Self::Shutdown => ("end the write side", " of"),
+        }
+    }
+}
+
+/// Names the operation that an error belongs to, and its endpoint unless the error has one. An
+/// error that carries none of ours, such as one of the OS, becomes the source of one.
+///
+/// Steps that several operations share do not know which one they are part of, so each public
+/// function calls this. What does not parse or resolve keeps that as its operation.
+pub(crate) fn during(
+    operation: Operation,
+    endpoint: impl Borrow<Endpoint>,
+    error: io::Error,
+) -> io::Error {
+    let mut error = match error.downcast::<Error>() {
+        Ok(error) => error,
+        Err(error) => Error::from_foreign(error),
+    };
+    if matches!(error.operation, Operation::Parse | Operation::Resolve) {
+        return error.into();
+    }
+    error.operation = operation;
+    error.endpoint.get_or_insert_with(|| endpoint.borrow().clone());
+    error.into()
+}
+
+impl Error {
+    fn from_foreign(error: io::Error) -> Self {
+        let reason = match error.kind() {
+            ErrorKind::Unsupported if error.raw_os_error().is_none() => Reason::Unsupported,
+            _ => Reason::Os,
+        };
+        Self::new(reason, error.to_string()).caused_by(error)
+    }
+}
+
+/// An error of the OS about `endpoint`.
+pub(crate) fn os(endpoint: impl Borrow<Endpoint>, error: impl Into<io::Error>) -> io::Error {
+    Error::from_foreign(error.into()).at(endpoint).into()
+}
+
+/// `process` holds the name, if it is known.
+pub(crate) fn live_server(endpoint: impl Borrow<Endpoint>, process: Option<u32>) -> io::Error {
+    let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    let cause = format!("a server is already listening there{holder}");
+    Error::new(Reason::LiveServer { process }, cause).at(endpoint).into()
+}
+
+pub(crate) fn no_server(endpoint: impl Borrow<Endpoint>) -> io::Error {
+    Error::new(Reason::NoServer, "").at(endpoint).into()
+}
+
+pub(crate) fn busy(endpoint: impl Borrow<Endpoint>, limit: Duration) -> io::Error {
+    let limit = limit.as_secs_f32();
+    let cause = format!("the server was too busy to answer within {limit} s");
+    let error = Error::new(Reason::Deadline, cause).at(endpoint);
+    error.advising("try again, or raise ConnectOptions::deadline").into()
+}
+
+/// `process` holds the name, if it is known.
+pub(crate) fn name_without_server(
+    endpoint: impl Borrow<Endpoint>,
+    process: Option<u32>,
+) -> io::Error {
+    let holder = process.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
+    let cause = format!("name without server: {holder} holds the name, and no server answers");
+    let error = Error::new(Reason::NameWithoutServer { process }, cause).at(endpoint);
+    error.advising("look at that process, or stop it").into()
+}
+
+/// The OS did not let this user connect.
+pub(crate) fn peer_refused(
+    endpoint: impl Borrow<Endpoint>,
+    error: impl Into<io::Error>,
+) -> io::Error {
+    let error = Error::new(Reason::PeerRefused, "the server does not let this user in")
+        .caused_by(error.into());
+    error.at(endpoint).into()
+}
+
+pub(crate) fn unexpected_server(
+    endpoint: impl Borrow<Endpoint>,
+    user: impl fmt::Display,
+    expected: impl fmt::Display,
+) -> io::Error {
+    let cause = format!("it runs as {user}, not as {expected}");
+    let error = Error::new(Reason::UnexpectedServer, cause).at(endpoint);
+    error.advising("if that is right, say so with ConnectOptions::expect_server").into()
+}
+
+/// `bind_wait` found the name taken until the end.
+pub(crate) fn still_taken(limit: Duration, error: io::Error) -> io::Error {
+    let (endpoint, holds) = match Error::of(&error) {
+        Some(known) => (known.endpoint.clone(), known.cause.clone()),
+        None => (None, error.to_string()),
+    };
+    let cause = format!("waited {} s for the name: {holds}", limit.as_secs_f32());
+    let advice = "stop it, or choose another endpoint";
+    let error = Error::new(Reason::Deadline, cause).advising(advice).caused_by(error);
+    Error { endpoint, ..error }.into()
+}
+
+/// `accept_timeout` found no client.
+#[cfg(feature = "blocking")]
+pub(crate) fn no_client(endpoint: &Endpoint, limit: Duration) -> io::Error {
+    let cause = format!("no client came within {} s", limit.as_secs_f32());
+    during(Operation::Accept, endpoint, Error::new(Reason::Deadline, cause).into())
+}
+
+/// `accept` cannot go on.
+pub(crate) fn accept_failed(endpoint: &Endpoint, error: io::Error) -> io::Error {
+    let error = match error.downcast::<Error>() {
+        Ok(error) => error,
+        Err(error) => Error::from_foreign(error).advising("listen on it anew"),
+    };
+    during(Operation::Accept, endpoint, error.into())
+}
+
+pub(crate) fn too_long(endpoint: &Endpoint, reason: String) -> io::Error {
+    let error = Error::new(Reason::NameTooLong, reason.clone());
+    error.at(endpoint).caused_by(ParseEndpointError::new(endpoint, reason)).into()
+}
+
+/// This OS has no such endpoint.
+pub(crate) fn not_here(endpoint: &Endpoint, why: &str) -> io::Error {
+    let error = Error::new(Reason::Unsupported, why).at(endpoint);
+    error.in_operation(Operation::Resolve).into()
+}
