@@ -9,6 +9,10 @@ use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle,
 use std::process;
 use std::ptr::{null, null_mut};
 
+use windows_sys::Wdk::Storage::FileSystem::{
+    FILE_PIPE_CLOSING_STATE, FILE_PIPE_CONNECTED_STATE, FILE_PIPE_LOCAL_INFORMATION,
+    FilePipeLocalInformation, NtQueryInformationFile,
+};
 use windows_sys::Win32::Foundation::{
     ERROR_BROKEN_PIPE, ERROR_FILE_NOT_FOUND, ERROR_NO_DATA, ERROR_PIPE_BUSY,
     ERROR_PIPE_NOT_CONNECTED, ERROR_SEM_TIMEOUT, HANDLE, INVALID_HANDLE_VALUE,
@@ -17,6 +21,7 @@ use windows_sys::Win32::Storage::FileSystem::{
     FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, PIPE_ACCESS_DUPLEX,
     SECURITY_IDENTIFICATION,
 };
+use windows_sys::Win32::System::IO::IO_STATUS_BLOCK;
 #[cfg(feature = "tokio")]
 use windows_sys::Win32::System::Pipes::GetNamedPipeHandleStateW;
 use windows_sys::Win32::System::Pipes::{
@@ -164,6 +169,26 @@ pub(super) fn reads_messages(pipe: &impl AsHandle) -> io::Result<bool> {
         GetNamedPipeHandleStateW(raw(pipe), &mut mode, none, null_mut(), null_mut(), nobody, 0)
     })?;
     Ok(mode & PIPE_READMODE_MESSAGE != 0 && is_of_message_type(pipe)?)
+}
+
+/// Whether a server's end has a client, or had one that is gone again. It only asks: `ConnectNamedPipe`
+/// on such a pipe would make NT forget who the client is (`NpListen` in its pipe driver).
+pub(super) fn has_client(pipe: &impl AsHandle) -> io::Result<bool> {
+    let mut status = IO_STATUS_BLOCK::default();
+    let mut local = FILE_PIPE_LOCAL_INFORMATION::default();
+    let (handle, to) = (raw(pipe), (&raw mut local).cast());
+    let length = size_of::<FILE_PIPE_LOCAL_INFORMATION>() as u32;
+    // SAFETY: the handle is open as long as the pipe is borrowed; `local` is a place for what is
+    // asked, of the length given, and `status` one for the outcome.
+    let outcome = unsafe {
+        NtQueryInformationFile(handle, &mut status, to, length, FilePipeLocalInformation)
+    };
+    if outcome < 0 {
+        let what = format!("cannot query the state of the pipe (status {outcome:#x})");
+        return Err(io::Error::other(what));
+    }
+
+    Ok(matches!(local.NamedPipeState, FILE_PIPE_CONNECTED_STATE | FILE_PIPE_CLOSING_STATE))
 }
 
 pub(super) fn is_of_message_type(pipe: &impl AsHandle) -> io::Result<bool> {

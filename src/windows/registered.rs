@@ -1,11 +1,9 @@
 //! One end of a pipe, registered with the crate's reactor: tokio's types, and mio's beneath them.
 #![allow(unsafe_code, reason = "handles that tokio takes over")]
 
-use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::windows::io::{AsHandle, BorrowedHandle, IntoRawHandle, OwnedHandle};
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::io::ReadBuf;
 use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer};
@@ -54,9 +52,8 @@ impl Pipe {
         if end == End::Client {
             return Self::client(Opened { handle, messages });
         }
-        let pipe = server(handle)?;
-        connected(&pipe)?;
-        Ok(Self::server(pipe, messages))
+        connected(&handle)?;
+        Ok(Self::server(server(handle)?, messages))
     }
 
     /// One that another runtime than the reactor has.
@@ -165,12 +162,12 @@ pub(super) fn adopt(handle: OwnedHandle) -> io::Result<Pipe> {
     })
 }
 
-/// Completes a connection whose client is there already.
-fn connected(pipe: &NamedPipeServer) -> io::Result<()> {
-    match pin!(pipe.connect()).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(connected) => connected,
-        Poll::Pending => Err(io::Error::new(ErrorKind::InvalidInput, "the pipe has no client yet")),
+/// Refuses a server's end that has no client. tokio needs no `connect` for one that has.
+fn connected(pipe: &impl AsHandle) -> io::Result<()> {
+    if pipe::has_client(pipe)? {
+        return Ok(());
     }
+    Err(io::Error::new(ErrorKind::InvalidInput, "the pipe has no client yet"))
 }
 
 #[cfg(test)]

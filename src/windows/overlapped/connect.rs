@@ -17,7 +17,7 @@ use windows_sys::Win32::System::IO::{IO_STATUS_BLOCK, OVERLAPPED};
 use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 use windows_sys::Win32::System::Threading::WaitForMultipleObjects;
 
-use super::super::pipe::{End, code, raw};
+use super::super::pipe::{self, End, code, raw};
 use super::super::security::check;
 use super::{Event, cancel, milliseconds, result, wait};
 use crate::deadline::Deadline;
@@ -28,7 +28,7 @@ pub(in crate::windows) fn check_adopted(pipe: &OwnedHandle, end: End) -> io::Res
     if is_synchronous(pipe)? {
         return invalid("the handle is not for overlapped I/O");
     }
-    if end == End::Server && !has_client(pipe)? {
+    if end == End::Server && !pipe::has_client(pipe)? {
         return invalid("the pipe has no client yet");
     }
     Ok(())
@@ -47,26 +47,6 @@ fn is_synchronous(pipe: &impl AsHandle) -> io::Result<bool> {
         return Err(io::Error::other(format!("the handle's mode is not told ({outcome:#x})")));
     }
     Ok(mode & (FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT) != 0)
-}
-
-/// Completes a connection whose client is there already.
-fn has_client(pipe: &impl AsHandle) -> io::Result<bool> {
-    let (pipe, event) = (pipe.as_handle(), Event::new()?);
-    let overlapped = UnsafeCell::new(event.overlapped());
-    // SAFETY: the handle is open as long as the pipe is borrowed. The system may write to
-    // `overlapped` until the operation is over; where the call left it under way, `wait` returns
-    // when it is, before this does.
-    let begun = check(unsafe { ConnectNamedPipe(raw(&pipe), overlapped.get()) });
-    let Err(error) = begun else { return Ok(true) };
-    match code(&error) {
-        Some(ERROR_PIPE_CONNECTED | ERROR_NO_DATA) => Ok(true),
-        Some(ERROR_IO_PENDING) => {
-            cancel(pipe, &overlapped);
-            wait(pipe, &overlapped, &event, Deadline::after(None));
-            Ok(result(pipe, &overlapped).is_ok())
-        }
-        _ => Err(error),
-    }
 }
 
 /// An instance of a pipe that waits for its client.
