@@ -35,10 +35,20 @@ pub(super) struct Lock {
     file: OwnedFd,
     /// A child by fork(2) shares the lock, and is not to give it back.
     process: u32,
+    /// The file is left in place for those who come later, with what is written in it.
+    pub(super) stays: bool,
 }
 
 impl Lock {
     pub(super) fn take(place: Place, suffix: &str) -> io::Result<Self> {
+        let lock = Self::take_as_left(place, suffix)?;
+        lock.remove_unfinished();
+        lock.write(&process::id().to_string());
+        Ok(lock)
+    }
+
+    /// With what the last holder wrote in the file.
+    pub(super) fn take_as_left(place: Place, suffix: &str) -> io::Result<Self> {
         let name = lock_name(&place, suffix);
         let path = place.dir_path().join(&name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -66,10 +76,7 @@ impl Lock {
             }
             let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
             if still_there {
-                let lock = Self { place, name, file, process: process::id() };
-                lock.remove_unfinished();
-                lock.write(&process::id().to_string());
-                return Ok(lock);
+                return Ok(Self { place, name, file, process: process::id(), stays: false });
             }
         }
         Err(in_use(place.endpoint(), None))
@@ -95,6 +102,10 @@ impl Lock {
         }
     }
 
+    pub(super) fn written(&self) -> Option<String> {
+        written(&self.file)
+    }
+
     pub(super) fn is_this_process_s(&self) -> bool {
         is_this_process_s(self.process)
     }
@@ -109,7 +120,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if !self.is_this_process_s() {
+        if self.stays || !self.is_this_process_s() {
             return;
         }
         // While it is still held: who opened it before finds that it is gone, and starts over. Not

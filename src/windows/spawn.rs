@@ -57,6 +57,18 @@ impl SpawnLock {
         let existed = code(&error) == Some(ERROR_ALREADY_EXISTS);
         Ok((!existed).then_some(Self { _mutex: mutex }))
     }
+
+    /// A mutex says nothing of a child.
+    pub(crate) fn starting(&mut self) -> Option<u32> {
+        None
+    }
+
+    pub(crate) fn started(&mut self, _: u32) {}
+
+    pub(crate) fn settled(self) {}
+
+    /// A mutex goes with its holder.
+    pub(crate) fn tidy(_: &Endpoint) {}
 }
 
 /// A file that vanishes with its last handle.
