@@ -83,7 +83,8 @@ where
 /// # Platform-specific behavior
 ///
 /// Unix: a session of its own (`setsid`), and a lock file `.NAME.spawn` beside the socket while it
-/// starts. A later call waits for the daemon of an earlier one that timed out, was dropped or was
+/// starts; the file of the standard error is beside it too where no temporary directory can be written.
+/// A later call waits for the daemon of an earlier one that timed out, was dropped or was
 /// killed, as long as that process lives, and starts no other; it removes the file. Windows: no console
 /// window, a process group of its own, and a named mutex, which goes with the call: a later call starts
 /// another daemon, of which one gets the name.
@@ -156,7 +157,7 @@ impl Search<'_> {
             }
             self.pause().await?;
         }
-        let mut daemon = Daemon::spawn(&mut command)?;
+        let mut daemon = Daemon::spawn(&mut command, self.endpoint)?;
         lock.started(daemon.pid);
         let mut ended_well = None;
         loop {
@@ -222,8 +223,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn spawn(command: &mut Command) -> io::Result<Self> {
-        let stderr = imp::nameless_file().map_err(|error| {
+    fn spawn(command: &mut Command, endpoint: &Endpoint) -> io::Result<Self> {
+        let stderr = imp::nameless_file(endpoint).map_err(|error| {
             let (name, dir) = (name(command), std::env::temp_dir());
             let what =
                 format!("cannot start {name}: no file for what it says in {}", dir.display());

@@ -255,6 +255,24 @@ async fn a_command_that_ends_well_without_a_server_is_told_of_soon() {
 
 #[cfg(unix)]
 #[tokio::test]
+async fn a_daemon_starts_where_no_temporary_directory_can_be_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (name, log) = (dir.path().join("d.sock"), dir.path().join("starts"));
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    let mut command = helper("clients", &[&text(&name), &text(&log)]);
+    let output = command.env("TMPDIR", dir.path().join("nowhere")).output().expect("a process");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let names = fs::read_dir(dir.path()).expect("a directory");
+    let names: Vec<_> = names.map(|entry| entry.expect("an entry").file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().starts_with(".sockpipe")), "{names:?}");
+    let mut stream = within(Stream::connect(name.as_path())).await.expect("the daemon");
+    within(stream.write_all(b"stop")).await.expect("a write");
+    assert_eq!(within(stream.read(&mut [0])).await.expect("an end"), 0);
+}
+
+#[cfg(unix)]
+#[tokio::test]
 async fn a_slow_daemon_is_started_once_over_several_deadlines() {
     let mut daemon = Daemon::new();
     daemon.name = daemon.dir.path().join("d.sock").to_str().expect("UTF-8").to_owned();

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::thread;
 
@@ -120,9 +121,17 @@ fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok().filter(|_| state != "Z")
 }
 
-/// A file that vanishes with its last descriptor.
-pub(crate) fn nameless_file() -> io::Result<File> {
-    let path = env::temp_dir().join(format!(".sockpipe.{:016x}", random()));
+/// A file that vanishes with its last descriptor: in the temporary directory or, where there is none to
+/// write to, beside the socket, where the spawn lock's file could be made too.
+pub(crate) fn nameless_file(endpoint: &Endpoint) -> io::Result<File> {
+    nameless_file_in(&env::temp_dir()).or_else(|error| {
+        let beside = place(endpoint).and_then(|place| nameless_file_in(place.dir_path()));
+        beside.map_err(|_| error)
+    })
+}
+
+fn nameless_file_in(dir: &Path) -> io::Result<File> {
+    let path = dir.join(format!(".sockpipe.{:016x}", random()));
     let file =
         OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
     fs::remove_file(&path)?;

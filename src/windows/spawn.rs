@@ -71,8 +71,8 @@ impl SpawnLock {
     pub(crate) fn tidy(_: &Endpoint) {}
 }
 
-/// A file that vanishes with its last handle.
-pub(crate) fn nameless_file() -> io::Result<File> {
+/// A file that vanishes with its last handle. A pipe has no directory beside it to fall back on.
+pub(crate) fn nameless_file(_: &Endpoint) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .append(true)
@@ -154,7 +154,8 @@ mod tests {
             names.filter(|name| name.to_string_lossy().starts_with("sockpipe.")).count()
         };
         let before = here();
-        let mut file = nameless_file().expect("a file");
+        let endpoint = unique().parse().expect("an endpoint");
+        let mut file = nameless_file(&endpoint).expect("a file");
         assert_eq!(here(), before + 1);
         file.try_clone().expect("a handle").write_all(b"said").expect("a write");
         file.rewind().expect("a place");
