@@ -16,6 +16,8 @@ use crate::stream::Stream;
 
 /// Between tries to reach a server that starts.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long the server of a command that has ended well may take to listen, as one that forks does.
+const AFTER_END: Duration = Duration::from_secs(1);
 /// How much of a failed server's standard error is shown.
 const SHOWN: u64 = 2048;
 
@@ -68,8 +70,9 @@ where
 /// # Errors
 ///
 /// Those of [`Stream::connect`]; that of [`Command::spawn`] when `command` cannot be run; `Other`
-/// when it ended before it listened, with its exit status, and no other server has the name;
-/// `TimedOut` when it does not listen on `endpoint` in time, and then it is killed. `Unsupported` for
+/// when it ended before it listened, with its exit status, and no other server has the name, for one
+/// that ended with success a second later;
+/// `TimedOut` with its process id when it does not listen on `endpoint` in time; it goes on starting. `Unsupported` for
 /// an abstract socket, which has no place for the lock that keeps a second client from starting a
 /// second daemon.
 ///
@@ -81,7 +84,11 @@ where
 /// # Platform-specific behavior
 ///
 /// Unix: a session of its own (`setsid`), and a lock file `.NAME.spawn` beside the socket while it
-/// starts. Windows: no console window, a process group of its own, and a named mutex.
+/// starts; the file of the standard error is beside it too where no temporary directory can be written.
+/// A later call waits for the daemon of an earlier one that timed out, was dropped or was
+/// killed, as long as that process lives, and starts no other; it removes the file. Windows: no console
+/// window, a process group of its own, and a named mutex, which goes with the call: a later call starts
+/// another daemon, of which one gets the name.
 pub async fn connect_or_spawn_with<E>(
     endpoint: E,
     command: Command,
@@ -95,14 +102,15 @@ where
     let search = Search { endpoint: &endpoint, options, started: Instant::now() };
     loop {
         if let Some(stream) = search.connect().await? {
+            imp::SpawnLock::tidy(&endpoint);
             return Ok(stream);
         }
-        if let Some(lock) = imp::SpawnLock::try_take(&endpoint)
-            .map_err(|error| during(Operation::Spawn, &endpoint, error))?
-        {
-            let stream = search.start(command).await;
-            drop(lock);
-            return stream;
+        let lock = imp::SpawnLock::try_take(&endpoint)
+            .map_err(|error| during(Operation::Spawn, &endpoint, error))?;
+        if let Some(mut lock) = lock {
+            let stream = search.start(command, &mut lock).await?;
+            lock.settled();
+            return Ok(stream);
         }
         if search.left().is_zero() {
             let what = format!("another process has been starting the server at {endpoint}");
@@ -138,29 +146,42 @@ impl Search<'_> {
     }
 
     /// With the lock held.
-    async fn start(&self, mut command: Command) -> io::Result<Stream> {
-        // Who had the lock before may have started it.
-        if let Some(stream) = self.connect().await? {
-            return Ok(stream);
+    async fn start(&self, mut command: Command, lock: &mut imp::SpawnLock) -> io::Result<Stream> {
+        loop {
+            // Before the look for a server: one that ended may have made way for another.
+            let earlier = lock.starting();
+            // Who had the lock before may have started it.
+            if let Some(stream) = self.connect().await? {
+                return Ok(stream);
+            }
+            let Some(pid) = earlier else { break };
+            if self.left().is_zero() {
+                return Err(self.still_starting(&name(&command), pid, ""));
+            }
+            self.pause().await?;
         }
-        let mut daemon = Daemon::spawn(&mut command)
+        let mut daemon = Daemon::spawn(&mut command, self.endpoint)
             .map_err(|error| during(Operation::Spawn, self.endpoint, error))?;
+        lock.started(daemon.pid);
+        let mut ended_well = None;
         loop {
             // First: it may have been seen to end because another one listens by now.
-            let ended = daemon.ended()?.filter(|status| !status.success());
+            let ended = daemon.ended()?;
             if let Some(stream) = self.connect().await? {
                 return Ok(stream);
             }
             // Where another one holds the name already, ours may have failed for that, and that one
             // is about to listen.
-            if let Some(status) = ended.filter(|_| !self.is_held()) {
+            let grace_is_over = |status: &ExitStatus| {
+                let since = *ended_well.get_or_insert_with(Instant::now);
+                !status.success() || since.elapsed() >= AFTER_END || self.left().is_zero()
+            };
+            if let Some(status) = ended.filter(grace_is_over).filter(|_| !self.is_held()) {
+                lock.starting();
                 return Err(self.failed(&command, status, &daemon.said()));
             }
             if self.left().is_zero() {
-                // Else each client to come would leave another behind.
-                daemon.kill();
-                let what = format!("{} does not listen on {}", name(&command), self.endpoint);
-                return Err(self.too_late(&format!("{what}{}", daemon.said())));
+                return Err(self.still_starting(&name(&command), daemon.pid, &daemon.said()));
             }
             self.pause().await?;
         }
@@ -175,6 +196,14 @@ impl Search<'_> {
     fn failed(&self, command: &Command, status: ExitStatus, said: &str) -> io::Error {
         let what = format!("{} ended before it listened: {status}{said}", name(command));
         during(Operation::Spawn, self.endpoint, Error::new(Reason::ServerExited, what).into())
+    }
+
+    /// It is not killed: it may only be slow, and the next client would start all over.
+    fn still_starting(&self, name: &str, pid: u32, said: &str) -> io::Error {
+        self.too_late(&format!(
+            "{name} does not listen yet: process {pid} is still starting; try again or set a longer \
+             deadline, or stop it{said}"
+        ))
     }
 
     fn too_late(&self, what: &str) -> io::Error {
@@ -192,12 +221,13 @@ fn name(command: &Command) -> String {
 /// more.
 struct Daemon {
     child: Option<Child>,
+    pid: u32,
     stderr: File,
 }
 
 impl Daemon {
-    fn spawn(command: &mut Command) -> io::Result<Self> {
-        let stderr = imp::nameless_file().map_err(|error| {
+    fn spawn(command: &mut Command, endpoint: &Endpoint) -> io::Result<Self> {
+        let stderr = imp::nameless_file(endpoint).map_err(|error| {
             let (name, dir) = (name(command), std::env::temp_dir());
             let what =
                 format!("cannot start {name}: no file for what it says in {}", dir.display());
@@ -210,18 +240,11 @@ impl Daemon {
         })?;
         // The command has a handle of the file, which is the daemon's now.
         command.stderr(Stdio::null());
-        Ok(Self { child: Some(child), stderr })
+        Ok(Self { pid: child.id(), child: Some(child), stderr })
     }
 
     fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.as_mut().map_or(Ok(None), Child::try_wait)
-    }
-
-    fn kill(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 
     /// The end of its standard error, for a message.

@@ -85,6 +85,12 @@ async fn daemon() {
             std::process::exit(3);
         }
         "nothing" => std::process::exit(0),
+        // Until its test lets it go on.
+        "slow" => {
+            while !Path::new(&format!("{name}.go")).exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         "deaf" => std::thread::sleep(Duration::from_secs(600)),
         "elsewhere" => {
             let _listener = Listener::bind(format!("{name}-elsewhere")).expect("a free name");
@@ -217,8 +223,8 @@ async fn a_daemon_that_another_one_precedes_is_no_failure() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_does_not_listen_there_is_given_up_in_time() {
-    for behaviour in ["deaf", "elsewhere", "nothing"] {
+async fn a_daemon_that_does_not_listen_there_is_named_in_time_and_left() {
+    for behaviour in ["deaf", "elsewhere"] {
         let daemon = Daemon::new();
         // Long enough for the program to start, also under Wine.
         let limit = Duration::from_secs(if cfg!(windows) { 6 } else { 2 });
@@ -229,9 +235,66 @@ async fn a_daemon_that_does_not_listen_there_is_given_up_in_time() {
         assert!(started.elapsed() >= limit, "{:?}", started.elapsed());
         assert!(started.elapsed() < limit * 2, "{:?}", started.elapsed());
         let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
-        let left = cfg!(target_os = "linux") && Path::new(&format!("/proc/{pid}")).exists();
-        assert!(!left, "{behaviour}: it was left behind");
+        stop_process(pid);
     }
+}
+
+fn stop_process(pid: u32) {
+    let mut command = Command::new(if cfg!(windows) { "taskkill" } else { "kill" });
+    let arguments: &[&str] = if cfg!(windows) { &["/F", "/PID"] } else { &["-KILL"] };
+    command.args(arguments).arg(pid.to_string()).stdout(Stdio::null());
+    assert!(command.status().expect("a program").success(), "{pid} was gone");
+}
+
+#[tokio::test]
+async fn a_command_that_ends_well_without_a_server_is_told_of_soon() {
+    let daemon = Daemon::new();
+    let outcome = daemon.connect("nothing", common::PATIENCE).await;
+    assert_error(outcome, ErrorKind::Other, &["ended before it listened on", &daemon.name, "0"]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_daemon_starts_where_no_temporary_directory_can_be_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (name, log) = (dir.path().join("d.sock"), dir.path().join("starts"));
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    let mut command = helper("clients", &[&text(&name), &text(&log)]);
+    let output = command.env("TMPDIR", dir.path().join("nowhere")).output().expect("a process");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let names = fs::read_dir(dir.path()).expect("a directory");
+    let names: Vec<_> = names.map(|entry| entry.expect("an entry").file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().starts_with(".sockpipe")), "{names:?}");
+    let mut stream = within(Stream::connect(name.as_path())).await.expect("the daemon");
+    within(stream.write_all(b"stop")).await.expect("a write");
+    assert_eq!(within(stream.read(&mut [0])).await.expect("an end"), 0);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_slow_daemon_is_started_once_over_several_deadlines() {
+    let mut daemon = Daemon::new();
+    daemon.name = daemon.dir.path().join("d.sock").to_str().expect("UTF-8").to_owned();
+    let file = daemon.dir.path().join(".d.sock.spawn");
+    for _ in 0..3 {
+        let outcome = daemon.connect("slow", Duration::from_secs(1)).await;
+        let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
+        assert_error(outcome, ErrorKind::TimedOut, &[&format!("process {pid} is still starting")]);
+        assert!(file.exists());
+    }
+
+    // One that is gone is waited for no longer.
+    stop_process(daemon.starts()[0]);
+    let outcome = daemon.connect("slow", Duration::from_secs(1)).await;
+    let [_, pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
+    assert_error(outcome, ErrorKind::TimedOut, &[&pid.to_string()]);
+
+    fs::write(format!("{}.go", daemon.name), "").expect("a file");
+    drop(daemon.connect("slow", common::PATIENCE).await.expect("a connection"));
+    assert_eq!(daemon.starts().len(), 2);
+    assert!(!file.exists(), "the lock's file was left");
+    daemon.stop().await;
 }
 
 #[cfg(unix)]

@@ -303,7 +303,7 @@ async fn client_that_may_not_connect() {
     let dir = Dir::new();
     let name = dir.endpoint("s");
     let _server = UnixListener::bind(dir.path("s")).expect("a socket");
-    fs::set_permissions(dir.path("s"), fs::Permissions::from_mode(0)).expect("a mode");
+    fs::set_permissions(dir.path("s"), fs::Permissions::from_mode(0o000)).expect("a mode");
     let failed = failure(connect(&name).await, ErrorKind::PermissionDenied, &name);
     let code = Some(libc::EACCES);
     failed.is(Operation::Connect, &Reason::PeerRefused, code, "does not let this user in");

@@ -35,13 +35,23 @@ pub(super) struct Lock {
     /// Of the lock file.
     name: OsString,
     /// Closing it frees the lock; no child inherits it past its exec.
-    file: OwnedFd,
+    pub(super) file: OwnedFd,
     /// A child by fork(2) shares the lock, and is not to give it back.
     process: u32,
+    /// The file is left in place for those who come later, with what is written in it.
+    pub(super) stays: bool,
 }
 
 impl Lock {
     pub(super) fn take(place: Place, suffix: &str) -> io::Result<Self> {
+        let lock = Self::take_as_left(place, suffix)?;
+        lock.write(&process::id().to_string());
+        platform::keep(&lock.file);
+        Ok(lock)
+    }
+
+    /// With what the last holder wrote in the file.
+    pub(super) fn take_as_left(place: Place, suffix: &str) -> io::Result<Self> {
         let name = lock_name(&place, suffix);
         let path = place.dir_path().join(&name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -76,18 +86,15 @@ impl Lock {
                 unlinkat(place.dir(), &name, AtFlags::empty())
                     .map_err(|errno| cannot_lock(&place, &path, errno))?;
             } else if still_there {
-                let lock = Self { place, name, file, process: process::id() };
-                lock.write();
-                platform::keep(&lock.file);
-                return Ok(lock);
+                return Ok(Self { place, name, file, process: process::id(), stays: false });
             }
         }
         Err(live_server(place.endpoint(), None))
     }
 
     /// Says who has the lock. Of use to others only: a full disk is no reason not to serve.
-    fn write(&self) {
-        let text = format!("{}\n", self.process);
+    pub(super) fn write(&self, holder: &str) {
+        let text = format!("{holder}\n");
         let _ = pwrite(&self.file, text.as_bytes(), 0);
         // In this order it is never empty, for those who look meanwhile.
         let _ = ftruncate(&self.file, text.len() as u64);
@@ -107,7 +114,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if !self.is_this_process_s() {
+        if self.stays || !self.is_this_process_s() {
             return;
         }
         // While it is still held: who opened it before finds that it is gone, and starts over. Not
@@ -136,9 +143,13 @@ fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
 
 /// The process that wrote itself into the lock file.
 pub(super) fn holder(file: &OwnedFd) -> Option<u32> {
+    written(file)?.split_whitespace().next()?.parse().ok()
+}
+
+pub(super) fn written(file: &OwnedFd) -> Option<String> {
     let mut text = [0; 32];
     let length = pread(file, &mut text, 0).ok()?;
-    str::from_utf8(&text[..length]).ok()?.split_whitespace().next()?.parse().ok()
+    String::from_utf8(text[..length].to_vec()).ok()
 }
 
 pub(super) fn lock_name(place: &Place, suffix: &str) -> OsString {

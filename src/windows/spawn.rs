@@ -58,10 +58,22 @@ impl SpawnLock {
         let existed = code(&error) == Some(ERROR_ALREADY_EXISTS);
         Ok((!existed).then_some(Self { _mutex: mutex }))
     }
+
+    /// A mutex says nothing of a child.
+    pub(crate) fn starting(&mut self) -> Option<u32> {
+        None
+    }
+
+    pub(crate) fn started(&mut self, _: u32) {}
+
+    pub(crate) fn settled(self) {}
+
+    /// A mutex goes with its holder.
+    pub(crate) fn tidy(_: &Endpoint) {}
 }
 
-/// A file that vanishes with its last handle.
-pub(crate) fn nameless_file() -> io::Result<File> {
+/// A file that vanishes with its last handle. A pipe has no directory beside it to fall back on.
+pub(crate) fn nameless_file(_: &Endpoint) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .append(true)
@@ -143,7 +155,8 @@ mod tests {
             names.filter(|name| name.to_string_lossy().starts_with("sockpipe.")).count()
         };
         let before = here();
-        let mut file = nameless_file().expect("a file");
+        let endpoint = unique().parse().expect("an endpoint");
+        let mut file = nameless_file(&endpoint).expect("a file");
         assert_eq!(here(), before + 1);
         file.try_clone().expect("a handle").write_all(b"said").expect("a write");
         file.rewind().expect("a place");

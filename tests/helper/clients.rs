@@ -145,7 +145,7 @@ fn write_blocking(way: &str) -> std::io::Result<()> {
     match way {
         "blocking" => stream.write_all(b"x"),
         "blocking-timed" => {
-            stream.set_write_timeout(Some(std::time::Duration::from_secs(60)))?;
+            stream.set_write_timeout(Some(Duration::from_secs(60)))?;
             stream.write_all(b"x")
         }
         "blocking-vectored" => {
