@@ -114,7 +114,9 @@ async fn run(options: Options) -> Result<()> {
         {
             bail!("{error}; here: cargo run --example echo_server -- {endpoint}");
         }
-        done => done?,
+        // Its message has the OS's error in it already.
+        Err(error) => bail!("{error}"),
+        Ok(stream) => stream,
     };
     let (from, to) = stream.into_split();
     if options.stdin { relay(from, to).await } else { talk(from, to, options).await }

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("echo_server: {error:#}");
+            eprintln!("echo_server: {error}");
             ExitCode::FAILURE
         }
     }

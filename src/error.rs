@@ -360,17 +360,6 @@ pub(crate) fn busy(endpoint: impl Borrow<Endpoint>, limit: Duration) -> io::Erro
     error.advising("try again, or raise ConnectOptions::deadline").into()
 }
 
-/// `process` holds the name, if it is known.
-pub(crate) fn name_without_server(
-    endpoint: impl Borrow<Endpoint>,
-    process: Option<u32>,
-) -> io::Error {
-    let holder = process.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
-    let cause = format!("name without server: {holder} holds the name, and no server answers");
-    let error = Error::new(Reason::NameWithoutServer { process }, cause).at(endpoint);
-    error.advising("look at that process, or stop it").into()
-}
-
 /// The OS did not let this user connect.
 pub(crate) fn peer_refused(
     endpoint: impl Borrow<Endpoint>,

@@ -227,7 +227,7 @@ fn bad_endpoints() {
     for (endpoint, says) in [
         ("", "it is empty"),
         ("a/b", "'/' cannot be in a portable name"),
-        (r"a\b", r"'\\' cannot be in a portable name"),
+        (r"a\b", r"'\' cannot be in a portable name"),
         ("Name", "'N' cannot be in a portable name"),
         (&long_name, "at most 48 characters, this one has 60"),
         ("unix://host/x", "`unix://` wants an absolute path"),

@@ -4,9 +4,10 @@ use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use sockpipe::{Stream, echo, serve};
 
+use crate::exit::at_endpoint;
 use crate::server::{DRAIN, asked_to_finish, bind, tell_cut};
 use crate::{args, client, say};
 
@@ -17,7 +18,7 @@ pub async fn run(args: args::Echo) -> Result<()> {
     let stop = asked_to_finish();
     let listener = bind(&args.endpoint, &args.server)?;
     let served = serve(listener, handle).with_graceful_shutdown(stop).drain_deadline(DRAIN);
-    tell_cut(served.await.context("cannot accept clients")?.cut());
+    tell_cut(served.await.map_err(at_endpoint)?.cut());
     Ok(())
 }
 

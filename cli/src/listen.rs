@@ -10,7 +10,7 @@ use sockpipe::{Listener, Stream, serve};
 
 use crate::command::Joined;
 use crate::connect::join;
-use crate::exit::{Exit, INTERRUPTED};
+use crate::exit::{Exit, INTERRUPTED, at_endpoint};
 use crate::server::{DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
 use crate::session::{self, AtEnd};
 use crate::side::Side;
@@ -44,7 +44,7 @@ pub async fn run(args: args::Listen) -> Result<()> {
 
 /// The name is free as soon as the one client is there.
 async fn first(mut listener: Listener) -> Result<Stream> {
-    let stream = listener.accept().await.context("cannot accept clients")?;
+    let stream = listener.accept().await.map_err(at_endpoint)?;
     say::detail(format_args!("a client is there: {}", client::peer(&stream)));
     Ok(stream)
 }
@@ -52,7 +52,7 @@ async fn first(mut listener: Listener) -> Result<Stream> {
 async fn one_after_another(mut listener: Listener, at_end: AtEnd) -> Result<()> {
     let mut near = Side::stdio()?;
     loop {
-        let stream = listener.accept().await.context("cannot accept clients")?;
+        let stream = listener.accept().await.map_err(at_endpoint)?;
         say::detail(format_args!("a client is there: {}", client::peer(&stream)));
         let mut far = Side::local(stream);
         let report = session::run(&mut near, &mut far, at_end).await?;
@@ -78,7 +78,7 @@ async fn run_for_each(args: &args::Listen, command: Vec<OsString>) -> Result<()>
         }
     };
     let served = serve(listener, handler).with_graceful_shutdown(stop).drain_deadline(DRAIN);
-    tell_cut(served.await.context("cannot accept clients")?.cut());
+    tell_cut(served.await.map_err(at_endpoint)?.cut());
     Ok(())
 }
 

@@ -127,7 +127,7 @@ impl Door {
     async fn accept(&mut self, it: impl Display) -> Result<Side> {
         match self {
             Self::Local(listener) => {
-                let stream = listener.accept().await.context("cannot accept clients")?;
+                let stream = listener.accept().await.map_err(at_endpoint)?;
                 say::detail(format_args!("{it}: {}", client::peer(&stream)));
                 Ok(Side::local(stream))
             }

@@ -69,7 +69,7 @@ impl<'a> Search<'a> {
             Attempt::Gap(address, holder) => {
                 let since = self.gap.get_or_insert_with(Instant::now);
                 let may_wait = waits || since.elapsed() < GAP;
-                (error::name_without_server(address, holder), may_wait)
+                (name_without_server(address, holder), may_wait)
             }
             Attempt::Nobody(error) => (error, waits),
             Attempt::Failed(error) => (error, false),
@@ -209,6 +209,14 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
     };
     let error = Error::new(reason, why).at(address).caused_by(io::Error::from(errno));
     Err(io::Error::from(error).into())
+}
+
+/// `process` holds the name, if it is known.
+fn name_without_server(address: Endpoint, process: Option<u32>) -> io::Error {
+    let holder = process.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
+    let cause = format!("name without server: {holder} holds the name, and no server answers");
+    let error = Error::new(Reason::NameWithoutServer { process }, cause).at(address);
+    error.advising("look at that process, or stop it").into()
 }
 
 /// More than one address was tried.

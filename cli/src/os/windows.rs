@@ -84,12 +84,12 @@ pub fn is_gone(stream: &Stream) -> bool {
 
 /// Standard input.
 pub fn stdin() -> impl Read + Send + 'static {
-    std::io::stdin()
+    io::stdin()
 }
 
 /// Standard output, without the line buffer of std where it is no console.
 pub fn stdout() -> Box<dyn Write + Send> {
-    let stdout = std::io::stdout();
+    let stdout = io::stdout();
     if !stdout.is_terminal() {
         if let Ok(file) = stdout.as_handle().try_clone_to_owned() {
             return Box::new(File::from(file));
