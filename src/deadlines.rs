@@ -57,6 +57,10 @@ impl<L: LocalListener> TimedListener<L> {
 
     /// How long a connection may go on without a byte in either direction. This is also what ends
     /// a write to a client that no longer reads.
+    ///
+    /// It knows nothing of requests and answers: a client that waits for a slow handler, a quiet stream
+    /// of events or a WebSocket on which nobody speaks is cut as well. It is for protocols in which
+    /// something is said more often than that.
     #[must_use]
     pub fn idle_deadline(mut self, deadline: Duration) -> Self {
         self.idle = Some(deadline);
@@ -123,6 +127,16 @@ impl<S> TimedStream<S> {
         }
     }
 
+    /// Says which deadline is over. Of the idle one nobody can say who should have spoken.
+    fn passed(&self, direction: usize, deadline: Instant) -> io::Error {
+        let first_byte = direction == READ && self.first_byte == Some(deadline);
+        let what = match self.idle {
+            Some(idle) if !first_byte => format!("no byte went in either direction for {idle:?}"),
+            _ => "the client sent nothing before the deadline for its first byte".to_owned(),
+        };
+        io::Error::new(ErrorKind::TimedOut, what)
+    }
+
     /// While a direction waits: an error once its deadline is over.
     fn poll_deadline<T>(&mut self, direction: usize, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let Some(deadline) = self.deadline(direction) else { return Poll::Pending };
@@ -133,8 +147,7 @@ impl<S> TimedStream<S> {
         // Bytes move the deadline; the timer is moved only when it would have rung.
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
-                let what = "the client let its deadline pass";
-                return Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, what)));
+                return Poll::Ready(Err(self.passed(direction, deadline)));
             }
             timer.as_mut().reset(deadline);
         }
@@ -274,6 +287,22 @@ mod tests {
         let started = Instant::now();
         let error = server.read(&mut [0]).await.expect_err("nothing was said");
         assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_error_says_which_deadline_is_over() {
+        for (first_byte, idle, said) in [
+            (10, 60, "the client sent nothing before the deadline for its first byte"),
+            (60, 10, "no byte went in either direction for 10s"),
+        ] {
+            let (_client, mut server) = accepted(first_byte, idle).await;
+            let error = server.read(&mut [0]).await.expect_err("nothing was said");
+            assert_eq!(error.to_string(), said);
+        }
+        // A writer waits for the reader's deadline only.
+        let (_client, mut server) = accepted(10, 60).await;
+        let error = server.write_all(&vec![0; 1 << 20]).await.expect_err("no room");
+        assert_eq!(error.to_string(), "no byte went in either direction for 60s");
     }
 
     #[tokio::test(start_paused = true)]
