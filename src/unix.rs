@@ -21,6 +21,8 @@ mod pass;
 mod peer;
 mod place;
 #[cfg(feature = "tokio")]
+mod receive;
+#[cfg(feature = "tokio")]
 mod runtime;
 mod sockname;
 mod sockopt;

@@ -55,12 +55,17 @@ fn reads_and_writes_make_the_system_calls_that_tokio_makes() {
     let sent: i64 =
         ["sendto", "writev", "sendmsg"].iter().filter_map(|name| tokio.get(*name)).sum();
     assert!(sent >= 160 * 4, "{tokio:?}");
-    // Vectored writes are sendmsg, which can be told to raise no signal; std's are writev.
+    // Vectored writes are sendmsg, which can be told to raise no signal; std's are writev. Reads are
+    // recvmsg, which reports that descriptors came; tokio's are recvfrom.
     let renamed = |calls: Calls| -> Calls {
         let mut renamed = Calls::new();
         for (name, calls) in calls {
-            let name = if name == "writev" { "sendmsg".to_owned() } else { name };
-            *renamed.entry(name).or_default() += calls;
+            let name = match name.as_str() {
+                "writev" => "sendmsg",
+                "read" | "recvfrom" => "recvmsg",
+                name => name,
+            };
+            *renamed.entry(name.to_owned()).or_default() += calls;
         }
         renamed
     };

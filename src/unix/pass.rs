@@ -35,8 +35,7 @@ const ROOM: usize = cmsg_space!(ScmRights(platform::FDS_IN_A_MESSAGE));
 ///
 /// The receiver gets descriptors of its own, of the same open files. They come with the first of the
 /// bytes that they were sent with, so both sides have to agree on when to look for them: a plain
-/// read of those bytes closes them. On the async stream that plain read also may leave what was sent
-/// after them until more comes: the kernel ends the read there, as if there were no more.
+/// read of those bytes closes them.
 ///
 /// ```
 /// use std::io;
@@ -99,8 +98,7 @@ impl PassFds for blocking::Stream {
 /// [`Stream`](crate::Stream).
 ///
 /// The descriptors come with the first of the bytes that they were sent with. A plain read of those
-/// bytes closes them, and may leave what was sent after them until more comes: the kernel ends the
-/// read there, as if there were no more. So both sides have to agree on when to look for them.
+/// bytes closes them. So both sides have to agree on when to look for them.
 #[cfg(feature = "tokio")]
 pub trait AsyncPassFds: Sealed {
     /// Writes bytes of `data`, and hands over `fds` with the first of them. They stay the caller's

@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 
 use super::connect::Search;
 use super::peer::Peer;
+use super::receive::receive;
 use super::spin::tasks::Spin;
 use super::{IOV_MAX, platform, prepare, runtime, shut_down};
 use crate::endpoint::Endpoint;
@@ -73,16 +74,15 @@ impl Stream {
     }
 
     fn read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let room = buf.remaining();
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
             let mut read = None;
             let outcome = self.socket.try_io(Interest::READABLE, || {
-                let length = self.socket.try_read_buf(buf)?;
-                read = Some(length);
-                // A short read means that the socket is empty. `WouldBlock` tells the reactor so,
-                // as tokio's own `poll_read` does; else the next read would have to find out.
-                if length == 0 || length == room {
+                let received = receive(&self.socket, buf)?;
+                read = Some(received.length);
+                // A short read without control data means that the socket is empty. `WouldBlock`
+                // tells the reactor so; else the next read would have to find out.
+                if received.length == 0 || received.may_have_more {
                     Ok(())
                 } else {
                     Err(ErrorKind::WouldBlock.into())
@@ -90,7 +90,8 @@ impl Stream {
             });
             match (read, outcome) {
                 (Some(_), _) => return Poll::Ready(Ok(())),
-                (None, Err(error)) if error.kind() == ErrorKind::WouldBlock => {}
+                (None, Err(error))
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 // Linux: the peer closed with bytes of ours unread. To us it is gone, no more.
                 (None, Err(error)) if error.kind() == ErrorKind::ConnectionReset => {
                     return Poll::Ready(Ok(()));
