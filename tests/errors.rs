@@ -129,8 +129,11 @@ async fn absent_and_stale_servers_keep_the_code_of_connect() {
     let refused = Some(libc::ECONNREFUSED);
     failed.is(Operation::Connect, &Reason::StaleSocket, refused, "only the socket");
 
-    // More than one address was tried: the endpoint is the one that was written.
     let portable = Endpoint::try_from(unique_name()).expect("a name");
+    if portable.resolve().expect("addresses").len() == 1 {
+        return;
+    }
+    // More than one address was tried: the endpoint is the one that was written.
     let failed = failure(connect(&portable).await, ErrorKind::NotFound, &portable);
     failed.is(Operation::Connect, &Reason::NoServer, None, "looked for");
 }
