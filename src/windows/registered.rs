@@ -1,9 +1,11 @@
 //! One end of a pipe, registered with the crate's reactor: tokio's types, and mio's beneath them.
 #![allow(unsafe_code, reason = "handles that tokio takes over")]
 
+use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::windows::io::{AsHandle, BorrowedHandle, IntoRawHandle, OwnedHandle};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::ReadBuf;
 use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer};
@@ -58,7 +60,7 @@ impl Pipe {
 
     /// One that another runtime than the reactor has.
     pub(super) fn from_server(pipe: NamedPipeServer) -> io::Result<Self> {
-        connected(&pipe)?;
+        complete(&pipe)?;
         let messages = pipe::reads_messages(&pipe)?;
         Ok(Self::server(pipe, messages))
     }
@@ -162,12 +164,26 @@ pub(super) fn adopt(handle: OwnedHandle) -> io::Result<Pipe> {
     })
 }
 
-/// Refuses a server's end that has no client. tokio needs no `connect` for one that has.
+/// Completes a connection whose client is there already. A pipe that was registered before its client
+/// came reads nothing until then.
+fn complete(pipe: &NamedPipeServer) -> io::Result<()> {
+    match pin!(pipe.connect()).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(connected) => connected,
+        Poll::Pending => Err(no_client()),
+    }
+}
+
+/// Refuses a server's end that has no client. One that has needs no `connect` if it is registered
+/// only now.
 fn connected(pipe: &impl AsHandle) -> io::Result<()> {
     if pipe::has_client(pipe)? {
         return Ok(());
     }
-    Err(io::Error::new(ErrorKind::InvalidInput, "the pipe has no client yet"))
+    Err(no_client())
+}
+
+fn no_client() -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, "the pipe has no client yet")
 }
 
 #[cfg(test)]
