@@ -11,7 +11,7 @@ use crate::error::{Error, Operation, Reason, during};
 use crate::imp;
 use crate::occupancy::Occupancy;
 use crate::options::ConnectOptions;
-use crate::single_instance::is_absent;
+use crate::single_instance::{is_absent, is_in_gap};
 use crate::stream::Stream;
 
 /// Between tries to reach a server that starts.
@@ -138,10 +138,15 @@ impl Search<'_> {
 
     /// `None` when nobody is there.
     async fn connect(&self) -> io::Result<Option<Stream>> {
-        match Stream::connect_with(self.endpoint, &self.options.at_once(self.left())).await {
-            Ok(stream) => Ok(Some(stream)),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(error),
+        loop {
+            let left = self.left();
+            match Stream::connect_with(self.endpoint, &self.options.at_once(left)).await {
+                Ok(stream) => return Ok(Some(stream)),
+                Err(error) if is_absent(&error) => return Ok(None),
+                // It starts or ends, or binds its name anew: another one could not take it.
+                Err(error) if is_in_gap(&error) && !left.is_zero() => self.pause().await?,
+                Err(error) => return Err(error),
+            }
         }
     }
 

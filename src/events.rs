@@ -13,6 +13,9 @@ pub struct ListenerStats {
     /// Times that accepting had to wait because the process or the system was out of descriptors,
     /// memory or, on Windows, instances of the pipe.
     pub pauses: u64,
+    /// Times that the listener's name was removed by somebody and bound anew. Always 0 on Windows and
+    /// for blocking listeners.
+    pub republished: u64,
 }
 
 /// Accepting has to wait: the process or the system is out of something.

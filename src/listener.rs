@@ -71,7 +71,9 @@ pub trait LocalListener: Send + 'static {
 /// # Platform-specific behavior
 ///
 /// Unix: a lock file, `.NAME.lock` beside the socket, is held as long as the listener lives and
-/// removed with it; the kernel frees the lock however the process ends. Windows: at least four
+/// removed with it; the kernel frees the lock however the process ends. A listener that waits in
+/// `accept` looks every 10 seconds whether somebody removed its socket, and binds it anew, unless the
+/// directory was removed too or another server has the name. Windows: at least four
 /// instances of the pipe wait for clients at any time; streams already accepted keep the name alive
 /// until the last is closed, so that a new `bind` in that time is refused with `AddrInUse`.
 pub struct Listener {

@@ -97,7 +97,9 @@ async fn acquire(
         let left = connect.limit().saturating_sub(started.elapsed());
         match Stream::connect_with(endpoint, &connect.at_once(left)).await {
             Ok(stream) => return Ok(SingleInstance::Secondary(stream)),
-            Err(error) if !is_absent(&error) => return Err(error),
+            Err(error) if !is_absent(&error) && (!is_in_gap(&error) || left.is_zero()) => {
+                return Err(error);
+            }
             Err(error) if left.is_zero() => {
                 let what = format!("the name is taken, and cannot be reached: {error}");
                 let late = Error::new(Reason::Deadline, what).caused_by(error);
@@ -111,4 +113,10 @@ async fn acquire(
 /// Whether `connect` failed because nobody is there.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+}
+
+/// Whether `connect` failed because the one that has the name does not listen at the moment.
+pub(crate) fn is_in_gap(error: &io::Error) -> bool {
+    let reason = Error::of(error).map(Error::reason);
+    matches!(reason, Some(Reason::NameWithoutServer { .. }))
 }

@@ -117,7 +117,8 @@ impl Listener {
 
     pub(crate) fn stats(&self) -> ListenerStats {
         let refused = self.refused.load(Ordering::Relaxed);
-        ListenerStats { refused, pauses: self.pauses.load(Ordering::Relaxed) }
+        let pauses = self.pauses.load(Ordering::Relaxed);
+        ListenerStats { refused, pauses, ..ListenerStats::default() }
     }
 
     fn new(

@@ -96,6 +96,15 @@ impl Claim {
         self.lock.place.is_where_it_was() && self.has_name()
     }
 
+    /// Whether nothing has the name any more, in the directory that this listener bound it in. A
+    /// directory that was removed and made anew is its maker's, who wants no old server there.
+    #[cfg(feature = "tokio")]
+    pub(super) fn is_gone(&self) -> bool {
+        let place = &self.lock.place;
+        let gone = || matches!(place.stat(place.name()), Ok(None));
+        self.ours && self.is_this_process_s() && gone() && place.is_where_it_was()
+    }
+
     fn has_name(&self) -> bool {
         let place = &self.lock.place;
         matches!(place.stat(place.name()), Ok(Some(stat)) if file_id(&stat) == self.id)

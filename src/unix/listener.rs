@@ -22,6 +22,8 @@ use crate::endpoint::Endpoint;
 use crate::events::{self, ListenerStats};
 use crate::options::{ListenOptions, StreamOptions};
 
+/// Between looks at the name of a listener that waits. Cleaners and people remove sockets.
+const LOOK: Duration = Duration::from_secs(10);
 /// Connections passed over in one poll before other tasks get their turn.
 const ACCEPT_BURST: usize = 16;
 
@@ -34,6 +36,8 @@ pub(crate) struct Listener {
     waiting: VecDeque<OwnedFd>,
     pause: Option<Pin<Box<Sleep>>>,
     next_pause: Duration,
+    /// The next look at the name.
+    look: Option<Pin<Box<Sleep>>>,
     stats: ListenerStats,
     stream_options: StreamOptions,
 }
@@ -56,7 +60,13 @@ impl Listener {
             let accepted = match self.waiting.pop_front() {
                 Some(socket) => Ok(socket),
                 None => {
-                    let mut guard = ready!(self.socket.poll_read_ready(cx))?;
+                    let mut guard = match self.socket.poll_read_ready(cx) {
+                        Poll::Ready(guard) => guard?,
+                        Poll::Pending => {
+                            ready!(self.poll_name(cx))?;
+                            continue;
+                        }
+                    };
                     let accepted = platform::accept(self.socket.get_ref());
                     if accepted.as_ref().err() == Some(&Errno::AGAIN) {
                         guard.clear_ready();
@@ -83,6 +93,32 @@ impl Listener {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Ready once the name was removed and is there again, with a new socket.
+    fn poll_name(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let look = match &mut self.look {
+                Some(look) => look,
+                none => none.insert(Box::pin(sleep(LOOK)?)),
+            };
+            ready!(look.as_mut().poll(cx));
+            self.look = None;
+            if !self.name.is_gone() {
+                continue;
+            }
+
+            match self.republish() {
+                Ok(()) => {
+                    self.stats.republished += 1;
+                    name_republished();
+                    return Poll::Ready(Ok(()));
+                }
+                // Another server may have the name now, or this user may not write there any more.
+                // Those who are connected are served all the same.
+                Err(error) => name_lost(&error),
+            }
+        }
     }
 
     pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
@@ -112,6 +148,7 @@ impl Listener {
             waiting: VecDeque::new(),
             pause: None,
             next_pause: ACCEPT_PAUSE.0,
+            look: None,
             stats: ListenerStats::default(),
             stream_options: options.stream,
         })
@@ -163,6 +200,20 @@ impl Listener {
         self.name.leave();
         Ok(socket)
     }
+}
+
+/// Somebody removed the listener's name, and it is bound anew.
+fn name_republished() {
+    #[cfg(feature = "tracing")]
+    tracing::warn!("the listener's name was removed, and is bound anew");
+}
+
+/// Somebody removed the listener's name, and it cannot be bound anew.
+fn name_lost(error: &io::Error) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(%error, "the listener's name was removed, and cannot be bound anew");
+    #[cfg(not(feature = "tracing"))]
+    let _ = error;
 }
 
 impl AsFd for Listener {

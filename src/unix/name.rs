@@ -53,6 +53,12 @@ impl Name {
         }
     }
 
+    /// Whether somebody removed the name, so that `republish` makes it anew.
+    #[cfg(feature = "tokio")]
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Claimed(claim) if claim.is_gone())
+    }
+
     /// A new socket under the name; `None` while the old one is published.
     pub(super) fn republish(&mut self, permission: Permission) -> io::Result<Option<OwnedFd>> {
         match self {

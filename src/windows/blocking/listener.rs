@@ -113,7 +113,7 @@ impl Listener {
 
     /// No client is refused here: the system does, by the pipe's descriptor.
     pub(crate) fn stats(&self) -> ListenerStats {
-        ListenerStats { refused: 0, pauses: self.pauses.load(Ordering::Relaxed) }
+        ListenerStats { pauses: self.pauses.load(Ordering::Relaxed), ..ListenerStats::default() }
     }
 
     /// Stops arming. Clients that had come are among the waiting ones then.
