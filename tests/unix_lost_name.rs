@@ -90,3 +90,35 @@ async fn a_directory_that_was_made_anew_is_left_alone() {
     assert_eq!(listener.stats().republished, 0);
     assert_eq!(fs::read_dir(&inner).expect("a directory").count(), 0);
 }
+
+/// A server that dropped its privileges would make a socket of another user under the name.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_became_another_user_makes_no_socket() {
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::process::{Uid, geteuid};
+    use rustix::thread::set_thread_res_uid;
+
+    if !geteuid().is_root() {
+        println!("not run: only root can become another user");
+        return;
+    }
+    let os = Os::new();
+    let dir = Path::new(os.endpoint()).parent().expect("a directory");
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o1777)).expect("a mode");
+
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        let (mut listener, socket) = bound(&os);
+        fs::remove_file(&socket).expect("a socket");
+        // Of this thread alone, in which all of it runs.
+        let become_user = |uid| set_thread_res_uid(None, Uid::from_raw(uid), None);
+        become_user(65534).expect("another user");
+        wait_in_vain(&mut listener).await;
+        become_user(0).expect("root again");
+        assert_eq!(listener.stats().republished, 0);
+        assert!(!socket.exists());
+    });
+}

@@ -97,12 +97,14 @@ impl Claim {
     }
 
     /// Whether nothing has the name any more, in the directory that this listener bound it in. A
-    /// directory that was removed and made anew is its maker's, who wants no old server there.
+    /// directory that was removed and made anew is its maker's, who wants no old server there. A
+    /// process that acts as another user by now would make another user's socket.
     #[cfg(feature = "tokio")]
     pub(super) fn is_gone(&self) -> bool {
         let place = &self.lock.place;
         let gone = || matches!(place.stat(place.name()), Ok(None));
-        self.ours && self.is_this_process_s() && gone() && place.is_where_it_was()
+        let ours = self.ours && self.is_this_process_s() && self.lock.is_this_user_s();
+        ours && gone() && place.is_where_it_was()
     }
 
     fn has_name(&self) -> bool {

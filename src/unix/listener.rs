@@ -38,6 +38,8 @@ pub(crate) struct Listener {
     next_pause: Duration,
     /// The next look at the name.
     look: Option<Pin<Box<Sleep>>>,
+    /// It was reported that the name is lost.
+    reported: bool,
     stats: ListenerStats,
     stream_options: StreamOptions,
 }
@@ -111,12 +113,17 @@ impl Listener {
             match self.republish() {
                 Ok(()) => {
                     self.stats.republished += 1;
+                    self.reported = false;
                     name_republished();
                     return Poll::Ready(Ok(()));
                 }
                 // Another server may have the name now, or this user may not write there any more.
                 // Those who are connected are served all the same.
-                Err(error) => name_lost(&error),
+                Err(error) if !self.reported => {
+                    self.reported = true;
+                    name_lost(&error);
+                }
+                Err(_) => {}
             }
         }
     }
@@ -149,6 +156,7 @@ impl Listener {
             pause: None,
             next_pause: ACCEPT_PAUSE.0,
             look: None,
+            reported: false,
             stats: ListenerStats::default(),
             stream_options: options.stream,
         })

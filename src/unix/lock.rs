@@ -104,6 +104,12 @@ impl Lock {
         is_this_process_s(self.process)
     }
 
+    /// Whether this process still acts as the user who took the lock.
+    #[cfg(feature = "tokio")]
+    pub(super) fn is_this_user_s(&self) -> bool {
+        matches!(fstat(&self.file), Ok(stat) if stat.st_uid == geteuid().as_raw())
+    }
+
     /// Whether the file that is locked is the one that stands there.
     pub(super) fn is_ours(&self) -> io::Result<bool> {
         let ours = file_id(&fstat(&self.file)?);
