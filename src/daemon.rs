@@ -70,9 +70,9 @@ where
 /// # Errors
 ///
 /// Those of [`Stream::connect`]; that of [`Command::spawn`] when `command` cannot be run; `Other`
-/// when it ended before it listened, with its exit status, and no other server has the name, for one
-/// that ended with success a second later;
-/// `TimedOut` with its process id when it does not listen on `endpoint` in time; it goes on starting. `Unsupported` for
+/// when it ended before it listened and no other server has the name, with its exit status, and a
+/// second later if that is success; `TimedOut` with its process id when it does not listen on
+/// `endpoint` in time, and it goes on starting. `Unsupported` for
 /// an abstract socket, which has no place for the lock that keeps a second client from starting a
 /// second daemon.
 ///
@@ -136,7 +136,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// `None` when nobody is there.
+    /// `None` when no server is listening.
     async fn connect(&self) -> io::Result<Option<Stream>> {
         loop {
             let left = self.left();

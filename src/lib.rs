@@ -26,7 +26,7 @@
 //! | `AddrInUse` | a living server has the name |
 //! | `AlreadyExists` | what stands at the path is no socket |
 //! | `PermissionDenied` | another user's socket or directory, a server of somebody else, a client that may not connect |
-//! | `NotFound`, `ConnectionRefused` | nobody is there; only a dead server's socket is |
+//! | `NotFound`, `ConnectionRefused` | no server is listening; a crashed server left its socket behind |
 //! | `TimedOut` | the deadline is over |
 //! | `InvalidInput` | a bad endpoint (the source is a [`ParseEndpointError`]), or one too long for the OS |
 //! | `Unsupported` | this OS or this peer cannot |

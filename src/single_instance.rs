@@ -110,7 +110,7 @@ async fn acquire(
     }
 }
 
-/// Whether `connect` failed because nobody is there.
+/// Whether `connect` failed because no server is listening.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
 }

@@ -73,7 +73,7 @@ impl Stream {
     ///
     /// | kind | when |
     /// |---|---|
-    /// | `NotFound` | nobody is there |
+    /// | `NotFound` | no server is listening |
     /// | `ConnectionRefused` | a socket is there, and no server behind it (Unix) |
     /// | `TimedOut` | the server was busy until the deadline |
     /// | `PermissionDenied` | the server refuses this user, or is another user's than expected |

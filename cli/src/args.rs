@@ -20,7 +20,7 @@ Exit codes:
   0    done; info: a server is there
   1    failed in another way than these
   2    wrong usage, or an endpoint that cannot be on this system
-  3    nobody is there, or only what a crashed server has left; there is no such directory, also
+  3    no server is listening, or a crashed server left its socket; there is no such directory, also
        for a server
   4    the name is taken: by a server, or by something that is no socket
   5    not allowed: another user's server, socket or directory

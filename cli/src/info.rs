@@ -209,7 +209,7 @@ impl Found {
         None
     }
 
-    /// Why the path does not fit into an address. Nobody is there, so nobody is asked: the crate
+    /// Why the path does not fit into an address. No server is there to ask: the crate
     /// says so before it connects.
     async fn too_long(&self) -> Option<String> {
         let place = self.place();

@@ -129,7 +129,7 @@ pub fn who_may_connect(_: &Endpoint, stream: Option<&Stream>) -> Option<Access> 
     let stream = stream?;
     let owner = stream.peer_credentials().ok()?.user().to_string();
     let rights = security_descriptor(stream.as_handle().as_raw_handle())?;
-    // This connection was let in.
+    // This connection was accepted.
     Some(Access { owner, uid: None, rights, meaning: None, admits: true })
 }
 
