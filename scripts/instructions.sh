@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # How many instructions a round of reads and writes takes, by tokio's own streams and by sockpipe's, with
-# busy-polling off: what a profile by time cannot show on a busy machine. A round is that of
+# busy-polling off, and by the standard library's and sockpipe's that block: what a profile by time cannot show on a busy machine. A round is that of
 # tests/helper/talk.rs: four small messages and a sixteenth of a large block, written and read.
 #
 #   scripts/instructions.sh
+#
+# Exit code: 0, or 1 when sockpipe takes more than 1.03 times as many.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 need_command valgrind valgrind
-cargo build --quiet --release --example test_helper
+cargo build --quiet --release --features blocking --example test_helper
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The helper ends when its standard input does, and this one has no end.
@@ -23,8 +25,24 @@ instructions() { # WHOSE COUNT
         awk '/Collected/ { print $4 }'
 }
 
-for whose in tokio sockpipe; do
-    few=$(instructions $whose 160)
-    many=$(instructions $whose 480)
-    printf '%s: %d instructions a round\n' "$whose" $(((many - few) / 320))
-done
+round() { # WHOSE
+    local few many
+    few=$(instructions "$1" 160)
+    many=$(instructions "$1" 480)
+    echo $(((many - few) / 320))
+}
+
+missed=0
+compare() { # OTHER OURS
+    local other ours
+    other=$(round "$1")
+    ours=$(round "$2")
+    awk -v other="$other" -v ours="$ours" -v names="$1 $2" 'BEGIN {
+        split(names, name)
+        printf "%s: %d instructions a round, %s: %d, ratio %.3f\n", name[1], other, name[2], ours, ours / other
+        exit ours > other * 1.03
+    }' || missed=1
+}
+compare tokio sockpipe
+compare std blocking
+exit $missed

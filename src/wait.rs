@@ -1,6 +1,8 @@
 //! The end of a wait that may have one.
 
 use std::io::{Error, ErrorKind, Result};
+#[cfg(feature = "blocking")]
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::error::still_taken;
@@ -21,6 +23,35 @@ impl Deadline {
 
     pub(crate) fn is_past(self) -> bool {
         self.left() == Some(Duration::ZERO)
+    }
+}
+
+/// A time limit of a read or a write, in nanoseconds, 0 for none: one number, which is read without a
+/// lock and costs nothing to pass on.
+#[cfg(feature = "blocking")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limit(u64);
+
+#[cfg(feature = "blocking")]
+impl Limit {
+    pub(crate) const NONE: Self = Self(0);
+
+    /// 584 years are all that fit, and as good as any longer time.
+    pub(crate) fn new(limit: Option<Duration>) -> Self {
+        Self(limit.map_or(0, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    pub(crate) fn get(self) -> Option<Duration> {
+        (self != Self::NONE).then(|| Duration::from_nanos(self.0))
+    }
+
+    pub(crate) fn store(self, place: &AtomicU64) {
+        place.store(self.0, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn load(place: &AtomicU64) -> Self {
+        Self(place.load(Relaxed))
     }
 }
 

@@ -76,3 +76,21 @@ async fn nor_with_busy_polling() {
     let server = within(listener.accept()).await.expect("a connection");
     assert_eq!(allocations((client.expect("a connection"), server)).await, 0);
 }
+
+#[cfg(feature = "blocking")]
+#[test]
+fn nor_do_streams_that_block() {
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    let (mut one, mut other) = sockpipe::blocking::Stream::pair().expect("a pair");
+    for timeout in [None, Some(Duration::from_secs(60))] {
+        other.set_read_timeout(timeout).expect("a timeout");
+        let before = COUNT.get();
+        for _ in 0..100 {
+            one.write_all(&[7; 64]).expect("a write");
+            assert_eq!(other.read(&mut [0; 1024]).expect("a read"), 64);
+        }
+        assert_eq!(COUNT.get() - before, 0);
+    }
+}

@@ -6,8 +6,11 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use common::unix::{helper, output, strace, with_linux_backend};
+use common::process::is_here;
+use common::unix::{helper, output, strace, through, with_linux_backend};
 use common::{Backend, Os};
+use sockpipe::Stream;
+use tokio::net::UnixStream;
 
 type Calls = BTreeMap<String, i64>;
 
@@ -70,6 +73,57 @@ fn reads_and_writes_make_the_system_calls_that_tokio_makes() {
         renamed
     };
     assert_eq!(renamed(sockpipe), renamed(tokio));
+}
+
+/// The instructions of a round of `whose`. `None` where there is no valgrind.
+fn instructions(whose: &str) -> Option<u64> {
+    if !with_linux_backend("what is counted here") || !is_here("valgrind") {
+        return None;
+    }
+    let run = |count: u32| {
+        let os = Os::new();
+        let log = os.dir().join("log");
+        let option = format!("--log-file={}", log.display());
+        let options = ["--tool=callgrind", "--callgrind-out-file=/dev/null", &option];
+        let helper = helper(&["bytes", whose, os.endpoint(), &count.to_string()]);
+        output(through("valgrind", &options, &helper));
+        let log = fs::read_to_string(log).expect("a log");
+        let (_, counted) = log.split_once("Collected : ").expect("a count");
+        let counted = counted.split_whitespace().next().expect("a number");
+        counted.parse::<u64>().expect("a number")
+    };
+    Some((run(96) - run(32)) / 64)
+}
+
+/// As `scripts/instructions.sh`, which counts those of a release build. Debug builds, which call each
+/// small function, may take `debug` times as many.
+fn assert_as_few_instructions(other: &str, ours: &str, debug: f64) {
+    let Some(others) = instructions(other) else { return };
+    let count = instructions(ours).expect("valgrind");
+    let ratio = count as f64 / others as f64;
+    println!("{other}: {others} instructions a round, {ours}: {count}, {ratio:.3} times as many");
+    let most = if cfg!(debug_assertions) { debug } else { 1.03 };
+    assert!(ratio <= most, "{ratio:.3} times as many instructions");
+}
+
+#[test]
+fn reads_and_writes_take_as_many_instructions_as_tokio_s() {
+    assert_as_few_instructions("tokio", "sockpipe", 1.15);
+}
+
+/// The standard library never is a debug build, so ours must not be one.
+#[cfg(all(feature = "blocking", not(debug_assertions)))]
+#[test]
+fn reads_and_writes_that_block_take_as_many_instructions_as_std_s() {
+    assert_as_few_instructions("std", "blocking", 1.03);
+}
+
+/// What spins has its state beside the stream, so that other streams do not pay for it.
+#[test]
+fn a_stream_is_little_larger_than_tokio_s() {
+    let [ours, tokio] = [size_of::<Stream>(), size_of::<UnixStream>()];
+    println!("a stream has {ours} bytes, tokio's {tokio}");
+    assert!(ours <= tokio + 32);
 }
 
 #[test]

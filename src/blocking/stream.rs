@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
@@ -11,6 +11,7 @@ use crate::error::{Operation, during};
 use crate::imp::blocking as imp;
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
+use crate::wait::Limit;
 
 /// A connection between two processes of one machine, bytes both ways.
 ///
@@ -32,13 +33,10 @@ pub struct Stream {
 /// What all handles of a stream have in common.
 struct Shared {
     inner: imp::Stream,
-    read_timeout: Timeout,
-    write_timeout: Timeout,
+    /// Each a [`Limit`].
+    read_timeout: AtomicU64,
+    write_timeout: AtomicU64,
 }
-
-/// A time limit in nanoseconds, 0 for none: read before each call, so without a lock.
-#[derive(Default)]
-struct Timeout(AtomicU64);
 
 impl Stream {
     /// Connects to the server at `endpoint` with the default options: it fails at once when nobody
@@ -98,7 +96,7 @@ impl Stream {
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a time of zero, as in the standard library.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.shared.read_timeout.set(timeout)
+        set(&self.shared.read_timeout, timeout)
     }
 
     /// How long a write may wait for room before it fails with [`TimedOut`](ErrorKind::TimedOut),
@@ -109,19 +107,19 @@ impl Stream {
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a time of zero, as in the standard library.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.shared.write_timeout.set(timeout)
+        set(&self.shared.write_timeout, timeout)
     }
 
     /// What [`set_read_timeout`](Self::set_read_timeout) has set; 584 years for any longer time.
     #[must_use]
     pub fn read_timeout(&self) -> Option<Duration> {
-        self.shared.read_timeout.get()
+        self.read_limit().get()
     }
 
     /// What [`set_write_timeout`](Self::set_write_timeout) has set; 584 years for any longer time.
     #[must_use]
     pub fn write_timeout(&self) -> Option<Duration> {
-        self.shared.write_timeout.get()
+        self.write_limit().get()
     }
 
     /// Another handle of the same stream, for another thread. The stream is closed with the last.
@@ -195,8 +193,18 @@ impl Stream {
     }
 
     pub(crate) fn from_imp(inner: imp::Stream) -> Self {
-        let (read_timeout, write_timeout) = (Timeout::default(), Timeout::default());
+        let (read_timeout, write_timeout) = (AtomicU64::default(), AtomicU64::default());
         Self { shared: Arc::new(Shared { inner, read_timeout, write_timeout }) }
+    }
+
+    #[inline]
+    pub(crate) fn read_limit(&self) -> Limit {
+        Limit::load(&self.shared.read_timeout)
+    }
+
+    #[inline]
+    pub(crate) fn write_limit(&self) -> Limit {
+        Limit::load(&self.shared.write_timeout)
     }
 
     pub(crate) fn inner(&self) -> &imp::Stream {
@@ -213,42 +221,31 @@ impl Stream {
     }
 }
 
-impl Timeout {
-    fn set(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let nanoseconds = match timeout {
-            None => 0,
-            Some(Duration::ZERO) => {
-                let what = "a time of zero would let nothing through; None is for no limit";
-                return Err(io::Error::new(ErrorKind::InvalidInput, what));
-            }
-            // 584 years are all that fit, and as good as any longer time.
-            Some(timeout) => u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
-        };
-        self.0.store(nanoseconds, Relaxed);
-        Ok(())
+fn set(place: &AtomicU64, timeout: Option<Duration>) -> io::Result<()> {
+    if timeout == Some(Duration::ZERO) {
+        let what = "a time of zero would let nothing through; None is for no limit";
+        return Err(io::Error::new(ErrorKind::InvalidInput, what));
     }
-
-    fn get(&self) -> Option<Duration> {
-        match self.0.load(Relaxed) {
-            0 => None,
-            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
-        }
-    }
+    Limit::new(timeout).store(place);
+    Ok(())
 }
 
 impl Read for &Stream {
+    #[inline]
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.shared.inner.read(buf, self.read_timeout())
+        self.shared.inner.read(buf, self.read_limit())
     }
 }
 
 impl Write for &Stream {
+    #[inline]
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.shared.inner.write(buf, self.write_timeout())
+        self.shared.inner.write(buf, self.write_limit())
     }
 
+    #[inline]
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.shared.inner.write_vectored(bufs, self.write_timeout())
+        self.shared.inner.write_vectored(bufs, self.write_limit())
     }
 
     /// Nothing is buffered above the OS.
@@ -258,16 +255,19 @@ impl Write for &Stream {
 }
 
 impl Read for Stream {
+    #[inline]
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         (&*self).read(buf)
     }
 }
 
 impl Write for Stream {
+    #[inline]
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         (&*self).write(buf)
     }
 
+    #[inline]
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         (&*self).write_vectored(bufs)
     }

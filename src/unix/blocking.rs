@@ -33,7 +33,7 @@ use crate::error::events::{self, ListenerStats};
 use crate::options::SpinPolicy;
 use crate::options::{ConnectOptions, ListenOptions, StreamOptions};
 use crate::peer::PeerCredentials;
-use crate::wait::{Deadline, timed_out};
+use crate::wait::{Deadline, Limit, timed_out};
 
 /// A wait that is longer takes more than one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -237,24 +237,23 @@ impl Stream {
         Ok((stream(one)?, stream(other)?))
     }
 
-    pub(crate) fn read(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
+    #[inline]
+    pub(crate) fn read(&self, buf: &mut [u8], limit: Limit) -> io::Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
-        self.read_with(timeout, |socket, flags| recv(socket, &mut *buf, flags).map(|(_, n)| n))
+        self.read_with(limit, |socket, flags| recv(socket, &mut *buf, flags).map(|(_, n)| n))
     }
 
-    pub(crate) fn write(&self, buf: &[u8], timeout: Option<Duration>) -> io::Result<usize> {
-        self.write_with(timeout, |socket, flags| send(socket, buf, flags))
+    #[inline]
+    pub(crate) fn write(&self, buf: &[u8], limit: Limit) -> io::Result<usize> {
+        self.write_with(limit, |socket, flags| send(socket, buf, flags))
     }
 
-    pub(crate) fn write_vectored(
-        &self,
-        bufs: &[IoSlice<'_>],
-        timeout: Option<Duration>,
-    ) -> io::Result<usize> {
+    #[inline]
+    pub(crate) fn write_vectored(&self, bufs: &[IoSlice<'_>], limit: Limit) -> io::Result<usize> {
         let bufs = &bufs[..bufs.len().min(IOV_MAX)];
-        self.write_with(timeout, |socket, flags| {
+        self.write_with(limit, |socket, flags| {
             sendmsg(socket, bufs, &mut Default::default(), flags)
         })
     }
@@ -304,20 +303,41 @@ impl Stream {
     }
 
     /// Zero, or what it gives in place of zero, once the peer is gone.
+    ///
+    /// Without a time limit and without watching it is one call, and costs what std's costs.
+    #[inline]
     pub(super) fn read_with<T: Default>(
         &self,
-        timeout: Option<Duration>,
+        limit: Limit,
         mut read: impl FnMut(BorrowedFd<'_>, RecvFlags) -> Result<T, Errno>,
     ) -> io::Result<T> {
-        let deadline = Deadline::after(timeout);
+        if limit != Limit::NONE || self.spin.is_some() {
+            return self.read_on(None, limit, read);
+        }
+        match read(self.as_fd(), RecvFlags::empty()) {
+            Ok(read) => Ok(read),
+            Err(errno) => self.read_on(Some(errno), Limit::NONE, read),
+        }
+    }
+
+    /// Goes on after `failed`, what a first call came to. Cold, so that a call that does not come here
+    /// keeps no registers for it.
+    #[cold]
+    fn read_on<T: Default>(
+        &self,
+        mut failed: Option<Errno>,
+        limit: Limit,
+        mut read: impl FnMut(BorrowedFd<'_>, RecvFlags) -> Result<T, Errno>,
+    ) -> io::Result<T> {
+        let deadline = Deadline::after(limit.get());
         let flags =
             if deadline.left().is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
         let mut watch = self.spin.as_ref();
         loop {
-            let watched = watch.take().and_then(|spin| {
-                spin.watch(deadline.left(), || read(self.as_fd(), RecvFlags::DONTWAIT))
+            let outcome = failed.take().map(Err).or_else(|| {
+                watch.take()?.watch(deadline.left(), || read(self.as_fd(), RecvFlags::DONTWAIT))
             });
-            match watched.unwrap_or_else(|| read(self.as_fd(), flags)) {
+            match outcome.unwrap_or_else(|| read(self.as_fd(), flags)) {
                 Ok(read) => return Ok(read),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
@@ -332,15 +352,35 @@ impl Stream {
         }
     }
 
+    /// As [`read_with`](Self::read_with).
+    #[inline]
     pub(super) fn write_with<T>(
         &self,
-        timeout: Option<Duration>,
+        limit: Limit,
         mut write: impl FnMut(BorrowedFd<'_>, SendFlags) -> Result<T, Errno>,
     ) -> io::Result<T> {
-        let deadline = Deadline::after(timeout);
+        if limit != Limit::NONE {
+            return self.write_on(None, limit, write);
+        }
+        match write(self.as_fd(), platform::NO_SIGNAL) {
+            Ok(written) => Ok(written),
+            Err(errno) => self.write_on(Some(errno), Limit::NONE, write),
+        }
+    }
+
+    /// As [`read_on`](Self::read_on).
+    #[cold]
+    fn write_on<T>(
+        &self,
+        mut failed: Option<Errno>,
+        limit: Limit,
+        mut write: impl FnMut(BorrowedFd<'_>, SendFlags) -> Result<T, Errno>,
+    ) -> io::Result<T> {
+        let deadline = Deadline::after(limit.get());
         let wait = if deadline.left().is_some() { SendFlags::DONTWAIT } else { SendFlags::empty() };
         loop {
-            match write(self.as_fd(), platform::NO_SIGNAL | wait) {
+            let outcome = failed.take().map(Err);
+            match outcome.unwrap_or_else(|| write(self.as_fd(), platform::NO_SIGNAL | wait)) {
                 Ok(written) => return Ok(written),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
@@ -357,6 +397,7 @@ impl Stream {
 }
 
 impl AsFd for Stream {
+    #[inline]
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -82,15 +82,13 @@ pub trait PassFds: Sealed {
 impl PassFds for blocking::Stream {
     fn send_with_fds(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         check_send(data, fds)?;
-        let timeout = self.write_timeout();
-        self.inner().write_with(timeout, |socket, flags| send(socket, data, fds, flags))
+        self.inner().write_with(self.write_limit(), |socket, flags| send(socket, data, fds, flags))
     }
 
     fn recv_with_fds(&self, buf: &mut [u8], limit: usize) -> io::Result<(usize, Vec<OwnedFd>)> {
         check_receive(buf, limit)?;
-        let timeout = self.read_timeout();
         let read = |socket: BorrowedFd<'_>, flags| receive(socket, buf, flags);
-        self.inner().read_with(timeout, read)?.into_result(limit)
+        self.inner().read_with(self.read_limit(), read)?.into_result(limit)
     }
 }
 

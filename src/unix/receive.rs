@@ -11,16 +11,20 @@ use tokio::io::ReadBuf;
 /// More is refused whole on some systems.
 const MOST: usize = i32::MAX as usize;
 
-/// What one call received.
-pub(super) struct Received {
-    /// There was room for more, and nothing ended the read but the want of bytes. Control data ends
-    /// one: file descriptors, or the credentials of a sender where the socket reports them.
-    pub(super) is_short: bool,
+/// What one call came to.
+pub(super) enum Received {
+    /// There was room for more, and nothing ended the read but the want of bytes.
+    Short,
+    /// The room is full, control data ended the read, or it is the end of the stream. Control data is
+    /// file descriptors, or the credentials of a sender where the socket reports them.
+    Whole,
+    Failed(Errno),
 }
 
 /// Receives into the unfilled part of `buf`. Descriptors that came with the bytes are closed by the
 /// kernel, for there is no room for them.
-pub(super) fn receive(socket: impl AsFd, buf: &mut ReadBuf<'_>) -> Result<Received, Errno> {
+#[inline]
+pub(super) fn receive(socket: impl AsFd, buf: &mut ReadBuf<'_>) -> Received {
     let room = buf.remaining().min(MOST);
     let mut message = no_message();
     let mut bytes = libc::iovec { iov_base: unfilled(buf), iov_len: room };
@@ -32,14 +36,19 @@ pub(super) fn receive(socket: impl AsFd, buf: &mut ReadBuf<'_>) -> Result<Receiv
     // unfilled part of `buf`, which is at least `room` bytes long and borrowed here, and no place for
     // an address or for control data.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
-    let Ok(length) = usize::try_from(length) else { return Err(last_error()) };
+    let Ok(length) = usize::try_from(length) else { return Received::Failed(last_error()) };
+    if length == 0 {
+        return Received::Whole;
+    }
 
     // SAFETY: the call initialized that many bytes of the unfilled part.
     unsafe { buf.assume_init(length) };
     buf.advance(length);
-    let has_control_data = message.msg_flags & libc::MSG_CTRUNC != 0;
-    // None at all is the end, which stays.
-    Ok(Received { is_short: (1..room).contains(&length) && !has_control_data })
+    if length < room && message.msg_flags & libc::MSG_CTRUNC == 0 {
+        Received::Short
+    } else {
+        Received::Whole
+    }
 }
 
 #[cold]

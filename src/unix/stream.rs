@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 
 use super::connect::Search;
 use super::peer::Peer;
-use super::receive::receive;
+use super::receive::{Received, receive};
 use super::spin::tasks::Spin;
 use super::{IOV_MAX, platform, prepare, runtime, shut_down};
 use crate::endpoint::Endpoint;
@@ -80,25 +80,29 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    /// Calls itself where there was nothing after all, which costs a usual read less than a loop. The
+    /// task's budget ends that, as each call takes of it.
     fn read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
-            match receive(self, buf) {
-                Ok(received) => {
-                    // A short read means that the socket is empty, unless something other than bytes
-                    // ended it. The reactor is told so; else the next read would have to find out.
-                    if received.is_short && !platform::may_have_marks(&self.socket) {
-                        ready.clear_ready();
-                    }
-                    return Poll::Ready(Ok(()));
+        let mut ready = ready!(self.socket.poll_read_ready(cx))?;
+        match receive(self, buf) {
+            Received::Whole => {}
+            // The socket is empty, unless an out-of-band byte ended the read. The reactor is told so;
+            // else the next read would have to find out.
+            Received::Short => {
+                if !platform::may_have_marks(&self.socket) {
+                    ready.clear_ready();
                 }
-                Err(Errno::AGAIN) => ready.clear_ready(),
-                Err(Errno::INTR) => {}
-                // Linux: the peer closed with bytes of ours unread. To us it is gone, no more.
-                Err(Errno::CONNRESET) => return Poll::Ready(Ok(())),
-                Err(errno) => return Poll::Ready(Err(errno.into())),
             }
+            Received::Failed(Errno::AGAIN) => {
+                ready.clear_ready();
+                return self.read(cx, buf);
+            }
+            Received::Failed(Errno::INTR) => return self.read(cx, buf),
+            // Linux: the peer closed with bytes of ours unread. To us it is gone, no more.
+            Received::Failed(Errno::CONNRESET) => {}
+            Received::Failed(errno) => return Poll::Ready(Err(errno.into())),
         }
+        Poll::Ready(Ok(()))
     }
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {

@@ -23,7 +23,7 @@ use super::{CHUNK, security};
 use crate::endpoint::Endpoint;
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
-use crate::wait::{Deadline, timed_out};
+use crate::wait::{Deadline, Limit, timed_out};
 
 pub(crate) enum Stream {
     Own(Own),
@@ -63,32 +63,28 @@ impl Stream {
         Ok((Self::Own(server), Self::Own(Own::client(client, false)?)))
     }
 
-    pub(crate) fn read(&self, buf: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
+    pub(crate) fn read(&self, buf: &mut [u8], limit: Limit) -> io::Result<usize> {
         match self {
-            Self::Own(own) => own.read(buf, Deadline::after(timeout)),
+            Self::Own(own) => own.read(buf, Deadline::after(limit.get())),
             #[cfg(feature = "tokio")]
-            Self::Registered(stream) => stream.read(buf, Deadline::after(timeout)),
+            Self::Registered(stream) => stream.read(buf, Deadline::after(limit.get())),
         }
     }
 
-    pub(crate) fn write(&self, buf: &[u8], timeout: Option<Duration>) -> io::Result<usize> {
+    pub(crate) fn write(&self, buf: &[u8], limit: Limit) -> io::Result<usize> {
         let chunk = &buf[..buf.len().min(CHUNK)];
         match self {
-            Self::Own(own) => own.write(chunk, Deadline::after(timeout)),
+            Self::Own(own) => own.write(chunk, Deadline::after(limit.get())),
             #[cfg(feature = "tokio")]
-            Self::Registered(stream) => stream.write(chunk, Deadline::after(timeout)),
+            Self::Registered(stream) => stream.write(chunk, Deadline::after(limit.get())),
         }
     }
 
-    pub(crate) fn write_vectored(
-        &self,
-        bufs: &[IoSlice<'_>],
-        timeout: Option<Duration>,
-    ) -> io::Result<usize> {
+    pub(crate) fn write_vectored(&self, bufs: &[IoSlice<'_>], limit: Limit) -> io::Result<usize> {
         match self {
-            Self::Own(own) => own.write(&first_of(bufs), Deadline::after(timeout)),
+            Self::Own(own) => own.write(&first_of(bufs), Deadline::after(limit.get())),
             #[cfg(feature = "tokio")]
-            Self::Registered(stream) => stream.write_vectored(bufs, Deadline::after(timeout)),
+            Self::Registered(stream) => stream.write_vectored(bufs, Deadline::after(limit.get())),
         }
     }
 

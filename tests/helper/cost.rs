@@ -1,5 +1,7 @@
 //! What the crate costs beside tokio's own streams, counted from outside.
 
+use std::io::{IoSlice, Read, Write};
+
 use sockpipe::{ConnectOptions, ListenOptions, Listener, SpinPolicy, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
@@ -15,7 +17,24 @@ pub(crate) async fn bytes(whose: &str, path: &str, count: u32) {
         "tokio" => run(UnixStream::pair().expect("a pair"), count).await,
         "sockpipe" => run(Stream::pair().expect("a pair"), count).await,
         "sockpipe-spin" => run(pair(path, SpinPolicy::Auto).await, count).await,
+        "std" => talk_blocking(std::os::unix::net::UnixStream::pair().expect("a pair"), count),
+        #[cfg(feature = "blocking")]
+        "blocking" => talk_blocking(sockpipe::blocking::Stream::pair().expect("a pair"), count),
         other => panic!("no such streams: {other}"),
+    }
+}
+
+/// The rounds of `talk` in which nothing is waited for, on one thread.
+fn talk_blocking<S: Read + Write>((mut one, mut other): (S, S), count: u32) {
+    let (message, mut room, mut exact) = ([7; 64], [0; 1024], [0; 64]);
+    for _ in 0..count {
+        one.write_all(&message).expect("a write");
+        assert_eq!(other.read(&mut room).expect("a read"), 64);
+        one.write_all(&message).expect("a write");
+        other.read_exact(&mut exact).expect("a read");
+        let pieces = [IoSlice::new(&message[..4]), IoSlice::new(&message[4..])];
+        assert_eq!(one.write_vectored(&pieces).expect("a write"), 64);
+        assert_eq!(other.read(&mut room).expect("a read"), 64);
     }
 }
 
