@@ -11,6 +11,8 @@ use rustix::fs::{Mode, OFlags, fchmod};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{SendFlags, SocketAddrUnix};
+#[cfg(feature = "tokio")]
+use tokio::io::{Interest, unix::AsyncFd};
 
 pub(super) use super::flags::{CLOSE_ON_EXEC, accept, close_on_exec, socket};
 use super::peer::Peer;
@@ -42,6 +44,10 @@ pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
 /// Whether a call with `MSG_DONTWAIT` never waits.
 #[cfg(feature = "blocking")]
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
+/// What the reactor watches a stream for. Out-of-band bytes are priority data, see unix(7).
+#[cfg(feature = "tokio")]
+pub(super) const STREAM_INTEREST: Interest =
+    Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 /// The most descriptors in one message: `SCM_MAX_FD`.
 pub(super) const FDS_IN_A_MESSAGE: usize = 253;
 /// Bytes of control data for what comes before the descriptors: the sender's credentials, where the
@@ -62,6 +68,14 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
 /// Nothing to do: each call says so.
 pub(super) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
+}
+
+/// Whether the peer has ever sent an out-of-band byte. Reads end at its place in the stream, with
+/// nothing that says so.
+#[cfg(feature = "tokio")]
+pub(super) fn may_have_marks(socket: &AsyncFd<OwnedFd>) -> bool {
+    // The reactor remembers it until it is told otherwise, which it never is.
+    socket.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
 }
 
 /// Who connected or listened, when that was: `SO_PEERCRED`, a `struct ucred` of three numbers.

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
+#[cfg(feature = "tokio")]
+use tokio::io::{Interest, unix::AsyncFd};
 
 pub(super) use super::native::{
     DIRECTORY, ROOM_FOR_CREDENTIALS, SYSTEM, no_signals, peer, peer_groups, user_temp_dir,
@@ -23,6 +25,17 @@ pub(super) const PROBES: u32 = 3;
 /// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone. XNU does, of a socket that
 /// can neither send nor receive (`sosetopt`); so does OpenBSD, of the size of a buffer.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;
+/// What the reactor watches a stream for.
+#[cfg(feature = "tokio")]
+pub(super) const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// Whether reads end at a place in the stream with nothing that says so. Control data begins a record
+/// of its own there, and no read reaches from one record into the next; Linux ends a read behind such
+/// data, and says that there was some.
+#[cfg(feature = "tokio")]
+pub(super) fn may_have_marks(_: &AsyncFd<OwnedFd>) -> bool {
+    true
+}
 
 /// Nothing to do before there is a file: its mode is set between `bind` and `listen`.
 pub(super) fn set_mode_to_be(_: &OwnedFd, _: Mode) {}
