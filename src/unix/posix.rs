@@ -2,8 +2,8 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -61,6 +61,20 @@ pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Nothing to do: cleaners of these systems ask for locks, or for nothing.
 pub(super) fn keep(_: &OwnedFd) {}
+
+/// There is no one call for it.
+pub(super) fn close_on_exec_from(_: RawFd, _: RawFd) -> Result<(), Errno> {
+    Err(Errno::NOSYS)
+}
+
+/// No file of these systems is made without a name.
+pub(super) fn unlinked_file(_: &Path) -> Option<OwnedFd> {
+    None
+}
+
+pub(super) fn memory_file() -> io::Result<OwnedFd> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no files in memory"))
+}
 
 /// Whether the socket is one that listens.
 pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
