@@ -118,7 +118,7 @@ mod tests {
         let endpoint = endpoint.parse().expect("an endpoint");
         let user = UserId::Uid(7);
         let env =
-            Environment { family: Family::Linux, user, runtime_dir: None, user_temp_dir: None };
+            Environment { family: Family::Linux, user, runtime_dir: None, user_temp_dir: || None };
         here.hint(&endpoint, &candidates(&endpoint, &env).expect("candidates"))
     }
 
