@@ -115,6 +115,13 @@ pub enum Reason {
         /// The process, if the name's lock file specifies it.
         process: Option<u32>,
     },
+    /// The server lets nobody in any more: it finishes its last connections, and keeps its name until
+    /// then.
+    #[non_exhaustive]
+    Stopping {
+        /// The process, if the name's lock file specifies it.
+        process: Option<u32>,
+    },
     /// The time limit expired.
     Deadline,
     /// There is no tokio runtime, or it lacks I/O or timers.
@@ -243,7 +250,7 @@ impl Error {
     fn kind(&self) -> ErrorKind {
         match self.reason {
             Reason::LiveServer { .. } => ErrorKind::AddrInUse,
-            Reason::StaleSocket => ErrorKind::ConnectionRefused,
+            Reason::StaleSocket | Reason::Stopping { .. } => ErrorKind::ConnectionRefused,
             Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,
             Reason::ForeignOwner
@@ -353,6 +360,14 @@ pub(crate) fn live_server(endpoint: impl Borrow<Endpoint>, process: Option<u32>)
 
 pub(crate) fn no_server(endpoint: impl Borrow<Endpoint>) -> io::Error {
     Error::new(Reason::NoServer, "").at(endpoint).into()
+}
+
+/// `process` finishes its last connections there, if it is known.
+pub(crate) fn stopping(endpoint: impl Borrow<Endpoint>, process: Option<u32>) -> io::Error {
+    let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    let cause = format!("the server there{holder} is stopping");
+    let error = Error::new(Reason::Stopping { process }, cause).at(endpoint);
+    error.advising("wait for the next one with ConnectOptions::wait_for_server").into()
 }
 
 pub(crate) fn busy(endpoint: impl Borrow<Endpoint>, limit: Duration) -> io::Error {
