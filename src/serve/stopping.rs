@@ -42,7 +42,7 @@ impl Stopping {
         async move {
             if stopping.wait_for(|requested| *requested).await.is_err() {
                 // The server is gone without having been asked.
-                std::future::pending().await;
+                std::future::pending::<()>().await;
             }
         }
     }
