@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::daemon::{CLIENTS, Daemon, arguments, helper, stop_process};
 use common::{assert_error, unique_name, within};
-use sockpipe::{DaemonCommand, SingleInstance};
+use sockpipe::{ConnectOptions, DaemonCommand, Listener, SingleInstance, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn rounds() -> usize {
