@@ -362,14 +362,6 @@ pub(crate) fn no_server(endpoint: impl Borrow<Endpoint>) -> io::Error {
     Error::new(Reason::NoServer, "").at(endpoint).into()
 }
 
-/// `process` finishes its last connections there, if it is known.
-pub(crate) fn stopping(endpoint: impl Borrow<Endpoint>, process: Option<u32>) -> io::Error {
-    let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-    let cause = format!("the server there{holder} is stopping");
-    let error = Error::new(Reason::Stopping { process }, cause).at(endpoint);
-    error.advising("wait for the next one with ConnectOptions::wait_for_server").into()
-}
-
 pub(crate) fn busy(endpoint: impl Borrow<Endpoint>, limit: Duration) -> io::Error {
     let limit = limit.as_secs_f32();
     let cause = format!("the server was too busy to answer within {limit} s");

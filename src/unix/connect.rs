@@ -123,9 +123,7 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
             Err(Missed::Busy) => return Attempt::Busy(address),
             // A server in another place keeps it from starting in this one.
             Err(Missed::Gap(holder)) => gap = gap.or(Some((address, holder))),
-            Err(Missed::Stopping(holder)) => {
-                stopping = stopping.or_else(|| Some(error::stopping(address, holder)));
-            }
+            Err(Missed::Stopping(holder)) => stopping = stopping.or(Some((address, holder))),
             Err(Missed::Other(error)) => match error.kind() {
                 ErrorKind::NotFound => absent = Some(error),
                 ErrorKind::ConnectionRefused => stale = stale.or(Some(error)),
@@ -136,8 +134,8 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
     if let Some((address, holder)) = gap {
         return Attempt::Gap(address, holder);
     }
-    if let Some(error) = stopping {
-        return Attempt::Nobody(error);
+    if let Some((address, holder)) = stopping {
+        return Attempt::Nobody(server_stopping(address, holder));
     }
     let error = match (stale, absent, candidates) {
         (Some(stale), ..) => stale,
@@ -184,6 +182,14 @@ fn try_abstract(name: &str) -> Result<OwnedFd, Missed> {
         Err(Errno::CONNREFUSED) => Err(error::no_server(address).into()),
         Err(errno) => Err(error::os(address, errno).into()),
     }
+}
+
+/// `process` finishes its last connections there, if it is known.
+fn server_stopping(endpoint: Endpoint, process: Option<u32>) -> io::Error {
+    let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    let cause = format!("the server there{holder} is stopping");
+    let error = Error::new(Reason::Stopping { process }, cause).at(endpoint);
+    error.advising("wait for the next one with ConnectOptions::wait_for_server").into()
 }
 
 /// Somebody has the name and no socket under it, by what the lock file says.
