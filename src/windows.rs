@@ -82,7 +82,7 @@ pub(crate) fn environment() -> io::Result<Environment> {
         family: Family::of(std::env::consts::OS),
         user: current_user()?,
         runtime_dir: None,
-        user_temp_dir: None,
+        user_temp_dir: || None,
     })
 }
 
