@@ -54,6 +54,11 @@ fn parse_endpoint(text: OsString) -> Result<Endpoint, String> {
     let endpoint = match text.to_str() {
         Some(text) => text.parse(),
         None if is_path(&text) => Endpoint::try_from(PathBuf::from(text)),
+        None if text.as_encoded_bytes().starts_with(b"abstract:") => {
+            return Err("it is not text; a byte of an abstract name is written `%XX`, with two \
+                        hexadecimal digits"
+                .to_owned());
+        }
         // Its scheme, if it has one, must not become part of a file's name.
         None => {
             return Err(
@@ -149,7 +154,10 @@ mod tests {
             let text = OsString::from_vec([start.as_bytes(), b"caf\xe9"].concat());
             match parse_address(text) {
                 Ok(_) => assert!(right, "{start}"),
-                Err(why) => assert!(!right && why.contains("`./` before it"), "{start}: {why}"),
+                Err(why) => {
+                    let hint = if start == "abstract:" { "`%XX`" } else { "`./` before it" };
+                    assert!(!right && why.contains(hint), "{start}: {why}");
+                }
             }
         }
     }
