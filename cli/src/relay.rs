@@ -109,7 +109,7 @@ impl Clients {
     /// Returns when a client has left; never while there is none.
     async fn one_has_left(&mut self) {
         if self.running.join_next().await.is_none() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         // It takes a while, so not for each.
         if self.most > MANY && self.running.len() <= self.most / 2 {

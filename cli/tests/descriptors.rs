@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -75,8 +75,8 @@ fn receive(from: &UnixStream, most: usize) -> (Vec<u8>, Vec<OwnedFd>) {
 
 /// The ends of pipes to read from, and those to write to.
 fn pipes(count: usize) -> (Vec<File>, Vec<OwnedFd>) {
-    let pipes = (0..count).map(|_| io::pipe().expect("a pipe"));
-    pipes.map(|(from, to)| (File::from(OwnedFd::from(from)), OwnedFd::from(to))).unzip()
+    let pipes = (0..count).map(|_| rustix::pipe::pipe().expect("a pipe"));
+    pipes.map(|(from, to)| (File::from(from), to)).unzip()
 }
 
 #[test]

@@ -101,7 +101,7 @@ pub fn stdout() -> Box<dyn Write + Send> {
 
 /// It is seen by a write only.
 pub async fn stdout_unread() {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Pipes pass none.

@@ -55,6 +55,7 @@ impl Socket {
     }
 
     pub async fn write(&self, chunk: Chunk) -> io::Result<()> {
+        let () = chunk.attached;
         let stream = match self {
             Self::Local(stream) => return (&*stream).write_all(&chunk).await,
             Self::Tcp(stream) => stream,
