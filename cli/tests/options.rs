@@ -10,6 +10,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
+use common::process::Users;
+use common::unix::STRANGER;
 use common::{Backend, Os, Tool, run, run_with, tool};
 
 #[test]
@@ -60,10 +62,13 @@ fn everyone_behind_a_closed_directory_is_warned_about() {
 
 #[test]
 fn a_client_that_expects_a_user_talks_to_that_one_only() {
+    let Some(users) = Users::new() else { return };
     let os = Os::new();
-    let _echo = Tool::listening(&["echo", os.endpoint()]);
-    let own = rustix::process::geteuid().as_raw();
-    let (right, wrong) = (own.to_string(), (own + 1).to_string());
+    // For a server of another user than root, which every client accepts.
+    set_permissions(os.dir(), Permissions::from_mode(0o1777)).expect("a mode");
+    let mut echo = Tool::as_stranger(&users, &["echo", "--everyone", os.endpoint()]);
+    echo.await_listening();
+    let (right, wrong) = (STRANGER.to_string(), (STRANGER + 1).to_string());
     let ended = run_with(&["connect", "--expect-user", &right, os.endpoint()], b"hello");
     assert_eq!(ended.assert_succeeds().text(), "hello");
     for verb in ["connect", "ping"] {
