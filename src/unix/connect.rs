@@ -114,7 +114,7 @@ enum Attempt {
 }
 
 fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
-    let (mut absent, mut stale, mut gap) = (None, None, None);
+    let (mut absent, mut stale, mut gap, mut stopping) = (None, None, None, None);
     for candidate in candidates {
         let address = candidate.address();
         let tried = match &candidate.place {
@@ -138,6 +138,7 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
             Err(Missed::Busy) => return Attempt::Busy(address),
             // A server in another place keeps it from starting in this one.
             Err(Missed::Gap(holder)) => gap = gap.or(Some((address, holder))),
+            Err(Missed::Stopping(holder)) => stopping = stopping.or(Some((address, holder))),
             Err(Missed::Other(error)) => match error.kind() {
                 ErrorKind::NotFound => absent = Some(error),
                 ErrorKind::ConnectionRefused => stale = stale.or(Some(error)),
@@ -147,6 +148,9 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
     }
     if let Some((address, holder)) = gap {
         return Attempt::Gap(address, holder);
+    }
+    if let Some((address, holder)) = stopping {
+        return Attempt::Nobody(server_stopping(address, holder));
     }
     let error = match (stale, absent, candidates) {
         (Some(stale), ..) => stale,
@@ -160,6 +164,7 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
 enum Missed {
     Busy,
     Gap(Option<u32>),
+    Stopping(Option<u32>),
     Other(io::Error),
 }
 
@@ -194,6 +199,20 @@ fn try_abstract(name: &[u8]) -> Result<OwnedFd, Missed> {
     }
 }
 
+/// `process` finishes its last connections there, if it is known.
+fn server_stopping(endpoint: Endpoint, process: Option<u32>) -> io::Error {
+    let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    let cause = format!("the server there{holder} is stopping");
+    let error = Error::new(Reason::Stopping { process }, cause).at(endpoint);
+    error.advising("wait for the next one with ConnectOptions::wait_for_server").into()
+}
+
+/// Somebody has the name and no socket under it, by what the lock file says.
+fn held(lock: &OwnedFd) -> Missed {
+    let holder = lock::holder(lock);
+    if lock::is_stopping(lock) { Missed::Stopping(holder) } else { Missed::Gap(holder) }
+}
+
 fn try_place(place: Place) -> Result<OwnedFd, Missed> {
     let errno = match try_address(&place.address(place.name())?)? {
         Ok(socket) => return Ok(socket),
@@ -204,7 +223,7 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
         // Not started: the attempt after the pause is a new one, on a new socket.
         Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(Missed::Busy),
         Errno::NOENT => match lock::holding(&place) {
-            Some(lock) => return Err(Missed::Gap(lock::holder(&lock))),
+            Some(lock) => return Err(held(&lock)),
             None => return Err(error::no_server(address).into()),
         },
         Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
@@ -212,8 +231,10 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
                 (Reason::NotASocket, format!("it is {what}, not a socket"))
             }
             _ => match lock::holding(&place) {
-                Some(_) if platform::REFUSED_MAY_BE_BUSY => return Err(Missed::Busy),
-                Some(lock) => return Err(Missed::Gap(lock::holder(&lock))),
+                Some(lock) if platform::REFUSED_MAY_BE_BUSY && !lock::is_stopping(&lock) => {
+                    return Err(Missed::Busy);
+                }
+                Some(lock) => return Err(held(&lock)),
                 None => (Reason::StaleSocket, ", only the socket that one left behind".to_owned()),
             },
         },
