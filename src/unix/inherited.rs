@@ -14,6 +14,7 @@ use rustix::io::{FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
+use super::peer::Peer;
 use super::platform;
 use super::sockname::SockName;
 use crate::endpoint::{Endpoint, Form};
@@ -40,8 +41,17 @@ pub(super) fn address(socket: BorrowedFd<'_>) -> io::Result<Endpoint> {
 /// Verifies that `socket` is connected, and readies it.
 pub(super) fn check_stream(socket: BorrowedFd<'_>) -> io::Result<()> {
     check(socket)?;
-    SockName::peer(socket).map_err(|_| wrong("it is not connected"))?;
+    if !has_or_had_peer(socket) {
+        return Err(wrong("it is not connected"));
+    }
     ready(socket)
+}
+
+/// Also of a peer that is gone: what it sent is still there to be read.
+fn has_or_had_peer(socket: BorrowedFd<'_>) -> bool {
+    // Who it was is known for as long as the socket is open.
+    let had = || matches!(platform::listens(socket), Ok(false)) && Peer::of(socket).is_ok();
+    SockName::peer(socket).is_ok() || platform::A_GONE_PEER_HAS_NO_NAME && had()
 }
 
 /// Whether the name of a listener that is not ours still leads to a socket: whose, cannot be told
@@ -110,7 +120,7 @@ pub(super) fn activated<L>(
                 format!("LISTEN_FDS is {count}, and descriptor {number} is no listener: {why}");
             io::Error::new(ErrorKind::InvalidInput, what)
         };
-        if !Path::new("/dev/fd").join(number.to_string()).exists() {
+        if !is_open(number) {
             return Err(no_listener(&"it is not open"));
         }
         // Before it is taken for ours: one that was not passed may be the program's own by now.
@@ -130,6 +140,13 @@ fn variable(name: &str) -> io::Result<Option<u64>> {
         let what = format!("{name} is {text:?}, which is no number");
         io::Error::new(ErrorKind::InvalidInput, what)
     })
+}
+
+/// Not by the names in /dev/fd: FreeBSD has those of the first three only, and OpenBSD any.
+#[allow(unsafe_code, reason = "a number in the environment is all that a descriptor comes as")]
+fn is_open(number: RawFd) -> bool {
+    // SAFETY: the call takes any number, and only reads the flags of a descriptor, if it is one.
+    unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
 }
 
 #[allow(unsafe_code, reason = "a number in the environment is all that a descriptor comes as")]
