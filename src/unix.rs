@@ -1,6 +1,7 @@
 //! Unix domain sockets.
 
 mod access;
+mod activation;
 #[cfg(feature = "blocking")]
 pub(crate) mod blocking;
 mod bound;
@@ -11,6 +12,7 @@ mod convert;
 pub mod ext;
 #[cfg(feature = "tokio")]
 mod foreign;
+mod hints;
 mod inherited;
 #[cfg(feature = "interprocess")]
 pub(crate) mod interprocess;
@@ -130,8 +132,10 @@ compile_error!(
 );
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -149,9 +153,9 @@ pub(crate) use self::{
     runtime::{can_accept, shutdown_signal, sleep},
     stream::Stream,
 };
-use crate::endpoint::candidate::Occupancy;
-use crate::endpoint::candidate::{Candidacy, Candidate};
-use crate::endpoint::resolve::{Environment, Family};
+use crate::candidate::Occupancy;
+use crate::candidate::resolve::{Environment, Family};
+use crate::candidate::{Candidacy, Candidate};
 use crate::error::{Error, Reason};
 use crate::options::StreamOptions;
 use crate::peer::UserId;
@@ -208,6 +212,16 @@ fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
         Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
         Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
     }
+}
+
+/// A text of the system's, to be sent to a program of the same system.
+pub(crate) fn bytes_of(text: &OsStr) -> Vec<u8> {
+    text.as_bytes().to_vec()
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere not all bytes are a text")]
+pub(crate) fn text_of(bytes: &[u8]) -> Option<OsString> {
+    Some(OsString::from_vec(bytes.to_vec()))
 }
 
 /// Whether accept(2) failed for a client that left again, or was interrupted: the next try may do.
