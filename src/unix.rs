@@ -166,9 +166,6 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::
 /// More buffers are refused whole. The limit is POSIX's on all of these systems.
 const IOV_MAX: usize = 1024;
 
-/// More bytes are refused whole by macOS; Linux takes a part of them.
-const MOST: usize = i32::MAX as usize;
-
 #[allow(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
 pub(crate) fn current_user() -> io::Result<UserId> {
     Ok(UserId::Uid(geteuid().as_raw()))
@@ -243,17 +240,22 @@ fn is_broken(errno: Errno) -> bool {
 }
 
 /// The beginning of `buf`, for one call.
+#[inline]
 fn at_most(buf: &[u8]) -> &[u8] {
-    &buf[..buf.len().min(MOST)]
+    &buf[..buf.len().min(platform::MOST)]
 }
 
 /// Those of the first of `bufs` that one call takes. A first one that is too long is left out too, and
 /// then there are none.
+#[inline]
 fn at_most_of<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
+    if platform::MOST == usize::MAX {
+        return &bufs[..bufs.len().min(IOV_MAX)];
+    }
     let mut total = 0_usize;
     let fits = |buf: &&IoSlice<'_>| {
         total = total.saturating_add(buf.len());
-        total <= MOST
+        total <= platform::MOST
     };
     &bufs[..bufs.iter().take(IOV_MAX).take_while(fits).count()]
 }

@@ -28,6 +28,8 @@ pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;
 /// Whether the name of a peer that is gone cannot be had, as if there never had been one. It loses
 /// `SS_ISCONNECTED` as its peer closes (`unp_disconnect`).
 pub(super) const A_GONE_PEER_HAS_NO_NAME: bool = true;
+/// The most bytes of one call. More is refused whole.
+pub(super) const MOST: usize = i32::MAX as usize;
 /// What the reactor watches a stream for.
 #[cfg(feature = "tokio")]
 pub(super) const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);

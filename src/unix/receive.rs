@@ -15,7 +15,7 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::ReadBuf;
 
 use super::pass::ROOM;
-use super::{MOST, platform};
+use super::platform;
 
 /// What one call came to.
 #[cfg(feature = "tokio")]
@@ -32,7 +32,7 @@ pub(super) enum Received {
 #[cfg(feature = "tokio")]
 #[inline]
 pub(super) fn receive(socket: BorrowedFd<'_>, buf: &mut ReadBuf<'_>) -> Received {
-    let room = buf.remaining().min(MOST);
+    let room = buf.remaining().min(platform::MOST);
     // SAFETY: nothing but initialized bytes is written there.
     let to = NonNull::from(unsafe { buf.unfilled_mut() }).cast();
     // SAFETY: the unfilled part of `buf` is at least `room` bytes long, and borrowed here.
@@ -44,20 +44,17 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buf: &mut ReadBuf<'_>) -> Received
     // SAFETY: the call initialized that many bytes of the unfilled part.
     unsafe { buf.assume_init(length) };
     buf.advance(length);
-    if length < room && flags & libc::MSG_CTRUNC == 0 {
-        Received::Short
-    } else {
-        Received::Whole
-    }
+    if length < room && flags & libc::MSG_CTRUNC == 0 { Received::Short } else { Received::Whole }
 }
 
 /// Receives into `buf`.
+#[inline]
 pub(super) fn receive_into(
     socket: BorrowedFd<'_>,
     buf: &mut [u8],
     flags: RecvFlags,
 ) -> Result<usize, Errno> {
-    let room = buf.len().min(MOST);
+    let room = buf.len().min(platform::MOST);
     if !platform::READS_INSTALL_DESCRIPTORS {
         return recv(socket, &mut buf[..room], flags).map(|(_, length)| length);
     }
