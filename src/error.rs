@@ -115,6 +115,8 @@ pub enum Reason {
         /// The process, if the name's lock file specifies it.
         process: Option<u32>,
     },
+    /// A socket refuses connections, which on macOS and the BSDs a server with a full queue does too.
+    UnprovenSocket,
     /// The time limit expired.
     Deadline,
     /// There is no tokio runtime, or it lacks I/O or timers.
@@ -242,7 +244,7 @@ impl Error {
     /// The kind of the [`io::Error`] that carries this error.
     fn kind(&self) -> ErrorKind {
         match self.reason {
-            Reason::LiveServer { .. } => ErrorKind::AddrInUse,
+            Reason::LiveServer { .. } | Reason::UnprovenSocket => ErrorKind::AddrInUse,
             Reason::StaleSocket => ErrorKind::ConnectionRefused,
             Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,

@@ -1,6 +1,7 @@
 //! Unix domain sockets.
 
 mod access;
+mod asking;
 #[cfg(feature = "blocking")]
 pub(crate) mod blocking;
 mod bound;
@@ -16,7 +17,9 @@ pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod lock;
+mod maker;
 mod name;
+mod note;
 mod options;
 mod pass;
 mod peer;
@@ -30,6 +33,7 @@ mod sockopt;
 #[cfg(feature = "tokio")]
 mod spawn;
 mod spin;
+mod stale;
 #[cfg(feature = "tokio")]
 mod stream;
 
@@ -39,6 +43,7 @@ cfg_if::cfg_if! {
     if #[cfg(all(target_os = "linux", not(sockpipe_posix)))] {
         #[path = "unix/linux.rs"]
         mod platform;
+        mod diag;
     } else {
         #[path = "unix/posix.rs"]
         mod platform;
@@ -93,14 +98,14 @@ pub(crate) fn environment() -> io::Result<Environment> {
 
 pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
     match place_to_look_at(candidate)? {
-        Some(place) => claim::occupancy(&place),
+        Some(place) => stale::occupancy(&place),
         None if matches!(candidate.place, Candidacy::Abstract(_)) => Ok(Occupancy::Unclaimed),
         None => Ok(Occupancy::Free),
     }
 }
 
 pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
-    place_to_look_at(candidate)?.map_or(Ok(false), claim::remove_stale)
+    place_to_look_at(candidate)?.map_or(Ok(false), stale::remove_stale)
 }
 
 /// `None`: there is no file to it, or there is none yet.
@@ -131,6 +136,11 @@ fn is_passing(errno: Errno) -> bool {
 /// there is room again.
 fn is_shortage(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+}
+
+/// Whether a look failed for what may be over at the next one, so that it says nothing of what is there.
+fn is_transient(errno: Errno) -> bool {
+    is_shortage(errno) || matches!(errno, Errno::INTR | Errno::IO | Errno::AGAIN)
 }
 
 /// Ends the write side.

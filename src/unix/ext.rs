@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::inherited;
+use super::name::Probes;
 pub use super::pass::*;
 #[cfg(feature = "blocking")]
 use crate::blocking;
@@ -113,7 +114,7 @@ impl ListenerExt for Listener {
     }
 
     fn republish(&mut self) -> io::Result<()> {
-        self.inner.republish()
+        self.inner.republish(Probes::Paused)
     }
 
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self> {
@@ -167,7 +168,7 @@ impl ListenerExt for blocking::Listener {
     }
 
     fn republish(&mut self) -> io::Result<()> {
-        self.inner.republish()
+        self.inner.republish(Probes::Paused)
     }
 
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self> {

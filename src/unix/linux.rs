@@ -6,14 +6,17 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags, fchmod};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, fchmod, fstat};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
     socket_with,
 };
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open, test_kill_process};
 
+pub(super) use super::diag::is_bound;
 use super::peer::Peer;
 use super::sockopt::get;
 use crate::endpoint::{Endpoint, Form};
@@ -173,4 +176,38 @@ pub(super) fn is_unmapped(uid: u32) -> bool {
 /// with the sticky bit. Best effort, for a file that is used without it.
 pub(super) fn keep(file: &OwnedFd) {
     let _ = fchmod(file, Mode::RUSR | Mode::WUSR | Mode::SVTX);
+}
+
+/// A process by a descriptor, since Linux 5.3; without one, by its number.
+#[derive(Debug, Default)]
+pub(super) struct Process(Option<OwnedFd>);
+
+impl Process {
+    pub(super) fn this() -> Self {
+        Self(pidfd_open(getpid(), PidfdFlags::empty()).ok())
+    }
+
+    /// Of one with this process's number: whether it is not known to be another. Since Linux 6.9 each
+    /// process's descriptors have a file of their own.
+    pub(super) fn may_be_this(&self) -> bool {
+        let file = |process: &Self| Some(fstat(process.0.as_ref()?).ok()?.st_ino);
+        match (file(self), file(&Self::this())) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        }
+    }
+
+    pub(super) fn is_gone(&self, id: u32) -> bool {
+        let Some(process) = &self.0 else {
+            let other = i32::try_from(id).ok().and_then(Pid::from_raw);
+            return other.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH));
+        };
+        let mut ended = [PollFd::new(process, PollFlags::IN)];
+        poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1)
+    }
+}
+
+/// The PID namespace, in which a process has its number.
+pub(super) fn pid_namespace() -> Option<u64> {
+    rustix::fs::stat("/proc/self/ns/pid").ok().map(|namespace| namespace.st_ino)
 }

@@ -5,11 +5,12 @@ use std::io;
 #[cfg(not(any(target_os = "linux", target_os = "openbsd", target_os = "netbsd")))]
 use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
+use rustix::process::{Pid, test_kill_process};
 
 use super::peer::Peer;
 
@@ -173,6 +174,36 @@ pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Nothing to do: cleaners of these systems ask for locks, or for nothing.
 pub(super) fn keep(_: &OwnedFd) {}
+
+/// Not told here.
+pub(super) fn is_bound(_: &Path, _: &Stat) -> Option<bool> {
+    None
+}
+
+/// A process, by its number alone.
+#[derive(Debug, Default)]
+pub(super) struct Process;
+
+impl Process {
+    pub(super) fn this() -> Self {
+        Self
+    }
+
+    /// There are no PID namespaces, in which another could have the same number.
+    pub(super) fn may_be_this(&self) -> bool {
+        true
+    }
+
+    pub(super) fn is_gone(&self, id: u32) -> bool {
+        let other = i32::try_from(id).ok().and_then(Pid::from_raw);
+        other.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+    }
+}
+
+/// There are none.
+pub(super) fn pid_namespace() -> Option<u64> {
+    None
+}
 
 #[cfg(target_vendor = "apple")]
 mod apple {
