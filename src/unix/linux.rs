@@ -1,34 +1,41 @@
-//! What Linux has of its own. Lists the same items as `posix.rs`.
+//! How Linux behaves, Android's included. The other systems' files list the same items.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, fchmod, fstat};
+use rustix::cmsg_space;
+use rustix::fs::{MemfdFlags, Mode, OFlags, fchmod, memfd_create, open};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
-    socket_with,
-};
-use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open, test_kill_process};
+use rustix::net::{SendFlags, SocketAddrUnix};
+#[cfg(feature = "tokio")]
+use tokio::io::{Interest, unix::AsyncFd};
 
 pub(super) use super::diag::is_bound;
+pub(super) use super::flags::{CLOSE_ON_EXEC, accept, close_on_exec, socket};
 use super::peer::Peer;
 use super::sockopt::get;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::too_long;
+
+cfg_if::cfg_if! {
+    if #[cfg(target_os = "android")] {
+        // As <asm-generic/socket.h> has them; libc does not export them there.
+        const SO_PEERGROUPS: libc::c_int = 59;
+        const SO_PEERPIDFD: libc::c_int = 77;
+    } else {
+        use libc::{SO_PEERGROUPS, SO_PEERPIDFD};
+    }
+}
 
 /// Whose names and directories are used.
 pub(super) const SYSTEM: &str = "linux";
 /// `sun_path` less its NUL, see unix(7).
 pub(super) const PATH_LIMIT: usize = 107;
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
-/// Of descriptors that a peer passes.
-pub(super) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 /// How to open a directory in which nothing is listed.
 pub(super) const DIRECTORY: OFlags = OFlags::PATH;
 /// Connection refused means that nobody listens: a full backlog says EAGAIN.
@@ -38,19 +45,20 @@ pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
 /// Whether a call with `MSG_DONTWAIT` never waits.
 #[cfg(feature = "blocking")]
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
+/// What the reactor watches a stream for. Out-of-band bytes are priority data, see unix(7).
+#[cfg(feature = "tokio")]
+pub(super) const STREAM_INTEREST: Interest =
+    Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 /// The most descriptors in one message: `SCM_MAX_FD`.
 pub(super) const FDS_IN_A_MESSAGE: usize = 253;
+/// Bytes of control data for what comes before the descriptors: the sender's credentials, where the
+/// socket was told to receive them (`SO_PASSCRED`).
+pub(super) const ROOM_FOR_CREDENTIALS: usize = cmsg_space!(ScmCredentials(1));
 /// How many probes make a socket dead.
 pub(super) const PROBES: u32 = 1;
 
-pub(super) fn user_temp_dir() -> io::Result<Option<PathBuf>> {
-    Ok(None)
-}
-
-/// A socket that does not block and that no child inherits.
-pub(super) fn socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+pub(super) fn user_temp_dir() -> Option<PathBuf> {
+    None
 }
 
 /// Whether the socket is one that listens.
@@ -58,19 +66,17 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(socket_acceptconn(socket)?)
 }
 
-/// Without the peer's address: it is the peer's choice, and nothing here depends on it.
-pub(super) fn accept(socket: impl AsFd) -> Result<OwnedFd, Errno> {
-    accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-}
-
 /// Nothing to do: each call says so.
 pub(super) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Nothing to do: they come so.
-pub(super) fn close_on_exec(_: &OwnedFd) -> Result<(), Errno> {
-    Ok(())
+/// Whether the peer has ever sent an out-of-band byte. Reads end at its place in the stream, with
+/// nothing that says so.
+#[cfg(feature = "tokio")]
+pub(super) fn may_have_marks(socket: &AsyncFd<OwnedFd>) -> bool {
+    // The reactor remembers it until it is told otherwise, which it never is.
+    socket.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
 }
 
 /// Who connected or listened, when that was: `SO_PEERCRED`, a `struct ucred` of three numbers.
@@ -86,7 +92,7 @@ pub(super) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
 pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut groups = vec![0; 32];
     loop {
-        match get(socket, libc::SOL_SOCKET, libc::SO_PEERGROUPS, &mut groups) {
+        match get(socket, libc::SOL_SOCKET, SO_PEERGROUPS, &mut groups) {
             Ok(length) => {
                 groups.truncate(length);
                 return Ok(groups);
@@ -104,7 +110,7 @@ pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 /// The peer's process: `SO_PEERPIDFD`, since Linux 6.5. Close-on-exec, as all of its kind.
 pub(super) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut number = [0];
-    match get(socket, libc::SOL_SOCKET, libc::SO_PEERPIDFD, &mut number) {
+    match get(socket, libc::SOL_SOCKET, SO_PEERPIDFD, &mut number) {
         Ok(_) => i32::try_from(number[0]).map(adopt).map_err(io::Error::other),
         Err(error) => Err(match error.raw_os_error() {
             Some(libc::ESRCH | libc::ENODATA) => {
@@ -178,36 +184,24 @@ pub(super) fn keep(file: &OwnedFd) {
     let _ = fchmod(file, Mode::RUSR | Mode::WUSR | Mode::SVTX);
 }
 
-/// A process by a descriptor, since Linux 5.3; without one, by its number.
-#[derive(Debug, Default)]
-pub(super) struct Process(Option<OwnedFd>);
-
-impl Process {
-    pub(super) fn this() -> Self {
-        Self(pidfd_open(getpid(), PidfdFlags::empty()).ok())
-    }
-
-    /// Of one with this process's number: whether it is not known to be another. Since Linux 6.9 each
-    /// process's descriptors have a file of their own.
-    pub(super) fn may_be_this(&self) -> bool {
-        let file = |process: &Self| Some(fstat(process.0.as_ref()?).ok()?.st_ino);
-        match (file(self), file(&Self::this())) {
-            (Some(one), Some(other)) => one == other,
-            _ => true,
-        }
-    }
-
-    pub(super) fn is_gone(&self, id: u32) -> bool {
-        let Some(process) = &self.0 else {
-            let other = i32::try_from(id).ok().and_then(Pid::from_raw);
-            return other.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH));
-        };
-        let mut ended = [PollFd::new(process, PollFlags::IN)];
-        poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1)
-    }
+/// Marks what is open of `first..=last` as close-on-exec, in one call: since Linux 5.11. Made in a
+/// child between fork and exec.
+#[allow(unsafe_code, reason = "rustix has no call for it")]
+pub(super) fn close_on_exec_from(first: RawFd, last: RawFd) -> Result<(), Errno> {
+    // SAFETY: the call takes three numbers, and changes nothing but flags of descriptors of this
+    // process, which is the child's own by now.
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(Errno::NOSYS) }
 }
 
-/// The PID namespace, in which a process has its number.
-pub(super) fn pid_namespace() -> Option<u64> {
-    rustix::fs::stat("/proc/self/ns/pid").ok().map(|namespace| namespace.st_ino)
+/// A file that has never had a name. `None` where the file system has none.
+pub(super) fn unlinked_file(dir: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
+    open(dir, flags, Mode::RUSR | Mode::WUSR).ok()
+}
+
+/// A file that is nowhere but in memory. What is written to it stays there.
+pub(super) fn memory_file() -> io::Result<OwnedFd> {
+    Ok(memfd_create("sockpipe", MemfdFlags::CLOEXEC)?)
 }

@@ -4,11 +4,9 @@
 use std::os::fd::OwnedFd;
 use std::process;
 
-use rustix::fs::Stat;
+use rustix::fs::{Stat, stat};
 use rustix::io::{Errno, pread, pwrite};
 use rustix::process::{Pid, test_kill_process};
-
-use super::platform;
 
 const HOLDER: usize = 32;
 const SOCKET: usize = 64;
@@ -28,7 +26,7 @@ pub(super) enum Said {
 /// That this process holds the lock. What is there of a socket stays. A full disk is no reason not to
 /// serve.
 pub(super) fn write_holder(file: &OwnedFd) {
-    let namespace = platform::pid_namespace().unwrap_or(0);
+    let namespace = pid_namespace();
     let text = format!("{} {namespace}", process::id());
     let _ = pwrite(file, format!("{text:<HOLDER$}").as_bytes(), 0);
 }
@@ -55,8 +53,7 @@ pub(super) fn holder(file: &OwnedFd) -> Option<u32> {
     let process: u32 = numbers.next()?.parse().ok()?;
     let namespace: u64 = numbers.next()?.parse().ok()?;
     let pid = i32::try_from(process).ok().and_then(Pid::from_raw)?;
-    let is_here = platform::pid_namespace().unwrap_or(0) == namespace
-        && test_kill_process(pid) != Err(Errno::SRCH);
+    let is_here = pid_namespace() == namespace && test_kill_process(pid) != Err(Errno::SRCH);
     is_here.then_some(process)
 }
 
@@ -67,6 +64,12 @@ pub(super) fn said(file: &OwnedFd, stat: &Stat) -> Said {
         text if text == socket(stat) => Said::Bound,
         _ => Said::Nothing,
     }
+}
+
+/// The PID namespace, in which a process has its number; zero where there is none to tell.
+#[allow(clippy::unnecessary_cast, reason = "the types differ from system to system")]
+fn pid_namespace() -> u64 {
+    stat("/proc/self/ns/pid").map_or(0, |namespace| namespace.st_ino as u64)
 }
 
 fn read(file: &OwnedFd) -> Option<String> {
