@@ -40,13 +40,16 @@ pub(super) fn may_have_marks(_: &AsyncFd<OwnedFd>) -> bool {
 /// Nothing to do before there is a file: its mode is set between `bind` and `listen`.
 pub(super) fn set_mode_to_be(_: &OwnedFd, _: Mode) {}
 
+/// There never is a [`short_path`].
+pub(super) const NO_SHORT_PATH: &str = "";
+
 /// There is no way around a long path.
 pub(super) fn short_path(_: &OwnedFd, _: &OsStr) -> Option<PathBuf> {
     None
 }
 
 /// Not reached: no endpoint resolves to one here.
-pub(super) fn abstract_address(_: &str) -> io::Result<SocketAddrUnix> {
+pub(super) fn abstract_address(_: &[u8]) -> io::Result<SocketAddrUnix> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
