@@ -120,6 +120,13 @@ pub enum Reason {
     },
     /// A socket refuses connections, which on macOS and the BSDs a server with a full queue does too.
     UnprovenSocket,
+    /// The server lets nobody in any more: it finishes its last connections, and keeps its name until
+    /// then.
+    #[non_exhaustive]
+    Stopping {
+        /// The process, if the name's lock file specifies it.
+        process: Option<u32>,
+    },
     /// The time limit expired.
     Deadline,
     /// There is no tokio runtime, or it lacks I/O or timers.
@@ -248,7 +255,7 @@ impl Error {
     fn kind(&self) -> ErrorKind {
         match self.reason {
             Reason::LiveServer { .. } | Reason::UnprovenSocket => ErrorKind::AddrInUse,
-            Reason::StaleSocket => ErrorKind::ConnectionRefused,
+            Reason::StaleSocket | Reason::Stopping { .. } => ErrorKind::ConnectionRefused,
             Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,
             Reason::ForeignOwner

@@ -26,7 +26,7 @@
 //! | `AddrInUse` | a living server has the name |
 //! | `AlreadyExists` | what stands at the path is no socket |
 //! | `PermissionDenied` | another user's socket or directory, a server of somebody else, a client that may not connect |
-//! | `NotFound`, `ConnectionRefused` | no server is listening; a crashed server left its socket behind |
+//! | `NotFound`, `ConnectionRefused` | no server is listening; a crashed server left its socket behind, or one stops |
 //! | `TimedOut` | the deadline is over |
 //! | `InvalidInput` | a bad endpoint (the source is a [`ParseEndpointError`]), or one too long for the OS |
 //! | `Unsupported` | this OS or this peer cannot |
@@ -133,7 +133,10 @@ pub use {
     instance::daemon::{connect_or_spawn, connect_or_spawn_with},
     instance::single::SingleInstance,
     listener::{Listener, LocalListener, WithCredentials},
-    serve::{Drained, GracefulServe, HandlerOutput, Serve, SignalOutput, serve, shutdown_signal},
+    serve::{
+        Counters, Drained, GracefulServe, HandlerOutput, Refusal, Serve, SignalOutput, Stopping,
+        serve, serve_with, shutdown_signal,
+    },
     stream::{
         LocalStream, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Stream, WriteHalf,
     },

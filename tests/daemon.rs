@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::daemon::{CLIENTS, Daemon, arguments, helper, stop_process};
 use common::{assert_error, unique_name, within};
-use sockpipe::{DaemonCommand, SingleInstance};
+use sockpipe::{ConnectOptions, DaemonCommand, Listener, SingleInstance, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn rounds() -> usize {
@@ -53,6 +53,26 @@ async fn of_many_cold_clients_one_starts_the_daemon_and_all_connect() {
     }
     let clients = CLIENTS.0 * CLIENTS.1;
     println!("{} rounds of {clients} cold clients in {:?}", rounds(), started.elapsed());
+}
+
+#[tokio::test]
+async fn while_a_daemon_stops_no_other_is_started() {
+    let daemon = Daemon::new();
+    let mut old = Listener::bind(&daemon.name).expect("a free name");
+    let (client, server) = tokio::join!(Stream::connect(&daemon.name), old.accept());
+    let connection = (client.expect("a connection"), server.expect("a connection"));
+    assert_eq!(old.stop_listening().len(), 0);
+    // A pipe that is let go of may still let a client in for a moment.
+    let options = ConnectOptions::new().deadline(Duration::from_millis(50));
+    within(async { while Stream::connect_with(&daemon.name, &options).await.is_ok() {} }).await;
+    let mut connecting = std::pin::pin!(daemon.connect("serve", common::PATIENCE));
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut connecting).await;
+    assert!(early.is_err(), "{early:?}");
+    assert_eq!(daemon.starts(), [0; 0]);
+    drop((old, connection));
+    within(connecting).await.expect("the next daemon");
+    assert_eq!(daemon.starts().len(), 1);
+    daemon.stop().await;
 }
 
 #[tokio::test]

@@ -122,13 +122,14 @@ pub(crate) async fn acquire<W: Way>(
     }
 }
 
-/// Whether `connect` failed because no server is listening.
+/// Whether `connect` failed because no server is listening, and nobody has the name.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) && !is_in_gap(error)
 }
 
-/// Whether `connect` failed because the one that has the name does not listen at the moment.
+/// Whether `connect` failed because the one that has the name does not listen at the moment, or any
+/// more.
 pub(crate) fn is_in_gap(error: &io::Error) -> bool {
     let reason = Error::of(error).map(Error::reason);
-    matches!(reason, Some(Reason::NameWithoutServer { .. }))
+    matches!(reason, Some(Reason::NameWithoutServer { .. } | Reason::Stopping { .. }))
 }

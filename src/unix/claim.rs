@@ -77,7 +77,7 @@ impl Claim {
         let lock = Lock::take(place)?;
         // With the lock: who starts there from now on, and looks here, sees it.
         for other in others.iter().filter(|other| !other.is_in(&lock.place)) {
-            if let Held::By(process) = lock::holding(other)? {
+            if let Held::By(process) | Held::Stopping(process) = lock::holding(other)? {
                 return Err(live_server(other.endpoint(), process));
             }
         }
@@ -150,6 +150,14 @@ impl Claim {
         if self.ours && self.has_name() {
             remove(&self.lock.place, self.lock.place.name());
         }
+    }
+
+    /// Takes the socket away from the name, which nobody else can have while the lock is held, and says
+    /// so in it. A socket that only refuses would not do: not every system lets a listening one.
+    #[cfg(feature = "tokio")]
+    pub(super) fn stop(&mut self) {
+        self.lock.write_stopping();
+        self.unpublish();
     }
 
     /// Takes the name away for good. The socket is to be closed next, then the claim dropped.

@@ -123,7 +123,8 @@ enum Attempt {
 }
 
 fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
-    let (mut absent, mut stale, mut gap, mut perhaps) = (None, None, None, false);
+    let (mut absent, mut stale, mut gap, mut stopping) = (None, None, None, None);
+    let mut perhaps = false;
     for candidate in candidates {
         let address = candidate.address();
         let tried = match &candidate.place {
@@ -147,6 +148,7 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
             Err(Missed::Busy) => return Attempt::Busy(address),
             // A server in another place keeps it from starting in this one.
             Err(Missed::Gap(holder)) => gap = gap.or(Some((address, holder))),
+            Err(Missed::Stopping(holder)) => stopping = stopping.or(Some((address, holder))),
             Err(missed) => {
                 perhaps |= matches!(missed, Missed::Perhaps(_));
                 let (Missed::Perhaps(error) | Missed::Other(error)) = missed else { continue };
@@ -160,6 +162,9 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
     }
     if let Some((address, holder)) = gap {
         return Attempt::Gap(address, holder);
+    }
+    if let Some((address, holder)) = stopping {
+        return Attempt::Nobody(server_stopping(address, holder));
     }
     let error = match (stale, absent, candidates) {
         (Some(stale), ..) => stale,
@@ -175,6 +180,7 @@ enum Missed {
     Gap(Option<u32>),
     /// Another user's server may be in that gap.
     Perhaps(io::Error),
+    Stopping(Option<u32>),
     Other(io::Error),
 }
 
@@ -209,6 +215,14 @@ fn try_abstract(name: &[u8]) -> Result<OwnedFd, Missed> {
     }
 }
 
+/// `process` finishes its last connections there, if it is known.
+fn server_stopping(endpoint: Endpoint, process: Option<u32>) -> io::Error {
+    let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    let cause = format!("the server there{holder} is stopping");
+    let error = Error::new(Reason::Stopping { process }, cause).at(endpoint);
+    error.advising("wait for the next one with ConnectOptions::wait_for_server").into()
+}
+
 fn try_place(place: Place) -> Result<OwnedFd, Missed> {
     let errno = match try_address(&place.address(place.name())?)? {
         Ok(socket) => return Ok(socket),
@@ -220,6 +234,7 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
         Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(Missed::Busy),
         Errno::NOENT => match lock::holding(&place)? {
             Held::By(process) => return Err(Missed::Gap(process)),
+            Held::Stopping(process) => return Err(Missed::Stopping(process)),
             Held::Perhaps => return Err(Missed::Perhaps(error::no_server(address))),
             Held::ByNobody => return Err(error::no_server(address).into()),
         },
@@ -230,6 +245,7 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
             _ => match lock::holding(&place)? {
                 Held::By(_) if platform::REFUSED_MAY_BE_BUSY => return Err(Missed::Busy),
                 Held::By(process) => return Err(Missed::Gap(process)),
+                Held::Stopping(process) => return Err(Missed::Stopping(process)),
                 Held::Perhaps => return Err(Missed::Perhaps(stale(address, errno))),
                 Held::ByNobody => return Err(stale(address, errno).into()),
             },

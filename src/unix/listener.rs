@@ -131,7 +131,7 @@ impl Listener {
 
     pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
         let mut sockets: Vec<_> = self.waiting.drain(..).collect();
-        sockets.extend(self.name.end(self.socket.get_ref()));
+        sockets.extend(self.name.stop(self.socket.get_ref()));
         sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
     }
 

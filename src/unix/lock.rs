@@ -46,6 +46,8 @@ pub(super) enum Held {
     Perhaps,
     /// By a process, and which one where that can be told.
     By(Option<u32>),
+    /// The same, by a server that lets nobody in any more.
+    Stopping(Option<u32>),
 }
 
 impl Lock {
@@ -97,6 +99,12 @@ impl Lock {
             }
         }
         Err(live_server(place.endpoint(), None))
+    }
+
+    /// Says that who has the lock lets nobody in any more.
+    #[cfg(feature = "tokio")]
+    pub(super) fn write_stopping(&self) {
+        note::write_stopping(&self.file);
     }
 
     pub(super) fn is_this_process_s(&self) -> bool {
@@ -231,5 +239,9 @@ pub(super) fn holding(place: &Place) -> io::Result<Held> {
         return Ok(Held::ByNobody);
     }
     let held = asking::is_held(&lock).map_err(cannot)?;
-    Ok(if held { Held::By(note::holder(&lock)) } else { Held::ByNobody })
+    Ok(match note::holder(&lock) {
+        _ if !held => Held::ByNobody,
+        process if note::is_stopping(&lock) => Held::Stopping(process),
+        process => Held::By(process),
+    })
 }

@@ -12,6 +12,8 @@ const HOLDER: usize = 32;
 const SOCKET: usize = 64;
 /// In place of a socket, by who is about to bind one.
 const BINDING: &str = "binding";
+/// After the process.
+const STOPPING: &str = "stopping";
 
 /// What a lock file says of the socket under its name, to who has the lock by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +28,23 @@ pub(super) enum Said {
 /// That this process holds the lock. What is there of a socket stays. A full disk is no reason not to
 /// serve.
 pub(super) fn write_holder(file: &OwnedFd) {
-    let namespace = pid_namespace();
-    let text = format!("{} {namespace}", process::id());
+    write_first(file, &format!("{} {}", process::id(), pid_namespace()));
+}
+
+fn write_first(file: &OwnedFd, text: &str) {
     let _ = pwrite(file, format!("{text:<HOLDER$}").as_bytes(), 0);
+}
+
+/// That this process lets nobody in any more.
+#[cfg(feature = "tokio")]
+pub(super) fn write_stopping(file: &OwnedFd) {
+    write_first(file, &format!("{} {} {STOPPING}", process::id(), pid_namespace()));
+}
+
+/// Whether the holder lets nobody in any more.
+pub(super) fn is_stopping(file: &OwnedFd) -> bool {
+    let text = read(file).unwrap_or_default();
+    text.get(..HOLDER).and_then(|text| text.split_whitespace().nth(2)) == Some(STOPPING)
 }
 
 /// That this process binds a socket now.

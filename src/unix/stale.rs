@@ -31,7 +31,7 @@ pub(super) enum Probes {
 
 /// What there is at `place`, without a connection.
 pub(super) fn occupancy(place: &Place) -> io::Result<Occupancy> {
-    if let Held::By(process) = lock::holding(place)? {
+    if let Held::By(process) | Held::Stopping(process) = lock::holding(place)? {
         return Ok(Occupancy::Held { process });
     }
     Ok(match place.stat(place.name())?.map(|stat| what(&stat)) {
