@@ -160,9 +160,9 @@ pub(crate) use self::{
     runtime::{can_accept, shutdown_signal, sleep},
     stream::Stream,
 };
-use crate::candidate::Occupancy;
-use crate::candidate::resolve::{Environment, Family};
-use crate::candidate::{Candidacy, Candidate};
+use crate::endpoint::candidate::Occupancy;
+use crate::endpoint::candidate::{Candidacy, Candidate};
+use crate::endpoint::resolve::{Environment, Family};
 use crate::error::{Error, Reason};
 use crate::options::StreamOptions;
 use crate::peer::UserId;
@@ -184,6 +184,7 @@ pub(crate) fn environment() -> io::Result<Environment> {
         user: current_user()?,
         runtime_dir: env::var_os("XDG_RUNTIME_DIR").map(Into::into),
         user_temp_dir: platform::user_temp_dir,
+        session: || env::var("XDG_SESSION_ID").ok(),
     })
 }
 
