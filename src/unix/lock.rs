@@ -201,20 +201,23 @@ pub(super) fn lock_name(place: &Place, suffix: &str) -> OsString {
 }
 
 fn has_no_locks(errno: Errno) -> bool {
-    matches!(errno, Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)
+    let known = matches!(errno, Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL);
+    // Another number on macOS.
+    known || errno == Errno::NOTSUP
 }
 
 fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
+    const NO_LOCKS: (Reason, &str) = (Reason::NoLocks, "choose a directory on a local file system");
+    const FOREIGN: (Reason, &str) = (Reason::ForeignOwner, "choose a directory of your own");
     let error = io::Error::from(errno);
     let (reason, remedy) = match errno {
-        errno if has_no_locks(errno) => {
-            (Reason::NoLocks, "choose a directory on a local file system")
-        }
+        errno if has_no_locks(errno) => NO_LOCKS,
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
             (Reason::NotWritable, "choose a directory that you can write to")
         }
         // Not a file: something that is not ours stands there.
-        Errno::LOOP | Errno::ISDIR => (Reason::ForeignOwner, "choose a directory of your own"),
+        Errno::ISDIR => FOREIGN,
+        errno if errno == platform::NOT_FOLLOWED => FOREIGN,
         _ => (Reason::Os, "choose another directory"),
     };
     let what = format!("its lock file {} cannot be had: {error}", lock.display());
