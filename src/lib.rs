@@ -197,6 +197,12 @@ pub mod docs {
     #[doc = include_str!("../docs/moving.md")]
     pub mod moving {}
 
+    #[doc = include_str!("../docs/tour.md")]
+    pub mod tour {}
+
+    #[doc = include_str!("../docs/versions.md")]
+    pub mod versions {}
+
     #[doc = include_str!("../docs/windows.md")]
     pub mod windows {}
 
