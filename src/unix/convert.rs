@@ -46,9 +46,12 @@ impl TryFrom<tokio::net::UnixStream> for Stream {
     }
 }
 
+/// It fails with [`Unsupported`](io::ErrorKind::Unsupported) for a stream that may use shared memory.
 #[cfg(feature = "tokio")]
-impl From<Stream> for tokio::net::UnixStream {
-    fn from(stream: Stream) -> Self {
+impl TryFrom<Stream> for tokio::net::UnixStream {
+    type Error = io::Error;
+
+    fn try_from(stream: Stream) -> io::Result<Self> {
         stream.inner.into_tokio()
     }
 }

@@ -14,8 +14,9 @@ use tokio::net::UnixStream;
 use super::connect::Search;
 use super::peer::Peer;
 use super::receive::receive;
+use super::shared_memory::tasks::Lane;
 use super::spin::tasks::Spin;
-use super::{IOV_MAX, platform, prepare, runtime, shut_down};
+use super::{IOV_MAX, platform, prepare, runtime, shut_down, socket_is_not_all};
 use crate::endpoint::Endpoint;
 use crate::options::{ConnectOptions, StreamOptions};
 use crate::peer::PeerCredentials;
@@ -28,6 +29,8 @@ pub(crate) struct Stream {
     pub(super) socket: UnixStream,
     pub(super) peer: Peer,
     pub(super) spin: Option<Box<Spin>>,
+    /// The way to shared memory, of a stream that may take it.
+    pub(super) lane: Option<Lane>,
 }
 
 impl Stream {
@@ -35,7 +38,11 @@ impl Stream {
         let mut search = Search::new(endpoint, options)?;
         loop {
             match search.attempt()? {
-                Ok((socket, peer)) => return Self::new(socket, peer, options.stream),
+                Ok((socket, peer)) => {
+                    let mut stream = Self::new(socket, peer, options.stream)?;
+                    stream.lane = Lane::connected(&stream.socket, peer.uid, options.stream);
+                    return Ok(stream);
+                }
                 Err(pause) => runtime::sleep(pause)?.await,
             }
         }
@@ -53,6 +60,9 @@ impl Stream {
     ) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
+        }
+        if let Some(lane) = &self.lane {
+            return lane.poll_read(&self.socket, self.spin.as_deref(), cx, buf);
         }
         let Some(spin) = &self.spin else { return self.read(cx, buf) };
         spin.poll(cx, buf, |buf| self.receive(buf), |cx, buf| self.read(cx, buf))
@@ -103,6 +113,9 @@ impl Stream {
     }
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(lane) = &self.lane {
+            return self.write_by_lane(lane, cx, &[IoSlice::new(buf)]);
+        }
         self.write_with(cx, || {
             let mut sent = None;
             let outcome = self.socket.try_io(Interest::WRITABLE, || {
@@ -122,6 +135,9 @@ impl Stream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let bufs = &bufs[..bufs.len().min(IOV_MAX)];
+        if let Some(lane) = &self.lane {
+            return self.write_by_lane(lane, cx, bufs);
+        }
         // As writev(2), which std uses, but without its signal when the peer is gone.
         let send_all = || {
             let sent = sendmsg(&self.socket, bufs, &mut Default::default(), platform::NO_SIGNAL);
@@ -135,7 +151,10 @@ impl Stream {
     }
 
     pub(crate) fn shutdown(&self) -> io::Result<()> {
-        shut_down(self.socket.as_fd())
+        match &self.lane {
+            Some(lane) => lane.shut_down(&self.socket),
+            None => shut_down(self.socket.as_fd()),
+        }
     }
 
     /// The kernel has the bytes as soon as a write returns, so there is nothing to wait for.
@@ -148,21 +167,49 @@ impl Stream {
     }
 
     pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
+        self.only_socket()?;
         Ok(self.socket.into_std()?.into())
     }
 
     pub(super) fn from_socket(socket: OwnedFd, options: StreamOptions) -> io::Result<Self> {
         let peer = Peer::of(socket.as_fd())?;
-        Self::new(socket, peer, options)
+        let mut stream = Self::new(socket, peer, options)?;
+        stream.lane = Lane::accepted(&stream.socket, peer.uid, options);
+        Ok(stream)
     }
 
     pub(super) fn from_tokio(socket: UnixStream) -> io::Result<Self> {
         platform::no_signals(socket.as_fd())?;
-        Ok(Self { peer: Peer::of(socket.as_fd())?, socket, spin: None })
+        Ok(Self { peer: Peer::of(socket.as_fd())?, socket, spin: None, lane: None })
     }
 
-    pub(super) fn into_tokio(self) -> UnixStream {
-        self.socket
+    pub(super) fn into_tokio(self) -> io::Result<UnixStream> {
+        self.only_socket()?;
+        Ok(self.socket)
+    }
+
+    /// # Errors
+    ///
+    /// `Unsupported` for a stream that may use shared memory.
+    pub(super) fn only_socket(&self) -> io::Result<()> {
+        self.lane.as_ref().map_or(Ok(()), |_| Err(socket_is_not_all()))
+    }
+
+    fn write_by_lane(
+        &self,
+        lane: &Lane,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(spin) = &self.spin {
+            spin.wrote();
+        }
+        lane.poll_write(&self.socket, cx, bufs)
+    }
+
+    #[cfg(feature = "shared-memory")]
+    pub(crate) fn uses_memory(&self) -> bool {
+        self.lane.as_ref().is_some_and(Lane::is_upgraded)
     }
 
     /// Zero, or what it gives in place of zero, once the peer is gone.
@@ -191,7 +238,7 @@ impl Stream {
     pub(super) fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
         prepare(socket.as_fd(), options)?;
         let socket = enter(|| UnixStream::from_std(socket.into()))??;
-        Ok(Self { socket, peer, spin: Spin::new(options.spin) })
+        Ok(Self { socket, peer, spin: Spin::new(options.spin), lane: None })
     }
 
     fn write_with(
