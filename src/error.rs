@@ -106,12 +106,22 @@ pub enum Reason {
     NameTooLong,
     /// The text is not an endpoint. The [`source`](StdError::source) is the [`ParseEndpointError`].
     InvalidEndpoint,
+    /// A descriptor that was made elsewhere is not what is needed: a Unix domain stream socket that
+    /// listens, or that is connected.
+    UnusableDescriptor,
     /// The file system has no locks.
     NoLocks,
     /// A process holds the name, and no server answers there: it starts or ends and is kept from
     /// running, or its socket was removed.
     #[non_exhaustive]
     NameWithoutServer {
+        /// The process, if the name's lock file specifies it.
+        process: Option<u32>,
+    },
+    /// The server lets nobody in any more: it finishes its last connections, and keeps its name until
+    /// then.
+    #[non_exhaustive]
+    Stopping {
         /// The process, if the name's lock file specifies it.
         process: Option<u32>,
     },
@@ -243,7 +253,7 @@ impl Error {
     fn kind(&self) -> ErrorKind {
         match self.reason {
             Reason::LiveServer { .. } => ErrorKind::AddrInUse,
-            Reason::StaleSocket => ErrorKind::ConnectionRefused,
+            Reason::StaleSocket | Reason::Stopping { .. } => ErrorKind::ConnectionRefused,
             Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,
             Reason::ForeignOwner
@@ -252,7 +262,9 @@ impl Error {
             | Reason::NotWritable
             | Reason::UnexpectedServer
             | Reason::PeerRefused => ErrorKind::PermissionDenied,
-            Reason::NameTooLong | Reason::InvalidEndpoint => ErrorKind::InvalidInput,
+            Reason::NameTooLong | Reason::InvalidEndpoint | Reason::UnusableDescriptor => {
+                ErrorKind::InvalidInput
+            }
             Reason::NoLocks | Reason::NoHalfClose | Reason::Unsupported => ErrorKind::Unsupported,
             Reason::Deadline | Reason::NameWithoutServer { .. } => ErrorKind::TimedOut,
             Reason::NoRuntime | Reason::ServerExited => ErrorKind::Other,

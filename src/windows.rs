@@ -16,12 +16,12 @@ mod options;
 mod overlapped;
 mod pauses;
 mod pipe;
+mod process;
 #[cfg(feature = "tokio")]
 mod reactor;
 #[cfg(feature = "tokio")]
 mod registered;
 mod security;
-#[cfg(feature = "tokio")]
 mod spawn;
 #[cfg(feature = "tokio")]
 mod stream;
@@ -40,11 +40,11 @@ pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, 
 pub(crate) use self::options::{Memory, memory};
 use self::pipe::Presence;
 use self::security::own_sid;
+pub(crate) use self::spawn::{OsDaemonOptions, SpawnLock, leave, nameless_file, spawn_detached};
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
     listener::Listener,
     reactor::{can_accept, shutdown_signal, sleep},
-    spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
 use crate::endpoint::Endpoint;
@@ -69,7 +69,7 @@ pub(crate) fn environment() -> io::Result<Environment> {
         family: Family::of(std::env::consts::OS),
         user: current_user()?,
         runtime_dir: None,
-        user_temp_dir: None,
+        user_temp_dir: || None,
     })
 }
 

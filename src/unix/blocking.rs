@@ -53,6 +53,7 @@ pub(crate) struct Listener {
     refused: AtomicU64,
     pauses: AtomicU64,
     stream_options: StreamOptions,
+    backlog: Option<u32>,
 }
 
 impl Listener {
@@ -142,6 +143,7 @@ impl Listener {
             refused: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
             stream_options: options.stream,
+            backlog: options.os.backlog,
         })
     }
 
@@ -192,7 +194,12 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
         let endpoint = inherited::check_listener(socket.as_fd())?;
+        inherited::listen_again(socket.as_fd(), options.os.backlog)?;
         Ok((Self::new(socket, Name::Inherited, Permission::new(options), options)?, endpoint))
+    }
+
+    pub(super) fn listen_again(&self) -> io::Result<()> {
+        inherited::listen_again(self.socket.as_fd(), self.backlog)
     }
 
     pub(super) fn into_fd(mut self) -> io::Result<OwnedFd> {
@@ -303,8 +310,9 @@ impl Stream {
     #[cfg(feature = "tokio")]
     pub(crate) fn from_async(stream: super::Stream) -> io::Result<Self> {
         let options = with_spin(stream.spin.is_some());
-        let super::Stream { socket, peer, lane, .. } = stream;
-        let mut blocking = Self::new(socket.into_std()?.into(), peer, options)?;
+        let peer = stream.peer;
+        let (socket, lane) = stream.into_parts();
+        let mut blocking = Self::new(socket, peer, options)?;
         blocking.lane = lane.map(|lane| Lane::from_async(lane, options)).transpose()?;
         Ok(blocking)
     }
@@ -313,9 +321,8 @@ impl Stream {
     pub(crate) fn into_async(self) -> io::Result<super::Stream> {
         ioctl_fionbio(&self.socket, true)?;
         let options = with_spin(self.spin.is_some());
-        let mut stream = super::Stream::new(self.socket, self.peer, options)?;
-        stream.lane = self.lane.map(|lane| lane.into_async(options)).transpose()?;
-        Ok(stream)
+        let lane = self.lane.map(|lane| lane.into_async(options)).transpose()?;
+        super::Stream::from_parts(self.socket, self.peer, options, lane)
     }
 
     pub(super) fn into_fd(self) -> io::Result<OwnedFd> {

@@ -35,8 +35,7 @@ impl TryFrom<UnixStream> for Stream {
     }
 }
 
-/// It fails where the peer's credentials cannot be read. The stream belongs to the runtime that the
-/// socket was registered with.
+/// It fails where the peer's credentials cannot be read, and outside a tokio runtime.
 #[cfg(feature = "tokio")]
 impl TryFrom<tokio::net::UnixStream> for Stream {
     type Error = io::Error;
@@ -46,7 +45,8 @@ impl TryFrom<tokio::net::UnixStream> for Stream {
     }
 }
 
-/// It fails with [`Unsupported`](io::ErrorKind::Unsupported) for a stream that may use shared memory.
+/// It fails outside a tokio runtime, and with [`Unsupported`](io::ErrorKind::Unsupported) for a stream
+/// that may use shared memory.
 #[cfg(feature = "tokio")]
 impl TryFrom<Stream> for tokio::net::UnixStream {
     type Error = io::Error;

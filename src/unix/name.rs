@@ -98,6 +98,18 @@ impl Name {
         refuse_and_drain(socket)
     }
 
+    /// Refuses new connections, keeps the name from others, and gives those in the queue.
+    #[cfg(feature = "tokio")]
+    pub(super) fn stop(&mut self, socket: &OwnedFd) -> Vec<OwnedFd> {
+        if !self.is_ours() {
+            return Vec::new();
+        }
+        if let Self::Claimed(claim) = self {
+            claim.stop();
+        }
+        refuse_and_drain(socket)
+    }
+
     /// Whether the socket is this process's to shut down. Others may have an inherited one too, and a
     /// child by fork(2) has a copy of its parent's.
     pub(super) fn is_ours(&self) -> bool {

@@ -5,10 +5,11 @@
 #[cfg(feature = "tokio")]
 pub(super) mod tasks {
     use std::io::{self, IoSlice};
+    use std::os::fd::OwnedFd;
     use std::task::{Context, Poll};
 
     use tokio::io::ReadBuf;
-    use tokio::net::UnixStream;
+    use tokio::io::unix::AsyncFd;
 
     use crate::options::StreamOptions;
     use crate::unix::spin::tasks::Spin;
@@ -17,11 +18,19 @@ pub(super) mod tasks {
     pub(in crate::unix) enum Lane {}
 
     impl Lane {
-        pub(in crate::unix) fn connected(_: &UnixStream, _: u32, _: StreamOptions) -> Option<Self> {
+        pub(in crate::unix) fn connected(
+            _: &AsyncFd<OwnedFd>,
+            _: u32,
+            _: StreamOptions,
+        ) -> Option<Self> {
             None
         }
 
-        pub(in crate::unix) fn accepted(_: &UnixStream, _: u32, _: StreamOptions) -> Option<Self> {
+        pub(in crate::unix) fn accepted(
+            _: &AsyncFd<OwnedFd>,
+            _: u32,
+            _: StreamOptions,
+        ) -> Option<Self> {
             None
         }
 
@@ -32,7 +41,7 @@ pub(super) mod tasks {
 
         pub(in crate::unix) fn poll_read(
             &self,
-            _: &UnixStream,
+            _: &AsyncFd<OwnedFd>,
             _: Option<&Spin>,
             _: &mut Context<'_>,
             _: &mut ReadBuf<'_>,
@@ -42,14 +51,15 @@ pub(super) mod tasks {
 
         pub(in crate::unix) fn poll_write(
             &self,
-            _: &UnixStream,
+            _: &AsyncFd<OwnedFd>,
+            _: Option<&Spin>,
             _: &mut Context<'_>,
             _: &[IoSlice<'_>],
         ) -> Poll<io::Result<usize>> {
             match *self {}
         }
 
-        pub(in crate::unix) fn shut_down(&self, _: &UnixStream) -> io::Result<()> {
+        pub(in crate::unix) fn shut_down(&self, _: &AsyncFd<OwnedFd>) -> io::Result<()> {
             match *self {}
         }
     }

@@ -161,8 +161,12 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
     }
 
     fn receive(&self, buf: &mut [u8]) -> io::Result<Received<Offer>> {
-        let (length, _) = recv(self.socket, buf, RecvFlags::DONTWAIT)?;
-        Ok(Received { length, came: Came::Nothing })
+        let mut none = RecvAncillaryBuffer::default();
+        let flags = RecvFlags::DONTWAIT;
+        let message = recvmsg(self.socket, &mut [IoSliceMut::new(buf)], &mut none, flags)?;
+        let other = message.flags.contains(ReturnFlags::CTRUNC);
+        let came = if other { Came::Other } else { Came::Nothing };
+        Ok(Received { length: message.bytes, came })
     }
 
     fn receive_with_offer(&self, buf: &mut [u8]) -> io::Result<Received<Offer>> {

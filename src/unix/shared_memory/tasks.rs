@@ -4,14 +4,14 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
+use tokio::io::ReadBuf;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{Interest, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::task::coop::poll_proceed;
 
 use super::{Bell, Link, Offer, Wire, eager};
 use crate::lane::{self, Outcome, Role, Then};
 use crate::options::StreamOptions;
+use crate::unix::platform;
 use crate::unix::runtime::register;
 use crate::unix::shared_memory::watch::{Watched, found as spin_found, watch_memory};
 use crate::unix::spin::tasks::Spin;
@@ -45,7 +45,7 @@ pub(in crate::unix) struct Lane {
 impl Lane {
     /// For a stream that connected. `None` where it is to use its socket only.
     pub(in crate::unix) fn connected(
-        socket: &UnixStream,
+        socket: &AsyncFd<OwnedFd>,
         user: u32,
         options: StreamOptions,
     ) -> Option<Self> {
@@ -54,17 +54,22 @@ impl Lane {
 
     /// For a stream that was accepted.
     pub(in crate::unix) fn accepted(
-        socket: &UnixStream,
+        socket: &AsyncFd<OwnedFd>,
         user: u32,
         options: StreamOptions,
     ) -> Option<Self> {
         Self::new(Role::Maker, socket, user, options)
     }
 
-    fn new(role: Role, socket: &UnixStream, user: u32, options: StreamOptions) -> Option<Self> {
+    fn new(
+        role: Role,
+        socket: &AsyncFd<OwnedFd>,
+        user: u32,
+        options: StreamOptions,
+    ) -> Option<Self> {
         let eager = eager(options)?;
         let core = Box::new(Core::new(role, eager));
-        core.start(&Wire::new(socket, user), eager);
+        core.start(&Wire::new(socket.get_ref(), user), eager);
         Some(Self { core, user, spin: Spin::new(options.spin) })
     }
 
@@ -84,7 +89,7 @@ impl Lane {
 
     pub(in crate::unix) fn poll_read(
         &self,
-        socket: &UnixStream,
+        socket: &AsyncFd<OwnedFd>,
         spin: Option<&Spin>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
@@ -102,7 +107,7 @@ impl Lane {
 
     fn read(
         &self,
-        socket: &UnixStream,
+        socket: &AsyncFd<OwnedFd>,
         spin: Option<&Spin>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
@@ -124,60 +129,61 @@ impl Lane {
             Some(Watched::GoesOn) => return Poll::Pending,
             Some(Watched::Sleeps) | None => {}
         }
-        let wire = Wire::new(socket, self.user);
+        let wire = Wire::new(socket.get_ref(), self.user);
         loop {
             match self.core.read(&wire, buf, Then::Sleep)? {
                 Outcome::Done(read) => return Poll::Ready(Ok(read.length)),
                 Outcome::Ring | Outcome::Socket => {}
             }
-            ready!(socket.poll_read_ready(cx))?;
-            unless_passing(socket.try_io(Interest::READABLE, || self.core.hear(&wire)))?;
+            let mut ready = ready!(socket.poll_read_ready(cx))?;
+            if let Ok(heard) = ready.try_io(|_| self.core.hear(&wire)) {
+                unless_passing(heard)?;
+            }
         }
     }
 
     fn read_socket(
         &self,
-        socket: &UnixStream,
+        socket: &AsyncFd<OwnedFd>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let wire = Wire::new(socket, self.user);
+        let wire = Wire::new(socket.get_ref(), self.user);
         loop {
-            ready!(socket.poll_read_ready(cx))?;
-            let mut done = None;
-            let outcome = socket.try_io(Interest::READABLE, || {
-                match self.core.read(&wire, buf, Then::Sleep)? {
-                    Outcome::Done(read) => {
-                        done = Some(read.length);
-                        // `WouldBlock` tells the reactor that the socket is empty.
-                        if read.emptied { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            let mut ready = ready!(socket.poll_read_ready(cx))?;
+            match self.core.read(&wire, buf, Then::Sleep) {
+                Ok(Outcome::Done(read)) => {
+                    if read.emptied && !platform::may_have_marks(socket) {
+                        ready.clear_ready();
                     }
-                    Outcome::Ring | Outcome::Socket => Err(ErrorKind::WouldBlock.into()),
+                    return Poll::Ready(Ok(read.length));
                 }
-            });
-            match done {
-                Some(length) => return Poll::Ready(Ok(length)),
-                None => unless_passing(outcome)?,
+                Ok(Outcome::Ring | Outcome::Socket) => ready.clear_ready(),
+                Err(error) => unless_passing(Err(error))?,
             }
         }
     }
 
     pub(in crate::unix) fn poll_write(
         &self,
-        socket: &UnixStream,
+        socket: &AsyncFd<OwnedFd>,
+        spin: Option<&Spin>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let turn = ready!(poll_proceed(cx));
-        let wire = Wire::new(socket, self.user);
+        let wire = Wire::new(socket.get_ref(), self.user);
         let written = ready!(self.write(socket, &wire, cx, bufs))?;
         turn.made_progress();
+        if let Some(spin) = spin {
+            spin.wrote();
+        }
         Poll::Ready(Ok(written))
     }
 
     fn write(
         &self,
-        socket: &UnixStream,
+        socket: &AsyncFd<OwnedFd>,
         wire: &Wire<'_, AsyncBell>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
@@ -189,21 +195,13 @@ impl Lane {
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => {}
             }
-            ready!(socket.poll_write_ready(cx))?;
-            let mut done = None;
-            let outcome = socket.try_io(Interest::WRITABLE, || {
-                match self.core.write(wire, bufs, Then::LookAgain)? {
-                    Outcome::Done(written) => {
-                        done = Some(written);
-                        Ok(())
-                    }
-                    Outcome::Ring => Ok(()),
-                    Outcome::Socket => Err(ErrorKind::WouldBlock.into()),
-                }
-            });
-            match done {
-                Some(written) => return Poll::Ready(Ok(written)),
-                None => unless_passing(outcome)?,
+            let mut ready = ready!(socket.poll_write_ready(cx))?;
+            match self.core.write(wire, bufs, Then::LookAgain) {
+                Ok(Outcome::Done(written)) => return Poll::Ready(Ok(written)),
+                Ok(Outcome::Socket) => ready.clear_ready(),
+                // The direction has just switched.
+                Ok(Outcome::Ring) => {}
+                Err(error) => unless_passing(Err(error))?,
             }
         }
     }
@@ -239,8 +237,8 @@ impl Lane {
         }
     }
 
-    pub(in crate::unix) fn shut_down(&self, socket: &UnixStream) -> io::Result<()> {
-        self.core.shut_down(&Wire::new(socket, self.user))
+    pub(in crate::unix) fn shut_down(&self, socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
+        self.core.shut_down(&Wire::new(socket.get_ref(), self.user))
     }
 }
 
