@@ -143,8 +143,10 @@ cfg_if::cfg_if! {
 }
 
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -220,6 +222,16 @@ fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
         Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
         Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
     }
+}
+
+/// A text of the system's, to be sent to a program of the same system.
+pub(crate) fn bytes_of(text: &OsStr) -> Vec<u8> {
+    text.as_bytes().to_vec()
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere not all bytes are a text")]
+pub(crate) fn text_of(bytes: &[u8]) -> Option<OsString> {
+    Some(OsString::from_vec(bytes.to_vec()))
 }
 
 /// Whether accept(2) failed for a client that left again, or was interrupted: the next try may do.
