@@ -37,3 +37,17 @@ pub(crate) struct Memory;
 pub(crate) const fn memory(_: SharedMemory) -> Memory {
     Memory
 }
+
+#[cfg(all(feature = "shared-memory", feature = "tokio"))]
+impl super::Stream {
+    pub(crate) const fn uses_memory(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(all(feature = "shared-memory", feature = "blocking"))]
+impl super::blocking::Stream {
+    pub(crate) const fn uses_memory(&self) -> bool {
+        false
+    }
+}
