@@ -190,6 +190,7 @@ pub(crate) fn environment() -> io::Result<Environment> {
         user: current_user()?,
         runtime_dir: env::var_os("XDG_RUNTIME_DIR").map(Into::into),
         user_temp_dir: platform::user_temp_dir,
+        session: || env::var("XDG_SESSION_ID").ok(),
     })
 }
 

@@ -85,6 +85,7 @@ pub(crate) fn environment() -> io::Result<Environment> {
         user: current_user()?,
         runtime_dir: None,
         user_temp_dir: || None,
+        session: security::own_session,
     })
 }
 
