@@ -17,17 +17,18 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::{RecvFlags, SendFlags, recv, send, sendmsg};
+use rustix::net::{RecvFlags, SendFlags, send, sendmsg};
 
 use super::access::{Permission, peer_refused};
 use super::connect::Search;
 use super::name::{self, Name};
 use super::peer::Peer;
+use super::receive::receive_into;
 use super::shared_memory::threads::Lane;
 use super::spin::threads::Spin;
 use super::{
-    ACCEPT_PAUSE, IOV_MAX, inherited, is_passing, is_shortage, platform, prepare, shut_down,
-    socket_is_not_all,
+    ACCEPT_PAUSE, at_most, at_most_of, inherited, is_broken, is_passing, is_shortage, platform,
+    prepare, shut_down, socket_is_not_all,
 };
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
@@ -130,7 +131,8 @@ impl Listener {
         permission: Permission,
         options: &ListenOptions,
     ) -> io::Result<Self> {
-        let polls = matches!(name, Name::Inherited);
+        // Where the room for a client is made sure of before the call, that is when there is one.
+        let polls = matches!(name, Name::Inherited) || platform::ACCEPT_DROPS_CLIENTS;
         ioctl_fionbio(&socket, polls)?;
         // Better to learn now what no client's socket would be let have.
         prepare(socket.as_fd(), options.stream)?;
@@ -247,8 +249,9 @@ impl Stream {
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = UnixStream::pair()?;
-        let stream =
-            |socket: UnixStream| Self::from_socket(socket.into(), StreamOptions::default());
+        let stream = |socket: UnixStream| {
+            Self::new(socket.into(), Peer::this_process(), StreamOptions::default())
+        };
         Ok((stream(one)?, stream(other)?))
     }
 
@@ -259,10 +262,11 @@ impl Stream {
         if let Some(lane) = &self.lane {
             return lane.read(&self.socket, self.spin.as_ref(), buf, Deadline::after(timeout));
         }
-        self.read_with(timeout, |socket, flags| recv(socket, &mut *buf, flags).map(|(_, n)| n))
+        self.read_with(timeout, |socket, flags| receive_into(socket, buf, flags))
     }
 
     pub(crate) fn write(&self, buf: &[u8], timeout: Option<Duration>) -> io::Result<usize> {
+        let buf = at_most(buf);
         if let Some(lane) = &self.lane {
             return lane.write(&self.socket, &[IoSlice::new(buf)], Deadline::after(timeout));
         }
@@ -274,7 +278,10 @@ impl Stream {
         bufs: &[IoSlice<'_>],
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        let bufs = &bufs[..bufs.len().min(IOV_MAX)];
+        let bufs = match (bufs, at_most_of(bufs)) {
+            ([first, ..], []) => return self.write(first, timeout),
+            (_, bufs) => bufs,
+        };
         if let Some(lane) = &self.lane {
             return lane.write(&self.socket, bufs, Deadline::after(timeout));
         }
@@ -396,8 +403,7 @@ impl Stream {
                         return Err(timed_out("write"));
                     }
                 }
-                // The peer closed with bytes of ours unread, in the middle of this.
-                Err(Errno::CONNRESET) => return Err(Errno::PIPE.into()),
+                Err(errno) if is_broken(errno) => return Err(Errno::PIPE.into()),
                 Err(errno) => return Err(errno.into()),
             }
         }
