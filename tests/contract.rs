@@ -197,18 +197,32 @@ mod memory {
 /// Every row again with busy-polling on, in a process of its own.
 #[test]
 fn the_whole_contract_with_busy_polling() {
-    if argument().is_some() || std::env::var_os(common::SPIN).is_some() {
+    again(&[(common::SPIN, "1")]);
+}
+
+/// Every row again in shared memory: from the first bytes on, and once a stream is hot.
+#[cfg(feature = "shared-memory")]
+#[test]
+fn the_whole_contract_in_shared_memory() {
+    again(&[(common::MEMORY, "eager")]);
+    again(&[(common::MEMORY, "eager"), (common::SPIN, "1")]);
+    again(&[(common::MEMORY, "auto")]);
+}
+
+fn again(variables: &[(&str, &str)]) {
+    let is_set = |name| std::env::var_os(name).is_some();
+    if argument().is_some() || is_set(common::SPIN) || is_set(common::MEMORY) {
         return;
     }
     let program = std::env::current_exe().expect("the test's own program");
     let again = std::process::Command::new(program)
         .args(["os::", "closing::", "blocking::"])
-        .env(common::SPIN, "1")
+        .envs(variables.iter().copied())
         .output();
     let again = again.expect("a run");
     let said = String::from_utf8_lossy(&again.stdout);
     assert!(again.status.success(), "{said}{}", String::from_utf8_lossy(&again.stderr));
     let ran = said.lines().filter(|line| line.ends_with("... ok")).count();
-    println!("{ran} tests of the contract with busy-polling on");
+    println!("{ran} tests of the contract with {variables:?}");
     assert!(ran > 20, "{said}");
 }

@@ -18,7 +18,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::bounded::{bounded, exchange, read_all};
 use crate::common::{
-    Backend, Os, PATIENCE, argument, assert_error, spawn_helper, spin_policy, within,
+    Backend, Os, PATIENCE, argument, assert_error, listen_options, of_this_run, spawn_helper,
+    within,
 };
 
 /// Which API an end has.
@@ -57,7 +58,7 @@ impl World {
         let _context = self.runtime.enter();
         match api {
             Api::Blocking => {
-                let options = ListenOptions::new().spin(spin_policy());
+                let options = listen_options();
                 blocking::Listener::bind_with(self.os.endpoint(), &options).map(Listening::Blocking)
             }
             Api::Async => Ok(Listening::Async(self.os.bind()?, Arc::clone(&self.runtime))),
@@ -67,7 +68,7 @@ impl World {
     fn connect(&self, api: Api) -> io::Result<Side> {
         match api {
             Api::Blocking => {
-                let options = ConnectOptions::new().spin(spin_policy());
+                let options = of_this_run(ConnectOptions::new());
                 blocking::Stream::connect_with(self.os.endpoint(), &options).map(Side::Blocking)
             }
             Api::Async => {
