@@ -198,7 +198,7 @@ fn hold() {
 fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
     bounded(|| {
         let world = World::new();
-        let mut child = spawn_helper("blocking::hold", world.os.endpoint());
+        let mut child = spawn_helper("contract::blocking::hold", world.os.endpoint());
         let options = ConnectOptions::new().wait_for_server(PATIENCE);
         let client = blocking::Stream::connect_with(world.os.endpoint(), &options);
         let client = client.expect("a server");
@@ -385,7 +385,8 @@ fn serve_with_few_descriptors() {
 fn row_13_out_of_descriptors() {
     bounded(|| {
         let world = World::new();
-        let mut child = spawn_helper("blocking::serve_with_few_descriptors", world.os.endpoint());
+        let mut child =
+            spawn_helper("contract::blocking::serve_with_few_descriptors", world.os.endpoint());
         let options = ConnectOptions::new().wait_for_server(PATIENCE);
         let clients: Vec<_> = (0..60)
             .map(|_| blocking::Stream::connect_with(world.os.endpoint(), &options))
