@@ -2,6 +2,7 @@
 
 mod access;
 mod activation;
+mod asking;
 #[cfg(feature = "blocking")]
 pub(crate) mod blocking;
 mod bound;
@@ -19,7 +20,9 @@ pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod lock;
+mod maker;
 mod name;
+mod note;
 mod options;
 mod pass;
 mod peer;
@@ -31,6 +34,7 @@ mod sockname;
 mod sockopt;
 mod spawn;
 mod spin;
+mod stale;
 #[cfg(feature = "tokio")]
 mod stream;
 
@@ -66,6 +70,8 @@ mod freebsd;
     )
 ))]
 use self::freebsd as platform;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
+mod diag;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
 mod linux;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
@@ -131,6 +137,16 @@ compile_error!(
      and Windows; this system's ways with local sockets are not known to it"
 );
 
+// The lane of shared memory, where there is one.
+cfg_if::cfg_if! {
+    if #[cfg(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix)))] {
+        mod shared_memory;
+    } else {
+        #[path = "unix/no_shared_memory.rs"]
+        mod shared_memory;
+    }
+}
+
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice};
@@ -145,6 +161,8 @@ use rustix::process::geteuid;
 
 pub(crate) use self::child::{OsDaemonOptions, leave, nameless_file, spawn_detached};
 pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, spin};
+#[cfg(feature = "shared-memory")]
+pub(crate) use self::options::{Memory, memory};
 use self::place::Place;
 pub(crate) use self::spawn::SpawnLock;
 #[cfg(feature = "tokio")]
@@ -183,14 +201,14 @@ pub(crate) fn environment() -> io::Result<Environment> {
 
 pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
     match place_to_look_at(candidate)? {
-        Some(place) => claim::occupancy(&place),
+        Some(place) => stale::occupancy(&place),
         None if matches!(candidate.place, Candidacy::Abstract(_)) => Ok(Occupancy::Unclaimed),
         None => Ok(Occupancy::Free),
     }
 }
 
 pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
-    place_to_look_at(candidate)?.map_or(Ok(false), claim::remove_stale)
+    place_to_look_at(candidate)?.map_or(Ok(false), stale::remove_stale)
 }
 
 /// `None`: there is no file to it, or there is none yet.
@@ -260,6 +278,11 @@ fn at_most_of<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     &bufs[..bufs.iter().take(IOV_MAX).take_while(fits).count()]
 }
 
+/// Whether a look failed for what may be over at the next one, so that it says nothing of what is there.
+fn is_transient(errno: Errno) -> bool {
+    is_shortage(errno) || matches!(errno, Errno::INTR | Errno::IO | Errno::AGAIN)
+}
+
 /// Ends the write side.
 fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
     match shutdown(socket, Shutdown::Write) {
@@ -267,6 +290,12 @@ fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
         Ok(()) | Err(Errno::NOTCONN) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Of a stream that may use shared memory.
+fn socket_is_not_all() -> io::Error {
+    let what = "the stream may use shared memory, so its socket alone is not the connection";
+    Error::new(Reason::Unsupported, what).advising("turn the option shared_memory off").into()
 }
 
 /// What came of an option that every socket takes whose peer is there. A socket without its peer is

@@ -80,11 +80,13 @@ pub trait PassFds: Sealed {
 impl PassFds for blocking::Stream {
     fn send_with_fds(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         check_send(data, fds)?;
+        self.inner().only_socket()?;
         self.inner().write_with(self.write_limit(), |socket, flags| send(socket, data, fds, flags))
     }
 
     fn recv_with_fds(&self, buf: &mut [u8], limit: usize) -> io::Result<(usize, Vec<OwnedFd>)> {
         check_receive(buf, limit)?;
+        self.inner().only_socket()?;
         let read = |socket: BorrowedFd<'_>, flags| receive(socket, buf, flags);
         self.inner().read_with(self.read_limit(), read)?.into_result(limit)
     }
@@ -139,6 +141,7 @@ pub trait AsyncPassFds: Sealed {
 impl AsyncPassFds for Stream {
     async fn send_with_fds(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         check_send(data, fds)?;
+        self.inner.only_socket()?;
         self.inner.write_by(|socket| send(socket, data, fds, platform::NO_SIGNAL)).await
     }
 
@@ -148,6 +151,7 @@ impl AsyncPassFds for Stream {
         limit: usize,
     ) -> io::Result<(usize, Vec<OwnedFd>)> {
         check_receive(buf, limit)?;
+        self.inner.only_socket()?;
         let read = |socket: BorrowedFd<'_>| receive(socket, buf, RecvFlags::empty());
         self.inner.read_by(read).await?.into_result(limit)
     }
