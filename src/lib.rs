@@ -75,7 +75,7 @@
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
 //! configuration files. `framed`: `FrameSink`, which puts small messages together.
 //!
-//! `axum`, `hyper-util`, `tonic`, `tower`, `tokio-util`, `interprocess`: sockpipe in these frameworks,
+//! `axum`, `futures-core`, `hyper-util`, `interprocess`, `tokio-util`, `tonic`: sockpipe in these frameworks,
 //! which `adapters` describes.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
@@ -87,14 +87,17 @@ compile_error!(
 
 #[cfg(any(
     feature = "axum",
+    feature = "futures-core",
+    feature = "hyper-util",
     feature = "interprocess",
     feature = "tokio-util",
     feature = "tonic",
-    feature = "tower",
 ))]
 pub mod adapters;
 #[cfg(feature = "blocking")]
 pub mod blocking;
+#[cfg(feature = "tokio")]
+mod connector;
 #[cfg(feature = "tokio")]
 pub mod echo;
 mod endpoint;
@@ -130,6 +133,7 @@ pub use peer::{PeerCredentials, UserId};
 pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
+    connector::{Connector, LocalConnector},
     instance::daemon::{connect_or_spawn, connect_or_spawn_with},
     instance::single::SingleInstance,
     listener::{Listener, LocalListener, WithCredentials},

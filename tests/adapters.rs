@@ -5,8 +5,6 @@
 mod common;
 #[path = "adapters/docker.rs"]
 mod docker;
-#[path = "adapters/grpc.rs"]
-mod grpc;
 #[path = "adapters/http.rs"]
 mod http;
 #[path = "adapters/listeners.rs"]
