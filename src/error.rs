@@ -67,6 +67,8 @@ pub enum Operation {
     Clean,
     /// Starting a server: `connect_or_spawn`.
     Spawn,
+    /// Handing over what a later start was asked to do: `hand_over`.
+    HandOver,
     /// Ending the write side of a stream, or closing it.
     Shutdown,
 }
@@ -131,6 +133,18 @@ pub enum Reason {
     NoRuntime,
     /// The server that was started exited before it listened.
     ServerExited,
+    /// The first instance did not take what was to be handed over: it is stopped, or hangs.
+    #[non_exhaustive]
+    NoAnswer {
+        /// Its process, if the OS tells it.
+        process: Option<u32>,
+    },
+    /// The first instance speaks something else.
+    #[non_exhaustive]
+    NotUnderstood {
+        /// Its process, if the OS tells it.
+        process: Option<u32>,
+    },
     /// The pipe cannot carry the end of one direction (Windows).
     NoHalfClose,
     /// This OS does not have this.
@@ -266,7 +280,10 @@ impl Error {
                 ErrorKind::InvalidInput
             }
             Reason::NoLocks | Reason::NoHalfClose | Reason::Unsupported => ErrorKind::Unsupported,
-            Reason::Deadline | Reason::NameWithoutServer { .. } => ErrorKind::TimedOut,
+            Reason::Deadline | Reason::NameWithoutServer { .. } | Reason::NoAnswer { .. } => {
+                ErrorKind::TimedOut
+            }
+            Reason::NotUnderstood { .. } => ErrorKind::InvalidData,
             Reason::NoRuntime | Reason::ServerExited => ErrorKind::Other,
             Reason::Os => {
                 let source = self.source.as_deref().and_then(|source| source.downcast_ref());
@@ -314,6 +331,7 @@ impl Operation {
             Self::Inspect => ("look", " at"),
             Self::Clean => ("clean", ""),
             Self::Spawn => ("start the server", " at"),
+            Self::HandOver => ("hand over", " to"),
             Self::Shutdown => ("end the write side", " of"),
         }
     }

@@ -2,5 +2,7 @@
 
 pub(crate) mod command;
 pub(crate) mod daemon;
+pub(crate) mod handover;
+pub(crate) mod launch;
 pub(crate) mod single;
 pub(crate) mod way;

@@ -126,6 +126,7 @@ pub use endpoint::{Endpoint, ParseEndpointError};
 pub use error::events::ListenerStats;
 pub use error::{Error, Operation, Reason};
 pub use instance::command::DaemonCommand;
+pub use instance::launch::Launch;
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
@@ -135,6 +136,7 @@ pub use framed::FrameSink;
 pub use {
     connector::{Connector, LocalConnector},
     instance::daemon::{connect_or_spawn, connect_or_spawn_with},
+    instance::handover::{HandOver, LaunchRequest, Reply, hand_over, hand_over_with},
     instance::single::SingleInstance,
     listener::{Listener, LocalListener, WithCredentials},
     serve::{

@@ -30,7 +30,9 @@ mod tests;
 #[cfg(feature = "tokio")]
 mod wakers;
 
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::windows::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY};
@@ -58,6 +60,19 @@ const PATH_LIMIT: usize = 256;
 /// when the process ends without `close`.
 const CHUNK: usize = 64 * 1024;
 
+/// A text of the system's, to be sent to a program of the same system: its UTF-16, which may be no
+/// valid one.
+pub(crate) fn bytes_of(text: &OsStr) -> Vec<u8> {
+    text.encode_wide().flat_map(u16::to_le_bytes).collect()
+}
+
+pub(crate) fn text_of(bytes: &[u8]) -> Option<OsString> {
+    let units = bytes.chunks_exact(2);
+    let whole = units.remainder().is_empty();
+    let units: Vec<_> = units.map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
+    whole.then(|| OsString::from_wide(&units))
+}
+
 pub(crate) fn current_user() -> io::Result<UserId> {
     own_sid().map(|sid| UserId::Sid(sid.to_owned()))
 }
@@ -68,6 +83,7 @@ pub(crate) fn environment() -> io::Result<Environment> {
         user: current_user()?,
         runtime_dir: None,
         user_temp_dir: || None,
+        session: security::own_session,
     })
 }
 

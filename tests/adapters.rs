@@ -2,13 +2,12 @@
 //!
 //! `cargo test --all-features --test adapters`, after `cargo build --all-features --examples`.
 
+mod adapters {
+    mod docker;
+    mod http;
+    mod listeners;
+}
 mod common;
-#[path = "adapters/docker.rs"]
-mod docker;
-#[path = "adapters/http.rs"]
-mod http;
-#[path = "adapters/listeners.rs"]
-mod listeners;
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,7 +1,5 @@
 //! Who may connect to whom: modes, users, groups, directories, impostors. Real users and traced
 //! processes; only root can be several users.
-//!
-//! Checks 10 to 13 of the acceptance list, and the group's access.
 #![cfg(unix)] // Windows has descriptors of security instead.
 
 mod common;

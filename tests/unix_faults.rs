@@ -1,7 +1,5 @@
 //! What a process meets that is not of the connection itself: signals, children, futures that are
 //! dropped.
-//!
-//! Checks 21, 22, 23 and 28 of the acceptance list.
 #![cfg(unix)] // Signals, and descriptors that children inherit, are Unix's.
 
 mod common;
@@ -78,7 +76,7 @@ fn descriptors(sleep: &str) -> Vec<String> {
 /// Children that are started while sockets are made: none has any, and the name is not theirs.
 #[test]
 fn children_of_a_busy_server_have_nothing_of_it() {
-    // There is a moment between the calls there, which `posix.rs` tells of.
+    // There is a moment between the calls on macOS, which `apple.rs` tells of.
     if !with_linux_backend("one call that makes a descriptor close-on-exec") {
         return;
     }

@@ -1,8 +1,17 @@
 //! Unix.
 
 mod group;
+mod init;
+mod listen;
+mod obstacle;
+mod receive;
 mod signals;
+mod socket;
 mod stdio;
+#[cfg_attr(all(target_os = "linux", not(sockpipe_posix)), path = "unix/linux.rs")]
+#[cfg_attr(not(all(target_os = "linux", not(sockpipe_posix))), path = "unix/posix.rs")]
+mod system;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,25 +21,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access as Permissions, access};
 use rustix::process::geteuid;
 use sockpipe::{Endpoint, Stream, UserId};
 
 pub use self::group::Group;
+pub use self::init::{is_first_process, take_orphans};
+pub use self::listen::{closed_directory, listen_options, passed_listener, user_id};
+pub use self::obstacle::why_no_server;
 pub use self::signals::{asked_to_stop, bear_file_limit};
+pub use self::socket::{Attached, Socket};
 use self::stdio::{Stdin, Stdout};
+pub use self::system::{give_back_memory, refuse_descriptors};
+pub use self::watch::stdout_unread;
 use super::Access;
-
-/// Whether the peer has closed its end, and not only one direction: it takes nothing more.
-pub fn is_gone(stream: &Stream) -> bool {
-    // A hang-up and errors are told without being asked for. But macOS looks at nothing where
-    // nothing is asked for, and takes the end of one direction for a hang-up where that is. So it is
-    // asked whether it can be written to, and the answer not looked at. This does not wait.
-    let mut polled = [PollFd::new(stream, PollFlags::OUT)];
-    let looked = poll(&mut polled, Some(&Timespec::default()));
-    looked.is_ok() && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
-}
 
 /// Standard input.
 pub fn stdin() -> impl Read + Send + 'static {
@@ -100,30 +104,6 @@ pub fn who_may_connect(address: &Endpoint, _: Option<&Stream>) -> Option<Access>
         meaning: Some(meaning),
         admits: access(path, Permissions::WRITE_OK).is_ok(),
     })
-}
-
-/// What the crate would refuse a server for, as far as its directory tells.
-pub fn why_no_server(address: &Endpoint) -> Option<String> {
-    let dir = address.as_path()?.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let dir = dir.unwrap_or_else(|| Path::new("."));
-    let data = fs::metadata(dir).ok().filter(fs::Metadata::is_dir)?;
-    let (shown, mode) = (dir.display(), data.mode() & 0o7777);
-    if is_stranger(data.uid()) {
-        let owner = user(&UserId::Uid(data.uid()));
-        Some(format!(
-            "the directory {shown} belongs to {owner}, who could replace the socket; choose one of \
-             your own"
-        ))
-    } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
-        Some(format!(
-            "others can write to the directory {shown} (mode {mode:04o}, without the sticky bit), \
-             and could replace the socket; choose one of your own"
-        ))
-    } else if access(dir, Permissions::WRITE_OK | Permissions::EXEC_OK).is_err() {
-        Some(format!("this user cannot write to the directory {shown}; choose another one"))
-    } else {
-        None
-    }
 }
 
 /// The socket that a link leads to, in the end.
