@@ -267,7 +267,7 @@ fn at_most(buf: &[u8]) -> &[u8] {
 /// then there are none.
 #[inline]
 fn at_most_of<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
-    if platform::MOST == usize::MAX {
+    if platform::MOST == isize::MAX as usize {
         return &bufs[..bufs.len().min(IOV_MAX)];
     }
     let mut total = 0_usize;

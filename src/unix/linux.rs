@@ -49,8 +49,8 @@ pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
 #[cfg(feature = "tokio")]
 pub(super) const STREAM_INTEREST: Interest =
     Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
-/// The most bytes of one call: of more the kernel takes what it takes.
-pub(super) const MOST: usize = usize::MAX;
+/// The most bytes of one call: any length, of which the kernel takes what it takes.
+pub(super) const MOST: usize = isize::MAX as usize;
 /// The most descriptors in one message: `SCM_MAX_FD`.
 pub(super) const FDS_IN_A_MESSAGE: usize = 253;
 /// Bytes of control data for what comes before the descriptors: the sender's credentials, where the
