@@ -131,8 +131,9 @@ pub(crate) trait Wire {
     fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
     fn receive(&self, buf: &mut [u8]) -> io::Result<Received<Self::Offer>>;
     fn receive_with_offer(&self, buf: &mut [u8]) -> io::Result<Received<Self::Offer>>;
-    /// Reports whether the next byte is `byte` and comes with an offer. It takes nothing.
-    fn offer_is_next(&self, byte: u8) -> bool;
+    /// Returns the offer that comes with `byte`, if it waits behind no more than a few data. It takes
+    /// nothing away.
+    fn peek_offer(&self, byte: u8) -> Option<Self::Offer>;
     /// Wakes the peer's reader.
     fn ring_reader(&self) -> io::Result<()>;
     fn shut_down(&self) -> io::Result<()>;

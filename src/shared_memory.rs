@@ -17,7 +17,8 @@ pub enum SharedMemory {
     /// The stream uses its socket only.
     #[default]
     Off,
-    /// The stream moves once it is hot: 16 answers within 10 ms, or 1 MiB within 100 ms. Short
+    /// The stream moves once it is hot: 16 answers within 10 ms, or 1 MiB or 4,096
+    /// calls within 100 ms. Short
     /// connections never do. At most 64 streams of a process use memory at a time; the others stay
     /// on their sockets.
     Auto,

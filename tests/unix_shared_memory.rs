@@ -180,6 +180,39 @@ async fn one_way_moves_too() {
     }
 }
 
+/// A client that only writes finds the offer behind bytes that it has not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_bytes_do_not_hide_an_offer() {
+    for policy in [SharedMemory::Auto, SharedMemory::Eager] {
+        let (mut client, mut server) = connected(policy, SpinPolicy::Off).await;
+        within(server.write_all(&[5; 1000])).await.expect("a write");
+        let reading = tokio::spawn(async move {
+            let mut buffer = vec![0; 64 * 1024];
+            let mut got = 0;
+            loop {
+                match server.read(&mut buffer).await.expect("a read") {
+                    0 => break,
+                    length => got += length,
+                }
+            }
+            server.write_all(&[6; 1000]).await.expect("a write");
+            (server, got)
+        });
+        let block = vec![7; 64 * 1024];
+        for _ in 0..1600 {
+            within(client.write_all(&block)).await.expect("a write");
+        }
+        within(client.shutdown()).await.expect("an end");
+        let (server, got) = within(reading).await.expect("no panic");
+        assert_eq!(got, 1600 * block.len());
+        let mut bytes = vec![0; 2000];
+        within(client.read_exact(&mut bytes)).await.expect("a read");
+        assert_eq!(bytes, [[5; 1000], [6; 1000]].concat());
+        assert_eq!(client.transport(), Transport::SharedMemory, "{policy:?}");
+        assert_eq!(server.transport(), Transport::SharedMemory, "{policy:?}");
+    }
+}
+
 /// The helper: echoes over shared memory until it is killed.
 #[tokio::test]
 async fn echo_until_killed() {

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 const EXCHANGES: (u32, Duration) = (16, Duration::from_millis(10));
 const BYTES: (u64, Duration) = (1 << 20, Duration::from_millis(100));
 
+/// A call on a socket costs as much as so many bytes.
+const CALL: u64 = 256;
+
 /// Counts what one direction of a stream carries.
 #[derive(Debug)]
 pub(super) struct Heat {
@@ -26,7 +29,7 @@ impl Heat {
     /// Counts `bytes`, and an exchange if they answer something. Reports whether it is time to try
     /// for memory: once the stream is hot, and then each time it has carried twice as much.
     pub(super) fn carried(&mut self, bytes: usize, answers: bool) -> bool {
-        self.bytes += bytes as u64;
+        self.bytes += (bytes as u64).max(CALL);
         self.exchanges = self.exchanges.saturating_add(u32::from(answers));
         if self.exchanges < self.next.0 && self.bytes < self.next.1 {
             if self.since.is_none() && !self.hot {
@@ -63,8 +66,15 @@ mod tests {
         assert!((0..15).all(|_| !heat.carried(1, true)));
         assert!(heat.carried(1, true));
         let mut heat = Heat::new(false);
-        assert!(!heat.carried((1 << 20) - 1, false));
+        let calls = BYTES.0 / CALL;
+        assert!(
+            (1..calls).all(|_| !heat.carried(1, false)),
+            "small writes that wait for no answer"
+        );
         assert!(heat.carried(1, false));
+        let mut heat = Heat::new(false);
+        assert!(!heat.carried((1 << 20) - CALL as usize, false));
+        assert!(heat.carried(CALL as usize, false));
     }
 
     #[test]

@@ -198,22 +198,18 @@ impl<L: Link, O> Lane<L, O> {
         }
     }
 
-    /// The same, for a side that only writes. An offer that waits in front of everything else is
-    /// taken.
+    /// The same, for a side that only writes. It accepts an offer that it has not read; the read that
+    /// comes to the offer's byte cuts it off.
     pub(super) fn is_hot_by_writes<W: Wire<Link = L, Offer = O>>(&self, wire: &W) {
         // Marked while no read is under way: one that began before would lose the offer.
         let Ok(mut incoming) = self.incoming.try_lock() else { return };
         mark(&mut incoming, wire);
         let Mark::Made(byte) = incoming.mark else { return };
-        if self.link().is_some() || !wire.offer_is_next(byte) {
+        if self.link().is_some() {
             return;
         }
-        let mut first = [0];
-        match wire.receive_with_offer(&mut first) {
-            Ok(Received { length: 1, came: Came::Offer(Some(offer)) }) if first == [byte] => {
-                self.consider(wire, offer);
-            }
-            _ => {}
+        if let Some(offer) = wire.peek_offer(byte) {
+            self.consider(wire, offer);
         }
     }
 }

@@ -42,6 +42,8 @@ const MARK: &[u8] = b"sockpipe-lane-1-";
 const BELL: &[u8] = &[0];
 /// Bells that are taken at once.
 const BELLS: usize = 256;
+/// How many unread bytes an offer may wait behind, for a side that only writes.
+const AHEAD: usize = 4096;
 /// How often a stream looks whether its peer has died, where it does not hear of it: once in this
 /// many nanoseconds, or in one tick of the system where that is longer.
 const TICK: i64 = 1_000_000;
@@ -173,10 +175,14 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
         Ok(self.receive_control(buf, RecvFlags::empty())?)
     }
 
-    fn offer_is_next(&self, byte: u8) -> bool {
-        let mut first = [0];
-        let next = self.receive_control(&mut first, RecvFlags::PEEK);
-        next.is_ok_and(|next| matches!(next.came, Came::Offer(Some(_))) && first == [byte])
+    fn peek_offer(&self, byte: u8) -> Option<Offer> {
+        let mut ahead = [0; AHEAD];
+        let Received { length, came } = self.receive_control(&mut ahead, RecvFlags::PEEK).ok()?;
+        // The kernel ends a look behind an offer, as it ends a read.
+        match came {
+            Came::Offer(offer) if ahead[..length].last() == Some(&byte) => offer,
+            _ => None,
+        }
     }
 
     fn ring_reader(&self) -> io::Result<()> {

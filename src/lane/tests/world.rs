@@ -73,6 +73,8 @@ pub(super) struct State {
     pub(super) queues: [Queue; 2],
     marked: bool,
     refuses: bool,
+    /// The offer was accepted, maybe before its byte was read.
+    taken: bool,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,7 @@ impl World {
             queues: Default::default(),
             marked: false,
             refuses: false,
+            taken: false,
         };
         state.below(9);
         state.refuses = state.below(8) == 0;
@@ -277,6 +280,7 @@ impl Socket {
         step();
         let mut state = self.world.state();
         let loses = state.below(16) == 0;
+        let taken = state.taken;
         let queue = &mut state.queues[1 - self.side];
         if queue.items.is_empty() {
             let none = Received { length: 0, came: Came::Nothing };
@@ -288,7 +292,7 @@ impl Socket {
             buf[length] = item.byte;
             length += 1;
             if let Some(offer) = item.offer {
-                assert!(with_offer, "an offer to a read without room for it");
+                assert!(with_offer || taken, "an offer to a read without room for it");
                 came = Came::Offer((!loses).then_some(offer));
                 break;
             }
@@ -300,7 +304,7 @@ impl Socket {
     pub(super) fn has_bells(&self) -> bool {
         let state = self.world.state();
         let next = state.queues[1 - self.side].items.front();
-        next.is_some_and(|item| !item.is_data && item.offer.is_none())
+        next.is_some_and(|item| !item.is_data)
     }
 
     pub(super) fn is_readable(&self) -> bool {
@@ -344,11 +348,13 @@ impl Wire for Socket {
         self.pop(buf, true)
     }
 
-    fn offer_is_next(&self, byte: u8) -> bool {
+    fn peek_offer(&self, byte: u8) -> Option<Memory> {
         step();
         let state = self.world.state();
-        let next = state.queues[1 - self.side].items.front();
-        next.is_some_and(|next| next.offer.is_some() && next.byte == byte)
+        let mut ahead = state.queues[1 - self.side].items.iter().take(4);
+        let offer = ahead.find(|item| item.offer.is_some())?;
+        assert_eq!(offer.byte, byte);
+        offer.offer.clone()
     }
 
     fn ring_reader(&self) -> io::Result<()> {
@@ -396,9 +402,12 @@ impl Wire for Socket {
 
     fn take(&self, offer: Memory) -> Option<Pair> {
         step();
-        if self.world.state().refuses {
+        let mut state = self.world.state();
+        if state.refuses {
             return None;
         }
+        state.taken = true;
+        drop(state);
         assert!(offer.0.0.fits(RING as u64), "memory that was not prepared");
         Some(Pair { memory: offer, world: Arc::clone(&self.world), side: self.side })
     }
