@@ -120,6 +120,8 @@ pub enum Reason {
         /// The process, if the name's lock file specifies it.
         process: Option<u32>,
     },
+    /// A socket refuses connections, which on macOS and the BSDs a server with a full queue does too.
+    UnprovenSocket,
     /// The server lets nobody in any more: it finishes its last connections, and keeps its name until
     /// then.
     #[non_exhaustive]
@@ -268,7 +270,7 @@ impl Error {
     /// The kind of the [`io::Error`] that carries this error.
     fn kind(&self) -> ErrorKind {
         match self.reason {
-            Reason::LiveServer { .. } => ErrorKind::AddrInUse,
+            Reason::LiveServer { .. } | Reason::UnprovenSocket => ErrorKind::AddrInUse,
             Reason::StaleSocket | Reason::Stopping { .. } => ErrorKind::ConnectionRefused,
             Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,

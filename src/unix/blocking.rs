@@ -17,15 +17,17 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, send, sendmsg, shutdown};
 
 use super::access::{Permission, peer_refused};
 use super::connect::Search;
-use super::name::{self, Name};
+use super::name::{self, Name, Probes};
 use super::peer::Peer;
+use super::receive::receive_into;
 use super::spin::threads::Spin;
 use super::{
-    ACCEPT_PAUSE, IOV_MAX, inherited, is_passing, is_shortage, platform, prepare, shut_down,
+    ACCEPT_PAUSE, at_most, at_most_of, inherited, is_broken, is_passing, is_shortage, platform,
+    prepare, shut_down,
 };
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
@@ -64,7 +66,7 @@ impl Listener {
         endpoint: &Endpoint,
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
-        let (socket, name, permission, endpoint) = Name::take(endpoint, options)?;
+        let (socket, name, permission, endpoint) = Name::take(endpoint, options, Probes::Paused)?;
         Ok((Self::new(socket, name, permission, options)?, endpoint))
     }
 
@@ -158,7 +160,10 @@ impl Listener {
         permission: Permission,
         options: &ListenOptions,
     ) -> io::Result<Self> {
-        let polls = matches!(name, Name::Inherited) || !platform::ACCEPT_ENDS_AT_SHUTDOWN;
+        // Where the room for a client is made sure of before the call, that is when there is one.
+        let polls = matches!(name, Name::Inherited)
+            || platform::ACCEPT_DROPS_CLIENTS
+            || !platform::ACCEPT_ENDS_AT_SHUTDOWN;
         let stop = if polls { Some(UnixStream::pair()?) } else { None };
         ioctl_fionbio(&socket, polls)?;
         // Better to learn now what no client's socket would be let have.
@@ -208,8 +213,8 @@ impl Listener {
         self.name.is_published(self.as_fd())
     }
 
-    pub(super) fn republish(&mut self) -> io::Result<()> {
-        let Some(socket) = self.name.republish(self.permission)? else { return Ok(()) };
+    pub(super) fn republish(&mut self, probes: Probes) -> io::Result<()> {
+        let Some(socket) = self.name.republish(self.permission, probes)? else { return Ok(()) };
         if let Err(errno) = ioctl_fionbio(&socket, *self.polls.get_mut()) {
             self.name.withdraw();
             return Err(errno.into());
@@ -272,8 +277,9 @@ impl Stream {
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = UnixStream::pair()?;
-        let stream =
-            |socket: UnixStream| Self::from_socket(socket.into(), StreamOptions::default());
+        let stream = |socket: UnixStream| {
+            Self::new(socket.into(), Peer::this_process(), StreamOptions::default())
+        };
         Ok((stream(one)?, stream(other)?))
     }
 
@@ -281,11 +287,11 @@ impl Stream {
         if buf.is_empty() {
             return Ok(0);
         }
-        self.read_with(timeout, |socket, flags| recv(socket, &mut *buf, flags).map(|(_, n)| n))
+        self.read_with(timeout, |socket, flags| receive_into(socket, buf, flags))
     }
 
     pub(crate) fn write(&self, buf: &[u8], timeout: Option<Duration>) -> io::Result<usize> {
-        self.write_with(timeout, |socket, flags| send(socket, buf, flags))
+        self.write_with(timeout, |socket, flags| send(socket, at_most(buf), flags))
     }
 
     pub(crate) fn write_vectored(
@@ -293,7 +299,10 @@ impl Stream {
         bufs: &[IoSlice<'_>],
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        let bufs = &bufs[..bufs.len().min(IOV_MAX)];
+        let bufs = match (bufs, at_most_of(bufs)) {
+            ([first, ..], []) => return self.write(first, timeout),
+            (_, bufs) => bufs,
+        };
         self.write_with(timeout, |socket, flags| {
             sendmsg(socket, bufs, &mut Default::default(), flags)
         })
@@ -388,8 +397,7 @@ impl Stream {
                         return Err(timed_out("write"));
                     }
                 }
-                // The peer closed with bytes of ours unread, in the middle of this.
-                Err(Errno::CONNRESET) => return Err(Errno::PIPE.into()),
+                Err(errno) if is_broken(errno) => return Err(Errno::PIPE.into()),
                 Err(errno) => return Err(errno.into()),
             }
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 pub use super::activation::{Activated, ActivatedKind};
+use super::name::Probes;
 pub use super::pass::*;
 use super::{activation, inherited};
 #[cfg(feature = "blocking")]
@@ -29,7 +30,7 @@ pub trait ListenOptionsExt: Sealed {
     /// lets the socket's group in, 0o666 everybody. Only the bits of 0o666 count.
     ///
     /// The peer is checked by the same bits at `accept`: its user, and for the group bits its
-    /// groups where the OS tells them (Linux).
+    /// groups where the OS tells them (Linux, macOS, FreeBSD).
     #[must_use]
     fn mode(self, mode: u32) -> Self;
 
@@ -154,7 +155,7 @@ impl ListenerExt for Listener {
     }
 
     fn republish(&mut self) -> io::Result<()> {
-        self.inner.republish()
+        self.inner.republish(Probes::Paused)
     }
 
     fn listen_as_current_user(&self) -> io::Result<()> {
@@ -212,7 +213,7 @@ impl ListenerExt for blocking::Listener {
     }
 
     fn republish(&mut self) -> io::Result<()> {
-        self.inner.republish()
+        self.inner.republish(Probes::Paused)
     }
 
     fn listen_as_current_user(&self) -> io::Result<()> {

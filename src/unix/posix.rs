@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, Stat};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 #[cfg(feature = "tokio")]
@@ -28,6 +28,9 @@ pub(super) const PROBES: u32 = 3;
 /// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone. XNU does, of a socket that
 /// can neither send nor receive (`sosetopt`); so does OpenBSD, of the size of a buffer.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;
+/// Whether the name of a peer that is gone cannot be had, as if there never had been one. It loses
+/// `SS_ISCONNECTED` as its peer closes (`unp_disconnect`).
+pub(super) const A_GONE_PEER_HAS_NO_NAME: bool = true;
 /// What the reactor watches a stream for.
 #[cfg(feature = "tokio")]
 pub(super) const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
@@ -67,6 +70,11 @@ pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Nothing to do: cleaners of these systems ask for locks, or for nothing.
 pub(super) fn keep(_: &OwnedFd) {}
+
+/// Not told here.
+pub(super) fn is_bound(_: &Path, _: &Stat) -> Option<bool> {
+    None
+}
 
 /// There is no one call for it.
 pub(super) fn close_on_exec_from(_: RawFd, _: RawFd) -> Result<(), Errno> {
