@@ -9,7 +9,7 @@ use anyhow::Result;
 use sockpipe::{Access, ListenOptions, Listener};
 use tokio::time::sleep;
 
-use crate::args::{Place, Server, Spin};
+use crate::args::{Memory, Place, Server, Spin};
 use crate::exit::{INTERRUPTED, at_endpoint};
 use crate::{command, os, say};
 
@@ -21,8 +21,12 @@ pub const LAST_BYTES: Duration = Duration::from_secs(5);
 const FELT: Duration = Duration::from_millis(700);
 
 pub fn bind(place: &Place, args: &Server, spin: Spin) -> Result<Listener> {
+    bind_fast(place, args, spin, Memory::default())
+}
+
+pub fn bind_fast(place: &Place, args: &Server, spin: Spin, memory: Memory) -> Result<Listener> {
     let access = if args.everyone { Access::Everyone } else { Access::Owner };
-    let options = ListenOptions::new().access(access).spin(spin.policy());
+    let options = memory.listening(ListenOptions::new().access(access).spin(spin.policy()));
     let options = os::listen_options(options, args)?;
     let listener = match place {
         Place::Endpoint(endpoint) => {
