@@ -1,6 +1,7 @@
 //! Listening as the options say, until asked to stop.
 
 use std::future::{Future, pending};
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::process::exit;
 use std::time::Duration;
@@ -30,7 +31,11 @@ pub fn bind_fast(place: &Place, args: &Server, spin: Spin, memory: Memory) -> Re
     let options = os::listen_options(options, args)?;
     let listener = match place {
         Place::Endpoint(endpoint) => {
-            Listener::bind_with(endpoint, &options).map_err(at_endpoint)?
+            Listener::bind_with(endpoint, &options).map_err(|error| {
+                // What keeps a socket's file from being replaced, such as a mount.
+                let busy = error.kind() == ErrorKind::ResourceBusy;
+                at_endpoint(error).hinting(os::why_no_server(endpoint).filter(|_| busy))
+            })?
         }
         Place::Passed(number) => os::passed_listener(*number, &options)?,
     };
