@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
-use crate::endpoint::candidate::Occupancy;
+use crate::candidate::Occupancy;
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::{Operation, during, no_server};
 use crate::instance::command::DaemonCommand;

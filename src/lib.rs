@@ -97,6 +97,7 @@ compile_error!(
 pub mod adapters;
 #[cfg(feature = "blocking")]
 pub mod blocking;
+mod candidate;
 #[cfg(feature = "tokio")]
 mod connector;
 #[cfg(feature = "tokio")]
@@ -124,7 +125,7 @@ mod stream;
 mod timed;
 mod wait;
 
-pub use endpoint::candidate::{Candidate, Occupancy};
+pub use candidate::{Candidate, Occupancy};
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use error::events::ListenerStats;
 pub use error::{Error, Operation, Reason};

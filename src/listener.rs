@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::task::{spawn_blocking, unconstrained};
 
-use crate::endpoint::candidate::Candidate;
+use crate::candidate::Candidate;
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::events::ListenerStats;
 use crate::error::{Error, Operation, Reason, accept_failed, during};

@@ -171,9 +171,9 @@ pub(crate) use self::{
     runtime::{can_accept, shutdown_signal, sleep},
     stream::Stream,
 };
-use crate::endpoint::candidate::Occupancy;
-use crate::endpoint::candidate::{Candidacy, Candidate};
-use crate::endpoint::resolve::{Environment, Family};
+use crate::candidate::Occupancy;
+use crate::candidate::resolve::{Environment, Family};
+use crate::candidate::{Candidacy, Candidate};
 use crate::error::{Error, Reason};
 use crate::options::StreamOptions;
 use crate::peer::UserId;

@@ -228,6 +228,26 @@ async fn a_daemon_that_hangs_is_killed_at_the_deadline_where_that_was_asked() {
     daemon.stop().await;
 }
 
+/// As the guide's page on daemons has it.
+#[tokio::test]
+async fn a_client_that_connects_again_outlives_its_daemons() {
+    let daemon = Daemon::new();
+    for round in 1..=4 {
+        let mut stream = daemon.connect("serve", common::PATIENCE).await.expect("a connection");
+        within(stream.write_all(b"hello")).await.expect("a write");
+        within(stream.read_exact(&mut [0; 5])).await.expect("an answer");
+        assert_eq!(daemon.starts().len(), round);
+        // It ends, or it crashes, while the client is connected.
+        if round % 2 == 0 {
+            daemon.stop().await;
+        } else {
+            stop_process(daemon.starts()[round - 1]);
+        }
+        let end = within(stream.read(&mut [0])).await;
+        assert!(matches!(end, Ok(0)), "{end:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_command_that_ends_well_without_a_server_is_told_of_soon() {
     let daemon = Daemon::new();

@@ -23,11 +23,12 @@ use crate::error::too_long;
 
 cfg_if::cfg_if! {
     if #[cfg(target_os = "android")] {
-        // As <asm-generic/socket.h> has them; libc does not export them there.
+        // As the kernel's headers have them; libc does not export them there.
         const SO_PEERGROUPS: libc::c_int = 59;
         const SO_PEERPIDFD: libc::c_int = 77;
+        const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     } else {
-        use libc::{SO_PEERGROUPS, SO_PEERPIDFD};
+        use libc::{CLOSE_RANGE_CLOEXEC, SO_PEERGROUPS, SO_PEERPIDFD};
     }
 }
 
@@ -42,6 +43,9 @@ pub(super) const DIRECTORY: OFlags = OFlags::PATH;
 pub(super) const REFUSED_MAY_BE_BUSY: bool = false;
 /// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
+/// Whether accept(2) ends in every thread when the socket is shut down.
+#[cfg(feature = "blocking")]
+pub(super) const ACCEPT_ENDS_AT_SHUTDOWN: bool = true;
 /// Whether a call with `MSG_DONTWAIT` never waits.
 #[cfg(feature = "blocking")]
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
@@ -212,8 +216,7 @@ pub(super) fn keep(file: &OwnedFd) {
 pub(super) fn close_on_exec_from(first: RawFd, last: RawFd) -> Result<(), Errno> {
     // SAFETY: the call takes three numbers, and changes nothing but flags of descriptors of this
     // process, which is the child's own by now.
-    let done =
-        unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, CLOSE_RANGE_CLOEXEC) };
     if done == 0 { Ok(()) } else { Err(Errno::NOSYS) }
 }
 

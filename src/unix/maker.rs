@@ -33,7 +33,7 @@ fn is_number_free(id: u32) -> bool {
 }
 
 cfg_if::cfg_if! {
-    if #[cfg(any(target_os = "linux", target_os = "android"))] {
+    if #[cfg(target_os = "linux")] {
         use std::os::fd::OwnedFd;
 
         use rustix::event::{PollFd, PollFlags, Timespec, poll};

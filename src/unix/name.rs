@@ -11,9 +11,9 @@ use super::inherited;
 use super::maker::Maker;
 use super::place::Place;
 pub(super) use super::stale::Probes;
+use crate::candidate::Candidacy;
+use crate::candidate::resolve::candidates;
 use crate::endpoint::Endpoint;
-use crate::endpoint::candidate::Candidacy;
-use crate::endpoint::resolve::candidates;
 use crate::error::{Error, Reason};
 use crate::options::ListenOptions;
 

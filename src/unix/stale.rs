@@ -14,7 +14,7 @@ use super::lock::{self, Held, Lock, NAME_LOCK};
 use super::note::{self, Said};
 use super::place::{Place, SOCKET, what};
 use super::platform;
-use crate::endpoint::candidate::Occupancy;
+use crate::candidate::Occupancy;
 use crate::error::{self, Error, Reason, live_server};
 
 /// Between probes, where one refusal proves nothing.

@@ -16,6 +16,7 @@ use super::super::{cannot_add, cannot_listen, refuse_present, resolve};
 use super::{Own, Stream};
 use crate::endpoint::Endpoint;
 use crate::error::events::ListenerStats;
+use crate::error::stopped;
 use crate::options::ListenOptions;
 use crate::wait::Deadline;
 
@@ -40,6 +41,8 @@ struct Clients {
     waiting: VecDeque<Own>,
     /// Nobody wants any more.
     closed: bool,
+    /// No more are wanted by `accept`.
+    stopped: bool,
     /// Why there will be no more.
     failed: Option<io::Error>,
 }
@@ -83,6 +86,9 @@ impl Listener {
     pub(crate) fn accept(&self, deadline: Deadline) -> io::Result<Option<Stream>> {
         let mut clients = self.shared.lock();
         loop {
+            if clients.stopped {
+                return Err(stopped());
+            }
             if clients.waiting.len() >= BACKLOG {
                 self.shared.wanted.set()?;
             }
@@ -103,6 +109,11 @@ impl Listener {
                 }
             };
         }
+    }
+
+    pub(crate) fn unblock(&self) {
+        self.shared.lock().stopped = true;
+        self.shared.came.notify_all();
     }
 
     pub(crate) fn into_pending(mut self) -> Vec<Stream> {
