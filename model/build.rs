@@ -1,0 +1,5 @@
+//! The ring is built with loom's atomics here.
+
+fn main() {
+    println!("cargo::rustc-cfg=sockpipe_loom");
+}

@@ -1,0 +1,147 @@
+//! The ring of the crate with loom's atomics: every order in which two threads can see each other's
+//! words, up to three preemptions. Bytes are plain memory here, so that an access without an order to
+//! it is found. `cargo test --release`, half a minute.
+#![cfg(test)]
+
+#[path = "../../src/ring.rs"]
+#[allow(dead_code, reason = "the model needs a part of it")]
+mod ring;
+
+use loom::cell::UnsafeCell;
+use loom::model::Builder;
+use loom::sync::{Arc, Notify};
+use loom::thread;
+
+use ring::{Bytes, Reader, Words, Writer};
+
+/// Memory in which loom finds races.
+struct Plain(Vec<UnsafeCell<u8>>);
+
+impl Bytes for &Plain {
+    fn length(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn put(&self, at: usize, bytes: &[u8]) {
+        for (cell, byte) in self.0[at..].iter().zip(bytes) {
+            // SAFETY: the words of the ring give this part to the writer. Loom checks it.
+            cell.with_mut(|to| unsafe { *to = *byte });
+        }
+    }
+
+    fn get(&self, at: usize, bytes: &mut [u8]) {
+        for (cell, byte) in self.0[at..].iter().zip(bytes) {
+            // SAFETY: the words of the ring give this part to the reader. Loom checks it.
+            *byte = cell.with(|from| unsafe { *from });
+        }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Sync for Plain {}
+
+struct Shared {
+    words: Words,
+    plain: Plain,
+    to_reader: Notify,
+    to_writer: Notify,
+}
+
+/// Sends the numbers below `count`, one at a time, and sleeps where there is no room.
+fn write(shared: &Shared, count: u8, ends: bool) {
+    let Shared { words, plain, to_reader, to_writer } = shared;
+    let mut writer = Writer::default();
+    let mut next = 0;
+    while next < count {
+        if writer.put(words, &plain, &[next]) == Ok(1) {
+            next += 1;
+            writer.publish(words);
+            if words.reader_wants_bell() {
+                to_reader.notify();
+            }
+            continue;
+        }
+        words.writer_waits(true);
+        if writer.has_room(words, plain.length()) == Ok(true) {
+            words.writer_waits(false);
+        } else {
+            to_writer.wait();
+        }
+    }
+    if ends {
+        words.end();
+        if words.reader_wants_bell() {
+            to_reader.notify();
+        }
+    }
+}
+
+/// Reads until the end, or until `count` bytes have come, and sleeps where there is nothing.
+fn read(shared: &Shared, count: u8, ends: bool) {
+    let Shared { words, plain, to_reader, to_writer } = shared;
+    let mut reader = Reader::default();
+    let (mut got, mut byte) = (0, [0]);
+    while ends || got < count {
+        let ended = words.has_ended();
+        let mut length = reader.read(words, &plain, &mut byte).expect("no corruption");
+        if length == 0 && !ended {
+            words.reader_waits(true);
+            let ended = words.has_ended();
+            length = reader.read(words, &plain, &mut byte).expect("no corruption");
+            if length == 0 && !ended {
+                to_reader.wait();
+                continue;
+            }
+            words.reader_waits(false);
+        }
+        if length == 0 {
+            break;
+        }
+        assert_eq!(byte, [got]);
+        got += 1;
+        if reader.frees_enough(plain.length()) && words.writer_wants_bell() {
+            to_writer.notify();
+        }
+    }
+    assert_eq!(got, count);
+}
+
+fn check(ring: usize, count: u8, ends: bool) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(move || {
+        let shared = Arc::new(Shared {
+            words: Words::default(),
+            plain: Plain((0..ring).map(|_| UnsafeCell::new(0)).collect()),
+            to_reader: Notify::new(),
+            to_writer: Notify::new(),
+        });
+        let writes = Arc::clone(&shared);
+        let writing = thread::spawn(move || write(&writes, count, ends));
+        read(&shared, count, ends);
+        writing.join().expect("no panic");
+    });
+}
+
+#[test]
+fn no_byte_is_lost_and_nobody_sleeps_for_ever() {
+    check(1, 3, false);
+}
+
+#[test]
+fn the_end_comes_after_the_last_byte() {
+    check(1, 2, true);
+    check(2, 3, true);
+}
+
+#[test]
+fn who_sees_the_switch_sees_its_position() {
+    loom::model(|| {
+        let words = Arc::new(Words::default());
+        let switches = Arc::clone(&words);
+        let writing = thread::spawn(move || switches.switch(7));
+        assert!(words.switched_at().is_none_or(|position| position == 7));
+        writing.join().expect("no panic");
+        assert_eq!(words.switched_at(), Some(7));
+    });
+}
