@@ -23,7 +23,6 @@ check() { # CARGO...
     "$@" check --locked --all-targets
     # The backend of macOS and the BSDs, and the crate without its async API.
     RUSTFLAGS="--cfg sockpipe_posix" "$@" check --locked --all-targets --target-dir "$CARGO_TARGET_DIR/posix"
-    "$@" check --locked --lib --no-default-features
     "$@" check --locked --lib --no-default-features --features blocking
     "$@" check --locked -p sockpipe-cli --all-targets
 }

@@ -1,5 +1,6 @@
 //! The name of a place to listen or connect.
 
+pub(crate) mod candidate;
 mod convert;
 mod error;
 mod foreign;
@@ -72,7 +73,6 @@ const PIPE: &str = r"\\.\pipe\";
 const VERBATIM_PIPE: &str = r"\\?\pipe\";
 const NAME_LIMIT: usize = 48;
 
-#[cfg(any(feature = "tokio", feature = "blocking"))]
 impl Endpoint {
     /// The addresses it may have on this OS, for this process, best first, and why: what a server
     /// tries until one is usable, and a client until a server answers.
@@ -88,7 +88,7 @@ impl Endpoint {
     /// # Errors
     ///
     /// `Unsupported` for a form that this OS does not have.
-    pub fn resolve(&self) -> std::io::Result<Vec<resolve::Candidate>> {
+    pub fn resolve(&self) -> std::io::Result<Vec<candidate::Candidate>> {
         resolve::candidates(self, &crate::imp::environment()?)
     }
 }

@@ -1,5 +1,7 @@
 //! The error behind every [`io::Error`] of an endpoint operation, and the one place that words it.
 
+pub(crate) mod events;
+
 use std::borrow::{Borrow, Cow};
 use std::error::Error as StdError;
 use std::fmt;

@@ -70,9 +70,7 @@
 //! # Features
 //!
 //! `tokio` (default): the async API. `blocking`: the same without a runtime, in the module
-//! `blocking`; tokio is not needed for it. With neither the crate has the types that name and
-//! describe a connection ([`Endpoint`], [`ListenOptions`], [`ConnectOptions`], [`PeerCredentials`])
-//! and no transport.
+//! `blocking`; tokio is not needed for it. One of the two is needed.
 //!
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
 //! configuration files. `framed`: `FrameSink`, which puts small messages together.
@@ -81,19 +79,11 @@
 //! which `adapters` describes.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
-#![cfg_attr(
-    not(any(feature = "tokio", feature = "blocking")),
-    allow(dead_code, reason = "read by a transport only")
-)]
 
-#[cfg(feature = "blocking")]
-pub mod blocking;
-#[cfg(any(feature = "tokio", feature = "blocking"))]
-mod deadline;
-mod endpoint;
-mod error;
-mod options;
-mod peer;
+#[cfg(not(any(feature = "tokio", feature = "blocking")))]
+compile_error!(
+    "sockpipe without its default features needs one of the features `tokio` and `blocking`"
+);
 
 #[cfg(any(
     feature = "axum",
@@ -103,40 +93,36 @@ mod peer;
     feature = "tower",
 ))]
 pub mod adapters;
-#[cfg(feature = "tokio")]
-mod credentials;
-#[cfg(feature = "tokio")]
-mod daemon;
-#[cfg(feature = "tokio")]
-mod deadlines;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 #[cfg(feature = "tokio")]
 pub mod echo;
-#[cfg(any(feature = "tokio", feature = "blocking"))]
-mod events;
+mod endpoint;
+mod error;
 #[cfg(feature = "framed")]
 mod framed;
+#[cfg(feature = "tokio")]
+mod instance;
 #[cfg(feature = "tokio")]
 mod listener;
 #[cfg(feature = "tokio")]
 pub mod memory;
-#[cfg(any(feature = "tokio", feature = "blocking"))]
-mod occupancy;
-#[cfg(any(feature = "tokio", feature = "blocking"))]
-mod sealed;
+mod options;
+mod peer;
+#[cfg(feature = "tokio")]
+mod runtime;
 #[cfg(feature = "tokio")]
 mod serve;
 #[cfg(feature = "tokio")]
-mod single_instance;
-#[cfg(feature = "tokio")]
 mod stream;
+#[cfg(feature = "tokio")]
+mod timed;
+mod wait;
 
-pub use endpoint::resolve::Candidate;
+pub use endpoint::candidate::{Candidate, Occupancy};
 pub use endpoint::{Endpoint, ParseEndpointError};
+pub use error::events::ListenerStats;
 pub use error::{Error, Operation, Reason};
-#[cfg(any(feature = "tokio", feature = "blocking"))]
-pub use events::ListenerStats;
-#[cfg(any(feature = "tokio", feature = "blocking"))]
-pub use occupancy::Occupancy;
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
@@ -144,27 +130,39 @@ pub use peer::{PeerCredentials, UserId};
 pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
-    credentials::WithCredentials,
-    daemon::{connect_or_spawn, connect_or_spawn_with},
-    deadlines::{TimedListener, TimedStream},
-    listener::{Listener, LocalListener},
+    instance::{SingleInstance, connect_or_spawn, connect_or_spawn_with},
+    listener::{Listener, LocalListener, WithCredentials},
     serve::{Drained, GracefulServe, HandlerOutput, Serve, SignalOutput, serve, shutdown_signal},
-    single_instance::SingleInstance,
     stream::{
         LocalStream, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Stream, WriteHalf,
     },
+    timed::{TimedListener, TimedStream},
 };
 
 // The seam: everything above it is neutral, everything below it is one OS's.
-#[cfg(any(feature = "tokio", feature = "blocking"))]
 cfg_if::cfg_if! {
     if #[cfg(unix)] { mod unix; use unix as imp; }
     else if #[cfg(windows)] { mod windows; use windows as imp; }
     else { compile_error!("sockpipe needs Unix domain sockets or Windows named pipes"); }
 }
 
+/// Keeps traits to the types of this crate, so that a method can be added to them.
+mod sealed {
+    #[allow(unnameable_types, reason = "nobody else is to name it")]
+    pub trait Sealed {}
+
+    impl Sealed for crate::ListenOptions {}
+    #[cfg(feature = "tokio")]
+    impl Sealed for crate::Listener {}
+    #[cfg(feature = "tokio")]
+    impl Sealed for crate::Stream {}
+    #[cfg(feature = "blocking")]
+    impl Sealed for crate::blocking::Listener {}
+    #[cfg(feature = "blocking")]
+    impl Sealed for crate::blocking::Stream {}
+}
+
 /// What only one OS has. A program that uses it says so by the name.
-#[cfg(any(feature = "tokio", feature = "blocking"))]
 pub mod os {
     #[cfg(unix)]
     pub use crate::imp::ext as unix;
@@ -211,7 +209,6 @@ pub mod docs {
 
 /// What every backend has, checked by the compiler on each OS; what the items must do is written in
 /// `listener.rs`, `stream.rs` and `blocking.rs` beside their callers.
-#[cfg(any(feature = "tokio", feature = "blocking"))]
 const _: () = {
     const fn shared<T: Send + Sync + Unpin + 'static>() {}
     #[cfg(feature = "tokio")]

@@ -1,18 +1,22 @@
 //! Listening: the trait, and the OS listener behind it.
 
+mod credentials;
+
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::deadline::WaitForName;
 use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::error::events::ListenerStats;
 use crate::error::{Operation, accept_failed, during};
-use crate::events::ListenerStats;
 use crate::imp;
 use crate::options::ListenOptions;
 use crate::stream::{LocalStream, Stream};
+use crate::wait::WaitForName;
+
+pub use self::credentials::WithCredentials;
 
 /// Something that yields local connections: a [`Listener`], a
 /// [`memory::Listener`](crate::memory::Listener), on Unix tokio's `UnixListener`, or one of your own.
@@ -77,7 +81,7 @@ pub trait LocalListener: Send + 'static {
 /// instances of the pipe wait for clients at any time; streams already accepted keep the name alive
 /// until the last is closed, so that a new `bind` in that time is refused with `AddrInUse`.
 pub struct Listener {
-    inner: imp::Listener,
+    pub(crate) inner: imp::Listener,
     endpoint: Endpoint,
 }
 
@@ -210,24 +214,8 @@ impl fmt::Debug for Listener {
 }
 
 impl Listener {
-    /// For what only one OS has.
-    #[allow(dead_code, reason = "not every OS has something")]
-    pub(crate) fn imp_ref(&self) -> &imp::Listener {
-        &self.inner
-    }
-
-    #[allow(dead_code, reason = "not every OS has something")]
-    pub(crate) fn imp(&mut self) -> &mut imp::Listener {
-        &mut self.inner
-    }
-
     pub(crate) fn from_imp((inner, endpoint): (imp::Listener, Endpoint)) -> Self {
         Self { inner, endpoint }
-    }
-
-    #[allow(dead_code, reason = "not every OS has something")]
-    pub(crate) fn into_imp(self) -> imp::Listener {
-        self.inner
     }
 }
 

@@ -28,10 +28,10 @@ use std::task::Poll;
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError, mpsc};
 
-use crate::deadlines::sleep;
 use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
 use crate::options::ConnectOptions;
+use crate::runtime::sleep;
 use crate::stream::LocalStream;
 
 /// Connections that wait for `accept`; the next one is busy.
@@ -207,7 +207,7 @@ pub(crate) mod tests {
         let mut clients = fill(&connector);
         let error = at_once(connector.connect()).expect_err("no timers to wait with");
         assert_eq!(error.kind(), io::ErrorKind::Other);
-        assert!(error.to_string().contains("call this inside one"), "{error}");
+        assert!(error.to_string().contains("call this from inside one"), "{error}");
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         let error = runtime.block_on(connector.connect()).expect_err("no timers to wait with");
         assert_eq!(error.kind(), io::ErrorKind::Other);

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::imp;
 use crate::peer::UserId;
 
 /// Who may connect to a listener.
@@ -73,8 +74,7 @@ pub enum SpinPolicy {
 /// How the streams of a listener, or of a connect, are to be.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StreamOptions {
-    #[allow(dead_code, reason = "read on Unix only")]
-    pub(crate) spin: SpinPolicy,
+    pub(crate) spin: imp::Spin,
     pub(crate) send_buffer_size: Option<u32>,
 }
 
@@ -83,30 +83,7 @@ pub(crate) struct StreamOptions {
 pub struct ListenOptions {
     pub(crate) access: Access,
     pub(crate) stream: StreamOptions,
-    #[allow(dead_code, reason = "read on Unix only")]
-    pub(crate) unix: UnixListenOptions,
-    #[allow(dead_code, reason = "read on Windows only")]
-    pub(crate) windows: WindowsListenOptions,
-}
-
-/// Set through `os::unix`.
-#[allow(dead_code, reason = "read on Unix only")]
-#[derive(Clone, Debug, Default)]
-pub(crate) struct UnixListenOptions {
-    pub(crate) unsafe_directory: bool,
-    pub(crate) mode: Option<u32>,
-    pub(crate) group: Option<u32>,
-    pub(crate) backlog: Option<u32>,
-}
-
-/// Set through `os::windows`.
-#[allow(dead_code, reason = "read on Windows only")]
-#[derive(Clone, Debug, Default)]
-pub(crate) struct WindowsListenOptions {
-    pub(crate) security_descriptor: Option<String>,
-    pub(crate) buffer_size: Option<u32>,
-    pub(crate) instances: Option<usize>,
-    pub(crate) byte_type: bool,
+    pub(crate) os: imp::OsListenOptions,
 }
 
 impl ListenOptions {
@@ -127,7 +104,7 @@ impl ListenOptions {
     /// [`SpinPolicy::Off`].
     #[must_use]
     pub fn spin(mut self, policy: SpinPolicy) -> Self {
-        self.stream.spin = policy;
+        self.stream.spin = imp::spin(policy);
         self
     }
 
@@ -155,8 +132,7 @@ pub struct ConnectOptions {
     pub(crate) wait_for_server: Option<Duration>,
     pub(crate) expect_server: ExpectServer,
     pub(crate) stream: StreamOptions,
-    #[allow(dead_code, reason = "read on Windows only")]
-    pub(crate) end_on_close: bool,
+    pub(crate) end_on_close: imp::EndOnClose,
 }
 
 impl Default for ConnectOptions {
@@ -166,7 +142,7 @@ impl Default for ConnectOptions {
             wait_for_server: None,
             expect_server: ExpectServer::Default,
             stream: StreamOptions::default(),
-            end_on_close: false,
+            end_on_close: imp::end_on_close(false),
         }
     }
 }
@@ -206,7 +182,7 @@ impl ConnectOptions {
     /// [`SpinPolicy::Off`].
     #[must_use]
     pub fn spin(mut self, policy: SpinPolicy) -> Self {
-        self.stream.spin = policy;
+        self.stream.spin = imp::spin(policy);
         self
     }
 
@@ -237,7 +213,7 @@ impl ConnectOptions {
     /// other server, and on Unix, it changes nothing: `shutdown` carries the end.
     #[must_use]
     pub fn end_on_close(mut self, allowed: bool) -> Self {
-        self.end_on_close = allowed;
+        self.end_on_close = imp::end_on_close(allowed);
         self
     }
 

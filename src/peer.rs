@@ -1,11 +1,9 @@
 //! Who is at the other end of a stream.
 
 use std::fmt;
-#[cfg(any(feature = "tokio", feature = "blocking"))]
 use std::io;
 use std::num::NonZeroU32;
 
-#[cfg(any(feature = "tokio", feature = "blocking"))]
 use crate::imp;
 
 /// A user, as the operating system names one: a number on Unix, a SID on Windows.
@@ -21,7 +19,6 @@ pub enum UserId {
     Sid(String),
 }
 
-#[cfg(any(feature = "tokio", feature = "blocking"))]
 impl UserId {
     /// Returns the user that this process runs as.
     ///
@@ -89,7 +86,6 @@ impl PeerCredentials {
     ///
     /// Windows: a client sees the owner of the pipe, which can be the Administrators for a server that one
     /// of them has started; that is [`is_system`](Self::is_system) and not this.
-    #[cfg(any(feature = "tokio", feature = "blocking"))]
     #[must_use]
     pub fn is_self(&self) -> bool {
         UserId::current().is_ok_and(|own| own == self.user)
@@ -156,7 +152,6 @@ mod tests {
         assert!(!is_system(UserId::Sid("S-1-5-18-1".to_owned())));
     }
 
-    #[cfg(any(feature = "tokio", feature = "blocking"))]
     #[test]
     fn the_own_user_is_self_and_another_is_not() {
         let own = UserId::current().expect("a user");

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use self::handlers::{Ended, Handlers, Limits, OnError};
 pub use self::output::{HandlerOutput, SignalOutput};
-use crate::deadlines::sleep;
 use crate::imp;
 use crate::listener::LocalListener;
+use crate::runtime::sleep;
 
 /// How long a graceful stop lets connections finish, unless told otherwise.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);

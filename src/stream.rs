@@ -62,7 +62,7 @@ pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 /// closed; [`ConnectOptions::end_on_close`] leaves it to that. [What other programs
 /// understand](crate::docs::windows_interop) is a page of its own.
 pub struct Stream {
-    inner: imp::Stream,
+    pub(crate) inner: imp::Stream,
 }
 
 impl Stream {
@@ -169,17 +169,6 @@ impl Stream {
     pub fn into_blocking(self) -> io::Result<crate::blocking::Stream> {
         let inner = imp::blocking::Stream::from_async(self.inner)?;
         Ok(crate::blocking::Stream::from_imp(inner))
-    }
-
-    /// For what only one OS has.
-    #[allow(dead_code, reason = "not every OS has something")]
-    pub(crate) fn imp_ref(&self) -> &imp::Stream {
-        &self.inner
-    }
-
-    #[allow(dead_code, reason = "not every OS has something")]
-    pub(crate) fn into_imp(self) -> imp::Stream {
-        self.inner
     }
 
     pub(crate) fn from_imp(inner: imp::Stream) -> Self {

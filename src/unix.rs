@@ -17,6 +17,7 @@ pub(crate) mod interprocess;
 mod listener;
 mod lock;
 mod name;
+mod options;
 mod pass;
 mod peer;
 mod place;
@@ -54,6 +55,7 @@ use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::geteuid;
 
+pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, spin};
 use self::place::Place;
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
@@ -62,9 +64,10 @@ pub(crate) use self::{
     spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
-use crate::endpoint::resolve::{Candidacy, Candidate, Environment};
+use crate::endpoint::candidate::Occupancy;
+use crate::endpoint::candidate::{Candidacy, Candidate};
+use crate::endpoint::resolve::{Environment, Family};
 use crate::error::{Error, Reason};
-use crate::occupancy::Occupancy;
 use crate::options::StreamOptions;
 use crate::peer::UserId;
 
@@ -81,7 +84,7 @@ pub(crate) fn current_user() -> io::Result<UserId> {
 
 pub(crate) fn environment() -> io::Result<Environment> {
     Ok(Environment {
-        family: platform::FAMILY,
+        family: Family::of(platform::SYSTEM),
         user: current_user()?,
         runtime_dir: env::var_os("XDG_RUNTIME_DIR").map(Into::into),
         user_temp_dir: platform::user_temp_dir()?,

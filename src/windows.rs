@@ -11,6 +11,7 @@ pub mod ext;
 pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
+mod options;
 #[cfg(feature = "blocking")]
 mod overlapped;
 mod pauses;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY};
 
+pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, spin};
 use self::pipe::Presence;
 use self::security::own_sid;
 #[cfg(feature = "tokio")]
@@ -44,9 +46,10 @@ pub(crate) use self::{
     stream::Stream,
 };
 use crate::endpoint::Endpoint;
-use crate::endpoint::resolve::{Candidate, Environment, Family, candidates};
+use crate::endpoint::candidate::Candidate;
+use crate::endpoint::candidate::Occupancy;
+use crate::endpoint::resolve::{Environment, Family, candidates};
 use crate::error::{self, Error, Operation, Reason, live_server};
-use crate::occupancy::Occupancy;
 use crate::peer::UserId;
 
 /// The longest `\\.\pipe\NAME` that the system takes, in UTF-16 units.
@@ -61,7 +64,7 @@ pub(crate) fn current_user() -> io::Result<UserId> {
 
 pub(crate) fn environment() -> io::Result<Environment> {
     Ok(Environment {
-        family: Family::Windows,
+        family: Family::of(std::env::consts::OS),
         user: current_user()?,
         runtime_dir: None,
         user_temp_dir: None,

@@ -7,10 +7,11 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener as AxumListener};
 
 use super::PeerInfo;
-use crate::deadlines::TimedListener;
 use crate::endpoint::Endpoint;
+use crate::error::events;
 use crate::listener::{Listener, LocalListener};
-use crate::{events, imp, memory};
+use crate::timed::TimedListener;
+use crate::{imp, memory};
 
 /// Between tries of a listener that has failed.
 const PAUSE: Duration = Duration::from_secs(1);

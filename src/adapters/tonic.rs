@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use tonic::transport::server::Connected;
 
 use super::{Incoming, PeerInfo};
-use crate::deadlines::TimedStream;
 use crate::listener::LocalListener;
 use crate::stream::{LocalStream, Stream};
+use crate::timed::TimedStream;
 
 /// With the feature `tonic`.
 impl<L: LocalListener> futures_core::Stream for Incoming<L> {

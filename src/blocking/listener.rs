@@ -6,12 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::Stream;
-use crate::deadline::{Deadline, WaitForName};
 use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::error::events::ListenerStats;
 use crate::error::{Operation, accept_failed, during, no_client};
-use crate::events::ListenerStats;
 use crate::imp::blocking as imp;
 use crate::options::ListenOptions;
+use crate::wait::{Deadline, WaitForName};
 
 /// Listens on a local endpoint: a Unix domain socket, or a Windows named pipe.
 ///
@@ -38,7 +38,7 @@ use crate::options::ListenOptions;
 /// # }
 /// ```
 pub struct Listener {
-    inner: imp::Listener,
+    pub(crate) inner: imp::Listener,
     endpoint: Endpoint,
 }
 
@@ -194,22 +194,6 @@ impl Listener {
 
     pub(crate) fn from_imp((inner, endpoint): (imp::Listener, Endpoint)) -> Self {
         Self { inner, endpoint }
-    }
-
-    /// For what only one OS has.
-    #[allow(dead_code, reason = "not every OS has something")]
-    pub(crate) fn imp_ref(&self) -> &imp::Listener {
-        &self.inner
-    }
-
-    #[allow(dead_code, reason = "not every OS has something")]
-    pub(crate) fn imp(&mut self) -> &mut imp::Listener {
-        &mut self.inner
-    }
-
-    #[allow(dead_code, reason = "not every OS has something")]
-    pub(crate) fn into_imp(self) -> imp::Listener {
-        self.inner
     }
 }
 

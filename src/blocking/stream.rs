@@ -186,7 +186,7 @@ impl Stream {
     /// Windows: it waits for a write that is still under way, as the next write would.
     #[cfg(feature = "tokio")]
     pub fn into_async(self) -> io::Result<crate::Stream> {
-        self.into_imp()?.into_async().map(crate::Stream::from_imp)
+        self.into_inner()?.into_async().map(crate::Stream::from_imp)
     }
 
     pub(crate) fn from_imp(inner: imp::Stream) -> Self {
@@ -194,15 +194,12 @@ impl Stream {
         Self { shared: Arc::new(Shared { inner, read_timeout, write_timeout }) }
     }
 
-    /// For what only one OS has.
-    #[allow(dead_code, reason = "not every OS has something")]
-    pub(crate) fn imp_ref(&self) -> &imp::Stream {
+    pub(crate) fn inner(&self) -> &imp::Stream {
         &self.shared.inner
     }
 
     /// The stream of the last handle.
-    #[allow(dead_code, reason = "not every conversion needs it whole")]
-    pub(crate) fn into_imp(self) -> io::Result<imp::Stream> {
+    pub(crate) fn into_inner(self) -> io::Result<imp::Stream> {
         let shared = Arc::try_unwrap(self.shared).map_err(|_| {
             let what = "the stream has other handles, from try_clone: drop them first";
             io::Error::new(ErrorKind::ResourceBusy, what)

@@ -5,20 +5,32 @@
 //! `connect` tries all in the same order.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::candidate::{Candidacy, Candidate};
 use super::{Endpoint, Form};
 use crate::error::not_here;
 use crate::peer::UserId;
 
 /// Whose rules apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "an OS constructs its own, the tests construct all")]
 pub(crate) enum Family {
     Linux,
     Bsd,
     Apple,
     Windows,
+}
+
+impl Family {
+    /// Of a system, as [`std::env::consts::OS`] names it.
+    pub(crate) fn of(system: &str) -> Self {
+        match system {
+            "linux" | "android" => Self::Linux,
+            "macos" | "ios" | "tvos" | "watchos" | "visionos" => Self::Apple,
+            "windows" => Self::Windows,
+            _ => Self::Bsd,
+        }
+    }
 }
 
 /// All that resolution depends on besides the endpoint.
@@ -30,64 +42,6 @@ pub(crate) struct Environment {
     pub(crate) runtime_dir: Option<PathBuf>,
     /// macOS: the per-user temporary directory of `confstr`.
     pub(crate) user_temp_dir: Option<PathBuf>,
-}
-
-/// One address that an endpoint may have, from [`Endpoint::resolve`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    pub(crate) place: Candidacy,
-    why: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Candidacy {
-    /// The user wrote the path, or it is the system's.
-    Path(PathBuf),
-    /// In a directory that the system makes for the user: passed over where it is missing or
-    /// another user's.
-    UserDir {
-        dir: PathBuf,
-        file: String,
-    },
-    /// In a directory we make, mode 0700: an error where another user has it.
-    PrivateDir {
-        dir: PathBuf,
-        file: String,
-    },
-    Abstract(String),
-    /// What follows `\\.\pipe\`.
-    Pipe(String),
-}
-
-impl Candidate {
-    /// The address: a path, a pipe or an abstract socket.
-    #[must_use]
-    pub fn address(&self) -> Endpoint {
-        Endpoint(match &self.place {
-            Candidacy::Path(path) => Form::Path(path.clone()),
-            Candidacy::UserDir { dir, file } | Candidacy::PrivateDir { dir, file } => {
-                Form::Path(join(dir, file))
-            }
-            Candidacy::Abstract(name) => Form::Abstract(name.clone()),
-            Candidacy::Pipe(name) => Form::Pipe(name.clone()),
-        })
-    }
-
-    /// Why it is one, and when it is passed over, in words.
-    #[must_use]
-    pub fn why(&self) -> &str {
-        self.why
-    }
-}
-
-/// As on Unix, whatever this OS joins with.
-fn join(dir: &Path, file: &str) -> PathBuf {
-    let mut path = dir.as_os_str().to_owned();
-    if !path.as_encoded_bytes().ends_with(b"/") {
-        path.push("/");
-    }
-    path.push(file);
-    path.into()
 }
 
 /// The addresses of `endpoint`, best first; never empty.

@@ -13,10 +13,10 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::{Drained, HandlerOutput};
-use crate::deadlines::sleep;
-use crate::events;
+use crate::error::events;
 use crate::listener::LocalListener;
 use crate::peer::UserId;
+use crate::runtime::sleep;
 use crate::stream::LocalStream;
 
 /// How long those that are cut have to notice it.

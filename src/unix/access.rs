@@ -24,9 +24,9 @@ impl Permission {
             Access::Owner => 0o600,
             Access::Everyone => 0o666,
         };
-        let bits = options.unix.mode.unwrap_or(preset);
+        let bits = options.os.mode.unwrap_or(preset);
         // The type's width differs from system to system; nine bits fit in all.
-        Self { mode: Mode::from_bits_truncate(bits as _), group: options.unix.group, members: None }
+        Self { mode: Mode::from_bits_truncate(bits as _), group: options.os.group, members: None }
     }
 
     pub(super) fn mode(&self) -> Mode {
@@ -72,4 +72,12 @@ impl Permission {
 /// user namespace is nobody's own.
 pub(super) fn is_own(uid: u32) -> bool {
     uid == geteuid().as_raw() && !platform::is_unmapped(uid)
+}
+
+/// A client was closed before anybody saw it.
+pub(super) fn peer_refused(why: &str, user: Option<u32>) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(user, why, "refused a client");
+    #[cfg(not(feature = "tracing"))]
+    let _ = (why, user);
 }

@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{RecvFlags, SendFlags, recv, send, sendmsg};
 
-use super::access::Permission;
+use super::access::{Permission, peer_refused};
 use super::connect::Search;
 use super::name::{self, Name};
 use super::peer::Peer;
@@ -27,13 +27,13 @@ use super::spin::threads::Spin;
 use super::{
     ACCEPT_PAUSE, IOV_MAX, inherited, is_passing, is_shortage, platform, prepare, shut_down,
 };
-use crate::deadline::{Deadline, timed_out};
 use crate::endpoint::Endpoint;
-use crate::events::{self, ListenerStats};
+use crate::error::events::{self, ListenerStats};
 #[cfg(feature = "tokio")]
 use crate::options::SpinPolicy;
 use crate::options::{ConnectOptions, ListenOptions, StreamOptions};
 use crate::peer::PeerCredentials;
+use crate::wait::{Deadline, timed_out};
 
 /// A wait that is longer takes more than one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -152,7 +152,7 @@ impl Listener {
             Ok(stream) => ("it may not connect", Some(stream.peer.uid)),
             Err(_) => ("who it is cannot be told", None),
         };
-        events::peer_refused(why, user);
+        peer_refused(why, user);
         self.refused.fetch_add(1, Ordering::Relaxed);
         None
     }

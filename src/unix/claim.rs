@@ -47,9 +47,9 @@ use super::bound;
 use super::lock::{self, Lock, NAME_LOCK};
 use super::place::{FileId, Place, SOCKET, file_id, remove, what};
 use super::{is_passing, platform};
+use crate::endpoint::candidate::Occupancy;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{self, Error, Reason, live_server};
-use crate::occupancy::Occupancy;
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
 pub(super) const ROUNDS: usize = 100;

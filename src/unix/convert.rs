@@ -49,7 +49,7 @@ impl TryFrom<tokio::net::UnixStream> for Stream {
 #[cfg(feature = "tokio")]
 impl From<Stream> for tokio::net::UnixStream {
     fn from(stream: Stream) -> Self {
-        stream.into_imp().into_tokio()
+        stream.inner.into_tokio()
     }
 }
 

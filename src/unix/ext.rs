@@ -43,22 +43,22 @@ pub trait ListenOptionsExt: Sealed {
 
 impl ListenOptionsExt for ListenOptions {
     fn unsafe_directory(mut self, allowed: bool) -> Self {
-        self.unix.unsafe_directory = allowed;
+        self.os.unsafe_directory = allowed;
         self
     }
 
     fn mode(mut self, mode: u32) -> Self {
-        self.unix.mode = Some(mode & 0o666);
+        self.os.mode = Some(mode & 0o666);
         self
     }
 
     fn group(mut self, group: u32) -> Self {
-        self.unix.group = Some(group);
+        self.os.group = Some(group);
         self
     }
 
     fn backlog(mut self, length: u32) -> Self {
-        self.unix.backlog = Some(length);
+        self.os.backlog = Some(length);
         self
     }
 }
@@ -109,11 +109,11 @@ pub trait ListenerExt: Sealed + Sized {
 #[cfg(feature = "tokio")]
 impl ListenerExt for Listener {
     fn is_published(&self) -> bool {
-        self.imp_ref().is_published()
+        self.inner.is_published()
     }
 
     fn republish(&mut self) -> io::Result<()> {
-        self.imp().republish()
+        self.inner.republish()
     }
 
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self> {
@@ -121,7 +121,7 @@ impl ListenerExt for Listener {
     }
 
     fn into_fd(self) -> io::Result<OwnedFd> {
-        self.into_imp().into_fd()
+        self.inner.into_fd()
     }
 }
 
@@ -163,11 +163,11 @@ pub trait StreamExt: Sealed + Sized {
 #[cfg(feature = "blocking")]
 impl ListenerExt for blocking::Listener {
     fn is_published(&self) -> bool {
-        self.imp_ref().is_published()
+        self.inner.is_published()
     }
 
     fn republish(&mut self) -> io::Result<()> {
-        self.imp().republish()
+        self.inner.republish()
     }
 
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self> {
@@ -175,7 +175,7 @@ impl ListenerExt for blocking::Listener {
     }
 
     fn into_fd(self) -> io::Result<OwnedFd> {
-        self.into_imp().into_fd()
+        self.inner.into_fd()
     }
 }
 
@@ -195,7 +195,7 @@ impl StreamExt for Stream {
     }
 
     fn into_fd(self) -> io::Result<OwnedFd> {
-        self.into_imp().into_fd()
+        self.inner.into_fd()
     }
 }
 
@@ -215,35 +215,35 @@ impl StreamExt for blocking::Stream {
     }
 
     fn into_fd(self) -> io::Result<OwnedFd> {
-        self.into_imp()?.into_fd()
+        self.into_inner()?.into_fd()
     }
 }
 
 #[cfg(feature = "tokio")]
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.imp_ref().as_fd()
+        self.inner.as_fd()
     }
 }
 
 #[cfg(feature = "tokio")]
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.imp_ref().as_fd()
+        self.inner.as_fd()
     }
 }
 
 #[cfg(feature = "blocking")]
 impl AsFd for blocking::Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.imp_ref().as_fd()
+        self.inner().as_fd()
     }
 }
 
 #[cfg(feature = "blocking")]
 impl AsFd for blocking::Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.imp_ref().as_fd()
+        self.inner.as_fd()
     }
 }
 

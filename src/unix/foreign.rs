@@ -10,9 +10,10 @@ use tokio::task::coop::consume_budget;
 use super::claim::drain;
 use super::{ACCEPT_PAUSE, inherited, is_passing, is_shortage, platform, runtime};
 use crate::endpoint::Endpoint;
-use crate::events;
+use crate::error::events;
 use crate::listener::LocalListener;
 use crate::peer::{PeerCredentials, UserId};
+use crate::runtime::enter;
 use crate::stream::LocalStream;
 
 /// As many as wait in a queue, by Linux's default of `somaxconn`; those of the others are shorter.
@@ -53,7 +54,7 @@ impl LocalStream for UnixStream {
 }
 
 pub(super) fn stream(socket: OwnedFd) -> io::Result<UnixStream> {
-    runtime::enter(|| UnixStream::from_std(socket.into()))?
+    enter(|| UnixStream::from_std(socket.into()))?
 }
 
 /// The next connection of a socket that listens and does not block.

@@ -16,11 +16,11 @@ use rustix::net::{
 
 use super::peer::Peer;
 use super::sockopt::get;
-use crate::endpoint::resolve::Family;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::too_long;
 
-pub(super) const FAMILY: Family = Family::Linux;
+/// Whose names and directories are used.
+pub(super) const SYSTEM: &str = "linux";
 /// `sun_path` less its NUL, see unix(7).
 pub(super) const PATH_LIMIT: usize = 107;
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;

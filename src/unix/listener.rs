@@ -13,13 +13,13 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
-use super::access::Permission;
+use super::access::{Permission, peer_refused};
 use super::name::{self, Name};
 use super::runtime::{self, sleep};
 use super::stream::Stream;
 use super::{ACCEPT_PAUSE, inherited, is_passing, is_shortage, platform, prepare};
 use crate::endpoint::Endpoint;
-use crate::events::{self, ListenerStats};
+use crate::error::events::{self, ListenerStats};
 use crate::options::{ListenOptions, StreamOptions};
 
 /// Between looks at the name of a listener that waits. Cleaners and people remove sockets.
@@ -172,7 +172,7 @@ impl Listener {
             Ok(stream) => ("it may not connect", Some(stream.peer.uid)),
             Err(_) => ("who it is cannot be told", None),
         };
-        events::peer_refused(why, user);
+        peer_refused(why, user);
         self.stats.refused += 1;
         None
     }

@@ -12,7 +12,8 @@ use super::inherited;
 use super::lock;
 use super::place::Place;
 use crate::endpoint::Endpoint;
-use crate::endpoint::resolve::{Candidacy, candidates};
+use crate::endpoint::candidate::Candidacy;
+use crate::endpoint::resolve::candidates;
 use crate::error::{Error, Reason};
 use crate::options::ListenOptions;
 
@@ -36,11 +37,11 @@ impl Name {
         let wanted = endpoint;
         let (place, endpoint) = place_to_bind(wanted, options)?;
         let Some(place) = place else {
-            let socket = claim::bind_abstract(&endpoint, options.unix.backlog)?;
+            let socket = claim::bind_abstract(&endpoint, options.os.backlog)?;
             return Ok((socket, Self::Abstract(process::id()), permission, endpoint));
         };
         let others = other_places(wanted, &endpoint)?;
-        let (socket, claim) = Claim::take(place, &others, permission, options.unix.backlog)?;
+        let (socket, claim) = Claim::take(place, &others, permission, options.os.backlog)?;
         let permission = permission.in_group(claim.group());
         Ok((socket, Self::Claimed(claim), permission, endpoint))
     }
@@ -117,7 +118,7 @@ pub(super) fn place_to_bind(
     for candidate in candidates(endpoint, &environment()?)? {
         let opened = match &candidate.place {
             Candidacy::Path(path) => Place::of_path(path)
-                .and_then(|place| place.safe(options.unix.unsafe_directory))
+                .and_then(|place| place.safe(options.os.unsafe_directory))
                 .map(Some),
             Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file) {
                 Ok(None) => continue,

@@ -83,14 +83,14 @@ impl PassFds for blocking::Stream {
     fn send_with_fds(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         check_send(data, fds)?;
         let timeout = self.write_timeout();
-        self.imp_ref().write_with(timeout, |socket, flags| send(socket, data, fds, flags))
+        self.inner().write_with(timeout, |socket, flags| send(socket, data, fds, flags))
     }
 
     fn recv_with_fds(&self, buf: &mut [u8], limit: usize) -> io::Result<(usize, Vec<OwnedFd>)> {
         check_receive(buf, limit)?;
         let timeout = self.read_timeout();
         let read = |socket: BorrowedFd<'_>, flags| receive(socket, buf, flags);
-        self.imp_ref().read_with(timeout, read)?.into_result(limit)
+        self.inner().read_with(timeout, read)?.into_result(limit)
     }
 }
 
@@ -143,7 +143,7 @@ pub trait AsyncPassFds: Sealed {
 impl AsyncPassFds for Stream {
     async fn send_with_fds(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         check_send(data, fds)?;
-        self.imp_ref().write_by(|socket| send(socket, data, fds, platform::NO_SIGNAL)).await
+        self.inner.write_by(|socket| send(socket, data, fds, platform::NO_SIGNAL)).await
     }
 
     async fn recv_with_fds(
@@ -153,7 +153,7 @@ impl AsyncPassFds for Stream {
     ) -> io::Result<(usize, Vec<OwnedFd>)> {
         check_receive(buf, limit)?;
         let read = |socket: BorrowedFd<'_>| receive(socket, buf, RecvFlags::empty());
-        self.imp_ref().read_by(read).await?.into_result(limit)
+        self.inner.read_by(read).await?.into_result(limit)
     }
 }
 

@@ -12,10 +12,9 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
 
 use super::peer::Peer;
-use crate::endpoint::resolve::Family;
 
-pub(super) const FAMILY: Family =
-    if cfg!(target_vendor = "apple") { Family::Apple } else { Family::Bsd };
+/// Whose names and directories are used.
+pub(super) const SYSTEM: &str = if cfg!(target_vendor = "apple") { "macos" } else { "freebsd" };
 /// `sun_path` is 104 bytes with its NUL on macOS and the BSDs.
 pub(super) const PATH_LIMIT: usize = 103;
 /// On macOS it is an option of the socket, see `prepare`.

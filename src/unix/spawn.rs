@@ -82,7 +82,7 @@ impl SpawnLock {
 fn place(endpoint: &Endpoint) -> io::Result<Place> {
     // That the directory is safe is for it to judge.
     let mut options = ListenOptions::default();
-    options.unix.unsafe_directory = true;
+    options.os.unsafe_directory = true;
     let (Some(place), _) = place_to_bind(endpoint, &options)? else {
         let error = Error::new(Reason::Unsupported, "it has no place for a lock").at(endpoint);
         return Err(error.advising("use a path, or a name").into());

@@ -19,6 +19,7 @@ use super::{IOV_MAX, platform, prepare, runtime, shut_down};
 use crate::endpoint::Endpoint;
 use crate::options::{ConnectOptions, StreamOptions};
 use crate::peer::PeerCredentials;
+use crate::runtime::enter;
 
 /// The most that is received into a buffer that is not initialized before the reactor is asked.
 const DIRECT: usize = 4096;
@@ -41,7 +42,7 @@ impl Stream {
     }
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
-        let (one, other) = runtime::enter(UnixStream::pair)??;
+        let (one, other) = enter(UnixStream::pair)??;
         Ok((Self::from_tokio(one)?, Self::from_tokio(other)?))
     }
 
@@ -189,7 +190,7 @@ impl Stream {
 
     pub(super) fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
         prepare(socket.as_fd(), options)?;
-        let socket = runtime::enter(|| UnixStream::from_std(socket.into()))??;
+        let socket = enter(|| UnixStream::from_std(socket.into()))??;
         Ok(Self { socket, peer, spin: Spin::new(options.spin) })
     }
 

@@ -20,10 +20,10 @@ use super::connect::Search;
 use super::overlapped::{self, Event};
 use super::pipe::{self, End, Opened};
 use super::{CHUNK, security};
-use crate::deadline::{Deadline, timed_out};
 use crate::endpoint::Endpoint;
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
+use crate::wait::{Deadline, timed_out};
 
 pub(crate) enum Stream {
     Own(Own),

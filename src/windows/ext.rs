@@ -61,22 +61,22 @@ pub trait ListenOptionsExt: Sealed {
 
 impl ListenOptionsExt for ListenOptions {
     fn security_descriptor(mut self, sddl: impl Into<String>) -> Self {
-        self.windows.security_descriptor = Some(sddl.into());
+        self.os.security_descriptor = Some(sddl.into());
         self
     }
 
     fn buffer_size(mut self, bytes: u32) -> Self {
-        self.windows.buffer_size = Some(bytes);
+        self.os.buffer_size = Some(bytes);
         self
     }
 
     fn instances(mut self, count: usize) -> Self {
-        self.windows.instances = Some(count.max(1));
+        self.os.instances = Some(count.max(1));
         self
     }
 
     fn byte_type(mut self, byte_type: bool) -> Self {
-        self.windows.byte_type = byte_type;
+        self.os.byte_type = byte_type;
         self
     }
 }
@@ -153,11 +153,11 @@ pub trait StreamExt: Sealed + Sized {
 #[cfg(feature = "tokio")]
 impl StreamExt for Stream {
     fn peer_session(&self) -> io::Result<u32> {
-        session(self, self.imp_ref().pipe().end())
+        session(self, self.inner.pipe().end())
     }
 
     fn peer_integrity(&self) -> io::Result<IntegrityLevel> {
-        integrity(self, self.imp_ref().pipe().end())
+        integrity(self, self.inner.pipe().end())
     }
 
     fn from_handle(pipe: OwnedHandle) -> io::Result<Self> {
@@ -177,11 +177,11 @@ impl StreamExt for Stream {
 #[cfg(feature = "blocking")]
 impl StreamExt for blocking::Stream {
     fn peer_session(&self) -> io::Result<u32> {
-        session(self, self.imp_ref().end())
+        session(self, self.inner().end())
     }
 
     fn peer_integrity(&self) -> io::Result<IntegrityLevel> {
-        integrity(self, self.imp_ref().end())
+        integrity(self, self.inner().end())
     }
 
     fn from_handle(pipe: OwnedHandle) -> io::Result<Self> {
@@ -189,21 +189,21 @@ impl StreamExt for blocking::Stream {
     }
 
     fn into_handle(self) -> io::Result<OwnedHandle> {
-        self.into_imp()?.into_handle()
+        self.into_inner()?.into_handle()
     }
 }
 
 #[cfg(feature = "blocking")]
 impl AsHandle for blocking::Stream {
     fn as_handle(&self) -> BorrowedHandle<'_> {
-        self.imp_ref().as_handle()
+        self.inner().as_handle()
     }
 }
 
 #[cfg(feature = "tokio")]
 impl AsHandle for Stream {
     fn as_handle(&self) -> BorrowedHandle<'_> {
-        self.imp_ref().pipe().as_handle()
+        self.inner.pipe().as_handle()
     }
 }
 

@@ -16,7 +16,7 @@ use super::stream::Stream;
 use super::wakers::Guard;
 use super::{refuse_present, resolve};
 use crate::endpoint::Endpoint;
-use crate::events::ListenerStats;
+use crate::error::events::ListenerStats;
 use crate::options::ListenOptions;
 
 pub(crate) struct Listener {
@@ -38,7 +38,7 @@ impl Listener {
         let address = resolve(endpoint)?;
         let path = address.to_string();
         let kind = Kind::chosen(options)?;
-        let (messages, armed) = (kind.has_messages(), options.windows.instances.unwrap_or(ARMED));
+        let (messages, armed) = (kind.has_messages(), options.os.instances.unwrap_or(ARMED));
         refuse_present(&address, &path)?;
         let instances = Instances::claim(&address, kind, armed)?;
         let (sender, clients) = channel(BACKLOG);

@@ -34,7 +34,7 @@ use windows_sys::Win32::System::Threading::{
 pub(super) use self::connect::{Connect, MOST_EVENTS, check_adopted, wait_for_any};
 use super::pipe::{code, raw};
 use super::security::check;
-use crate::deadline::Deadline;
+use crate::wait::Deadline;
 
 /// Signalled when an operation is over, and until the next one begins with it.
 #[derive(Debug)]

@@ -55,7 +55,7 @@ impl Kind {
     }
 
     pub(super) fn chosen(options: &ListenOptions) -> io::Result<Self> {
-        let chosen = &options.windows;
+        let chosen = &options.os;
         let security = match &chosen.security_descriptor {
             Some(sddl) => SecurityDescriptor::from_sddl(sddl),
             None => SecurityDescriptor::new(options.access),

@@ -14,10 +14,10 @@ use super::super::pauses::Pauses;
 use super::super::pipe::{self, ARMED, BACKLOG, End, Instance, Kind};
 use super::super::{cannot_add, cannot_listen, refuse_present, resolve};
 use super::{Own, Stream};
-use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
-use crate::events::ListenerStats;
+use crate::error::events::ListenerStats;
 use crate::options::ListenOptions;
+use crate::wait::Deadline;
 
 pub(crate) struct Listener {
     shared: Arc<Shared>,
@@ -53,7 +53,7 @@ impl Listener {
         let path = address.to_string();
         refuse_present(&address, &path)?;
         let kind = Kind::chosen(options)?;
-        let wanted = options.windows.instances.unwrap_or(ARMED).min(MOST_EVENTS - 1);
+        let wanted = options.os.instances.unwrap_or(ARMED).min(MOST_EVENTS - 1);
         // Clients can open them from here on.
         let instances = create_all(&address, &kind, wanted)?;
         Ok((Self::start(path, kind, wanted, instances)?, address))

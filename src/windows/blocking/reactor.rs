@@ -14,7 +14,7 @@ use tokio::io::ReadBuf;
 use super::super::pipe::End;
 use super::super::stream::Stream;
 use super::Turn;
-use crate::deadline::{Deadline, timed_out};
+use crate::wait::{Deadline, timed_out};
 
 pub(crate) struct Registered {
     stream: Stream,

@@ -18,7 +18,7 @@ use windows_sys::Win32::Foundation::ERROR_NO_DATA;
 use super::super::overlapped::{self, Event, Write};
 use super::super::{broken_pipe, no_half_close, not_taken, pipe};
 use super::Turn;
-use crate::deadline::{Deadline, timed_out};
+use crate::wait::{Deadline, timed_out};
 
 /// What of the write side goes with a stream that is converted.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "there is an async stream with it"))]

@@ -20,7 +20,7 @@ use windows_sys::Win32::System::Threading::WaitForMultipleObjects;
 use super::super::pipe::{self, End, code, raw};
 use super::super::security::check;
 use super::{Event, cancel, milliseconds, result, wait};
-use crate::deadline::Deadline;
+use crate::wait::Deadline;
 
 /// Whether an end that was made elsewhere can be used so: it is for overlapped I/O, and has a peer.
 pub(in crate::windows) fn check_adopted(pipe: &OwnedHandle, end: End) -> io::Result<()> {

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::LocalListener;
 use crate::endpoint::Endpoint;
-use crate::listener::LocalListener;
 use crate::peer::PeerCredentials;
 use crate::stream::LocalStream;
 

@@ -1,10 +1,38 @@
-//! What there is at an address, and the removal of what a crash has left there.
+//! The addresses of an endpoint: what there is at each, and the removal of what a crash has left there.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
-use crate::endpoint::resolve::Candidate;
+use super::{Endpoint, Form};
 use crate::error::{Operation, during};
 use crate::imp;
+
+/// One address that an endpoint may have, from [`Endpoint::resolve`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub(crate) place: Candidacy,
+    pub(super) why: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Candidacy {
+    /// The user wrote the path, or it is the system's.
+    Path(PathBuf),
+    /// In a directory that the system makes for the user: passed over where it is missing or
+    /// another user's.
+    UserDir {
+        dir: PathBuf,
+        file: String,
+    },
+    /// In a directory we make, mode 0700: an error where another user has it.
+    PrivateDir {
+        dir: PathBuf,
+        file: String,
+    },
+    Abstract(String),
+    /// What follows `\\.\pipe\`.
+    Pipe(String),
+}
 
 /// What there is at one address, from [`Candidate::occupancy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +65,25 @@ pub enum Occupancy {
 }
 
 impl Candidate {
+    /// The address: a path, a pipe or an abstract socket.
+    #[must_use]
+    pub fn address(&self) -> Endpoint {
+        Endpoint(match &self.place {
+            Candidacy::Path(path) => Form::Path(path.clone()),
+            Candidacy::UserDir { dir, file } | Candidacy::PrivateDir { dir, file } => {
+                Form::Path(join(dir, file))
+            }
+            Candidacy::Abstract(name) => Form::Abstract(name.clone()),
+            Candidacy::Pipe(name) => Form::Pipe(name.clone()),
+        })
+    }
+
+    /// Why it is one, and when it is passed over, in words.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        self.why
+    }
+
     /// What there is at this address. It makes no connection and changes nothing, so no server
     /// notices; what it says may be over when it returns.
     ///
@@ -83,4 +130,14 @@ impl Candidate {
     pub fn remove_stale(&self) -> io::Result<bool> {
         imp::remove_stale(self).map_err(|error| during(Operation::Clean, self.address(), error))
     }
+}
+
+/// As on Unix, whatever this OS joins with.
+fn join(dir: &Path, file: &str) -> PathBuf {
+    let mut path = dir.as_os_str().to_owned();
+    if !path.as_encoded_bytes().ends_with(b"/") {
+        path.push("/");
+    }
+    path.push(file);
+    path.into()
 }

@@ -5,13 +5,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::endpoint::resolve::Candidate;
+use super::single::{is_absent, is_in_gap};
+use crate::endpoint::candidate::Candidate;
+use crate::endpoint::candidate::Occupancy;
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::{Error, Operation, Reason, during};
 use crate::imp;
-use crate::occupancy::Occupancy;
 use crate::options::ConnectOptions;
-use crate::single_instance::{is_absent, is_in_gap};
 use crate::stream::Stream;
 
 /// Between tries to reach a server that starts.

@@ -3,18 +3,17 @@
 use std::fmt;
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, sleep as tokio_sleep, sleep_until as tokio_sleep_until};
+use tokio::time::{Instant, Sleep};
 
 use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
 use crate::peer::PeerCredentials;
+use crate::runtime::sleep_until;
 use crate::stream::LocalStream;
 
 /// A listener whose streams fail with [`TimedOut`](ErrorKind::TimedOut) when the client lets a
@@ -235,27 +234,6 @@ impl<S: fmt::Debug> fmt::Debug for TimedStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("TimedStream").field(&self.inner).finish()
     }
-}
-
-/// A timer of the runtime, for which tokio panics where there is none.
-pub(crate) fn sleep(limit: Duration) -> io::Result<Sleep> {
-    timer(|| tokio_sleep(limit))
-}
-
-fn sleep_until(deadline: Instant) -> io::Result<Sleep> {
-    timer(|| tokio_sleep_until(deadline))
-}
-
-fn timer(make: impl FnOnce() -> Sleep) -> io::Result<Sleep> {
-    if Handle::try_current().is_err() {
-        let what = "there is no tokio runtime here, whose timers are needed: call this inside one";
-        return Err(io::Error::other(what));
-    }
-    // tokio has no call to ask for them. Its message appears once, and the caller gets an error.
-    catch_unwind(AssertUnwindSafe(make)).map_err(|_| {
-        let what = "this tokio runtime has no timers: build it with enable_all() or enable_time()";
-        io::Error::other(what)
-    })
 }
 
 #[cfg(test)]

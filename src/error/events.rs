@@ -26,15 +26,6 @@ pub(crate) fn accept_paused(error: &io::Error, pause: Duration) {
     let _ = (error, pause);
 }
 
-/// A client was closed before anybody saw it.
-#[allow(dead_code, reason = "on Windows the system refuses them")]
-pub(crate) fn peer_refused(why: &str, user: Option<u32>) {
-    #[cfg(feature = "tracing")]
-    tracing::warn!(user, why, "refused a client");
-    #[cfg(not(feature = "tracing"))]
-    let _ = (why, user);
-}
-
 /// A handler of a server gave an error, which ends its connection only.
 #[cfg(feature = "tokio")]
 pub(crate) fn handler_failed(error: &dyn std::fmt::Display) {

@@ -1,0 +1,26 @@
+//! What can be chosen on Unix only.
+
+use crate::options::SpinPolicy;
+
+pub(crate) type Spin = SpinPolicy;
+
+/// Set through `os::unix`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OsListenOptions {
+    pub(super) unsafe_directory: bool,
+    pub(super) mode: Option<u32>,
+    pub(super) group: Option<u32>,
+    pub(super) backlog: Option<u32>,
+}
+
+/// Every socket carries the end of one direction, so there is nothing to choose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndOnClose;
+
+pub(crate) const fn spin(policy: SpinPolicy) -> Spin {
+    policy
+}
+
+pub(crate) const fn end_on_close(_: bool) -> EndOnClose {
+    EndOnClose
+}
