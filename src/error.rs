@@ -106,6 +106,9 @@ pub enum Reason {
     NameTooLong,
     /// The text is not an endpoint. The [`source`](StdError::source) is the [`ParseEndpointError`].
     InvalidEndpoint,
+    /// A descriptor that was made elsewhere is not what is needed: a Unix domain stream socket that
+    /// listens, or that is connected.
+    UnusableDescriptor,
     /// The file system has no locks.
     NoLocks,
     /// A process holds the name, and no server answers there: it starts or ends and is kept from
@@ -252,7 +255,9 @@ impl Error {
             | Reason::NotWritable
             | Reason::UnexpectedServer
             | Reason::PeerRefused => ErrorKind::PermissionDenied,
-            Reason::NameTooLong | Reason::InvalidEndpoint => ErrorKind::InvalidInput,
+            Reason::NameTooLong | Reason::InvalidEndpoint | Reason::UnusableDescriptor => {
+                ErrorKind::InvalidInput
+            }
             Reason::NoLocks | Reason::NoHalfClose | Reason::Unsupported => ErrorKind::Unsupported,
             Reason::Deadline | Reason::NameWithoutServer { .. } => ErrorKind::TimedOut,
             Reason::NoRuntime | Reason::ServerExited => ErrorKind::Other,

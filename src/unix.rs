@@ -1,6 +1,7 @@
 //! Unix domain sockets.
 
 mod access;
+mod activation;
 #[cfg(feature = "blocking")]
 pub(crate) mod blocking;
 mod bound;
@@ -10,6 +11,7 @@ mod convert;
 pub mod ext;
 #[cfg(feature = "tokio")]
 mod foreign;
+mod hints;
 mod inherited;
 #[cfg(feature = "interprocess")]
 pub(crate) mod interprocess;

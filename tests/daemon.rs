@@ -318,7 +318,7 @@ async fn gone(pid: rustix::process::Pid) {
 async fn a_daemon_whose_client_is_refused_leaves_no_zombie() {
     use sockpipe::{ExpectServer, UserId};
     let daemon = Daemon::new();
-    let other = ExpectServer::User(UserId::Uid(rustix::process::geteuid().as_raw() + 1));
+    let other = ExpectServer::Exactly(UserId::Uid(rustix::process::geteuid().as_raw() + 1));
     let options = ConnectOptions::new().deadline(common::PATIENCE).expect_server(other);
     let connecting = connect_or_spawn_with(&daemon.name, daemon.command("serve"), &options);
     assert_error(within(connecting).await, ErrorKind::PermissionDenied, &[&daemon.name]);

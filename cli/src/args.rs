@@ -296,6 +296,11 @@ fn parse_endpoint(text: OsString) -> Result<Endpoint, String> {
     let endpoint = match text.to_str() {
         Some(text) => text.parse(),
         None if is_path(&text) => Endpoint::try_from(PathBuf::from(text)),
+        None if text.as_encoded_bytes().starts_with(b"abstract:") => {
+            return Err("it is not text; a byte of an abstract name is written `%XX`, with two \
+                        hexadecimal digits"
+                .to_owned());
+        }
         // Its scheme, if it has one, must not become part of a file's name.
         None => {
             return Err(

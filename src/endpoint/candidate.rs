@@ -29,7 +29,7 @@ pub(crate) enum Candidacy {
         dir: PathBuf,
         file: String,
     },
-    Abstract(String),
+    Abstract(Vec<u8>),
     /// What follows `\\.\pipe\`.
     Pipe(String),
 }

@@ -244,7 +244,7 @@ pub(super) fn bind_abstract(address: &Endpoint, backlog: Option<u32>) -> io::Res
 }
 
 /// Negative: the system's limit, `somaxconn`.
-fn backlog_of(asked_for: Option<u32>) -> i32 {
+pub(super) fn backlog_of(asked_for: Option<u32>) -> i32 {
     asked_for.map_or(-1, |length| i32::try_from(length).unwrap_or(i32::MAX))
 }
 

@@ -10,6 +10,7 @@ use rustix::net::{SocketAddrUnix, connect as connect_to};
 use rustix::process::geteuid;
 
 use super::access::is_own;
+use super::hints;
 use super::peer::Peer;
 use super::place::{self, Place};
 use super::{environment, lock, platform};
@@ -77,11 +78,25 @@ impl<'a> Search<'a> {
         };
         let left = limit.saturating_sub(self.started.elapsed());
         if !may_wait || left.is_zero() {
-            return Err(failure);
+            return Err(self.explained(failure));
         }
         let pause = jittered(self.pause).min(left);
         self.pause = (self.pause * 2).min(PAUSE.1);
         Ok(Err(pause))
+    }
+}
+
+impl Search<'_> {
+    /// That there is no server, with what may hide it.
+    fn explained(&self, failure: io::Error) -> io::Error {
+        let Some(known) = Error::of(&failure).filter(|known| *known.reason() == Reason::NoServer)
+        else {
+            return failure;
+        };
+        let Some(hint) = hints::hint(self.endpoint, &self.candidates) else { return failure };
+        let looked = looked_for(&self.candidates);
+        let endpoint = known.endpoint().unwrap_or(self.endpoint);
+        Error::new(Reason::NoServer, format!("{looked}; {hint}")).at(endpoint).into()
     }
 }
 
@@ -136,7 +151,7 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
     let error = match (stale, absent, candidates) {
         (Some(stale), ..) => stale,
         (None, Some(absent), [_]) => absent,
-        _ => nobody(endpoint, candidates),
+        _ => Error::new(Reason::NoServer, looked_for(candidates)).at(endpoint).into(),
     };
     Attempt::Nobody(error)
 }
@@ -169,7 +184,7 @@ fn try_path(path: &Path) -> Option<OwnedFd> {
     try_address(&SocketAddrUnix::new(path).ok()?).ok()?.ok()
 }
 
-fn try_abstract(name: &str) -> Result<OwnedFd, Missed> {
+fn try_abstract(name: &[u8]) -> Result<OwnedFd, Missed> {
     let address = Endpoint(Form::Abstract(name.to_owned()));
     match try_address(&platform::abstract_address(name)?)? {
         Ok(socket) => Ok(socket),
@@ -220,13 +235,13 @@ fn name_without_server(address: Endpoint, process: Option<u32>) -> io::Error {
     error.advising("look at that process, or stop it").into()
 }
 
-/// More than one address was tried.
-fn nobody(endpoint: &Endpoint, candidates: &[Candidate]) -> io::Error {
+/// Where it was looked for, if that is more than one address.
+fn looked_for(candidates: &[Candidate]) -> String {
+    if candidates.len() < 2 {
+        return String::new();
+    }
     let places: Vec<_> = candidates.iter().map(|place| place.address().to_string()).collect();
-    let uid = geteuid().as_raw();
-    let places = places.join(", ");
-    let looked = format!(" of uid {uid} (looked for {places})");
-    Error::new(Reason::NoServer, looked).at(endpoint).into()
+    format!(" of uid {} (looked for {})", geteuid().as_raw(), places.join(", "))
 }
 
 fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Result<()> {
@@ -234,11 +249,16 @@ fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Resu
         ExpectServer::Anyone => return Ok(()),
         ExpectServer::Default if uid == 0 || is_own(uid) => return Ok(()),
         ExpectServer::Default => format!("uid {} or root", geteuid().as_raw()),
-        ExpectServer::User(UserId::Uid(user)) if uid == *user && !platform::is_unmapped(uid) => {
+        ExpectServer::User(UserId::Uid(_)) if uid == 0 => return Ok(()),
+        ExpectServer::User(UserId::Uid(user)) | ExpectServer::Exactly(UserId::Uid(user))
+            if uid == *user && !platform::is_unmapped(uid) =>
+        {
             return Ok(());
         }
-        ExpectServer::User(UserId::Uid(user)) => format!("uid {user}"),
-        ExpectServer::User(user @ UserId::Sid(_)) => {
+        ExpectServer::User(UserId::Uid(user)) => format!("uid {user} or root"),
+        ExpectServer::Exactly(UserId::Uid(user)) => format!("uid {user}"),
+        ExpectServer::User(user @ UserId::Sid(_))
+        | ExpectServer::Exactly(user @ UserId::Sid(_)) => {
             let what = format!("cannot expect {user}: users have no SIDs here");
             return Err(Error::new(Reason::Unsupported, what).at(address).into());
         }

@@ -133,15 +133,21 @@ pub(super) fn set_mode_to_be(socket: &OwnedFd, mode: Mode) {
     let _ = fchmod(socket, mode);
 }
 
+/// Why there may be no [`short_path`].
+pub(super) const NO_SHORT_PATH: &str = "; /proc, by which a longer one is reached, is not mounted";
+
 /// A way to `name` in `dir` that is short however long the directory's path is.
 pub(super) fn short_path(dir: &OwnedFd, name: &OsStr) -> Option<PathBuf> {
     let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()));
-    path.push(name);
-    Some(path)
+    // In a chroot or a bare container it leads nowhere.
+    path.exists().then(|| {
+        path.push(name);
+        path
+    })
 }
 
-pub(super) fn abstract_address(name: &str) -> io::Result<SocketAddrUnix> {
-    SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(|_| {
+pub(super) fn abstract_address(name: &[u8]) -> io::Result<SocketAddrUnix> {
+    SocketAddrUnix::new_abstract_name(name).map_err(|_| {
         let length = name.len();
         let reason =
             format!("an abstract name has at most {PATH_LIMIT} bytes, this one has {length}");

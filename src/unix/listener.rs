@@ -42,6 +42,7 @@ pub(crate) struct Listener {
     reported: bool,
     stats: ListenerStats,
     stream_options: StreamOptions,
+    backlog: Option<u32>,
 }
 
 impl Listener {
@@ -159,6 +160,7 @@ impl Listener {
             reported: false,
             stats: ListenerStats::default(),
             stream_options: options.stream,
+            backlog: options.os.backlog,
         })
     }
 
@@ -200,7 +202,12 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
         let endpoint = inherited::check_listener(socket.as_fd())?;
+        inherited::listen_again(socket.as_fd(), options.os.backlog)?;
         Ok((Self::new(socket, Name::Inherited, Permission::new(options), options)?, endpoint))
+    }
+
+    pub(super) fn listen_again(&self) -> io::Result<()> {
+        inherited::listen_again(self.socket.get_ref().as_fd(), self.backlog)
     }
 
     pub(super) fn into_fd(mut self) -> io::Result<OwnedFd> {

@@ -92,13 +92,16 @@ pub(super) fn close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
 /// The file's mode is set between `bind` and `listen`: these systems refuse it on a socket.
 pub(super) fn set_mode_to_be(_: &OwnedFd, _: Mode) {}
 
+/// There never is a [`short_path`].
+pub(super) const NO_SHORT_PATH: &str = "";
+
 /// There is no way around a long path.
 pub(super) fn short_path(_: &OwnedFd, _: &OsStr) -> Option<PathBuf> {
     None
 }
 
 /// Not reached: no endpoint resolves to one here.
-pub(super) fn abstract_address(_: &str) -> io::Result<SocketAddrUnix> {
+pub(super) fn abstract_address(_: &[u8]) -> io::Result<SocketAddrUnix> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

@@ -410,7 +410,7 @@ fn row_16_another_server_than_expected_is_refused() {
         } else {
             UserId::Uid(4_000_000)
         };
-        let options = ConnectOptions::new().expect_server(ExpectServer::User(other));
+        let options = ConnectOptions::new().expect_server(ExpectServer::Exactly(other));
         let refused = blocking::Stream::connect_with(world.os.endpoint(), &options);
         let says = ["refused the server", "ConnectOptions::expect_server"];
         assert_error(refused, ErrorKind::PermissionDenied, &says);
