@@ -1,11 +1,9 @@
 //! The name of a place to listen or connect.
 
-pub(crate) mod candidate;
 mod convert;
 mod error;
 mod escape;
 mod foreign;
-pub(crate) mod resolve;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -73,26 +71,6 @@ pub(crate) enum Form {
 const PIPE: &str = r"\\.\pipe\";
 const VERBATIM_PIPE: &str = r"\\?\pipe\";
 const NAME_LIMIT: usize = 48;
-
-impl Endpoint {
-    /// The addresses it may have on this OS, for this process, best first, and why: what a server
-    /// tries until one is usable, and a client until a server answers.
-    ///
-    /// ```
-    /// # if cfg!(unix) {
-    /// let found = sockpipe::Endpoint::try_from("system:tool")?.resolve()?;
-    /// assert!(found[0].address().to_string().ends_with("run/tool.sock"));
-    /// # }
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// `Unsupported` for a form that this OS does not have.
-    pub fn resolve(&self) -> std::io::Result<Vec<candidate::Candidate>> {
-        resolve::candidates(self, &crate::imp::environment()?)
-    }
-}
 
 impl Endpoint {
     /// The path, of an endpoint that is one; also one that is not UTF-8, which no text can carry.

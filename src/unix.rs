@@ -66,9 +66,9 @@ pub(crate) use self::{
     spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
-use crate::endpoint::candidate::Occupancy;
-use crate::endpoint::candidate::{Candidacy, Candidate};
-use crate::endpoint::resolve::{Environment, Family};
+use crate::candidate::Occupancy;
+use crate::candidate::resolve::{Environment, Family};
+use crate::candidate::{Candidacy, Candidate};
 use crate::error::{Error, Reason};
 use crate::options::StreamOptions;
 use crate::peer::UserId;

@@ -45,10 +45,10 @@ pub(crate) use self::{
     spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
+use crate::candidate::Candidate;
+use crate::candidate::Occupancy;
+use crate::candidate::resolve::{Environment, Family, candidates};
 use crate::endpoint::Endpoint;
-use crate::endpoint::candidate::Candidate;
-use crate::endpoint::candidate::Occupancy;
-use crate::endpoint::resolve::{Environment, Family, candidates};
 use crate::error::{self, Error, Operation, Reason, live_server};
 use crate::peer::UserId;
 

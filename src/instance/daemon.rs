@@ -6,8 +6,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::single::{is_absent, is_in_gap};
-use crate::endpoint::candidate::Candidate;
-use crate::endpoint::candidate::Occupancy;
+use crate::candidate::Candidate;
+use crate::candidate::Occupancy;
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::{Error, Operation, Reason, during};
 use crate::imp;

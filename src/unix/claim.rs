@@ -47,7 +47,7 @@ use super::bound;
 use super::lock::{self, Lock, NAME_LOCK};
 use super::place::{FileId, Place, SOCKET, file_id, remove, what};
 use super::{is_passing, platform};
-use crate::endpoint::candidate::Occupancy;
+use crate::candidate::Occupancy;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{self, Error, Reason, live_server};
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::process::geteuid;
 
 use super::platform::PATH_LIMIT;
-use crate::endpoint::candidate::{Candidacy, Candidate};
+use crate::candidate::{Candidacy, Candidate};
 use crate::endpoint::{Endpoint, Form};
 
 /// What is known of this process's surroundings, for tests of its own.
@@ -100,7 +100,7 @@ fn directory(candidate: &Candidate) -> Option<&Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::resolve::{Environment, Family, candidates};
+    use crate::candidate::resolve::{Environment, Family, candidates};
     use crate::peer::UserId;
 
     fn nowhere() -> Surroundings {

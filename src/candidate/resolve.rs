@@ -7,8 +7,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::candidate::{Candidacy, Candidate};
-use super::{Endpoint, Form};
+use super::{Candidacy, Candidate};
+use crate::endpoint::{Endpoint, Form};
 use crate::error::not_here;
 use crate::peer::UserId;
 
