@@ -89,7 +89,8 @@ pub(crate) fn environment() -> io::Result<Environment> {
         family: Family::of(platform::SYSTEM),
         user: current_user()?,
         runtime_dir: env::var_os("XDG_RUNTIME_DIR").map(Into::into),
-        user_temp_dir: platform::user_temp_dir()?,
+        user_temp_dir: || platform::user_temp_dir().ok().flatten(),
+        session: || env::var("XDG_SESSION_ID").ok(),
     })
 }
 

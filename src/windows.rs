@@ -67,7 +67,8 @@ pub(crate) fn environment() -> io::Result<Environment> {
         family: Family::of(std::env::consts::OS),
         user: current_user()?,
         runtime_dir: None,
-        user_temp_dir: None,
+        user_temp_dir: || None,
+        session: security::own_session,
     })
 }
 

@@ -45,7 +45,7 @@ impl Surroundings {
                 "there is a socket of this name with {nuls} NUL bytes behind it, each written `%00`"
             ));
         }
-        if let (Form::Name(_), Some(caller)) = (&endpoint.0, self.caller)
+        if let (Form::Name(_) | Form::Session(_), Some(caller)) = (&endpoint.0, self.caller)
             && caller != self.user
         {
             return Some(format!(
@@ -117,8 +117,8 @@ mod tests {
     fn hint(here: &Surroundings, endpoint: &str) -> Option<String> {
         let endpoint = endpoint.parse().expect("an endpoint");
         let user = UserId::Uid(7);
-        let env =
-            Environment { family: Family::Linux, user, runtime_dir: None, user_temp_dir: None };
+        let (family, user_temp_dir, session) = (Family::Linux, || None, || None);
+        let env = Environment { family, user, runtime_dir: None, user_temp_dir, session };
         here.hint(&endpoint, &candidates(&endpoint, &env).expect("candidates"))
     }
 
