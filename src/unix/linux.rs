@@ -14,6 +14,9 @@ use rustix::net::{
     socket_with,
 };
 
+#[cfg(feature = "tokio")]
+use tokio::io::{Interest, unix::AsyncFd};
+
 use super::peer::Peer;
 use super::sockopt::get;
 use crate::endpoint::{Endpoint, Form};
@@ -35,6 +38,10 @@ pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
 /// Whether a call with `MSG_DONTWAIT` never waits.
 #[cfg(feature = "blocking")]
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
+/// What the reactor watches a stream for. Out-of-band bytes are priority data, see unix(7).
+#[cfg(feature = "tokio")]
+pub(super) const STREAM_INTEREST: Interest =
+    Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 /// The most descriptors in one message: `SCM_MAX_FD`.
 pub(super) const FDS_IN_A_MESSAGE: usize = 253;
 /// How many probes make a socket dead.
@@ -63,6 +70,14 @@ pub(super) fn accept(socket: impl AsFd) -> Result<OwnedFd, Errno> {
 /// Nothing to do: each call says so.
 pub(super) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
+}
+
+/// Whether the peer has ever sent an out-of-band byte. Reads end at its place in the stream, with
+/// nothing that says so.
+#[cfg(feature = "tokio")]
+pub(super) fn may_have_marks(socket: &AsyncFd<OwnedFd>) -> bool {
+    // The reactor remembers it until it is told otherwise, which it never is.
+    socket.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
 }
 
 /// Nothing to do: they come so.

@@ -11,6 +11,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
 
+#[cfg(feature = "tokio")]
+use tokio::io::{Interest, unix::AsyncFd};
+
 use super::peer::Peer;
 
 /// Whose names and directories are used.
@@ -35,6 +38,9 @@ pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;
 /// `SS_NBIO` and `MSG_NBIO` only), so that a time limit needs a socket that does not block.
 #[cfg(feature = "blocking")]
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = false;
+/// What the reactor watches a stream for.
+#[cfg(feature = "tokio")]
+pub(super) const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 /// The most descriptors in one message: XNU's `UIPC_MAX_CMSG_FD`. On the BSDs a message's control
 /// data has 2048 bytes, with room for no more.
 pub(super) const FDS_IN_A_MESSAGE: usize = 512;
@@ -82,6 +88,12 @@ pub(super) fn no_signals(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     #[cfg(target_vendor = "apple")]
     super::unless_gone(rustix::net::sockopt::set_socket_nosigpipe(socket, true))?;
     Ok(())
+}
+
+/// These systems have no out-of-band bytes on a Unix domain socket.
+#[cfg(feature = "tokio")]
+pub(super) fn may_have_marks(_: &AsyncFd<OwnedFd>) -> bool {
+    false
 }
 
 /// A descriptor that a peer passed. A child that another thread starts just before inherits it.

@@ -203,7 +203,7 @@ mod tokio {
             let mut buffer = [0; 4];
             other.read_exact(&mut buffer).await.expect("a read");
             assert_eq!(one.peer_credentials().expect("a peer").pid(), Some(std::process::id()));
-            let mut other = ::tokio::net::UnixStream::from(other);
+            let mut other = ::tokio::net::UnixStream::try_from(other).expect("a socket");
             other.write_all(b"pong").await.expect("a write");
             let one = std::os::unix::net::UnixStream::try_from(one).expect("a socket");
             let mut one = sockpipe::Stream::try_from(one).expect("a stream");
