@@ -39,8 +39,10 @@
 //! system has the bytes in hand, as the async stream's do; without a timeout they return when the
 //! pipe has had room for them.
 
+mod instance;
 mod listener;
 mod stream;
 
+pub use instance::{SingleInstance, connect_or_spawn, connect_or_spawn_with};
 pub use listener::{Incoming, Listener};
 pub use stream::Stream;

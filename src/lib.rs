@@ -102,7 +102,6 @@ mod endpoint;
 mod error;
 #[cfg(feature = "framed")]
 mod framed;
-#[cfg(feature = "tokio")]
 mod instance;
 #[cfg(feature = "tokio")]
 mod listener;
@@ -124,6 +123,7 @@ pub use candidate::{Candidate, Occupancy};
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use error::events::ListenerStats;
 pub use error::{Error, Operation, Reason};
+pub use instance::command::DaemonCommand;
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
@@ -131,7 +131,8 @@ pub use peer::{PeerCredentials, UserId};
 pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
-    instance::{SingleInstance, connect_or_spawn, connect_or_spawn_with},
+    instance::daemon::{connect_or_spawn, connect_or_spawn_with},
+    instance::single::SingleInstance,
     listener::{Listener, LocalListener, WithCredentials},
     serve::{Drained, GracefulServe, HandlerOutput, Serve, SignalOutput, serve, shutdown_signal},
     stream::{
@@ -153,6 +154,7 @@ mod sealed {
     pub trait Sealed {}
 
     impl Sealed for crate::ListenOptions {}
+    impl Sealed for crate::DaemonCommand {}
     #[cfg(feature = "tokio")]
     impl Sealed for crate::Listener {}
     #[cfg(feature = "tokio")]

@@ -230,7 +230,6 @@ impl ConnectOptions {
     }
 
     /// The same, but for one try: a server that is not there is not waited for.
-    #[cfg(feature = "tokio")]
     pub(crate) fn at_once(&self, deadline: Duration) -> Self {
         Self { deadline, wait_for_server: None, ..self.clone() }
     }

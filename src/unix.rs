@@ -5,6 +5,7 @@ mod activation;
 #[cfg(feature = "blocking")]
 pub(crate) mod blocking;
 mod bound;
+mod child;
 mod claim;
 mod connect;
 mod convert;
@@ -29,7 +30,6 @@ mod receive;
 mod runtime;
 mod sockname;
 mod sockopt;
-#[cfg(feature = "tokio")]
 mod spawn;
 mod spin;
 #[cfg(feature = "tokio")]
@@ -57,13 +57,14 @@ use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::geteuid;
 
+pub(crate) use self::child::{OsDaemonOptions, leave, nameless_file, spawn_detached};
 pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, spin};
 use self::place::Place;
+pub(crate) use self::spawn::SpawnLock;
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
     listener::Listener,
     runtime::{can_accept, shutdown_signal, sleep},
-    spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
 use crate::candidate::Occupancy;

@@ -16,12 +16,12 @@ mod options;
 mod overlapped;
 mod pauses;
 mod pipe;
+mod process;
 #[cfg(feature = "tokio")]
 mod reactor;
 #[cfg(feature = "tokio")]
 mod registered;
 mod security;
-#[cfg(feature = "tokio")]
 mod spawn;
 #[cfg(feature = "tokio")]
 mod stream;
@@ -38,11 +38,11 @@ use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY};
 pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, spin};
 use self::pipe::Presence;
 use self::security::own_sid;
+pub(crate) use self::spawn::{OsDaemonOptions, SpawnLock, leave, nameless_file, spawn_detached};
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
     listener::Listener,
     reactor::{can_accept, shutdown_signal, sleep},
-    spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
 use crate::candidate::Candidate;

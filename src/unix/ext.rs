@@ -1,13 +1,14 @@
 //! What only Unix has; `sockpipe::os::unix` to users.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 pub use super::activation::{Activated, ActivatedKind};
 pub use super::pass::*;
 use super::{activation, inherited};
 #[cfg(feature = "blocking")]
 use crate::blocking;
+use crate::instance::command::DaemonCommand;
 use crate::options::{ListenOptions, StreamOptions};
 use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
@@ -60,6 +61,36 @@ impl ListenOptionsExt for ListenOptions {
 
     fn backlog(mut self, length: u32) -> Self {
         self.os.backlog = Some(length);
+        self
+    }
+}
+
+/// What a daemon can be given on Unix only. For the types of this crate: it will grow.
+pub trait DaemonCommandExt: Sealed {
+    /// The open descriptors that the daemon gets besides the standard ones, under the same numbers and
+    /// whether or not they are close-on-exec: a jobserver's pipe, sockets for `LISTEN_FDS`. Default:
+    /// none. Every other descriptor of this process is closed in the daemon, those of a
+    /// [`pre_exec`](std::os::unix::process::CommandExt::pre_exec) of the command's own too.
+    ///
+    /// One that is not open when the daemon is started makes that fail, with `EBADF`.
+    #[must_use]
+    fn keep_fds(self, fds: impl IntoIterator<Item = RawFd>) -> Self;
+
+    /// The daemon's umask, in place of this process's: 0o077 for one whose files are nobody else's
+    /// business. One that writes files for others, as a compiler's cache does, is better off with the
+    /// umask of whoever asks it to.
+    #[must_use]
+    fn umask(self, mask: u32) -> Self;
+}
+
+impl DaemonCommandExt for DaemonCommand {
+    fn keep_fds(mut self, fds: impl IntoIterator<Item = RawFd>) -> Self {
+        self.os.keep_fds.extend(fds);
+        self
+    }
+
+    fn umask(mut self, mask: u32) -> Self {
+        self.os.umask = Some(mask);
         self
     }
 }

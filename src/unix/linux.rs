@@ -3,10 +3,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, fchmod};
+use rustix::fs::{MemfdFlags, Mode, OFlags, fchmod, memfd_create, open};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{
@@ -194,4 +194,26 @@ pub(super) fn is_unmapped(uid: u32) -> bool {
 /// with the sticky bit. Best effort, for a file that is used without it.
 pub(super) fn keep(file: &OwnedFd) {
     let _ = fchmod(file, Mode::RUSR | Mode::WUSR | Mode::SVTX);
+}
+
+/// Marks what is open of `first..=last` as close-on-exec, in one call: since Linux 5.11. Made in a
+/// child between fork and exec.
+#[allow(unsafe_code, reason = "rustix has no call for it")]
+pub(super) fn close_on_exec_from(first: RawFd, last: RawFd) -> Result<(), Errno> {
+    // SAFETY: the call takes three numbers, and changes nothing but flags of descriptors of this
+    // process, which is the child's own by now.
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(Errno::NOSYS) }
+}
+
+/// A file that has never had a name. `None` where the file system has none.
+pub(super) fn unlinked_file(dir: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
+    open(dir, flags, Mode::RUSR | Mode::WUSR).ok()
+}
+
+/// A file that is nowhere but in memory. What is written to it stays there.
+pub(super) fn memory_file() -> io::Result<OwnedFd> {
+    Ok(memfd_create("sockpipe", MemfdFlags::CLOEXEC)?)
 }

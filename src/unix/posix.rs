@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::io;
 #[cfg(not(any(target_os = "linux", target_os = "openbsd", target_os = "netbsd")))]
 use std::os::fd::AsRawFd;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
@@ -188,6 +188,20 @@ pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Nothing to do: cleaners of these systems ask for locks, or for nothing.
 pub(super) fn keep(_: &OwnedFd) {}
+
+/// There is no one call for it.
+pub(super) fn close_on_exec_from(_: RawFd, _: RawFd) -> Result<(), Errno> {
+    Err(Errno::NOSYS)
+}
+
+/// No file of these systems is made without a name.
+pub(super) fn unlinked_file(_: &Path) -> Option<OwnedFd> {
+    None
+}
+
+pub(super) fn memory_file() -> io::Result<OwnedFd> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no files in memory"))
+}
 
 #[cfg(target_vendor = "apple")]
 mod apple {
