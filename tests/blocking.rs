@@ -29,7 +29,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bounded::{PATIENCE, bounded, connected, read_all, unique_name};
-use sockpipe::blocking::{Listener, Stream};
+use sockpipe::blocking::{Listener, SingleInstance, Stream};
 use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
 
 fn echo(mut stream: &Stream) {
@@ -286,5 +286,24 @@ fn a_name_is_waited_for_while_its_server_has_it() {
         let error = Listener::bind_wait(foreign, &options, PATIENCE / 2).expect_err("not here");
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert!(started.elapsed() < PATIENCE / 4, "only a taken name is waited for");
+    });
+}
+
+#[test]
+fn the_second_instance_is_connected_to_the_first() {
+    bounded(|| {
+        let name = unique_name();
+        let acquire = || SingleInstance::acquire(&name).expect("an instance");
+        let SingleInstance::Primary(listener) = acquire() else { panic!("nobody had the name") };
+        let SingleInstance::Secondary(mut later) = acquire() else { panic!("it is the first's") };
+        let mut first = listener.accept().expect("a later start");
+        later.write_all(b"open").expect("a write");
+        let mut asked = [0; 4];
+        first.read_exact(&mut asked).expect("a read");
+        assert_eq!(&asked, b"open");
+
+        // The name is free again, and the next to come is the first.
+        drop((listener, first, later));
+        assert!(matches!(acquire(), SingleInstance::Primary(_)));
     });
 }
