@@ -285,3 +285,22 @@ fn a_name_is_waited_for_while_its_server_has_it() {
         assert!(started.elapsed() < PATIENCE / 4, "only a taken name is waited for");
     });
 }
+
+#[test]
+fn the_second_instance_is_connected_to_the_first() {
+    bounded(|| {
+        let name = unique_name();
+        let acquire = || SingleInstance::acquire(&name).expect("an instance");
+        let SingleInstance::Primary(listener) = acquire() else { panic!("nobody had the name") };
+        let SingleInstance::Secondary(mut later) = acquire() else { panic!("it is the first's") };
+        let mut first = listener.accept().expect("a later start");
+        later.write_all(b"open").expect("a write");
+        let mut asked = [0; 4];
+        first.read_exact(&mut asked).expect("a read");
+        assert_eq!(&asked, b"open");
+
+        // The name is free again, and the next to come is the first.
+        drop((listener, first, later));
+        assert!(matches!(acquire(), SingleInstance::Primary(_)));
+    });
+}

@@ -236,6 +236,15 @@ mod unix {
         }
     }
 
+    #[cfg(feature = "serde")]
+    #[test]
+    fn serde_refuses_a_path_that_no_text_can_carry() {
+        let path = Path::new(OsStr::from_bytes(b"/run/\xff.sock"));
+        let endpoint = Endpoint::try_from(path).expect("an endpoint");
+        let error = serde_json::to_string(&endpoint).expect_err("no text");
+        assert!(error.to_string().contains("is not UTF-8"), "{error}");
+    }
+
     #[tokio::test]
     async fn paths_that_are_not_utf8() {
         let os = Os::new();

@@ -144,7 +144,7 @@ async fn an_abstract_listener_from_elsewhere() {
     #[cfg(target_os = "linux")]
     {
         use std::os::linux::net::SocketAddrExt;
-        let name = unique_name();
+        let name = common::unique_name();
         let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a name");
         let theirs = UnixListener::bind_addr(&address).expect("a free name");
         let mut listener = from_fd(theirs).expect("a listener");

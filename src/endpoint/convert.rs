@@ -103,16 +103,4 @@ mod tests {
         let error = serde_json::from_str::<Endpoint>("\"a/b\"").expect_err("no endpoint");
         assert!(error.to_string().contains("a path is written `./a/b`"), "{error}");
     }
-
-    #[cfg(unix)]
-    #[test]
-    fn serde_refuses_what_no_text_can_carry() {
-        use std::ffi::OsStr;
-        use std::os::unix::ffi::OsStrExt;
-
-        let path = Path::new(OsStr::from_bytes(b"/run/\xff.sock"));
-        let endpoint = Endpoint::try_from(path).expect("an endpoint");
-        let error = serde_json::to_string(&endpoint).expect_err("no text");
-        assert!(error.to_string().contains("is not UTF-8"), "{error}");
-    }
 }

@@ -47,7 +47,7 @@ pub enum SingleInstance {
 
 #[cfg(feature = "tokio")]
 impl SingleInstance {
-    /// Takes `endpoint`, or connects to who has it, with the default options.
+    /// Binds `endpoint`, or connects to the process that holds it, with the default options.
     ///
     /// # Errors
     ///
@@ -60,8 +60,8 @@ impl SingleInstance {
         Self::acquire_with(endpoint, &ListenOptions::default(), &ConnectOptions::default()).await
     }
 
-    /// Takes `endpoint`, or connects to who has it. Whichever comes first is atomic: of any number
-    /// that start at once, one is the first.
+    /// Binds `endpoint`, or connects to the process that holds it. If several processes start at the
+    /// same time, exactly one becomes the primary.
     ///
     /// # Errors
     ///
