@@ -25,7 +25,6 @@ pub use self::refusals::Refusal;
 pub use self::stopping::Stopping;
 use crate::imp;
 use crate::listener::LocalListener;
-use crate::runtime::sleep;
 
 /// Accepts connections and runs `handler` on each in a task of its own.
 ///

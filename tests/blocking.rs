@@ -26,7 +26,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use blocking::bounded::{PATIENCE, bounded, connected, read_all, unique_name};
-use sockpipe::blocking::{Listener, Stream};
+use sockpipe::blocking::{Listener, SingleInstance, Stream};
 use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
 
 fn echo(mut stream: &Stream) {

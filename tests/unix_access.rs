@@ -14,7 +14,7 @@ use std::thread;
 
 use common::process::{Running, Users};
 use common::unix::{
-    OTHER_STRANGER, STRANGER, ask, command, count, finish, helper, helper_as, linked, listening,
+    OTHER_STRANGER, STRANGER, command, count, finish, helper, helper_as, linked, listening,
     open_to_all, output, rounds, set_mode, strace, through, with_linux_backend,
 };
 use common::{Backend, Os, assert_error, within};
@@ -253,6 +253,7 @@ fn a_service_that_gave_up_root_is_known_as_its_user_once_it_listens_again() {
         let line = output(helper(&["connect", os.endpoint(), &format!("--{form}={user}")]));
         !line[0].starts_with("PermissionDenied: refused the server")
     };
+    let ask = common::unix::ask;
     assert_eq!(ask(&mut server, &format!("become {service}")), format!("became {service}"));
     let [user, exactly] = ["user", "exactly"].map(|form| asked(form, &service));
     assert!(user, "root made the socket");

@@ -14,7 +14,7 @@ use std::process::Stdio;
 
 use common::process::{Running, example};
 use common::unix::{Standing, bind_over_the_dead};
-use common::{Backend, Os, assert_error, unique_name, within};
+use common::{Backend, Os, assert_error, within};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
@@ -205,7 +205,7 @@ async fn an_abstract_name_of_any_bytes_is_served_and_found() {
     }
     for (name, shown) in [(&b"\xff"[..], "%FF"), (b"a\0b", "a%00b"), (b"%", "%25")] {
         let socket = of_type(SocketType::STREAM);
-        let unique = unique_name();
+        let unique = common::unique_name();
         let name = [unique.as_bytes(), name].concat();
         let address = SocketAddrUnix::new_abstract_name(&name).expect("a name");
         bind(&socket, &address).expect("a free name");

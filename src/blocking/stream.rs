@@ -40,10 +40,6 @@ struct Shared {
     write_timeout: AtomicU64,
 }
 
-/// A time limit in nanoseconds, 0 for none: read before each call, so without a lock.
-#[derive(Default)]
-struct Timeout(AtomicU64);
-
 impl Stream {
     /// Connects to the server at `endpoint` with the default options: it fails at once when nobody
     /// listens, waits up to 5 seconds for a busy server, and talks to no other user's server.
@@ -102,7 +98,7 @@ impl Stream {
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a time of zero, as in the standard library.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.shared.read_timeout.set(timeout)
+        set(&self.shared.read_timeout, timeout)
     }
 
     /// How long a write may wait for room before it fails with [`TimedOut`](ErrorKind::TimedOut),
@@ -113,7 +109,7 @@ impl Stream {
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a time of zero, as in the standard library.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.shared.write_timeout.set(timeout)
+        set(&self.shared.write_timeout, timeout)
     }
 
     /// What [`set_read_timeout`](Self::set_read_timeout) has set; 584 years for any longer time.

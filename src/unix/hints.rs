@@ -45,9 +45,8 @@ impl Surroundings {
                 "there is a socket of this name with {nuls} NUL bytes behind it, each written `%00`"
             ));
         }
-        if let (Form::Name(_) | Form::Session(_), Some(caller)) = (&endpoint.0, self.caller)
-            && caller != self.user
-        {
+        let caller = self.caller.filter(|caller| *caller != self.user);
+        if let (Form::Name(_) | Form::Session(_), Some(caller)) = (&endpoint.0, caller) {
             return Some(format!(
                 "this process runs as uid {} by sudo, and a portable name is each user's own: for a \
                  server of uid {caller} give its path",

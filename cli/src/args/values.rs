@@ -55,8 +55,8 @@ fn parse_endpoint(text: OsString) -> Result<Endpoint, String> {
         Some(text) => text.parse(),
         None if is_path(&text) => Endpoint::try_from(PathBuf::from(text)),
         None if text.as_encoded_bytes().starts_with(b"abstract:") => {
-            return Err("it is not text; a byte of an abstract name is written `%XX`, with two \
-                        hexadecimal digits"
+            return Err("it is no UTF-8; a byte of an abstract name is written `%XX`, and a path \
+                        from the root, or with `./` before it"
                 .to_owned());
         }
         // Its scheme, if it has one, must not become part of a file's name.
