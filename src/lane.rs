@@ -296,6 +296,7 @@ impl<L: Link, O> Lane<L, O> {
     }
 
     /// Puts the same stream behind another kind of link, for another API.
+    #[cfg(all(feature = "tokio", feature = "blocking"))]
     pub(crate) fn map<N: Link>(
         self,
         map: impl FnOnce(L) -> io::Result<N>,

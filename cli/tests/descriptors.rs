@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
-use common::unix::until;
 use common::{Backend, Os, PATIENCE, Tool, tool};
 use rustix::cmsg_space;
 use rustix::io::Errno;
@@ -214,7 +213,7 @@ fn a_connection_that_says_little_takes_little_memory_and_leaves_none() {
     let each = memory(&relay).saturating_sub(before) / CLIENTS as u64;
     assert!(each <= 16 * KIB, "{each} bytes a connection");
     drop(clients);
-    until("the memory is given back", || memory(&relay) <= before + 1024 * KIB);
+    common::unix::until("the memory is given back", || memory(&relay) <= before + 1024 * KIB);
 }
 
 /// Bytes of its own memory.
@@ -247,7 +246,7 @@ fn a_half_closed_connection_that_is_idle_costs_no_processor_time() {
     };
     // Until the relay has gone to sleep.
     let mut seen = switches();
-    until("the relay is still", || {
+    common::unix::until("the relay is still", || {
         std::thread::sleep(std::time::Duration::from_millis(300));
         std::mem::replace(&mut seen, switches()) == seen
     });

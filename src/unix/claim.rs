@@ -170,6 +170,7 @@ impl Claim {
     /// Leaves the name to whoever has the socket, without a lock.
     pub(super) fn leave(mut self) {
         self.ours = false;
+        self.lock.leave();
     }
 }
 

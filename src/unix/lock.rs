@@ -123,6 +123,18 @@ impl Lock {
         matches!(stands, Ok(Some(stat)) if note::said(&self.file, &stat) != Said::Nothing)
     }
 
+    /// Not a file that somebody put in its place.
+    fn remove_file(&self) {
+        if matches!(self.is_ours(), Ok(true)) {
+            remove(&self.place, &self.name);
+        }
+    }
+
+    /// Lets go of the lock on a socket that lives on: its note would call it dead.
+    pub(super) fn leave(&self) {
+        self.remove_file();
+    }
+
     /// Whether the file that is locked is the one that stands there.
     pub(super) fn is_ours(&self) -> io::Result<bool> {
         let ours = file_id(&fstat(&self.file)?);
@@ -139,8 +151,8 @@ impl Drop for Lock {
         // While it is still held: who opened it before finds that it is gone, and starts over. Not
         // a successor's, made after somebody removed ours; and not before a dead socket that it tells
         // of, by which the next server knows that nobody has it.
-        if !self.tells_of_a_socket() && matches!(self.is_ours(), Ok(true)) {
-            remove(&self.place, &self.name);
+        if !self.tells_of_a_socket() {
+            self.remove_file();
         }
     }
 }

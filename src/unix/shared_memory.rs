@@ -66,18 +66,18 @@ pub(super) trait Bell: Sized {
 pub(super) struct Link<B> {
     mapping: Mapping,
     bell: B,
-    share: Share,
+    _share: Share,
 }
 
 impl<B: Bell> Link<B> {
     fn new(mapping: Mapping, bell: OwnedFd, share: Share) -> Option<Self> {
-        Some(Self { mapping, bell: B::new(bell).ok()?, share })
+        Some(Self { mapping, bell: B::new(bell).ok()?, _share: share })
     }
 
     /// The same link for another API.
     #[cfg(all(feature = "tokio", feature = "blocking"))]
     fn convert<N: Bell>(self, bell: impl FnOnce(B) -> io::Result<N>) -> io::Result<Link<N>> {
-        Ok(Link { mapping: self.mapping, bell: bell(self.bell)?, share: self.share })
+        Ok(Link { mapping: self.mapping, bell: bell(self.bell)?, _share: self._share })
     }
 
     /// Takes the bells that have come. `false`: the peer has closed its end.
