@@ -17,24 +17,24 @@ pub use self::error::ParseEndpointError;
 /// | written | means |
 /// |---|---|
 /// | `echo`, `org.example.tool` | a portable name, private to the user: a socket in the user's runtime directory, or a pipe with the user's SID in its name |
-/// | `system:NAME` | one place for the whole machine, for a system service: `/run/NAME.sock`, `/var/run/NAME.sock` on macOS and BSD, `\\.\pipe\NAME`. It does not change who may connect |
-/// | `session:NAME` | as the portable name, but one for each login session of the user: `NAME@SESSION`, by `$XDG_SESSION_ID` or Windows' session number |
+/// | `system:NAME` | one address for the whole machine, for a system service: `/run/NAME.sock`, `/var/run/NAME.sock` on macOS and BSD, `\\.\pipe\NAME`. It does not change who may connect |
+/// | `session:NAME` | a portable name for each login session of the user: `NAME@SESSION`, by `$XDG_SESSION_ID` or Windows' session number |
 /// | `/path`, `./path`, `unix:///path`, `unix:path` | a Unix domain socket at this path |
-/// | `abstract:NAME` | a Linux socket without a file; what guards it is the check of the peer's user alone. `%00` is a NUL byte in its name, `%25` a percent sign, and so on for any byte |
+/// | `abstract:NAME` | a Linux socket without a file, protected only by the check of the peer's user. `%00` is a NUL byte in its name, `%25` a percent sign, and so on for any byte |
 /// | `\\.\pipe\NAME`, `\\?\pipe\NAME`, `npipe:////./pipe/NAME` | a Windows named pipe; its name may have backslashes in it, and slashes are taken for them |
 ///
-/// What other programs write for something else is never taken for a file: `@x`, `unix:@x` and
-/// `unix:abstract=x` are errors that say how it is written here. `unix:path=/x`, as D-Bus writes it,
-/// is the path.
+/// Notations of other programs are never mistaken for a file: `@x`, `unix:@x` and `unix:abstract=x`
+/// are errors that show the notation to use here. D-Bus's `unix:path=/x` is the path `/x`.
 ///
-/// Every form is parsed and printed on every OS; only listening and connecting say
-/// [`Unsupported`](std::io::ErrorKind::Unsupported). A portable name, also after `system:` and `session:`, is 1 to 48 of
-/// `a-z 0-9 . _ -` and does not start with a dot, so that a name that is valid on one OS is valid on
-/// all. [`resolve`](Self::resolve) tells what addresses it has here, and
-/// [Which address do I get?](crate::docs::which_address) why.
+/// Every form is parsed and printed on every OS. A form that this OS does not have fails with
+/// [`Unsupported`](std::io::ErrorKind::Unsupported) when you listen or connect. A portable name,
+/// also after `system:` and `session:`, has 1 to 48 characters of `a-z 0-9 . _ -` and does not
+/// start with a dot, so a name that is valid on one OS is valid on all. [`resolve`](Self::resolve)
+/// returns the addresses of an endpoint, and [Which address do I get?](crate::docs::which_address)
+/// explains them.
 ///
-/// Parsing what [`Display`](fmt::Display) prints gives the same endpoint again, except for a path
-/// that is not UTF-8, which no string can carry.
+/// An endpoint that is printed and parsed again is the same endpoint, except for a path that is not
+/// UTF-8, which no string can carry.
 ///
 /// ```
 /// use sockpipe::Endpoint;
@@ -49,8 +49,8 @@ pub use self::error::ParseEndpointError;
 /// # Ok::<(), sockpipe::ParseEndpointError>(())
 /// ```
 ///
-/// Where an endpoint is asked for, a `&str` or `String` is parsed as above, and a [`Path`] or
-/// [`PathBuf`] is a path: `"echo"` is a portable name, `Path::new("echo")` a file in the current
+/// Functions that take an endpoint parse a `&str` or `String` as above, and take a [`Path`] or
+/// [`PathBuf`] as a path: `"echo"` is a portable name, `Path::new("echo")` a file in the current
 /// directory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint(pub(crate) Form);
@@ -76,7 +76,7 @@ const VERBATIM_PIPE: &str = r"\\?\pipe\";
 const NAME_LIMIT: usize = 48;
 
 impl Endpoint {
-    /// The path, of an endpoint that is one; also one that is not UTF-8, which no text can carry.
+    /// Returns the path if the endpoint is one, even if it is not UTF-8.
     ///
     /// ```
     /// use sockpipe::Endpoint;

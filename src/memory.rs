@@ -1,5 +1,6 @@
-//! A listener inside the process, of the same trait as the OS's: for tests without a name on the
-//! machine, and for a program that is sometimes its own client.
+//! A listener inside the process, for tests that need no name on the machine and for a program that
+//! is sometimes its own client. It implements the same trait as [`Listener`](crate::Listener);
+//! [Testing your program](crate::docs::testing) has more.
 //!
 //! ```
 //! use sockpipe::{LocalListener, memory};
@@ -40,7 +41,7 @@ const BACKLOG: usize = 128;
 /// Bytes a stream holds in each direction before a write waits.
 const BUFFER: usize = 64 * 1024;
 
-/// A listener, and what connects to it.
+/// Creates a listener and a connector for it.
 #[must_use]
 pub fn pair() -> (Listener, Connector) {
     let (sender, incoming) = mpsc::unbounded_channel();
@@ -56,7 +57,7 @@ struct Backlog {
     entry: Mutex<()>,
 }
 
-/// Accepts the connections of its [`Connector`].
+/// A listener for the connections of its [`Connector`].
 #[derive(Debug)]
 pub struct Listener {
     incoming: mpsc::UnboundedReceiver<DuplexStream>,
@@ -84,7 +85,7 @@ impl LocalListener for Listener {
 
     /// # Errors
     ///
-    /// `NotConnected` when every connector is gone, so that nobody can connect any more.
+    /// `NotConnected` when every connector is dropped, because no client can connect any more.
     async fn accept(&mut self) -> io::Result<DuplexStream> {
         let Some(stream) = self.incoming.recv().await else {
             let what = "every connector of this listener is gone";
@@ -107,7 +108,7 @@ impl LocalListener for Listener {
     }
 }
 
-/// Connects to its [`Listener`]. Clones connect to the same one.
+/// A connector to its [`Listener`]. Clones connect to the same listener.
 ///
 /// It needs a tokio runtime, with timers, only while the backlog is full.
 #[derive(Clone, Debug)]
@@ -117,7 +118,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A new connection, with the default options.
+    /// Makes a new connection with the default options.
     ///
     /// # Errors
     ///
@@ -130,12 +131,13 @@ impl Connector {
         self.connect_with(&ConnectOptions::default()).await
     }
 
-    /// A new connection. Of the options, the [deadline](ConnectOptions::deadline) counts.
+    /// Makes a new connection. Of the options, only the [deadline](ConnectOptions::deadline)
+    /// applies.
     ///
     /// # Errors
     ///
-    /// `NotFound` when the listener is gone, `TimedOut` when its backlog of 128 stays full; `Other`
-    /// when it is full and there is no tokio runtime here, or one without timers.
+    /// `NotFound` if the listener is dropped, `TimedOut` if its backlog of 128 stays full; `Other`
+    /// if it is full and there is no tokio runtime, or one without timers.
     ///
     /// # Cancel safety
     ///

@@ -205,6 +205,29 @@ fn the_readme_is_short() {
     assert_eq!(long, None);
 }
 
+/// A reader who has an error finds its reason, and nothing that no longer exists.
+#[test]
+fn troubleshooting_has_a_row_for_each_reason() {
+    let source = read("src/error.rs");
+    let (_, body) = source.split_once("pub enum Reason {").expect("the reasons");
+    let (body, _) = body.split_once("\n}").expect("an end");
+    let variants = body.lines().filter_map(|line| line.strip_prefix("    "));
+    let variants = variants.filter(|line| line.starts_with(char::is_uppercase));
+    let variants: BTreeSet<_> =
+        variants.map(|line| line.trim_end_matches([' ', '{', ','])).collect();
+
+    let page = read("docs/troubleshooting.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut described = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<_> = row.split(" | ").collect();
+        assert_eq!(cells.len(), 4, "reason, meaning, what to look at, command: {row}");
+        assert!(!cells[1].is_empty() && !cells[2].is_empty(), "{row}");
+        described.insert(cells[0].trim_end_matches('`'));
+    }
+    assert_eq!(described, variants);
+}
+
 #[test]
 fn links_lead_somewhere() {
     let mut followed = 0;

@@ -1,4 +1,4 @@
-//! Clients that no handler is run for, and what they are told.
+//! Clients that are refused before a handler runs, and their answers.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,14 +18,14 @@ const TOLD: usize = 64;
 /// How long it may take to tell one.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Why a client is refused, from [`on_refused`](crate::Serve::on_refused).
+/// The reason why a client is refused, from [`on_refused`](crate::Serve::on_refused).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The user has as many connections as
     /// [`max_connections_per_user`](crate::Serve::max_connections_per_user) allows.
     UserLimit,
-    /// The server stops.
+    /// The server is shutting down.
     Stopping,
 }
 
