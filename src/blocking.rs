@@ -51,11 +51,14 @@
 //! system has the data, as the async stream's do. Writes without a timeout return when the data is
 //! in the pipe's buffer.
 
+#[cfg(feature = "tokio")]
+mod convert;
 mod handover;
 mod instance;
 mod listener;
 mod serve;
 mod stream;
+mod way;
 
 pub use handover::{HandOver, LaunchRequest, Reply, hand_over, hand_over_with};
 pub use instance::{SingleInstance, connect_or_spawn, connect_or_spawn_with};

@@ -170,23 +170,6 @@ impl Stream {
         Transport::of(self.inner.uses_memory())
     }
 
-    /// Converts this connection into a stream whose calls block the thread.
-    ///
-    /// # Errors
-    ///
-    /// The error that the OS reports.
-    ///
-    /// # Platform-specific behavior
-    ///
-    /// Windows: the crate's event loop continues to complete the stream's I/O, because Windows does
-    /// not release a pipe from it. Each call that waits costs a thread switch, and the stream
-    /// cannot be converted into a handle.
-    #[cfg(feature = "blocking")]
-    pub fn into_blocking(self) -> io::Result<crate::blocking::Stream> {
-        let inner = imp::blocking::Stream::from_async(self.inner)?;
-        Ok(crate::blocking::Stream::from_imp(inner))
-    }
-
     pub(crate) fn from_imp(inner: imp::Stream) -> Self {
         Self { inner }
     }
@@ -195,26 +178,6 @@ impl Stream {
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stream").field("inner", &self.inner).finish()
-    }
-}
-
-/// Converts as [`Stream::into_blocking`] does.
-#[cfg(feature = "blocking")]
-impl TryFrom<Stream> for crate::blocking::Stream {
-    type Error = io::Error;
-
-    fn try_from(stream: Stream) -> io::Result<Self> {
-        stream.into_blocking()
-    }
-}
-
-/// Converts as [`into_async`](crate::blocking::Stream::into_async) does.
-#[cfg(feature = "blocking")]
-impl TryFrom<crate::blocking::Stream> for Stream {
-    type Error = io::Error;
-
-    fn try_from(stream: crate::blocking::Stream) -> io::Result<Self> {
-        stream.into_async()
     }
 }
 
