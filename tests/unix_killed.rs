@@ -1,13 +1,16 @@
-//! Killed at a system call, one after another, while it starts a daemon or hands a launch over: the
-//! next one gets on, and nothing is left.
+//! Killed at a system call, one after another, while it starts a daemon, hands a launch over, or takes a
+//! server's place: the next one gets on, and nothing is left.
 #![cfg(unix)] // strace
 
 mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use common::process::Running;
 use common::unix::{full, helper, output, strace, until};
@@ -37,6 +40,27 @@ fn calls(command: Command) -> Option<Vec<(String, u32)>> {
     let first = std::process::id() as usize % step;
     let chosen = calls[ours..].iter().skip(first).step_by(step);
     Some(chosen.filter(|(name, _)| name != "exit_group").cloned().collect())
+}
+
+fn lines(log: &Path) -> usize {
+    fs::read_to_string(log).expect("a log").lines().count()
+}
+
+/// The calls that the log of a process has after its first lines, each with its number among those of
+/// its name.
+fn calls_since(before: usize, log: &Path) -> Vec<(String, u32)> {
+    let log = fs::read_to_string(log).expect("a log");
+    let mut seen = BTreeMap::new();
+    let mut calls = Vec::new();
+    for (at, line) in log.lines().enumerate() {
+        let Some((name, _)) = line.split_once('(') else { continue };
+        let count = seen.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        if at >= before && name != "exit_group" {
+            calls.push((name.to_owned(), *count));
+        }
+    }
+    calls
 }
 
 /// Without the processes that it starts.
@@ -134,24 +158,14 @@ fn no_later_start_is_told_that_it_is_done_by_a_first_that_did_nothing() {
     let Some(watched) = traced(&log, &[], &command) else { return };
     let watched = Running::start(watched);
     assert_eq!(watched.next_line(), "first");
-    let before = fs::read_to_string(&log).expect("a log").lines().count();
+    let before = lines(&log);
     assert_eq!(output(helper(&["instance", os.endpoint(), "x"])), ["done 0"]);
     assert_eq!(watched.next_line(), "x");
     until("it waits again", || {
         let log = fs::read_to_string(&log).expect("a log");
         log.lines().last().is_some_and(|line| line.starts_with("epoll_wait("))
     });
-    let log = fs::read_to_string(&log).expect("a log");
-    let mut seen = BTreeMap::new();
-    let mut calls = Vec::new();
-    for (at, line) in log.lines().enumerate() {
-        let Some((name, _)) = line.split_once('(') else { continue };
-        let count = seen.entry(name.to_owned()).or_insert(0);
-        *count += 1;
-        if at >= before {
-            calls.push((name.to_owned(), *count));
-        }
-    }
+    let calls = calls_since(before, &log);
     watched.crash();
 
     let step = if full() { 1 } else { 4 };
@@ -183,4 +197,80 @@ fn no_later_start_is_told_that_it_is_done_by_a_first_that_did_nothing() {
         }
     }
     println!("{became} became the first, {told} were told that it ended, {done} were done");
+}
+
+fn upgrade(os: &Os) -> Running {
+    let server = Running::start(helper(&["upgrade", os.endpoint()]));
+    assert_eq!(server.next_line(), "serves");
+    server
+}
+
+/// Each of some clients is served by `server` alone.
+fn serves_alone(os: &Os, server: &Running) {
+    for _ in 0..4 {
+        let mut stream = UnixStream::connect(os.endpoint()).expect("a server");
+        stream.write_all(b"?").expect("a write");
+        let mut process = [0; 4];
+        stream.read_exact(&mut process).expect("an answer");
+        assert_eq!(u32::from_be_bytes(process), server.child.id());
+    }
+}
+
+#[test]
+fn a_next_version_killed_while_it_takes_over_leaves_the_name_to_one() {
+    let os = Os::new();
+    let old = upgrade(&os);
+    let once = |os: &Os| helper(&["upgrade-once", os.endpoint()]);
+    let Some(calls) = calls(once(&os)) else { return };
+    assert_eq!(old.wait().1, ["taken over, 0 cut"]);
+    let (mut stayed, mut went) = (0, 0);
+    for (name, number) in &calls {
+        let os = Os::new();
+        let old = upgrade(&os);
+        let _ = killed_at(name, *number, &once(&os));
+        // It has the name still, or it has given it up for good.
+        let line = old.out.recv_timeout(Duration::from_millis(20));
+        if line.is_ok() {
+            went += 1;
+        } else {
+            serves_alone(&os, &old);
+            stayed += 1;
+        }
+        let next = upgrade(&os);
+        let out = if let Ok(line) = line { vec![line] } else { old.wait().1 };
+        assert_eq!(out, ["taken over, 0 cut"], "{name} {number}");
+        serves_alone(&os, &next);
+    }
+    println!("killed at {} calls: {stayed} times the old one stayed, {went} it went", calls.len());
+}
+
+#[test]
+fn an_old_version_killed_while_it_is_taken_over_leaves_the_name_to_the_new_one() {
+    let os = Os::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("log");
+    let command = |os: &Os| helper(&["upgrade", os.endpoint()]);
+    let Some(watched) = traced(&log, &[], &command(&os)) else { return };
+    let watched = Running::start(watched);
+    assert_eq!(watched.next_line(), "serves");
+    let before = lines(&log);
+    let next = upgrade(&os);
+    assert_eq!(watched.wait().1, ["taken over, 0 cut"]);
+    drop(next);
+
+    let calls = calls_since(before, &log);
+    let step = if full() { 1 } else { 4 };
+    for (name, number) in calls.iter().step_by(step) {
+        let os = Os::new();
+        let log = dir.path().join("killed");
+        let inject = format!("inject={name}:signal=KILL:when={number}");
+        let options = ["-e", &format!("trace={name}"), "-e", &inject];
+        let Some(old) = traced(&log, &options, &command(&os)) else { return };
+        let old = Running::start(old);
+        assert_eq!(old.next_line(), "serves", "{name} {number}");
+        let next = upgrade(&os);
+        old.wait();
+        serves_alone(&os, &next);
+    }
+    println!("killed at {} calls: the new one has the name", calls.len().div_ceil(step));
 }
