@@ -70,6 +70,8 @@ pub enum Operation {
     Spawn,
     /// Handing over a launch to the first instance: `hand_over`.
     HandOver,
+    /// Taking a running server's endpoint over: `os::unix::take_over`.
+    TakeOver,
     /// Ending the write side of a stream, or closing it.
     Shutdown,
 }
@@ -134,17 +136,24 @@ pub enum Reason {
     Deadline,
     /// The listener was stopped: `blocking::Listener::unblock`.
     Stopped,
+    /// Another process has taken the listener over: `os::unix::take_over`.
+    #[non_exhaustive]
+    TakenOver {
+        /// That process, if the OS reports it.
+        process: Option<u32>,
+    },
     /// There is no tokio runtime, or it lacks I/O or timers.
     NoRuntime,
     /// The server that was started exited before it listened.
     ServerExited,
-    /// The first instance did not accept the launch: it is suspended or hangs.
+    /// The first instance did not accept the launch, or the server did not hand its name over: it is
+    /// suspended or hangs.
     #[non_exhaustive]
     NoAnswer {
         /// Its process, if the OS reports it.
         process: Option<u32>,
     },
-    /// The process that holds the name does not speak the protocol of `hand_over`.
+    /// The process that holds the name speaks another protocol than `hand_over` or `take_over`.
     #[non_exhaustive]
     NotUnderstood {
         /// Its process, if the OS reports it.
@@ -289,7 +298,10 @@ impl Error {
                 ErrorKind::TimedOut
             }
             Reason::NotUnderstood { .. } => ErrorKind::InvalidData,
-            Reason::NoRuntime | Reason::ServerExited | Reason::Stopped => ErrorKind::Other,
+            Reason::NoRuntime
+            | Reason::ServerExited
+            | Reason::Stopped
+            | Reason::TakenOver { .. } => ErrorKind::Other,
             Reason::Os => {
                 let source = self.source.as_deref().and_then(|source| source.downcast_ref());
                 source.map_or(ErrorKind::Other, io::Error::kind)
@@ -337,6 +349,7 @@ impl Operation {
             Self::Clean => ("clean", ""),
             Self::Spawn => ("start the server", " at"),
             Self::HandOver => ("hand over", " to"),
+            Self::TakeOver => ("take over", ""),
             Self::Shutdown => ("end the write side", " of"),
         }
     }

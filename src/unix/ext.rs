@@ -14,7 +14,11 @@ use crate::instance::command::DaemonCommand;
 use crate::options::{ListenOptions, StreamOptions};
 use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
-use crate::{listener::Listener, stream::Stream};
+use crate::{
+    endpoint::{Endpoint, ParseEndpointError},
+    listener::Listener,
+    stream::Stream,
+};
 
 /// Options of a listener on Unix. Implemented for this crate's types only, so methods can be added.
 pub trait ListenOptionsExt: Sealed {
@@ -45,6 +49,18 @@ pub trait ListenOptionsExt: Sealed {
     /// Sets how many clients may wait to be accepted, in place of the system's limit (`somaxconn`).
     #[must_use]
     fn backlog(self, length: u32) -> Self;
+
+    /// Lets another process of this user take the listener over with [`take_over`], as the next version
+    /// of a program does. Default: `false`.
+    ///
+    /// The async listener then also listens on a socket beside its own, `.NAME.upgrade`, for its user
+    /// alone. Once it is taken over, [`accept`](Listener::accept) fails with
+    /// [`Reason::TakenOver`](crate::Reason::TakenOver), and a server
+    /// [with a graceful shutdown](crate::Serve::with_graceful_shutdown) finishes its connections and
+    /// ends well. A blocking listener, an inherited one, and one of an abstract socket cannot be taken
+    /// over: to bind it is `Unsupported`.
+    #[must_use]
+    fn upgradable(self, allowed: bool) -> Self;
 }
 
 impl ListenOptionsExt for ListenOptions {
@@ -65,6 +81,11 @@ impl ListenOptionsExt for ListenOptions {
 
     fn backlog(mut self, length: u32) -> Self {
         self.os.backlog = Some(length);
+        self
+    }
+
+    fn upgradable(mut self, allowed: bool) -> Self {
+        self.os.upgradable = allowed;
         self
     }
 }
@@ -309,6 +330,55 @@ impl AsFd for blocking::Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.as_fd()
     }
+}
+
+/// Takes the endpoint over from the server that holds it, or binds it as soon as it is free, for up to
+/// `limit`.
+///
+/// Use it to start a new version of a program while the old one runs. The old server was bound with
+/// [`upgradable`](ListenOptionsExt::upgradable), and finishes its connections.
+///
+/// There is no moment without a server: the new one gets the socket that clients connect to, with its
+/// pending connections. If either process crashes on the way, the other one has the name.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use sockpipe::os::unix::{ListenOptionsExt, take_over};
+/// use sockpipe::{ListenOptions, echo, serve, shutdown_signal};
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let stop = shutdown_signal();
+/// let options = ListenOptions::new().upgradable(true);
+/// let listener = take_over("org.example.daemon", &options, Duration::from_secs(10)).await?;
+/// // Until a signal, or until the next version takes over from this one.
+/// serve(listener, |stream| echo::echo(stream, |_| ())).with_graceful_shutdown(stop).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Of `options`, the socket gets the mode and the group.
+///
+/// # Errors
+///
+/// `TimedOut` if the server does not answer (the error names its process), or if it cannot be taken over
+/// and keeps the name. `InvalidData` if it speaks another version of this protocol; `PermissionDenied` if
+/// it is another user's. `Unsupported` for an abstract socket. Else as for [`Listener::bind`].
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves the name with the process that holds it.
+#[cfg(feature = "tokio")]
+pub async fn take_over<E>(
+    endpoint: E,
+    options: &ListenOptions,
+    limit: std::time::Duration,
+) -> io::Result<Listener>
+where
+    E: TryInto<Endpoint>,
+    ParseEndpointError: From<E::Error>,
+{
+    let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
+    super::upgrade::take_over(&endpoint, options, limit).await
 }
 
 /// Returns the listeners that the service manager passed to this process, with their names:
