@@ -40,7 +40,8 @@
 //! | port a program to sockpipe | [moving from other crates](docs::moving), [a comparison](docs::comparison) |
 //! | talk to programs on Windows | [notes on Windows](docs::windows), [its other programs](docs::windows_interop) |
 //!
-//! [A tour](docs::tour), [closing](docs::closing), [how it works](docs::how_it_works),
+//! [Across machines](docs::across_machines), [other languages](docs::other_languages), [sandboxes and
+//! containers](docs::sandboxes), [a tour](docs::tour), [closing](docs::closing), [how it works](docs::how_it_works),
 //! [performance](docs::performance) and [versions](docs::versions) complete the guide.
 //!
 //! # The contract
@@ -210,6 +211,9 @@ pub mod os {
 
 /// Guide pages.
 pub mod docs {
+    #[doc = include_str!("../docs/across_machines.md")]
+    pub mod across_machines {}
+
     #[doc = include_str!("../docs/access_and_trust.md")]
     pub mod access_and_trust {}
 
@@ -227,6 +231,12 @@ pub mod docs {
 
     #[doc = include_str!("../docs/moving.md")]
     pub mod moving {}
+
+    #[doc = include_str!("../docs/other_languages.md")]
+    pub mod other_languages {}
+
+    #[doc = include_str!("../docs/sandboxes.md")]
+    pub mod sandboxes {}
 
     #[doc = include_str!("../docs/testing.md")]
     pub mod testing {}
