@@ -119,14 +119,14 @@ def runs():
 
 
 def long_lines():
-    def over(path, limit, line):
-        return len(line) > limit and not (path.suffix == ".md" and (line.startswith("|") or "](http" in line))
+    # A row of a table and an address have no place to break.
+    whole = re.compile(r"^\s*(//[/!] )?\||https?://")
 
     files = [(path, PAGE_COLUMNS) for path in pages()]
     files += [(path, CODE_COLUMNS) for path in tracked("*.rs")]
     for path, limit in files:
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            if over(path, limit, line):
+            if len(line) > limit and not whole.search(line):
                 yield f"{path}:{number}: {len(line)} columns"
 
 
