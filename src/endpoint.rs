@@ -67,7 +67,7 @@ pub(crate) enum Form {
     Path(PathBuf),
     /// Not empty.
     Abstract(Vec<u8>),
-    /// What follows `\\.\pipe\`: parts between backslashes, none of which Windows would change.
+    /// What follows `\\.\pipe\`: parts between backslashes that Windows leaves unchanged.
     Pipe(String),
 }
 
@@ -107,6 +107,7 @@ impl FromStr for Endpoint {
         if text.is_empty() {
             return Err(error(None, "it is empty; a portable name such as `echo` will do"));
         }
+
         if let Some(at) = text.find('\0') {
             return Err(error(Some(at), "it contains a NUL character"));
         }
@@ -125,6 +126,7 @@ impl FromStr for Endpoint {
                 None => Err(error(Some(6), "a pipe is written `npipe:////./pipe/NAME`")),
             };
         }
+
         if let Some(rest) = text.strip_prefix("unix:") {
             let path = match rest.strip_prefix("//") {
                 Some(path) if path.starts_with('/') => path,
@@ -139,6 +141,7 @@ impl FromStr for Endpoint {
             };
             return from_path(Path::new(path), text);
         }
+
         if let Some(rest) = text.strip_prefix("abstract:") {
             if rest.is_empty() {
                 return Err(error(Some(text.len()), "the abstract socket has no name"));
@@ -146,6 +149,7 @@ impl FromStr for Endpoint {
             return escape::decode(text, text.len() - rest.len())
                 .map(|name| Self(Form::Abstract(name)));
         }
+
         if let Some(rest) = text.strip_prefix("system:") {
             return Ok(Self(Form::System(name(text, text.len() - rest.len())?)));
         }
@@ -193,6 +197,7 @@ fn pipe(text: &str, start: usize) -> Result<Endpoint, ParseEndpointError> {
         if part.is_empty() {
             return Err(error(at, "a part of the pipe's name is empty; write one backslash"));
         }
+
         if part == "." || part == ".." {
             return Err(error(at, "a pipe's name has no part `.` or `..`; Windows resolves them"));
         }
@@ -218,6 +223,7 @@ fn from_path(path: &Path, input: &str) -> Result<Endpoint, ParseEndpointError> {
     if bytes.is_empty() {
         return Err(error("the path is empty"));
     }
+
     if bytes.contains(&0) {
         return Err(error("it contains a NUL character"));
     }
@@ -237,6 +243,7 @@ fn name(text: &str, start: usize) -> Result<String, ParseEndpointError> {
     let error = |position, reason: String| {
         Err(ParseEndpointError { input: text.to_owned(), position: Some(position), reason })
     };
+
     let name = &text[start..];
     let valid = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-');
     if let Some((at, c)) = name.char_indices().find(|&(_, c)| !valid(c)) {
@@ -250,11 +257,13 @@ fn name(text: &str, start: usize) -> Result<String, ParseEndpointError> {
             }
             _ => "it is made of a-z 0-9 . _ -".to_owned(),
         };
+
         return error(
             start + at,
             format!("'{}' cannot be in a portable name; {hint}", error::shown(&c.to_string())),
         );
     }
+
     if name.is_empty() {
         return error(start, "the name is empty".to_owned());
     }
@@ -265,7 +274,7 @@ fn name(text: &str, start: usize) -> Result<String, ParseEndpointError> {
         let length = name.len();
         return error(
             start + NAME_LIMIT,
-            format!("a portable name has at most {NAME_LIMIT} characters, this one has {length}"),
+            format!("portable name of {length} characters exceeds the limit of {NAME_LIMIT}"),
         );
     }
     Ok(name.to_owned())
@@ -288,6 +297,7 @@ impl fmt::Display for Endpoint {
                 } else {
                     "unix:"
                 };
+
                 write!(f, "{scheme}{shown}")
             }
         }
@@ -340,6 +350,7 @@ mod tests {
             ),
         ] {
             let endpoint = parse(written);
+
             assert_eq!(endpoint.to_string(), printed, "{written}");
             assert_eq!(parse(printed), endpoint, "{written}");
         }
@@ -399,7 +410,7 @@ mod tests {
             ("Echo", Some(0), "'E' cannot be in a portable name"),
             ("olá", Some(2), "'á' cannot be in a portable name"),
             (".hidden", Some(0), "does not start with a dot"),
-            (&long, Some(48), "at most 48 characters, this one has 49"),
+            (&long, Some(48), "portable name of 49 characters exceeds the limit of 48"),
             ("unix://run/x", Some(7), "`unix://` wants an absolute path"),
             ("unix:", None, "the path is empty"),
             ("/", None, "names a directory"),
@@ -419,6 +430,7 @@ mod tests {
             (r"\\?\pipe\", Some(9), "the pipe has no name"),
         ] {
             let error = written.parse::<Endpoint>().expect_err(written);
+
             let message = error.to_string();
             assert!(message.contains(says), "{written:?}: {message}");
             assert!(message.contains(&format!("\"{}\"", error::shown(written))), "{message}");

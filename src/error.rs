@@ -304,6 +304,7 @@ impl Error {
             | Reason::TakenOver { .. } => ErrorKind::Other,
             Reason::Os => {
                 let source = self.source.as_deref().and_then(|source| source.downcast_ref());
+
                 source.map_or(ErrorKind::Other, io::Error::kind)
             }
         }
@@ -415,7 +416,7 @@ pub(crate) fn peer_refused(
     endpoint: impl Borrow<Endpoint>,
     error: impl Into<io::Error>,
 ) -> io::Error {
-    let error = Error::new(Reason::PeerRefused, "the server does not let this user in")
+    let error = Error::new(Reason::PeerRefused, "the server refuses connections of this user")
         .caused_by(error.into());
     error.at(endpoint).into()
 }
@@ -427,7 +428,7 @@ pub(crate) fn unexpected_server(
 ) -> io::Error {
     let cause = format!("it runs as {user}, not as {expected}");
     let error = Error::new(Reason::UnexpectedServer, cause).at(endpoint);
-    error.advising("if that is right, say so with ConnectOptions::expect_server").into()
+    error.advising("if you trust that user, allow it with ConnectOptions::expect_server").into()
 }
 
 /// `bind_wait` found the name taken until the end.
@@ -445,21 +446,21 @@ pub(crate) fn still_taken(limit: Duration, error: io::Error) -> io::Error {
 /// `accept_timeout` found no client.
 #[cfg(feature = "blocking")]
 pub(crate) fn no_client(endpoint: &Endpoint, limit: Duration) -> io::Error {
-    let cause = format!("no client came within {} s", limit.as_secs_f32());
+    let cause = format!("no client connected within {} s", limit.as_secs_f32());
     during(Operation::Accept, endpoint, Error::new(Reason::Deadline, cause).into())
 }
 
 /// `unblock` has ended `accept`.
 #[cfg(feature = "blocking")]
 pub(crate) fn stopped() -> io::Error {
-    Error::new(Reason::Stopped, "the listener was told to accept no more").into()
+    Error::new(Reason::Stopped, "the listener was stopped by unblock").into()
 }
 
 /// `accept` cannot go on.
 pub(crate) fn accept_failed(endpoint: &Endpoint, error: io::Error) -> io::Error {
     let error = match error.downcast::<Error>() {
         Ok(error) => error,
-        Err(error) => Error::from_foreign(error).advising("listen on it anew"),
+        Err(error) => Error::from_foreign(error).advising("bind a new listener"),
     };
     during(Operation::Accept, endpoint, error.into())
 }

@@ -220,7 +220,7 @@ impl<W: fmt::Debug> fmt::Debug for FrameSink<W> {
 
 #[cold]
 fn too_long(length: usize) -> io::Error {
-    let what = format!("a message has at most {LIMIT} bytes, this one has {length}: cut it up");
+    let what = format!("message of {length} bytes exceeds the limit of {LIMIT} bytes");
     io::Error::new(ErrorKind::InvalidInput, what)
 }
 

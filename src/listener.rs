@@ -211,7 +211,8 @@ impl Listener {
     /// As for [`accept`](Self::accept).
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         if self.stopped {
-            let stopped = Error::new(Reason::Stopping { process: None }, "it has been stopped");
+            let stopped =
+                Error::new(Reason::Stopping { process: None }, "the listener was stopped");
             return Poll::Ready(Err(accept_failed(&self.endpoint, stopped.into())));
         }
         imp::can_accept().map_err(|error| accept_failed(&self.endpoint, error))?;

@@ -52,8 +52,9 @@ pub fn pair() -> (Listener, Connector) {
 #[derive(Debug)]
 struct Backlog {
     room: Semaphore,
-    /// Held by a client that enters and by the listener that closes: who has entered is seen by
-    /// [`Listener::stop_listening`](LocalListener::stop_listening).
+    /// Held by a client that enters and by a closing listener:
+    /// [`Listener::stop_listening`](LocalListener::stop_listening) returns every client that has
+    /// entered.
     entry: Mutex<()>,
 }
 
@@ -69,7 +70,7 @@ impl Listener {
         let entry = self.backlog.entry.lock().unwrap_or_else(PoisonError::into_inner);
         self.incoming.close();
         drop(entry);
-        // Those that wait for room hear of it.
+        // Clients that wait for room are notified.
         self.backlog.room.close();
     }
 }
@@ -218,12 +219,12 @@ pub(crate) mod tests {
         let mut clients = fill(&connector);
         let error = at_once(connector.connect()).expect_err("no timers to wait with");
         assert_eq!(error.kind(), io::ErrorKind::Other);
-        assert!(error.to_string().contains("call this from inside one"), "{error}");
+        assert!(error.to_string().contains("call this inside a tokio runtime"), "{error}");
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         let error = runtime.block_on(connector.connect()).expect_err("no timers to wait with");
         assert_eq!(error.kind(), io::ErrorKind::Other);
         assert!(error.to_string().contains("enable_time()"), "{error}");
-        // The first was let in before.
+        // The first had entered before.
         let mut server = at_once(listener.accept()).expect("a client");
         at_once(clients[0].write_all(b"?")).expect("a write");
         assert_eq!(at_once(server.read_u8()).expect("a byte"), b'?');

@@ -356,7 +356,7 @@ pub fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'stati
     let signal = imp::shutdown_signal();
     async {
         signal.await.map_err(|error| {
-            let what = format!("cannot listen for the signals that ask a process to end: {error}");
+            let what = format!("cannot catch the signals that ask a process to end: {error}");
             io::Error::new(error.kind(), what)
         })
     }

@@ -167,7 +167,7 @@ impl<S> TimedStream<S> {
     fn passed(&self, direction: usize, deadline: Instant) -> io::Error {
         let first_byte = direction == READ && self.first_byte == Some(deadline);
         let what = match self.idle {
-            Some(idle) if !first_byte => format!("no byte went in either direction for {idle:?}"),
+            Some(idle) if !first_byte => format!("no data went in either direction for {idle:?}"),
             _ => "the client sent nothing before the deadline for its first byte".to_owned(),
         };
         io::Error::new(ErrorKind::TimedOut, what)
@@ -344,7 +344,7 @@ mod tests {
     async fn the_error_says_which_deadline_is_over() {
         for (first_byte, idle, said) in [
             (10, 60, "the client sent nothing before the deadline for its first byte"),
-            (60, 10, "no byte went in either direction for 10s"),
+            (60, 10, "no data went in either direction for 10s"),
         ] {
             let (_client, mut server) = accepted(first_byte, idle).await;
             let error = server.read(&mut [0]).await.expect_err("nothing was said");
@@ -353,7 +353,7 @@ mod tests {
         // A writer waits for the reader's deadline only.
         let (_client, mut server) = accepted(10, 60).await;
         let error = server.write_all(&vec![0; 1 << 20]).await.expect_err("no room");
-        assert_eq!(error.to_string(), "no byte went in either direction for 60s");
+        assert_eq!(error.to_string(), "no data went in either direction for 60s");
     }
 
     #[tokio::test(start_paused = true)]
@@ -367,6 +367,7 @@ mod tests {
             }
             client
         };
+
         let listen = async {
             for _ in 0..3 {
                 server.read_u8().await.expect("in time");

@@ -84,7 +84,7 @@ fn info_of_a_name() {
 /// As other tools do that look for a path in the system's table: nothing has a second name.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_system_s_table_has_the_path_that_info_names() {
+fn the_system_table_has_the_path_that_info_names() {
     let os = Os::new();
     let mut server = common::tool();
     server.current_dir(os.dir()).args(["echo", "./here"]);

@@ -42,7 +42,7 @@ type Accepting<L> =
     Pin<Box<dyn Future<Output = (L, io::Result<<L as LocalListener>::Stream>)> + Send>>;
 
 enum State<L: LocalListener> {
-    // Kept from poll to poll: a future that is made anew for each poll would be woken for the old
+    // Kept from poll to poll: a future that is created again for each poll would be woken for the old
     // one's sake.
     Accepting(Accepting<L>),
     Failed,

@@ -8,7 +8,7 @@ use std::thread;
 use super::listener::is_stopped;
 use super::{Listener, Stream};
 
-/// Serves each connection by `handler` in `threads` threads, one of which is the calling thread.
+/// Serves each connection by `handler` in `threads` threads, the calling thread included.
 ///
 /// When [`Listener::unblock`] is called, it waits for the running handlers and returns.
 ///

@@ -177,7 +177,7 @@ impl<W: Way> Search<'_, W> {
             match W::connect(self.endpoint, &self.options.at_once(left)).await {
                 Ok(stream) => return Ok(Some(stream)),
                 Err(error) if is_absent(&error) => return Ok(None),
-                // It starts or ends, or binds its name anew: another one could not take it.
+                // It starts or ends, or binds its name again: another one could not take it.
                 Err(error) if is_in_gap(&error) && !left.is_zero() => self.pause().await?,
                 Err(error) => return Err(error),
             }
@@ -243,7 +243,7 @@ impl<W: Way> Search<'_, W> {
     }
 
     fn failed(&self, command: &Command, status: ExitStatus, said: &str) -> io::Error {
-        let what = format!("{} ended before it listened: {status}{said}", name(command));
+        let what = format!("{} exited before it listened: {status}{said}", name(command));
         during(Operation::Spawn, self.endpoint, Error::new(Reason::ServerExited, what).into())
     }
 
@@ -287,7 +287,7 @@ impl Daemon {
         let stderr = imp::nameless_file(endpoint).map_err(|error| {
             let (name, dir) = (name(command), std::env::temp_dir());
             let what =
-                format!("cannot start {name}: no file for what it says in {}", dir.display());
+                format!("cannot start {name}: no file for its standard error in {}", dir.display());
             Error::new(Reason::Os, format!("{what}: {error}")).caused_by(error)
         })?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
@@ -313,8 +313,8 @@ impl Daemon {
         }
         let said = String::from_utf8_lossy(&said);
         match said.trim() {
-            "" => ", and it said nothing".to_owned(),
-            said => format!("; it said: {said}"),
+            "" => ", and its standard error is empty".to_owned(),
+            said => format!("; its standard error: {said}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The later one sends a header, a mark and a version, and the launch with its length. The first one
 //! answers with the same header and whether it took it, and later, if it likes, with an exit code. A
-//! program that speaks something else is told by its answer or by its silence.
+//! program with another protocol is detected by its answer or by its silence.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -264,7 +264,7 @@ pub(crate) async fn receive<W: Way>(later: &mut W::Stream, limit: Duration) -> i
                 mark[MARK], HEADER[MARK]
             )
         } else {
-            "what came is no launch".to_owned()
+            "the data is not a launch".to_owned()
         };
         io::Error::new(ErrorKind::InvalidData, what)
     })
@@ -277,7 +277,8 @@ pub(crate) async fn exit_code<W: Way>(
     let process = W::process(first);
     let mut code = [0; 4];
     W::read_exact(first, &mut code, None).await.map_err(|error| {
-        let what = format!("the first instance{} ended before it was done", named(process));
+        let what =
+            format!("the first instance{} ended before it finished the launch", named(process));
         let error = Error::new(Reason::Os, what).caused_by(error);
         during(Operation::HandOver, endpoint, error.into())
     })?;
@@ -300,9 +301,9 @@ fn no_answer(
 ) -> io::Error {
     let seconds = limit.as_secs_f32();
     let named = named(process);
-    let what = format!("the first instance{named} did not take it within {seconds} s");
+    let what = format!("the first instance{named} did not accept the launch within {seconds} s");
     let error = Error::new(Reason::NoAnswer { process }, what).caused_by(error);
-    let advice = "it is stopped or hangs: end it, or try again";
+    let advice = "it is suspended or hangs: end that process, or try again";
     during(Operation::HandOver, endpoint, error.advising(advice).into())
 }
 
@@ -316,6 +317,7 @@ fn not_understood(endpoint: &Endpoint, process: Option<u32>, answer: &[u8]) -> i
     };
     let what = format!("the first instance{} {why}", named(process));
     let error = Error::new(Reason::NotUnderstood { process }, what);
-    let advice = "it is an older version of this program, or another one: end it first";
+    let advice =
+        "it runs an older version of this program, or another program: end that process first";
     during(Operation::HandOver, endpoint, error.advising(advice).into())
 }

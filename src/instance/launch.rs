@@ -99,7 +99,8 @@ impl Launch {
             put(&mut bytes, value)?;
         }
         if bytes.len() > LIMIT as usize {
-            let what = format!("a launch has at most {LIMIT} bytes, this one has {}", bytes.len());
+            let what =
+                format!("launch of {} bytes exceeds the limit of {LIMIT} bytes", bytes.len());
             return Err(io::Error::new(ErrorKind::InvalidInput, what));
         }
         Ok(bytes)
@@ -125,7 +126,7 @@ impl Launch {
 
 fn put_number(bytes: &mut Vec<u8>, number: usize) -> io::Result<()> {
     let number = u32::try_from(number)
-        .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "a launch has no room for so much"))?;
+        .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "the launch is too large"))?;
     bytes.extend_from_slice(&number.to_le_bytes());
     Ok(())
 }

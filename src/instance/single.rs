@@ -113,7 +113,7 @@ pub(crate) async fn acquire<W: Way>(
                 return Err(error);
             }
             Err(error) if left.is_zero() => {
-                let what = format!("the name is taken, and cannot be reached: {error}");
+                let what = format!("a process holds the name, and cannot be reached: {error}");
                 let late = Error::new(Reason::Deadline, what).caused_by(error);
                 return Err(during(Operation::Connect, endpoint, late.into()));
             }

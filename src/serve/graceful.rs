@@ -92,7 +92,7 @@ where
             let Self { serve, signal, idle, deadline, release_name_first } = self;
             let Serve { mut listener, settings } = serve;
             let mut handlers = Handlers::new(settings)?;
-            // Without timers it could not stop: now is the time to say so.
+            // Without timers it could not stop: report it now.
             drop(sleep(Duration::ZERO)?);
             let signal = async { signal.await.into_result() };
             let mut idle = IdleClock::new(idle);

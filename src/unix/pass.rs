@@ -170,23 +170,25 @@ fn check_send(data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     }
     if fds.len() > platform::FDS_TO_SEND {
         let (most, count) = (platform::FDS_TO_SEND, fds.len());
-        return Err(invalid(&format!("one message carries {most} descriptors here, not {count}")));
+        return Err(invalid(&format!(
+            "{count} descriptors exceed the limit of {most} for one message"
+        )));
     }
     Ok(())
 }
 
 fn check_receive(buf: &[u8], limit: usize) -> io::Result<()> {
     if buf.is_empty() {
-        return Err(invalid(
-            "descriptors come with at least one byte, and there is no room for it",
-        ));
+        return Err(invalid("descriptors come with at least one byte, and the buffer is empty"));
     }
     check_count(limit)
 }
 
 fn check_count(count: usize) -> io::Result<()> {
     if count > MAX_FDS {
-        return Err(invalid(&format!("one message carries {MAX_FDS} descriptors, not {count}")));
+        return Err(invalid(&format!(
+            "{count} descriptors exceed the limit of {MAX_FDS} for one message"
+        )));
     }
     Ok(())
 }

@@ -234,7 +234,7 @@ fn integrity(pipe: &impl AsHandle, end: End) -> io::Result<IntegrityLevel> {
         End::Server => security::client_integrity(pipe).map(IntegrityLevel),
         End::Client => Err(io::Error::new(
             ErrorKind::Unsupported,
-            "the system does not tell clients the integrity level of a pipe's server",
+            "the system does not report the integrity level of a pipe's server to clients",
         )),
     }
 }
