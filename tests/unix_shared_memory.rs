@@ -6,6 +6,8 @@ mod by_hand;
 #[path = "shared_memory/clients.rs"]
 mod clients;
 mod common;
+#[path = "shared_memory/floods.rs"]
+mod floods;
 #[path = "shared_memory/hostile.rs"]
 mod hostile;
 #[path = "shared_memory/offers.rs"]
