@@ -10,10 +10,15 @@ mod common;
 mod floods;
 #[path = "shared_memory/hostile.rs"]
 mod hostile;
+#[path = "shared_memory/kills.rs"]
+mod kills;
 #[path = "shared_memory/offers.rs"]
 mod offers;
 #[path = "shared_memory/plain.rs"]
 mod plain;
+#[cfg(feature = "blocking")]
+#[path = "shared_memory/storm.rs"]
+mod storm;
 #[cfg(feature = "blocking")]
 #[path = "shared_memory/threads.rs"]
 mod threads;
