@@ -75,8 +75,10 @@ impl Mapped {
     /// Any word: those of four bytes have zeros behind them.
     pub(crate) fn word(&self, at: usize) -> &AtomicU64 {
         assert!(at % 8 == 0 && at < SIZE);
-        // SAFETY: the word is in the mapping, which lives as long as `self`.
-        unsafe { self.0.add(at).cast().as_ref() }
+        // SAFETY: the word is in the mapping.
+        let word = unsafe { self.0.add(at) };
+        // SAFETY: it is aligned, and the mapping lives as long as `self`.
+        unsafe { word.cast().as_ref() }
     }
 
     pub(crate) fn get(&self, at: usize) -> u64 {
