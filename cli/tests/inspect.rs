@@ -226,7 +226,7 @@ async fn ping_of_a_server_that_is_no_echo_server() {
     for (answer, code, says) in [
         (None, 6, "no answer within 0.3 s"),
         (Some(&b""[..]), 1, "the server left after 0 answers"),
-        (Some(&[b'x'; 64][..]), 1, "not what was sent"),
+        (Some(&[b'x'; 64][..]), 1, "other data than was sent"),
     ] {
         let os = Os::new();
         let mut listener = os.bind().expect("a free name");

@@ -2,7 +2,12 @@
 #![cfg(target_os = "linux")] // The pages are of one system; the options are the same on each.
 
 #[path = "../src/args.rs"]
-#[allow(dead_code, unreachable_pub, reason = "only its definitions are needed here")]
+#[allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "only its definitions are needed here"
+)]
 mod args;
 
 use std::fs;

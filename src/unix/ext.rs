@@ -50,15 +50,15 @@ pub trait ListenOptionsExt: Sealed {
     #[must_use]
     fn backlog(self, length: u32) -> Self;
 
-    /// Lets another process of this user take the listener over with [`take_over`], as the next version
-    /// of a program does. Default: `false`.
+    /// Allows another process of this user to take the listener over with [`take_over`], as the
+    /// next version of a program does. Default: `false`.
     ///
-    /// The async listener then also listens on a socket beside its own, `.NAME.upgrade`, for its user
-    /// alone. Once it is taken over, [`accept`](Listener::accept) fails with
-    /// [`Reason::TakenOver`](crate::Reason::TakenOver), and a server
-    /// [with a graceful shutdown](crate::Serve::with_graceful_shutdown) finishes its connections and
-    /// ends well. A blocking listener, an inherited one, and one of an abstract socket cannot be taken
-    /// over: to bind it is `Unsupported`.
+    /// The async listener then also listens on a socket beside its own, `.NAME.upgrade`, for its
+    /// user only. After it is taken over, [`accept`](Listener::accept) fails with
+    /// [`Reason::TakenOver`](crate::Reason::TakenOver), and a server [with a graceful
+    /// shutdown](crate::Serve::with_graceful_shutdown) finishes its connections and returns without
+    /// an error. A blocking listener, an inherited one, and one of an abstract socket cannot be
+    /// taken over: `bind` fails with `Unsupported`.
     #[must_use]
     fn upgradable(self, allowed: bool) -> Self;
 }
