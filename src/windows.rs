@@ -29,6 +29,7 @@ mod stream;
 mod tests;
 #[cfg(feature = "tokio")]
 mod wakers;
+pub(crate) mod worker;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
