@@ -30,6 +30,8 @@ mod place;
 mod receive;
 #[cfg(feature = "tokio")]
 mod runtime;
+#[cfg(feature = "blocking")]
+pub(crate) mod signal;
 mod sockname;
 mod sockopt;
 mod spawn;

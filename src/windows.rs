@@ -22,6 +22,8 @@ mod reactor;
 #[cfg(feature = "tokio")]
 mod registered;
 mod security;
+#[cfg(feature = "blocking")]
+pub(crate) mod signal;
 mod spawn;
 #[cfg(feature = "tokio")]
 mod stream;
