@@ -87,8 +87,8 @@ async fn with_a_console() {
         press_ctrl_c();
         while threads.next_line() != "stopped" {}
         press_ctrl_c();
-        let (status, ..) = threads.wait();
-        assert!(!status.success(), "the second one ends it");
+        // It would go on for longer than this waits. (Wine ends it with 0.)
+        threads.wait();
     }
     println!("both stopped");
 }
@@ -104,7 +104,7 @@ fn threads() {
     println!("\nlistens");
     stop.wait().expect("an event");
     println!("\nstopped");
-    std::thread::sleep(Duration::from_secs(60));
+    std::thread::sleep(Duration::from_secs(600));
 }
 
 #[tokio::test]
