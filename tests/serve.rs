@@ -6,13 +6,14 @@ use std::future::IntoFuture;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use common::{Backend, Os, within};
 use sockpipe::{
     ConnectOptions, Drained, LocalListener, Refusal, Stream, TimedListener, echo, serve,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::JoinSet;
 
 async fn plain(stream: Stream) -> io::Result<u64> {
@@ -362,5 +363,40 @@ fn a_signal_is_heard_from_the_call_on() {
         let helper = common::helper_command("told_to_end", when).output().expect("a process");
         let said = String::from_utf8_lossy(&helper.stdout);
         assert!(helper.status.success() && said.contains("it was told"), "{when}: {helper:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_whose_client_leaves_is_cancelled_where_that_is_asked_for() {
+    for cancel in [true, false] {
+        let os = Os::new();
+        let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
+        let handle = async move |mut stream: Stream| {
+            // Dropped when the handler's future is dropped or ends.
+            let (end, ended) = oneshot::channel::<()>();
+            ends.send(ended).expect("a test");
+            stream.write_all(b"at work").await.expect("a write");
+            // Work of which nothing is written meanwhile.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            drop(end);
+        };
+        let server = serve(os.bind().expect("a free name"), handle);
+        let server = tokio::spawn(server.cancel_when_client_leaves(cancel).into_future());
+        // One that has only ended its writing is waited for.
+        let mut patient = within(os.connect()).await.expect("a connection");
+        patient.shutdown().await.expect("a half-close");
+        let mut patient_ended = within(ended.recv()).await.expect("a handler");
+        let mut client = within(os.connect()).await.expect("a connection");
+        let left_ended = within(ended.recv()).await.expect("a handler");
+        within(client.read_exact(&mut [0; 7])).await.expect("it is at work");
+        let begun = Instant::now();
+        drop(client);
+        within(left_ended).await.expect_err("an end");
+        let early = begun.elapsed() < Duration::from_millis(2500);
+        assert_eq!(early, cancel, "{:?}", begun.elapsed());
+        if cancel {
+            assert_eq!(patient_ended.try_recv(), Err(TryRecvError::Empty), "its client is there");
+        }
+        server.abort();
     }
 }
