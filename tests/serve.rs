@@ -183,7 +183,7 @@ async fn a_server_that_stops_keeps_its_name_until_the_last_connection_has_ended(
     // It waits for the next one, as for one that is not there yet.
     let options = ConnectOptions::new().wait_for_server(common::PATIENCE);
     let mut waiting = std::pin::pin!(os.connect_with(&options));
-    let early = tokio::time::timeout(std::time::Duration::from_millis(20), &mut waiting).await;
+    let early = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
     assert!(early.is_err(), "{early:?}");
     ended(client, server).await;
     let mut next = os.bind().expect("a free name");
@@ -273,9 +273,9 @@ async fn who_is_let_in_as_an_idle_server_stops_is_served() {
     let (mut served, mut late) = (0, 0);
     for round in 0..if cfg!(windows) { 20 } else { 200 } {
         let listener = os.bind().expect("a free name");
-        let limit = std::time::Duration::from_micros(500);
+        let limit = Duration::from_micros(500);
         let server = tokio::spawn(serve(listener, plain).stop_when_idle(limit).into_future());
-        tokio::time::sleep(std::time::Duration::from_micros(round * 37 % 1500)).await;
+        tokio::time::sleep(Duration::from_micros(round * 37 % 1500)).await;
         let options = ConnectOptions::new().deadline(common::PATIENCE);
         match within(os.connect_with(&options)).await {
             Ok(mut client) => {
@@ -302,7 +302,7 @@ async fn who_is_let_in_as_an_idle_server_stops_is_served() {
 #[tokio::test]
 async fn halves_of_a_timed_stream_know_one_deadline_and_end_one_side() {
     let os = Os::new();
-    let limit = std::time::Duration::from_millis(200);
+    let limit = Duration::from_millis(200);
     let mut listener = TimedListener::new(os.bind().expect("a free name")).idle_deadline(limit);
     let mut client = within(os.connect()).await.expect("a connection");
     let server = within(listener.accept()).await.expect("a client");
@@ -347,7 +347,7 @@ fn told_to_end() {
         // Called before there is a runtime, it is heard from the first poll on.
         let mut stop = Box::pin(sockpipe::shutdown_signal());
         runtime.block_on(async {
-            let early = tokio::time::timeout(std::time::Duration::ZERO, &mut stop).await;
+            let early = tokio::time::timeout(Duration::ZERO, &mut stop).await;
             assert!(early.is_err(), "{early:?}");
             end();
             within(stop).await.expect("a signal");
