@@ -3,6 +3,7 @@
 mod halves;
 
 use std::fmt;
+use std::future::{Future, ready};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
@@ -20,6 +21,9 @@ use crate::peer::PeerCredentials;
 #[cfg(feature = "shared-memory")]
 use crate::shared_memory::Transport;
 
+/// What [`LocalStream::closed`] gives.
+pub(crate) type Closed = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
 /// What a [`LocalListener`](crate::LocalListener) yields.
 pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Who is at the other end.
@@ -29,6 +33,21 @@ pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// [`Unsupported`](io::ErrorKind::Unsupported) unless overridden.
     fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this transport does not know its peer"))
+    }
+
+    /// Completes when the peer is gone, as [`Stream::closed`] does. The future borrows nothing, so that
+    /// the stream can be used, given away and dropped meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](io::ErrorKind::Unsupported) unless overridden.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    fn closed(&self) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
+        let what = "this transport does not tell when its peer is gone";
+        Box::pin(ready(Err(io::Error::new(io::ErrorKind::Unsupported, what))))
     }
 }
 
@@ -191,6 +210,50 @@ impl Stream {
         self.inner.close(deadline).await
     }
 
+    /// Completes when the peer is gone: it has closed its stream, or its process has ended. Its
+    /// half-close is not that, nor is one of this side.
+    ///
+    /// It reads nothing, and completes also while there are bytes that nobody has read. So a handler
+    /// can give up work whose answer nobody waits for:
+    ///
+    /// ```no_run
+    /// # async fn work() -> Vec<u8> { Vec::new() }
+    /// use sockpipe::Stream;
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// async fn answer(mut stream: Stream) -> std::io::Result<()> {
+    ///     tokio::select! {
+    ///         answer = work() => stream.write_all(&answer).await,
+    ///         gone = stream.closed() => gone,
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// The future borrows nothing: the stream can be read, written, split and given away meanwhile. It
+    /// does not keep the connection open. Once this side of it is dropped nothing is told any more, and
+    /// the future may stay pending for ever.
+    ///
+    /// [`Serve::cancel_when_client_leaves`](crate::Serve::cancel_when_client_leaves) does the same for
+    /// each handler of a server.
+    ///
+    /// # Errors
+    ///
+    /// What the OS reports, as when the process is out of descriptors; `Other` where it is awaited
+    /// outside a tokio runtime with I/O and timers (Unix).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix: each such future has a descriptor of its own. Windows: the system tells of it only when it
+    /// is asked, which is once a second. macOS and the BSDs, and Linux where sock_diag(7) cannot be
+    /// asked: once both sides have ended their writing, the peer counts as gone.
+    pub fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        self.inner.closed()
+    }
+
     /// Who is at the other end.
     ///
     /// # Errors
@@ -224,6 +287,10 @@ impl fmt::Debug for Stream {
 impl LocalStream for Stream {
     fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         Self::peer_credentials(self)
+    }
+
+    fn closed(&self) -> Closed {
+        Box::pin(Self::closed(self))
     }
 }
 

@@ -10,9 +10,12 @@ mod child;
 mod claim;
 mod connect;
 mod convert;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
 pub mod ext;
 #[cfg(feature = "tokio")]
 mod foreign;
+mod gone;
 mod hints;
 mod inherited;
 #[cfg(feature = "interprocess")]
@@ -112,6 +115,10 @@ mod native {
     mod freebsd;
     #[cfg(target_os = "freebsd")]
     pub(super) use self::freebsd::*;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    mod kqueue;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) use self::kqueue::*;
     #[cfg(any(target_os = "linux", target_os = "android"))]
     mod linux;
     #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -14,7 +14,7 @@ use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
 #[cfg(feature = "shared-memory")]
 use crate::shared_memory::Transport;
-use crate::wait::Limit;
+use crate::wait::{Deadline, Limit};
 
 /// A connection between two processes of one machine, bytes both ways.
 ///
@@ -212,6 +212,38 @@ impl Stream {
     /// it waits until the pipe's buffer has taken the last write.
     pub fn close(self, deadline: Duration) -> io::Result<()> {
         self.shared.inner.close(deadline)
+    }
+
+    /// Waits until the peer is gone, for no longer than `limit`, and returns whether it is: it has
+    /// closed its stream, or its process has ended. Its half-close is not that, nor is one of this side.
+    ///
+    /// It reads nothing, and returns also while there are bytes that nobody has read. With a limit of
+    /// zero it only looks.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sockpipe::blocking::Stream;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (one, other) = Stream::pair()?;
+    /// assert!(!one.closed(Some(Duration::ZERO))?);
+    /// drop(other);
+    /// assert!(one.closed(None)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the OS reports, as when the process is out of descriptors.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: the system tells of it only when it is asked, which is once a second. macOS and the BSDs,
+    /// and Linux where sock_diag(7) cannot be asked: once both sides have ended their writing, the peer
+    /// counts as gone.
+    pub fn closed(&self, limit: Option<Duration>) -> io::Result<bool> {
+        self.shared.inner.closed(Deadline::after(limit))
     }
 
     /// Who is at the other end.
