@@ -35,8 +35,35 @@
 //! `read` does not wait. Windows cannot watch pipes: there, block a thread in `accept` or `read`,
 //! and let it send the result through a channel and wake the loop.
 //!
-//! Only the async API has `TimedListener`, `shutdown_signal`, limits for each user, and the
-//! adapters.
+//! Windows cannot watch pipes: there, block a thread in `accept` or `read`, and let it send the
+//! result through a channel and wake the loop. [`unblock`](Listener::unblock) ends the thread in
+//! `accept`, and a [`shutdown`](Stream::shutdown) of the peer ends the one in `read`:
+//!
+//! ```no_run
+//! use std::sync::{Arc, mpsc};
+//! use std::{io, thread};
+//! use sockpipe::blocking::{Listener, Stream};
+//!
+//! # fn handle(_: Stream) {}
+//! # fn main() -> io::Result<()> {
+//! let listener = Arc::new(Listener::bind("org.example.gui")?);
+//! let (clients, arrived) = mpsc::channel();
+//! let acceptor = thread::spawn({
+//!     let listener = listener.clone();
+//!     // With winit, `send_event` of an `EventLoopProxy` in place of `send`.
+//!     move || listener.incoming().map_while(Result::ok).try_for_each(|stream| clients.send(stream))
+//! });
+//! // In the loop, each time it is awake.
+//! arrived.try_iter().for_each(handle);
+//! // At its end.
+//! listener.unblock();
+//! drop(acceptor.join());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Only the async API has `serve`'s limits for each user, counters and idle stop, `TimedListener`,
+//! `memory`, `Connector`, the adapters, and `os::unix::take_over`.
 //!
 //! # Platform-specific behavior
 //!
@@ -57,6 +84,7 @@ mod handover;
 mod instance;
 mod listener;
 mod serve;
+mod signal;
 mod stream;
 mod way;
 
@@ -64,4 +92,5 @@ pub use handover::{HandOver, LaunchRequest, Reply, hand_over, hand_over_with};
 pub use instance::{SingleInstance, connect_or_spawn, connect_or_spawn_with};
 pub use listener::{Incoming, Listener};
 pub use serve::serve;
+pub use signal::{ShutdownSignal, shutdown_signal};
 pub use stream::Stream;

@@ -20,15 +20,18 @@
 //! # }
 //! ```
 
+mod stream;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::DuplexStream;
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError, mpsc};
 
+pub use self::stream::Stream;
 use crate::connector::LocalConnector;
 use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
@@ -38,8 +41,6 @@ use crate::stream::LocalStream;
 
 /// Connections that wait for `accept`; the next one is busy.
 const BACKLOG: usize = 128;
-/// Bytes a stream holds in each direction before a write waits.
-const BUFFER: usize = 64 * 1024;
 
 /// Creates a listener and a connector for it.
 #[must_use]
@@ -61,7 +62,7 @@ struct Backlog {
 /// A listener for the connections of its [`Connector`].
 #[derive(Debug)]
 pub struct Listener {
-    incoming: mpsc::UnboundedReceiver<DuplexStream>,
+    incoming: mpsc::UnboundedReceiver<Stream>,
     backlog: Arc<Backlog>,
 }
 
@@ -82,12 +83,12 @@ impl Drop for Listener {
 }
 
 impl LocalListener for Listener {
-    type Stream = DuplexStream;
+    type Stream = Stream;
 
     /// # Errors
     ///
     /// `NotConnected` when every connector is dropped, because no client can connect any more.
-    async fn accept(&mut self) -> io::Result<DuplexStream> {
+    async fn accept(&mut self) -> io::Result<Stream> {
         let Some(stream) = self.incoming.recv().await else {
             let what = "every connector of this listener is gone";
             return Err(io::Error::new(io::ErrorKind::NotConnected, what));
@@ -103,7 +104,7 @@ impl LocalListener for Listener {
         Err(io::Error::new(io::ErrorKind::Unsupported, "a listener in memory has no address"))
     }
 
-    fn stop_listening(&mut self) -> Vec<DuplexStream> {
+    fn stop_listening(&mut self) -> Vec<Stream> {
         self.close();
         std::iter::from_fn(|| self.incoming.try_recv().ok()).collect()
     }
@@ -114,7 +115,7 @@ impl LocalListener for Listener {
 /// It needs a tokio runtime, with timers, only while the backlog is full.
 #[derive(Clone, Debug)]
 pub struct Connector {
-    listener: mpsc::UnboundedSender<DuplexStream>,
+    listener: mpsc::UnboundedSender<Stream>,
     backlog: Arc<Backlog>,
 }
 
@@ -128,7 +129,7 @@ impl Connector {
     /// # Cancel safety
     ///
     /// As for [`connect_with`](Self::connect_with).
-    pub async fn connect(&self) -> io::Result<DuplexStream> {
+    pub async fn connect(&self) -> io::Result<Stream> {
         self.connect_with(&ConnectOptions::default()).await
     }
 
@@ -143,13 +144,13 @@ impl Connector {
     /// # Cancel safety
     ///
     /// Dropping the future leaves nothing behind.
-    pub async fn connect_with(&self, options: &ConnectOptions) -> io::Result<DuplexStream> {
+    pub async fn connect_with(&self, options: &ConnectOptions) -> io::Result<Stream> {
         let place = match self.backlog.room.try_acquire() {
             Ok(place) => place,
             Err(TryAcquireError::Closed) => return Err(gone()),
             Err(TryAcquireError::NoPermits) => self.wait(options).await?,
         };
-        let (client, server) = duplex(BUFFER);
+        let (client, server) = stream::connected();
         let entry = self.backlog.entry.lock().unwrap_or_else(PoisonError::into_inner);
         let entered = self.listener.send(server);
         drop(entry);
@@ -175,9 +176,9 @@ impl Connector {
 }
 
 impl LocalConnector for Connector {
-    type Stream = DuplexStream;
+    type Stream = Stream;
 
-    async fn connect(&self) -> io::Result<DuplexStream> {
+    async fn connect(&self) -> io::Result<Stream> {
         Self::connect(self).await
     }
 }
@@ -186,6 +187,7 @@ fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the listener in memory is gone")
 }
 
+/// For listeners of one's own, in tests.
 impl LocalStream for DuplexStream {}
 
 #[cfg(test)]
@@ -209,7 +211,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn fill(connector: &Connector) -> Vec<DuplexStream> {
+    fn fill(connector: &Connector) -> Vec<Stream> {
         (0..BACKLOG).map(|_| at_once(connector.connect()).expect("a connection")).collect()
     }
 

@@ -2,18 +2,19 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::{Operation, during};
-use crate::imp::blocking as imp;
+use crate::imp::{blocking as imp, worker};
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
 #[cfg(feature = "shared-memory")]
 use crate::shared_memory::Transport;
-use crate::wait::Limit;
+use crate::wait::{Deadline, Limit};
 
 /// A connection between two processes of one machine that carries bytes both ways.
 ///
@@ -91,6 +92,56 @@ impl Stream {
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = imp::Stream::pair()?;
         Ok((Self::from_imp(one), Self::from_imp(other)))
+    }
+
+    /// Starts a child process that is connected to this one, as editors and browsers do with their
+    /// workers.
+    ///
+    /// The child takes its end with [`from_parent`](Self::from_parent). There is no name, and no
+    /// other process can connect. The stream ends when the child drops its end or exits.
+    ///
+    /// The child's end is its standard input, whatever `command` sets for it. Wait for the child,
+    /// so that it leaves no zombie.
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    /// use sockpipe::blocking::Stream;
+    ///
+    /// # fn run() -> std::io::Result<()> {
+    /// // In the worker: `let parent = Stream::from_parent()?;`
+    /// let (worker, mut child) = Stream::pair_with_child(&mut Command::new("example-worker"))?;
+    /// # drop(worker);
+    /// child.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`pair`](Self::pair) and of [`Command::spawn`].
+    pub fn pair_with_child(command: &mut Command) -> io::Result<(Self, Child)> {
+        let (end, stdin) = worker::pair()?;
+        let stream = worker::into_blocking(end)?;
+        let child = command.stdin(stdin).spawn();
+        // The command had a copy of the child's end.
+        command.stdin(Stdio::null());
+        Ok((Self::from_imp(stream), child?))
+    }
+
+    /// Takes the end that [`pair_with_child`](Self::pair_with_child) in the parent gave to this
+    /// process.
+    ///
+    /// The standard input is empty from then on, so call it before anything is read from there.
+    /// Both ends report the parent as their peer.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if the standard input is not such an end, for example because the program was
+    /// started by hand.
+    pub fn from_parent() -> io::Result<Self> {
+        let stream = worker::into_blocking(worker::from_parent()?)?;
+        worker::empty_stdin()?;
+        Ok(Self::from_imp(stream))
     }
 
     /// Sets how long a read may wait before it fails with [`TimedOut`](ErrorKind::TimedOut).
@@ -174,6 +225,37 @@ impl Stream {
     /// Windows: it waits until the pipe's buffer has taken the last write.
     pub fn close(self, deadline: Duration) -> io::Result<()> {
         self.shared.inner.close(deadline)
+    }
+
+    /// Waits up to `limit` until the peer is gone, and returns whether it is.
+    ///
+    /// A peer is gone when it has closed its stream or its process has ended, but not after a
+    /// half-close of either side. It reads no data, and returns even if there is unread data. With
+    /// a limit of zero it does not wait.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sockpipe::blocking::Stream;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (one, other) = Stream::pair()?;
+    /// assert!(!one.closed(Some(Duration::ZERO))?);
+    /// drop(other);
+    /// assert!(one.closed(None)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error that the OS reports, for example if the process is out of descriptors.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: the crate asks the system once a second. macOS, the BSDs, and Linux without
+    /// sock_diag(7): once both sides have ended their writing, the peer counts as gone.
+    pub fn closed(&self, limit: Option<Duration>) -> io::Result<bool> {
+        self.shared.inner.closed(Deadline::after(limit))
     }
 
     /// Returns the credentials of the peer.
