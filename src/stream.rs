@@ -194,7 +194,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when the standard input is no such end, as when the program was started by hand.
+    /// `InvalidInput` if the standard input is not such an end, for example because the program was
+    /// started by hand.
     pub fn from_parent() -> io::Result<Self> {
         let stream = worker::into_async(worker::from_parent()?)?;
         worker::empty_stdin()?;
@@ -202,9 +203,6 @@ impl Stream {
     }
 
     /// Ends the write side and waits until the OS has every byte.
-    ///
-    /// After that, even [`std::process::exit`] loses no written data. The peer may not have read it
-    /// yet.
     ///
     /// After that, even [`std::process::exit`] loses no written data. The peer may not have read it
     /// yet.
@@ -223,11 +221,13 @@ impl Stream {
         self.inner.close(deadline).await
     }
 
-    /// Completes when the peer is gone: it has closed its stream, or its process has ended. Its
-    /// half-close is not that, nor is one of this side.
+    /// Waits until the peer is gone.
     ///
-    /// It reads nothing, and completes also while there are bytes that nobody has read. So a handler
-    /// can give up work whose answer nobody waits for:
+    /// A peer is gone when it has closed its stream or its process has ended, but not after a
+    /// half-close of either side.
+    ///
+    /// It reads no data, and completes even if there is unread data. So a handler can give up work
+    /// whose answer no client waits for:
     ///
     /// ```no_run
     /// # async fn work() -> Vec<u8> { Vec::new() }
@@ -242,17 +242,17 @@ impl Stream {
     /// }
     /// ```
     ///
-    /// The future borrows nothing: the stream can be read, written, split and given away meanwhile. It
-    /// does not keep the connection open. Once this side of it is dropped nothing is told any more, and
-    /// the future may stay pending for ever.
+    /// The future borrows nothing: the stream can be read, written, split and moved meanwhile. It
+    /// does not keep the connection open. After this side of the stream is dropped, the future may
+    /// stay pending forever.
     ///
     /// [`Serve::cancel_when_client_leaves`](crate::Serve::cancel_when_client_leaves) does the same for
     /// each handler of a server.
     ///
     /// # Errors
     ///
-    /// What the OS reports, as when the process is out of descriptors; `Other` where it is awaited
-    /// outside a tokio runtime with I/O and timers (Unix).
+    /// The error that the OS reports, for example if the process is out of descriptors; `Other` if
+    /// it is awaited outside a tokio runtime with I/O and timers (Unix).
     ///
     /// # Cancel safety
     ///
@@ -260,9 +260,9 @@ impl Stream {
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: each such future has a descriptor of its own. Windows: the system tells of it only when it
-    /// is asked, which is once a second. macOS and the BSDs, and Linux where sock_diag(7) cannot be
-    /// asked: once both sides have ended their writing, the peer counts as gone.
+    /// Unix: each such future has a descriptor of its own. Windows: the crate asks the system once
+    /// a second. macOS, the BSDs, and Linux without sock_diag(7): once both sides have ended their
+    /// writing, the peer counts as gone.
     pub fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
         self.inner.closed()
     }
