@@ -65,7 +65,7 @@ impl fmt::Display for ReuniteError {
 impl Error for ReuniteError {}
 
 impl ReadHalf<'_> {
-    /// As [`Stream::closed`]: completes when the peer is gone.
+    /// Waits until the peer is gone, as [`Stream::closed`] does.
     ///
     /// # Errors
     ///
@@ -80,7 +80,7 @@ impl ReadHalf<'_> {
 }
 
 impl WriteHalf<'_> {
-    /// As [`Stream::closed`]: completes when the peer is gone.
+    /// Waits until the peer is gone, as [`Stream::closed`] does.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl OwnedReadHalf {
         self.0.peer_credentials()
     }
 
-    /// As [`Stream::closed`]: completes when the peer is gone.
+    /// Waits until the peer is gone, as [`Stream::closed`] does.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl OwnedWriteHalf {
         self.stream.peer_credentials()
     }
 
-    /// As [`Stream::closed`]: completes when the peer is gone.
+    /// Waits until the peer is gone, as [`Stream::closed`] does.
     ///
     /// # Errors
     ///
