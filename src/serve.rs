@@ -237,11 +237,13 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
         self
     }
 
-    /// Drops the future of a handler whose client has left, be it in the middle of its work. Default:
-    /// `false`, a handler learns of it by its reads and writes.
+    /// Drops the future of a handler whose client has left, even in the middle of its work.
+    /// Default: `false`.
     ///
-    /// It is for protocols in which a client stays for its answer. One that writes and leaves may find
-    /// that nobody has read what it wrote.
+    /// By default a handler learns of it by its reads and writes.
+    ///
+    /// Use it for protocols in which a client stays for its answer. The data of a client that
+    /// writes and leaves may remain unread.
     ///
     /// ```no_run
     /// # async fn search(_: sockpipe::Stream) {}
@@ -253,9 +255,9 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// # }
     /// ```
     ///
-    /// A handler that has dropped its stream is not cancelled. Where the transport does not tell
-    /// ([`LocalStream::closed`](crate::LocalStream::closed)), or the process has no descriptor left to
-    /// hear it by, the handler goes on, and with the feature `tracing` there is an event.
+    /// A handler that has dropped its stream is not cancelled. If the transport does not report it
+    /// ([`LocalStream::closed`](crate::LocalStream::closed)), or if the process has no descriptor
+    /// left for it, the handler continues, and with the feature `tracing` there is an event.
     ///
     /// # Platform-specific behavior
     ///
@@ -302,7 +304,8 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// or the hook of [`on_refused`](Self::on_refused) answers it.
     ///
     /// Pass [`shutdown_signal()`] or any other future. A signal that fails stops the server in the
-    /// same way, and the server returns its error.
+    /// same way, and the server returns its error. For a server without a signal, pass
+    /// [`pending::<()>()`](std::future::pending).
     ///
     /// # Platform-specific behavior
     ///

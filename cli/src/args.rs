@@ -24,7 +24,7 @@ An ENDPOINT is one of:
   ./x.sock          a path of a socket, also from the root
   abstract:NAME     a Linux socket without a file
   \\\\.\\pipe\\NAME    a named pipe
-  fd:N              for servers: a socket that the parent process passed
+  fd:N              a passed socket (Unix): listening for servers, connected for clients
 
 Examples:
   sockpipe listen hello                     in one terminal,
@@ -148,8 +148,8 @@ Examples:
   ssh host sockpipe connect hello           connect to a server of another machine")]
 pub struct Connect {
     /// Address of the server.
-    #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath)]
-    pub endpoint: Endpoint,
+    #[arg(value_parser = place(), value_hint = ValueHint::AnyPath)]
+    pub endpoint: Place,
 
     #[command(flatten)]
     pub end: End,
@@ -187,7 +187,8 @@ pub struct Echo {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 FROM and TO are an ENDPOINT, `tcp:HOST:PORT`, or `stdio:` for standard input and output. The relay \
-listens at FROM and connects to TO for each client; with `stdio:` it serves one client.
+listens at FROM and connects to TO for each client; with `stdio:` or a connected `fd:N` it \
+serves one client.
 
 Every user of this machine can connect to a TCP port, even if the endpoint behind it admits one user.
 
