@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::{Future, ready};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use self::halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::{Operation, during};
-use crate::imp;
+use crate::imp::{self, worker};
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
 #[cfg(feature = "shared-memory")]
@@ -143,6 +144,51 @@ impl Stream {
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = imp::Stream::pair()?;
         Ok((Self::from_imp(one), Self::from_imp(other)))
+    }
+
+    /// Starts a child that is connected to this process, as editors and browsers do with their workers.
+    /// The child takes its end with [`from_parent`](Self::from_parent). There is no name, and nobody else
+    /// can connect. The stream ends when the child drops its end, or ends itself.
+    ///
+    /// The child's end is its standard input, whatever `command` has for that. Else the child is like any
+    /// other: wait for it, so that it leaves no zombie.
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    /// use sockpipe::Stream;
+    ///
+    /// # fn run() -> std::io::Result<()> {
+    /// // In the worker: `let parent = Stream::from_parent()?;`
+    /// let (worker, mut child) = Stream::pair_with_child(&mut Command::new("example-worker"))?;
+    /// # drop(worker);
+    /// child.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`pair`](Self::pair) and of [`Command::spawn`].
+    pub fn pair_with_child(command: &mut Command) -> io::Result<(Self, Child)> {
+        let (end, stdin) = worker::pair()?;
+        let stream = worker::into_async(end)?;
+        let child = command.stdin(stdin).spawn();
+        // The command had a copy of the child's end.
+        command.stdin(Stdio::null());
+        Ok((Self::from_imp(stream), child?))
+    }
+
+    /// Takes the end that [`pair_with_child`](Self::pair_with_child) in the parent gave to this process.
+    /// The standard input is empty from then on: call it before anything is read from that. Both ends
+    /// report the parent as their peer.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the standard input is no such end, as when the program was started by hand.
+    pub fn from_parent() -> io::Result<Self> {
+        let stream = worker::into_async(worker::from_parent()?)?;
+        worker::empty_stdin()?;
+        Ok(Self::from_imp(stream))
     }
 
     /// Ends the write side and returns when the OS has every byte: after that even

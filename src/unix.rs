@@ -33,6 +33,8 @@ mod place;
 mod receive;
 #[cfg(feature = "tokio")]
 mod runtime;
+#[cfg(feature = "blocking")]
+pub(crate) mod signal;
 mod sockname;
 mod sockopt;
 mod spawn;
@@ -42,6 +44,7 @@ mod stale;
 mod stream;
 #[cfg(feature = "tokio")]
 mod upgrade;
+pub(crate) mod worker;
 
 // How each system behaves: files that list the same items, so that a mend for one compiles on all.
 // `--cfg sockpipe_posix` runs FreeBSD's on Linux, `--cfg sockpipe_posix="darwin"` besides it macOS's.
