@@ -24,16 +24,14 @@ use super::connect::Search;
 use super::name::{self, Name};
 use super::peer::Peer;
 use super::spin::threads::Spin;
-use super::{
-    ACCEPT_PAUSE, IOV_MAX, inherited, is_passing, is_shortage, platform, prepare, shut_down,
-};
+use super::{IOV_MAX, inherited, is_passing, is_shortage, platform, prepare, shut_down};
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
 #[cfg(feature = "tokio")]
 use crate::options::SpinPolicy;
 use crate::options::{ConnectOptions, ListenOptions, StreamOptions};
 use crate::peer::PeerCredentials;
-use crate::wait::{Deadline, timed_out};
+use crate::wait::{Backoff, Deadline, timed_out};
 
 /// A wait that is longer takes more than one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -70,7 +68,7 @@ impl Listener {
             ioctl_fionbio(&self.socket, true)?;
             self.polls.store(true, Ordering::Relaxed);
         }
-        let mut pause = ACCEPT_PAUSE.0;
+        let mut backoff = Backoff::ACCEPT;
         loop {
             let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let accepted = match waiting {
@@ -96,13 +94,13 @@ impl Listener {
                 Err(errno) if is_passing(errno) && deadline.is_past() => return Ok(None),
                 Err(errno) if is_passing(errno) => {}
                 Err(errno) if is_shortage(errno) => {
+                    let pause = backoff.pause();
                     events::accept_paused(&errno.into(), pause);
                     self.pauses.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(deadline.left().map_or(pause, |left| left.min(pause)));
                     if deadline.is_past() {
                         return Ok(None);
                     }
-                    pause = (pause * 2).min(ACCEPT_PAUSE.1);
                 }
                 Err(errno) => return Err(errno.into()),
             }
