@@ -69,6 +69,8 @@ pub enum Operation {
     Spawn,
     /// Ending the write side of a stream, or closing it.
     Shutdown,
+    /// Closing a listener: `Listener::close`.
+    Release,
 }
 
 /// Why an operation failed, from [`Error::reason`].
@@ -115,6 +117,8 @@ pub enum Reason {
         /// The process, if the name's lock file specifies it.
         process: Option<u32>,
     },
+    /// No server listens, but connections of a former one still hold the pipe's name (Windows).
+    HeldByConnections,
     /// The time limit expired.
     Deadline,
     /// There is no tokio runtime, or it lacks I/O or timers.
@@ -242,7 +246,7 @@ impl Error {
     /// The kind of the [`io::Error`] that carries this error.
     fn kind(&self) -> ErrorKind {
         match self.reason {
-            Reason::LiveServer { .. } => ErrorKind::AddrInUse,
+            Reason::LiveServer { .. } | Reason::HeldByConnections => ErrorKind::AddrInUse,
             Reason::StaleSocket => ErrorKind::ConnectionRefused,
             Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,
@@ -303,6 +307,7 @@ impl Operation {
             Self::Clean => ("clean", ""),
             Self::Spawn => ("start the server", " at"),
             Self::Shutdown => ("end the write side", " of"),
+            Self::Release => ("release", ""),
         }
     }
 }

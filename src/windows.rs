@@ -1,7 +1,7 @@
 //! Named pipes.
 
-#[cfg(feature = "tokio")]
 mod accept;
+mod arming;
 #[cfg(feature = "blocking")]
 pub(crate) mod blocking;
 mod connect;
@@ -12,9 +12,7 @@ pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod options;
-#[cfg(feature = "blocking")]
 mod overlapped;
-mod pauses;
 mod pipe;
 #[cfg(feature = "tokio")]
 mod reactor;
@@ -27,8 +25,6 @@ mod spawn;
 mod stream;
 #[cfg(all(test, feature = "tokio"))]
 mod tests;
-#[cfg(feature = "tokio")]
-mod wakers;
 
 use std::io;
 use std::time::Duration;
@@ -107,8 +103,15 @@ fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
 }
 
 /// The system refuses a second server too, but not with an error that means only this.
-fn refuse_present(address: &Endpoint, path: &str) -> io::Result<()> {
-    match pipe::presence(path) {
+fn refuse_present(address: &Endpoint) -> io::Result<()> {
+    let path = address.to_string();
+    if pipe::presence(&path) != Presence::There {
+        return Ok(());
+    }
+    // What was dropped here is closed by the reactor, which may not have come to it yet.
+    #[cfg(feature = "tokio")]
+    reactor::settle();
+    match pipe::presence(&path) {
         Presence::There => Err(live_server(address, None)),
         Presence::Absent | Presence::Unknown => Ok(()),
     }
@@ -121,6 +124,13 @@ fn cannot_listen(address: &Endpoint, path: &str, error: io::Error) -> io::Error 
         }
         _ => error::os(address, error),
     }
+}
+
+/// Not by a listener.
+#[cfg(feature = "tokio")]
+fn still_held(address: &Endpoint) -> io::Error {
+    let what = "connections still hold the name until they are closed";
+    Error::new(Reason::HeldByConnections, what).at(address).into()
 }
 
 /// Another instance, of the pipe that is ours by its first.

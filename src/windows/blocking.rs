@@ -10,7 +10,8 @@ use std::io::{self, IoSlice};
 use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::task::{Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 pub(crate) use self::listener::Listener;
@@ -240,6 +241,17 @@ impl fmt::Debug for Stream {
             .field("end", &self.end())
             .finish_non_exhaustive()
     }
+}
+
+/// Unparks this thread.
+fn waker() -> Waker {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    Waker::from(Arc::new(Unpark(thread::current())))
 }
 
 /// A lock that is not waited for longer than said.

@@ -29,8 +29,6 @@ pub(crate) struct Stream {
     end_on_close: bool,
     /// Once the write side is shut.
     end: Mutex<Option<Ending>>,
-    // Last, so that the listener's name is not waited for before the pipe is on its way out.
-    _name: Option<Arc<()>>,
 }
 
 /// Between the first times that a peer is told of our end; then twice as long each time.
@@ -61,7 +59,7 @@ impl Stream {
         loop {
             match search.attempt()? {
                 Ok(opened) => {
-                    return Ok(Self::new(Pipe::client(opened)?, options.end_on_close, None));
+                    return Ok(Self::new(Pipe::client(opened)?, options.end_on_close));
                 }
                 Err(pause) => reactor::sleep(pause)?.await,
             }
@@ -72,7 +70,7 @@ impl Stream {
         let (server, client) = pipe::pair()?;
         let server = Pipe::connected(server, pipe::End::Server, true)?;
         let client = Pipe::client(client)?;
-        Ok((Self::new(server, false, None), Self::new(client, false, None)))
+        Ok((Self::new(server, false), Self::new(client, false)))
     }
 
     pub(crate) fn poll_read(
@@ -157,7 +155,7 @@ impl Stream {
     /// One that was used before, and has read the peer's end or written ours.
     #[cfg(feature = "blocking")]
     pub(super) fn resumed(pipe: Pipe, at_end: bool, write: super::blocking::WriteState) -> Self {
-        let stream = Self::new(pipe, write.end_on_close, None);
+        let stream = Self::new(pipe, write.end_on_close);
         stream.at_end.store(at_end, Ordering::Relaxed);
         stream.shut.store(write.ended.is_some(), Ordering::Relaxed);
         let sent = |outcome: io::Result<()>| End::Sent(outcome.map_err(Arc::new));
@@ -166,21 +164,20 @@ impl Stream {
     }
 
     pub(super) fn adopted(pipe: Pipe) -> Self {
-        Self::new(pipe, false, None)
+        Self::new(pipe, false)
     }
 
     pub(super) fn pipe(&self) -> &Pipe {
         &self.pipe
     }
 
-    pub(super) fn new(pipe: Pipe, end_on_close: bool, name: Option<Arc<()>>) -> Self {
+    pub(super) fn new(pipe: Pipe, end_on_close: bool) -> Self {
         Self {
             pipe: Arc::new(pipe),
             at_end: AtomicBool::new(false),
             shut: AtomicBool::new(false),
             end_on_close,
             end: Mutex::new(None),
-            _name: name,
         }
     }
 
