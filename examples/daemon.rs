@@ -5,16 +5,15 @@
 //! cargo run --example daemon    # is answered by the same; in a second terminal too
 //! ```
 //!
-//! The daemon ends after 30 seconds.
+//! The daemon ends when nobody has asked it for 30 seconds.
 
 use std::io;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
-use sockpipe::{Listener, Stream, connect_or_spawn, serve};
+use sockpipe::{Listener, Stream, connect_or_spawn, serve, shutdown_signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::sleep;
 
 const NAME: &str = "sockpipe-example-daemon";
 
@@ -38,10 +37,12 @@ async fn client() -> Result<()> {
 }
 
 async fn daemon() -> Result<()> {
+    let stop = shutdown_signal();
     let listener = Listener::bind(NAME)?;
     serve(listener, handle)
         .on_error(|error| eprintln!("a connection ended: {error}"))
-        .with_graceful_shutdown(sleep(Duration::from_secs(30)))
+        .with_graceful_shutdown(stop)
+        .stop_when_idle(Duration::from_secs(30))
         .await?;
     Ok(())
 }

@@ -9,41 +9,35 @@ use std::io;
 use std::time::Duration;
 
 use anyhow::Result;
-use sockpipe::{Listener, Stream, TimedListener, TimedStream, serve, shutdown_signal};
+use sockpipe::{Listener, Stopping, Stream, TimedListener, TimedStream};
+use sockpipe::{serve_with, shutdown_signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let asked_to_stop = shutdown_signal();
+    let stop = shutdown_signal();
     let listener = Listener::bind("echo")?;
     println!("listening on {}", listener.endpoint());
     // Who says nothing for a minute is let go of.
     let listener = TimedListener::new(listener).idle_deadline(Duration::from_secs(60));
 
-    let stop = CancellationToken::new();
-    let handlers_stop = stop.clone();
-    let drained = serve(listener, async move |stream| handle(stream, &handlers_stop).await)
+    let drained = serve_with(listener, handle)
         .on_error(|error| eprintln!("a connection ended: {error}"))
         .max_connections(1000)
-        .with_graceful_shutdown(async move {
-            let asked = asked_to_stop.await;
-            stop.cancel();
-            asked
-        })
+        .with_graceful_shutdown(stop)
         .drain_deadline(Duration::from_secs(10))
         .await?;
     println!("{} connections finished, {} were cut", drained.finished(), drained.cut());
     Ok(())
 }
 
-async fn handle(mut stream: TimedStream<Stream>, stop: &CancellationToken) -> io::Result<()> {
+async fn handle(mut stream: TimedStream<Stream>, stopping: Stopping) -> io::Result<()> {
     let mut buffer = vec![0; 4096];
     loop {
         // Between two messages is where it can end; within one it is finished first.
         let length = tokio::select! {
             length = stream.read(&mut buffer) => length?,
-            () = stop.cancelled() => 0,
+            () = stopping.requested() => 0,
         };
         if length == 0 {
             return stream.into_inner().close(Duration::from_secs(1)).await;

@@ -5,40 +5,46 @@
 //! cargo run --example single_instance -- more.txt     # in a second terminal: opened in the first
 //! ```
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use sockpipe::SingleInstance;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use sockpipe::{HandOver, Launch, LaunchRequest, Stream, hand_over};
+
+const NAME: &str = "sockpipe-example-editor";
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let files: Vec<_> = std::env::args().skip(1).collect();
     // Heard from here on, so that the name is given back.
     let mut stop = std::pin::pin!(sockpipe::shutdown_signal());
-    match SingleInstance::acquire("sockpipe-example-editor").await? {
-        SingleInstance::Primary(mut listener) => {
-            println!("the first; opening {files:?}. Ctrl-C ends it");
-            loop {
-                let mut later = tokio::select! {
-                    later = listener.accept() => later?,
-                    stopped = &mut stop => return Ok(stopped?),
-                };
-                tokio::spawn(async move {
-                    let mut files = String::new();
-                    // More than any command line holds is not a list of files.
-                    match (&mut later).take(1 << 20).read_to_string(&mut files).await {
-                        Ok(_) => println!("opening {:?}", files.lines().collect::<Vec<_>>()),
-                        Err(error) => eprintln!("a later start failed: {error}"),
-                    }
-                });
+    let launch = Launch::of_this_process()?;
+    let mut listener = match hand_over(NAME, &launch).await? {
+        HandOver::First(listener) => listener,
+        HandOver::Taken(reply) => {
+            println!("it runs already; it opens {:?}", launch.get_args());
+            std::process::exit(reply.exit_code().await?);
+        }
+    };
+    println!("the first; opening {:?}. Ctrl-C ends it", launch.get_args());
+    loop {
+        let later = tokio::select! {
+            later = listener.accept() => later?,
+            stopped = &mut stop => return Ok(stopped?),
+        };
+        tokio::spawn(async move {
+            if let Err(error) = open(later).await {
+                eprintln!("a later start failed: {error}");
             }
-        }
-        SingleInstance::Secondary(mut first) => {
-            first.write_all(files.join("\n").as_bytes()).await?;
-            first.close(Duration::from_secs(5)).await?;
-            println!("it runs already; it opens {files:?}");
-            Ok(())
-        }
+        });
     }
+}
+
+async fn open(later: Stream) -> Result<()> {
+    let request = LaunchRequest::receive(later, Duration::from_secs(5)).await?;
+    let launch = request.launch();
+    // Relative names are meant from where the later one was started.
+    let dir = launch.get_current_dir().unwrap_or_else(|| Path::new("."));
+    println!("opening {:?} from {}", launch.get_args(), dir.display());
+    request.finish(0).await?;
+    Ok(())
 }

@@ -155,7 +155,9 @@ clippy)
     # Nothing is linked, but the import libraries are made with its dlltool.
     need_mingw
     prepare_cargo
-    "${CLIPPY_CMD[@]}" --target "$TARGET" --all-targets "$@" -- -D warnings
+    # Behind a `--` the caller says what the lints are.
+    [[ " $* " == *" -- "* ]] || set -- "$@" -- -D warnings
+    "${CLIPPY_CMD[@]}" --target "$TARGET" --all-targets "$@"
     ;;
 exec)
     [ $# -gt 0 ] || die "exec which program?"

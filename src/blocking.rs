@@ -39,8 +39,12 @@
 //! system has the bytes in hand, as the async stream's do; without a timeout they return when the
 //! pipe has had room for them.
 
+mod handover;
+mod instance;
 mod listener;
 mod stream;
 
+pub use handover::{HandOver, LaunchRequest, Reply, hand_over, hand_over_with};
+pub use instance::{SingleInstance, connect_or_spawn, connect_or_spawn_with};
 pub use listener::{Incoming, Listener};
 pub use stream::Stream;

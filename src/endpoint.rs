@@ -1,10 +1,9 @@
 //! The name of a place to listen or connect.
 
-pub(crate) mod candidate;
 mod convert;
 mod error;
+mod escape;
 mod foreign;
-pub(crate) mod resolve;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,7 +19,7 @@ pub use self::error::ParseEndpointError;
 /// | `echo`, `org.example.tool` | a portable name, private to the user: a socket in the user's runtime directory, or a pipe with the user's SID in its name |
 /// | `system:NAME` | one place for the whole machine, for a system service: `/run/NAME.sock`, `/var/run/NAME.sock` on macOS and BSD, `\\.\pipe\NAME`. It does not change who may connect |
 /// | `/path`, `./path`, `unix:///path`, `unix:path` | a Unix domain socket at this path |
-/// | `abstract:NAME` | a Linux socket without a file; what guards it is the check of the peer's user alone |
+/// | `abstract:NAME` | a Linux socket without a file; what guards it is the check of the peer's user alone. `%00` is a NUL byte in its name, `%25` a percent sign, and so on for any byte |
 /// | `\\.\pipe\NAME`, `\\?\pipe\NAME`, `npipe:////./pipe/NAME` | a Windows named pipe; its name may have backslashes in it, and slashes are taken for them |
 ///
 /// What other programs write for something else is never taken for a file: `@x`, `unix:@x` and
@@ -63,8 +62,8 @@ pub(crate) enum Form {
     System(String),
     /// Not empty, no NUL, does not end in a slash; with `./` where it starts as something else does.
     Path(PathBuf),
-    /// Not empty, no NUL.
-    Abstract(String),
+    /// Not empty.
+    Abstract(Vec<u8>),
     /// What follows `\\.\pipe\`: parts between backslashes, none of which Windows would change.
     Pipe(String),
 }
@@ -72,26 +71,6 @@ pub(crate) enum Form {
 const PIPE: &str = r"\\.\pipe\";
 const VERBATIM_PIPE: &str = r"\\?\pipe\";
 const NAME_LIMIT: usize = 48;
-
-impl Endpoint {
-    /// The addresses it may have on this OS, for this process, best first, and why: what a server
-    /// tries until one is usable, and a client until a server answers.
-    ///
-    /// ```
-    /// # if cfg!(unix) {
-    /// let found = sockpipe::Endpoint::try_from("system:tool")?.resolve()?;
-    /// assert!(found[0].address().to_string().ends_with("run/tool.sock"));
-    /// # }
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// `Unsupported` for a form that this OS does not have.
-    pub fn resolve(&self) -> std::io::Result<Vec<candidate::Candidate>> {
-        resolve::candidates(self, &crate::imp::environment()?)
-    }
-}
 
 impl Endpoint {
     /// The path, of an endpoint that is one; also one that is not UTF-8, which no text can carry.
@@ -161,7 +140,8 @@ impl FromStr for Endpoint {
             if rest.is_empty() {
                 return Err(error(Some(text.len()), "the abstract socket has no name"));
             }
-            return Ok(Self(Form::Abstract(rest.to_owned())));
+            return escape::decode(text, text.len() - rest.len())
+                .map(|name| Self(Form::Abstract(name)));
         }
         if let Some(rest) = text.strip_prefix("system:") {
             return Ok(Self(Form::System(name(text, text.len() - rest.len())?)));
@@ -290,7 +270,7 @@ impl fmt::Display for Endpoint {
         match &self.0 {
             Form::Name(name) => f.write_str(name),
             Form::System(name) => write!(f, "system:{name}"),
-            Form::Abstract(name) => write!(f, "abstract:{name}"),
+            Form::Abstract(name) => write!(f, "abstract:{}", escape::Encoded(name)),
             Form::Pipe(name) => write!(f, "{PIPE}{name}"),
             Form::Path(path) => {
                 let shown = path.display().to_string();
@@ -324,6 +304,8 @@ mod tests {
             ("org.example.tool_2-x", "org.example.tool_2-x"),
             ("system:docker", "system:docker"),
             ("abstract:/any thing:ü", "abstract:/any thing:ü"),
+            ("abstract:a%00%00", "abstract:a%00%00"),
+            ("abstract:%ff%C3%BC%25", "abstract:%FFü%25"),
             ("/run/x.sock", "/run/x.sock"),
             ("./x.sock", "./x.sock"),
             ("../x", "../x"),
@@ -393,6 +375,9 @@ mod tests {
             ("system:.a", Some(7), "does not start with a dot"),
             ("abstract:", Some(9), "the abstract socket has no name"),
             ("abstract:a\0b", Some(10), "a NUL character"),
+            ("abstract:50%", Some(11), "two hexadecimal digits follow a `%`"),
+            ("abstract:%0", Some(9), "the character itself is written `%25`"),
+            ("abstract:ü%0ü", Some(11), "as in `%00` for a NUL byte"),
             (r"C:\x.sock", Some(0), "'C' cannot be in a portable name"),
             ("c:x", Some(1), "a portable name has no colon"),
             ("a b", Some(1), "it is made of a-z 0-9 . _ -"),

@@ -67,6 +67,8 @@ pub enum Operation {
     Clean,
     /// Starting a server: `connect_or_spawn`.
     Spawn,
+    /// Handing over what a later start was asked to do: `hand_over`.
+    HandOver,
     /// Ending the write side of a stream, or closing it.
     Shutdown,
     /// Closing a listener: `Listener::close`.
@@ -108,6 +110,9 @@ pub enum Reason {
     NameTooLong,
     /// The text is not an endpoint. The [`source`](StdError::source) is the [`ParseEndpointError`].
     InvalidEndpoint,
+    /// A descriptor that was made elsewhere is not what is needed: a Unix domain stream socket that
+    /// listens, or that is connected.
+    UnusableDescriptor,
     /// The file system has no locks.
     NoLocks,
     /// A process holds the name, and no server answers there: it starts or ends and is kept from
@@ -119,12 +124,31 @@ pub enum Reason {
     },
     /// No server listens, but connections of a former one still hold the pipe's name (Windows).
     HeldByConnections,
+    /// The server lets nobody in any more: it finishes its last connections, and keeps its name until
+    /// then.
+    #[non_exhaustive]
+    Stopping {
+        /// The process, if the name's lock file specifies it.
+        process: Option<u32>,
+    },
     /// The time limit expired.
     Deadline,
     /// There is no tokio runtime, or it lacks I/O or timers.
     NoRuntime,
     /// The server that was started exited before it listened.
     ServerExited,
+    /// The first instance did not take what was to be handed over: it is stopped, or hangs.
+    #[non_exhaustive]
+    NoAnswer {
+        /// Its process, if the OS tells it.
+        process: Option<u32>,
+    },
+    /// The first instance speaks something else.
+    #[non_exhaustive]
+    NotUnderstood {
+        /// Its process, if the OS tells it.
+        process: Option<u32>,
+    },
     /// The pipe cannot carry the end of one direction (Windows).
     NoHalfClose,
     /// This OS does not have this.
@@ -247,7 +271,7 @@ impl Error {
     fn kind(&self) -> ErrorKind {
         match self.reason {
             Reason::LiveServer { .. } | Reason::HeldByConnections => ErrorKind::AddrInUse,
-            Reason::StaleSocket => ErrorKind::ConnectionRefused,
+            Reason::StaleSocket | Reason::Stopping { .. } => ErrorKind::ConnectionRefused,
             Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,
             Reason::ForeignOwner
@@ -256,9 +280,14 @@ impl Error {
             | Reason::NotWritable
             | Reason::UnexpectedServer
             | Reason::PeerRefused => ErrorKind::PermissionDenied,
-            Reason::NameTooLong | Reason::InvalidEndpoint => ErrorKind::InvalidInput,
+            Reason::NameTooLong | Reason::InvalidEndpoint | Reason::UnusableDescriptor => {
+                ErrorKind::InvalidInput
+            }
             Reason::NoLocks | Reason::NoHalfClose | Reason::Unsupported => ErrorKind::Unsupported,
-            Reason::Deadline | Reason::NameWithoutServer { .. } => ErrorKind::TimedOut,
+            Reason::Deadline | Reason::NameWithoutServer { .. } | Reason::NoAnswer { .. } => {
+                ErrorKind::TimedOut
+            }
+            Reason::NotUnderstood { .. } => ErrorKind::InvalidData,
             Reason::NoRuntime | Reason::ServerExited => ErrorKind::Other,
             Reason::Os => {
                 let source = self.source.as_deref().and_then(|source| source.downcast_ref());
@@ -306,6 +335,7 @@ impl Operation {
             Self::Inspect => ("look", " at"),
             Self::Clean => ("clean", ""),
             Self::Spawn => ("start the server", " at"),
+            Self::HandOver => ("hand over", " to"),
             Self::Shutdown => ("end the write side", " of"),
             Self::Release => ("release", ""),
         }

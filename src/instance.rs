@@ -1,7 +1,8 @@
 //! One instance of a program, and the server that a client needs, started once.
 
-mod daemon;
-mod single;
-
-pub use self::daemon::{connect_or_spawn, connect_or_spawn_with};
-pub use self::single::SingleInstance;
+pub(crate) mod command;
+pub(crate) mod daemon;
+pub(crate) mod handover;
+pub(crate) mod launch;
+pub(crate) mod single;
+pub(crate) mod way;

@@ -26,7 +26,7 @@
 //! | `AddrInUse` | a living server has the name |
 //! | `AlreadyExists` | what stands at the path is no socket |
 //! | `PermissionDenied` | another user's socket or directory, a server of somebody else, a client that may not connect |
-//! | `NotFound`, `ConnectionRefused` | no server is listening; a crashed server left its socket behind |
+//! | `NotFound`, `ConnectionRefused` | no server is listening; a crashed server left its socket behind, or one stops |
 //! | `TimedOut` | the deadline is over |
 //! | `InvalidInput` | a bad endpoint (the source is a [`ParseEndpointError`]), or one too long for the OS |
 //! | `Unsupported` | this OS or this peer cannot |
@@ -95,13 +95,13 @@ compile_error!(
 pub mod adapters;
 #[cfg(feature = "blocking")]
 pub mod blocking;
+mod candidate;
 #[cfg(feature = "tokio")]
 pub mod echo;
 mod endpoint;
 mod error;
 #[cfg(feature = "framed")]
 mod framed;
-#[cfg(feature = "tokio")]
 mod instance;
 #[cfg(feature = "tokio")]
 mod listener;
@@ -119,10 +119,12 @@ mod stream;
 mod timed;
 mod wait;
 
-pub use endpoint::candidate::{Candidate, Occupancy};
+pub use candidate::{Candidate, Occupancy};
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use error::events::ListenerStats;
 pub use error::{Error, Operation, Reason};
+pub use instance::command::DaemonCommand;
+pub use instance::launch::Launch;
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
 
@@ -130,9 +132,14 @@ pub use peer::{PeerCredentials, UserId};
 pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
-    instance::{SingleInstance, connect_or_spawn, connect_or_spawn_with},
+    instance::daemon::{connect_or_spawn, connect_or_spawn_with},
+    instance::handover::{HandOver, LaunchRequest, Reply, hand_over, hand_over_with},
+    instance::single::SingleInstance,
     listener::{Listener, LocalListener, WithCredentials},
-    serve::{Drained, GracefulServe, HandlerOutput, Serve, SignalOutput, serve, shutdown_signal},
+    serve::{
+        Counters, Drained, GracefulServe, HandlerOutput, Refusal, Serve, SignalOutput, Stopping,
+        serve, serve_with, shutdown_signal,
+    },
     stream::{
         LocalStream, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Stream, WriteHalf,
     },
@@ -152,6 +159,7 @@ mod sealed {
     pub trait Sealed {}
 
     impl Sealed for crate::ListenOptions {}
+    impl Sealed for crate::DaemonCommand {}
     #[cfg(feature = "tokio")]
     impl Sealed for crate::Listener {}
     #[cfg(feature = "tokio")]

@@ -5,12 +5,15 @@ mod credentials;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use tokio::task::unconstrained;
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::events::ListenerStats;
-use crate::error::{Operation, accept_failed, during};
+use crate::error::{Error, Operation, Reason, accept_failed, during};
 use crate::imp;
 use crate::options::ListenOptions;
 use crate::stream::{LocalStream, Stream};
@@ -45,15 +48,31 @@ pub trait LocalListener: Send + 'static {
     /// [`Unsupported`](io::ErrorKind::Unsupported) where there is none to print.
     fn endpoint(&self) -> io::Result<Endpoint>;
 
-    /// Stops listening and gives the connections that were made and not accepted yet: a graceful
-    /// stop serves them, for their clients have been let in. Unless overridden it is a drop, and
-    /// they are lost.
-    fn into_pending(self) -> Vec<Self::Stream>
+    /// Lets nobody else in, and returns the connections that were made and not accepted yet: a
+    /// graceful stop serves them, for their clients have been let in. The name stays taken until the
+    /// listener is dropped. From then on [`accept`](Self::accept) fails.
+    ///
+    /// Unless overridden, it returns what `accept` yields at once, and goes on listening.
+    fn stop_listening(&mut self) -> Vec<Self::Stream>
     where
         Self: Sized,
     {
-        Vec::new()
+        waiting(self)
     }
+}
+
+/// What `accept` of `listener` yields at once.
+pub(crate) fn waiting<L: LocalListener>(listener: &mut L) -> Vec<L::Stream> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut streams = Vec::new();
+    // No more than these: clients who come meanwhile could keep this going.
+    while streams.len() < usize::from(u16::MAX) {
+        // It is not to look empty because the caller's task has had its turn.
+        let accept = pin!(unconstrained(listener.accept()));
+        let Poll::Ready(Ok(stream)) = accept.poll(&mut cx) else { break };
+        streams.push(stream);
+    }
+    streams
 }
 
 /// Listens on a local endpoint: a Unix domain socket, or a Windows named pipe.
@@ -83,6 +102,7 @@ pub trait LocalListener: Send + 'static {
 pub struct Listener {
     pub(crate) inner: imp::Listener,
     endpoint: Endpoint,
+    stopped: bool,
 }
 
 impl Listener {
@@ -175,6 +195,10 @@ impl Listener {
     ///
     /// As for [`accept`](Self::accept).
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        if self.stopped {
+            let stopped = Error::new(Reason::Stopping { process: None }, "it has been stopped");
+            return Poll::Ready(Err(accept_failed(&self.endpoint, stopped.into())));
+        }
         imp::can_accept().map_err(|error| accept_failed(&self.endpoint, error))?;
         match self.inner.poll_accept(cx) {
             Poll::Ready(Ok(stream)) => Poll::Ready(Ok(Stream::from_imp(stream))),
@@ -183,14 +207,21 @@ impl Listener {
         }
     }
 
-    /// Stops listening, releases the name, and gives the connections that were made and not
-    /// accepted yet.
+    /// Lets nobody else in, and returns the connections that were made and not accepted yet. The name
+    /// stays taken until the listener is dropped, and [`accept`](Self::accept) fails.
+    ///
+    /// Who tries to connect until then fails with [`Reason::Stopping`], and with
+    /// [`wait_for_server`](crate::ConnectOptions::wait_for_server) waits for the next server.
     ///
     /// # Platform-specific behavior
     ///
-    /// On Windows they keep the name alive until the last is closed, as accepted ones do.
-    #[must_use]
-    pub fn into_pending(mut self) -> Vec<Stream> {
+    /// Windows: nobody holds the name but the connections, these and those accepted before, until the
+    /// last is closed. Who tries to connect until then finds the pipe busy, and waits. Unix: of a socket
+    /// that was inherited none are returned, for another process may accept them.
+    pub fn stop_listening(&mut self) -> Vec<Stream> {
+        if std::mem::replace(&mut self.stopped, true) {
+            return Vec::new();
+        }
         self.inner.take_pending().into_iter().map(Stream::from_imp).collect()
     }
 
@@ -248,7 +279,7 @@ impl fmt::Debug for Listener {
 
 impl Listener {
     pub(crate) fn from_imp((inner, endpoint): (imp::Listener, Endpoint)) -> Self {
-        Self { inner, endpoint }
+        Self { inner, endpoint, stopped: false }
     }
 }
 
@@ -263,7 +294,7 @@ impl LocalListener for Listener {
         Ok(self.endpoint.clone())
     }
 
-    fn into_pending(self) -> Vec<Stream> {
-        Self::into_pending(self)
+    fn stop_listening(&mut self) -> Vec<Stream> {
+        Self::stop_listening(self)
     }
 }

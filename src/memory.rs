@@ -51,7 +51,7 @@ pub fn pair() -> (Listener, Connector) {
 struct Backlog {
     room: Semaphore,
     /// Held by a client that enters and by the listener that closes: who has entered is seen by
-    /// [`Listener::into_pending`].
+    /// [`Listener::stop_listening`](LocalListener::stop_listening).
     entry: Mutex<()>,
 }
 
@@ -100,7 +100,7 @@ impl LocalListener for Listener {
         Err(io::Error::new(io::ErrorKind::Unsupported, "a listener in memory has no address"))
     }
 
-    fn into_pending(mut self) -> Vec<DuplexStream> {
+    fn stop_listening(&mut self) -> Vec<DuplexStream> {
         self.close();
         std::iter::from_fn(|| self.incoming.try_recv().ok()).collect()
     }
@@ -238,7 +238,7 @@ pub(crate) mod tests {
     #[test]
     fn who_is_let_in_while_it_closes_is_given_to_the_one_who_closes() {
         for round in 0..500 {
-            let (listener, connector) = pair();
+            let (mut listener, connector) = pair();
             let begun = Arc::new(AtomicUsize::new(0));
             let connecting: Vec<_> = (0..3)
                 .map(|_| {
@@ -258,7 +258,7 @@ pub(crate) mod tests {
             for _ in 0..round * 37 % 2000 {
                 std::hint::spin_loop();
             }
-            let pending = listener.into_pending();
+            let pending = listener.stop_listening();
             let clients: usize =
                 connecting.into_iter().map(|clients| clients.join().expect("no panic").len()).sum();
             assert_eq!(pending.len(), clients, "round {round}");
@@ -274,7 +274,7 @@ pub(crate) mod tests {
         let early = poll_fn(|cx| Poll::Ready(late.as_mut().poll(cx))).await;
         assert!(early.is_pending(), "{early:?}");
         drop(at_once(listener.accept()).expect("a client"));
-        let pending = listener.into_pending();
+        let pending = listener.stop_listening();
         assert_eq!(pending.len(), clients.len() - 1);
         let error = at_once(late).expect_err("nobody would have seen it");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);

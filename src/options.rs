@@ -38,8 +38,20 @@ pub enum ExpectServer {
     /// Administrators group on Windows.
     #[default]
     Default,
-    /// A server of this user.
+    /// A server of this user, or one whose socket the system made for it: uid 0 on Unix; SYSTEM or
+    /// the Administrators group on Windows.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix: the OS reports who called listen(2). For a service that systemd starts with its socket,
+    /// and for one that listens first and then gives up root, that is root, unless the service
+    /// calls `listen_as_current_user` of `os::unix::ListenerExt`.
     User(UserId),
+    /// A server of this user alone.
+    ///
+    /// The strict form, for a path at which others can put a link: with [`User`](Self::User) a link
+    /// can lead to any server of root's.
+    Exactly(UserId),
     /// Whoever holds the name.
     Anyone,
 }
@@ -218,7 +230,6 @@ impl ConnectOptions {
     }
 
     /// The same, but for one try: a server that is not there is not waited for.
-    #[cfg(feature = "tokio")]
     pub(crate) fn at_once(&self, deadline: Duration) -> Self {
         Self { deadline, wait_for_server: None, ..self.clone() }
     }

@@ -1,24 +1,30 @@
 //! The loop after `bind`: accept, a task per connection, and a stop that lets them finish.
 
+mod counters;
+mod graceful;
 mod handlers;
 mod output;
+mod refusals;
+mod stopping;
+mod users;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{Future, IntoFuture};
+use std::future::{Future, IntoFuture, Pending, pending};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use self::handlers::{Ended, Handlers, Limits, OnError};
+pub use self::counters::Counters;
+pub use self::graceful::{Drained, GracefulServe};
+use self::handlers::{Ended, Handlers, Settings};
 pub use self::output::{HandlerOutput, SignalOutput};
+pub use self::refusals::Refusal;
+pub use self::stopping::Stopping;
 use crate::imp;
 use crate::listener::LocalListener;
-use crate::runtime::sleep;
-
-/// How long a graceful stop lets connections finish, unless told otherwise.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Accepts connections and runs `handler` on each in a task of its own.
 ///
@@ -77,44 +83,125 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// # }
 /// ```
 ///
-/// Handlers hear of a stop through what you give them: a clone of tokio-util's `CancellationToken`
-/// whose `cancelled_owned()` is also the signal, as the example `graceful` shows.
-///
-/// Deadlines for clients that say nothing come with [`TimedListener`](crate::TimedListener).
+/// A handler that is to hear of a stop is [`serve_with`]'s. Deadlines for clients that say nothing come
+/// with [`TimedListener`](crate::TimedListener).
 ///
 /// # Errors
 ///
-/// Once awaited: `Other` where there is no tokio runtime, and with a graceful stop where the runtime has
-/// no timers; `InvalidInput` for a limit of 0; else that of [`accept`](LocalListener::accept), or of
-/// the signal of a graceful stop.
-pub fn serve<L, H, F, E>(listener: L, handler: H) -> Serve<L, H, E>
+/// Once awaited: `Other` where there is no tokio runtime, and with a graceful stop or
+/// [`on_refused`](Serve::on_refused) where the runtime has no timers; `InvalidInput` for a limit of 0;
+/// else that of [`accept`](LocalListener::accept), or of the signal of a graceful stop.
+pub fn serve<L, H, F, E>(
+    listener: L,
+    handler: H,
+) -> Serve<L, impl FnOnce(L::Stream, Stopping) -> F + Clone + Send + 'static, E>
 where
     L: LocalListener,
     H: FnOnce(L::Stream) -> F + Clone + Send + 'static,
     F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
 {
-    Serve { listener, handler, on_error: None, limits: Limits::default() }
+    serve_with(listener, move |stream, _| handler(stream))
 }
 
-/// Return type of [`serve()`]: await it to serve until the listener fails.
+/// As [`serve()`], for handlers that hear of a stop: they get a [`Stopping`] beside the stream.
+///
+/// ```no_run
+/// use sockpipe::{Listener, Stopping, Stream, serve_with, shutdown_signal};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// async fn handle(mut stream: Stream, stopping: Stopping) -> std::io::Result<()> {
+///     let mut request = [0; 16];
+///     loop {
+///         // Between two requests is where it can end; one that has begun is answered first.
+///         let length = tokio::select! {
+///             length = stream.read(&mut request) => length?,
+///             () = stopping.requested() => 0,
+///         };
+///         if length == 0 {
+///             return Ok(());
+///         }
+///         stream.write_all(&request[..length]).await?;
+///     }
+/// }
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let stop = shutdown_signal();
+/// serve_with(Listener::bind("org.example.tool")?, handle).with_graceful_shutdown(stop).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As for [`serve()`].
+pub fn serve_with<L, H, F, E>(listener: L, handler: H) -> Serve<L, H, E>
+where
+    L: LocalListener,
+    H: FnOnce(L::Stream, Stopping) -> F + Clone + Send + 'static,
+    F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
+{
+    let settings = Settings {
+        handler,
+        on_error: None,
+        on_refused: None,
+        max_connections: None,
+        max_per_user: None,
+        counters: Counters::default(),
+    };
+    Serve { listener, settings }
+}
+
+/// Return type of [`serve()`] and [`serve_with`]: await it to serve until the listener fails.
 ///
 /// Its output is `io::Result<Infallible>`: it never ends well. When the listener fails, the
 /// connections that are open go on by themselves.
 #[must_use = "nothing is served until it is awaited"]
-pub struct Serve<L, H, E> {
+pub struct Serve<L: LocalListener, H, E> {
     listener: L,
-    handler: H,
-    on_error: Option<OnError<E>>,
-    limits: Limits,
+    settings: Settings<L::Stream, H, E>,
 }
 
-impl<L, H, E> Serve<L, H, E> {
+impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// Tells `hook` of each handler that gives an error, which has ended its own connection only.
     /// With the feature `tracing` it is an event too. Default: nobody is told.
     ///
     /// The hook runs in the connection's task, so it must not block.
     pub fn on_error(mut self, hook: impl Fn(E) + Send + Sync + 'static) -> Self {
-        self.on_error = Some(Arc::new(hook));
+        self.settings.on_error = Some(Arc::new(hook));
+        self
+    }
+
+    /// Gives each client that is refused to `hook`, with the reason, so that it can be told in the
+    /// protocol's own words. Default: its connection is closed at once.
+    ///
+    /// ```no_run
+    /// use sockpipe::{Listener, Refusal, Stream, serve};
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # async fn handle(_: Stream) {}
+    /// # async fn run() -> std::io::Result<()> {
+    /// serve(Listener::bind("org.example.tool")?, handle)
+    ///     .max_connections_per_user(8)
+    ///     .on_refused(async |mut stream: Stream, why| match why {
+    ///         Refusal::UserLimit => stream.write_all(b"busy: close another connection\n").await,
+    ///         _ => stream.write_all(b"stopping\n").await,
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It has a second for each client. At most 64 are told at a time; those beyond are closed at once.
+    /// An error that it gives is an event for `tracing`.
+    ///
+    /// At a graceful stop it is told of those who connect while the last connections finish, with
+    /// [`Refusal::Stopping`].
+    pub fn on_refused<R, G>(mut self, hook: R) -> Self
+    where
+        R: FnOnce(L::Stream, Refusal) -> G + Clone + Send + Sync + 'static,
+        G: Future<Output: HandlerOutput> + Send + 'static,
+    {
+        self.settings.on_refused = Some(refusals::on_refused(hook));
         self
     }
 
@@ -123,40 +210,94 @@ impl<L, H, E> Serve<L, H, E> {
     ///
     /// A limit of 0 is `InvalidInput` when the server is awaited.
     pub fn max_connections(mut self, limit: usize) -> Self {
-        self.limits.connections = Some(limit);
+        self.settings.max_connections = Some(limit);
         self
     }
 
-    /// Serves at most `limit` connections of one user at a time, and closes those beyond at once,
+    /// Serves at most `limit` connections of one user at a time, and refuses those beyond at once,
     /// so that one user cannot take all. Those whose user is not told count as one: all, where the
     /// transport tells none, and on Windows foreign clients that do not let themselves be identified.
     /// Default: no limit.
     ///
     /// A limit of 0 is `InvalidInput` when the server is awaited.
     pub fn max_connections_per_user(mut self, limit: usize) -> Self {
-        self.limits.per_user = Some(limit);
+        self.settings.max_per_user = Some(limit);
         self
     }
 
-    /// Stops when `signal` completes: the listener is dropped, so that its name is free. Open
-    /// connections, and those that were made and not accepted yet, have the [drain
-    /// deadline](GracefulServe::drain_deadline) to finish. The limits hold to the end: those beyond
-    /// [`max_connections`](Self::max_connections) wait until others have finished.
+    /// Returns the counters of this server, to be read while it serves.
+    ///
+    /// ```no_run
+    /// # async fn handle(_: sockpipe::Stream) {}
+    /// # async fn run() -> std::io::Result<()> {
+    /// let server = sockpipe::serve(sockpipe::Listener::bind("org.example.tool")?, handle);
+    /// let counters = server.counters();
+    /// tokio::spawn(async move {
+    ///     loop {
+    ///         tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    ///         println!("{} of {} connections", counters.active(), counters.accepted());
+    ///     }
+    /// });
+    /// server.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.settings.counters.clone()
+    }
+
+    /// Stops when `signal` completes: nobody else is let in. Open connections, and those that were made
+    /// and not accepted yet, have the [drain deadline](GracefulServe::drain_deadline) to finish. The
+    /// limits hold to the end: those beyond [`max_connections`](Self::max_connections) wait until
+    /// others have finished. Handlers of [`serve_with`] hear of it.
+    ///
+    /// The name stays taken until the last connection has ended, so that no second server works beside
+    /// one that finishes; [`release_name_first`](GracefulServe::release_name_first) changes that. A
+    /// client that comes meanwhile is told at once: connecting fails with
+    /// [`Reason::Stopping`](crate::Reason::Stopping), or the hook of [`on_refused`](Self::on_refused)
+    /// answers it, if there is one.
     ///
     /// [`shutdown_signal()`] can be given as it is. A signal that fails stops the server in the same way,
     /// and its error is the server's.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: without a hook, a client that comes meanwhile finds the pipe busy, and waits until its
+    /// deadline or the end of the server. There the open connections keep the name, so that it is free
+    /// as soon as the last of them is closed, be its handler still at work.
     pub fn with_graceful_shutdown<S>(self, signal: S) -> GracefulServe<L, H, E, S>
     where
         S: Future<Output: SignalOutput> + Send + 'static,
     {
-        GracefulServe { serve: self, signal, deadline: DRAIN_DEADLINE }
+        GracefulServe::new(self, signal)
+    }
+
+    /// Stops when no connection has been served for `limit`, from the start on, as
+    /// [`with_graceful_shutdown`](Self::with_graceful_shutdown) does on a signal. Where both are to
+    /// stop it, the other has [a method of the same name](GracefulServe::stop_when_idle).
+    ///
+    /// Nobody is lost to it: who was let in just then is served before the server ends.
+    ///
+    /// ```no_run
+    /// # async fn handle(_: sockpipe::Stream) {}
+    /// # async fn run() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let listener = sockpipe::Listener::bind("org.example.daemon")?;
+    /// sockpipe::serve(listener, handle).stop_when_idle(Duration::from_secs(60)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stop_when_idle(self, limit: Duration) -> GracefulServe<L, H, E, Pending<()>> {
+        GracefulServe::new(self, pending()).stop_when_idle(limit)
     }
 }
 
 impl<L, H, F, E> IntoFuture for Serve<L, H, E>
 where
     L: LocalListener,
-    H: FnOnce(L::Stream) -> F + Clone + Send + 'static,
+    H: FnOnce(L::Stream, Stopping) -> F + Clone + Send + 'static,
     F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
     E: fmt::Display + 'static,
 {
@@ -165,92 +306,16 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { listener, handler, on_error, limits } = self;
-            let mut handlers = Handlers::new(handler, on_error, limits)?;
-            let never = std::future::pending::<Infallible>();
-            let ended = handlers.accept_until(listener, never).await;
+            let Self { mut listener, settings } = self;
+            let mut handlers = Handlers::new(settings)?;
+            let (signal, idle) = (pending::<Infallible>(), Poll::<Infallible>::Pending);
+            let ended = handlers.accept_until(&mut listener, signal, |_, _| idle).await;
             handlers.leave();
             match ended {
                 Ended::Failed(error) => Err(error),
-                Ended::Stopped(never, _) => match never {},
+                Ended::Stopped(never) | Ended::Idle(never) => match never {},
             }
         })
-    }
-}
-
-/// A [`Serve`] that stops on a signal. Its output says how the connections ended.
-#[must_use = "nothing is served until it is awaited"]
-pub struct GracefulServe<L, H, E, S> {
-    serve: Serve<L, H, E>,
-    signal: S,
-    deadline: Duration,
-}
-
-impl<L, H, E, S> GracefulServe<L, H, E, S> {
-    /// How long open connections have to finish after the signal. Default: 5 seconds. What is still
-    /// open then is cut.
-    ///
-    /// A handler hears of that where it awaits something. One that blocks its thread counts as cut, and
-    /// after another second it is left behind: its connection stays open until it awaits or returns. On
-    /// a runtime with one thread nothing can go on in the meantime, this stop included.
-    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-}
-
-impl<L, H, F, E, S> IntoFuture for GracefulServe<L, H, E, S>
-where
-    L: LocalListener,
-    H: FnOnce(L::Stream) -> F + Clone + Send + 'static,
-    F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
-    E: fmt::Display + 'static,
-    S: Future<Output: SignalOutput> + Send + 'static,
-{
-    type Output = io::Result<Drained>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let Self { serve, signal, deadline } = self;
-            let Serve { listener, handler, on_error, limits } = serve;
-            let mut handlers = Handlers::new(handler, on_error, limits)?;
-            // Without timers it could not stop: now is the time to say so.
-            drop(sleep(Duration::ZERO)?);
-            let signal = async { signal.await.into_result() };
-            match handlers.accept_until(listener, signal).await {
-                Ended::Stopped(heard, pending) => {
-                    let drained = handlers.drain(pending, deadline).await?;
-                    heard.map(|()| drained)
-                }
-                Ended::Failed(error) => {
-                    handlers.drain::<L::Stream, F>(Vec::new(), deadline).await?;
-                    Err(error)
-                }
-            }
-        })
-    }
-}
-
-/// How the connections ended that were open, or made and not accepted yet, when a graceful stop began.
-/// Those closed for [`max_connections_per_user`](Serve::max_connections_per_user) are not among them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drained {
-    finished: usize,
-    cut: usize,
-}
-
-impl Drained {
-    /// Connections whose handlers finished before the deadline.
-    #[must_use]
-    pub fn finished(&self) -> usize {
-        self.finished
-    }
-
-    /// Connections that were cut at the deadline, or whose turn had not come by then.
-    #[must_use]
-    pub fn cut(&self) -> usize {
-        self.cut
     }
 }
 
@@ -281,15 +346,9 @@ pub fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'stati
     }
 }
 
-impl<L, H, E> fmt::Debug for Serve<L, H, E> {
+impl<L: LocalListener, H, E> fmt::Debug for Serve<L, H, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve").finish_non_exhaustive()
-    }
-}
-
-impl<L, H, E, S> fmt::Debug for GracefulServe<L, H, E, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GracefulServe").field("deadline", &self.deadline).finish_non_exhaustive()
     }
 }
 

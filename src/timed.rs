@@ -79,8 +79,8 @@ impl<L: LocalListener> LocalListener for TimedListener<L> {
         self.inner.endpoint()
     }
 
-    fn into_pending(self) -> Vec<Self::Stream> {
-        let streams = self.inner.into_pending().into_iter();
+    fn stop_listening(&mut self) -> Vec<Self::Stream> {
+        let streams = self.inner.stop_listening().into_iter();
         streams.map(|stream| TimedStream::new(stream, self.first_byte, self.idle)).collect()
     }
 }

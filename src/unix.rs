@@ -1,15 +1,18 @@
 //! Unix domain sockets.
 
 mod access;
+mod activation;
 #[cfg(feature = "blocking")]
 pub(crate) mod blocking;
 mod bound;
+mod child;
 mod claim;
 mod connect;
 mod convert;
 pub mod ext;
 #[cfg(feature = "tokio")]
 mod foreign;
+mod hints;
 mod inherited;
 #[cfg(feature = "interprocess")]
 pub(crate) mod interprocess;
@@ -27,45 +30,132 @@ mod receive;
 mod runtime;
 mod sockname;
 mod sockopt;
-#[cfg(feature = "tokio")]
 mod spawn;
 mod spin;
 #[cfg(feature = "tokio")]
 mod stream;
 
-// Linux, and what macOS and the BSDs have in common; `--cfg sockpipe_posix` runs the latter on
-// Linux. Both files list the same items.
-cfg_if::cfg_if! {
-    if #[cfg(all(target_os = "linux", not(sockpipe_posix)))] {
-        #[path = "unix/linux.rs"]
-        mod platform;
-    } else {
-        #[path = "unix/posix.rs"]
-        mod platform;
-    }
+// How each system behaves: files that list the same items, so that a mend for one compiles on all.
+// `--cfg sockpipe_posix` runs FreeBSD's on Linux, `--cfg sockpipe_posix="darwin"` besides it macOS's.
+#[cfg(any(target_vendor = "apple", sockpipe_posix = "darwin"))]
+mod apple;
+#[cfg(any(target_vendor = "apple", sockpipe_posix = "darwin"))]
+use self::apple as platform;
+#[cfg(any(
+    target_os = "freebsd",
+    target_os = "dragonfly",
+    all(
+        sockpipe_posix,
+        not(any(
+            sockpipe_posix = "darwin",
+            sockpipe_posix = "netbsd",
+            sockpipe_posix = "openbsd"
+        ))
+    )
+))]
+mod freebsd;
+#[cfg(any(
+    target_os = "freebsd",
+    target_os = "dragonfly",
+    all(
+        sockpipe_posix,
+        not(any(
+            sockpipe_posix = "darwin",
+            sockpipe_posix = "netbsd",
+            sockpipe_posix = "openbsd"
+        ))
+    )
+))]
+use self::freebsd as platform;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
+mod linux;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
+use self::linux as platform;
+#[cfg(any(target_os = "netbsd", sockpipe_posix = "netbsd"))]
+mod netbsd;
+#[cfg(any(target_os = "netbsd", sockpipe_posix = "netbsd"))]
+use self::netbsd as platform;
+#[cfg(any(target_os = "openbsd", sockpipe_posix = "openbsd"))]
+mod openbsd;
+#[cfg(any(target_os = "openbsd", sockpipe_posix = "openbsd"))]
+use self::openbsd as platform;
+
+// What several of them share.
+#[cfg(not(any(target_vendor = "apple", sockpipe_posix = "darwin")))]
+mod flags;
+#[cfg(any(not(any(target_os = "linux", target_os = "android")), sockpipe_posix))]
+mod posix;
+
+/// The constants, layouts and calls that one kernel alone has: checked by their types only, where that
+/// system cannot be run.
+#[cfg(any(not(any(target_os = "linux", target_os = "android")), sockpipe_posix))]
+mod native {
+    #[cfg(target_vendor = "apple")]
+    mod apple;
+    #[cfg(target_vendor = "apple")]
+    pub(super) use self::apple::*;
+    #[cfg(target_os = "dragonfly")]
+    mod dragonfly;
+    #[cfg(target_os = "dragonfly")]
+    pub(super) use self::dragonfly::*;
+    #[cfg(target_os = "freebsd")]
+    mod freebsd;
+    #[cfg(target_os = "freebsd")]
+    pub(super) use self::freebsd::*;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    mod linux;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) use self::linux::*;
+    #[cfg(target_os = "netbsd")]
+    mod netbsd;
+    #[cfg(target_os = "netbsd")]
+    pub(super) use self::netbsd::*;
+    #[cfg(target_os = "openbsd")]
+    mod openbsd;
+    #[cfg(target_os = "openbsd")]
+    pub(super) use self::openbsd::*;
+    #[cfg(any(target_vendor = "apple", target_os = "freebsd", target_os = "dragonfly"))]
+    mod xucred;
 }
 
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "dragonfly",
+    target_os = "netbsd",
+    target_os = "openbsd"
+)))]
+compile_error!(
+    "sockpipe knows Linux, Android, macOS and Apple's other systems, FreeBSD, DragonFly, NetBSD, OpenBSD \
+     and Windows; this system's ways with local sockets are not known to it"
+);
+
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::geteuid;
 
+pub(crate) use self::child::{OsDaemonOptions, leave, nameless_file, spawn_detached};
 pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, spin};
 use self::place::Place;
+pub(crate) use self::spawn::SpawnLock;
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
     listener::Listener,
     runtime::{can_accept, shutdown_signal, sleep},
-    spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
-use crate::endpoint::candidate::Occupancy;
-use crate::endpoint::candidate::{Candidacy, Candidate};
-use crate::endpoint::resolve::{Environment, Family};
+use crate::candidate::Occupancy;
+use crate::candidate::resolve::{Environment, Family};
+use crate::candidate::{Candidacy, Candidate};
 use crate::error::{Error, Reason};
 use crate::options::StreamOptions;
 use crate::peer::UserId;
@@ -83,7 +173,7 @@ pub(crate) fn environment() -> io::Result<Environment> {
         family: Family::of(platform::SYSTEM),
         user: current_user()?,
         runtime_dir: env::var_os("XDG_RUNTIME_DIR").map(Into::into),
-        user_temp_dir: platform::user_temp_dir()?,
+        user_temp_dir: platform::user_temp_dir,
     })
 }
 
@@ -116,6 +206,16 @@ fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
         Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
         Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
     }
+}
+
+/// A text of the system's, to be sent to a program of the same system.
+pub(crate) fn bytes_of(text: &OsStr) -> Vec<u8> {
+    text.as_bytes().to_vec()
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere not all bytes are a text")]
+pub(crate) fn text_of(bytes: &[u8]) -> Option<OsString> {
+    Some(OsString::from_vec(bytes.to_vec()))
 }
 
 /// Whether accept(2) failed for a client that left again, or was interrupted: the next try may do.

@@ -14,19 +14,21 @@ mod listener;
 mod options;
 mod overlapped;
 mod pipe;
+mod process;
 #[cfg(feature = "tokio")]
 mod reactor;
 #[cfg(feature = "tokio")]
 mod registered;
 mod security;
-#[cfg(feature = "tokio")]
 mod spawn;
 #[cfg(feature = "tokio")]
 mod stream;
 #[cfg(all(test, feature = "tokio"))]
 mod tests;
 
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::windows::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY};
@@ -34,17 +36,17 @@ use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY};
 pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, spin};
 use self::pipe::Presence;
 use self::security::own_sid;
+pub(crate) use self::spawn::{OsDaemonOptions, SpawnLock, leave, nameless_file, spawn_detached};
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
     listener::Listener,
     reactor::{can_accept, shutdown_signal, sleep},
-    spawn::{SpawnLock, leave, nameless_file, spawn_detached},
     stream::Stream,
 };
+use crate::candidate::Candidate;
+use crate::candidate::Occupancy;
+use crate::candidate::resolve::{Environment, Family, candidates};
 use crate::endpoint::Endpoint;
-use crate::endpoint::candidate::Candidate;
-use crate::endpoint::candidate::Occupancy;
-use crate::endpoint::resolve::{Environment, Family, candidates};
 use crate::error::{self, Error, Operation, Reason, live_server};
 use crate::peer::UserId;
 
@@ -53,6 +55,19 @@ const PATH_LIMIT: usize = 256;
 /// The most that one write hands to the system, and so the most of what was written that is lost
 /// when the process ends without `close`.
 const CHUNK: usize = 64 * 1024;
+
+/// A text of the system's, to be sent to a program of the same system: its UTF-16, which may be no
+/// valid one.
+pub(crate) fn bytes_of(text: &OsStr) -> Vec<u8> {
+    text.encode_wide().flat_map(u16::to_le_bytes).collect()
+}
+
+pub(crate) fn text_of(bytes: &[u8]) -> Option<OsString> {
+    let units = bytes.chunks_exact(2);
+    let whole = units.remainder().is_empty();
+    let units: Vec<_> = units.map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
+    whole.then(|| OsString::from_wide(&units))
+}
 
 pub(crate) fn current_user() -> io::Result<UserId> {
     own_sid().map(|sid| UserId::Sid(sid.to_owned()))
@@ -63,7 +78,7 @@ pub(crate) fn environment() -> io::Result<Environment> {
         family: Family::of(std::env::consts::OS),
         user: current_user()?,
         runtime_dir: None,
-        user_temp_dir: None,
+        user_temp_dir: || None,
     })
 }
 

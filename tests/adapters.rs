@@ -2,15 +2,13 @@
 //!
 //! `cargo test --all-features --test adapters`, after `cargo build --all-features --examples`.
 
+mod adapters {
+    mod docker;
+    mod grpc;
+    mod http;
+    mod listeners;
+}
 mod common;
-#[path = "adapters/docker.rs"]
-mod docker;
-#[path = "adapters/grpc.rs"]
-mod grpc;
-#[path = "adapters/http.rs"]
-mod http;
-#[path = "adapters/listeners.rs"]
-mod listeners;
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};

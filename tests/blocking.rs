@@ -3,32 +3,28 @@
 #![cfg(feature = "blocking")]
 #![allow(unreachable_pub, reason = "the modules of one test")]
 
-#[path = "blocking/accept.rs"]
-mod accept;
-#[path = "blocking/bounded.rs"]
-mod bounded;
-#[path = "blocking/convert.rs"]
-mod convert;
-#[path = "blocking/examples.rs"]
-mod examples;
-#[cfg(unix)]
-#[path = "blocking/fork.rs"]
-mod fork;
-#[cfg(unix)]
-#[path = "blocking/pass.rs"]
-mod pass;
+mod blocking {
+    mod accept;
+    pub(crate) mod bounded;
+    mod convert;
+    mod examples;
+    #[cfg(unix)]
+    mod fork;
+    #[cfg(unix)]
+    mod pass;
+    pub(crate) mod timeouts;
+}
+// Of the other tests' modules this is the one that needs no tokio.
 #[path = "common/process.rs"]
 #[allow(dead_code, reason = "this test uses a part")]
 mod process;
-#[path = "blocking/timeouts.rs"]
-mod timeouts;
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bounded::{PATIENCE, bounded, connected, read_all, unique_name};
+use blocking::bounded::{PATIENCE, bounded, connected, read_all, unique_name};
 use sockpipe::blocking::{Listener, Stream};
 use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
 
@@ -167,9 +163,9 @@ fn the_write_side_is_shut_while_a_writer_waits() {
 fn what_a_thread_wrote_arrives_though_the_thread_has_ended() {
     bounded(|| {
         let (client, server) = connected();
-        client.set_write_timeout(Some(timeouts::SHORT)).expect("a timeout");
+        client.set_write_timeout(Some(blocking::timeouts::SHORT)).expect("a timeout");
         let writer = client.try_clone().expect("a handle");
-        let written = thread::spawn(move || timeouts::write_until_full(&writer));
+        let written = thread::spawn(move || blocking::timeouts::write_until_full(&writer));
         let written = written.join().expect("no panic");
         assert!(written > 0);
         drop(client);

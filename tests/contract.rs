@@ -7,16 +7,15 @@
 //! listeners too, against each other and the async ones: `contract/blocking.rs` says which rows.
 
 #[cfg(feature = "blocking")]
-#[path = "contract/blocking.rs"]
-mod blocking;
-#[cfg(feature = "blocking")]
 #[path = "blocking/bounded.rs"]
 mod bounded;
-#[path = "contract/closing.rs"]
-mod closing;
 mod common;
-#[path = "contract/os.rs"]
-mod os;
+mod contract {
+    #[cfg(feature = "blocking")]
+    mod blocking;
+    mod closing;
+    mod os;
+}
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::pin::pin;

@@ -216,7 +216,7 @@ async fn deadlines_and_servers_that_are_not_expected() {
     let _server = Listener::bind_with::<Endpoint>(name.clone(), &options).expect("a free name");
 
     let uid = rustix::process::geteuid().as_raw();
-    let other = ConnectOptions::new().expect_server(ExpectServer::User(UserId::Uid(uid + 1)));
+    let other = ConnectOptions::new().expect_server(ExpectServer::Exactly(UserId::Uid(uid + 1)));
     let outcome = within(Stream::connect_with::<Endpoint>(name.clone(), &other)).await;
     let failed = failure(outcome, ErrorKind::PermissionDenied, &name);
     failed.is(Operation::Connect, &Reason::UnexpectedServer, None, "refused the server at");

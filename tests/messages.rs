@@ -1,5 +1,5 @@
 //! The examples that speak in messages, and what bad peers can do to them: nothing but end their own
-//! connection. Checks 18 and 19 of the acceptance list, on `typed_messages`.
+//! connection.
 
 mod common;
 
@@ -126,7 +126,7 @@ fn json_rpc() {
     assert!(error.contains("-32602"), "{error}");
 }
 
-/// Check 18: what announces too much is refused at its header, with no memory taken for it.
+/// What announces too much is refused at its header, with no memory taken for it.
 #[tokio::test]
 async fn frames_that_are_too_long() {
     let server = Server::start("typed_messages");
@@ -170,7 +170,7 @@ async fn frames_that_are_too_long() {
     bystander.is_served().await;
 }
 
-/// Check 18, the other half: bytes that mean nothing, in frames and without them.
+/// Bytes that mean nothing, in frames and without them.
 #[tokio::test]
 async fn random_bytes() {
     let server = Server::start("typed_messages");
@@ -220,7 +220,6 @@ async fn half_a_message() {
     panic!("nobody killed it");
 }
 
-/// Check 19.
 #[tokio::test]
 async fn clients_killed_in_the_middle_of_a_message() {
     let server = Server::start("typed_messages");

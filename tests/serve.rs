@@ -2,12 +2,13 @@
 
 mod common;
 
+use std::future::IntoFuture;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Backend, Os, within};
-use sockpipe::{Stream, echo, serve};
+use sockpipe::{ConnectOptions, Drained, Refusal, Stream, echo, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -137,6 +138,162 @@ async fn a_stop_keeps_the_limit() {
     let drained = within(server).await.expect("no panic").expect("no error");
     assert_eq!((drained.finished(), drained.cut()), (3, 0));
     assert_eq!(most.load(Ordering::SeqCst), 1);
+}
+
+/// Serves one client, which does not end before the stop.
+async fn stopping_server(
+    os: &Os,
+    release_name_first: bool,
+) -> (Stream, tokio::task::JoinHandle<io::Result<Drained>>) {
+    let listener = os.bind().expect("a free name");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (tell, told) = oneshot::channel::<()>();
+    let server = serve(listener, plain)
+        .with_graceful_shutdown(async {
+            let _ = stopped.await;
+            drop(tell);
+        })
+        .drain_deadline(common::PATIENCE);
+    let server = if release_name_first { server.release_name_first() } else { server };
+    let server = tokio::spawn(server.into_future());
+    let mut client = within(os.connect()).await.expect("a connection");
+    within(client.write_all(b"?")).await.expect("a write");
+    assert_eq!(within(client.read_u8()).await.expect("an answer"), b'?');
+    drop(stop);
+    // On one thread the server has stopped listening by the time that this is heard.
+    within(told).await.expect_err("it is dropped, not sent");
+    (client, server)
+}
+
+async fn ended(client: Stream, server: tokio::task::JoinHandle<io::Result<Drained>>) {
+    drop(client);
+    let drained = within(server).await.expect("no panic").expect("no error");
+    assert_eq!((drained.finished(), drained.cut()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_stops_keeps_its_name_until_the_last_connection_has_ended() {
+    let os = Os::new();
+    let (client, server) = stopping_server(&os, false).await;
+    let error = os.bind().expect_err("the name is taken");
+    assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+    // It waits for the next one, as for one that is not there yet.
+    let options = ConnectOptions::new().wait_for_server(common::PATIENCE);
+    let mut waiting = std::pin::pin!(os.connect_with(&options));
+    let early = tokio::time::timeout(std::time::Duration::from_millis(20), &mut waiting).await;
+    assert!(early.is_err(), "{early:?}");
+    ended(client, server).await;
+    let mut next = os.bind().expect("a free name");
+    let (_client, _server) = (
+        within(waiting).await.expect("the next server"),
+        within(next.accept()).await.expect("a client"),
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn who_comes_to_a_server_that_stops_is_told_so_at_once() {
+    use sockpipe::{Error, Reason};
+    let os = Os::new();
+    let (client, server) = stopping_server(&os, false).await;
+    let error = within(os.connect()).await.expect_err("it stops");
+    let says = ["cannot connect to ", os.endpoint(), "is stopping", "wait_for_server"];
+    let error = common::assert_error::<()>(Err(error), ErrorKind::ConnectionRefused, &says);
+    let reason = Error::of(&error).map(Error::reason);
+    let Some(Reason::Stopping { process, .. }) = reason else { panic!("{reason:?}") };
+    assert_eq!(*process, Some(std::process::id()));
+    ended(client, server).await;
+    let error = within(os.connect()).await.expect_err("there is none");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(os.files(), [""; 0]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_server_that_is_replaced_can_free_its_name_first() {
+    let os = Os::new();
+    let (mut client, server) = stopping_server(&os, true).await;
+    let mut next = os.bind().expect("a free name");
+    let (_client, _server) = (
+        within(os.connect()).await.expect("the next server"),
+        within(next.accept()).await.expect("a client"),
+    );
+    // The old one serves on.
+    within(client.write_all(b"!")).await.expect("a write");
+    assert_eq!(within(client.read_u8()).await.expect("an answer"), b'!');
+    ended(client, server).await;
+}
+
+#[tokio::test]
+async fn who_comes_to_a_server_that_stops_can_be_answered() {
+    let os = Os::new();
+    let listener = os.bind().expect("a free name");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = serve(listener, plain)
+        .on_refused(async |mut stream: Stream, why| {
+            stream.write_all(format!("{why:?}").as_bytes()).await
+        })
+        .with_graceful_shutdown(async {
+            let _ = stopped.await;
+        })
+        .drain_deadline(common::PATIENCE);
+    let counters = server.counters();
+    let server = tokio::spawn(server.into_future());
+    let mut client = within(os.connect()).await.expect("a connection");
+    within(client.write_all(b"?")).await.expect("a write");
+    assert_eq!(within(client.read_u8()).await.expect("an answer"), b'?');
+    drop(stop);
+    let late = within(async {
+        loop {
+            // Until the stop has been heard, it is a client like any other.
+            let late = os.connect().await.expect("it is let in");
+            if counters.refused(Refusal::Stopping) > 0 {
+                break late;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(late);
+    let late = within(os.connect()).await.expect("it is let in");
+    assert_eq!(within(common::read_all(late)).await, b"Stopping");
+    drop(client);
+    let drained = within(server).await.expect("no panic").expect("no error");
+    assert_eq!(drained.cut(), 0);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+/// The server stops as soon as it has nothing to do, which is all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_let_in_as_an_idle_server_stops_is_served() {
+    let os = Os::new();
+    let (mut served, mut late) = (0, 0);
+    for round in 0..if cfg!(windows) { 20 } else { 200 } {
+        let listener = os.bind().expect("a free name");
+        let limit = std::time::Duration::from_micros(500);
+        let server = tokio::spawn(serve(listener, plain).stop_when_idle(limit).into_future());
+        tokio::time::sleep(std::time::Duration::from_micros(round * 37 % 1500)).await;
+        let options = ConnectOptions::new().deadline(common::PATIENCE);
+        match within(os.connect_with(&options)).await {
+            Ok(mut client) => {
+                within(client.write_all(b"?")).await.expect("a write");
+                match within(client.read(&mut [0])).await.expect("a read") {
+                    0 if cfg!(windows) => late += 1,
+                    length => {
+                        assert_eq!(length, 1, "let in, and not served");
+                        served += 1;
+                    }
+                }
+            }
+            Err(error) => {
+                let kinds = [ErrorKind::NotFound, ErrorKind::ConnectionRefused];
+                assert!(kinds.contains(&error.kind()), "{error}");
+                late += 1;
+            }
+        }
+        within(server).await.expect("no panic").expect("no error");
+    }
+    println!("{served} served, {late} late");
 }
 
 /// What the test below sends signals to.

@@ -1,6 +1,5 @@
-//! What clients and the system do to a server that accepts: it goes on, and serves the next.
-//!
-//! Checks 1, 14, 15 and 19 of the acceptance list, and what the counts of a listener say.
+//! What clients and the system do to a server that accepts: it goes on, and serves the next;
+//! and what the counts of a listener say.
 #![cfg(unix)] // The errors and the limits are those of Unix.
 
 mod common;

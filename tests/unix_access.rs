@@ -1,7 +1,5 @@
 //! Who may connect to whom: modes, users, groups, directories, impostors. Real users and traced
 //! processes; only root can be several users.
-//!
-//! Checks 10 to 13 of the acceptance list, and the group's access.
 #![cfg(unix)] // Windows has descriptors of security instead.
 
 mod common;
@@ -16,7 +14,7 @@ use std::thread;
 
 use common::process::{Running, Users};
 use common::unix::{
-    OTHER_STRANGER, STRANGER, command, count, finish, helper, helper_as, linked, listening,
+    OTHER_STRANGER, STRANGER, ask, command, count, finish, helper, helper_as, linked, listening,
     open_to_all, output, rounds, set_mode, strace, through, with_linux_backend,
 };
 use common::{Backend, Os, assert_error, within};
@@ -234,6 +232,34 @@ fn an_impostor_gets_nothing() {
         assert!(sent > 0, "strace does not show what is sent");
         assert_eq!(server.next_line(), "got 8");
     }
+}
+
+/// A service that root makes a socket for, by itself or by systemd, runs as another user than the one
+/// that the kernel reports, until it listens again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_service_that_gave_up_root_is_known_as_its_user_once_it_listens_again() {
+    if Users::new().is_none() {
+        return;
+    }
+    let os = open_to_all();
+    let (mut server, _) = listening(helper(&["server", os.endpoint(), "--everyone"]));
+    let service = STRANGER.to_string();
+    let asked = |form: &str, user: &str| {
+        let line = output(helper(&["connect", os.endpoint(), &format!("--{form}={user}")]));
+        !line[0].starts_with("PermissionDenied: refused the server")
+    };
+    assert_eq!(ask(&mut server, &format!("become {service}")), format!("became {service}"));
+    let [user, exactly] = ["user", "exactly"].map(|form| asked(form, &service));
+    assert!(user, "root made the socket");
+    assert!(!exactly, "root is not the service's user");
+    assert_eq!(ask(&mut server, "listen again"), "listens");
+    for form in ["user", "exactly"] {
+        assert!(asked(form, &service), "{form}: it is the service's user who listens");
+        assert!(!asked(form, &OTHER_STRANGER.to_string()), "{form}");
+    }
+    assert!(!asked("exactly", "0"));
+    finish(server);
 }
 
 /// `command` with the test helper where every user can run it.

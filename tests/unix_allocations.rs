@@ -3,8 +3,9 @@
 #![allow(unsafe_code, reason = "an allocator is unsafe to write")]
 
 mod common;
-#[path = "helper/talk.rs"]
-mod talk;
+mod helper {
+    pub(crate) mod talk;
+}
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -48,7 +49,7 @@ static ALLOCATOR: Counting = Counting;
 async fn allocations<S: AsyncRead + AsyncWrite + Unpin>((mut one, mut other): (S, S)) -> u64 {
     let mut of = async |rounds| {
         let before = COUNT.get();
-        within(talk::talk(&mut one, &mut other, rounds)).await;
+        within(helper::talk::talk(&mut one, &mut other, rounds)).await;
         COUNT.get() - before
     };
     let first = of(1).await;

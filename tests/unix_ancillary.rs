@@ -73,22 +73,211 @@ async fn bytes_behind_a_descriptor_are_read_by_a_stream_that_spins() {
     }
 }
 
-/// The kernel ends a read where the sender changes, if the socket reports senders.
+/// What Linux has besides to end a read with: out-of-band bytes, and a change of sender where the socket
+/// reports senders. An out-of-band byte that is not asked for is left out of the stream.
 #[cfg(target_os = "linux")]
-#[tokio::test]
-async fn bytes_behind_a_change_of_sender_are_read() {
+mod linux {
+    use std::future::poll_fn;
+    use std::io::Read;
     use std::process::{Command, Stdio};
+    use std::time::Duration;
 
-    let (reader, peer) = Stream::pair().expect("a pair");
-    rustix::net::sockopt::set_socket_passcred(&reader, true).expect("an option");
-    assert_eq!(send(&peer, &FIRST, SendFlags::empty()).expect("room"), FIRST.len());
-    let output = peer.as_fd().try_clone_to_owned().expect("a descriptor");
-    let mut other = Command::new("head");
-    other.args(["-c", "1000", "/dev/zero"]).stdout(Stdio::from(output));
-    assert!(other.status().expect("a process").success());
-    let mut reader = reader;
-    let mut received = vec![0; FIRST.len() + SECOND.len()];
-    within(reader.read_exact(&mut received)).await.expect("both parts");
+    use common::unix::with_linux_backend;
+    use rustix::net::sockopt::set_socket_passcred;
+    use sockpipe::{LocalListener, TimedListener};
+    use tokio::io::{BufReader, ReadBuf};
+
+    use super::*;
+
+    #[derive(Clone, Copy)]
+    enum Part {
+        Bytes(usize),
+        WithDescriptor(usize),
+        OutOfBand,
+        OfAnotherProcess(usize),
+    }
+    use Part::{Bytes, OfAnotherProcess, OutOfBand, WithDescriptor};
+
+    const MARK: u8 = b'!';
+
+    /// Every two and three that can follow each other, but for those of another process.
+    const MIXED: [&[Part]; 9] = [
+        &[Bytes(155), OutOfBand, Bytes(1000)],
+        &[OutOfBand, Bytes(7)],
+        &[Bytes(1), OutOfBand, OutOfBand, Bytes(2)],
+        &[Bytes(9), OutOfBand, Bytes(8), OutOfBand, Bytes(7)],
+        &[WithDescriptor(5), OutOfBand, Bytes(6)],
+        &[WithDescriptor(5), OutOfBand, WithDescriptor(6), Bytes(1)],
+        &[Bytes(3), WithDescriptor(5), Bytes(4), OutOfBand, Bytes(6)],
+        &[Bytes(3), OutOfBand, WithDescriptor(5), WithDescriptor(4), OutOfBand, Bytes(6)],
+        &[WithDescriptor(200), Bytes(100), WithDescriptor(10), Bytes(1)],
+    ];
+    const OF_TWO_PROCESSES: [&[Part]; 3] = [
+        &[Bytes(155), OfAnotherProcess(1000)],
+        &[Bytes(1), OfAnotherProcess(2), OutOfBand, Bytes(3)],
+        &[OutOfBand, OfAnotherProcess(2), WithDescriptor(3), OfAnotherProcess(4), Bytes(5)],
+    ];
+
+    /// Sends all of them, and returns how many bytes they are.
+    fn send_parts(socket: BorrowedFd<'_>, parts: &[Part]) -> usize {
+        let mut length = 0;
+        for part in parts {
+            length += match *part {
+                OutOfBand => {
+                    let sent = send(socket, &[MARK], SendFlags::OOB);
+                    assert_eq!(sent.expect("room"), 1);
+                    0
+                }
+                Bytes(count) => send(socket, &vec![0; count], SendFlags::empty()).expect("room"),
+                WithDescriptor(count) => {
+                    send_with_descriptor(socket, &vec![0; count]);
+                    count
+                }
+                OfAnotherProcess(count) => {
+                    let output = socket.try_clone_to_owned().expect("a descriptor");
+                    let mut other = Command::new("head");
+                    other.args(["-c", &count.to_string(), "/dev/zero"]).stdout(Stdio::from(output));
+                    assert!(other.status().expect("a process").success());
+                    count
+                }
+            };
+        }
+        length
+    }
+
+    async fn assert_arrive(mut reader: impl AsyncRead + Unpin, expected: usize, parts: usize) {
+        let mut received = Vec::with_capacity(4096);
+        while received.iter().filter(|byte| **byte != MARK).count() < expected {
+            let length = within(reader.read_buf(&mut received)).await.expect("a read");
+            assert_ne!(length, 0, "{parts}: the end came after {} bytes", received.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_behind_out_of_band_ones_are_read() {
+        if !with_linux_backend("what tells out-of-band bytes") {
+            return;
+        }
+        for (index, parts) in MIXED.into_iter().enumerate() {
+            for reports_senders in [false, true] {
+                let (mut reader, peer) = Stream::pair().expect("a pair");
+                set_socket_passcred(&reader, reports_senders).expect("an option");
+                // What is there before the first read, and what comes while the reader waits.
+                for _ in 0..3 {
+                    let expected = send_parts(peer.as_fd(), parts);
+                    assert_arrive(&mut reader, expected, index).await;
+                    let wait = assert_arrive(&mut reader, 1, index);
+                    let send = async {
+                        tokio::task::yield_now().await;
+                        send_parts(peer.as_fd(), &[OutOfBand, Bytes(1)]);
+                    };
+                    tokio::join!(wait, send);
+                }
+            }
+        }
+    }
+
+    /// The reactor has heard of bytes, and not yet of what comes behind them.
+    #[tokio::test]
+    async fn an_out_of_band_byte_that_comes_just_before_a_read_hides_nothing() {
+        if !with_linux_backend("what tells out-of-band bytes") {
+            return;
+        }
+        let (mut reader, peer) = Stream::pair().expect("a pair");
+        for _ in 0..20 {
+            send_parts(peer.as_fd(), &[Bytes(10)]);
+            within(reader.read_exact(&mut [0])).await.expect("a byte");
+            send_parts(peer.as_fd(), &[Bytes(10), OutOfBand, Bytes(5)]);
+            assert_arrive(&mut reader, 24, 0).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_behind_a_change_of_sender_are_read() {
+        for (index, parts) in OF_TWO_PROCESSES.into_iter().enumerate() {
+            if index > 0 && !with_linux_backend("what tells out-of-band bytes") {
+                return;
+            }
+            let (reader, peer) = Stream::pair().expect("a pair");
+            set_socket_passcred(&reader, true).expect("an option");
+            let expected = send_parts(peer.as_fd(), parts);
+            assert_arrive(reader, expected, index).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn every_way_to_read_reads_on_behind_an_out_of_band_byte() {
+        if !with_linux_backend("what tells out-of-band bytes") {
+            return;
+        }
+        for (index, parts) in MIXED.into_iter().enumerate() {
+            let (mut reader, peer) = Stream::pair().expect("a pair");
+            let sent = || send_parts(peer.as_fd(), parts);
+            let expected = sent();
+            assert_arrive(reader.split().0, expected, index).await;
+            let expected = sent();
+            assert_arrive(BufReader::new(&mut reader), expected, index).await;
+            let expected = sent();
+            assert_arrive((&mut reader).take(5000), expected, index).await;
+            let (owned, writer) = reader.into_split();
+            let expected = sent();
+            assert_arrive(owned, expected, index).await;
+            drop(writer);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_spins_or_has_deadlines_reads_on_behind_an_out_of_band_byte() {
+        if !with_linux_backend("what tells out-of-band bytes") {
+            return;
+        }
+        let os = Os::new();
+        let listen = ListenOptions::new().spin(SpinPolicy::Auto);
+        let listener = Listener::bind_with(os.endpoint(), &listen).expect("a name");
+        let mut listener = TimedListener::new(listener).idle_deadline(Duration::from_secs(3600));
+        let connect = ConnectOptions::new().spin(SpinPolicy::Auto);
+        let peer = within(Stream::connect_with(os.endpoint(), &connect)).await;
+        let peer = peer.expect("a server");
+        let mut reader = within(listener.accept()).await.expect("a client");
+        for _ in 0..20 {
+            for (index, parts) in MIXED.into_iter().enumerate() {
+                let expected = send_parts(peer.as_fd(), parts);
+                assert_arrive(&mut reader, expected, index).await;
+                // Here it watches, and the reactor has not heard of what comes.
+                let mut byte = [0];
+                let mut byte = ReadBuf::new(&mut byte);
+                let nothing = poll_fn(|cx| {
+                    std::task::Poll::Ready(std::pin::Pin::new(&mut reader).poll_read(cx, &mut byte))
+                });
+                assert!(nothing.await.is_pending());
+            }
+        }
+    }
+
+    /// Level-triggered, so it was never in danger: with a timeout and without, and into several
+    /// buffers.
+    #[cfg(feature = "blocking")]
+    #[test]
+    fn a_stream_that_blocks_reads_on_behind_an_out_of_band_byte() {
+        use std::io::IoSliceMut;
+
+        for parts in MIXED {
+            let (mut reader, peer) = sockpipe::blocking::Stream::pair().expect("a pair");
+            for timeout in [None, Some(common::PATIENCE)] {
+                reader.set_read_timeout(timeout).expect("a timeout");
+                let expected = send_parts(peer.as_fd(), parts);
+                let mut received = 0;
+                while received < expected {
+                    let (mut one, mut other) = ([0; 3], [0; 4096]);
+                    let mut bufs = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut other)];
+                    let length = reader.read_vectored(&mut bufs).expect("a read");
+                    assert_ne!(length, 0);
+                    let bytes = [&one[..length.min(3)], &other[..length.saturating_sub(3)]];
+                    received += bytes.concat().iter().filter(|byte| **byte != MARK).count();
+                }
+            }
+        }
+    }
 }
 
 /// Without room for them the kernel closes them.

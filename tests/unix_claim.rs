@@ -1,7 +1,7 @@
 //! Who gets a name that many want, and that nobody else ever loses it. Real processes: what is
 //! raced for here is settled by the kernel, between them.
 //!
-//! Checks 2, 3, 4, 7 and 9 of the acceptance list. `SOCKPIPE_FULL=1` makes the full counts.
+//! `SOCKPIPE_FULL=1` makes the full counts.
 #![cfg(unix)] // Windows gives a name to the first instance by itself.
 
 mod common;

@@ -1,6 +1,4 @@
 //! Clients and busy servers: full queues, calls that are interrupted, names that come and go.
-//!
-//! Check 16 of the acceptance list.
 #![cfg(unix)] // The queue of a pipe is its instances.
 
 mod common;

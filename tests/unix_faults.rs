@@ -1,7 +1,5 @@
 //! What a process meets that is not of the connection itself: signals, children, futures that are
 //! dropped.
-//!
-//! Checks 21, 22, 23 and 28 of the acceptance list.
 #![cfg(unix)] // Signals, and descriptors that children inherit, are Unix's.
 
 mod common;

@@ -93,7 +93,7 @@ async fn a_stop_serves_those_who_have_connected() {
         client.shutdown().await.expect("a half-close");
         clients.push(client);
     }
-    let pending = TimedListener::new(listener).into_pending();
+    let pending = TimedListener::new(listener).stop_listening();
     assert_eq!(pending.len(), 3);
     for (mut client, server) in clients.into_iter().zip(pending) {
         tokio::spawn(echo::echo(server, |_| ()));

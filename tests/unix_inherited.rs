@@ -10,10 +10,10 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use common::process::{Running, example};
-use common::unix::{Standing, helper, on_linux, output};
+use common::unix::Standing;
 use common::{Backend, Os, assert_error, unique_name, within};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd, ioctl_fionbio};
@@ -63,7 +63,7 @@ async fn what_is_no_listener() {
         ("a connection", pair.into(), "it does not listen"),
     ];
     for (name, wrong, why) in cases {
-        let says = ["cannot use this descriptor", why];
+        let says = ["the descriptor is of no use here", why];
         println!("{name}: {}", assert_error(from_fd(wrong), ErrorKind::InvalidInput, &says));
     }
     #[cfg(target_os = "linux")]
@@ -95,7 +95,7 @@ async fn what_is_no_stream() {
         ("not connected", of_type(SocketType::STREAM), "it is not connected"),
     ];
     for (name, wrong, why) in cases {
-        let says = ["cannot use this descriptor", why];
+        let says = ["the descriptor is of no use here", why];
         let refused = Stream::from_fd(wrong);
         println!("{name}: {}", assert_error(refused, ErrorKind::InvalidInput, &says));
     }
@@ -198,14 +198,19 @@ async fn names_from_elsewhere() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn abstract_names_that_cannot_be_written() {
-    for name in [&b"\xff"[..], b"a\0b"] {
+async fn an_abstract_name_of_any_bytes_is_served_and_found() {
+    for (name, shown) in [(&b"\xff"[..], "%FF"), (b"a\0b", "a%00b"), (b"%", "%25")] {
         let socket = of_type(SocketType::STREAM);
-        let name = [unique_name().as_bytes(), name].concat();
+        let unique = unique_name();
+        let name = [unique.as_bytes(), name].concat();
         let address = SocketAddrUnix::new_abstract_name(&name).expect("a name");
         bind(&socket, &address).expect("a free name");
         rustix::net::listen(&socket, 1).expect("it listens");
-        assert_error(from_fd(socket), ErrorKind::InvalidInput, &["cannot be written"]);
+        let mut listener = from_fd(socket).expect("a listener");
+        let endpoint = listener.endpoint().to_string();
+        assert_eq!(endpoint, format!("abstract:{unique}{shown}"));
+        let client = within(Stream::connect(endpoint)).await.expect("a connection");
+        drop((client, within(listener.accept()).await.expect("a client")));
     }
 }
 
@@ -257,108 +262,4 @@ async fn other_half(stream: &mut Stream) -> OwnedFd {
     let socket = stream.into_fd().expect("a socket");
     assert_ready(&socket);
     socket
-}
-
-/// The test helper as a service manager starts it: with `sockets` as descriptors 3 and 4, and the
-/// variables that `set` names, in which `$$` is the process itself.
-fn activated(sockets: [Option<OwnedFd>; 2], set: &str) -> Command {
-    let helper = helper(&["activated"]);
-    let mut shell = Command::new("sh");
-    let [third, fourth] = sockets;
-    let taken = match (&third, &fourth) {
-        (Some(_), Some(_)) => "exec 3<&0 4<&2 2>/dev/null",
-        (Some(_), None) => "exec 3<&0",
-        _ => ":",
-    };
-    let script = format!("{taken}; exec </dev/null; export {set}; exec \"$0\" \"$@\"");
-    shell.args(["-c", &script]).arg(helper.get_program()).args(helper.get_args());
-    shell.env_remove("LISTEN_PID").env_remove("LISTEN_FDS").env_remove("LISTEN_FDNAMES");
-    shell.stdin(third.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::piped());
-    shell.stderr(fourth.map_or_else(Stdio::piped, Stdio::from));
-    shell
-}
-
-fn listener(path: &Path) -> OwnedFd {
-    UnixListener::bind(path).expect("a free name").into()
-}
-
-#[test]
-fn socket_activation() {
-    let os = Os::new();
-    let (web, admin) = (os.dir().join("web"), os.dir().join("admin"));
-    let mut command = activated(
-        [Some(listener(&web)), Some(listener(&admin))],
-        "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:",
-    );
-    let mut child = command.spawn().expect("a process");
-    drop(command);
-    let stdout = child.stdout.take().expect("a pipe");
-    for path in [&web, &admin] {
-        let mut client = UnixStream::connect(path).expect("a connection");
-        client.write_all(b"ping").expect("a write");
-        client.shutdown(std::net::Shutdown::Write).expect("a half-close");
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).expect("an answer");
-        assert_eq!(answer, b"ping");
-    }
-    let mut lines = String::new();
-    std::io::BufReader::new(stdout).read_to_string(&mut lines).expect("text");
-    assert!(child.wait().expect("an end").success(), "{lines}");
-    let mut lines = lines.lines();
-    let mut next = || lines.next().expect("a line");
-    assert_eq!(next(), "first 2");
-    // An empty name is none.
-    for (name, path) in [("web", &web), ("unknown", &admin)] {
-        assert_eq!(next(), format!("{name} {}", path.display()));
-        assert_eq!(next(), "a child has 0 sockets");
-    }
-    // Once, and the variables are as they were.
-    assert_eq!(next(), "second 0");
-    assert_eq!(next(), "environment 2 web:");
-    // Their names are the service manager's.
-    assert_eq!(os.files(), ["admin", "web"]);
-}
-
-#[test]
-fn socket_activation_of_somebody_else_or_of_nobody() {
-    let os = Os::new();
-    for (number, set) in [
-        "LISTEN_PID=1 LISTEN_FDS=1",
-        "LISTEN_FDS=1",
-        "LISTEN_PID=$$",
-        "LISTEN_PID=$$ LISTEN_FDS=0",
-        "NOTHING=1",
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let socket = listener(&os.dir().join(number.to_string()));
-        let lines = output(activated([Some(socket), None], set));
-        assert_eq!(lines[..2], ["first 0", "second 0"], "{set}");
-    }
-    assert_eq!(os.files(), ["0", "1", "2", "3", "4"]);
-}
-
-/// A descriptor that was not passed may be one of the program's own by now, which is not to be
-/// taken for a listener, let alone closed.
-#[test]
-fn socket_activation_that_makes_no_sense() {
-    if !on_linux("a shell that passes a closed descriptor") {
-        return;
-    }
-    let os = Os::new();
-    let file = || OwnedFd::from(File::open("/dev/null").expect("a file"));
-    let bound = || listener(&os.dir().join(unique_name()));
-    for (socket, set, says) in [
-        (None, "LISTEN_PID=$$ LISTEN_FDS=1", "LISTEN_FDS is 1, and descriptor 3"),
-        (Some(bound()), "LISTEN_PID=$$ LISTEN_FDS=2", "LISTEN_FDS is 2, and descriptor 4"),
-        (Some(file()), "LISTEN_PID=$$ LISTEN_FDS=1", "it is not a socket"),
-        (Some(bound()), "LISTEN_PID=$$ LISTEN_FDS=many", "LISTEN_FDS is \"many\""),
-        (Some(bound()), "LISTEN_PID=$$ LISTEN_FDS=-1", "LISTEN_FDS is \"-1\""),
-        (Some(bound()), "LISTEN_PID=me LISTEN_FDS=1", "LISTEN_PID is \"me\""),
-        (None, "LISTEN_PID=$$ LISTEN_FDS=99999999999", "LISTEN_FDS is 99999999999"),
-    ] {
-        let line = output(activated([socket, None], set)).swap_remove(0);
-        assert!(line.starts_with("first InvalidInput: ") && line.contains(says), "{set}: {line}");
-    }
 }

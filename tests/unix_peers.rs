@@ -1,6 +1,4 @@
 //! Who a peer is: real users, processes, groups and namespaces, and a kernel that does not tell.
-//!
-//! Checks 24 and 25 of the acceptance list.
 #![cfg(unix)] // On Windows a peer is asked for its token.
 
 mod common;

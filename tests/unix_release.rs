@@ -1,7 +1,7 @@
 //! How a name ends: given back, lost to somebody else, or taken again; and that a `bind` which
 //! fails leaves nothing behind.
 //!
-//! Check 8 of the acceptance list, `is_published` and `republish`, and the missing runtime.
+//! `is_published` and `republish`, and the missing runtime.
 #![cfg(unix)] // A pipe's name goes with the pipe.
 
 mod common;

@@ -1,7 +1,5 @@
 //! What is not a server's to take is left exactly as it was: living servers, however busy they
 //! seem, and whatever else stands at the path or in place of its lock.
-//!
-//! Checks 5 and 6 of the acceptance list.
 #![cfg(unix)] // A pipe's name is not a file.
 
 mod common;

@@ -178,7 +178,7 @@ async fn the_owner_of_a_foreign_pipe_is_known() {
     if skipped("pipes with the default descriptor have no owner") {
         return;
     }
-    let system = ExpectServer::User(UserId::Sid("S-1-5-18".to_owned()));
+    let system = ExpectServer::Exactly(UserId::Sid("S-1-5-18".to_owned()));
     for (expect, right) in [(system, false), (ExpectServer::Default, true)] {
         let path = format!(r"\\.\pipe\{}", unique_name());
         let _server = ServerOptions::new().create(&path).expect("a free name");

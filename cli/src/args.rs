@@ -1,20 +1,23 @@
 //! The command line.
 
-use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
-use std::time::Duration;
+mod shared;
+mod values;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use std::ffi::OsString;
+
 use clap::{Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
-use sockpipe::{Endpoint, ParseEndpointError};
+use sockpipe::Endpoint;
 
-use crate::session::AtEnd;
+pub use self::shared::{Client, End, Linger, Server, Spin};
+pub use self::values::{Address, Place};
+use self::values::{address, endpoint, place, rate};
 
 const AFTER_HELP: &str = "\
 An ENDPOINT is a portable name such as `echo` (a socket in your runtime directory, or a pipe with \
 your SID in its name), `system:NAME` for the whole machine, a path (`/run/x.sock`, `./x.sock`), a \
-pipe (`\\\\.\\pipe\\NAME`) or a Linux `abstract:NAME`.
+pipe (`\\\\.\\pipe\\NAME`) or a Linux `abstract:NAME`. A server can also listen at `fd:N`, a socket that \
+was passed to it.
 
 Exit codes:
   0    done; info: a server is there
@@ -59,7 +62,7 @@ pub enum Verb {
     /// Serve clients by sending back what they send.
     Echo(Echo),
     /// Pass connections on, from one endpoint to another, to or from loopback TCP.
-    Relay(Relay),
+    Relay(Box<Relay>),
     /// Tell what an endpoint is here, and what is there.
     Info(Info),
     /// Measure the round trips to an echo server.
@@ -70,11 +73,22 @@ pub enum Verb {
     Completions(Completions),
 }
 
+impl Verb {
+    /// Whether it decides what a signal does that asks it to stop.
+    pub fn hears_signals(&self) -> bool {
+        match self {
+            Self::Listen(_) | Self::Echo(_) | Self::Ping(_) => true,
+            Self::Relay(relay) => !matches!(relay.from, Address::Stdio),
+            Self::Connect(_) | Self::Info(_) | Self::Clean(_) | Self::Completions(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Listen {
     /// Where to listen.
-    #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath)]
-    pub endpoint: Endpoint,
+    #[arg(value_parser = place(), value_hint = ValueHint::AnyPath)]
+    pub endpoint: Place,
 
     /// Serve one client after the other, until stopped; with --exec, all at a time.
     #[arg(short, long)]
@@ -85,6 +99,9 @@ pub struct Listen {
 
     #[command(flatten)]
     pub server: Server,
+
+    #[command(flatten)]
+    pub spin: Spin,
 
     /// Run a command for each client, joined to its standard input and output. All that follows is
     /// the command. It finds who the client is in SOCKPIPE_PEER_USER and SOCKPIPE_PEER_PID. On Unix
@@ -111,16 +128,25 @@ pub struct Connect {
 
     #[command(flatten)]
     pub client: Client,
+
+    #[command(flatten)]
+    pub spin: Spin,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct Echo {
     /// Where to listen.
-    #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath, default_value = "echo")]
-    pub endpoint: Endpoint,
+    #[arg(value_parser = place(), value_hint = ValueHint::AnyPath, default_value = "echo")]
+    pub endpoint: Place,
 
     #[command(flatten)]
     pub server: Server,
+
+    #[command(flatten)]
+    pub linger: Linger,
+
+    #[command(flatten)]
+    pub spin: Spin,
 }
 
 #[derive(Debug, clap::Args)]
@@ -128,7 +154,9 @@ pub struct Echo {
 Each of FROM and TO is an ENDPOINT, `tcp:HOST:PORT`, or `stdio:` for standard input and output. \
 The relay listens at FROM and connects to TO for each client; with `stdio:` it serves one.
 
-Every user of this machine can connect to a TCP port, whatever guards the endpoint behind it.")]
+Every user of this machine can connect to a TCP port, whatever guards the endpoint behind it.
+
+A peer that takes no end of file is given 0.5 s of silence, unless --linger says otherwise.")]
 pub struct Relay {
     /// Where to listen.
     #[arg(value_parser = address())]
@@ -141,6 +169,17 @@ pub struct Relay {
     /// Allow TCP addresses beyond this machine.
     #[arg(long)]
     pub remote: bool,
+
+    /// Let no peer pass file descriptors, which are otherwise passed on between two endpoints. Bulk
+    /// data then flows faster on Linux.
+    #[arg(long)]
+    pub no_descriptors: bool,
+
+    #[command(flatten)]
+    pub linger: Linger,
+
+    #[command(flatten)]
+    pub spin: Spin,
 
     #[command(flatten)]
     pub server: Server,
@@ -211,6 +250,9 @@ pub struct Ping {
 
     #[command(flatten)]
     pub client: Client,
+
+    #[command(flatten)]
+    pub spin: Spin,
 }
 
 #[derive(Debug, clap::Args)]
@@ -226,140 +268,10 @@ pub struct Completions {
     pub shell: Shell,
 }
 
-/// What a client can be told.
-#[derive(Debug, clap::Args)]
-pub struct Client {
-    /// Wait for a server that is not there yet: for so many seconds, or without a number for as
-    /// long as it takes.
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = FOREVER,
-        value_parser = seconds
-    )]
-    pub wait: Option<Duration>,
-
-    /// How long a server may be too busy [default: 5].
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub timeout: Option<Duration>,
-
-    /// Talk to the server whoever runs it. Otherwise it must be yours, or the system's.
-    #[arg(long)]
-    pub any_server: bool,
-}
-
-/// What a server can be told.
-#[derive(Debug, clap::Args)]
-pub struct Server {
-    /// Let every user of this machine connect, and not only your own.
-    #[arg(long)]
-    pub everyone: bool,
-}
-
-/// What the end of standard input means.
-#[derive(Debug, clap::Args)]
-pub struct End {
-    /// Close the connection at the end of input, without waiting for an answer. Otherwise the peer
-    /// reads the end and can still answer, which a pipe of byte type cannot carry.
-    #[arg(long)]
-    pub close: bool,
-}
-
-impl End {
-    pub fn at_end(&self) -> AtEnd {
-        if self.close { AtEnd::Closes } else { AtEnd::Waits }
-    }
-}
-
-/// One end of a relay.
-#[derive(Clone, Debug)]
-pub enum Address {
-    Local(Endpoint),
-    Tcp(String),
-    Stdio,
-}
-
-const FOREVER: &str = "forever";
-
-/// Any text, and paths that are not UTF-8.
-fn endpoint() -> impl TypedValueParser<Value = Endpoint> {
-    OsStringValueParser::new().try_map(parse_endpoint)
-}
-
-fn address() -> impl TypedValueParser<Value = Address> {
-    OsStringValueParser::new().try_map(parse_address)
-}
-
-fn parse_endpoint(text: OsString) -> Result<Endpoint, String> {
-    let endpoint = match text.to_str() {
-        Some(text) => text.parse(),
-        None if is_path(&text) => Endpoint::try_from(PathBuf::from(text)),
-        // Its scheme, if it has one, must not become part of a file's name.
-        None => {
-            return Err(
-                "it is no UTF-8, which only a path need not be; a path is written from the \
-                        root, or with `./` before it"
-                    .to_owned(),
-            );
-        }
-    };
-    endpoint.map_err(|error: ParseEndpointError| error.to_string())
-}
-
-fn is_path(text: &OsStr) -> bool {
-    ["/", "./", "../"].iter().any(|start| text.as_encoded_bytes().starts_with(start.as_bytes()))
-}
-
-fn parse_address(text: OsString) -> Result<Address, String> {
-    match text.to_str() {
-        Some("stdio:") => return Ok(Address::Stdio),
-        Some(text) if text.starts_with("stdio:") => {
-            return Err("nothing follows `stdio:`".to_owned());
-        }
-        Some(text) if text.starts_with("tcp:") => {
-            let address = &text["tcp:".len()..];
-            let right = address
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-            return if right {
-                Ok(Address::Tcp(address.to_owned()))
-            } else {
-                Err("TCP is written `tcp:HOST:PORT`, as in `tcp:127.0.0.1:8080`".to_owned())
-            };
-        }
-        _ => {}
-    }
-    parse_endpoint(text).map(Address::Local)
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    if text == FOREVER {
-        return Ok(Duration::MAX);
-    }
-    let what = match text.parse::<f64>() {
-        Ok(number) if number < 0.0 => "seconds cannot be negative",
-        Ok(number) if !number.is_nan() => match Duration::try_from_secs_f64(number) {
-            Ok(duration) => return Ok(duration),
-            Err(_) => "it is too long to be counted; 1000000000 seconds are 31 years",
-        },
-        _ => "it is no number of seconds, such as 2 or 0.5",
-    };
-    Err(what.to_owned())
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
-    if (0.001..=1e6).contains(&number) {
-        Ok(number)
-    } else {
-        Err("a rate is from 0.001 to 1000000 in a second".to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::CommandFactory;
 
     use super::*;
@@ -390,47 +302,5 @@ mod tests {
         let Verb::Listen(listen) = args.expect("right usage").verb else { panic!("listen") };
         assert_eq!(listen.exec.as_deref(), Some(&["sh".into(), "-c".into(), "--keep".into()][..]));
         assert!(!listen.keep);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn bytes_that_are_no_text_are_a_path_only_where_one_is_written() {
-        use std::os::unix::ffi::OsStringExt;
-
-        for (start, right) in [
-            ("/run/", true),
-            ("./", true),
-            ("../", true),
-            ("", false),
-            ("abstract:", false),
-            ("system:", false),
-            ("unix:", false),
-            ("tcp:127.0.0.1:1", false),
-            ("stdio:", false),
-        ] {
-            let text = OsString::from_vec([start.as_bytes(), b"caf\xe9"].concat());
-            match parse_address(text) {
-                Ok(_) => assert!(right, "{start}"),
-                Err(why) => assert!(!right && why.contains("`./` before it"), "{start}: {why}"),
-            }
-        }
-    }
-
-    #[test]
-    fn addresses() {
-        for (text, right) in [
-            ("stdio:", true),
-            ("stdio:x", false),
-            ("tcp:127.0.0.1:80", true),
-            ("tcp:[::1]:80", true),
-            ("tcp:80", false),
-            ("tcp::80", false),
-            ("tcp:localhost:http", false),
-            ("tcp:localhost:65536", false),
-            ("echo", true),
-            ("udp:1", false),
-        ] {
-            assert_eq!(parse_address(text.into()).is_ok(), right, "{text}");
-        }
     }
 }

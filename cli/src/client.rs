@@ -8,15 +8,16 @@ use std::time::Duration;
 use anyhow::Result;
 use sockpipe::{ConnectOptions, Endpoint, ExpectServer, PeerCredentials, Stream};
 
-use crate::args::Client;
+use crate::args::{Client, Spin};
 use crate::{exit, os, say};
 
 /// How long a server may be too busy, unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-pub async fn connect(endpoint: &Endpoint, args: &Client) -> Result<Stream> {
+pub async fn connect(endpoint: &Endpoint, args: &Client, spin: Spin) -> Result<Stream> {
+    let options = options(args)?.spin(spin.policy());
     say::detail(format_args!("connecting to {endpoint}"));
-    let stream = Stream::connect_with(endpoint, &options(args)).await.map_err(|error| {
+    let stream = Stream::connect_with(endpoint, &options).await.map_err(|error| {
         let nobody = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
         // The longer of the two is what a client without a server has.
         let waited = args.wait.map(|wait| args.timeout.map_or(wait, |limit| wait.max(limit)));
@@ -38,7 +39,7 @@ fn path_without_its_dot(endpoint: &Endpoint) -> Option<String> {
     is_there.then(|| format!("for the file in this directory write `./{name}`"))
 }
 
-fn options(args: &Client) -> ConnectOptions {
+fn options(args: &Client) -> Result<ConnectOptions> {
     // A wait that was asked for is not to be longer because a busy server would get more time.
     let usual = args.wait.map_or(TIMEOUT, |wait| wait.min(TIMEOUT));
     let mut options = ConnectOptions::new().deadline(args.timeout.unwrap_or(usual));
@@ -47,8 +48,10 @@ fn options(args: &Client) -> ConnectOptions {
     }
     if args.any_server {
         options = options.expect_server(ExpectServer::Anyone);
+    } else if let Some(user) = &args.expect_user {
+        options = options.expect_server(ExpectServer::User(os::user_id(user)?));
     }
-    options
+    Ok(options)
 }
 
 /// Who is at the other end, in words. They are looked up when they are shown, for which a list of

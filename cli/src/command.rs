@@ -99,6 +99,11 @@ impl Joined {
     }
 }
 
+/// Whether this is the process of a command that runs.
+pub fn is_one(pid: u32) -> bool {
+    running().groups.iter().any(|group| group.is_led_by(pid))
+}
+
 /// Ends all commands that run, and starts no more.
 pub fn end_all() {
     let groups = {

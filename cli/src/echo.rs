@@ -11,24 +11,24 @@ use crate::exit::at_endpoint;
 use crate::server::{DRAIN, asked_to_finish, bind, tell_cut};
 use crate::{args, client, say};
 
-/// How long a client may take for the last of its echo.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-
 pub async fn run(args: args::Echo) -> Result<()> {
     let stop = asked_to_finish();
-    let listener = bind(&args.endpoint, &args.server)?;
-    let served = serve(listener, handle).with_graceful_shutdown(stop).drain_deadline(DRAIN);
+    let linger = args.linger.for_the_rest();
+    let listener = bind(&args.endpoint, &args.server, args.spin)?;
+    let served = serve(listener, move |stream| handle(stream, linger))
+        .with_graceful_shutdown(stop)
+        .drain_deadline(DRAIN);
     tell_cut(served.await.map_err(at_endpoint)?.cut());
     Ok(())
 }
 
-async fn handle(mut stream: Stream) {
+async fn handle(mut stream: Stream, linger: Duration) {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     say::detail(format_args!("client {number}: {}", client::peer(&stream)));
     let mut done = echo::echo(&mut stream, |_| ()).await;
     if let Ok(bytes) = done {
-        done = stream.close(LAST_WORDS).await.map(|()| bytes);
+        done = stream.close(linger).await.map(|()| bytes);
     }
     match done {
         Ok(bytes) => say::detail(format_args!("client {number}: {bytes} bytes")),

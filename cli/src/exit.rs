@@ -105,7 +105,9 @@ fn message(error: &io::Error) -> String {
             Some("try again, or raise --timeout")
         }
         Reason::UnexpectedServer => Some("if you trust it, use --any-server"),
-        Reason::UnsafeDirectory => Some("choose a directory of your own"),
+        Reason::UnsafeDirectory => {
+            Some("choose a directory of your own, or allow it with --unsafe-directory")
+        }
         Reason::NoHalfClose => None,
         _ => error.advice(),
     };

@@ -3,36 +3,36 @@
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sockpipe::{Listener, Stream, serve};
 
+use crate::args::{Linger, Spin};
 use crate::command::Joined;
-use crate::connect::join;
+use crate::connect::{CUT, join};
 use crate::exit::{Exit, INTERRUPTED, at_endpoint};
-use crate::server::{DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
-use crate::session::{self, AtEnd};
-use crate::side::Side;
+use crate::server::{DRAIN, LAST_BYTES, asked_to_finish, asked_to_stop, bind, tell_cut};
+use crate::session::{self, Ends};
+use crate::side::{Descriptors, Side};
 use crate::{args, client, say};
 
-/// How long a client may take for what its command has said last.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-
 pub async fn run(args: args::Listen) -> Result<()> {
-    let at_end = args.end.at_end();
+    let ends = args.end.ends();
     if let (Some(command), true) = (&args.exec, args.keep) {
         return run_for_each(&args, command.clone()).await;
     }
     let stop = asked_to_stop();
-    let listener = bind(&args.endpoint, &args.server)?;
+    let listener = bind(&args.endpoint, &args.server, args.spin)?;
     let work = async {
         match (args.exec, args.keep) {
-            (Some(command), _) => run_command(first(listener).await?, &command).await,
-            (None, false) => {
-                join(&mut Side::stdio()?, Side::local(first(listener).await?), at_end).await
+            (Some(command), _) => {
+                run_command(first(listener).await?, &command, args.end.linger, args.spin).await
             }
-            (None, true) => one_after_another(listener, at_end).await,
+            (None, false) => {
+                let far = side(first(listener).await?, args.spin)?;
+                join(&mut Side::stdio()?, far, ends).await
+            }
+            (None, true) => one_after_another(listener, ends, args.spin).await,
         }
     };
     tokio::select! {
@@ -49,30 +49,38 @@ async fn first(mut listener: Listener) -> Result<Stream> {
     Ok(stream)
 }
 
-async fn one_after_another(mut listener: Listener, at_end: AtEnd) -> Result<()> {
+fn side(stream: Stream, spin: Spin) -> Result<Side> {
+    Ok(Side::local(stream, Descriptors::Closed, spin)?)
+}
+
+async fn one_after_another(mut listener: Listener, ends: Ends, spin: Spin) -> Result<()> {
     let mut near = Side::stdio()?;
     loop {
         let stream = listener.accept().await.map_err(at_endpoint)?;
         say::detail(format_args!("a client is there: {}", client::peer(&stream)));
-        let mut far = Side::local(stream);
-        let report = session::run(&mut near, &mut far, at_end).await?;
+        let mut far = side(stream, spin)?;
+        let report = session::run(&mut near, &mut far, ends).await?;
         say::detail(format_args!("sent {} bytes, received {}", report.sent, report.received));
         if report.lost {
             say::warning("the client left before it had taken all of its input");
         }
-        drop(far.close(LAST_WORDS).await);
+        if report.cut {
+            say::warning(CUT);
+        }
+        drop(far.close(ends.linger.unwrap_or(LAST_BYTES)).await);
     }
 }
 
 async fn run_for_each(args: &args::Listen, command: Vec<OsString>) -> Result<()> {
     let stop = asked_to_finish();
-    let listener = bind(&args.endpoint, &args.server)?;
+    let listener = bind(&args.endpoint, &args.server, args.spin)?;
     let command = Arc::new(command);
+    let (linger, spin) = (args.end.linger, args.spin);
     let handler = move |stream: Stream| {
         let command = Arc::clone(&command);
         async move {
             say::detail(format_args!("a client is there: {}", client::peer(&stream)));
-            if let Err(error) = run_command(stream, &command).await {
+            if let Err(error) = run_command(stream, &command, linger, spin).await {
                 say::warning(format_args!("{error:#}"));
             }
         }
@@ -83,7 +91,12 @@ async fn run_for_each(args: &args::Listen, command: Vec<OsString>) -> Result<()>
 }
 
 /// Joins the client to a command, and waits for the command's end.
-async fn run_command(stream: Stream, command: &[OsString]) -> Result<()> {
+async fn run_command(
+    stream: Stream,
+    command: &[OsString],
+    linger: Linger,
+    spin: Spin,
+) -> Result<()> {
     let [program, arguments @ ..] = command else { bail!("--exec wants a command") };
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -93,10 +106,10 @@ async fn run_command(stream: Stream, command: &[OsString]) -> Result<()> {
         command.env("SOCKPIPE_PEER_PID", peer.pid().map(|pid| pid.to_string()).unwrap_or_default());
     }
     let shown = program.to_string_lossy();
+    let mut far = side(stream, spin)?;
     let (command, mut near) = Joined::start(&mut command)?;
-    let mut far = Side::local(stream);
-    let report = session::run(&mut near, &mut far, AtEnd::WaitsIfTold).await;
-    let closed = far.close(LAST_WORDS).await;
+    let report = session::run(&mut near, &mut far, linger.between_programs()).await;
+    let closed = far.close(linger.for_the_rest()).await;
     // Its input and output are closed, so that it learns that the client is gone.
     drop(near);
     let status = command.finish().await?;
@@ -104,6 +117,9 @@ async fn run_command(stream: Stream, command: &[OsString]) -> Result<()> {
     say::detail(format_args!("sent {} bytes, received {}", report.sent, report.received));
     if !status.success() {
         bail!("{shown} ended with {status}");
+    }
+    if report.cut {
+        say::warning(CUT);
     }
     if report.lost {
         bail!("the client left before it had taken all that {shown} said");

@@ -1,6 +1,7 @@
 //! Netcat for Unix domain sockets and Windows named pipes.
 
 mod args;
+mod chunk;
 mod clean;
 mod client;
 mod command;
@@ -22,13 +23,17 @@ mod side;
 mod stdio;
 
 use std::io::{Write, stdout};
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::args::{Args, Verb};
+use crate::exit::{Exit, INTERRUPTED};
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -54,27 +59,69 @@ fn print(help: &clap::Error) -> ExitCode {
 }
 
 fn run(verb: Verb) -> Result<()> {
-    let mut runtime = match verb {
-        // Their clients are served side by side.
-        Verb::Listen(_) | Verb::Echo(_) | Verb::Relay(_) => Builder::new_multi_thread(),
-        _ => Builder::new_current_thread(),
-    };
-    let runtime = runtime.enable_all().build().context("cannot start")?;
+    let runtime = runtime(&verb)?;
     let done = runtime.block_on(async {
         os::bear_file_limit().context("cannot start")?;
-        match verb {
-            Verb::Listen(args) => listen::run(args).await,
-            Verb::Connect(args) => connect::run(args).await,
-            Verb::Echo(args) => echo::run(args).await,
-            Verb::Relay(args) => relay::run(args).await,
-            Verb::Info(args) => info::run(args).await,
-            Verb::Ping(args) => ping::run(args).await,
-            Verb::Clean(args) => clean::run(&args),
-            Verb::Completions(args) => completions::run(&args),
+        if !os::is_first_process() {
+            return carry_out(verb).await;
+        }
+        os::take_orphans(command::is_one);
+        let hears = verb.hears_signals();
+        tokio::select! {
+            done = carry_out(verb) => done,
+            // The system ends the first process by none that it does not hear.
+            () = server::asked_to_stop(), if !hears => Err(Exit::silent(INTERRUPTED).into()),
         }
     });
     command::end_all();
     // What still waits, for a command's end or for input, must not keep the process.
     runtime.shutdown_background();
     done
+}
+
+async fn carry_out(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Listen(args) => listen::run(args).await,
+        Verb::Connect(args) => connect::run(args).await,
+        Verb::Echo(args) => echo::run(args).await,
+        Verb::Relay(args) => relay::run(*args).await,
+        Verb::Info(args) => info::run(args).await,
+        Verb::Ping(args) => ping::run(args).await,
+        Verb::Clean(args) => clean::run(&args),
+        Verb::Completions(args) => completions::run(&args),
+    }
+}
+
+fn runtime(verb: &Verb) -> Result<Runtime> {
+    let mut builder = match verb {
+        // Their clients are served side by side.
+        Verb::Listen(_) | Verb::Echo(_) | Verb::Relay(_) => {
+            let workers = thread::available_parallelism().map_or(1, NonZero::get);
+            if can_start(workers) {
+                let mut builder = Builder::new_multi_thread();
+                builder.worker_threads(workers);
+                builder
+            } else {
+                say::detail("there are no threads to be had, so one serves all clients");
+                Builder::new_current_thread()
+            }
+        }
+        _ => Builder::new_current_thread(),
+    };
+    builder.enable_all().build().context("cannot start")
+}
+
+/// Whether there are so many threads to be had. A runtime that gets fewer than it wants panics.
+fn can_start(threads: usize) -> bool {
+    let all_run = Arc::new(Mutex::new(()));
+    let hold = all_run.lock();
+    let started: Result<Vec<_>, _> = (0..threads)
+        .map(|_| {
+            let all_run = Arc::clone(&all_run);
+            thread::Builder::new().spawn(move || drop(all_run.lock()))
+        })
+        .collect();
+    drop(hold);
+    let Ok(started) = started else { return false };
+    started.into_iter().all(|thread| thread.join().is_ok())
 }

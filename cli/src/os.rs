@@ -10,8 +10,10 @@ mod windows;
 use windows as imp;
 
 pub use imp::{
-    Group, asked_to_stop, bear_file_limit, is_gone, is_own, is_stranger, leads_to, program, stdin,
-    stdout, user, who_may_connect, why_no_server,
+    Attached, Group, Socket, asked_to_stop, bear_file_limit, closed_directory, give_back_memory,
+    is_first_process, is_own, is_stranger, leads_to, listen_options, passed_listener, program,
+    refuse_descriptors, stdin, stdout, stdout_unread, take_orphans, user, user_id, who_may_connect,
+    why_no_server,
 };
 
 /// Whose it is, and who may connect.

@@ -28,7 +28,7 @@ const PROGRESS: Duration = Duration::from_millis(100);
 pub async fn run(args: args::Ping) -> Result<()> {
     let mut stop = asked_to_stop();
     let stream = tokio::select! {
-        stream = client::connect(&args.endpoint, &args.client) => Arc::new(stream?),
+        stream = client::connect(&args.endpoint, &args.client, args.spin) => Arc::new(stream?),
         () = &mut stop => return Err(Exit::silent(INTERRUPTED).into()),
     };
     let mut pings = Pings::new(&args)?;

@@ -1,48 +1,53 @@
 //! `sockpipe relay`.
 
-use std::ffi::OsString;
+mod address;
+
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use sockpipe::{Candidate, Endpoint, Listener};
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use anyhow::{Result, bail};
+use sockpipe::Listener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::args::{self, Address, Client};
-use crate::connect::join;
+use self::address::{places, reaches, resolve};
+use crate::args::{self, Address, Client, Place, Spin};
+use crate::connect::{CUT, join};
 use crate::exit::{Exit, INTERRUPTED, USAGE, at_endpoint};
 use crate::server::{DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
-use crate::session::{self, AtEnd};
-use crate::side::Side;
-use crate::{client, say};
+use crate::session::{self, Ends};
+use crate::side::{Descriptors, Side};
+use crate::{client, os, say};
 
-/// As many as a system follows, or more.
-const MOST_LINKS: usize = 40;
+const NO_TARGET: &str = "a passed socket that listens is a place to listen at; choose another TO";
+/// Fewer clients leave too little memory behind to look after it.
+const MANY: usize = 64;
 /// After an error of `accept`, such as no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub async fn run(args: args::Relay) -> Result<()> {
-    let target = Arc::new(Target { to: args.to, remote: args.remote, client: args.client });
+    let links = Links::new(&args);
+    let ends = args.linger.between_programs();
+    let target =
+        Arc::new(Target { to: args.to, remote: args.remote, client: args.client, links, ends });
     match (&args.from, &target.to) {
+        (_, Address::Passed(_)) => Err(Exit::new(USAGE, NO_TARGET).into()),
         (Address::Stdio, Address::Stdio) => {
             let what = "`stdio:` can be one end of the relay, not both";
             Err(Exit::new(USAGE, what).into())
         }
         (Address::Stdio, _) => {
             let far = target.connect().await?;
-            join(&mut Side::stdio()?, far, AtEnd::WaitsIfTold).await
+            join(&mut Side::stdio()?, far, ends).await
         }
         (_, Address::Stdio) => {
             let stop = asked_to_stop();
-            let door = Door::open(&args.from, args.remote, &args.server).await?;
-            let work =
-                async { join(&mut Side::stdio()?, door.first().await?, AtEnd::WaitsIfTold).await };
+            let door = Door::open(&args.from, args.remote, &args.server, args.spin).await?;
+            let work = async { join(&mut Side::stdio()?, door.first(links).await?, ends).await };
             tokio::select! {
                 done = work => done,
                 () = stop => Err(Exit::silent(INTERRUPTED).into()),
@@ -51,46 +56,101 @@ pub async fn run(args: args::Relay) -> Result<()> {
         _ => {
             let stop = asked_to_finish();
             target.check(&args.from).await?;
-            let door = Door::open(&args.from, args.remote, &args.server).await?;
+            let door = Door::open(&args.from, args.remote, &args.server, args.spin).await?;
+            if links.descriptors == Descriptors::Refused {
+                door.refuse_descriptors();
+            }
             serve(door, target, stop).await
         }
     }
 }
 
 async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = ()>) -> Result<()> {
-    let mut clients = JoinSet::new();
+    let mut clients = Clients::default();
     let mut stop = pin!(stop);
-    for number in 1_u64.. {
+    let mut number = 0_u64;
+    loop {
         let near = tokio::select! {
-            accepted = door.accept(format!("client {number}")) => accepted?,
+            near = door.accept(format!("client {}", number + 1), target.links) => near?,
+            () = clients.one_has_left() => continue,
             () = &mut stop => break,
         };
+        number += 1;
         let target = Arc::clone(&target);
-        clients.spawn(async move {
+        clients.add(async move {
             if let Err(error) = pass_on(near, &target, number).await {
                 say::warning(format_args!("client {number}: {error:#}"));
             }
         });
-        while clients.try_join_next().is_some() {}
     }
     drop(door);
-    let drained = timeout(DRAIN, async { while clients.join_next().await.is_some() {} });
+    let drained = timeout(DRAIN, async { while clients.running.join_next().await.is_some() {} });
     if drained.await.is_err() {
         // Those that ended meanwhile were taken out.
-        tell_cut(clients.len());
+        tell_cut(clients.running.len());
     }
     Ok(())
 }
 
+/// The connections that are passed on.
+#[derive(Default)]
+struct Clients {
+    running: JoinSet<()>,
+    /// The most that there were since memory was last given back.
+    most: usize,
+}
+
+impl Clients {
+    fn add(&mut self, client: impl Future<Output = ()> + Send + 'static) {
+        self.running.spawn(client);
+        self.most = self.most.max(self.running.len());
+    }
+
+    /// Returns when a client has left; never while there is none.
+    async fn one_has_left(&mut self) {
+        if self.running.join_next().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        // It takes a while, so not for each.
+        if self.most > MANY && self.running.len() <= self.most / 2 {
+            self.most = self.running.len();
+            os::give_back_memory();
+        }
+    }
+}
+
 async fn pass_on(mut near: Side, target: &Target, number: u64) -> Result<()> {
     // Where there is nobody the client is closed, as it would be by a server that crashed.
-    let mut far = target.connect().await?;
-    let report = session::run(&mut near, &mut far, AtEnd::WaitsIfTold).await?;
+    let mut far = Box::pin(target.connect()).await?;
+    let report = session::run(&mut near, &mut far, target.ends).await?;
+    if report.cut {
+        say::warning(format_args!("client {number}: {CUT}"));
+    }
     let (sent, received) = (report.sent, report.received);
     say::detail(format_args!("client {number}: done, {sent} bytes there, {received} back"));
     // Both at a time. That one has left is no news.
     drop(tokio::join!(near.close(DRAIN), far.close(DRAIN)));
     Ok(())
+}
+
+/// How the sides of the relay's connections are to be.
+#[derive(Clone, Copy)]
+struct Links {
+    descriptors: Descriptors,
+    spin: Spin,
+}
+
+impl Links {
+    fn new(args: &args::Relay) -> Self {
+        let descriptors = match (&args.from, &args.to) {
+            (Address::Stdio, _) | (_, Address::Stdio) => Descriptors::Closed,
+            (Address::Local(_) | Address::Passed(_), Address::Local(_)) if !args.no_descriptors => {
+                Descriptors::PassedOn
+            }
+            _ => Descriptors::Refused,
+        };
+        Self { descriptors, spin: args.spin }
+    }
 }
 
 /// Where clients come in.
@@ -101,9 +161,15 @@ enum Door {
 }
 
 impl Door {
-    async fn open(from: &Address, remote: bool, server: &args::Server) -> Result<Self> {
+    async fn open(from: &Address, remote: bool, server: &args::Server, spin: Spin) -> Result<Self> {
         let address = match from {
-            Address::Local(endpoint) => return Ok(Self::Local(bind(endpoint, server)?)),
+            Address::Local(endpoint) => {
+                let place = Place::Endpoint(endpoint.clone());
+                return Ok(Self::Local(bind(&place, server, spin)?));
+            }
+            Address::Passed(number) => {
+                return Ok(Self::Local(bind(&Place::Passed(*number), server, spin)?));
+            }
             Address::Tcp(address) => address,
             Address::Stdio => bail!("`stdio:` is no place to listen"),
         };
@@ -124,18 +190,18 @@ impl Door {
     }
 
     /// The next client. Who it is, is said of `it`.
-    async fn accept(&mut self, it: impl Display) -> Result<Side> {
+    async fn accept(&mut self, it: impl Display, links: Links) -> Result<Side> {
         match self {
             Self::Local(listener) => {
                 let stream = listener.accept().await.map_err(at_endpoint)?;
                 say::detail(format_args!("{it}: {}", client::peer(&stream)));
-                Ok(Side::local(stream))
+                Ok(Side::local(stream, links.descriptors, links.spin)?)
             }
             Self::Tcp(listener) => loop {
                 match listener.accept().await {
                     Ok((stream, peer)) => {
                         say::detail(format_args!("{it}: tcp:{peer}"));
-                        return Ok(Side::tcp(stream));
+                        return Ok(Side::tcp(stream, links.spin)?);
                     }
                     // It has left again, or there are no descriptors for it.
                     Err(error) => {
@@ -147,9 +213,16 @@ impl Door {
         }
     }
 
+    /// Keeps clients from passing descriptors, those that have not been accepted yet as well.
+    fn refuse_descriptors(&self) {
+        if let Self::Local(listener) = self {
+            os::refuse_descriptors(listener);
+        }
+    }
+
     /// The one client that there is to be.
-    async fn first(mut self) -> Result<Side> {
-        self.accept("a client is there").await
+    async fn first(mut self, links: Links) -> Result<Side> {
+        self.accept("a client is there", links).await
     }
 }
 
@@ -158,6 +231,8 @@ struct Target {
     to: Address,
     remote: bool,
     client: Client,
+    links: Links,
+    ends: Ends,
 }
 
 impl Target {
@@ -182,7 +257,7 @@ impl Target {
                 places(to)?;
                 false
             }
-            (_, Address::Stdio) => false,
+            (_, Address::Passed(_) | Address::Stdio) => false,
         };
         if itself {
             let what = "the relay would connect to itself: FROM and TO are the same address; choose \
@@ -206,71 +281,18 @@ impl Target {
     async fn connect(&self) -> Result<Side> {
         match &self.to {
             Address::Local(endpoint) => {
-                Ok(Side::local(client::connect(endpoint, &self.client).await?))
+                let stream = client::connect(endpoint, &self.client, self.links.spin).await?;
+                Ok(Side::local(stream, self.links.descriptors, self.links.spin)?)
             }
             Address::Tcp(address) => {
                 let found = resolve(address, self.remote).await?;
-                Ok(Side::tcp(TcpStream::connect(&found[..]).await.map_err(|error| {
+                let stream = TcpStream::connect(&found[..]).await.map_err(|error| {
                     let message = format!("cannot connect to tcp:{address}: {error}");
                     at_endpoint(std::io::Error::new(error.kind(), message))
-                })?))
+                })?;
+                Ok(Side::tcp(stream, self.links.spin)?)
             }
-            Address::Stdio => bail!("`stdio:` is no place to connect to"),
+            Address::Passed(_) | Address::Stdio => bail!("{NO_TARGET}"),
         }
-    }
-}
-
-/// The addresses of an endpoint, each written in one way.
-fn places(endpoint: &Endpoint) -> Result<Vec<OsString>> {
-    let candidates = endpoint.resolve().map_err(at_endpoint)?;
-    let place = |candidate: &Candidate| {
-        let address = candidate.address();
-        match address.as_path() {
-            Some(path) => leads_to(path).into(),
-            // Windows takes pipes that differ in case for one.
-            None if cfg!(windows) => address.to_string().to_lowercase().into(),
-            None => address.to_string().into(),
-        }
-    };
-    Ok(candidates.iter().map(place).collect())
-}
-
-/// Where a client of `path` gets to, whether or not something is there.
-fn leads_to(path: &Path) -> PathBuf {
-    let real = |path: &Path| {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let dir = dir.unwrap_or_else(|| Path::new(".")).canonicalize().ok();
-        dir.zip(path.file_name()).map_or_else(|| path.to_owned(), |(dir, name)| dir.join(name))
-    };
-    let mut path = real(path);
-    for _ in 0..MOST_LINKS {
-        let Ok(to) = path.read_link() else { break };
-        path = real(&path.with_file_name(to));
-    }
-    path
-}
-
-/// Whether who connects to `to` gets to who listens on `from`.
-fn reaches(to: SocketAddr, from: SocketAddr) -> bool {
-    // One that listens on all addresses of IPv6 hears those of IPv4 too, as a rule.
-    let heard = from.is_ipv6() || to.is_ipv4();
-    let every = from.ip().is_unspecified() && to.ip().is_loopback() && heard;
-    // Port 0 is any that is free.
-    from.port() == to.port() && from.port() != 0 && (from.ip() == to.ip() || every)
-}
-
-/// The addresses of `HOST:PORT`, all of this machine unless `remote` ones are allowed.
-async fn resolve(address: &str, remote: bool) -> Result<Vec<SocketAddr>> {
-    let found: Vec<_> =
-        lookup_host(address).await.with_context(|| format!("cannot find tcp:{address}"))?.collect();
-    match found.iter().find(|found| !found.ip().is_loopback()) {
-        Some(beyond) if !remote => {
-            let what = format!(
-                "tcp:{address} is {beyond}, which is not this machine's loopback; use \
-                 tcp:127.0.0.1:PORT, or allow it with --remote"
-            );
-            Err(Exit::new(USAGE, what).into())
-        }
-        _ => Ok(found),
     }
 }

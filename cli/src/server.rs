@@ -6,23 +6,38 @@ use std::process::exit;
 use std::time::Duration;
 
 use anyhow::Result;
-use sockpipe::{Access, Endpoint, ListenOptions, Listener};
+use sockpipe::{Access, ListenOptions, Listener};
 use tokio::time::sleep;
 
-use crate::args::Server;
+use crate::args::{Place, Server, Spin};
 use crate::exit::{INTERRUPTED, at_endpoint};
 use crate::{command, os, say};
 
 /// How long connections may take to finish once a server is asked to stop.
 pub const DRAIN: Duration = Duration::from_secs(5);
+/// How long a client may take for the last bytes of its connection, unless told otherwise.
+pub const LAST_BYTES: Duration = Duration::from_secs(5);
 /// When a user wonders why it has not ended.
 const FELT: Duration = Duration::from_millis(700);
 
-pub fn bind(endpoint: &Endpoint, args: &Server) -> Result<Listener> {
+pub fn bind(place: &Place, args: &Server, spin: Spin) -> Result<Listener> {
     let access = if args.everyone { Access::Everyone } else { Access::Owner };
-    let options = ListenOptions::new().access(access);
-    let listener = Listener::bind_with(endpoint, &options).map_err(at_endpoint)?;
+    let options = ListenOptions::new().access(access).spin(spin.policy());
+    let options = os::listen_options(options, args)?;
+    let listener = match place {
+        Place::Endpoint(endpoint) => {
+            Listener::bind_with(endpoint, &options).map_err(at_endpoint)?
+        }
+        Place::Passed(number) => os::passed_listener(*number, &options)?,
+    };
     say::note(format_args!("listening on {}", listener.endpoint()));
+    if args.everyone {
+        if let Some(dir) = os::closed_directory(listener.endpoint()) {
+            say::warning(format_args!(
+                "no other user can connect: the directory {dir} lets nobody else in"
+            ));
+        }
+    }
     Ok(listener)
 }
 

@@ -1,22 +1,26 @@
-//! Bytes both ways between two ends, until both have ended.
+//! Bytes both ways between two sides, until both have ended.
+
+mod pump;
+mod state;
 
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::sleep;
 
+pub use self::pump::Moved;
+use self::pump::pump;
+pub use self::state::Ending;
+use self::state::{Event, State, Way};
+use crate::exit::{Exit, OUTPUT_CLOSED};
 use crate::say;
-use crate::side::{Fault, Side, Sink, Source};
+use crate::side::{Side, Sink};
 
-/// How long the other direction may be still before an end that cannot be carried closes all.
-const STILL: Duration = Duration::from_millis(500);
-
-/// Of what has arrived when a session ends, more than the systems buffer. A peer that never stops
-/// sending is cut off after it.
+/// For how long a command may say nothing more to a client that has left.
+const LEFT_BEHIND: Duration = Duration::from_millis(500);
+/// More than the systems buffer. A peer that never stops sending is cut off after it.
 const ARRIVED: u64 = 1024 * 1024;
-
 /// A source that gives nothing for so long has given what has arrived. Windows takes a moment to
 /// read what is there.
 const SETTLED: Duration = Duration::from_millis(20);
@@ -25,29 +29,14 @@ const UNREAD: Duration = Duration::from_millis(100);
 /// For a source that never gives nothing.
 const MOST_LOOKS: u32 = 10;
 
-/// What the end of the near side does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum AtEnd {
-    /// It is passed on, and the far side can answer until it ends too, whether or not it can be told.
-    Waits,
-    /// It is passed on; a side that cannot be told is closed when it has nothing more to say. So
-    /// for both sides.
-    WaitsIfTold,
-    /// It closes the far side, once what has arrived from there is taken.
-    Closes,
-}
-
-/// How one direction ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The source ended, and the sink knows.
-    Carried,
-    /// The source ended, and the sink cannot be told.
-    Uncarried,
-    /// The source is gone, in the midst of what it had to say.
-    SourceGone,
-    /// The sink takes no more.
-    SinkGone,
+/// How a session ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The end of the near side is passed on, and the far side may still answer. Otherwise the
+    /// session ends with it.
+    pub half_close: bool,
+    /// How long a direction may be quiet whose other side takes no end of file; `None`: for ever.
+    pub linger: Option<Duration>,
 }
 
 /// What became of a session from `near` to `far`.
@@ -60,14 +49,8 @@ pub struct Report {
     pub received: u64,
     /// Some of what `near` has given did not arrive.
     pub lost: bool,
-}
-
-/// What has been moved in one direction.
-#[derive(Default)]
-struct Moved {
-    bytes: AtomicU64,
-    /// Some have been read and not written.
-    under_way: AtomicBool,
+    /// The session lingered in vain: an answer may have been cut.
+    pub cut: bool,
 }
 
 /// Moves bytes until both directions have ended, or no more can come of it.
@@ -79,112 +62,120 @@ struct Moved {
 /// # Errors
 ///
 /// What is no peer's doing, such as an error of standard input or output.
-pub async fn run(near: &mut Side, far: &mut Side, at_end: AtEnd) -> Result<Report> {
+pub async fn run(near: &mut Side, far: &mut Side, ends: Ends) -> Result<Report> {
     let (sent, received) = (Moved::default(), Moved::default());
-    // Of a peer of a relay that does not read, nobody can tell whether it will.
-    let kept = matches!(near.to, Sink::Stdout(_));
-    let for_command = matches!(near.to, Sink::Command(_));
-    let Side { from: near_from, to: near_to, watch: near_watch } = &mut *near;
-    let Side { from: far_from, to: far_to, watch: far_watch } = far;
-    let (mut up_end, mut down_end) = (None, None);
-    let mut failed = None;
-    {
-        let mut up = pin!(pump(near_from, far_to, &sent, at_end != AtEnd::Closes));
-        let mut down = pin!(pump(far_from, near_to, &received, true));
-        // One that has ended its side may be gone: then the other direction comes to nothing.
-        let mut near_gone = pin!(near_watch.gone());
-        let mut far_gone = pin!(far_watch.gone());
+    let has_stdout = matches!(near.to, Sink::Stdout(_));
+    let mut session = Session { state: State::Open, ends, up: None, down: None, failed: None };
+
+    let last = {
+        let mut up = pin!(pump(&mut near.from, &mut far.to, &sent, ends.half_close));
+        let mut down = pin!(pump(&mut far.from, &mut near.to, &received, true));
+        let mut near_gone = pin!(near.watch.gone());
+        let mut far_gone = pin!(far.watch.gone());
         // A command need not read to the end of what a client has left behind, nor say anything.
         let mut left_behind = pin!(async {
-            far_watch.gone().await;
-            stands_still(&received).await;
+            far.watch.gone().await;
+            received.quiet_for(LEFT_BEHIND).await;
         });
-        let mut or_failed = |done: Result<Ending>| {
-            done.unwrap_or_else(|error| {
-                failed = Some(error);
-                Ending::SourceGone
-            })
+        let is_command = near.watch.is_command();
+
+        let last = loop {
+            let state = session.state;
+            let event = tokio::select! {
+                end = &mut up, if state.flows(Way::Up) => session.ended(Way::Up, end),
+                end = &mut down, if state.flows(Way::Down) => session.ended(Way::Down, end),
+                () = &mut near_gone, if state.watches(Way::Up) => Event::Gone(Way::Up),
+                () = &mut far_gone, if state.watches(Way::Down) => Event::Gone(Way::Down),
+                () = &mut left_behind, if is_command => Event::Quiet,
+                () = session.lingered(&sent, &received) => Event::Quiet,
+            };
+            session.state = state.after(event, ends.half_close);
+            if session.state == State::Draining {
+                break (state, event);
+            }
         };
-        while up_end.is_none() || down_end.is_none() {
-            let ends = [up_end, down_end];
-            let closed = at_end == AtEnd::Closes && up_end.is_some();
-            if closed || ends.contains(&Some(Ending::SourceGone)) {
-                break;
-            }
-            let untold = at_end == AtEnd::WaitsIfTold && ends.contains(&Some(Ending::Uncarried));
-            let left = if up_end.is_none() { &sent } else { &received };
-            let has_ended = |end: Option<Ending>| end.is_some_and(|end| end != Ending::SinkGone);
-            tokio::select! {
-                end = &mut up, if up_end.is_none() => up_end = Some(or_failed(end)),
-                end = &mut down, if down_end.is_none() => down_end = Some(or_failed(end)),
-                () = &mut near_gone, if has_ended(up_end) => break,
-                () = &mut far_gone, if has_ended(down_end) => break,
-                () = &mut left_behind, if for_command => break,
-                () = stands_still(left), if untold => break,
-            }
-            if at_end == AtEnd::Waits && up_end == Some(Ending::Uncarried) && down_end.is_none() {
-                say::warning(
-                    "the server's pipe cannot carry the end of the input, so the server reads it \
-                     when the connection is closed; --close does that at once",
-                );
+
+        // Of a peer of a relay that does not read, nobody can tell whether it will.
+        if has_stdout && session.down.is_none() && last.1 != Event::Gone(Way::Up) {
+            if let Some(end) = drain(down.as_mut(), &received).await {
+                session.ended(Way::Down, end);
             }
         }
-        if kept && down_end.is_none() {
-            down_end = arrived(down.as_mut(), &received).await.map(&mut or_failed);
-        }
-    }
-    let flushed = near.to.flush().await;
+        last
+    };
+
+    let reader_gone = has_stdout && last.1 == Event::Gone(Way::Up);
+    let flushed = if reader_gone { Ok(()) } else { near.to.flush().await };
+    let Session { up, down, failed, .. } = session;
     if let Some(error) = failed {
         return Err(error);
     }
     flushed?;
-    let lost = match up_end {
+    if reader_gone {
+        return Err(Exit::silent(OUTPUT_CLOSED).into());
+    }
+
+    let lost = match up {
         Some(end) => end == Ending::SinkGone,
-        None => sent.under_way.into_inner() || near.from.has_more(UNREAD).await,
+        None => sent.is_under_way() || near.from.has_more(UNREAD).await,
     };
-    let (sent, received) = (sent.bytes.into_inner(), received.bytes.into_inner());
-    Ok(Report { up: up_end, down: down_end, sent, received, lost })
+    let cut = matches!(last, (State::Lingering(_), Event::Quiet));
+    Ok(Report { up, down, sent: sent.bytes(), received: received.bytes(), lost, cut })
 }
 
-/// Moves bytes one way, and then the end if the sink is to be `told`.
-async fn pump(from: &mut Source, to: &mut Sink, moved: &Moved, told: bool) -> Result<Ending> {
-    loop {
-        let bytes = match from.read().await {
-            Ok(bytes) => bytes,
-            Err(Fault::Gone) => return Ok(Ending::SourceGone),
-            Err(Fault::Failed(error)) => return Err(error),
-        };
-        if bytes.is_empty() {
-            let told = if told { to.end().await } else { Ok(true) };
-            return match told {
-                Ok(true) | Err(Fault::Gone) => Ok(Ending::Carried),
-                Ok(false) => Ok(Ending::Uncarried),
-                Err(Fault::Failed(error)) => Err(error),
-            };
+struct Session {
+    state: State,
+    ends: Ends,
+    up: Option<Ending>,
+    down: Option<Ending>,
+    failed: Option<anyhow::Error>,
+}
+
+impl Session {
+    /// Notes how a direction ended.
+    fn ended(&mut self, way: Way, done: Result<Ending>) -> Event {
+        let ending = done.unwrap_or_else(|error| {
+            self.failed = Some(error);
+            Ending::SourceGone
+        });
+        match way {
+            Way::Up => self.up = Some(ending),
+            Way::Down => self.down = Some(ending),
         }
-        moved.under_way.store(true, Ordering::Relaxed);
-        match to.write(bytes).await {
-            Ok(()) => moved.under_way.store(false, Ordering::Relaxed),
-            Err(Fault::Gone) => return Ok(Ending::SinkGone),
-            Err(Fault::Failed(error)) => return Err(error),
+        let waits = self.state == State::Open && self.ends.linger.is_none();
+        if waits && self.ends.half_close && (way, ending) == (Way::Up, Ending::Uncarried) {
+            say::warning(
+                "the server's pipe cannot carry the end of the input, so the server reads it when \
+                 the connection is closed; --close does that at once, --linger=SECONDS after that \
+                 long without an answer",
+            );
         }
-        moved.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Event::Ended(way, ending)
+    }
+
+    /// Returns when the session has lingered for long enough; never unless it does.
+    async fn lingered(&self, sent: &Moved, received: &Moved) {
+        match (self.state, self.ends.linger) {
+            (State::Lingering(Way::Up), Some(linger)) => received.quiet_for(linger).await,
+            (State::Lingering(Way::Down), Some(linger)) => sent.quiet_for(linger).await,
+            _ => std::future::pending().await,
+        }
     }
 }
 
 /// Goes on with `down` until its source has given all that has arrived.
-async fn arrived(
+async fn drain(
     down: Pin<&mut impl Future<Output = Result<Ending>>>,
     received: &Moved,
 ) -> Option<Result<Ending>> {
     let taken = async {
-        let mut before = received.bytes.load(Ordering::Relaxed);
+        let mut before = received.bytes();
         let limit = before + ARRIVED;
         let mut looks = 0;
         loop {
             sleep(SETTLED).await;
-            let now = received.bytes.load(Ordering::Relaxed);
-            let waits = !received.under_way.load(Ordering::Relaxed);
+            let now = received.bytes();
+            let waits = !received.is_under_way();
             // For a slow reader it goes on, for a slow source not.
             looks += u32::from(waits);
             if (waits && (now == before || looks == MOST_LOOKS)) || now >= limit {
@@ -197,17 +188,5 @@ async fn arrived(
         biased;
         end = down => Some(end),
         () = taken => None,
-    }
-}
-
-async fn stands_still(moved: &Moved) {
-    let mut before = moved.bytes.load(Ordering::Relaxed);
-    loop {
-        sleep(STILL).await;
-        let now = moved.bytes.load(Ordering::Relaxed);
-        if now == before {
-            return;
-        }
-        before = now;
     }
 }

@@ -7,19 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use sockpipe::Stream;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
-use tokio::time::sleep;
 
+use crate::args::Spin;
+use crate::chunk::Chunk;
+use crate::exit;
+use crate::os::{self, Socket};
+use crate::session::Moved;
 use crate::stdio::{Input, Output};
-use crate::{exit, os};
-
-/// What one read or write moves: past this, more gains little.
-pub const CHUNK: usize = 64 * 1024;
-/// Between two looks whether a peer that has ended its side is gone.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 pub struct Side {
     pub from: Source,
@@ -27,21 +23,35 @@ pub struct Side {
     pub watch: Watch,
 }
 
+/// What is done with file descriptors that a local peer passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descriptors {
+    /// They are passed on with the bytes they came with.
+    PassedOn,
+    /// The sender cannot pass any, where the system can be told so.
+    Refused,
+    /// They are closed, and the session goes on: the other side is no socket.
+    Closed,
+}
+
 impl Side {
-    pub fn local(stream: Stream) -> Self {
-        let stream = Arc::new(stream);
-        Self {
-            from: Source::Local(Arc::clone(&stream), vec![0; CHUNK]),
-            to: Sink::Local(Arc::clone(&stream)),
-            watch: Watch::Local(stream),
-        }
+    pub fn local(stream: Stream, descriptors: Descriptors, spin: Spin) -> io::Result<Self> {
+        Ok(Self::socket(Socket::local(stream, descriptors, spin)?))
     }
 
-    pub fn tcp(stream: TcpStream) -> Self {
+    pub fn tcp(stream: TcpStream, spin: Spin) -> io::Result<Self> {
         // A relay must not hold small messages back.
         let _ = stream.set_nodelay(true);
-        let (from, to) = stream.into_split();
-        Self { from: Source::Tcp(from, vec![0; CHUNK]), to: Sink::Tcp(to), watch: Watch::Never }
+        Ok(Self::socket(Socket::tcp(stream, spin)?))
+    }
+
+    fn socket(socket: Socket) -> Self {
+        let socket = Arc::new(socket);
+        Self {
+            from: Source::Socket(Arc::clone(&socket)),
+            to: Sink::Socket(Arc::clone(&socket)),
+            watch: Watch::Socket(socket),
+        }
     }
 
     /// Standard input and output.
@@ -49,7 +59,7 @@ impl Side {
         Ok(Self {
             from: Source::Stdin(Input::new(os::stdin()).context("cannot start")?),
             to: Sink::Stdout(Output::new(os::stdout()).context("cannot start")?),
-            watch: Watch::Never,
+            watch: Watch::Stdout,
         })
     }
 
@@ -71,20 +81,20 @@ impl Side {
         let Self { from, to, watch } = self;
         drop((from, to));
         match watch {
-            Watch::Local(stream) => match Arc::into_inner(stream) {
-                Some(stream) => stream.close(deadline).await,
+            Watch::Socket(socket) => match Arc::into_inner(socket) {
+                Some(socket) => socket.close(deadline).await,
                 None => Ok(()),
             },
-            Watch::Never | Watch::Command(_) => Ok(()),
+            Watch::Stdout | Watch::Command(_) => Ok(()),
         }
     }
 }
 
 /// To see that a peer is gone, and does not only have nothing more to say.
 pub enum Watch {
-    /// It cannot be seen.
-    Never,
-    Local(Arc<Stream>),
+    Socket(Arc<Socket>),
+    /// The reader of standard output.
+    Stdout,
     Command(Exited),
 }
 
@@ -95,14 +105,14 @@ impl Watch {
     /// Completes when the peer is gone.
     pub async fn gone(&self) {
         match self {
-            Self::Never => std::future::pending().await,
-            Self::Local(stream) => {
-                while !os::is_gone(stream) {
-                    sleep(LOOK_PAUSE).await;
-                }
-            }
+            Self::Socket(socket) => socket.gone().await,
+            Self::Stdout => os::stdout_unread().await,
             Self::Command(exited) => drop(exited.clone().wait_for(Option::is_some).await),
         }
+    }
+
+    pub fn is_command(&self) -> bool {
+        matches!(self, Self::Command(_))
     }
 }
 
@@ -115,29 +125,21 @@ pub enum Fault {
 }
 
 pub enum Source {
-    Local(Arc<Stream>, Vec<u8>),
-    Tcp(OwnedReadHalf, Vec<u8>),
+    Socket(Arc<Socket>),
     Stdin(Input),
     Command(Input),
 }
 
 impl Source {
     /// The next bytes; none at the end.
-    pub async fn read(&mut self) -> Result<&[u8], Fault> {
+    pub async fn read(&mut self) -> Result<Chunk, Fault> {
         match self {
-            Self::Local(stream, buffer) => match (&**stream).read(buffer).await {
-                Ok(length) => Ok(&buffer[..length]),
-                Err(error) => Err(Fault::Failed(error.into())),
-            },
-            Self::Tcp(stream, buffer) => match stream.read(buffer).await {
-                Ok(length) => Ok(&buffer[..length]),
-                Err(error) => Err(match error.kind() {
-                    ErrorKind::ConnectionReset
-                    | ErrorKind::ConnectionAborted
-                    | ErrorKind::BrokenPipe => Fault::Gone,
-                    _ => Fault::Failed(anyhow::Error::new(error).context("cannot read from TCP")),
-                }),
-            },
+            Self::Socket(socket) => socket.read().await.map_err(|error| match error.kind() {
+                ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe => Fault::Gone,
+                _ => Fault::Failed(anyhow!(error)),
+            }),
             Self::Stdin(input) => input.read().await.map_err(|error| {
                 Fault::Failed(anyhow::Error::new(error).context("cannot read standard input"))
             }),
@@ -147,31 +149,39 @@ impl Source {
         }
     }
 
+    /// Moves what there is to `to` within the system, where that is possible and pays.
+    pub async fn splice(&mut self, to: &mut Sink, moved: &Moved) -> Result<(), Fault> {
+        match (self, to) {
+            (Self::Socket(from), Sink::Socket(to)) => {
+                from.splice(to, moved).await.map_err(gone_or_failed)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it has bytes that nobody has had, or gives some within `limit`; those are lost.
     pub async fn has_more(&mut self, limit: Duration) -> bool {
         match self {
             Self::Stdin(input) | Self::Command(input) => input.has_more(limit).await,
-            Self::Local(..) | Self::Tcp(..) => false,
+            Self::Socket(_) => false,
         }
     }
 }
 
 pub enum Sink {
-    Local(Arc<Stream>),
-    Tcp(OwnedWriteHalf),
+    Socket(Arc<Socket>),
     Stdout(Output),
     Command(Output),
 }
 
 impl Sink {
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    pub async fn write(&mut self, chunk: Chunk) -> Result<(), Fault> {
         match self {
-            Self::Local(stream) => (&**stream).write_all(bytes).await.map_err(gone_or_failed),
-            Self::Tcp(stream) => stream.write_all(bytes).await.map_err(|_| Fault::Gone),
+            Self::Socket(socket) => socket.write(chunk).await.map_err(gone_or_failed),
             Self::Stdout(output) => {
-                output.write(bytes).await.map_err(|error| Fault::Failed(exit::at_output(error)))
+                output.write(chunk).await.map_err(|error| Fault::Failed(exit::at_output(error)))
             }
-            Self::Command(output) => output.write(bytes).await.map_err(gone_or_failed),
+            Self::Command(output) => output.write(chunk).await.map_err(gone_or_failed),
         }
     }
 
@@ -184,7 +194,7 @@ impl Sink {
     pub async fn flush(&mut self) -> Result<()> {
         match self {
             Self::Stdout(output) => output.flush().await.map_err(exit::at_output),
-            Self::Local(_) | Self::Tcp(_) | Self::Command(_) => Ok(()),
+            Self::Socket(_) | Self::Command(_) => Ok(()),
         }
     }
 
@@ -192,12 +202,11 @@ impl Sink {
     /// close.
     pub async fn end(&mut self) -> Result<bool, Fault> {
         match self {
-            Self::Local(stream) => match (&**stream).shutdown().await {
+            Self::Socket(socket) => match socket.shutdown().await {
                 Ok(()) => Ok(true),
                 Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
                 Err(error) => Err(gone_or_failed(error)),
             },
-            Self::Tcp(stream) => stream.shutdown().await.map(|()| true).map_err(|_| Fault::Gone),
             Self::Stdout(_) => self.flush().await.map(|()| true).map_err(Fault::Failed),
             Self::Command(output) => output.close().await.map(|()| true).map_err(gone_or_failed),
         }
@@ -206,7 +215,10 @@ impl Sink {
 
 fn gone_or_failed(error: io::Error) -> Fault {
     match error.kind() {
-        ErrorKind::BrokenPipe => Fault::Gone,
+        ErrorKind::BrokenPipe
+        | ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::NotConnected => Fault::Gone,
         _ => Fault::Failed(anyhow!(error)),
     }
 }

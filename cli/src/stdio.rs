@@ -1,121 +1,97 @@
 //! Reading and writing what can only block, on a plain thread each.
 //!
-//! Not on those of tokio, which would wait for a read of standard input that nobody answers. The
-//! buffers go back to where they came from.
+//! Not on those of tokio, which would wait for a read of standard input that nobody answers.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::mpsc as blocking;
 use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::side::CHUNK;
+use crate::chunk::Chunk;
 
 /// Chunks on their way between a thread and its task.
 const AHEAD: usize = 4;
 
 /// What a thread reads.
 pub struct Input {
-    chunks: mpsc::Receiver<io::Result<(Vec<u8>, usize)>>,
-    spare: blocking::Sender<Vec<u8>>,
-    current: (Vec<u8>, usize),
+    chunks: mpsc::Receiver<io::Result<Chunk>>,
     ended: bool,
 }
 
 impl Input {
     pub fn new(reader: impl Read + Send + 'static) -> io::Result<Self> {
         let (sender, chunks) = mpsc::channel(AHEAD);
-        let (spare, buffers) = blocking::channel();
-        thread::Builder::new()
-            .name("input".to_owned())
-            .spawn(move || read_all(reader, &sender, &buffers))?;
-        Ok(Self { chunks, spare, current: (Vec::new(), 0), ended: false })
+        thread::Builder::new().name("input".to_owned()).spawn(move || read_all(reader, &sender))?;
+        Ok(Self { chunks, ended: false })
     }
 
     /// The next bytes; none at the end, and then always. Dropping the future loses nothing.
-    pub async fn read(&mut self) -> io::Result<&[u8]> {
+    pub async fn read(&mut self) -> io::Result<Chunk> {
         if self.ended {
-            return Ok(&[]);
+            return Chunk::new();
         }
-        match self.chunks.recv().await {
-            Some(Ok(chunk)) => {
-                let before = std::mem::replace(&mut self.current, chunk);
-                // The thread may have ended.
-                let _ = self.spare.send(before.0);
-                self.ended = self.current.1 == 0;
-                Ok(&self.current.0[..self.current.1])
-            }
-            Some(Err(error)) => {
-                self.ended = true;
-                Err(error)
-            }
-            None => {
-                self.ended = true;
-                Ok(&[])
-            }
-        }
+        let read = self.chunks.recv().await.unwrap_or_else(Chunk::new);
+        self.ended = !matches!(&read, Ok(chunk) if !chunk.is_empty());
+        read
     }
 
     /// Whether there are bytes that nobody has had, or come within `limit`; those are lost.
     pub async fn has_more(&mut self, limit: Duration) -> bool {
         // Its end is no more.
-        matches!(timeout(limit, self.chunks.recv()).await, Ok(Some(Ok((_, 1..)))))
+        let next = timeout(limit, self.chunks.recv()).await;
+        matches!(next, Ok(Some(Ok(chunk))) if !chunk.is_empty())
     }
 }
 
-fn read_all(
-    mut reader: impl Read,
-    chunks: &mpsc::Sender<io::Result<(Vec<u8>, usize)>>,
-    buffers: &blocking::Receiver<Vec<u8>>,
-) {
+fn read_all(mut reader: impl Read, chunks: &mpsc::Sender<io::Result<Chunk>>) {
     loop {
-        let mut buffer = buffers.try_recv().unwrap_or_default();
-        buffer.resize(CHUNK, 0);
-        let read = match reader.read(&mut buffer) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            // Windows: the writer closed the pipe.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok((buffer, 0)),
-            Err(error) => Err(error),
-            Ok(length) => Ok((buffer, length)),
-        };
-        let last = !matches!(read, Ok((_, 1..)));
+        let read = read(&mut reader);
+        let last = !matches!(&read, Ok(chunk) if !chunk.is_empty());
         if chunks.blocking_send(read).is_err() || last {
             return;
         }
     }
 }
 
+fn read(reader: &mut impl Read) -> io::Result<Chunk> {
+    let mut chunk = Chunk::new()?;
+    loop {
+        return match reader.read(chunk.room()) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            // Windows: the writer closed the pipe.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(chunk),
+            Err(error) => Err(error),
+            Ok(length) => Ok(chunk.filled(length)),
+        };
+    }
+}
+
 /// What a thread writes.
 pub struct Output {
     orders: Option<mpsc::Sender<Order>>,
-    spare: blocking::Receiver<Vec<u8>>,
     ended: Option<oneshot::Receiver<io::Result<()>>>,
 }
 
 enum Order {
-    Write(Vec<u8>),
+    Write(Chunk),
     Tell(oneshot::Sender<()>),
 }
 
 impl Output {
     pub fn new(writer: impl Write + Send + 'static) -> io::Result<Self> {
         let (orders, received) = mpsc::channel(AHEAD);
-        let (buffers, spare) = blocking::channel();
         let (end, ended) = oneshot::channel();
         thread::Builder::new().name("output".to_owned()).spawn(move || {
             // The task may have ended.
-            let _ = end.send(write_all(writer, received, &buffers));
+            let _ = end.send(write_all(writer, received));
         })?;
-        Ok(Self { orders: Some(orders), spare, ended: Some(ended) })
+        Ok(Self { orders: Some(orders), ended: Some(ended) })
     }
 
-    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut buffer = self.spare.try_recv().unwrap_or_default();
-        buffer.clear();
-        buffer.extend_from_slice(bytes);
-        self.order(Order::Write(buffer)).await
+    pub async fn write(&mut self, chunk: Chunk) -> io::Result<()> {
+        self.order(Order::Write(chunk)).await
     }
 
     /// Returns when all is written.
@@ -149,17 +125,12 @@ impl Output {
     }
 }
 
-fn write_all(
-    mut writer: impl Write,
-    mut orders: mpsc::Receiver<Order>,
-    buffers: &blocking::Sender<Vec<u8>>,
-) -> io::Result<()> {
+fn write_all(mut writer: impl Write, mut orders: mpsc::Receiver<Order>) -> io::Result<()> {
     while let Some(order) = orders.blocking_recv() {
         match order {
-            Order::Write(buffer) => {
-                writer.write_all(&buffer)?;
+            Order::Write(chunk) => {
+                writer.write_all(&chunk)?;
                 writer.flush()?;
-                let _ = buffers.send(buffer);
             }
             Order::Tell(tell) => drop(tell.send(())),
         }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
@@ -31,9 +32,13 @@ pub struct Stream {
 /// What all handles of a stream have in common.
 struct Shared {
     inner: imp::Stream,
-    read_timeout: Mutex<Option<Duration>>,
-    write_timeout: Mutex<Option<Duration>>,
+    read_timeout: Timeout,
+    write_timeout: Timeout,
 }
+
+/// A time limit in nanoseconds, 0 for none: read before each call, so without a lock.
+#[derive(Default)]
+struct Timeout(AtomicU64);
 
 impl Stream {
     /// Connects to the server at `endpoint` with the default options: it fails at once when nobody
@@ -93,7 +98,7 @@ impl Stream {
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a time of zero, as in the standard library.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        set(&self.shared.read_timeout, timeout)
+        self.shared.read_timeout.set(timeout)
     }
 
     /// How long a write may wait for room before it fails with [`TimedOut`](ErrorKind::TimedOut),
@@ -104,19 +109,19 @@ impl Stream {
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a time of zero, as in the standard library.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        set(&self.shared.write_timeout, timeout)
+        self.shared.write_timeout.set(timeout)
     }
 
-    /// What [`set_read_timeout`](Self::set_read_timeout) has set.
+    /// What [`set_read_timeout`](Self::set_read_timeout) has set; 584 years for any longer time.
     #[must_use]
     pub fn read_timeout(&self) -> Option<Duration> {
-        get(&self.shared.read_timeout)
+        self.shared.read_timeout.get()
     }
 
-    /// What [`set_write_timeout`](Self::set_write_timeout) has set.
+    /// What [`set_write_timeout`](Self::set_write_timeout) has set; 584 years for any longer time.
     #[must_use]
     pub fn write_timeout(&self) -> Option<Duration> {
-        get(&self.shared.write_timeout)
+        self.shared.write_timeout.get()
     }
 
     /// Another handle of the same stream, for another thread. The stream is closed with the last.
@@ -190,7 +195,7 @@ impl Stream {
     }
 
     pub(crate) fn from_imp(inner: imp::Stream) -> Self {
-        let (read_timeout, write_timeout) = (Mutex::default(), Mutex::default());
+        let (read_timeout, write_timeout) = (Timeout::default(), Timeout::default());
         Self { shared: Arc::new(Shared { inner, read_timeout, write_timeout }) }
     }
 
@@ -208,17 +213,27 @@ impl Stream {
     }
 }
 
-fn set(place: &Mutex<Option<Duration>>, timeout: Option<Duration>) -> io::Result<()> {
-    if timeout == Some(Duration::ZERO) {
-        let what = "a time of zero would let nothing through; None is for no limit";
-        return Err(io::Error::new(ErrorKind::InvalidInput, what));
+impl Timeout {
+    fn set(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let nanoseconds = match timeout {
+            None => 0,
+            Some(Duration::ZERO) => {
+                let what = "a time of zero would let nothing through; None is for no limit";
+                return Err(io::Error::new(ErrorKind::InvalidInput, what));
+            }
+            // 584 years are all that fit, and as good as any longer time.
+            Some(timeout) => u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
+        };
+        self.0.store(nanoseconds, Relaxed);
+        Ok(())
     }
-    *place.lock().unwrap_or_else(PoisonError::into_inner) = timeout;
-    Ok(())
-}
 
-fn get(place: &Mutex<Option<Duration>>) -> Option<Duration> {
-    *place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn get(&self) -> Option<Duration> {
+        match self.0.load(Relaxed) {
+            0 => None,
+            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
+        }
+    }
 }
 
 impl Read for &Stream {

@@ -2,42 +2,52 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::marker::PhantomData;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use super::command::DaemonCommand;
 use super::single::{is_absent, is_in_gap};
-use crate::endpoint::candidate::Candidate;
-use crate::endpoint::candidate::Occupancy;
-use crate::endpoint::{Endpoint, ParseEndpointError};
+use super::way::Way;
+use crate::candidate::{Candidate, Occupancy};
+use crate::endpoint::Endpoint;
+#[cfg(feature = "tokio")]
+use crate::endpoint::ParseEndpointError;
 use crate::error::{Error, Operation, Reason, during};
 use crate::imp;
 use crate::options::ConnectOptions;
+#[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
 /// Between tries to reach a server that starts.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long the server of a command that has ended well may take to listen, as one that forks does.
 const AFTER_END: Duration = Duration::from_secs(1);
+const SLOW: &str = "try again, or raise ConnectOptions::deadline";
 /// How much of a failed server's standard error is shown.
 const SHOWN: u64 = 2048;
 
-/// Connects to `endpoint`, and starts `command` first when nobody listens there.
+/// Connects to `endpoint`, and starts `daemon` first when nobody listens there.
 ///
 /// As [`connect_or_spawn_with`], with the default options: 5 seconds in all. What the daemon has from
-/// this process, and had better not keep, is told there.
+/// this process is told there.
 ///
 /// # Errors
 ///
 /// As for [`connect_or_spawn_with`].
-pub async fn connect_or_spawn<E>(endpoint: E, command: Command) -> io::Result<Stream>
+#[cfg(feature = "tokio")]
+pub async fn connect_or_spawn<E>(
+    endpoint: E,
+    daemon: impl Into<DaemonCommand>,
+) -> io::Result<Stream>
 where
     E: TryInto<Endpoint>,
     ParseEndpointError: From<E::Error>,
 {
-    connect_or_spawn_with(endpoint, command, &ConnectOptions::default()).await
+    connect_or_spawn_with(endpoint, daemon, &ConnectOptions::default()).await
 }
 
-/// Connects to `endpoint`, and starts `command` first when nobody listens there: a daemon that
+/// Connects to `endpoint`, and starts `daemon` first when nobody listens there: a program that
 /// listens on that endpoint. Of any number of clients that come at once, one starts it, and all
 /// connect. The longer of the deadlines in `options` is for all of it.
 ///
@@ -45,13 +55,12 @@ where
 /// outlives this process. Its standard error goes to a file without a name, so that it can always
 /// write there; when it fails to start, the end of that is in the error.
 ///
-/// Three things it has from this process, for as long as it runs:
+/// It has from this process, for as long as it runs:
 ///
 /// * The working directory, whose file system cannot be unmounted then, and which on Windows cannot be
 ///   removed: set [`current_dir`](Command::current_dir).
-/// * Every descriptor or handle that a child inherits. sockpipe's are not among them, nor are those that
-///   the standard library opens; those of other libraries and those inherited from a parent may be.
-///   Close them first, or mark them close-on-exec, on Windows as not inheritable.
+/// * The environment, the limits and the place among processes:
+///   [daemons](crate::docs::daemons) has the whole list.
 /// * The file of its standard error, which takes room on the disk as it grows and nobody can read: a
 ///   daemon that logs turns its log elsewhere once it has started.
 ///
@@ -69,10 +78,11 @@ where
 ///
 /// # Errors
 ///
-/// Those of [`Stream::connect`]; that of [`Command::spawn`] when `command` cannot be run; `Other`
+/// Those of [`Stream::connect`]; that of [`Command::spawn`] when the program cannot be run; `Other`
 /// when it ended before it listened and no other server has the name, with its exit status, and a
 /// second later if that is success; `TimedOut` with its process id when it does not listen on
-/// `endpoint` in time, and it goes on starting. `Unsupported` for
+/// `endpoint` in time, and it goes on starting, unless
+/// [`kill_at_deadline`](DaemonCommand::kill_at_deadline) is set. `Unsupported` for
 /// an abstract socket, which has no place for the lock that keeps a second client from starting a
 /// second daemon.
 ///
@@ -83,15 +93,23 @@ where
 ///
 /// # Platform-specific behavior
 ///
-/// Unix: a session of its own (`setsid`), and a lock file `.NAME.spawn` beside the socket while it
-/// starts; the file of the standard error is beside it too where no temporary directory can be written.
 /// A later call waits for the daemon of an earlier one that timed out, was dropped or was
-/// killed, as long as that process lives, and starts no other; it removes the file. Windows: no console
-/// window, a process group of its own, and a named mutex, which goes with the call: a later call starts
-/// another daemon, of which one gets the name.
+/// killed, as long as that process lives, and starts no other.
+///
+/// Unix: a session of its own (`setsid`), signals as they are by default, and no descriptor of this
+/// process but those of [`keep_fds`](crate::os). A lock file `.NAME.spawn` is beside the socket while it
+/// starts, and longer after a call that did not see it listen: the next call removes it. The file of the
+/// standard error is beside the socket too where no temporary directory can be written, and in memory
+/// (Linux) where neither can.
+///
+/// Windows: no console window, a process group of its own, and out of this process's job where that lets
+/// its processes leave. A named mutex while it starts, and a file in the temporary directory that says
+/// which process that is. It gets the handles of this process that can be inherited, as every
+/// child does: the standard library and sockpipe make none.
+#[cfg(feature = "tokio")]
 pub async fn connect_or_spawn_with<E>(
     endpoint: E,
-    command: Command,
+    daemon: impl Into<DaemonCommand>,
     options: &ConnectOptions,
 ) -> io::Result<Stream>
 where
@@ -99,48 +117,58 @@ where
     ParseEndpointError: From<E::Error>,
 {
     let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-    let search = Search { endpoint: &endpoint, options, started: Instant::now() };
+    find_or_start::<super::way::Tasks>(&endpoint, daemon.into(), options).await
+}
+
+pub(crate) async fn find_or_start<W: Way>(
+    endpoint: &Endpoint,
+    daemon: DaemonCommand,
+    options: &ConnectOptions,
+) -> io::Result<W::Stream> {
+    let search = Search::<W> { endpoint, options, started: Instant::now(), way: PhantomData };
     loop {
         if let Some(stream) = search.connect().await? {
-            imp::SpawnLock::tidy(&endpoint);
+            imp::SpawnLock::tidy(endpoint);
             return Ok(stream);
         }
-        let lock = imp::SpawnLock::try_take(&endpoint)
-            .map_err(|error| during(Operation::Spawn, &endpoint, error))?;
+        let lock = imp::SpawnLock::try_take(endpoint)
+            .map_err(|error| during(Operation::Spawn, endpoint, error))?;
         if let Some(mut lock) = lock {
-            let stream = search.start(command, &mut lock).await?;
+            let stream = search.start(daemon, &mut lock).await?;
             lock.settled();
             return Ok(stream);
         }
         if search.left().is_zero() {
-            let what = format!("another process has been starting the server at {endpoint}");
-            return Err(search.too_late(&what));
+            return Err(match imp::SpawnLock::told(endpoint) {
+                Some(pid) => search.still_starting(&name(&daemon.command), pid, false, ""),
+                None => search.too_late("another process starts the server".to_owned(), SLOW),
+            });
         }
         search.pause().await?;
     }
 }
 
-struct Search<'a> {
+struct Search<'a, W> {
     endpoint: &'a Endpoint,
     options: &'a ConnectOptions,
     started: Instant,
+    way: PhantomData<fn() -> W>,
 }
 
-impl Search<'_> {
+impl<W: Way> Search<'_, W> {
     fn left(&self) -> Duration {
         self.options.limit().saturating_sub(self.started.elapsed())
     }
 
     async fn pause(&self) -> io::Result<()> {
-        imp::sleep(PAUSE.min(self.left()))?.await;
-        Ok(())
+        W::sleep(PAUSE.min(self.left())).await
     }
 
     /// `None` when no server is listening.
-    async fn connect(&self) -> io::Result<Option<Stream>> {
+    async fn connect(&self) -> io::Result<Option<W::Stream>> {
         loop {
             let left = self.left();
-            match Stream::connect_with(self.endpoint, &self.options.at_once(left)).await {
+            match W::connect(self.endpoint, &self.options.at_once(left)).await {
                 Ok(stream) => return Ok(Some(stream)),
                 Err(error) if is_absent(&error) => return Ok(None),
                 // It starts or ends, or binds its name anew: another one could not take it.
@@ -151,7 +179,11 @@ impl Search<'_> {
     }
 
     /// With the lock held.
-    async fn start(&self, mut command: Command, lock: &mut imp::SpawnLock) -> io::Result<Stream> {
+    async fn start(
+        &self,
+        mut command: DaemonCommand,
+        lock: &mut imp::SpawnLock,
+    ) -> io::Result<W::Stream> {
         loop {
             // Before the look for a server: one that ended may have made way for another.
             let earlier = lock.starting();
@@ -161,7 +193,8 @@ impl Search<'_> {
             }
             let Some(pid) = earlier else { break };
             if self.left().is_zero() {
-                return Err(self.still_starting(&name(&command), pid, ""));
+                let killed = command.kill_at_deadline && lock.kill();
+                return Err(self.still_starting(&name(&command.command), pid, killed, ""));
             }
             self.pause().await?;
         }
@@ -183,10 +216,12 @@ impl Search<'_> {
             };
             if let Some(status) = ended.filter(grace_is_over).filter(|_| !self.is_held()) {
                 lock.starting();
-                return Err(self.failed(&command, status, &daemon.said()));
+                return Err(self.failed(&command.command, status, &daemon.said()));
             }
             if self.left().is_zero() {
-                return Err(self.still_starting(&name(&command), daemon.pid, &daemon.said()));
+                let killed = command.kill_at_deadline && lock.kill();
+                let (name, said) = (name(&command.command), daemon.said());
+                return Err(self.still_starting(&name, daemon.pid, killed, &said));
             }
             self.pause().await?;
         }
@@ -203,18 +238,25 @@ impl Search<'_> {
         during(Operation::Spawn, self.endpoint, Error::new(Reason::ServerExited, what).into())
     }
 
-    /// It is not killed: it may only be slow, and the next client would start all over.
-    fn still_starting(&self, name: &str, pid: u32, said: &str) -> io::Error {
-        self.too_late(&format!(
-            "{name} does not listen yet: process {pid} is still starting; try again or set a longer \
-             deadline, or stop it{said}"
-        ))
+    /// It is not killed unasked: it may only be slow, and the next client would start all over.
+    fn still_starting(&self, name: &str, pid: u32, killed: bool, said: &str) -> io::Error {
+        let (state, advice) = if killed {
+            ("was killed", SLOW)
+        } else {
+            (
+                "is still starting",
+                "try again, or raise ConnectOptions::deadline; if it hangs, stop it, or set \
+                 DaemonCommand::kill_at_deadline",
+            )
+        };
+        self.too_late(format!("{name} does not listen yet: process {pid} {state}{said}"), advice)
     }
 
-    fn too_late(&self, what: &str) -> io::Error {
+    fn too_late(&self, what: String, advice: &'static str) -> io::Error {
         let seconds = self.options.limit().as_secs_f32();
         let what = format!("no server after {seconds} s: {what}");
-        during(Operation::Spawn, self.endpoint, Error::new(Reason::Deadline, what).into())
+        let error = Error::new(Reason::Deadline, what).advising(advice);
+        during(Operation::Spawn, self.endpoint, error.into())
     }
 }
 
@@ -231,7 +273,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn spawn(command: &mut Command, endpoint: &Endpoint) -> io::Result<Self> {
+    fn spawn(daemon: &mut DaemonCommand, endpoint: &Endpoint) -> io::Result<Self> {
+        let command = &mut daemon.command;
         let stderr = imp::nameless_file(endpoint).map_err(|error| {
             let (name, dir) = (name(command), std::env::temp_dir());
             let what =
@@ -239,7 +282,7 @@ impl Daemon {
             Error::new(Reason::Os, format!("{what}: {error}")).caused_by(error)
         })?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
-        let child = imp::spawn_detached(command).map_err(|error| {
+        let child = imp::spawn_detached(command, &daemon.os).map_err(|error| {
             let what = format!("cannot start {}: {error}", name(command));
             Error::new(Reason::Os, what).caused_by(error)
         })?;

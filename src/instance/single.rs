@@ -3,12 +3,14 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use crate::endpoint::{Endpoint, ParseEndpointError};
+use super::way::Way;
+use crate::endpoint::Endpoint;
+#[cfg(feature = "tokio")]
+use crate::endpoint::ParseEndpointError;
 use crate::error::{Error, Operation, Reason, during};
-use crate::imp;
-use crate::listener::Listener;
 use crate::options::{ConnectOptions, ListenOptions};
-use crate::stream::Stream;
+#[cfg(feature = "tokio")]
+use crate::{listener::Listener, stream::Stream};
 
 /// Between tries, while the one that has the name is neither to be reached nor gone.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -33,6 +35,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// }
 /// # }
 /// ```
+#[cfg(feature = "tokio")]
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a program has one")]
 pub enum SingleInstance {
@@ -42,6 +45,7 @@ pub enum SingleInstance {
     Secondary(Stream),
 }
 
+#[cfg(feature = "tokio")]
 impl SingleInstance {
     /// Takes `endpoint`, or connects to who has it, with the default options.
     ///
@@ -78,25 +82,33 @@ impl SingleInstance {
         ParseEndpointError: From<E::Error>,
     {
         let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        acquire(&endpoint, listen, connect).await
+        Ok(match acquire::<super::way::Tasks>(&endpoint, listen, connect).await? {
+            Acquired::First(listener) => Self::Primary(listener),
+            Acquired::Later(stream) => Self::Secondary(stream),
+        })
     }
 }
 
-async fn acquire(
+pub(crate) enum Acquired<L, S> {
+    First(L),
+    Later(S),
+}
+
+pub(crate) async fn acquire<W: Way>(
     endpoint: &Endpoint,
     listen: &ListenOptions,
     connect: &ConnectOptions,
-) -> io::Result<SingleInstance> {
+) -> io::Result<Acquired<W::Listener, W::Stream>> {
     let started = Instant::now();
     loop {
-        match Listener::bind_with(endpoint, listen) {
-            Ok(listener) => return Ok(SingleInstance::Primary(listener)),
+        match W::bind(endpoint, listen) {
+            Ok(listener) => return Ok(Acquired::First(listener)),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
             Err(error) => return Err(error),
         }
         let left = connect.limit().saturating_sub(started.elapsed());
-        match Stream::connect_with(endpoint, &connect.at_once(left)).await {
-            Ok(stream) => return Ok(SingleInstance::Secondary(stream)),
+        match W::connect(endpoint, &connect.at_once(left)).await {
+            Ok(stream) => return Ok(Acquired::Later(stream)),
             Err(error) if !is_absent(&error) && (!is_in_gap(&error) || left.is_zero()) => {
                 return Err(error);
             }
@@ -105,18 +117,19 @@ async fn acquire(
                 let late = Error::new(Reason::Deadline, what).caused_by(error);
                 return Err(during(Operation::Connect, endpoint, late.into()));
             }
-            Err(_) => imp::sleep(PAUSE.min(left))?.await,
+            Err(_) => W::sleep(PAUSE.min(left)).await?,
         }
     }
 }
 
-/// Whether `connect` failed because no server is listening.
+/// Whether `connect` failed because no server is listening, and nobody has the name.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) && !is_in_gap(error)
 }
 
-/// Whether `connect` failed because the one that has the name does not listen at the moment.
+/// Whether `connect` failed because the one that has the name does not listen at the moment, or any
+/// more.
 pub(crate) fn is_in_gap(error: &io::Error) -> bool {
     let reason = Error::of(error).map(Error::reason);
-    matches!(reason, Some(Reason::NameWithoutServer { .. }))
+    matches!(reason, Some(Reason::NameWithoutServer { .. } | Reason::Stopping { .. }))
 }

@@ -64,10 +64,9 @@ impl<L: LocalListener> LocalListener for WithCredentials<L> {
         self.inner.endpoint()
     }
 
-    fn into_pending(self) -> Vec<Self::Stream> {
-        let Self { inner, credentials } = self;
-        let streams = inner.into_pending().into_iter();
-        streams.map(|stream| WithCredentials::new(stream, credentials.clone())).collect()
+    fn stop_listening(&mut self) -> Vec<Self::Stream> {
+        let streams = self.inner.stop_listening().into_iter();
+        streams.map(|stream| WithCredentials::new(stream, self.credentials.clone())).collect()
     }
 }
 
@@ -153,7 +152,7 @@ mod tests {
         let (listener, connector) = memory::pair();
         let visitor = PeerCredentials::from(UserId::Uid(7));
         let _client = at_once(connector.connect()).expect("a connection");
-        let pending = WithCredentials::new(listener, visitor.clone()).into_pending();
+        let pending = WithCredentials::new(listener, visitor.clone()).stop_listening();
         assert_eq!(pending.len(), 1);
         assert_eq!(pending[0].peer_credentials().expect("credentials"), visitor);
     }

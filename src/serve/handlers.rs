@@ -1,58 +1,73 @@
 //! The handlers of a server: each in a task, within the limits, and how they come to an end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Drained, HandlerOutput};
+use super::refusals::{OnRefused, Refusals};
+use super::users::Users;
+use super::{Counters, Drained, HandlerOutput, Refusal, Stopping};
 use crate::error::events;
 use crate::listener::LocalListener;
-use crate::peer::UserId;
 use crate::runtime::sleep;
 use crate::stream::LocalStream;
 
 /// How long those that are cut have to notice it.
 const CUT: Duration = Duration::from_secs(1);
 
-/// How many connections are served at a time.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Limits {
-    pub(super) connections: Option<usize>,
-    pub(super) per_user: Option<usize>,
-}
-
-pub(super) enum Ended<T, S> {
-    /// The signal's output, and the connections that were made and not accepted yet.
-    Stopped(T, Vec<S>),
-    Failed(io::Error),
-}
-
 /// Told of each handler that fails.
 pub(super) type OnError<E> = Arc<dyn Fn(E) + Send + Sync>;
 
-pub(super) struct Handlers<H, E> {
-    handler: H,
-    on_error: Option<OnError<E>>,
-    limits: Limits,
-    users: Users,
-    tasks: JoinSet<()>,
+/// What a server is told before it serves.
+pub(super) struct Settings<S, H, E> {
+    pub(super) handler: H,
+    pub(super) on_error: Option<OnError<E>>,
+    pub(super) on_refused: Option<OnRefused<S>>,
+    pub(super) max_connections: Option<usize>,
+    pub(super) max_per_user: Option<usize>,
+    pub(super) counters: Counters,
 }
 
-impl<H: Clone + Send + 'static, E: Display + 'static> Handlers<H, E> {
-    pub(super) fn new(
-        handler: H,
-        on_error: Option<OnError<E>>,
-        limits: Limits,
-    ) -> io::Result<Self> {
-        if [limits.connections, limits.per_user].contains(&Some(0)) {
+/// Why no more clients are accepted: the signal, the want of clients, or the listener.
+pub(super) enum Ended<T, I> {
+    Stopped(T),
+    Idle(I),
+    Failed(io::Error),
+}
+
+pub(super) struct Handlers<S, H, E> {
+    handler: H,
+    on_error: Option<OnError<E>>,
+    max_connections: Option<usize>,
+    max_per_user: Option<usize>,
+    counters: Counters,
+    users: Users,
+    tasks: JoinSet<()>,
+    refusals: Refusals<S>,
+    stop: watch::Sender<bool>,
+    stopping: Stopping,
+}
+
+impl<S, H, F, E> Handlers<S, H, E>
+where
+    S: LocalStream,
+    H: FnOnce(S, Stopping) -> F + Clone + Send + 'static,
+    F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
+    E: Display + 'static,
+{
+    pub(super) fn new(settings: Settings<S, H, E>) -> io::Result<Self> {
+        let Settings { handler, on_error, on_refused, max_connections, max_per_user, counters } =
+            settings;
+        if [max_connections, max_per_user].contains(&Some(0)) {
             let what = "a limit of 0 connections would serve nobody: give 1 or more";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
@@ -60,95 +75,88 @@ impl<H: Clone + Send + 'static, E: Display + 'static> Handlers<H, E> {
             let what = "serve needs a tokio runtime to run handlers on: await it inside one";
             return Err(io::Error::other(what));
         }
-        Ok(Self { handler, on_error, limits, users: Users::default(), tasks: JoinSet::new() })
+        if on_refused.is_some() {
+            // Without timers nobody could be told: now is the time to say so.
+            drop(sleep(Duration::ZERO)?);
+        }
+        let (stop, stopping) = Stopping::new();
+        Ok(Self {
+            handler,
+            on_error,
+            max_connections,
+            max_per_user,
+            counters,
+            users: Users::default(),
+            tasks: JoinSet::new(),
+            refusals: Refusals::new(on_refused),
+            stop,
+            stopping,
+        })
     }
 
-    pub(super) async fn accept_until<L, F, S>(
+    /// `idle` is polled with whether nobody is served, after a look for clients that wait.
+    pub(super) async fn accept_until<L, T, I>(
         &mut self,
-        mut listener: L,
-        signal: S,
-    ) -> Ended<S::Output, L::Stream>
+        listener: &mut L,
+        signal: T,
+        mut idle: impl FnMut(&mut Context<'_>, bool) -> Poll<I>,
+    ) -> Ended<T::Output, I>
     where
-        L: LocalListener,
-        H: FnOnce(L::Stream) -> F,
-        F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
-        S: Future,
+        L: LocalListener<Stream = S>,
+        T: Future,
     {
         let mut signal = pin!(signal);
-        let output = loop {
+        loop {
             let mut accept = pin!(listener.accept());
             let next = poll_fn(|cx| {
                 if let Poll::Ready(output) = signal.as_mut().poll(cx) {
-                    return Poll::Ready(Err(Ok(output)));
+                    return Poll::Ready(Err(Ended::Stopped(output)));
                 }
-                // A finished task is let go of here, so that their results do not pile up.
-                while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
+                self.reap(cx);
                 if self.is_full() {
                     // The next one to finish wakes us.
                     return Poll::Pending;
                 }
-                accept.as_mut().poll(cx).map(|accepted| accepted.map_err(Err))
+                match accept.as_mut().poll(cx) {
+                    Poll::Ready(accepted) => Poll::Ready(accepted.map_err(Ended::Failed)),
+                    Poll::Pending => idle(cx, self.tasks.is_empty()).map(Ended::Idle).map(Err),
+                }
             });
             match next.await {
                 Ok(stream) => self.start(stream),
-                Err(Ok(output)) => break output,
-                Err(Err(error)) => return Ended::Failed(error),
+                Err(ended) => return ended,
             }
-        };
-        // Their clients have been let in, and may have sent their questions.
-        Ended::Stopped(output, listener.into_pending())
+        }
     }
 
-    fn is_full(&self) -> bool {
-        self.limits.connections.is_some_and(|most| self.tasks.len() >= most)
-    }
-
-    /// Unless the user has as many as there may be.
-    fn start<S, F>(&mut self, stream: S)
-    where
-        S: LocalStream,
-        H: FnOnce(S) -> F,
-        F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
-    {
-        let seat = match self.limits.per_user {
-            None => None,
-            Some(limit) => {
-                let Some(seat) = self.users.seat(user_of(&stream), limit) else { return };
-                Some(seat)
-            }
-        };
-        let (handler, on_error) = (self.handler.clone(), self.on_error.clone());
-        self.tasks.spawn(async move {
-            // Called here, so that its future has its room once, and a panic ends this task only.
-            if let Err(error) = handler(stream).await.into_result() {
-                events::handler_failed(&error);
-                if let Some(on_error) = on_error {
-                    on_error(error);
-                }
-            }
-            drop(seat);
-        });
+    /// Those whose clients were let in, and may have sent their questions. From here on `listener` lets
+    /// nobody in, unless those who come are to be told why not.
+    pub(super) fn last<L: LocalListener<Stream = S>>(&self, listener: &mut L) -> Vec<S> {
+        if self.refusals.are_told() {
+            crate::listener::waiting(listener)
+        } else {
+            listener.stop_listening()
+        }
     }
 
     /// Lets those that run go on by themselves.
     pub(super) fn leave(mut self) {
         self.tasks.detach_all();
+        self.refusals.leave();
     }
 
-    /// Lets those that run finish, and starts `pending` as the limits allow, until the deadline.
-    pub(super) async fn drain<S, F>(
+    /// Lets those that run finish, and starts `pending` as the limits allow, until the deadline. Those
+    /// whom `listener` lets in meanwhile are refused.
+    pub(super) async fn drain<L: LocalListener<Stream = S>>(
         mut self,
+        mut listener: Option<L>,
         pending: Vec<S>,
         deadline: Duration,
-    ) -> io::Result<Drained>
-    where
-        S: LocalStream,
-        H: FnOnce(S) -> F,
-        F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
-    {
+    ) -> io::Result<Drained> {
+        self.stop.send_replace(true);
         let mut pending = VecDeque::from(pending);
         let mut over = pin!(sleep(deadline)?);
-        let mut finished = 0;
+        let (mut finished, mut accepts) = (0, listener.is_some());
         loop {
             while !self.is_full() {
                 let Some(stream) = pending.pop_front() else { break };
@@ -157,23 +165,75 @@ impl<H: Clone + Send + 'static, E: Display + 'static> Handlers<H, E> {
             if self.tasks.is_empty() {
                 break;
             }
-            let in_time = poll_fn(|cx| match self.tasks.poll_join_next(cx) {
-                Poll::Ready(_) => Poll::Ready(true),
-                Poll::Pending => over.as_mut().poll(cx).map(|()| false),
+            let mut late = pin!(late(listener.as_mut().filter(|_| accepts)));
+            let next = poll_fn(|cx| {
+                self.refusals.reap(cx);
+                if self.tasks.poll_join_next(cx).is_ready() {
+                    return Poll::Ready(Some(Step::Finished));
+                }
+                if over.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                late.as_mut().poll(cx).map(|late| Some(Step::Late(late)))
             });
-            if !in_time.await {
-                break;
+            match next.await {
+                Some(Step::Finished) => finished += 1,
+                Some(Step::Late(Ok(stream))) => self.refuse(stream, Refusal::Stopping),
+                // It has stopped, and keeps the name until it is dropped.
+                Some(Step::Late(Err(_))) => accepts = false,
+                None => break,
             }
-            finished += 1;
         }
         let cut = self.tasks.len() + pending.len();
-        drop(pending);
+        self.counters.add_cut(cut);
+        for stream in pending {
+            self.refusals.tell(stream, Refusal::Stopping);
+        }
         self.cut().await?;
+        for stream in listener.iter_mut().flat_map(LocalListener::stop_listening) {
+            self.refuse(stream, Refusal::Stopping);
+        }
+        self.refusals.finish().await;
         Ok(Drained { finished, cut })
     }
 
+    fn is_full(&self) -> bool {
+        self.max_connections.is_some_and(|most| self.tasks.len() >= most)
+    }
+
+    /// Lets go of finished tasks, so that their results do not pile up.
+    fn reap(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
+        self.refusals.reap(cx);
+    }
+
+    /// Unless the user has as many as there may be.
+    fn start(&mut self, stream: S) {
+        let seat = self.max_per_user.map(|limit| self.users.seat(&stream, limit));
+        if let Some(None) = seat {
+            return self.refuse(stream, Refusal::UserLimit);
+        }
+        let (handler, on_error) = (self.handler.clone(), self.on_error.clone());
+        let (stopping, active) = (self.stopping.clone(), self.counters.accept());
+        self.tasks.spawn(async move {
+            // Called here, so that its future has its room once, and a panic ends this task only.
+            if let Err(error) = handler(stream, stopping).await.into_result() {
+                events::handler_failed(&error);
+                if let Some(on_error) = on_error {
+                    on_error(error);
+                }
+            }
+            drop((seat, active));
+        });
+    }
+
+    fn refuse(&mut self, stream: S, why: Refusal) {
+        self.counters.refuse(why);
+        self.refusals.tell(stream, why);
+    }
+
     /// Ends those that run, but for one that blocks its thread: nothing can end that.
-    async fn cut(mut self) -> io::Result<()> {
+    async fn cut(&mut self) -> io::Result<()> {
         if self.tasks.is_empty() {
             return Ok(());
         }
@@ -192,41 +252,15 @@ impl<H: Clone + Send + 'static, E: Display + 'static> Handlers<H, E> {
     }
 }
 
-fn user_of(stream: &impl LocalStream) -> Option<UserId> {
-    stream.peer_credentials().ok().map(|peer| peer.user().clone())
+enum Step<S> {
+    Finished,
+    /// One came after the stop.
+    Late(io::Result<S>),
 }
 
-/// The connections that each user has.
-#[derive(Clone, Default)]
-struct Users(Arc<Mutex<HashMap<Option<UserId>, usize>>>);
-
-impl Users {
-    /// `None` when `user` has as many as there may be.
-    fn seat(&self, user: Option<UserId>, limit: usize) -> Option<Seat> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = taken.entry(user.clone()).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        Some(Seat { users: self.clone(), user })
-    }
-}
-
-/// Given back when the handler is done, however it ends.
-struct Seat {
-    users: Users,
-    user: Option<UserId>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.users.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.user);
-            }
-        }
+async fn late<L: LocalListener>(listener: Option<&mut L>) -> io::Result<L::Stream> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
 }

@@ -167,7 +167,7 @@ fn without_a_runtime_or_timers_to_stop_with_it_is_an_error() {
         let (listener, connector) = memory::pair();
         // With somebody who could connect, it would listen for ever.
         let never = async move {
-            std::future::pending::<()>().await;
+            pending::<()>().await;
             drop(connector);
         };
         serve(listener, async |_| ()).with_graceful_shutdown(never).into_future()
@@ -358,4 +358,187 @@ async fn a_signal_that_fails_stops_the_server_with_its_error() {
     let error = server.await.expect("no panic").expect_err("the signal failed");
     let said = (error.kind(), error.to_string());
     assert_eq!(said, (io::ErrorKind::Unsupported, "no signals here".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_waits_hears_of_a_stop_and_ends() {
+    let (listener, connector) = memory::pair();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(
+        serve_with(listener, async |mut stream: DuplexStream, stopping: Stopping| {
+            assert!(!stopping.is_requested(), "before it is");
+            tokio::select! {
+                _ = stream.read_u8() => panic!("the client says nothing"),
+                () = stopping.requested() => {}
+            }
+            // At once, however often.
+            stopping.clone().requested().await;
+            assert!(stopping.is_requested());
+            stream.write_all(b"bye").await
+        })
+        .with_graceful_shutdown(ended(stopped))
+        .into_future(),
+    );
+    let mut client = connector.connect().await.expect("a connection");
+    // Time stands still until there is nothing left to do.
+    sleep(Duration::from_secs(1)).await;
+    let asked = Instant::now();
+    drop(stop);
+    let drained = server.await.expect("no panic").expect("no error");
+    assert_eq!(drained, Drained { finished: 1, cut: 0 });
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+    let mut said = String::new();
+    client.read_to_string(&mut said).await.expect("an end");
+    assert_eq!(said, "bye");
+}
+
+async fn tell(mut stream: DuplexStream, why: Refusal) -> io::Result<()> {
+    stream.write_all(format!("{why:?}").as_bytes()).await
+}
+
+async fn said(mut stream: DuplexStream) -> String {
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.expect("an end");
+    said
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_hears_why_and_is_counted() {
+    let (listener, connector) = memory::pair();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = serve(listener, |stream| echo::echo(stream, |_| ()))
+        .max_connections_per_user(1)
+        .on_refused(tell)
+        .with_graceful_shutdown(ended(stopped))
+        .drain_deadline(Duration::from_secs(10));
+    let counters = server.counters();
+    let server = tokio::spawn(server.into_future());
+    let mut first = connector.connect().await.expect("a connection");
+    let second = connector.connect().await.expect("a connection");
+    assert_eq!(said(second).await, "UserLimit");
+    assert_eq!((counters.active(), counters.accepted()), (1, 1));
+    drop(stop);
+    sleep(Duration::from_secs(1)).await;
+    // It came after the stop, and hears of that and not of its user's limit.
+    let third = connector.connect().await.expect("a connection");
+    assert_eq!(said(third).await, "Stopping");
+    // Who was let in before is served.
+    first.write_u8(7).await.expect("a write");
+    assert_eq!(first.read_u8().await.expect("an answer"), 7);
+    let drained = server.await.expect("no panic").expect("no error");
+    assert_eq!(drained, Drained { finished: 0, cut: 1 });
+    let refused = [Refusal::UserLimit, Refusal::Stopping].map(|why| counters.refused(why));
+    assert_eq!((refused, counters.cut(), counters.active()), ([1, 1], 1, 0));
+    connector.connect().await.expect_err("the listener is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_whose_turn_does_not_come_hear_that_it_stops() {
+    let (listener, connector) = memory::pair();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(connector.connect().await.expect("a connection"));
+    }
+    let server = serve(listener, |stream| echo::echo(stream, |_| ()))
+        .max_connections(1)
+        .on_refused(tell)
+        .with_graceful_shutdown(async {})
+        .await;
+    assert_eq!(server.expect("no error"), Drained { finished: 0, cut: 3 });
+    let mut said_to_all = Vec::new();
+    for client in clients {
+        said_to_all.push(said(client).await);
+    }
+    assert_eq!(said_to_all, ["", "Stopping", "Stopping"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_slow_to_be_told_holds_nothing_up() {
+    let (listener, connector) = memory::pair();
+    let server = serve(listener, |stream| echo::echo(stream, |_| ()))
+        .max_connections_per_user(1)
+        .on_refused(async |mut stream: DuplexStream, _| stream.write_all(&[0; 1 << 20]).await)
+        .into_future();
+    let server = tokio::spawn(server);
+    let _first = connector.connect().await.expect("a connection");
+    let begun = Instant::now();
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        slow.push(connector.connect().await.expect("a connection"));
+    }
+    // The 65th is not told at all, and the others have a second.
+    assert_eq!(slow[99].read(&mut [0]).await.expect("an end"), 0);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    sleep(Duration::from_secs(2)).await;
+    let mut told = Vec::new();
+    slow[0].read_to_end(&mut told).await.expect("an end");
+    assert!(told.len() < 1 << 20, "{} bytes, though nobody read", told.len());
+    server.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_nobody_needs_stops() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let (listener, connector) = memory::pair();
+    let begun = Instant::now();
+    let server = serve(listener, |stream| echo::echo(stream, |_| ())).stop_when_idle(MINUTE);
+    let server = tokio::spawn(server.into_future());
+    sleep(Duration::from_secs(50)).await;
+    // A client is served for longer than the limit, and it counts anew from its end.
+    let client = connector.connect().await.expect("a connection");
+    sleep(2 * MINUTE).await;
+    drop(client);
+    let drained = server.await.expect("no panic").expect("no error");
+    assert_eq!(drained, Drained { finished: 0, cut: 0 });
+    assert_eq!(begun.elapsed(), Duration::from_secs(50) + 3 * MINUTE);
+    connector.connect().await.expect_err("the listener is gone");
+
+    // With a signal, whichever comes first; from the start on.
+    for (signal, end) in [(30, 30), (90, 60)] {
+        let (listener, _connector) = memory::pair();
+        let begun = Instant::now();
+        serve(listener, |stream| echo::echo(stream, |_| ()))
+            .with_graceful_shutdown(sleep(Duration::from_secs(signal)))
+            .stop_when_idle(MINUTE)
+            .await
+            .expect("no error");
+        assert_eq!(begun.elapsed().as_secs(), end);
+    }
+}
+
+/// A listener that cannot be told to stop.
+struct Plain(memory::Listener);
+
+impl LocalListener for Plain {
+    type Stream = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<DuplexStream> {
+        self.0.accept().await
+    }
+
+    fn endpoint(&self) -> io::Result<crate::Endpoint> {
+        self.0.endpoint()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_serves_those_that_wait_at_any_listener() {
+    let (listener, connector) = memory::pair();
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(connector.connect().await.expect("a connection"));
+    }
+    let server = serve(Plain(listener), |stream| echo::echo(stream, |_| ()));
+    let server = tokio::spawn(server.with_graceful_shutdown(async {}).into_future());
+    tokio::task::yield_now().await;
+    let mut late = connector.connect().await.expect("it goes on listening");
+    assert_eq!(late.read(&mut [0]).await.expect("an end"), 0);
+    for client in &mut clients {
+        client.write_u8(7).await.expect("a write");
+        assert_eq!(client.read_u8().await.expect("an answer"), 7);
+    }
+    drop(clients);
+    let drained = server.await.expect("no panic").expect("no error");
+    assert_eq!(drained, Drained { finished: 20, cut: 0 });
+    connector.connect().await.expect_err("the listener is gone");
 }

@@ -49,6 +49,7 @@ pub(crate) struct Listener {
     refused: AtomicU64,
     pauses: AtomicU64,
     stream_options: StreamOptions,
+    backlog: Option<u32>,
 }
 
 impl Listener {
@@ -138,6 +139,7 @@ impl Listener {
             refused: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
             stream_options: options.stream,
+            backlog: options.os.backlog,
         })
     }
 
@@ -188,7 +190,12 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
         let endpoint = inherited::check_listener(socket.as_fd())?;
+        inherited::listen_again(socket.as_fd(), options.os.backlog)?;
         Ok((Self::new(socket, Name::Inherited, Permission::new(options), options)?, endpoint))
+    }
+
+    pub(super) fn listen_again(&self) -> io::Result<()> {
+        inherited::listen_again(self.socket.as_fd(), self.backlog)
     }
 
     pub(super) fn into_fd(mut self) -> io::Result<OwnedFd> {

@@ -47,7 +47,7 @@ use super::bound;
 use super::lock::{self, Lock, NAME_LOCK};
 use super::place::{FileId, Place, SOCKET, file_id, remove, what};
 use super::{is_passing, platform};
-use crate::endpoint::candidate::Occupancy;
+use crate::candidate::Occupancy;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{self, Error, Reason, live_server};
 
@@ -154,6 +154,14 @@ impl Claim {
         }
     }
 
+    /// Takes the socket away from the name, which nobody else can have while the lock is held, and says
+    /// so in it. A socket that only refuses would not do: not every system lets a listening one.
+    #[cfg(feature = "tokio")]
+    pub(super) fn stop(&mut self) {
+        self.lock.write_stopping();
+        self.unpublish();
+    }
+
     /// Takes the name away for good. The socket is to be closed next, then the claim dropped.
     pub(super) fn unpublish(&mut self) {
         self.remove_name();
@@ -244,7 +252,7 @@ pub(super) fn bind_abstract(address: &Endpoint, backlog: Option<u32>) -> io::Res
 }
 
 /// Negative: the system's limit, `somaxconn`.
-fn backlog_of(asked_for: Option<u32>) -> i32 {
+pub(super) fn backlog_of(asked_for: Option<u32>) -> i32 {
     asked_for.map_or(-1, |length| i32::try_from(length).unwrap_or(i32::MAX))
 }
 

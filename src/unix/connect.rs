@@ -10,11 +10,12 @@ use rustix::net::{SocketAddrUnix, connect as connect_to};
 use rustix::process::geteuid;
 
 use super::access::is_own;
+use super::hints;
 use super::peer::Peer;
 use super::place::{self, Place};
 use super::{environment, lock, platform};
-use crate::endpoint::candidate::{Candidacy, Candidate};
-use crate::endpoint::resolve::candidates;
+use crate::candidate::resolve::candidates;
+use crate::candidate::{Candidacy, Candidate};
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{self, Error, Reason};
 use crate::options::{ConnectOptions, ExpectServer};
@@ -78,9 +79,23 @@ impl<'a> Search<'a> {
         };
         let left = limit.saturating_sub(self.started.elapsed());
         if !may_wait || left.is_zero() {
-            return Err(failure);
+            return Err(self.explained(failure));
         }
         Ok(Err(jittered(self.backoff.pause()).min(left)))
+    }
+}
+
+impl Search<'_> {
+    /// That there is no server, with what may hide it.
+    fn explained(&self, failure: io::Error) -> io::Error {
+        let Some(known) = Error::of(&failure).filter(|known| *known.reason() == Reason::NoServer)
+        else {
+            return failure;
+        };
+        let Some(hint) = hints::hint(self.endpoint, &self.candidates) else { return failure };
+        let looked = looked_for(&self.candidates);
+        let endpoint = known.endpoint().unwrap_or(self.endpoint);
+        Error::new(Reason::NoServer, format!("{looked}; {hint}")).at(endpoint).into()
     }
 }
 
@@ -98,7 +113,7 @@ enum Attempt {
 }
 
 fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
-    let (mut absent, mut stale, mut gap) = (None, None, None);
+    let (mut absent, mut stale, mut gap, mut stopping) = (None, None, None, None);
     for candidate in candidates {
         let address = candidate.address();
         let tried = match &candidate.place {
@@ -122,6 +137,7 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
             Err(Missed::Busy) => return Attempt::Busy(address),
             // A server in another place keeps it from starting in this one.
             Err(Missed::Gap(holder)) => gap = gap.or(Some((address, holder))),
+            Err(Missed::Stopping(holder)) => stopping = stopping.or(Some((address, holder))),
             Err(Missed::Other(error)) => match error.kind() {
                 ErrorKind::NotFound => absent = Some(error),
                 ErrorKind::ConnectionRefused => stale = stale.or(Some(error)),
@@ -132,10 +148,13 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
     if let Some((address, holder)) = gap {
         return Attempt::Gap(address, holder);
     }
+    if let Some((address, holder)) = stopping {
+        return Attempt::Nobody(server_stopping(address, holder));
+    }
     let error = match (stale, absent, candidates) {
         (Some(stale), ..) => stale,
         (None, Some(absent), [_]) => absent,
-        _ => nobody(endpoint, candidates),
+        _ => Error::new(Reason::NoServer, looked_for(candidates)).at(endpoint).into(),
     };
     Attempt::Nobody(error)
 }
@@ -144,6 +163,7 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
 enum Missed {
     Busy,
     Gap(Option<u32>),
+    Stopping(Option<u32>),
     Other(io::Error),
 }
 
@@ -168,7 +188,7 @@ fn try_path(path: &Path) -> Option<OwnedFd> {
     try_address(&SocketAddrUnix::new(path).ok()?).ok()?.ok()
 }
 
-fn try_abstract(name: &str) -> Result<OwnedFd, Missed> {
+fn try_abstract(name: &[u8]) -> Result<OwnedFd, Missed> {
     let address = Endpoint(Form::Abstract(name.to_owned()));
     match try_address(&platform::abstract_address(name)?)? {
         Ok(socket) => Ok(socket),
@@ -176,6 +196,20 @@ fn try_abstract(name: &str) -> Result<OwnedFd, Missed> {
         Err(Errno::CONNREFUSED) => Err(error::no_server(address).into()),
         Err(errno) => Err(error::os(address, errno).into()),
     }
+}
+
+/// `process` finishes its last connections there, if it is known.
+fn server_stopping(endpoint: Endpoint, process: Option<u32>) -> io::Error {
+    let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    let cause = format!("the server there{holder} is stopping");
+    let error = Error::new(Reason::Stopping { process }, cause).at(endpoint);
+    error.advising("wait for the next one with ConnectOptions::wait_for_server").into()
+}
+
+/// Somebody has the name and no socket under it, by what the lock file says.
+fn held(lock: &OwnedFd) -> Missed {
+    let holder = lock::holder(lock);
+    if lock::is_stopping(lock) { Missed::Stopping(holder) } else { Missed::Gap(holder) }
 }
 
 fn try_place(place: Place) -> Result<OwnedFd, Missed> {
@@ -188,7 +222,7 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
         // Not started: the attempt after the pause is a new one, on a new socket.
         Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(Missed::Busy),
         Errno::NOENT => match lock::holding(&place) {
-            Some(lock) => return Err(Missed::Gap(lock::holder(&lock))),
+            Some(lock) => return Err(held(&lock)),
             None => return Err(error::no_server(address).into()),
         },
         Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
@@ -196,8 +230,10 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
                 (Reason::NotASocket, format!("it is {what}, not a socket"))
             }
             _ => match lock::holding(&place) {
-                Some(_) if platform::REFUSED_MAY_BE_BUSY => return Err(Missed::Busy),
-                Some(lock) => return Err(Missed::Gap(lock::holder(&lock))),
+                Some(lock) if platform::REFUSED_MAY_BE_BUSY && !lock::is_stopping(&lock) => {
+                    return Err(Missed::Busy);
+                }
+                Some(lock) => return Err(held(&lock)),
                 None => (Reason::StaleSocket, ", only the socket that one left behind".to_owned()),
             },
         },
@@ -219,13 +255,13 @@ fn name_without_server(address: Endpoint, process: Option<u32>) -> io::Error {
     error.advising("look at that process, or stop it").into()
 }
 
-/// More than one address was tried.
-fn nobody(endpoint: &Endpoint, candidates: &[Candidate]) -> io::Error {
+/// Where it was looked for, if that is more than one address.
+fn looked_for(candidates: &[Candidate]) -> String {
+    if candidates.len() < 2 {
+        return String::new();
+    }
     let places: Vec<_> = candidates.iter().map(|place| place.address().to_string()).collect();
-    let uid = geteuid().as_raw();
-    let places = places.join(", ");
-    let looked = format!(" of uid {uid} (looked for {places})");
-    Error::new(Reason::NoServer, looked).at(endpoint).into()
+    format!(" of uid {} (looked for {})", geteuid().as_raw(), places.join(", "))
 }
 
 fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Result<()> {
@@ -233,11 +269,16 @@ fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Resu
         ExpectServer::Anyone => return Ok(()),
         ExpectServer::Default if uid == 0 || is_own(uid) => return Ok(()),
         ExpectServer::Default => format!("uid {} or root", geteuid().as_raw()),
-        ExpectServer::User(UserId::Uid(user)) if uid == *user && !platform::is_unmapped(uid) => {
+        ExpectServer::User(UserId::Uid(_)) if uid == 0 => return Ok(()),
+        ExpectServer::User(UserId::Uid(user)) | ExpectServer::Exactly(UserId::Uid(user))
+            if uid == *user && !platform::is_unmapped(uid) =>
+        {
             return Ok(());
         }
-        ExpectServer::User(UserId::Uid(user)) => format!("uid {user}"),
-        ExpectServer::User(user @ UserId::Sid(_)) => {
+        ExpectServer::User(UserId::Uid(user)) => format!("uid {user} or root"),
+        ExpectServer::Exactly(UserId::Uid(user)) => format!("uid {user}"),
+        ExpectServer::User(user @ UserId::Sid(_))
+        | ExpectServer::Exactly(user @ UserId::Sid(_)) => {
             let what = format!("cannot expect {user}: users have no SIDs here");
             return Err(Error::new(Reason::Unsupported, what).at(address).into());
         }

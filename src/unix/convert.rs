@@ -35,8 +35,7 @@ impl TryFrom<UnixStream> for Stream {
     }
 }
 
-/// It fails where the peer's credentials cannot be read. The stream belongs to the runtime that the
-/// socket was registered with.
+/// It fails where the peer's credentials cannot be read, and outside a tokio runtime.
 #[cfg(feature = "tokio")]
 impl TryFrom<tokio::net::UnixStream> for Stream {
     type Error = io::Error;
@@ -46,9 +45,12 @@ impl TryFrom<tokio::net::UnixStream> for Stream {
     }
 }
 
+/// It fails outside a tokio runtime.
 #[cfg(feature = "tokio")]
-impl From<Stream> for tokio::net::UnixStream {
-    fn from(stream: Stream) -> Self {
+impl TryFrom<Stream> for tokio::net::UnixStream {
+    type Error = io::Error;
+
+    fn try_from(stream: Stream) -> io::Result<Self> {
         stream.inner.into_tokio()
     }
 }

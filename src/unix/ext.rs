@@ -1,12 +1,14 @@
 //! What only Unix has; `sockpipe::os::unix` to users.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
-use super::inherited;
+pub use super::activation::{Activated, ActivatedKind};
 pub use super::pass::*;
+use super::{activation, inherited};
 #[cfg(feature = "blocking")]
 use crate::blocking;
+use crate::instance::command::DaemonCommand;
 use crate::options::{ListenOptions, StreamOptions};
 use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
@@ -63,6 +65,36 @@ impl ListenOptionsExt for ListenOptions {
     }
 }
 
+/// What a daemon can be given on Unix only. For the types of this crate: it will grow.
+pub trait DaemonCommandExt: Sealed {
+    /// The open descriptors that the daemon gets besides the standard ones, under the same numbers and
+    /// whether or not they are close-on-exec: a jobserver's pipe, sockets for `LISTEN_FDS`. Default:
+    /// none. Every other descriptor of this process is closed in the daemon, those of a
+    /// [`pre_exec`](std::os::unix::process::CommandExt::pre_exec) of the command's own too.
+    ///
+    /// One that is not open when the daemon is started makes that fail, with `EBADF`.
+    #[must_use]
+    fn keep_fds(self, fds: impl IntoIterator<Item = RawFd>) -> Self;
+
+    /// The daemon's umask, in place of this process's: 0o077 for one whose files are nobody else's
+    /// business. One that writes files for others, as a compiler's cache does, is better off with the
+    /// umask of whoever asks it to.
+    #[must_use]
+    fn umask(self, mask: u32) -> Self;
+}
+
+impl DaemonCommandExt for DaemonCommand {
+    fn keep_fds(mut self, fds: impl IntoIterator<Item = RawFd>) -> Self {
+        self.os.keep_fds.extend(fds);
+        self
+    }
+
+    fn umask(mut self, mask: u32) -> Self {
+        self.os.umask = Some(mask);
+        self
+    }
+}
+
 /// What a listener can do on Unix only. For the types of this crate: it will grow.
 pub trait ListenerExt: Sealed + Sized {
     /// Whether clients still find this listener under its name. Somebody may have removed it: a
@@ -81,8 +113,8 @@ pub trait ListenerExt: Sealed + Sized {
     /// listener is as it was before then, and this can be tried again.
     fn republish(&mut self) -> io::Result<()>;
 
-    /// A listener from a socket that listens already, made elsewhere. Its name is not this
-    /// listener's: it is not removed on drop, and there is no lock. Of the options,
+    /// A listener from a socket that listens already, made elsewhere. It listens again, so that
+    /// clients are told this process's user as the server's. Its name is not this listener's: it is not removed on drop, and there is no lock. Of the options,
     /// [`Access`](crate::Access) and [`mode`](ListenOptionsExt::mode) say whose connections are
     /// accepted.
     ///
@@ -94,6 +126,15 @@ pub trait ListenerExt: Sealed + Sized {
     /// `InvalidInput` when it is not a Unix domain stream socket that listens, or has a name that no
     /// endpoint can be written for; `Other` outside a tokio runtime, for the async listener.
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self>;
+
+    /// Listens again, with the same socket: clients are told that the process's present user is who
+    /// listens, for their [`ExpectServer`](crate::ExpectServer). For a process that has given up root
+    /// since it began to listen. What waits to be accepted stays.
+    ///
+    /// # Errors
+    ///
+    /// What the OS reports.
+    fn listen_as_current_user(&self) -> io::Result<()>;
 
     /// The listening socket, to be handed to another process. Its name stays, and nobody owns it
     /// from here on: it is the receiver's to remove. That of the async listener does not block, that
@@ -114,6 +155,10 @@ impl ListenerExt for Listener {
 
     fn republish(&mut self) -> io::Result<()> {
         self.inner.republish()
+    }
+
+    fn listen_as_current_user(&self) -> io::Result<()> {
+        self.inner.listen_again()
     }
 
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self> {
@@ -168,6 +213,10 @@ impl ListenerExt for blocking::Listener {
 
     fn republish(&mut self) -> io::Result<()> {
         self.inner.republish()
+    }
+
+    fn listen_as_current_user(&self) -> io::Result<()> {
+        self.inner.listen_again()
     }
 
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self> {
@@ -247,23 +296,70 @@ impl AsFd for blocking::Listener {
     }
 }
 
-/// The listeners that the service manager passed to this process, with their names: systemd's
+/// Returns the listeners that the service manager passed to this process, with their names: systemd's
 /// socket activation, sd_listen_fds(3). Empty when there are none, and when they were taken before:
 /// they are there once. The environment is left as it is, and is meant for this process only
 /// (`LISTEN_PID`).
 ///
-/// They are verified, and their names are the service manager's: not removed on drop. Of the
-/// options, [`Access`](crate::Access) and [`mode`](ListenOptionsExt::mode) say whose connections are
-/// accepted; set them as the unit's `SocketMode=` has it.
+/// What else was passed, such as a TCP socket, stays open for the program:
+/// [`activated_descriptors`] lists it. The listeners' names are the service manager's: not removed on
+/// drop. Of the options, [`Access`](crate::Access) and [`mode`](ListenOptionsExt::mode) say whose
+/// connections are accepted; set them as the unit's `SocketMode=` has it.
 ///
 /// # Errors
 ///
-/// `InvalidInput` when the variables make no sense, or when a descriptor is not a Unix domain stream
-/// socket that listens. `Other` outside a tokio runtime, for async listeners. They are there still then.
+/// `InvalidInput` when the variables make no sense, or a descriptor is not open. `Other` outside a tokio
+/// runtime, for async listeners. They are there still then.
 pub fn activated_listeners<L: ListenerExt>(
     options: &ListenOptions,
 ) -> io::Result<Vec<(String, L)>> {
     // All or nothing, and until then of copies: an error leaves the sockets for the next call.
-    let listener = |copy| L::from_fd(copy, options);
-    inherited::activated(listener)
+    activation::listeners(|copy| L::from_fd(copy, options))
+}
+
+/// Returns the connection that this process was started for, if there is one and nobody took it: that
+/// of a unit with `Accept=yes`, or the standard input of a server that inetd starts (`nowait`).
+///
+/// inetd's connection is the three standard streams at once. These lead to `/dev/null` afterwards, so
+/// that the peer sees the end of the stream.
+///
+/// ```no_run
+/// use sockpipe::{Stream, echo};
+///
+/// # async fn run() -> std::io::Result<()> {
+/// if let Some(stream) = sockpipe::os::unix::activated_stream::<Stream>()? {
+///     echo::echo(stream, |_| ()).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// `InvalidInput` when the variables make no sense, or a descriptor is not open. `Other` outside a tokio
+/// runtime, for the async stream, which is lost then.
+pub fn activated_stream<S: StreamExt>() -> io::Result<Option<S>> {
+    activation::stream()?.map(S::from_fd).transpose()
+}
+
+/// Returns what the service manager passed to this process and nobody has taken, in its order: also
+/// sockets, FIFOs and files that are not this crate's. They stay open, and are closed in children that
+/// the process starts.
+///
+/// ```no_run
+/// use sockpipe::os::unix::{ActivatedKind, activated_descriptors};
+///
+/// for passed in activated_descriptors()? {
+///     if passed.kind == ActivatedKind::Other {
+///         println!("descriptor {} is {}", passed.number, passed.name);
+///     }
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// `InvalidInput` when the variables make no sense, or a descriptor is not open.
+pub fn activated_descriptors() -> io::Result<Vec<Activated>> {
+    activation::passed()
 }

@@ -37,7 +37,7 @@ impl LocalListener for UnixListener {
         inherited::address(self.as_fd())
     }
 
-    fn into_pending(self) -> Vec<UnixStream> {
+    fn stop_listening(&mut self) -> Vec<UnixStream> {
         // Others may have the socket too, so it is not shut down.
         drain(self.as_fd(), LONGEST_QUEUE)
             .into_iter()

@@ -1,31 +1,40 @@
-//! What Linux has of its own. Lists the same items as `posix.rs`.
+//! How Linux behaves, Android's included. The other systems' files list the same items.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, fchmod};
+use rustix::cmsg_space;
+use rustix::fs::{MemfdFlags, Mode, OFlags, fchmod, memfd_create, open};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
-    socket_with,
-};
+use rustix::net::{SendFlags, SocketAddrUnix};
+#[cfg(feature = "tokio")]
+use tokio::io::{Interest, unix::AsyncFd};
 
+pub(super) use super::flags::{CLOSE_ON_EXEC, accept, close_on_exec, socket};
 use super::peer::Peer;
 use super::sockopt::get;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::too_long;
+
+cfg_if::cfg_if! {
+    if #[cfg(target_os = "android")] {
+        // As <asm-generic/socket.h> has them; libc does not export them there.
+        const SO_PEERGROUPS: libc::c_int = 59;
+        const SO_PEERPIDFD: libc::c_int = 77;
+    } else {
+        use libc::{SO_PEERGROUPS, SO_PEERPIDFD};
+    }
+}
 
 /// Whose names and directories are used.
 pub(super) const SYSTEM: &str = "linux";
 /// `sun_path` less its NUL, see unix(7).
 pub(super) const PATH_LIMIT: usize = 107;
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
-/// Of descriptors that a peer passes.
-pub(super) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 /// How to open a directory in which nothing is listed.
 pub(super) const DIRECTORY: OFlags = OFlags::PATH;
 /// Connection refused means that nobody listens: a full backlog says EAGAIN.
@@ -35,19 +44,20 @@ pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
 /// Whether a call with `MSG_DONTWAIT` never waits.
 #[cfg(feature = "blocking")]
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
+/// What the reactor watches a stream for. Out-of-band bytes are priority data, see unix(7).
+#[cfg(feature = "tokio")]
+pub(super) const STREAM_INTEREST: Interest =
+    Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 /// The most descriptors in one message: `SCM_MAX_FD`.
 pub(super) const FDS_IN_A_MESSAGE: usize = 253;
+/// Bytes of control data for what comes before the descriptors: the sender's credentials, where the
+/// socket was told to receive them (`SO_PASSCRED`).
+pub(super) const ROOM_FOR_CREDENTIALS: usize = cmsg_space!(ScmCredentials(1));
 /// How many probes make a socket dead.
 pub(super) const PROBES: u32 = 1;
 
-pub(super) fn user_temp_dir() -> io::Result<Option<PathBuf>> {
-    Ok(None)
-}
-
-/// A socket that does not block and that no child inherits.
-pub(super) fn socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+pub(super) fn user_temp_dir() -> Option<PathBuf> {
+    None
 }
 
 /// Whether the socket is one that listens.
@@ -55,19 +65,17 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(socket_acceptconn(socket)?)
 }
 
-/// Without the peer's address: it is the peer's choice, and nothing here depends on it.
-pub(super) fn accept(socket: impl AsFd) -> Result<OwnedFd, Errno> {
-    accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-}
-
 /// Nothing to do: each call says so.
 pub(super) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Nothing to do: they come so.
-pub(super) fn close_on_exec(_: &OwnedFd) -> Result<(), Errno> {
-    Ok(())
+/// Whether the peer has ever sent an out-of-band byte. Reads end at its place in the stream, with
+/// nothing that says so.
+#[cfg(feature = "tokio")]
+pub(super) fn may_have_marks(socket: &AsyncFd<OwnedFd>) -> bool {
+    // The reactor remembers it until it is told otherwise, which it never is.
+    socket.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
 }
 
 /// Who connected or listened, when that was: `SO_PEERCRED`, a `struct ucred` of three numbers.
@@ -83,7 +91,7 @@ pub(super) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
 pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut groups = vec![0; 32];
     loop {
-        match get(socket, libc::SOL_SOCKET, libc::SO_PEERGROUPS, &mut groups) {
+        match get(socket, libc::SOL_SOCKET, SO_PEERGROUPS, &mut groups) {
             Ok(length) => {
                 groups.truncate(length);
                 return Ok(groups);
@@ -101,7 +109,7 @@ pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 /// The peer's process: `SO_PEERPIDFD`, since Linux 6.5. Close-on-exec, as all of its kind.
 pub(super) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut number = [0];
-    match get(socket, libc::SOL_SOCKET, libc::SO_PEERPIDFD, &mut number) {
+    match get(socket, libc::SOL_SOCKET, SO_PEERPIDFD, &mut number) {
         Ok(_) => i32::try_from(number[0]).map(adopt).map_err(io::Error::other),
         Err(error) => Err(match error.raw_os_error() {
             Some(libc::ESRCH | libc::ENODATA) => {
@@ -133,15 +141,21 @@ pub(super) fn set_mode_to_be(socket: &OwnedFd, mode: Mode) {
     let _ = fchmod(socket, mode);
 }
 
+/// Why there may be no [`short_path`].
+pub(super) const NO_SHORT_PATH: &str = "; /proc, by which a longer one is reached, is not mounted";
+
 /// A way to `name` in `dir` that is short however long the directory's path is.
 pub(super) fn short_path(dir: &OwnedFd, name: &OsStr) -> Option<PathBuf> {
     let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()));
-    path.push(name);
-    Some(path)
+    // In a chroot or a bare container it leads nowhere.
+    path.exists().then(|| {
+        path.push(name);
+        path
+    })
 }
 
-pub(super) fn abstract_address(name: &str) -> io::Result<SocketAddrUnix> {
-    SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(|_| {
+pub(super) fn abstract_address(name: &[u8]) -> io::Result<SocketAddrUnix> {
+    SocketAddrUnix::new_abstract_name(name).map_err(|_| {
         let length = name.len();
         let reason =
             format!("an abstract name has at most {PATH_LIMIT} bytes, this one has {length}");
@@ -173,4 +187,26 @@ pub(super) fn is_unmapped(uid: u32) -> bool {
 /// with the sticky bit. Best effort, for a file that is used without it.
 pub(super) fn keep(file: &OwnedFd) {
     let _ = fchmod(file, Mode::RUSR | Mode::WUSR | Mode::SVTX);
+}
+
+/// Marks what is open of `first..=last` as close-on-exec, in one call: since Linux 5.11. Made in a
+/// child between fork and exec.
+#[allow(unsafe_code, reason = "rustix has no call for it")]
+pub(super) fn close_on_exec_from(first: RawFd, last: RawFd) -> Result<(), Errno> {
+    // SAFETY: the call takes three numbers, and changes nothing but flags of descriptors of this
+    // process, which is the child's own by now.
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(Errno::NOSYS) }
+}
+
+/// A file that has never had a name. `None` where the file system has none.
+pub(super) fn unlinked_file(dir: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
+    open(dir, flags, Mode::RUSR | Mode::WUSR).ok()
+}
+
+/// A file that is nowhere but in memory. What is written to it stays there.
+pub(super) fn memory_file() -> io::Result<OwnedFd> {
+    Ok(memfd_create("sockpipe", MemfdFlags::CLOEXEC)?)
 }

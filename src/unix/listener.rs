@@ -43,6 +43,7 @@ pub(crate) struct Listener {
     reported: bool,
     stats: ListenerStats,
     stream_options: StreamOptions,
+    backlog: Option<u32>,
 }
 
 impl Listener {
@@ -131,7 +132,7 @@ impl Listener {
 
     pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
         let mut sockets: Vec<_> = self.waiting.drain(..).collect();
-        sockets.extend(self.name.end(self.socket.get_ref()));
+        sockets.extend(self.name.stop(self.socket.get_ref()));
         sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
     }
 
@@ -166,6 +167,7 @@ impl Listener {
             reported: false,
             stats: ListenerStats::default(),
             stream_options: options.stream,
+            backlog: options.os.backlog,
         })
     }
 
@@ -207,7 +209,12 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
         let endpoint = inherited::check_listener(socket.as_fd())?;
+        inherited::listen_again(socket.as_fd(), options.os.backlog)?;
         Ok((Self::new(socket, Name::Inherited, Permission::new(options), options)?, endpoint))
+    }
+
+    pub(super) fn listen_again(&self) -> io::Result<()> {
+        inherited::listen_again(self.socket.get_ref().as_fd(), self.backlog)
     }
 
     pub(super) fn into_fd(mut self) -> io::Result<OwnedFd> {

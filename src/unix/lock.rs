@@ -25,6 +25,8 @@ use crate::error::{Error, Reason, live_server};
 /// What the lock on a name is called, after a dot and the name.
 pub(super) const NAME_LOCK: &str = ".lock";
 const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// What follows the process in the lock file of a server that lets nobody in any more.
+const STOPPING: &str = "stopping";
 /// Between tries while somebody asks whether the lock is held, and how long that may go on: one
 /// question takes microseconds, unless who asks is kept from running.
 const ASKED: (Duration, Duration) = (Duration::from_micros(100), Duration::from_secs(1));
@@ -100,6 +102,12 @@ impl Lock {
         let _ = ftruncate(&self.file, text.len() as u64);
     }
 
+    /// Says that who has the lock lets nobody in any more.
+    #[cfg(feature = "tokio")]
+    pub(super) fn write_stopping(&self) {
+        self.write(&format!("{} {STOPPING}", process::id()));
+    }
+
     pub(super) fn is_this_process_s(&self) -> bool {
         is_this_process_s(self.process)
     }
@@ -150,6 +158,11 @@ fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
 /// The process that wrote itself into the lock file.
 pub(super) fn holder(file: &OwnedFd) -> Option<u32> {
     written(file)?.split_whitespace().next()?.parse().ok()
+}
+
+/// Whether the server that has the lock lets nobody in any more.
+pub(super) fn is_stopping(file: &OwnedFd) -> bool {
+    written(file).is_some_and(|text| text.split_whitespace().nth(1) == Some(STOPPING))
 }
 
 pub(super) fn written(file: &OwnedFd) -> Option<String> {

@@ -11,9 +11,9 @@ use super::environment;
 use super::inherited;
 use super::lock;
 use super::place::Place;
+use crate::candidate::Candidacy;
+use crate::candidate::resolve::candidates;
 use crate::endpoint::Endpoint;
-use crate::endpoint::candidate::Candidacy;
-use crate::endpoint::resolve::candidates;
 use crate::error::{Error, Reason};
 use crate::options::ListenOptions;
 
@@ -94,6 +94,18 @@ impl Name {
         }
         if let Self::Claimed(claim) = self {
             claim.unpublish();
+        }
+        refuse_and_drain(socket)
+    }
+
+    /// Refuses new connections, keeps the name from others, and gives those in the queue.
+    #[cfg(feature = "tokio")]
+    pub(super) fn stop(&mut self, socket: &OwnedFd) -> Vec<OwnedFd> {
+        if !self.is_ours() {
+            return Vec::new();
+        }
+        if let Self::Claimed(claim) = self {
+            claim.stop();
         }
         refuse_and_drain(socket)
     }

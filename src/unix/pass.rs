@@ -24,12 +24,9 @@ pub const MAX_FDS: usize = 253;
 
 /// Bytes of control data: all that one message can have here, whatever the limit asked for. XNU
 /// installs descriptors that there is no room for, and does not say which, so that nobody can close
-/// them. On Linux the sender's credentials come first, where the socket was told to receive them
-/// (`SO_PASSCRED`).
-#[cfg(target_os = "linux")]
-const ROOM: usize = cmsg_space!(ScmCredentials(1), ScmRights(platform::FDS_IN_A_MESSAGE));
-#[cfg(not(target_os = "linux"))]
-const ROOM: usize = cmsg_space!(ScmRights(platform::FDS_IN_A_MESSAGE));
+/// them.
+const ROOM: usize =
+    cmsg_space!(ScmRights(platform::FDS_IN_A_MESSAGE)) + platform::ROOM_FOR_CREDENTIALS;
 
 /// Sends and receives open descriptors with bytes; the async form is [`AsyncPassFds`].
 ///

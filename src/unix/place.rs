@@ -209,9 +209,12 @@ impl Place {
         }
         let mut reason =
             format!("the path is too long for a socket: {whole} bytes, and the limit is {limit}");
-        if let Some(short) = platform::short_path(&self.dir, name) {
-            let last = limit.saturating_sub(short.as_os_str().len() - name.len());
-            reason += &format!(", or {last} for its last part alone, which has {}", name.len());
+        match platform::short_path(&self.dir, name) {
+            Some(short) => {
+                let last = limit.saturating_sub(short.as_os_str().len() - name.len());
+                reason += &format!(", or {last} for its last part alone, which has {}", name.len());
+            }
+            None => reason += platform::NO_SHORT_PATH,
         }
         error::too_long(&self.endpoint(), reason)
     }

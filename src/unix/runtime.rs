@@ -39,14 +39,19 @@ pub(crate) fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send +
     }
 }
 
+/// Has the reactor watch a socket that listens.
 pub(super) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    enter(|| register_owned(socket))?
+    register_for(socket, Interest::READABLE)
+}
+
+pub(super) fn register_for(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    enter(|| register_owned(socket, interest))?
 }
 
 #[allow(unsafe_code, reason = "tokio has no safe constructor of AsyncFd")]
-fn register_owned(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+fn register_owned(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is a valid, open descriptor that only it closes, and its `as_raw_fd`
     // always names that one; the `AsyncFd` takes it whole, and nothing takes it out again.
-    let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    let registered = unsafe { AsyncFd::register_with_interest(socket, interest) };
     registered.map_err(|error| error.into_parts().1)
 }

@@ -5,7 +5,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Fills `values` with the option, and gives how many there are.
 #[allow(unsafe_code, reason = "rustix does not have these options")]
-#[allow(dead_code, reason = "libc has what there is to know on FreeBSD")]
 pub(super) fn get(
     socket: BorrowedFd<'_>,
     level: libc::c_int,

@@ -1,20 +1,14 @@
-//! Starting a daemon: once, on its own, and without what is ours.
+//! Starting a daemon once.
 
-use std::env;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command};
-use std::thread;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, setsid, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 
 use super::lock::{self, Lock, lock_name};
 use super::name::place_to_bind;
-use super::place::{Place, random};
+use super::place::Place;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Reason};
 use crate::options::ListenOptions;
@@ -55,16 +49,36 @@ impl SpawnLock {
 
     /// Says for those who come later that `pid` starts.
     pub(crate) fn started(&mut self, pid: u32) {
-        let child = Starting { pid, since: start_time(pid) };
+        let child = Starting { pid, since: start_time(pid), ours: true };
         let since = child.since.map_or(String::new(), |since| format!(" {since}"));
         self.lock.write(&format!("{pid}{since}"));
         self.lock.stays = true;
         self.child = Some(child);
     }
 
+    /// Ends the process that starts, with those that it has started; `false` where it cannot be told
+    /// from another one with its number.
+    pub(crate) fn kill(&mut self) -> bool {
+        let child = self.child.as_ref().filter(|child| child.ours || child.since.is_some());
+        let killed = child.filter(|child| child.lives()).is_some_and(Starting::kill);
+        if killed {
+            self.child = None;
+            self.lock.stays = false;
+        }
+        killed
+    }
+
     /// A server listens: nobody has to wait for a child any more.
     pub(crate) fn settled(mut self) {
         self.lock.stays = false;
+    }
+
+    /// The process that starts, if the holder has said so.
+    pub(crate) fn told(endpoint: &Endpoint) -> Option<u32> {
+        let place = place(endpoint).ok()?;
+        let path = place.dir_path().join(lock_name(&place, SPAWN_LOCK));
+        let child = Starting::parse(&fs::read_to_string(path).ok()?)?;
+        child.lives().then_some(child.pid)
     }
 
     /// Removes the file that a client left whose child listens by now.
@@ -79,7 +93,7 @@ impl SpawnLock {
 }
 
 /// Where the server is going to listen.
-fn place(endpoint: &Endpoint) -> io::Result<Place> {
+pub(super) fn place(endpoint: &Endpoint) -> io::Result<Place> {
     // That the directory is safe is for it to judge.
     let mut options = ListenOptions::default();
     options.os.unsafe_directory = true;
@@ -94,13 +108,22 @@ fn place(endpoint: &Endpoint) -> io::Result<Place> {
 struct Starting {
     pid: u32,
     since: Option<u64>,
+    /// A child of this process, which nobody else can ask for its end.
+    ours: bool,
 }
 
 impl Starting {
     fn parse(written: &str) -> Option<Self> {
         let mut numbers = written.split_whitespace();
         let pid = numbers.next()?.parse().ok()?;
-        Some(Self { pid, since: numbers.next().and_then(|since| since.parse().ok()) })
+        let since = numbers.next().and_then(|since| since.parse().ok());
+        Some(Self { pid, since, ours: false })
+    }
+
+    /// With its process group, which `setsid` has made its own.
+    fn kill(&self) -> bool {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        pid.is_some_and(|pid| kill_process_group(pid, Signal::KILL).is_ok())
     }
 
     fn lives(&self) -> bool {
@@ -120,41 +143,4 @@ fn start_time(pid: u32) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     fields.nth(18)?.parse().ok().filter(|_| state != "Z")
-}
-
-/// A file that vanishes with its last descriptor: in the temporary directory or, where there is none to
-/// write to, beside the socket, where the spawn lock's file could be made too.
-pub(crate) fn nameless_file(endpoint: &Endpoint) -> io::Result<File> {
-    nameless_file_in(&env::temp_dir()).or_else(|error| {
-        let beside = place(endpoint).and_then(|place| nameless_file_in(place.dir_path()));
-        beside.map_err(|_| error)
-    })
-}
-
-fn nameless_file_in(dir: &Path) -> io::Result<File> {
-    let path = dir.join(format!(".sockpipe.{:016x}", random()));
-    let file =
-        OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
-    fs::remove_file(&path)?;
-    Ok(file)
-}
-
-/// In a session of its own, so that no terminal's signals reach it.
-pub(crate) fn spawn_detached(command: &mut Command) -> io::Result<Child> {
-    in_own_session(command);
-    command.spawn()
-}
-
-#[allow(unsafe_code, reason = "std has no stable call for it")]
-fn in_own_session(command: &mut Command) {
-    // SAFETY: what runs in the child, between fork and exec, is one system call, setsid(2), which
-    // is async-signal-safe; it allocates nothing and takes no lock.
-    unsafe { command.pre_exec(|| Ok(setsid().map(drop)?)) };
-}
-
-/// Lets a child go. Somebody has to ask how it ended, or it stays as a zombie.
-pub(crate) fn leave(mut child: Child) {
-    // Where no thread can be had, it is one until this process ends.
-    let waiting = thread::Builder::new().name("sockpipe-wait".to_owned());
-    let _ = waiting.stack_size(64 * 1024).spawn(move || child.wait());
 }

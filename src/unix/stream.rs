@@ -3,11 +3,13 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv, send, sendmsg};
+use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::UnixStream;
 
@@ -25,7 +27,7 @@ use crate::runtime::enter;
 const DIRECT: usize = 4096;
 
 pub(crate) struct Stream {
-    pub(super) socket: UnixStream,
+    socket: AsyncFd<OwnedFd>,
     pub(super) peer: Peer,
     pub(super) spin: Option<Box<Spin>>,
 }
@@ -42,8 +44,12 @@ impl Stream {
     }
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
-        let (one, other) = enter(UnixStream::pair)??;
-        Ok((Self::from_tokio(one)?, Self::from_tokio(other)?))
+        let (one, other) = net::UnixStream::pair()?;
+        let stream = |socket: net::UnixStream| {
+            socket.set_nonblocking(true)?;
+            Self::from_socket(socket.into(), StreamOptions::default())
+        };
+        Ok((stream(one)?, stream(other)?))
     }
 
     pub(crate) fn poll_read(
@@ -64,7 +70,7 @@ impl Stream {
         // Room has to be initialized first, and is no more than needed for most answers.
         let initialized = buf.initialized().len() - buf.filled().len();
         let room = initialized.max(buf.remaining().min(DIRECT));
-        match recv(&self.socket, buf.initialize_unfilled_to(room), RecvFlags::DONTWAIT) {
+        match recv(self, buf.initialize_unfilled_to(room), RecvFlags::DONTWAIT) {
             Ok((length, _)) => buf.advance(length),
             Err(Errno::AGAIN | Errno::INTR) => return Poll::Pending,
             // As in `read`.
@@ -76,44 +82,27 @@ impl Stream {
 
     fn read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.socket.poll_read_ready(cx))?;
-            let mut read = None;
-            let outcome = self.socket.try_io(Interest::READABLE, || {
-                let received = receive(&self.socket, buf)?;
-                read = Some(received.length);
-                // A short read without control data means that the socket is empty. `WouldBlock`
-                // tells the reactor so; else the next read would have to find out.
-                if received.length == 0 || received.may_have_more {
-                    Ok(())
-                } else {
-                    Err(ErrorKind::WouldBlock.into())
-                }
-            });
-            match (read, outcome) {
-                (Some(_), _) => return Poll::Ready(Ok(())),
-                (None, Err(error))
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                // Linux: the peer closed with bytes of ours unread. To us it is gone, no more.
-                (None, Err(error)) if error.kind() == ErrorKind::ConnectionReset => {
+            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
+            match receive(self, buf) {
+                Ok(received) => {
+                    // A short read means that the socket is empty, unless something other than bytes
+                    // ended it. The reactor is told so; else the next read would have to find out.
+                    if received.is_short && !platform::may_have_marks(&self.socket) {
+                        ready.clear_ready();
+                    }
                     return Poll::Ready(Ok(()));
                 }
-                (None, outcome) => return Poll::Ready(outcome),
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                // Linux: the peer closed with bytes of ours unread. To us it is gone, no more.
+                Err(Errno::CONNRESET) => return Poll::Ready(Ok(())),
+                Err(errno) => return Poll::Ready(Err(errno.into())),
             }
         }
     }
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.write_with(cx, || {
-            let mut sent = None;
-            let outcome = self.socket.try_io(Interest::WRITABLE, || {
-                let length = send(&self.socket, buf, platform::NO_SIGNAL)?;
-                sent = Some(length);
-                // A short write means that there is no more room, as a short read that there is no
-                // more to read; see there.
-                if length == buf.len() { Ok(length) } else { Err(ErrorKind::WouldBlock.into()) }
-            });
-            sent.map_or(outcome, Ok)
-        })
+        self.write_with(cx, buf.len(), || send(self, buf, platform::NO_SIGNAL))
     }
 
     pub(crate) fn poll_write_vectored(
@@ -123,11 +112,8 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         let bufs = &bufs[..bufs.len().min(IOV_MAX)];
         // As writev(2), which std uses, but without its signal when the peer is gone.
-        let send_all = || {
-            let sent = sendmsg(&self.socket, bufs, &mut Default::default(), platform::NO_SIGNAL);
-            Ok(sent?)
-        };
-        self.write_with(cx, || self.socket.try_io(Interest::WRITABLE, send_all))
+        let send_all = || sendmsg(self, bufs, &mut Default::default(), platform::NO_SIGNAL);
+        self.write_with(cx, 0, send_all)
     }
 
     pub(crate) fn is_write_vectored(&self) -> bool {
@@ -135,7 +121,7 @@ impl Stream {
     }
 
     pub(crate) fn shutdown(&self) -> io::Result<()> {
-        shut_down(self.socket.as_fd())
+        shut_down(self.as_fd())
     }
 
     /// The kernel has the bytes as soon as a write returns, so there is nothing to wait for.
@@ -148,7 +134,7 @@ impl Stream {
     }
 
     pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
-        Ok(self.socket.into_std()?.into())
+        Ok(self.socket.into_inner())
     }
 
     pub(super) fn from_socket(socket: OwnedFd, options: StreamOptions) -> io::Result<Self> {
@@ -157,12 +143,13 @@ impl Stream {
     }
 
     pub(super) fn from_tokio(socket: UnixStream) -> io::Result<Self> {
+        let socket = OwnedFd::from(socket.into_std()?);
         platform::no_signals(socket.as_fd())?;
-        Ok(Self { peer: Peer::of(socket.as_fd())?, socket, spin: None })
+        Self::from_socket(socket, StreamOptions::default())
     }
 
-    pub(super) fn into_tokio(self) -> UnixStream {
-        self.socket
+    pub(super) fn into_tokio(self) -> io::Result<UnixStream> {
+        enter(|| UnixStream::from_std(self.socket.into_inner().into()))?
     }
 
     /// Zero, or what it gives in place of zero, once the peer is gone.
@@ -170,8 +157,8 @@ impl Stream {
         &self,
         mut read: impl FnMut(BorrowedFd<'_>) -> Result<T, Errno>,
     ) -> io::Result<T> {
-        let socket = self.socket.as_fd();
-        match self.socket.async_io(Interest::READABLE, || Ok(read(socket)?)).await {
+        let read = self.socket.async_io(Interest::READABLE, |socket| Ok(read(socket.as_fd())?));
+        match read.await {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(T::default()),
             done => done,
         }
@@ -181,8 +168,8 @@ impl Stream {
         &self,
         mut write: impl FnMut(BorrowedFd<'_>) -> Result<T, Errno>,
     ) -> io::Result<T> {
-        let socket = self.socket.as_fd();
-        match self.socket.async_io(Interest::WRITABLE, || Ok(write(socket)?)).await {
+        let write = self.socket.async_io(Interest::WRITABLE, |socket| Ok(write(socket.as_fd())?));
+        match write.await {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Err(Errno::PIPE.into()),
             done => done,
         }
@@ -190,44 +177,53 @@ impl Stream {
 
     pub(super) fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
         prepare(socket.as_fd(), options)?;
-        let socket = enter(|| UnixStream::from_std(socket.into()))??;
+        let socket = runtime::register_for(socket, platform::STREAM_INTEREST)?;
         Ok(Self { socket, peer, spin: Spin::new(options.spin) })
     }
 
+    /// Writes by `write`, of `length` bytes where a part of them means that there is no more room.
     fn write_with(
         &self,
         cx: &mut Context<'_>,
-        mut write: impl FnMut() -> io::Result<usize>,
+        length: usize,
+        mut write: impl FnMut() -> Result<usize, Errno>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.socket.poll_write_ready(cx))?;
-            match write() {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // The peer closed with bytes of ours unread, in the middle of this.
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
-                    return Poll::Ready(Err(Errno::PIPE.into()));
-                }
-                done => {
-                    if let Some(spin) = &self.spin {
-                        spin.wrote();
+            let mut ready = ready!(self.socket.poll_write_ready(cx))?;
+            let written = match write() {
+                Ok(written) => {
+                    if written < length {
+                        ready.clear_ready();
                     }
-                    return Poll::Ready(done);
+                    Ok(written)
                 }
+                Err(Errno::AGAIN) => {
+                    ready.clear_ready();
+                    continue;
+                }
+                Err(Errno::INTR) => continue,
+                // The peer closed with bytes of ours unread, in the middle of this.
+                Err(Errno::CONNRESET) => Err(Errno::PIPE.into()),
+                Err(errno) => Err(errno.into()),
+            };
+            if let Some(spin) = &self.spin {
+                spin.wrote();
             }
+            return Poll::Ready(written);
         }
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.get_ref().as_fd()
     }
 }
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UnixSocket")
-            .field("socket", &self.socket.as_fd())
+            .field("socket", &self.as_fd())
             .field("peer", &self.peer)
             .finish()
     }

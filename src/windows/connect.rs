@@ -76,8 +76,13 @@ fn check_server(address: &Endpoint, opened: &Opened, expect: &ExpectServer) -> i
             let own = own_sid()?;
             (vec![own, SYSTEM, ADMINISTRATORS], format!("{own}, SYSTEM or Administrators"))
         }
-        ExpectServer::User(UserId::Sid(sid)) => (vec![sid.as_str()], sid.clone()),
-        ExpectServer::User(user @ UserId::Uid(_)) => {
+        ExpectServer::User(UserId::Sid(sid)) => {
+            let expected = format!("{sid}, SYSTEM or Administrators");
+            (vec![sid.as_str(), SYSTEM, ADMINISTRATORS], expected)
+        }
+        ExpectServer::Exactly(UserId::Sid(sid)) => (vec![sid.as_str()], sid.clone()),
+        ExpectServer::User(user @ UserId::Uid(_))
+        | ExpectServer::Exactly(user @ UserId::Uid(_)) => {
             let what = format!("cannot expect {user}: users have SIDs here, no uids");
             return Err(Error::new(Reason::Unsupported, what).at(address).into());
         }

@@ -2,11 +2,12 @@
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::env;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::os::windows::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::{Mutex, PoisonError};
 
@@ -16,38 +17,41 @@ use windows_sys::Win32::Foundation::{
 };
 use windows_sys::Win32::Storage::FileSystem::FILE_FLAG_DELETE_ON_CLOSE;
 use windows_sys::Win32::System::Threading::{
-    CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, CreateMutexW,
+    CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, CreateMutexW,
 };
 
 use super::pipe::{code, random, wide};
+use super::process;
 use super::resolve;
 use super::security::SecurityDescriptor;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{Error, Reason};
 use crate::options::Access;
 
+/// There is nothing to choose.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OsDaemonOptions {}
+
 /// Held by the one client that starts the server of an endpoint.
 ///
-/// It is that the mutex exists that counts. To own it would tie the lock to a thread.
+/// It is that the mutex exists that counts. To own it would tie the lock to a thread. Which child
+/// starts is in a file, as a mutex goes with its holder and the child is to be known longer.
 pub(crate) struct SpawnLock {
     _mutex: OwnedHandle,
+    file: PathBuf,
+    child: Option<Starting>,
 }
 
 impl SpawnLock {
     /// `None` while another has it.
     pub(crate) fn try_take(endpoint: &Endpoint) -> io::Result<Option<Self>> {
-        let address = resolve(endpoint)?;
-        let Form::Pipe(pipe) = &address.0 else {
-            let error = Error::new(Reason::Unsupported, "it has no place for a lock").at(endpoint);
-            return Err(error.advising("use a pipe, or a name").into());
-        };
-        // All sessions of the machine share the pipes, and pipes have no case.
-        let name = wide(&format!(r"Global\sockpipe.{}", pipe.to_lowercase()));
+        let name = lock_name(endpoint)?;
+        let wide_name = wide(&format!(r"Global\{name}"));
         let security = SecurityDescriptor::new(Access::Owner)?;
         let attributes = security.attributes();
         // SAFETY: the attributes are valid, the descriptor in them outlives the call, and the name
         // ends in NUL.
-        let mutex = unsafe { CreateMutexW(&attributes, 0, name.as_ptr()) };
+        let mutex = unsafe { CreateMutexW(&attributes, 0, wide_name.as_ptr()) };
         let error = io::Error::last_os_error();
         if mutex.is_null() {
             // Another user's.
@@ -55,21 +59,114 @@ impl SpawnLock {
         }
         // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
         let mutex = unsafe { OwnedHandle::from_raw_handle(mutex) };
-        let existed = code(&error) == Some(ERROR_ALREADY_EXISTS);
-        Ok((!existed).then_some(Self { _mutex: mutex }))
+        if code(&error) == Some(ERROR_ALREADY_EXISTS) {
+            return Ok(None);
+        }
+        let file = file_of(&name);
+        let child = fs::read_to_string(&file).ok().and_then(|text| Starting::parse(&text));
+        Ok(Some(Self { _mutex: mutex, file, child }))
     }
 
-    /// A mutex says nothing of a child.
+    /// The process that starts by an earlier holder or this one, as long as it lives.
     pub(crate) fn starting(&mut self) -> Option<u32> {
-        None
+        self.child = self.child.take().filter(|child| child.open().is_some());
+        self.child.as_ref().map(|child| child.pid)
     }
 
-    pub(crate) fn started(&mut self, _: u32) {}
+    /// Says for those who come later that `pid` starts. Of use to them only: one that cannot be
+    /// written keeps nobody from starting.
+    pub(crate) fn started(&mut self, pid: u32) {
+        self.child = process::open(pid).and_then(|process| Starting::of(pid, &process));
+        if let Some(child) = &self.child {
+            let _ = fs::write(&self.file, format!("{} {}\n", child.pid, child.since));
+        }
+    }
 
-    pub(crate) fn settled(self) {}
+    /// Ends the process that starts.
+    pub(crate) fn kill(&mut self) -> bool {
+        let killed =
+            self.child.as_ref().and_then(Starting::open).is_some_and(|it| process::kill(&it));
+        if killed {
+            self.child = None;
+        }
+        killed
+    }
 
-    /// A mutex goes with its holder.
-    pub(crate) fn tidy(_: &Endpoint) {}
+    /// A server listens: nobody has to wait for a child any more.
+    pub(crate) fn settled(mut self) {
+        self.child = None;
+    }
+
+    /// The process that starts, if the holder has said so.
+    pub(crate) fn told(endpoint: &Endpoint) -> Option<u32> {
+        let written = fs::read_to_string(file_of(&lock_name(endpoint).ok()?)).ok()?;
+        Starting::parse(&written).filter(|child| child.open().is_some()).map(|child| child.pid)
+    }
+
+    /// Removes the file that a client left whose child listens by now.
+    pub(crate) fn tidy(endpoint: &Endpoint) {
+        let Ok(name) = lock_name(endpoint) else { return };
+        if file_of(&name).exists() {
+            if let Ok(Some(lock)) = Self::try_take(endpoint) {
+                lock.settled();
+            }
+        }
+    }
+}
+
+impl Drop for SpawnLock {
+    /// Before the mutex goes.
+    fn drop(&mut self) {
+        if self.starting().is_none() {
+            let _ = fs::remove_file(&self.file);
+        }
+    }
+}
+
+/// All sessions of the machine share the pipes, and pipes have no case.
+fn lock_name(endpoint: &Endpoint) -> io::Result<String> {
+    let address = resolve(endpoint)?;
+    let Form::Pipe(pipe) = &address.0 else {
+        let error = Error::new(Reason::Unsupported, "it has no place for a lock").at(endpoint);
+        return Err(error.advising("use a pipe, or a name").into());
+    };
+    Ok(format!("sockpipe.{}", pipe.to_lowercase()))
+}
+
+/// Of this user. What a file's name may not have, and a pipe's may, is written in hexadecimal.
+fn file_of(name: &str) -> PathBuf {
+    let mut file = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' => file.push(byte.into()),
+            other => file.push_str(&format!("%{other:02x}")),
+        }
+    }
+    env::temp_dir().join(format!("{file}.spawn"))
+}
+
+/// A process, told from a later one with the same number by when it started.
+struct Starting {
+    pid: u32,
+    since: u64,
+}
+
+impl Starting {
+    fn parse(written: &str) -> Option<Self> {
+        let (pid, since) = written.trim().split_once(' ')?;
+        Some(Self { pid: pid.parse().ok()?, since: since.parse().ok()? })
+    }
+
+    fn of(pid: u32, process: &OwnedHandle) -> Option<Self> {
+        Some(Self { pid, since: process::start_time(process)? })
+    }
+
+    /// The process, while it lives.
+    fn open(&self) -> Option<OwnedHandle> {
+        let process = process::open(self.pid)?;
+        let same = process::start_time(&process) == Some(self.since);
+        (same && !process::has_ended(&process)).then_some(process)
+    }
 }
 
 /// A file that vanishes with its last handle. A pipe has no directory beside it to fall back on.
@@ -83,12 +180,20 @@ pub(crate) fn nameless_file(_: &Endpoint) -> io::Result<File> {
 }
 
 /// Away from our console, so that none of its signals reach it, nor its end.
-pub(crate) fn spawn_detached(command: &mut Command) -> io::Result<Child> {
+pub(crate) fn spawn_detached(command: &mut Command, _: &OsDaemonOptions) -> io::Result<Child> {
     // Another such call would find nothing to change, and start its child when this one is through.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let _not_inherited = standard_handles().map(NotInherited::new);
-    command.creation_flags(CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP).spawn()
+    let flags = CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP;
+    // A job that kills what is in it when it is closed, a build's or a terminal's, would end the daemon.
+    match command.creation_flags(flags | CREATE_BREAKAWAY_FROM_JOB).spawn() {
+        // The job lets nobody leave, so the daemon ends with it; or it is the program that is refused.
+        Err(error) if code(&error) == Some(ERROR_ACCESS_DENIED) => {
+            command.creation_flags(flags).spawn()
+        }
+        spawned => spawned,
+    }
 }
 
 fn standard_handles() -> [HANDLE; 3] {
@@ -127,7 +232,7 @@ pub(crate) fn leave(child: Child) {
     drop(child);
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tokio"))]
 mod tests {
     use std::io::{Read, Seek, Write};
 

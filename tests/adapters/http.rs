@@ -268,7 +268,7 @@ async fn the_connector_s_errors_are_connect_s() {
     assert!(error.to_string().contains("start it first"), "{error}");
     // With options of one's own: this server is not to be trusted.
     start(os.bind().expect("a free name"));
-    let expected = ExpectServer::User(UserId::Uid(61_012));
+    let expected = ExpectServer::Exactly(UserId::Uid(61_012));
     let mut connector = connector.options(ConnectOptions::new().expect_server(expected));
     let error = within(connector.call(hyper::Uri::from_static("http://localhost/"))).await;
     let kind = if cfg!(windows) { ErrorKind::Unsupported } else { ErrorKind::PermissionDenied };

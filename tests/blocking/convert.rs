@@ -11,7 +11,7 @@ mod unix {
     use sockpipe::blocking::Stream;
     use sockpipe::os::unix::StreamExt;
 
-    use super::super::bounded::{bounded, exchange};
+    use crate::blocking::bounded::{bounded, exchange};
 
     #[test]
     fn std_s_streams_and_descriptors_go_in_and_out() {
@@ -63,7 +63,7 @@ mod windows {
     use sockpipe::blocking::Stream;
     use sockpipe::os::windows::StreamExt;
 
-    use super::super::bounded::{bounded, connected, exchange};
+    use crate::blocking::bounded::{bounded, connected, exchange};
 
     #[test]
     fn handles_go_in_and_out() {
@@ -103,8 +103,8 @@ mod tokio {
     use ::tokio::runtime::{Builder, Runtime};
     use sockpipe::blocking;
 
-    use super::super::bounded::{bounded, exchange, read_all};
-    use super::super::timeouts;
+    use crate::blocking::bounded::{bounded, exchange, read_all};
+    use crate::blocking::timeouts;
 
     fn runtime() -> Runtime {
         Builder::new_current_thread().enable_all().build().expect("a runtime")
@@ -126,7 +126,7 @@ mod tokio {
             let error = (&one).write(b"x").expect_err("the write side is shut");
             assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
             (&other).write_all(b"after").expect("a write");
-            other.close(super::super::PATIENCE).expect("an end");
+            other.close(crate::PATIENCE).expect("an end");
             assert_eq!(read_all(&one), b"after");
         });
     }
@@ -203,7 +203,7 @@ mod tokio {
             let mut buffer = [0; 4];
             other.read_exact(&mut buffer).await.expect("a read");
             assert_eq!(one.peer_credentials().expect("a peer").pid(), Some(std::process::id()));
-            let mut other = ::tokio::net::UnixStream::from(other);
+            let mut other = ::tokio::net::UnixStream::try_from(other).expect("a socket");
             other.write_all(b"pong").await.expect("a write");
             let one = std::os::unix::net::UnixStream::try_from(one).expect("a socket");
             let mut one = sockpipe::Stream::try_from(one).expect("a stream");
@@ -241,7 +241,7 @@ mod tokio {
     fn tokio_s_pipes_go_in() {
         use ::tokio::net::windows::named_pipe::{ClientOptions, PipeMode, ServerOptions};
 
-        let path = format!(r"\\.\pipe\{}", super::super::bounded::unique_name());
+        let path = format!(r"\\.\pipe\{}", crate::blocking::bounded::unique_name());
         runtime().block_on(async {
             let server =
                 ServerOptions::new().pipe_mode(PipeMode::Message).create(&path).expect("a name");

@@ -7,7 +7,7 @@ use std::thread;
 use sockpipe::blocking::Listener;
 
 use super::bounded::{bounded, unique_name};
-use super::process::{example, text};
+use crate::process::{example, text};
 
 #[test]
 fn blocking_client() {

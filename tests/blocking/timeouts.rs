@@ -162,7 +162,8 @@ fn zero_is_refused_and_years_are_not() {
         for years in YEARS {
             client.set_read_timeout(Some(years)).expect("a timeout");
             client.set_write_timeout(Some(years)).expect("a timeout");
-            assert_eq!((client.read_timeout(), client.write_timeout()), (Some(years), Some(years)));
+            let kept = Some(years.min(Duration::from_nanos(u64::MAX)));
+            assert_eq!((client.read_timeout(), client.write_timeout()), (kept, kept));
             thread::scope(|scope| {
                 let reader = scope.spawn(|| {
                     let mut byte = [0];

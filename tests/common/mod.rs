@@ -1,6 +1,7 @@
 //! What the test files share.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod daemon;
 pub mod process;
 #[cfg(unix)]
 pub mod unix;

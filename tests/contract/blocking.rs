@@ -4,7 +4,6 @@
 //! descriptors and 15, which are `unix_faults` and `users`, of the same code; 14, for there are no
 //! futures (a read and a write that are given up are in `tests/blocking/timeouts.rs`).
 
-#[path = "blocking/streams.rs"]
 mod streams;
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,8 +16,8 @@ use sockpipe::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, Us
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
-use super::bounded::{bounded, exchange, read_all};
-use super::common::{
+use crate::bounded::{bounded, exchange, read_all};
+use crate::common::{
     Backend, Os, PATIENCE, argument, assert_error, spawn_helper, spin_policy, within,
 };
 
@@ -410,7 +409,7 @@ fn row_16_another_server_than_expected_is_refused() {
         } else {
             UserId::Uid(4_000_000)
         };
-        let options = ConnectOptions::new().expect_server(ExpectServer::User(other));
+        let options = ConnectOptions::new().expect_server(ExpectServer::Exactly(other));
         let refused = blocking::Stream::connect_with(world.os.endpoint(), &options);
         let says = ["refused the server", "ConnectOptions::expect_server"];
         assert_error(refused, ErrorKind::PermissionDenied, &says);

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
-use super::common::{
+use crate::common::{
     Backend, Memory, Os, PATIENCE, argument, assert_error, read_late, spawn_helper, within,
 };
-use super::{connected, read_all};
+use crate::{connected, read_all};
 
 const ANSWER: usize = 1024 * 1024;
 

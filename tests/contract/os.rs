@@ -1,6 +1,6 @@
 //! The rows against the OS: those that apply to every backend, and those that only it has.
 
-use super::*;
+use crate::*;
 
 #[tokio::test]
 async fn row_1() {

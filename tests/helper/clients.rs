@@ -3,7 +3,7 @@
 use std::process::id;
 use std::time::{Duration, Instant};
 
-use sockpipe::{ConnectOptions, ExpectServer, Stream};
+use sockpipe::{ConnectOptions, ExpectServer, Stream, UserId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
@@ -18,6 +18,14 @@ pub(crate) async fn connect(path: &str, options: &[&str]) {
     for option in options {
         match option.split_once('=').unwrap_or((*option, "")) {
             ("--anyone", _) => chosen = chosen.expect_server(ExpectServer::Anyone),
+            ("--user", uid) => {
+                let user = UserId::Uid(uid.parse().expect("a number"));
+                chosen = chosen.expect_server(ExpectServer::User(user));
+            }
+            ("--exactly", uid) => {
+                let user = UserId::Uid(uid.parse().expect("a number"));
+                chosen = chosen.expect_server(ExpectServer::Exactly(user));
+            }
             ("--times", count) => times = count.parse().expect("a number"),
             other => panic!("no such option: {other:?}"),
         }

@@ -36,6 +36,8 @@ async fn run() {
         ["server", path, ref options @ ..] => server::run(path, options).await,
         ["inherited", ref options @ ..] => server::inherited(options).await,
         ["activated"] => server::activated().await,
+        ["passed"] => server::passed().await,
+        ["served"] => server::served().await,
         ["children", path, count] => server::children(path, number(count)).await,
         ["connect", path, ref options @ ..] => clients::connect(path, options).await,
         ["trips", path, count] => clients::trips(path, number(count)).await,

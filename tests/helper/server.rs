@@ -8,7 +8,9 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio, abort, id};
 use std::thread;
 
-use sockpipe::os::unix::{ListenOptionsExt, ListenerExt, activated_listeners};
+use sockpipe::os::unix::{
+    ListenOptionsExt, ListenerExt, activated_descriptors, activated_listeners, activated_stream,
+};
 use sockpipe::{Access, ListenOptions, Listener, Stream, echo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
@@ -103,6 +105,31 @@ pub(crate) async fn activated() {
     println!("environment {} {}", variable("LISTEN_FDS"), variable("LISTEN_FDNAMES"));
 }
 
+/// What was passed, what of it is a listener, and what is left.
+pub(crate) async fn passed() {
+    let passed = || activated_descriptors().expect("what was passed");
+    for found in passed() {
+        println!("{} {} {:?}", found.number, found.name, found.kind);
+    }
+    for (name, _) in activated_listeners::<Listener>(&ListenOptions::default()).expect("listeners")
+    {
+        println!("taken {name}");
+    }
+    for found in passed() {
+        println!("{} {} {:?}, open", found.number, found.name, found.kind);
+    }
+}
+
+/// The connection that this process was started for. What it has to say goes to nobody.
+pub(crate) async fn served() {
+    let stream = activated_stream::<Stream>().expect("what was passed").expect("a connection");
+    echo::echo(stream, |_| ()).await.expect("an echo");
+    let again = activated_stream::<Stream>().expect("what was passed");
+    assert!(again.is_none(), "it is there once");
+    // Whoever reads the stream's end does not read this process's. It is killed.
+    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+}
+
 /// Always none where there is no `/proc`.
 fn sockets_of_a_child() -> usize {
     let child = Command::new("ls").args(["-l", "/proc/self/fd/"]).stdin(Stdio::null()).output();
@@ -174,6 +201,17 @@ async fn serve(listener: Listener, options: &Options) {
                 Some("republish") => {
                     let outcome = listener.as_mut().expect("not dropped").republish();
                     println!("republish {}", outcome.map_or_else(|e| shown(&e), |()| "ok".into()));
+                }
+                #[cfg(target_os = "linux")]
+                Some(command) if command.starts_with("become ") => {
+                    let uid = command["become ".len()..].parse().expect("a user");
+                    let uid = rustix::process::Uid::from_raw(uid);
+                    rustix::thread::set_thread_res_uid(uid, uid, uid).expect("another user");
+                    println!("became {}", uid.as_raw());
+                }
+                Some("listen again") => {
+                    listener.as_ref().expect("not dropped").listen_as_current_user().expect("ok");
+                    println!("listens");
                 }
                 Some("leave directory") => {
                     set_current_dir("/").expect("a directory");

@@ -7,8 +7,8 @@ use std::process::Command;
 use sockpipe::echo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::common::{PATIENCE, assert_error, within};
-use super::{
+use crate::common::{PATIENCE, assert_error, within};
+use crate::{
     EXCHANGED, Peer, accept, connect, exchange, foreign, listen, program, read_all, unused_pipe,
 };
 

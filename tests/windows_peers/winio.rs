@@ -6,9 +6,9 @@ use std::process::Command;
 use sockpipe::{Stream, echo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::common::wine::is_wine;
-use super::common::{PATIENCE, assert_error, within};
-use super::{
+use crate::common::wine::is_wine;
+use crate::common::{PATIENCE, assert_error, within};
+use crate::{
     EXCHANGED, Peer, accept, connect, exchange, foreign, listen, program, read_all, unused_pipe,
 };
 

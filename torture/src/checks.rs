@@ -66,7 +66,6 @@ async fn keep_trying(mut streams: Vec<Stream>, stopped: watch::Receiver<bool>) -
     Ok(())
 }
 
-/// Check 19 of the bar.
 pub(crate) async fn clients_killed_in_a_frame(server: &Steady, report: &mut Report) -> Result<()> {
     let others = echoing(server, 20).await?;
     let (stop, stopped) = watch::channel(false);
@@ -101,7 +100,6 @@ pub(crate) async fn clients_killed_in_a_frame(server: &Steady, report: &mut Repo
     Ok(())
 }
 
-/// Check 20 of the bar.
 pub(crate) async fn suspended_clients(server: &Steady, report: &mut Report) -> Result<()> {
     let mut others = echoing(server, OTHERS).await?;
     let (gave_up, memory) = (server.ask("gave-up").await?, process::memory(server.id()));

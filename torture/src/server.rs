@@ -70,8 +70,8 @@ impl LocalListener for Impatient {
         Ok(self.0.endpoint().clone())
     }
 
-    fn into_pending(self) -> Vec<Stream> {
-        self.0.into_pending()
+    fn stop_listening(&mut self) -> Vec<Stream> {
+        self.0.stop_listening()
     }
 }
 

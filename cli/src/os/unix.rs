@@ -1,8 +1,16 @@
 //! Unix.
 
 mod group;
+mod init;
+mod listen;
+mod receive;
 mod signals;
+mod socket;
 mod stdio;
+#[cfg_attr(all(target_os = "linux", not(sockpipe_posix)), path = "unix/linux.rs")]
+#[cfg_attr(not(all(target_os = "linux", not(sockpipe_posix))), path = "unix/posix.rs")]
+mod system;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,25 +20,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access as Permissions, access};
 use rustix::process::geteuid;
 use sockpipe::{Endpoint, Stream, UserId};
 
 pub use self::group::Group;
+pub use self::init::{is_first_process, take_orphans};
+pub use self::listen::{closed_directory, listen_options, passed_listener, user_id};
 pub use self::signals::{asked_to_stop, bear_file_limit};
+pub use self::socket::{Attached, Socket};
 use self::stdio::{Stdin, Stdout};
+pub use self::system::{give_back_memory, refuse_descriptors};
+pub use self::watch::stdout_unread;
 use super::Access;
-
-/// Whether the peer has closed its end, and not only one direction: it takes nothing more.
-pub fn is_gone(stream: &Stream) -> bool {
-    // A hang-up and errors are told without being asked for. But macOS looks at nothing where
-    // nothing is asked for, and takes the end of one direction for a hang-up where that is. So it is
-    // asked whether it can be written to, and the answer not looked at. This does not wait.
-    let mut polled = [PollFd::new(stream, PollFlags::OUT)];
-    let looked = poll(&mut polled, Some(&Timespec::default()));
-    looked.is_ok() && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
-}
 
 /// Standard input.
 pub fn stdin() -> impl Read + Send + 'static {

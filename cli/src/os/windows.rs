@@ -1,6 +1,9 @@
 //! Windows.
 #![allow(unsafe_code, reason = "system calls")]
 
+mod listen;
+mod socket;
+
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
@@ -11,7 +14,7 @@ use std::ptr::null_mut;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use sockpipe::{Endpoint, Stream, UserId, shutdown_signal};
+use sockpipe::{Endpoint, Listener, Stream, UserId, shutdown_signal};
 use windows_sys::Win32::Foundation::{HANDLE, LocalFree};
 use windows_sys::Win32::Security::Authorization::{
     ConvertSecurityDescriptorToStringSecurityDescriptorW, GetSecurityInfo, SDDL_REVISION_1,
@@ -21,11 +24,12 @@ use windows_sys::Win32::Security::{
     DACL_SECURITY_INFORMATION, GROUP_SECURITY_INFORMATION, OWNER_SECURITY_INFORMATION,
     PSECURITY_DESCRIPTOR,
 };
-use windows_sys::Win32::System::Pipes::PeekNamedPipe;
 use windows_sys::Win32::System::Threading::{
     OpenProcess, PROCESS_NAME_WIN32, PROCESS_QUERY_LIMITED_INFORMATION, QueryFullProcessImageNameW,
 };
 
+pub use self::listen::{closed_directory, listen_options, passed_listener, user_id};
+pub use self::socket::{Attached, Socket};
 use super::Access;
 
 /// Completes at the first event of the console that asks the process to stop. They are heard from
@@ -53,6 +57,11 @@ impl Group {
         Ok(Self { child: Mutex::new(Some(child)), ends: Mutex::new(ends) })
     }
 
+    /// Only the first process of a Unix system asks.
+    pub fn is_led_by(&self, _: u32) -> bool {
+        false
+    }
+
     /// What it prints, and what it reads; once.
     pub fn ends(&self) -> Option<(ChildStdout, ChildStdin)> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -74,14 +83,6 @@ impl Group {
     pub fn wait_until(&self, _: Instant) {}
 }
 
-/// Whether the peer has closed its end, and not only one direction: it takes nothing more.
-pub fn is_gone(stream: &Stream) -> bool {
-    let pipe = stream.as_handle().as_raw_handle();
-    // SAFETY: the handle is open as long as the stream is borrowed; no buffer is given, and null
-    // means not wanted.
-    unsafe { PeekNamedPipe(pipe, null_mut(), 0, null_mut(), null_mut(), null_mut()) == 0 }
-}
-
 /// Standard input.
 pub fn stdin() -> impl Read + Send + 'static {
     io::stdin()
@@ -97,6 +98,27 @@ pub fn stdout() -> Box<dyn Write + Send> {
     }
     Box::new(stdout)
 }
+
+/// It is seen by a write only.
+pub async fn stdout_unread() {
+    std::future::pending::<()>().await;
+}
+
+/// Pipes pass none.
+pub fn refuse_descriptors(_: &Listener) -> bool {
+    true
+}
+
+/// There is no such process.
+pub fn is_first_process() -> bool {
+    false
+}
+
+/// The system takes them.
+pub fn take_orphans(_: impl Fn(u32) -> bool) {}
+
+/// The allocator decides.
+pub fn give_back_memory() {}
 
 /// The program that a process runs, where this user may know.
 pub fn program(pid: u32) -> Option<String> {

@@ -53,6 +53,12 @@ impl Ended {
         assert!(!self.err.contains("panicked"), "{:?}", self.err);
     }
 
+    /// Wrong usage, as the parser of the command line reports it.
+    #[track_caller]
+    pub fn assert_usage(&self) {
+        assert_eq!((self.code, self.out.as_slice()), (Some(2), &b""[..]), "{self:?}");
+    }
+
     #[track_caller]
     pub fn assert_succeeds(self) -> Self {
         assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{}", self.text());

@@ -73,13 +73,13 @@ fn a_dropped_name_can_be_bound_at_once() {
 fn whoever_connected_is_given_out_at_the_end() {
     for clients in [0, 1, 6, 20] {
         let path = unique();
-        let listener = Listener::bind(&path).expect("a free name");
+        let mut listener = Listener::bind(&path).expect("a free name");
         run(async {
             let mut connected = Vec::new();
             for _ in 0..clients {
                 connected.push(Stream::connect(&path).await.expect("a server"));
             }
-            let pending = listener.into_pending();
+            let pending = listener.stop_listening();
             assert_eq!(pending.len(), clients);
             for mut server in pending {
                 server.write_all(b"x").await.expect("a write");
@@ -96,7 +96,7 @@ fn whoever_connected_is_given_out_at_the_end() {
 #[test]
 fn whoever_connected_just_now_is_given_out_too() {
     let path = unique();
-    let listener = Listener::bind(&path).expect("a free name");
+    let mut listener = Listener::bind(&path).expect("a free name");
     let (sender, opened) = std::sync::mpsc::channel();
     let busy = reactor::Task::spawn(async move {
         let client = pipe::open(&path).expect("a server");
@@ -106,7 +106,7 @@ fn whoever_connected_just_now_is_given_out_too() {
         client
     });
     opened.recv().expect("a client");
-    assert_eq!(listener.into_pending().len(), 1);
+    assert_eq!(listener.stop_listening().len(), 1);
     run(busy.expect("a reactor")).expect("no panic");
 }
 

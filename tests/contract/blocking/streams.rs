@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use sockpipe::blocking;
 
-use super::super::bounded::{bounded, read_all};
-use super::super::common::{PATIENCE, argument, assert_error, spawn_helper};
 use super::{Api, ENDS, Side, World, connected, for_all_ends};
+use crate::bounded::{bounded, read_all};
+use crate::common::{PATIENCE, argument, assert_error, spawn_helper};
 
 #[test]
 fn row_10_half_close() {

@@ -37,6 +37,11 @@ impl Group {
         Ok(Self { id, leader: Mutex::new(leader), ended: Condvar::new() })
     }
 
+    /// Whether this is the process of the command.
+    pub fn is_led_by(&self, pid: u32) -> bool {
+        self.id.as_raw_nonzero().get().unsigned_abs() == pid
+    }
+
     /// What it prints, and what it reads; once.
     pub fn ends(&self) -> Option<(ChildStdout, ChildStdin)> {
         let mut leader = self.leader();

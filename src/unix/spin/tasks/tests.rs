@@ -260,7 +260,7 @@ async fn bytes_end_and_reset_are_what_poll_read_gives() {
 
     // With bytes of ours unread, which Linux reports as ECONNRESET.
     let (stream, peer) = watching().await;
-    write(&stream.socket, b"unread").expect("a write");
+    write(&stream, b"unread").expect("a write");
     drop(peer);
     let mut bytes = [0; 16];
     let mut buf = ReadBuf::new(&mut bytes);

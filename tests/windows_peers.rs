@@ -6,11 +6,12 @@
 //! `docs/windows_interop.md` sums up what these tests show.
 #![cfg(windows)] // There are named pipes.
 
-#[path = "../common/mod.rs"]
 mod common;
-mod dotnet;
-mod node;
-mod winio;
+mod windows_peers {
+    mod dotnet;
+    mod node;
+    mod winio;
+}
 
 use std::env;
 use std::fs::{self, File};

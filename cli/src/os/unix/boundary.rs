@@ -1,0 +1,122 @@
+//! Where in the bytes that wait on a socket those begin that file descriptors come with.
+//!
+//! The kernel would put bytes that were sent before into one read with those, and the descriptors
+//! would be passed on with bytes that they did not come with: a peer that reads the first of these
+//! in a call without room for descriptors would lose them. So a look comes first.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
+
+use rustix::cmsg_space;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType, recv, sendmsg, socketpair,
+};
+
+use super::super::receive::{Received, look};
+
+/// Receives what comes next: bytes without descriptors, or descriptors and the bytes they came with.
+pub fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errno> {
+    match Next::of(socket, room)? {
+        Next::Plain(length) => plain(socket, &mut room[..length]),
+        Next::Descriptors => Received::with_descriptors(socket, room),
+        Next::Either => {
+            let mut received = Received::with_descriptors(socket, &mut room[..1])?;
+            if received.length == 1 && !received.descriptors.is_empty() && !received.lost {
+                received.length += rest(socket, &mut room[1..])?;
+            }
+            Ok(received)
+        }
+    }
+}
+
+/// How many bytes are there before the next descriptors; none, if some come next or soon.
+pub fn bytes_ahead(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Errno> {
+    let (length, some_come) = look(socket, room, RecvFlags::PEEK)?;
+    Ok(if some_come { 0 } else { length })
+}
+
+/// What is at the front of the bytes that wait.
+enum Next {
+    /// So many bytes without descriptors. None: the end, or nothing.
+    Plain(usize),
+    Descriptors,
+    /// Descriptors, or one byte and then these.
+    Either,
+}
+
+impl Next {
+    fn of(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Self, Errno> {
+        let (length, some_come) = look(socket, room, RecvFlags::PEEK)?;
+        if !some_come || length == 0 {
+            return Ok(Self::Plain(length));
+        }
+        // The shortest look that comes upon descriptors.
+        let (mut without, mut with) = (0, length);
+        // Mostly they come first.
+        let mut next = 1;
+        while with - without > 1 {
+            if look(socket, &mut room[..next], RecvFlags::PEEK)?.1 {
+                with = next;
+            } else {
+                without = next;
+            }
+            next = without + (with - without) / 2;
+        }
+        Ok(match (with, looks_beyond()?) {
+            (1, true) => Self::Either,
+            (1, false) => Self::Descriptors,
+            (with, beyond) => Self::Plain(with - usize::from(!beyond)),
+        })
+    }
+}
+
+/// More of the bytes that descriptors came with, which have been received with the first.
+fn rest(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Errno> {
+    if room.is_empty() {
+        return Ok(0);
+    }
+    match Next::of(socket, room) {
+        Ok(Next::Plain(length)) if length > 0 => Ok(plain(socket, &mut room[..length])?.length),
+        Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+fn plain(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errno> {
+    if room.is_empty() {
+        // The end, unless more has come meanwhile: then it is looked at again.
+        let mut one = [0];
+        return match recv(socket, &mut one, RecvFlags::DONTWAIT | RecvFlags::PEEK)? {
+            (0, _) => Ok(Received { length: 0, descriptors: Vec::new(), lost: false }),
+            _ => Err(Errno::INTR),
+        };
+    }
+    let (length, _) = recv(socket, room, RecvFlags::DONTWAIT)?;
+    Ok(Received { length, descriptors: Vec::new(), lost: false })
+}
+
+/// Whether this kernel's look at all bytes of one message comes upon the descriptors of the next. All
+/// do, from 4.4 to those of today, but none promises it.
+fn looks_beyond() -> Result<bool, Errno> {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+
+    if let Some(known) = KNOWN.get() {
+        return Ok(*known);
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (from, to) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let mut room = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    for descriptors in [&[][..], &[to.as_fd()]] {
+        let mut control = SendAncillaryBuffer::new(&mut room);
+        if !descriptors.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
+        sendmsg(&from, &[IoSlice::new(b"x")], &mut control, SendFlags::empty())?;
+    }
+    let (_, beyond) = look(to.as_fd(), &mut [0], RecvFlags::PEEK)?;
+    Ok(*KNOWN.get_or_init(|| beyond))
+}

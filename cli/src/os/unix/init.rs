@@ -1,0 +1,37 @@
+//! What the first process of a container has to do besides.
+
+use std::time::Duration;
+
+use rustix::process::{WaitOptions, getpid, waitpid};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
+
+use super::system::ended_child;
+
+/// Until a child of ours is looked at again that its own waiter has not taken yet.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Whether the system does not end this process by signals that it does not hear.
+pub fn is_first_process() -> bool {
+    getpid().is_init()
+}
+
+/// Takes orphans that have ended, which the system gives to the first process. `is_ours` tells the
+/// children that are waited for elsewhere. It wants a runtime.
+pub fn take_orphans(is_ours: impl Fn(u32) -> bool + Send + 'static) {
+    if let Ok(children) = signal(SignalKind::child()) {
+        tokio::spawn(take_each(children, is_ours));
+    }
+}
+
+async fn take_each(mut children: Signal, is_ours: impl Fn(u32) -> bool) {
+    while children.recv().await.is_some() {
+        while let Some(pid) = ended_child() {
+            if is_ours(pid.as_raw_nonzero().get().unsigned_abs()) {
+                sleep(LOOK_PAUSE).await;
+            } else if waitpid(Some(pid), WaitOptions::NOHANG).is_err() {
+                break;
+            }
+        }
+    }
+}

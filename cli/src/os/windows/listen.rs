@@ -1,0 +1,42 @@
+//! What a server can be told on Unix only.
+
+use anyhow::Result;
+use sockpipe::{Endpoint, ListenOptions, Listener, UserId};
+
+use crate::args::Server;
+use crate::exit::{Exit, USAGE};
+
+pub fn listen_options(options: ListenOptions, args: &Server) -> Result<ListenOptions> {
+    let given = [
+        ("--mode", args.mode.is_some()),
+        ("--group", args.group.is_some()),
+        ("--unsafe-directory", args.unsafe_directory),
+        ("--backlog", args.backlog.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(only_on_unix(option)),
+        None => Ok(options),
+    }
+}
+
+pub fn passed_listener(number: u32, _: &ListenOptions) -> Result<Listener> {
+    Err(only_on_unix(&format!("fd:{number}")))
+}
+
+fn only_on_unix(what: &str) -> anyhow::Error {
+    Exit::new(USAGE, format!("{what} is for Unix only; leave it out")).into()
+}
+
+/// A pipe has no directory.
+pub fn closed_directory(_: &Endpoint) -> Option<String> {
+    None
+}
+
+/// A user by SID. Names would have to be asked of the domain, which can take seconds.
+pub fn user_id(user: &str) -> Result<UserId> {
+    if user.starts_with("S-1-") {
+        return Ok(UserId::Sid(user.to_owned()));
+    }
+    let what = format!("{user} is no SID, such as S-1-5-21-1-2-3-1001; `whoami /user` tells yours");
+    Err(Exit::new(USAGE, what).into())
+}

@@ -1,0 +1,110 @@
+//! How a server is to listen, and whom a client expects.
+#![cfg(unix)]
+
+mod common;
+
+use std::fs::{Permissions, metadata, set_permissions};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+
+use common::process::Users;
+use common::unix::STRANGER;
+use common::{Backend, Os, Tool, run, run_with, tool};
+
+#[test]
+fn servers_give_their_socket_a_mode_and_a_group() {
+    let own = rustix::process::getgid().as_raw().to_string();
+    for verb in ["listen", "echo", "relay"] {
+        for (options, mode) in [
+            (&["--mode", "660", "--group", &own][..], 0o660),
+            (&["--group", &own], 0o660),
+            (&["--mode", "0606"], 0o606),
+            (&["--backlog", "7", "--spin", "--linger", "1"], 0o600),
+        ] {
+            let os = Os::new();
+            let mut server = tool();
+            server.arg(verb).args(options).arg(os.endpoint());
+            if verb == "relay" {
+                server.arg("tcp:127.0.0.1:9");
+            }
+            let mut server = Tool::of(server);
+            server.await_listening();
+            let data = metadata(os.endpoint()).expect("a socket");
+            assert_eq!(data.mode() & 0o777, mode, "{verb} {options:?}");
+        }
+    }
+    let os = Os::new();
+    run(&["echo", "--group", "no such group", os.endpoint()])
+        .assert_fails(2, &["no group no such group", "number"]);
+    run(&["echo", "--mode", "660", "--everyone", os.endpoint()]).assert_usage();
+    run(&["echo", "--mode", "799", os.endpoint()]).assert_usage();
+}
+
+#[test]
+fn an_unsafe_directory_is_allowed_by_a_flag() {
+    let os = Os::new();
+    set_permissions(os.dir(), Permissions::from_mode(0o777)).expect("a mode");
+    run(&["echo", os.endpoint()]).assert_fails(5, &["--unsafe-directory"]);
+    let mut server = Tool::start(&["echo", "--unsafe-directory", os.endpoint()]);
+    server.await_listening();
+}
+
+#[test]
+fn everyone_behind_a_closed_directory_is_warned_about() {
+    let os = Os::new();
+    set_permissions(os.dir(), Permissions::from_mode(0o700)).expect("a mode");
+    let mut server = Tool::listening(&["echo", "--everyone", os.endpoint()]);
+    server.await_err("no other user can connect: the directory ");
+}
+
+#[test]
+fn a_client_that_expects_a_user_talks_to_that_one_only() {
+    let Some(users) = Users::new() else { return };
+    let os = Os::new();
+    // For a server of another user than root, which every client accepts.
+    set_permissions(os.dir(), Permissions::from_mode(0o1777)).expect("a mode");
+    let mut echo = Tool::as_stranger(&users, &["echo", "--everyone", os.endpoint()]);
+    echo.await_listening();
+    let (right, wrong) = (STRANGER.to_string(), (STRANGER + 1).to_string());
+    let ended = run_with(&["connect", "--expect-user", &right, os.endpoint()], b"hello");
+    assert_eq!(ended.assert_succeeds().text(), "hello");
+    for verb in ["connect", "ping"] {
+        run(&[verb, "--expect-user", &wrong, os.endpoint()]).assert_fails(5, &[&wrong]);
+    }
+}
+
+#[test]
+fn a_passed_socket_is_a_place_to_listen() {
+    let os = Os::new();
+    let listener = UnixListener::bind(os.endpoint()).expect("a socket");
+    let mut server = Command::new("sh");
+    let program = tool().get_program().to_owned();
+    // The shell gives it on under a number that std does not close.
+    server.args(["-c", "exec \"$0\" echo fd:7 7<&0"]).arg(program).stdin(OwnedFd::from(listener));
+    let mut server = Tool::of(server);
+    server.await_listening();
+    let ended = run_with(&["connect", os.endpoint()], b"hello");
+    assert_eq!(ended.assert_succeeds().text(), "hello");
+    run(&["echo", "fd:9"]).assert_fails(2, &["fd:9", "pass a socket that listens"]);
+    run(&["echo", "fd:"]).assert_usage();
+}
+
+/// What leaves no reader and no writer behind, as a parent that was killed does.
+#[test]
+fn a_client_that_nobody_reads_ends_with_its_input() {
+    for verb in [&["connect"][..], &["relay", "stdio:"]] {
+        let os = Os::new();
+        let listener = UnixListener::bind(os.endpoint()).expect("a socket");
+        let mut client = Tool::with_closed_output(&[verb, &[os.endpoint()]].concat());
+        let (mut silent, _) = listener.accept().expect("the client");
+        client.type_in("last words");
+        client.end_input();
+        assert_eq!(client.wait().code, Some(141));
+        let mut heard = String::new();
+        silent.read_to_string(&mut heard).expect("an end");
+        assert_eq!(heard, "last words");
+    }
+}

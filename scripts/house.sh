@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Measures how the house stands: rooms, leftovers of other systems, circles, waits.
+#
+#   scripts/house.sh          prints a table, `aim` beside `now`; fails where an aim is missed
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python3 - <<'PY'
+import pathlib, re, statistics, sys
+
+def files(*roots):
+    return [p for root in roots for p in sorted(pathlib.Path(root).rglob("*.rs")) if "tests" not in p.parts
+            and p.name != "tests.rs"]
+
+def code(path):
+    """The product's code of a file: no tests, no comments."""
+    text = path.read_text()
+    text = re.split(r"#\[cfg\((?:all\()?test", text)[0] if re.search(r"#\[cfg\((?:all\()?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*mod tests \{", text) else text
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("//"))
+
+def count(pattern, paths):
+    return sum(len(re.findall(pattern, code(p))) for p in paths)
+
+def room(path, root):
+    """The file at the top of `root` that a file belongs to."""
+    first = path.relative_to(root).parts[0]
+    return first.removesuffix(".rs")
+
+def circles(root, prefix, skip=()):
+    """Rooms that lead back to themselves, over imports by `prefix`."""
+    leads = {}
+    names = {room(p, root) for p in files(root)}
+    for path in files(root):
+        here = room(path, root)
+        for there in re.findall(prefix + r"(\w+)", code(path)):
+            if there in names and there != here and here not in skip and there not in skip:
+                leads.setdefault(here, set()).add(there)
+    found, done = [], set()
+    def walk(at, way):
+        if at in way:
+            circle = way[way.index(at):]
+            key = frozenset(circle)
+            if key not in done:
+                done.add(key)
+                found.append(" > ".join(circle + [at]))
+            return
+        for there in sorted(leads.get(at, ())):
+            if len(way) < 12:
+                walk(there, way + [at])
+    for start in sorted(leads):
+        walk(start, [])
+    return found
+
+src, unix, windows, cli = files("src"), files("src/unix"), files("src/windows"), files("cli/src")
+lengths = [len(p.read_text().splitlines()) for p in src]
+largest = max(src, key=lambda p: len(p.read_text().splitlines()))
+# The seam is where neutral code and a backend meet, both ways.
+around = circles("src", r"crate::", skip=("lib", "unix", "windows"))
+inside = circles("src/unix", r"super::") + circles("src/windows", r"super::")
+inside += circles("cli/src", r"crate::", skip=("main",))
+asynchronous = [p for p in src if "blocking" not in p.parts and "blocking.rs" != p.name]
+rows = [
+    ("files at the top of src", len(list(pathlib.Path("src").glob("*.rs"))), 20),
+    ("median lines of a file", int(statistics.median(lengths)), 250),
+    (f"lines of the largest ({largest})", max(lengths), 450),
+    ("allow(dead_code) in src and cli", count(r"allow\([^)]*dead_code", src + cli) - count(r"doc\(test\(attr", src), 0),
+    ("cfg(unix) or cfg(windows) below the seam", count(r"cfg\((?:not\()?(?:unix|windows)\b", [p for p in src if p.name != "lib.rs"]), 0),
+    ("cfg(target_*) below unix.rs", count(r"cfg\([^\]]*target_", unix), 4),
+    ("circles among the rooms of src", len(around), 0),
+    ("circles within unix, windows and cli", len(inside), 0),
+    ("back-offs written by hand", count(r"\* 2\)\.min\(", [p for p in src + cli if p.name != "wait.rs"]), 0),
+    ("replace or contains on messages in cli", count(r"to_string\(\)\.(?:replace|contains)\(|message\.(?:replace|contains)\(", cli), 0),
+    ("thread::sleep outside of blocking code", count(r"thread::sleep\(|\bsleep\(PAUSE", asynchronous), 0),
+    ("paths in attributes of src", count(r"#\[path", src), 0),
+]
+missed = 0
+for what, now, aim in rows:
+    mark = "" if now <= aim else "  MISSED"
+    missed += bool(mark)
+    print(f"{what:<60} {now:>5}  aim {aim:>4}{mark}")
+for circle in around + inside:
+    print(f"circle: {circle}")
+sys.exit(bool(missed))
+PY

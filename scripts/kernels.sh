@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Runs the code of macOS and the BSDs on Linux, with those kernels' answers in place of Linux's where they
+# differ: a library that every program of the build is linked to first, see scripts/kernels/personality.c.
+#
+#   scripts/kernels.sh [SYSTEM...] [-- CARGO TEST ARGUMENTS]
+#
+# Systems: darwin, freebsd, netbsd, openbsd; without any, all of them. Without arguments for cargo: the
+# contract, the tests of what is Unix's alone, and those of the blocking API. What cannot hold there is in
+# scripts/kernels/skipped, each with its reason, and counted.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=scripts/lib.sh
+. "$here/lib.sh"
+cd "$here/.."
+
+systems=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    case $1 in
+    darwin | freebsd | netbsd | openbsd) systems+=("$1") ;;
+    *) die "no such system: $1" ;;
+    esac
+    shift
+done
+[ $# -eq 0 ] || shift
+[ ${#systems[@]} -gt 0 ] || systems=(darwin freebsd netbsd openbsd)
+
+command -v cc >/dev/null || need gcc libc6-dev
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}/kernels")
+export CARGO_TARGET_DIR=$target CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0
+# rustix makes the system calls itself where it is not told to go through libc.
+export RUSTFLAGS="--cfg rustix_use_libc"
+
+# The library, a linker that puts it first, and a compiler that takes that linker for this project's own
+# programs; what these depend on is built once for all systems. LD_PRELOAD would be lost where a test
+# clears the environment, and would reach programs that are not ours.
+personality() { # SYSTEM
+    local dir=$target/$1
+    mkdir -p "$dir"
+    cc -shared -fPIC -O1 -Wall -Wextra -Werror "-DSYSTEM=${1^^}" -o "$dir/libpersonality.so" \
+        scripts/kernels/personality.c
+    cat >"$dir/link" <<-SH
+		#!/bin/sh
+		exec cc -Wl,--no-as-needed "$dir/libpersonality.so" -Wl,-rpath,"$dir" "\$@"
+	SH
+    cat >"$dir/rustc" <<-SH
+		#!/bin/sh
+		rustc=\$1
+		shift
+		exec "\$rustc" "\$@" --cfg sockpipe_posix --cfg 'sockpipe_posix="$1"' -C linker="$dir/link" -C linker-flavor=gcc
+	SH
+    chmod +x "$dir/link" "$dir/rustc"
+    export RUSTC_WORKSPACE_WRAPPER=$dir/rustc
+}
+
+tests_of_unix() {
+    local file
+    for file in tests/contract.rs tests/blocking.rs tests/unix_*.rs; do
+        file=${file##*/}
+        printf '%s\n' --test "${file%.rs}"
+    done
+}
+
+for system in "${systems[@]}"; do
+    personality "$system"
+    # Lines of: systems, test, reason.
+    skips=() reasons=
+    while read -r on name reason; do
+        case " ${on//,/ } " in
+        *" $system "* | *" all "*)
+            skips+=(--skip "$name")
+            reasons+="  $name: $reason"$'\n'
+            ;;
+        esac
+    done < <(grep -v '^#' scripts/kernels/skipped)
+    [ -z "$reasons" ] || printf '%s: not run:\n%s' "$system" "$reasons"
+    # The tests run the examples.
+    cargo build --locked --examples --features blocking
+    if [ $# -gt 0 ]; then
+        cargo test --locked --features blocking "$@" "${skips[@]}"
+    else
+        mapfile -t names < <(tests_of_unix)
+        cargo test --locked --no-fail-fast --features blocking --lib "${names[@]}" -- --exact "${skips[@]}"
+    fi
+    printf '%s: %d tests not run\n' "$system" $((${#skips[@]} / 2))
+done

@@ -1,0 +1,644 @@
+// Another kernel's answers to calls on Unix domain sockets, for programs that run on Linux.
+//
+// scripts/kernels.sh links this before libc into each program of a build, with the system fixed by
+// -DSYSTEM=DARWIN, FREEBSD, NETBSD or OPENBSD. It shows what our code makes of an answer, not that a
+// kernel gives it: that is read in the kernels' sources, which each row below names. XNU is 11417
+// (macOS 15.4); FreeBSD's, NetBSD's and OpenBSD's are their uipc_usrreq.c and uipc_socket.c.
+//
+// Not here, as a library cannot: kqueue's readiness, SIGPIPE without SO_NOSIGPIPE, the lack of accept4
+// (the types show that), the length of sun_path (tested without this), and races as such.
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define DARWIN 1
+#define FREEBSD 2
+#define NETBSD 3
+#define OPENBSD 4
+
+// The function that this library stands before.
+#define REAL(name) \
+    static _Atomic(void *) known; \
+    if (atomic_load(&known) == NULL) atomic_store(&known, dlsym(RTLD_NEXT, #name)); \
+    __typeof__(&name) real = (__typeof__(&name))atomic_load(&known)
+
+#define MIB (1024 * 1024)
+
+// What is known of a descriptor. A copy of it has a state of its own.
+struct state {
+    int pair;         // made by socketpair(2)
+    int largest;      // its send buffer has the largest size already
+    int size;         // what was asked for, 0 for nothing
+    char *kept;       // bytes of a read that failed
+    size_t kept_from, kept_to;
+};
+
+#define STATES 65536
+static struct state states[STATES];
+
+static struct state *state_of(int fd) {
+    static struct state none;
+    return fd >= 0 && fd < STATES ? &states[fd] : &none;
+}
+
+static void forget(int fd) {
+    struct state *state = state_of(fd);
+    free(state->kept);
+    memset(state, 0, sizeof *state);
+}
+
+// ---- what the real kernel says ---------------------------------------------------
+
+static int real_getsockopt(int fd, int level, int name, void *value, socklen_t *length) {
+    REAL(getsockopt);
+    return real(fd, level, name, value, length);
+}
+
+static int option(int fd, int name) {
+    int value = 0, before = errno;
+    socklen_t length = sizeof value;
+    if (real_getsockopt(fd, SOL_SOCKET, name, &value, &length) != 0) value = -1;
+    errno = before;
+    return value;
+}
+
+static int is_unix(int fd) {
+    return option(fd, SO_DOMAIN) == AF_UNIX && option(fd, SO_TYPE) == SOCK_STREAM;
+}
+
+static int ready(int fd, short what) {
+    int before = errno;
+    struct pollfd one = {fd, what, 0};
+    int got = poll(&one, 1, 0);
+    errno = before;
+    return got > 0 ? one.revents : 0;
+}
+
+static int real_getpeername(int fd, struct sockaddr *address, socklen_t *length) {
+    REAL(getpeername);
+    return real(fd, address, length);
+}
+
+static int has_peer(int fd) {
+    int before = errno;
+    struct sockaddr_storage address;
+    socklen_t length = sizeof address;
+    int got = real_getpeername(fd, (struct sockaddr *)&address, &length);
+    errno = before;
+    return got == 0;
+}
+
+static int is_gone(int fd) { return has_peer(fd) && (ready(fd, 0) & POLLHUP); }
+
+static int fail(int with) {
+    errno = with;
+    return -1;
+}
+
+static ssize_t real_recvmsg(int fd, struct msghdr *message, int flags) {
+    REAL(recvmsg);
+    return real(fd, message, flags);
+}
+
+static int real_close(int fd) {
+    REAL(close);
+    return real(fd);
+}
+
+static size_t total_of(const struct iovec *parts, size_t count) {
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++) total += parts[i].iov_len;
+    return total;
+}
+
+// ---- making and ending -----------------------------------------------------------
+
+int socket(int domain, int type, int protocol) {
+    REAL(socket);
+    int fd = real(domain, type, protocol);
+    forget(fd);
+    return fd;
+}
+
+int socketpair(int domain, int type, int protocol, int pair[2]) {
+    REAL(socketpair);
+    int done = real(domain, type, protocol, pair);
+    if (done == 0) {
+        for (int i = 0; i < 2; i++) {
+            forget(pair[i]);
+            state_of(pair[i])->pair = 1;
+        }
+    }
+    return done;
+}
+
+int close(int fd) {
+    forget(fd);
+    return real_close(fd);
+}
+
+// ---- connecting and accepting ----------------------------------------------------
+
+static int real_connect(int fd, const struct sockaddr *address, socklen_t length) {
+    REAL(connect);
+    return real(fd, address, length);
+}
+
+int connect(int fd, const struct sockaddr *address, socklen_t length) {
+    if (!is_unix(fd)) return real_connect(fd, address, length);
+    // XNU soconnectlock, FreeBSD soconnectat, NetBSD and OpenBSD soconnect: a socket that listens is
+    // refused first, one that is connected next, and unp_connect looks at the address last.
+    if (length <= 2) {
+        if (option(fd, SO_ACCEPTCONN) == 1) return fail(EOPNOTSUPP);
+        return fail(has_peer(fd) ? EISCONN : EINVAL);
+    }
+    // All of them, unp_connect: ECONNREFUSED at once where the queue is full (sonewconn).
+    int flags = fcntl(fd, F_GETFL);
+    if (flags >= 0 && !(flags & O_NONBLOCK)) fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    int done = real_connect(fd, address, length);
+    if (done != 0 && errno == EAGAIN) errno = ECONNREFUSED;
+    int error = errno;
+    if (flags >= 0 && !(flags & O_NONBLOCK)) fcntl(fd, F_SETFL, flags);
+    errno = error;
+    return done;
+}
+
+int listen(int fd, int backlog) {
+    REAL(listen);
+#if SYSTEM == NETBSD
+    // solisten: "if (backlog < 0) backlog = 0".
+    if (backlog < 0) backlog = 0;
+#elif SYSTEM == DARWIN
+    // solisten: "if (backlog <= 0 || backlog > somaxconn) backlog = somaxconn".
+    if (backlog <= 0 || backlog > 128) backlog = 128;
+#endif
+    return real(fd, backlog);
+}
+
+static int real_accept4(int fd, struct sockaddr *address, socklen_t *length, int flags) {
+    REAL(accept4);
+    return real(fd, address, length, flags);
+}
+
+#if SYSTEM == DARWIN
+// A table of descriptors of its own, with nothing in it but the socket: so there is room.
+static void *drop_client(void *socket) {
+    int fd = *(int *)socket;
+    if (unshare(CLONE_FILES) != 0) return NULL;
+    for (int other = 0; other < 1024; other++) {
+        if (other != fd) real_close(other);
+    }
+    int client = real_accept4(fd, NULL, NULL, SOCK_NONBLOCK);
+    if (client >= 0) real_close(client);
+    return NULL;
+}
+
+// XNU accept_nocancel: the client is off the queue when falloc finds no descriptor, and is not put
+// back ("Don't put this back on the socket like we used to").
+static int accept_without_room(int fd) {
+    if (!(ready(fd, POLLIN) & POLLIN)) {
+        if (fcntl(fd, F_GETFL) & O_NONBLOCK) return fail(EAGAIN);
+        struct pollfd one = {fd, POLLIN, 0};
+        poll(&one, 1, -1);
+    }
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, drop_client, &fd) == 0) pthread_join(thread, NULL);
+    return fail(EMFILE);
+}
+#endif
+
+int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags) {
+    int client = real_accept4(fd, address, length, flags);
+#if SYSTEM == DARWIN
+    if (client < 0 && (errno == EMFILE || errno == ENFILE) && is_unix(fd)) return accept_without_room(fd);
+#endif
+    if (client >= 0) {
+        forget(client);
+        // sonewconn: its buffers have the sizes of the listener's.
+        state_of(client)->largest = state_of(fd)->largest;
+        state_of(client)->size = state_of(fd)->size;
+    }
+    return client;
+}
+
+int accept(int fd, struct sockaddr *address, socklen_t *length) { return accept4(fd, address, length, 0); }
+
+// ---- names and options -----------------------------------------------------------
+
+int getpeername(int fd, struct sockaddr *address, socklen_t *length) {
+    // unp_disconnect clears SS_ISCONNECTED on both ends. XNU getpeername: EINVAL where neither way is
+    // open, which soisdisconnected sees to; the others ENOTCONN.
+    if (is_unix(fd) && is_gone(fd)) return fail(SYSTEM == DARWIN ? EINVAL : ENOTCONN);
+    return real_getpeername(fd, address, length);
+}
+
+int getsockopt(int fd, int level, int name, void *value, socklen_t *length) {
+    if (level == SOL_SOCKET && is_unix(fd)) {
+#if SYSTEM == DARWIN || SYSTEM == OPENBSD
+        // XNU sogetoptlock has no such case; older OpenBSD neither.
+        if (name == SO_ACCEPTCONN) return fail(ENOPROTOOPT);
+#endif
+#if SYSTEM == NETBSD
+        // unp_connect2 sets UNP_EIDSVALID for connect only; LOCAL_PEEREID without it is EINVAL.
+        if (name == SO_PEERCRED && state_of(fd)->pair) return fail(EINVAL);
+#endif
+        if (name == SO_SNDBUF && state_of(fd)->size != 0 && *length >= sizeof(int)) {
+            memcpy(value, &state_of(fd)->size, sizeof(int));
+            *length = sizeof(int);
+            return 0;
+        }
+    }
+    return real_getsockopt(fd, level, name, value, length);
+}
+
+int setsockopt(int fd, int level, int name, const void *value, socklen_t length) {
+    REAL(setsockopt);
+    if (level != SOL_SOCKET || !is_unix(fd)) return real(fd, level, name, value, length);
+    int is_size = name == SO_SNDBUF || name == SO_RCVBUF;
+    // XNU sosetoptlock: EINVAL where neither way is open. OpenBSD sosetopt: of the sizes.
+    if ((SYSTEM == DARWIN || (SYSTEM == OPENBSD && is_size)) && is_gone(fd)) return fail(EINVAL);
+    if (name == SO_SNDBUF && length >= sizeof(int)) {
+        int size;
+        memcpy(&size, value, sizeof size);
+        struct state *state = state_of(fd);
+#if SYSTEM == DARWIN
+        // sbreserve: cut to kern.ipc.maxsockbuf, and no buffers where it has that size already.
+        int limit = 8 * MIB;
+        if (size > limit && state->largest) return fail(ENOBUFS);
+        state->largest = size >= limit;
+        if (size > limit) size = limit;
+#else
+        // sbreserve: ENOBUFS. FreeBSD's sb_max_adj of 2 MiB; NetBSD's 256 KiB; OpenBSD's 2 MiB.
+        int limit = SYSTEM == FREEBSD ? 1864135 : SYSTEM == NETBSD ? MIB / 4 : 2 * MIB;
+        if (size > limit) return fail(ENOBUFS);
+#endif
+        int done = real(fd, level, name, &size, sizeof size);
+        if (done == 0) state->size = size;
+        return done;
+    }
+    return real(fd, level, name, value, length);
+}
+
+int shutdown(int fd, int how) {
+    REAL(shutdown);
+    if (is_unix(fd)) {
+        // XNU soshutdown, FreeBSD uipc_shutdown: ENOTCONN once the peer is gone.
+        if (is_gone(fd)) return fail(ENOTCONN);
+        // And of one that listens, which XNU leaves as it is.
+        if (SYSTEM == DARWIN && option(fd, SO_ACCEPTCONN) == 1) return fail(ENOTCONN);
+    }
+    return real(fd, how);
+}
+
+// ---- receiving -------------------------------------------------------------------
+
+union control {
+    char bytes[8192];
+    struct cmsghdr aligned;
+};
+
+// Whether the first `length` bytes that wait have descriptors among them.
+static int has_rights(int fd, char *scratch, size_t length) {
+    union control room;
+    struct iovec part = {scratch, length};
+    struct msghdr message = {0};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = room.bytes;
+    message.msg_controllen = sizeof room.bytes;
+    if (real_recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0) return 0;
+    int found = (message.msg_flags & MSG_CTRUNC) != 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c != NULL; c = CMSG_NXTHDR(&message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+        found = 1;
+        int *fds = (int *)CMSG_DATA(c);
+        for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) real_close(fds[i]);
+    }
+    return found;
+}
+
+// soreceive on each of these systems: control data begins a record of its own (sbappendcontrol), and
+// a read ends before it. Linux ends a read behind it.
+static size_t until_rights(int fd, size_t total) {
+    size_t most = total < 4 * MIB ? total : 4 * MIB;
+    char *scratch = most > 1 ? malloc(most) : NULL;
+    if (scratch == NULL) return total;
+    int before = errno;
+    size_t length = total;
+    if (has_rights(fd, scratch, most) && !has_rights(fd, scratch, 1)) {
+        size_t without = 1, with = most;
+        while (with - without > 1) {
+            size_t middle = without + (with - without) / 2;
+            if (has_rights(fd, scratch, middle)) with = middle;
+            else without = middle;
+        }
+        length = without;
+    }
+    free(scratch);
+    errno = before;
+    return length;
+}
+
+#if SYSTEM == DARWIN
+static void scatter(const struct iovec *parts, size_t count, const char *from, size_t length) {
+    for (size_t i = 0; i < count && length > 0; i++) {
+        size_t here = parts[i].iov_len < length ? parts[i].iov_len : length;
+        memcpy(parts[i].iov_base, from, here);
+        from += here;
+        length -= here;
+    }
+}
+
+static ssize_t kept_bytes(int fd, const struct msghdr *message, size_t total, int flags) {
+    struct state *state = state_of(fd);
+    size_t length = state->kept_to - state->kept_from;
+    if (length > total) length = total;
+    scatter(message->msg_iov, message->msg_iovlen, state->kept + state->kept_from, length);
+    if (!(flags & MSG_PEEK)) state->kept_from += length;
+    if (state->kept_from == state->kept_to) {
+        free(state->kept);
+        state->kept = NULL;
+    }
+    return (ssize_t)length;
+}
+
+// What the kernel gave, as far as the caller has room. What does not fit is open all the same.
+static void hand_on(const struct msghdr *got, char *to, size_t room, struct msghdr *message) {
+    message->msg_flags = got->msg_flags & ~MSG_CTRUNC;
+    size_t used = 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(got); c != NULL; c = CMSG_NXTHDR((struct msghdr *)got, c)) {
+        size_t length = c->cmsg_len - CMSG_LEN(0);
+        if (to == NULL) break;
+        if (room - used < CMSG_LEN(sizeof(int))) {
+            message->msg_flags |= MSG_CTRUNC;
+            break;
+        }
+        if (CMSG_LEN(length) > room - used) {
+            message->msg_flags |= MSG_CTRUNC;
+            length = (room - used - CMSG_LEN(0)) / sizeof(int) * sizeof(int);
+        }
+        struct cmsghdr *copy = (struct cmsghdr *)(to + used);
+        copy->cmsg_len = CMSG_LEN(length);
+        copy->cmsg_level = c->cmsg_level;
+        copy->cmsg_type = c->cmsg_type;
+        memcpy(CMSG_DATA(copy), CMSG_DATA(c), length);
+        used += CMSG_SPACE(length) < room - used ? CMSG_SPACE(length) : room - used;
+    }
+    message->msg_controllen = used;
+}
+
+// XNU soreceive_ctl: descriptors are put into the table (dom_externalize) whether or not there is room
+// for their numbers. Where the table is full they are gone, EMSGSIZE, and the bytes stay.
+static ssize_t receive_installing(int fd, struct msghdr *message, struct msghdr *call, int flags) {
+    union control room;
+    char *to = message->msg_control;
+    size_t to_length = to == NULL ? 0 : message->msg_controllen;
+    call->msg_control = room.bytes;
+    call->msg_controllen = sizeof room.bytes;
+    if (flags & MSG_PEEK) {
+        call->msg_control = NULL;
+        call->msg_controllen = 0;
+    }
+    ssize_t got = real_recvmsg(fd, call, flags);
+    if (got < 0 || (flags & MSG_PEEK)) return got;
+    int full = (call->msg_flags & MSG_CTRUNC) != 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(call); c != NULL; c = CMSG_NXTHDR(call, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+        int *fds = (int *)CMSG_DATA(c);
+        for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            forget(fds[i]);
+            if (full) real_close(fds[i]);
+        }
+    }
+    if (full && got > 0) {
+        struct state *state = state_of(fd);
+        state->kept = malloc((size_t)got);
+        state->kept_from = 0;
+        state->kept_to = (size_t)got;
+        char *end = state->kept;
+        for (size_t i = 0; i < call->msg_iovlen && end < state->kept + got; i++) {
+            size_t here = (size_t)(state->kept + got - end);
+            if (here > call->msg_iov[i].iov_len) here = call->msg_iov[i].iov_len;
+            memcpy(end, call->msg_iov[i].iov_base, here);
+            end += here;
+        }
+        return fail(EMSGSIZE);
+    }
+    hand_on(call, to, to_length, message);
+    return got;
+}
+#endif
+
+static ssize_t receive(int fd, struct msghdr *message, int flags) {
+    size_t total = total_of(message->msg_iov, message->msg_iovlen);
+#if SYSTEM == DARWIN
+    // XNU soreceive, recvit.
+    if (total > INT_MAX) return fail(EINVAL);
+    if (state_of(fd)->kept != NULL && total > 0) {
+        message->msg_flags = 0;
+        message->msg_controllen = 0;
+        return kept_bytes(fd, message, total, flags);
+    }
+#endif
+    struct msghdr call = *message;
+    struct iovec parts[IOV_MAX];
+    if (!(flags & (MSG_PEEK | MSG_OOB)) && total > 1 && message->msg_iovlen <= IOV_MAX) {
+        size_t left = until_rights(fd, total);
+        size_t count = 0;
+        for (; count < message->msg_iovlen && left > 0; count++) {
+            parts[count] = message->msg_iov[count];
+            if (parts[count].iov_len > left) parts[count].iov_len = left;
+            left -= parts[count].iov_len;
+        }
+        call.msg_iov = parts;
+        call.msg_iovlen = count;
+    }
+#if SYSTEM == DARWIN
+    ssize_t got = receive_installing(fd, message, &call, flags);
+#else
+    ssize_t got = real_recvmsg(fd, &call, flags);
+    message->msg_flags = call.msg_flags;
+    message->msg_controllen = call.msg_controllen;
+    message->msg_namelen = call.msg_namelen;
+    // MSG_CTRUNC where there is no room at all: recvit looks at it only where there is some.
+    if (message->msg_control == NULL) message->msg_flags &= ~MSG_CTRUNC;
+#endif
+    // Linux alone has it, of a peer that closed with bytes unread.
+    if (got < 0 && errno == ECONNRESET) return 0;
+    return got;
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+    if (!is_unix(fd)) return real_recvmsg(fd, message, flags);
+    return receive(fd, message, flags);
+}
+
+static ssize_t receive_into(int fd, void *to, size_t length, int flags) {
+    struct iovec part = {to, length};
+    struct msghdr message = {0};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    return receive(fd, &message, flags);
+}
+
+ssize_t recv(int fd, void *to, size_t length, int flags) {
+    REAL(recv);
+    return is_unix(fd) ? receive_into(fd, to, length, flags) : real(fd, to, length, flags);
+}
+
+ssize_t recvfrom(int fd, void *to, size_t length, int flags, struct sockaddr *address, socklen_t *size) {
+    REAL(recvfrom);
+    if (!is_unix(fd)) return real(fd, to, length, flags, address, size);
+    if (size != NULL) *size = 0;
+    return receive_into(fd, to, length, flags);
+}
+
+ssize_t read(int fd, void *to, size_t length) {
+    REAL(read);
+    return is_unix(fd) ? receive_into(fd, to, length, 0) : real(fd, to, length);
+}
+
+ssize_t readv(int fd, const struct iovec *parts, int count) {
+    REAL(readv);
+    if (!is_unix(fd) || count < 0) return real(fd, parts, count);
+    struct msghdr message = {0};
+    message.msg_iov = (struct iovec *)parts;
+    message.msg_iovlen = (size_t)count;
+    return receive(fd, &message, 0);
+}
+
+// ---- sending ---------------------------------------------------------------------
+
+// The peer was gone when the call failed. sosend looks before it copies, and the protocol after that:
+// a close in between is ENOTCONN (XNU uipc_send, NetBSD, FreeBSD before 15). Here each second time.
+static ssize_t sent(ssize_t length, int flags) {
+    static atomic_uint times;
+    if (length < 0 && errno == ECONNRESET) errno = EPIPE;
+    if (length < 0 && errno == EPIPE && (flags & MSG_NOSIGNAL) && SYSTEM != OPENBSD) {
+        errno = atomic_fetch_add(&times, 1) % 2 == 0 ? ENOTCONN : EPIPE;
+    }
+    return length;
+}
+
+static size_t rights_in(const struct msghdr *message) {
+    size_t count = 0;
+    if (message->msg_control == NULL) return 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR((struct msghdr *)message, c)) {
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+            count += (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        }
+    }
+    return count;
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
+    REAL(sendmsg);
+    if (!is_unix(fd)) return real(fd, message, flags);
+#if SYSTEM == DARWIN
+    // XNU sosend; and sosendcheck asks SS_NBIO and MSG_NBIO, not MSG_DONTWAIT.
+    if (total_of(message->msg_iov, message->msg_iovlen) > INT_MAX) return fail(EINVAL);
+    flags &= ~MSG_DONTWAIT;
+#endif
+    size_t rights = rights_in(message);
+#if SYSTEM == DARWIN || SYSTEM == NETBSD
+    // sosend: "clen > so->so_snd.sb_hiwat" is EMSGSIZE, also of a socket that blocks, and uipc_send
+    // lowers sb_hiwat by what the peer has not read.
+    if (rights > 0 && !(ready(fd, POLLOUT) & POLLOUT)) return fail(EMSGSIZE);
+#elif SYSTEM == OPENBSD
+    // unp_internalize: 16 bytes a descriptor, in one cluster of 2048.
+    if (rights > 127) return fail(E2BIG);
+#endif
+    (void)rights;
+    return sent(real(fd, message, flags), flags);
+}
+
+static ssize_t send_from(int fd, const void *from, size_t length, int flags) {
+    struct iovec part = {(void *)from, length};
+    struct msghdr message = {0};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    return sendmsg(fd, &message, flags);
+}
+
+ssize_t send(int fd, const void *from, size_t length, int flags) {
+    REAL(send);
+    return is_unix(fd) ? send_from(fd, from, length, flags) : real(fd, from, length, flags);
+}
+
+ssize_t sendto(int fd, const void *from, size_t length, int flags, const struct sockaddr *to, socklen_t size) {
+    REAL(sendto);
+    if (to == NULL && is_unix(fd)) return send_from(fd, from, length, flags);
+    return real(fd, from, length, flags, to, size);
+}
+
+// ---- files -----------------------------------------------------------------------
+
+// What open(2) says of a link where none is followed: ELOOP on Linux, macOS and OpenBSD.
+static int opened(int fd, int flags) {
+    if (fd < 0 && errno == ELOOP && (flags & O_NOFOLLOW)) {
+#if SYSTEM == FREEBSD
+        errno = EMLINK;
+#elif SYSTEM == NETBSD
+        errno = 79; // EFTYPE
+#endif
+    }
+    return fd;
+}
+
+int open(const char *path, int flags, ...) {
+    REAL(open);
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = va_arg(rest, mode_t);
+    va_end(rest);
+    return opened(real(path, flags, mode), flags);
+}
+
+int open64(const char *path, int flags, ...) {
+    REAL(open64);
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = va_arg(rest, mode_t);
+    va_end(rest);
+    return opened(real(path, flags, mode), flags);
+}
+
+int openat(int dir, const char *path, int flags, ...) {
+    REAL(openat);
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = va_arg(rest, mode_t);
+    va_end(rest);
+    return opened(real(dir, path, flags, mode), flags);
+}
+
+int openat64(int dir, const char *path, int flags, ...) {
+    REAL(openat64);
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = va_arg(rest, mode_t);
+    va_end(rest);
+    return opened(real(dir, path, flags, mode), flags);
+}
+
+#if SYSTEM == FREEBSD
+// fdescfs(5): devfs alone has /dev/fd/0, 1 and 2.
+int statx(int dir, const char *restrict path, int flags, unsigned mask, struct statx *restrict to) {
+    REAL(statx);
+    if (strncmp(path, "/dev/fd/", 8) == 0 && strtol(path + 8, NULL, 10) > 2) return fail(ENOENT);
+    return real(dir, path, flags, mask, to);
+}
+#endif

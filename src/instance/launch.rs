@@ -1,0 +1,194 @@
+//! What a later start of a program hands to the first one, and how it is written.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::imp;
+
+/// The most that is taken of a message: many times what any system takes as arguments.
+pub(crate) const LIMIT: u32 = 16 << 20;
+
+/// What a start of a program was asked to do: its arguments, the directory that relative paths among
+/// them are meant from, and what of its environment matters.
+///
+/// A later start hands it to the first by [`hand_over`](crate::hand_over); the first takes it with a
+/// [`LaunchRequest`](crate::LaunchRequest). Arguments arrive as they were, also those that are no
+/// text and those with a line break.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Launch {
+    args: Vec<OsString>,
+    current_dir: Option<PathBuf>,
+    envs: Vec<(OsString, OsString)>,
+}
+
+impl Launch {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns what this process was asked to do: its arguments but the program's name, and its working
+    /// directory. Nothing of its environment, which may hold secrets: add what the first start needs.
+    ///
+    /// # Errors
+    ///
+    /// What the OS reports of the working directory: it may have been removed.
+    pub fn of_this_process() -> io::Result<Self> {
+        Ok(Self::new().args(env::args_os().skip(1)).current_dir(env::current_dir()?))
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets the working directory.
+    #[must_use]
+    pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.current_dir = Some(dir.into());
+        self
+    }
+
+    /// Adds a variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.envs.push((name.into(), value.into()));
+        self
+    }
+
+    /// Returns the arguments.
+    #[must_use]
+    pub fn get_args(&self) -> &[OsString] {
+        &self.args
+    }
+
+    /// Returns the working directory, if there is one.
+    #[must_use]
+    pub fn get_current_dir(&self) -> Option<&Path> {
+        self.current_dir.as_deref()
+    }
+
+    /// Returns the variables of the environment.
+    #[must_use]
+    pub fn get_envs(&self) -> &[(OsString, OsString)] {
+        &self.envs
+    }
+
+    /// What goes over the stream after the header: numbers of 32 bits, the smallest byte first, and
+    /// texts after their lengths, as the system has them.
+    pub(crate) fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        put_number(&mut bytes, self.args.len())?;
+        for arg in &self.args {
+            put(&mut bytes, arg)?;
+        }
+        put_number(&mut bytes, usize::from(self.current_dir.is_some()))?;
+        if let Some(dir) = &self.current_dir {
+            put(&mut bytes, dir.as_os_str())?;
+        }
+        put_number(&mut bytes, self.envs.len())?;
+        for (name, value) in &self.envs {
+            put(&mut bytes, name)?;
+            put(&mut bytes, value)?;
+        }
+        if bytes.len() > LIMIT as usize {
+            let what = format!("a launch has at most {LIMIT} bytes, this one has {}", bytes.len());
+            return Err(io::Error::new(ErrorKind::InvalidInput, what));
+        }
+        Ok(bytes)
+    }
+
+    /// `None`: it is not what [`to_bytes`](Self::to_bytes) makes.
+    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        let rest = &mut bytes;
+        let mut launch = Self::new();
+        for _ in 0..number(rest)? {
+            launch.args.push(text(rest)?);
+        }
+        for _ in 0..number(rest)?.min(1) {
+            launch.current_dir = Some(text(rest)?.into());
+        }
+        for _ in 0..number(rest)? {
+            let name = text(rest)?;
+            launch.envs.push((name, text(rest)?));
+        }
+        bytes.is_empty().then_some(launch)
+    }
+}
+
+fn put_number(bytes: &mut Vec<u8>, number: usize) -> io::Result<()> {
+    let number = u32::try_from(number)
+        .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "a launch has no room for so much"))?;
+    bytes.extend_from_slice(&number.to_le_bytes());
+    Ok(())
+}
+
+fn put(bytes: &mut Vec<u8>, text: &OsStr) -> io::Result<()> {
+    let text = imp::bytes_of(text);
+    put_number(bytes, text.len())?;
+    bytes.extend_from_slice(&text);
+    Ok(())
+}
+
+fn number(bytes: &mut &[u8]) -> Option<u32> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u32::from_le_bytes(*number))
+}
+
+fn text(bytes: &mut &[u8]) -> Option<OsString> {
+    let length = number(bytes)? as usize;
+    let (text, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    imp::text_of(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn some() -> Launch {
+        let args = ["", "a b", "line\nbreak", "--flag=ü"];
+        Launch::new().args(args).current_dir("/tmp/a dir").env("DISPLAY", ":1").env("", "")
+    }
+
+    #[test]
+    fn a_launch_is_read_as_it_was_written() {
+        for launch in [Launch::new(), some()] {
+            let bytes = launch.to_bytes().expect("short enough");
+            assert_eq!(Launch::from_bytes(&bytes).as_ref(), Some(&launch));
+        }
+        let many = Launch::new().args((0..1000).map(|number| number.to_string().repeat(100)));
+        let bytes = many.to_bytes().expect("short enough");
+        assert_eq!(Launch::from_bytes(&bytes), Some(many));
+    }
+
+    #[test]
+    fn one_that_is_too_long_is_refused_before_it_is_sent() {
+        let long = Launch::new().args(["x".repeat(LIMIT as usize)]);
+        assert_eq!(long.to_bytes().expect_err("too long").kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn what_is_cut_short_or_goes_on_is_no_launch() {
+        let bytes = some().to_bytes().expect("short enough");
+        for length in 0..bytes.len() {
+            assert_eq!(Launch::from_bytes(&bytes[..length]), None, "{length}");
+        }
+        assert_eq!(Launch::from_bytes(&[&bytes[..], &[0]].concat()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_bring_the_reader_down(bytes: Vec<u8>) {
+            let _ = Launch::from_bytes(&bytes);
+        }
+    }
+}

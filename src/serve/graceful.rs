@@ -1,0 +1,168 @@
+//! A server that stops: on a signal, or when nobody has come for a while.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Sleep;
+
+use super::handlers::{Ended, Handlers};
+use super::{Counters, HandlerOutput, Serve, SignalOutput, Stopping};
+use crate::listener::LocalListener;
+use crate::runtime::sleep;
+
+/// How long a graceful stop lets connections finish, unless told otherwise.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A [`Serve`] that stops on a signal, or when it is idle. Its output says how the connections ended.
+#[must_use = "nothing is served until it is awaited"]
+pub struct GracefulServe<L: LocalListener, H, E, S> {
+    serve: Serve<L, H, E>,
+    signal: S,
+    idle: Option<Duration>,
+    deadline: Duration,
+    release_name_first: bool,
+}
+
+impl<L: LocalListener, H, E, S> GracefulServe<L, H, E, S> {
+    pub(super) fn new(serve: Serve<L, H, E>, signal: S) -> Self {
+        let deadline = DRAIN_DEADLINE;
+        Self { serve, signal, idle: None, deadline, release_name_first: false }
+    }
+
+    /// Returns the counters of this server. See [`Serve::counters`].
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.serve.counters()
+    }
+
+    /// How long open connections have to finish after the signal. Default: 5 seconds. What is still
+    /// open then is cut.
+    ///
+    /// A handler hears of that where it awaits something. One that blocks its thread counts as cut, and
+    /// after another second it is left behind: its connection stays open until it awaits or returns. On
+    /// a runtime with one thread nothing can go on in the meantime, this stop included.
+    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Stops also when no connection has been served for `limit`, from the start on. See
+    /// [`Serve::stop_when_idle`].
+    pub fn stop_when_idle(mut self, limit: Duration) -> Self {
+        self.idle = Some(limit);
+        self
+    }
+
+    /// Frees the name when the stop begins, so that a successor can listen while the last connections
+    /// finish. Default: the name is free when they have.
+    ///
+    /// It is for servers that are replaced, where both may work at the same time. Nobody is told that
+    /// this one stops: who comes meanwhile finds the successor, or no server.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: open connections keep the name, so that this changes nothing there.
+    pub fn release_name_first(mut self) -> Self {
+        self.release_name_first = true;
+        self
+    }
+}
+
+impl<L, H, F, E, S> IntoFuture for GracefulServe<L, H, E, S>
+where
+    L: LocalListener,
+    H: FnOnce(L::Stream, Stopping) -> F + Clone + Send + 'static,
+    F: Future<Output: HandlerOutput<Error = E>> + Send + 'static,
+    E: fmt::Display + 'static,
+    S: Future<Output: SignalOutput> + Send + 'static,
+{
+    type Output = io::Result<Drained>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { serve, signal, idle, deadline, release_name_first } = self;
+            let Serve { mut listener, settings } = serve;
+            let mut handlers = Handlers::new(settings)?;
+            // Without timers it could not stop: now is the time to say so.
+            drop(sleep(Duration::ZERO)?);
+            let signal = async { signal.await.into_result() };
+            let mut idle = IdleClock::new(idle);
+            let idle = |cx: &mut Context<'_>, is_idle| idle.poll(cx, is_idle);
+            let heard = match handlers.accept_until(&mut listener, signal, idle).await {
+                Ended::Stopped(heard) | Ended::Idle(heard) => heard,
+                Ended::Failed(error) => {
+                    drop(listener);
+                    handlers.drain::<L>(None, Vec::new(), deadline).await?;
+                    return Err(error);
+                }
+            };
+            let drained = if release_name_first {
+                let pending = listener.stop_listening();
+                drop(listener);
+                handlers.drain::<L>(None, pending, deadline).await?
+            } else {
+                let pending = handlers.last(&mut listener);
+                handlers.drain(Some(listener), pending, deadline).await?
+            };
+            heard.map(|()| drained)
+        })
+    }
+}
+
+/// How long nobody has been served.
+struct IdleClock {
+    limit: Option<Duration>,
+    /// Runs while nobody is served.
+    over: Option<Pin<Box<Sleep>>>,
+}
+
+impl IdleClock {
+    fn new(limit: Option<Duration>) -> Self {
+        Self { limit, over: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, is_idle: bool) -> Poll<io::Result<()>> {
+        let Some(limit) = self.limit.filter(|_| is_idle) else {
+            self.over = None;
+            return Poll::Pending;
+        };
+        let over = match &mut self.over {
+            Some(over) => over,
+            none => none.insert(Box::pin(sleep(limit)?)),
+        };
+        over.as_mut().poll(cx).map(Ok)
+    }
+}
+
+/// How the connections ended that were open, or made and not accepted yet, when a graceful stop began.
+/// Those that were refused are not among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    pub(super) finished: usize,
+    pub(super) cut: usize,
+}
+
+impl Drained {
+    /// Connections whose handlers finished before the deadline.
+    #[must_use]
+    pub fn finished(&self) -> usize {
+        self.finished
+    }
+
+    /// Connections that were cut at the deadline, or whose turn had not come by then.
+    #[must_use]
+    pub fn cut(&self) -> usize {
+        self.cut
+    }
+}
+
+impl<L: LocalListener, H, E, S> fmt::Debug for GracefulServe<L, H, E, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GracefulServe").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}

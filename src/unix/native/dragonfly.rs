@@ -1,0 +1,38 @@
+//! What only DragonFly has.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::super::peer::Peer;
+use super::xucred::Credentials;
+
+/// Whose names and directories are used.
+pub(in crate::unix) const SYSTEM: &str = "freebsd";
+/// How to open a directory in which nothing is listed.
+pub(in crate::unix) const DIRECTORY: OFlags = OFlags::RDONLY;
+/// Nobody else's control data comes before descriptors.
+pub(in crate::unix) const ROOM_FOR_CREDENTIALS: usize = 0;
+
+/// Nothing to do: each call says so.
+pub(in crate::unix) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
+    Ok(())
+}
+
+/// Who connected or listened, when that was.
+pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    let credentials = Credentials::of(socket)?;
+    Ok(Peer { uid: credentials.uid(), gid: credentials.gid()?, pid: None })
+}
+
+/// At most 16.
+pub(in crate::unix) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    Ok(Credentials::of(socket)?.groups().to_vec())
+}
+
+pub(in crate::unix) fn user_temp_dir() -> Option<PathBuf> {
+    None
+}

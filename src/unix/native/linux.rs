@@ -1,0 +1,43 @@
+//! What Linux's kernel says in the place of another's, for code of that other system that runs on
+//! Linux: `--cfg sockpipe_posix`.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use rustix::cmsg_space;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::super::peer::Peer;
+use super::super::sockopt::get;
+
+/// Whose names and directories are used.
+pub(in crate::unix) const SYSTEM: &str = "freebsd";
+pub(in crate::unix) const DIRECTORY: OFlags = OFlags::RDONLY;
+/// See `linux.rs`.
+pub(in crate::unix) const ROOM_FOR_CREDENTIALS: usize = cmsg_space!(ScmCredentials(1));
+
+pub(in crate::unix) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
+    Ok(())
+}
+
+pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    let mut numbers = [0; 3];
+    get(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut numbers)?;
+    let [pid, uid, gid] = numbers;
+    // Linux says so of a socket that was never connected; the others have an error.
+    if (pid, uid) == (0, u32::MAX) {
+        return Err(Errno::NOTCONN.into());
+    }
+    Ok(Peer { uid, gid, pid: Some(pid).filter(|pid| *pid != 0) })
+}
+
+pub(in crate::unix) fn peer_groups(_: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let what = "this system does not tell a peer's groups";
+    Err(io::Error::new(io::ErrorKind::Unsupported, what))
+}
+
+pub(in crate::unix) fn user_temp_dir() -> Option<PathBuf> {
+    None
+}

@@ -1,0 +1,40 @@
+//! What only OpenBSD has.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::super::peer::Peer;
+use super::super::sockopt::get;
+
+/// Whose names and directories are used.
+pub(in crate::unix) const SYSTEM: &str = "openbsd";
+/// How to open a directory in which nothing is listed.
+pub(in crate::unix) const DIRECTORY: OFlags = OFlags::RDONLY;
+/// Nobody else's control data comes before descriptors.
+pub(in crate::unix) const ROOM_FOR_CREDENTIALS: usize = 0;
+
+/// Nothing to do: each call says so.
+pub(in crate::unix) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
+    Ok(())
+}
+
+/// Who connected or listened, when that was: `SO_PEERCRED`, a `struct sockpeercred`.
+pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    let mut numbers = [0; 3];
+    get(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut numbers)?;
+    let [uid, gid, pid] = numbers;
+    Ok(Peer { uid, gid, pid: Some(pid).filter(|pid| *pid != 0) })
+}
+
+pub(in crate::unix) fn peer_groups(_: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let what = "this system does not tell a peer's groups";
+    Err(io::Error::new(io::ErrorKind::Unsupported, what))
+}
+
+pub(in crate::unix) fn user_temp_dir() -> Option<PathBuf> {
+    None
+}

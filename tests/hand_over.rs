@@ -1,0 +1,238 @@
+//! What a later start of a program hands to the first one, and what it hears of it.
+
+mod common;
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, assert_error, unique_name, within};
+use sockpipe::{
+    ConnectOptions, Error, HandOver, Launch, LaunchRequest, ListenOptions, Listener, Operation,
+    Reason, Stream, hand_over, hand_over_with,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+
+/// The first instance: takes every launch and gives it here, after it has answered with `code`.
+async fn first(name: &str, code: i32) -> JoinHandle<Launch> {
+    let first = within(hand_over(name, &Launch::new())).await.expect("one or the other");
+    let HandOver::First(mut listener) = first else { panic!("there is another") };
+    tokio::spawn(async move {
+        let later = listener.accept().await.expect("a connection");
+        let request = LaunchRequest::receive(later, PATIENCE).await.expect("a launch");
+        let launch = request.launch().clone();
+        request.finish(code).await.expect("somebody waits for it");
+        launch
+    })
+}
+
+async fn later(name: &str, launch: &Launch, limit: Duration) -> std::io::Result<i32> {
+    let options = ConnectOptions::new().deadline(limit);
+    let listen = ListenOptions::new();
+    match within(hand_over_with(name, launch, &listen, &options)).await? {
+        HandOver::Taken(reply) => within(reply.exit_code()).await,
+        HandOver::First(_) => panic!("there is no other"),
+    }
+}
+
+fn process_of(error: &std::io::Error) -> Option<u32> {
+    match Error::of(error).expect("an error of ours").reason() {
+        Reason::NoAnswer { process, .. } | Reason::NotUnderstood { process, .. } => *process,
+        reason => panic!("{reason:?}"),
+    }
+}
+
+/// What is no text, on this system.
+fn no_text() -> OsString {
+    #[cfg(unix)]
+    return std::os::unix::ffi::OsStringExt::from_vec(b"a\xff\x80".to_vec());
+    #[cfg(windows)]
+    return std::os::windows::ffi::OsStringExt::from_wide(&[0x61, 0xd800, 0xffff]);
+}
+
+#[tokio::test]
+async fn everything_arrives_as_it_was_sent() {
+    let many = (0..1000).map(|number| OsString::from(format!("name {number}")));
+    let odd = ["", "line\nbreak", "tab\t", "--", "quote\"'", "ü"].map(OsString::from);
+    let args: Vec<_> = many.chain(odd).chain([no_text()]).collect();
+    let launch = Launch::new().args(&args).current_dir("/elsewhere/é");
+    let launch = launch.env("DISPLAY", ":1").env("TOKEN", no_text()).env("EMPTY", "");
+    let name = unique_name();
+    let first = first(&name, -7).await;
+    assert_eq!(later(&name, &launch, PATIENCE).await.expect("an exit code"), -7);
+    let received = within(first).await.expect("no panic");
+    assert_eq!(received.get_args(), args);
+    assert_eq!(received, launch);
+}
+
+#[test]
+fn a_launch_of_this_process_has_its_directory_and_nothing_of_its_environment() {
+    let launch = Launch::of_this_process().expect("a directory");
+    assert_eq!(launch.get_args(), std::env::args_os().skip(1).collect::<Vec<_>>());
+    let here = std::env::current_dir().expect("a directory");
+    assert_eq!(launch.get_current_dir(), Some(here.as_path()));
+    assert_eq!(launch.get_envs(), []);
+}
+
+#[tokio::test]
+async fn a_first_instance_that_takes_nothing_is_named_at_the_deadline() {
+    let name = unique_name();
+    let _first = Listener::bind(&name).expect("a free name");
+    let (started, limit) = (Instant::now(), Duration::from_millis(500));
+    let outcome = later(&name, &Launch::new().args(["a.txt"]), limit).await;
+    let error =
+        assert_error(outcome, ErrorKind::TimedOut, &["cannot hand over to", "did not take"]);
+    assert_eq!(Error::of(&error).expect("ours").operation(), Operation::HandOver);
+    assert_eq!(process_of(&error), Some(std::process::id()));
+    assert!(started.elapsed() >= limit, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_first_instance_that_speaks_something_else_is_named() {
+    let newer = b"sp-run\0\x02\0".as_slice();
+    for (answer, says) in
+        [(b"HTTP/1.1 400".as_slice(), "something else"), (newer, "another version")]
+    {
+        let name = unique_name();
+        let mut raw = Listener::bind(&name).expect("a free name");
+        let serving = tokio::spawn(async move {
+            let mut stream = raw.accept().await.expect("a connection");
+            stream.write_all(answer).await.expect("a write");
+            // Not before the other one has read it.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
+        let outcome = later(&name, &Launch::new(), PATIENCE).await;
+        let error = assert_error(outcome, ErrorKind::InvalidData, &[says]);
+        assert_eq!(process_of(&error), Some(std::process::id()));
+        within(serving).await.expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn the_later_start_of_a_first_instance_that_ends_becomes_the_first() {
+    let name = unique_name();
+    let mut ending = Listener::bind(&name).expect("a free name");
+    let ended = tokio::spawn(async move {
+        // It has come, and is not taken any more.
+        let come = ending.accept().await.expect("a connection");
+        drop(come);
+        drop(ending);
+    });
+    let outcome = within(hand_over(&name, &Launch::new())).await.expect("one or the other");
+    assert!(matches!(outcome, HandOver::First(_)), "{outcome:?}");
+    within(ended).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_first_instance_that_drops_the_request_is_no_success() {
+    let name = unique_name();
+    let mut listener = Listener::bind(&name).expect("a free name");
+    let serving = tokio::spawn(async move {
+        let stream = listener.accept().await.expect("a connection");
+        drop(LaunchRequest::receive(stream, PATIENCE).await.expect("a launch"));
+    });
+    let outcome = later(&name, &Launch::new(), PATIENCE).await;
+    assert_error(outcome, ErrorKind::UnexpectedEof, &["ended before it was done"]);
+    within(serving).await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_later_start_that_speaks_something_else_leaves_the_first_one_as_it_was() {
+    let name = unique_name();
+    let mut listener = Listener::bind(&name).expect("a free name");
+    let huge = [b"sp-run\0\x01".as_slice(), &u32::MAX.to_le_bytes()].concat();
+    let cases: [(&[u8], &[u8], ErrorKind, &str); 5] = [
+        (b"open b.txt\n--------", b"", ErrorKind::InvalidData, "no launch"),
+        (b"sp-run\0\x02\0\0\0\0", b"sp-run\0\x01\x01", ErrorKind::InvalidData, "version 2"),
+        (&huge, b"sp-run\0\x01\x01", ErrorKind::InvalidData, "no launch"),
+        (b"sp-run\0\x01\x01\0\0\0?", b"sp-run\0\x01\x01", ErrorKind::InvalidData, "no launch"),
+        (b"sp", b"", ErrorKind::UnexpectedEof, ""),
+    ];
+    for (sends, answer, kind, says) in cases {
+        let mut stream = within(Stream::connect(&name)).await.expect("a connection");
+        stream.write_all(sends).await.expect("a write");
+        stream.shutdown().await.expect("an end");
+        let accepted = within(listener.accept()).await.expect("a connection");
+        let outcome = within(LaunchRequest::receive(accepted, PATIENCE)).await;
+        assert_error(outcome, kind, &[says]);
+        assert_eq!(within(common::read_all(&mut stream)).await, answer);
+    }
+    // One that is silent is given up.
+    let silent = within(Stream::connect(&name)).await.expect("a connection");
+    let accepted = within(listener.accept()).await.expect("a connection");
+    let outcome = within(LaunchRequest::receive(accepted, Duration::from_millis(50))).await;
+    assert_error(outcome, ErrorKind::TimedOut, &[]);
+    drop(silent);
+}
+
+#[cfg(feature = "blocking")]
+#[tokio::test(flavor = "multi_thread")]
+async fn threads_and_tasks_hand_over_to_each_other() {
+    use sockpipe::blocking;
+
+    let launch = Launch::new().args(["a.txt"]).env("A", "1");
+    let name = unique_name();
+    let tasks = first(&name, 3).await;
+    let (to, sent) = (name.clone(), launch.clone());
+    let threads = tokio::task::spawn_blocking(move || {
+        match blocking::hand_over(&to, &sent).expect("one or the other") {
+            blocking::HandOver::Taken(reply) => reply.exit_code().expect("a code"),
+            blocking::HandOver::First(_) => panic!("there is no other"),
+        }
+    });
+    assert_eq!(within(threads).await.expect("no panic"), 3);
+    assert_eq!(within(tasks).await.expect("no panic"), launch);
+
+    let first = blocking::hand_over(&name, &launch).expect("one or the other");
+    let blocking::HandOver::First(listener) = first else { panic!("{first:?}") };
+    let serving = tokio::task::spawn_blocking(move || {
+        let later = listener.accept_timeout(PATIENCE).expect("a connection");
+        let request = blocking::LaunchRequest::receive(later, PATIENCE).expect("a launch");
+        let launch = request.launch().clone();
+        request.finish(4).expect("somebody waits for it");
+        // It has the name, and takes nothing.
+        let to = listener.endpoint().clone();
+        let limit = ConnectOptions::new().deadline(Duration::from_millis(100));
+        let late = blocking::hand_over_with(to, &launch, &ListenOptions::new(), &limit);
+        let error = assert_error(late, ErrorKind::TimedOut, &["did not take it within"]);
+        assert_eq!(process_of(&error), Some(std::process::id()));
+        launch
+    });
+    assert_eq!(later(&name, &launch, PATIENCE).await.expect("a code"), 4);
+    assert_eq!(within(serving).await.expect("no panic"), launch);
+}
+
+/// A real one, that was stopped by a signal.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_stopped_first_instance_is_named_and_opens_nothing_later() {
+    use std::os::unix::fs::PermissionsExt;
+
+    use common::process::{Running, example};
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let home = tempfile::tempdir().expect("a directory");
+    let start = |file: &str| {
+        let mut command = example("single_instance");
+        command.arg(file).env("XDG_RUNTIME_DIR", home.path()).current_dir(home.path());
+        Running::start(command)
+    };
+    let mode = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(home.path(), mode).expect("a mode");
+    let first = start("a.txt");
+    assert!(first.next_line().contains("a.txt"));
+    let pid = first.child.id();
+    let process = Pid::from_raw(pid.try_into().expect("an id")).expect("an id");
+    kill_process(process, Signal::STOP).expect("it runs");
+    let (status, out, err) = start("b.txt").wait();
+    kill_process(process, Signal::CONT).expect("it is stopped");
+    assert!(!status.success(), "{out:?}");
+    assert!(err.join("\n").contains(&format!("process {pid}")), "{err:?}");
+    // It is as good as before; what nobody waits for any more was not opened.
+    let (status, _, err) = start("c.txt").wait();
+    assert!(status.success(), "{err:?}");
+    let line = first.next_line();
+    assert!(line.contains("c.txt"), "{line}");
+    first.crash();
+}
