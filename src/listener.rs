@@ -254,7 +254,7 @@ impl Listener {
     /// On Windows streams that were accepted hold the name until they are closed; then this fails. On
     /// Unix the name is free when a drop returns, so this never waits and never fails.
     pub async fn close(self) -> io::Result<()> {
-        let Self { inner, endpoint } = self;
+        let Self { inner, endpoint, .. } = self;
         inner.close().await.map_err(|error| during(Operation::Release, endpoint, error))
     }
 
