@@ -1,9 +1,11 @@
 //! The name of a place to listen or connect.
 
+pub(crate) mod candidate;
 mod convert;
 mod error;
 mod escape;
 mod foreign;
+pub(crate) mod resolve;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,6 +20,7 @@ pub use self::error::ParseEndpointError;
 /// |---|---|
 /// | `echo`, `org.example.tool` | a portable name, private to the user: a socket in the user's runtime directory, or a pipe with the user's SID in its name |
 /// | `system:NAME` | one place for the whole machine, for a system service: `/run/NAME.sock`, `/var/run/NAME.sock` on macOS and BSD, `\\.\pipe\NAME`. It does not change who may connect |
+/// | `session:NAME` | as the portable name, but one for each login session of the user: `NAME@SESSION`, by `$XDG_SESSION_ID` or Windows' session number |
 /// | `/path`, `./path`, `unix:///path`, `unix:path` | a Unix domain socket at this path |
 /// | `abstract:NAME` | a Linux socket without a file; what guards it is the check of the peer's user alone. `%00` is a NUL byte in its name, `%25` a percent sign, and so on for any byte |
 /// | `\\.\pipe\NAME`, `\\?\pipe\NAME`, `npipe:////./pipe/NAME` | a Windows named pipe; its name may have backslashes in it, and slashes are taken for them |
@@ -27,7 +30,7 @@ pub use self::error::ParseEndpointError;
 /// is the path.
 ///
 /// Every form is parsed and printed on every OS; only listening and connecting say
-/// [`Unsupported`](std::io::ErrorKind::Unsupported). A portable name, also after `system:`, is 1 to 48 of
+/// [`Unsupported`](std::io::ErrorKind::Unsupported). A portable name, also after `system:` and `session:`, is 1 to 48 of
 /// `a-z 0-9 . _ -` and does not start with a dot, so that a name that is valid on one OS is valid on
 /// all. [`resolve`](Self::resolve) tells what addresses it has here, and
 /// [Which address do I get?](crate::docs::which_address) why.
@@ -60,6 +63,8 @@ pub(crate) enum Form {
     Name(String),
     /// A checked portable name.
     System(String),
+    /// A checked portable name.
+    Session(String),
     /// Not empty, no NUL, does not end in a slash; with `./` where it starts as something else does.
     Path(PathBuf),
     /// Not empty.
@@ -71,6 +76,26 @@ pub(crate) enum Form {
 const PIPE: &str = r"\\.\pipe\";
 const VERBATIM_PIPE: &str = r"\\?\pipe\";
 const NAME_LIMIT: usize = 48;
+
+impl Endpoint {
+    /// The addresses it may have on this OS, for this process, best first, and why: what a server
+    /// tries until one is usable, and a client until a server answers.
+    ///
+    /// ```
+    /// # if cfg!(unix) {
+    /// let found = sockpipe::Endpoint::try_from("system:tool")?.resolve()?;
+    /// assert!(found[0].address().to_string().ends_with("run/tool.sock"));
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` for a form that this OS does not have.
+    pub fn resolve(&self) -> std::io::Result<Vec<candidate::Candidate>> {
+        resolve::candidates(self, &crate::imp::environment()?)
+    }
+}
 
 impl Endpoint {
     /// The path, of an endpoint that is one; also one that is not UTF-8, which no text can carry.
@@ -145,6 +170,9 @@ impl FromStr for Endpoint {
         }
         if let Some(rest) = text.strip_prefix("system:") {
             return Ok(Self(Form::System(name(text, text.len() - rest.len())?)));
+        }
+        if let Some(rest) = text.strip_prefix("session:") {
+            return Ok(Self(Form::Session(name(text, text.len() - rest.len())?)));
         }
         if text.starts_with('/') || text.starts_with("./") || text.starts_with("../") {
             return from_path(Path::new(text), text);
@@ -238,8 +266,8 @@ fn name(text: &str, start: usize) -> Result<String, ParseEndpointError> {
             '/' => format!("a path is written `./{name}` or from the root"),
             '\\' => r"a named pipe is written `\\.\pipe\NAME`".to_owned(),
             ':' => {
-                "the schemes are `system:`, `unix:`, `abstract:` and `npipe:`, and a portable name \
-                 has no colon in it"
+                "the schemes are `system:`, `session:`, `unix:`, `abstract:` and `npipe:`, and a \
+                 portable name has no colon in it"
                     .to_owned()
             }
             _ => "it is made of a-z 0-9 . _ -".to_owned(),
@@ -270,6 +298,7 @@ impl fmt::Display for Endpoint {
         match &self.0 {
             Form::Name(name) => f.write_str(name),
             Form::System(name) => write!(f, "system:{name}"),
+            Form::Session(name) => write!(f, "session:{name}"),
             Form::Abstract(name) => write!(f, "abstract:{}", escape::Encoded(name)),
             Form::Pipe(name) => write!(f, "{PIPE}{name}"),
             Form::Path(path) => {
@@ -303,6 +332,7 @@ mod tests {
             ("echo", "echo"),
             ("org.example.tool_2-x", "org.example.tool_2-x"),
             ("system:docker", "system:docker"),
+            ("session:editor", "session:editor"),
             ("abstract:/any thing:ü", "abstract:/any thing:ü"),
             ("abstract:a%00%00", "abstract:a%00%00"),
             ("abstract:%ff%C3%BC%25", "abstract:%FFü%25"),
@@ -369,9 +399,11 @@ mod tests {
             ("a\0b", Some(1), "a NUL character"),
             ("a/b", Some(1), "a path is written `./a/b`"),
             (r"a\b", Some(1), r"a named pipe is written `\\.\pipe\NAME`"),
-            ("tcp:1", Some(3), "the schemes are `system:`, `unix:`, `abstract:` and `npipe:`"),
+            ("tcp:1", Some(3), "the schemes are `system:`, `session:`, `unix:`"),
             ("system:", Some(7), "the name is empty"),
             ("system:A", Some(7), "'A' cannot be in a portable name"),
+            ("session:", Some(8), "the name is empty"),
+            ("session:a@3", Some(9), "'@' cannot be in a portable name"),
             ("system:.a", Some(7), "does not start with a dot"),
             ("abstract:", Some(9), "the abstract socket has no name"),
             ("abstract:a\0b", Some(10), "a NUL character"),

@@ -95,7 +95,6 @@ compile_error!(
 pub mod adapters;
 #[cfg(feature = "blocking")]
 pub mod blocking;
-mod candidate;
 #[cfg(feature = "tokio")]
 pub mod echo;
 mod endpoint;
@@ -119,7 +118,7 @@ mod stream;
 mod timed;
 mod wait;
 
-pub use candidate::{Candidate, Occupancy};
+pub use endpoint::candidate::{Candidate, Occupancy};
 pub use endpoint::{Endpoint, ParseEndpointError};
 pub use error::events::ListenerStats;
 pub use error::{Error, Operation, Reason};

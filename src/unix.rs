@@ -24,7 +24,6 @@ mod options;
 mod pass;
 mod peer;
 mod place;
-#[cfg(feature = "tokio")]
 mod receive;
 #[cfg(feature = "tokio")]
 mod runtime;
@@ -134,12 +133,12 @@ compile_error!(
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::geteuid;
 
@@ -153,15 +152,18 @@ pub(crate) use self::{
     runtime::{can_accept, shutdown_signal, sleep},
     stream::Stream,
 };
-use crate::candidate::Occupancy;
-use crate::candidate::resolve::{Environment, Family};
-use crate::candidate::{Candidacy, Candidate};
+use crate::endpoint::candidate::Occupancy;
+use crate::endpoint::candidate::{Candidacy, Candidate};
+use crate::endpoint::resolve::{Environment, Family};
 use crate::error::{Error, Reason};
 use crate::options::StreamOptions;
 use crate::peer::UserId;
 
 /// More buffers are refused whole. The limit is POSIX's on all of these systems.
 const IOV_MAX: usize = 1024;
+
+/// More bytes are refused whole by macOS; Linux takes a part of them.
+const MOST: usize = i32::MAX as usize;
 
 #[allow(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
 pub(crate) fn current_user() -> io::Result<UserId> {
@@ -174,6 +176,7 @@ pub(crate) fn environment() -> io::Result<Environment> {
         user: current_user()?,
         runtime_dir: env::var_os("XDG_RUNTIME_DIR").map(Into::into),
         user_temp_dir: platform::user_temp_dir,
+        session: || env::var("XDG_SESSION_ID").ok(),
     })
 }
 
@@ -220,13 +223,35 @@ pub(crate) fn text_of(bytes: &[u8]) -> Option<OsString> {
 
 /// Whether accept(2) failed for a client that left again, or was interrupted: the next try may do.
 fn is_passing(errno: Errno) -> bool {
-    matches!(errno, Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM)
+    matches!(errno, Errno::INTR | Errno::CONNABORTED | Errno::PROTO)
 }
 
-/// Whether accept(2) failed for want of descriptors or memory. The client stays in the backlog until
-/// there is room again.
+/// Whether accept(2) failed for want of descriptors or memory, or a sandbox or a firewall let nobody
+/// through. The client stays in the backlog until that is over.
 fn is_shortage(errno: Errno) -> bool {
-    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::PERM)
+}
+
+/// Whether a write failed because the peer is gone: before the call, with bytes of ours unread in the
+/// middle of it (Linux), or in the middle of it anyhow (macOS, and older ones of the BSDs).
+fn is_broken(errno: Errno) -> bool {
+    matches!(errno, Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN)
+}
+
+/// The beginning of `buf`, for one call.
+fn at_most(buf: &[u8]) -> &[u8] {
+    &buf[..buf.len().min(MOST)]
+}
+
+/// Those of the first of `bufs` that one call takes. A first one that is too long is left out too, and
+/// then there are none.
+fn at_most_of<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
+    let mut total = 0_usize;
+    let fits = |buf: &&IoSlice<'_>| {
+        total = total.saturating_add(buf.len());
+        total <= MOST
+    };
+    &bufs[..bufs.iter().take(IOV_MAX).take_while(fits).count()]
 }
 
 /// Ends the write side.
@@ -251,6 +276,10 @@ fn unless_gone(set: Result<(), Errno>) -> Result<(), Errno> {
 fn prepare(socket: BorrowedFd<'_>, options: StreamOptions) -> io::Result<()> {
     let Some(bytes) = options.send_buffer_size else { return Ok(()) };
     let set = set_socket_send_buffer_size(socket, bytes as usize);
+    let set = set.and_then(|()| match socket_send_buffer_size(socket) {
+        Ok(size) if platform::SIZES_ARE_CUT && size < bytes as usize => Err(Errno::NOBUFS),
+        _ => Ok(()),
+    });
     // These systems take no other size, whoever is there.
     let is_a_size = i32::try_from(bytes).is_ok_and(|bytes| bytes > 0);
     let set = if is_a_size { unless_gone(set) } else { set };

@@ -43,10 +43,10 @@ pub(crate) use self::{
     reactor::{can_accept, shutdown_signal, sleep},
     stream::Stream,
 };
-use crate::candidate::Candidate;
-use crate::candidate::Occupancy;
-use crate::candidate::resolve::{Environment, Family, candidates};
 use crate::endpoint::Endpoint;
+use crate::endpoint::candidate::Candidate;
+use crate::endpoint::candidate::Occupancy;
+use crate::endpoint::resolve::{Environment, Family, candidates};
 use crate::error::{self, Error, Operation, Reason, live_server};
 use crate::peer::UserId;
 
@@ -79,6 +79,7 @@ pub(crate) fn environment() -> io::Result<Environment> {
         user: current_user()?,
         runtime_dir: None,
         user_temp_dir: || None,
+        session: security::own_session,
     })
 }
 

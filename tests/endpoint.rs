@@ -24,6 +24,7 @@ fn texts() -> impl Strategy<Value = String> {
         Just("../"),
         Just("abstract:"),
         Just("system:"),
+        Just("session:"),
         Just("npipe:////./pipe/"),
         Just("npipe://./pipe/"),
         Just("npipe:"),

@@ -76,7 +76,7 @@ fn descriptors(sleep: &str) -> Vec<String> {
 /// Children that are started while sockets are made: none has any, and the name is not theirs.
 #[test]
 fn children_of_a_busy_server_have_nothing_of_it() {
-    // There is a moment between the calls there, which `posix.rs` tells of.
+    // There is a moment between the calls on macOS, which `apple.rs` tells of.
     if !with_linux_backend("one call that makes a descriptor close-on-exec") {
         return;
     }

@@ -1,6 +1,9 @@
 //! The command line.
 
+// Written out for the fuzz target, which has this file from elsewhere.
+#[path = "args/shared.rs"]
 mod shared;
+#[path = "args/values.rs"]
 mod values;
 
 use std::ffi::OsString;

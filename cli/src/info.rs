@@ -169,7 +169,11 @@ impl Found {
                 if self.process.is_none() {
                     return self.ask(!listening.is_empty()).await;
                 }
-                (State::Live, "a socket listens there".to_owned())
+                if listening.iter().all(|socket| !socket.is_stream) {
+                    (State::Foreign, "a server with a socket of another type is there".to_owned())
+                } else {
+                    (State::Live, "a socket listens there".to_owned())
+                }
             }
             Ok(_) => (State::Unknown, "this version cannot tell".to_owned()),
             Err(error) => match self.too_long().await {

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct Listening {
     /// As it was bound.
     pub path: String,
+    /// It is of the type that a client of a stream can connect to.
+    pub is_stream: bool,
     /// Its number, by which its process can be found.
     inode: u64,
 }
@@ -83,6 +85,8 @@ fn listening_in(
 fn listening(line: &str) -> Option<Listening> {
     // `__SO_ACCEPTCON` of the kernel.
     const LISTENS: u32 = 0x1_0000;
+    // `SOCK_STREAM`.
+    const STREAM: &str = "0001";
     // The path is the rest of the line, blanks included.
     let mut rest = line;
     let mut fields = [""; 7];
@@ -92,7 +96,8 @@ fn listening(line: &str) -> Option<Listening> {
     let flags = u32::from_str_radix(fields[3], 16).ok()?;
     let inode = fields[6].parse().ok()?;
     let listens = flags & LISTENS != 0;
-    listens.then(|| Listening { path: rest.to_owned(), inode })
+    let is_stream = fields[4] == STREAM;
+    listens.then(|| Listening { path: rest.to_owned(), is_stream, inode })
 }
 
 // Windows has other paths.

@@ -63,12 +63,21 @@ fn listen_and_connect() {
 
 #[test]
 fn relay() {
-    compare("relay", |program| {
+    relay_with("relay", &[]);
+}
+
+#[test]
+fn relay_without_descriptors() {
+    relay_with("relay --no-descriptors", &["--no-descriptors"]);
+}
+
+fn relay_with(what: &str, options: &[&str]) {
+    compare(what, |program| {
         let (front, behind) = (Os::new(), Os::new());
         let server = UnixListener::bind(behind.endpoint()).expect("a socket");
         let (from, to) = (front.endpoint(), behind.endpoint());
         let relay = match program {
-            Program::Ours => ours(&["-q", "relay", from, to]),
+            Program::Ours => ours(&[&["-q", "relay", from, to], options].concat()),
             Program::Socat(options) => {
                 socat(options, &[&format!("UNIX-LISTEN:{from}"), &format!("UNIX-CONNECT:{to}")])
             }

@@ -243,3 +243,38 @@ fn completions() {
         }
     }
 }
+
+/// What stands in a server's way is found before it is promised a place.
+#[cfg(target_os = "linux")]
+#[test]
+fn info_promises_no_take_over_that_a_lock_or_another_type_of_socket_prevents() {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    let os = Os::new();
+    drop(UnixListener::bind(os.endpoint()).expect("a socket"));
+    let lock = os.dir().join(".s.sock.lock");
+    symlink("elsewhere", &lock).expect("a link");
+    let info = run(&["info", os.endpoint()]);
+    assert!(info.text().contains("no server can listen there: its lock file"), "{info:?}");
+    std::fs::remove_file(&lock).expect("a link");
+    let info = run(&["info", os.endpoint()]);
+    assert!(info.text().contains("takes it over"), "{info:?}");
+
+    std::fs::remove_file(os.endpoint()).expect("a socket");
+    let packets = packet_server(os.endpoint());
+    let info = run(&["info", os.endpoint()]);
+    assert_eq!(info.code, Some(4), "{info:?}");
+    assert!(!info.text().contains("sockpipe connect"), "{info:?}");
+    drop(packets);
+}
+
+#[cfg(target_os = "linux")]
+fn packet_server(path: &str) -> std::os::fd::OwnedFd {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+
+    let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("a socket");
+    bind(&socket, &SocketAddrUnix::new(path).expect("an address")).expect("a name");
+    listen(&socket, 1).expect("a server");
+    socket
+}

@@ -9,11 +9,15 @@ mod args;
 /// What the source above takes from the rest of the tool.
 #[allow(dead_code, reason = "as above")]
 mod session {
-    pub(crate) enum AtEnd {
-        Waits,
-        WaitsIfTold,
-        Closes,
+    pub(crate) struct Ends {
+        pub(crate) half_close: bool,
+        pub(crate) linger: Option<std::time::Duration>,
     }
+}
+
+#[allow(dead_code, reason = "as above")]
+mod server {
+    pub(crate) const LAST_BYTES: std::time::Duration = std::time::Duration::from_secs(5);
 }
 
 use args::{Address, Args, Verb};
@@ -38,7 +42,7 @@ fuzz_target!(|text: &str| {
                     Address::Local(endpoint) => {
                         assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
                     }
-                    Address::Stdio => {}
+                    Address::Passed(_) | Address::Stdio => {}
                 }
             }
         }

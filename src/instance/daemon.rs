@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use super::command::DaemonCommand;
 use super::single::{is_absent, is_in_gap};
 use super::way::Way;
-use crate::candidate::{Candidate, Occupancy};
 use crate::endpoint::Endpoint;
 #[cfg(feature = "tokio")]
 use crate::endpoint::ParseEndpointError;
+use crate::endpoint::candidate::{Candidate, Occupancy};
 use crate::error::{Error, Operation, Reason, during};
 use crate::imp;
 use crate::options::ConnectOptions;

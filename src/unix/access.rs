@@ -62,7 +62,7 @@ impl Permission {
         }
         match platform::peer_groups(socket) {
             Ok(groups) => groups.contains(&group),
-            // Not told here; the file's mode was.
+            // Not told on every system; the file's mode was asked.
             Err(error) => error.kind() == std::io::ErrorKind::Unsupported,
         }
     }

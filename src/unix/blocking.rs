@@ -17,14 +17,18 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::{RecvFlags, SendFlags, recv, send, sendmsg};
+use rustix::net::{RecvFlags, SendFlags, send, sendmsg};
 
 use super::access::{Permission, peer_refused};
 use super::connect::Search;
 use super::name::{self, Name};
 use super::peer::Peer;
+use super::receive::receive_into;
 use super::spin::threads::Spin;
-use super::{IOV_MAX, inherited, is_passing, is_shortage, platform, prepare, shut_down};
+use super::{
+    at_most, at_most_of, inherited, is_broken, is_passing, is_shortage, platform, prepare,
+    shut_down,
+};
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
 #[cfg(feature = "tokio")]
@@ -126,7 +130,8 @@ impl Listener {
         permission: Permission,
         options: &ListenOptions,
     ) -> io::Result<Self> {
-        let polls = matches!(name, Name::Inherited);
+        // Where the room for a client is made sure of before the call, that is when there is one.
+        let polls = matches!(name, Name::Inherited) || platform::ACCEPT_DROPS_CLIENTS;
         ioctl_fionbio(&socket, polls)?;
         // Better to learn now what no client's socket would be let have.
         prepare(socket.as_fd(), options.stream)?;
@@ -237,8 +242,9 @@ impl Stream {
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = UnixStream::pair()?;
-        let stream =
-            |socket: UnixStream| Self::from_socket(socket.into(), StreamOptions::default());
+        let stream = |socket: UnixStream| {
+            Self::new(socket.into(), Peer::this_process(), StreamOptions::default())
+        };
         Ok((stream(one)?, stream(other)?))
     }
 
@@ -246,11 +252,11 @@ impl Stream {
         if buf.is_empty() {
             return Ok(0);
         }
-        self.read_with(timeout, |socket, flags| recv(socket, &mut *buf, flags).map(|(_, n)| n))
+        self.read_with(timeout, |socket, flags| receive_into(socket, buf, flags))
     }
 
     pub(crate) fn write(&self, buf: &[u8], timeout: Option<Duration>) -> io::Result<usize> {
-        self.write_with(timeout, |socket, flags| send(socket, buf, flags))
+        self.write_with(timeout, |socket, flags| send(socket, at_most(buf), flags))
     }
 
     pub(crate) fn write_vectored(
@@ -258,7 +264,10 @@ impl Stream {
         bufs: &[IoSlice<'_>],
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        let bufs = &bufs[..bufs.len().min(IOV_MAX)];
+        let bufs = match (bufs, at_most_of(bufs)) {
+            ([first, ..], []) => return self.write(first, timeout),
+            (_, bufs) => bufs,
+        };
         self.write_with(timeout, |socket, flags| {
             sendmsg(socket, bufs, &mut Default::default(), flags)
         })
@@ -353,8 +362,7 @@ impl Stream {
                         return Err(timed_out("write"));
                     }
                 }
-                // The peer closed with bytes of ours unread, in the middle of this.
-                Err(Errno::CONNRESET) => return Err(Errno::PIPE.into()),
+                Err(errno) if is_broken(errno) => return Err(Errno::PIPE.into()),
                 Err(errno) => return Err(errno.into()),
             }
         }

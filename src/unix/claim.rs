@@ -47,7 +47,7 @@ use super::bound;
 use super::lock::{self, Lock, NAME_LOCK};
 use super::place::{FileId, Place, SOCKET, file_id, remove, what};
 use super::{is_passing, platform};
-use crate::candidate::Occupancy;
+use crate::endpoint::candidate::Occupancy;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{self, Error, Reason, live_server};
 
@@ -212,8 +212,9 @@ fn listen_in(lock: &Lock, permission: Permission, backlog: i32) -> io::Result<(O
     Err(live_server(place.endpoint(), None))
 }
 
-/// Refuses new connections, and gives those in the queue. Closed like that, rather than with the
-/// socket, their clients read an end and no error about a connection reset.
+/// Refuses new connections on Linux, and gives those in the queue. Closed like that, rather than with
+/// the socket, their clients read an end and no error about a connection reset. Elsewhere the socket
+/// listens until it is closed, and who is in the queue then reads an end too.
 pub(super) fn refuse_and_drain(socket: &OwnedFd) -> Vec<OwnedFd> {
     let _ = shutdown(socket, Shutdown::Read);
     drain(socket.as_fd(), usize::from(u16::MAX))
@@ -251,9 +252,10 @@ pub(super) fn bind_abstract(address: &Endpoint, backlog: Option<u32>) -> io::Res
     Ok(socket)
 }
 
-/// Negative: the system's limit, `somaxconn`.
+/// More than the system's limit, `somaxconn`, is as much as that. Less than nothing would be nothing
+/// on NetBSD.
 pub(super) fn backlog_of(asked_for: Option<u32>) -> i32 {
-    asked_for.map_or(-1, |length| i32::try_from(length).unwrap_or(i32::MAX))
+    asked_for.and_then(|length| length.try_into().ok()).unwrap_or(i32::MAX)
 }
 
 /// What there is at `place`, without a connection.

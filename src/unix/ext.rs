@@ -29,7 +29,7 @@ pub trait ListenOptionsExt: Sealed {
     /// lets the socket's group in, 0o666 everybody. Only the bits of 0o666 count.
     ///
     /// The peer is checked by the same bits at `accept`: its user, and for the group bits its
-    /// groups where the OS tells them (Linux).
+    /// groups where the OS tells them (Linux, macOS, FreeBSD).
     #[must_use]
     fn mode(self, mode: u32) -> Self;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::process::geteuid;
 
 use super::platform::PATH_LIMIT;
-use crate::candidate::{Candidacy, Candidate};
+use crate::endpoint::candidate::{Candidacy, Candidate};
 use crate::endpoint::{Endpoint, Form};
 
 /// What is known of this process's surroundings, for tests of its own.
@@ -45,7 +45,7 @@ impl Surroundings {
                 "there is a socket of this name with {nuls} NUL bytes behind it, each written `%00`"
             ));
         }
-        if let (Form::Name(_), Some(caller)) = (&endpoint.0, self.caller)
+        if let (Form::Name(_) | Form::Session(_), Some(caller)) = (&endpoint.0, self.caller)
             && caller != self.user
         {
             return Some(format!(
@@ -100,7 +100,7 @@ fn directory(candidate: &Candidate) -> Option<&Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::candidate::resolve::{Environment, Family, candidates};
+    use crate::endpoint::resolve::{Environment, Family, candidates};
     use crate::peer::UserId;
 
     fn nowhere() -> Surroundings {
@@ -117,8 +117,8 @@ mod tests {
     fn hint(here: &Surroundings, endpoint: &str) -> Option<String> {
         let endpoint = endpoint.parse().expect("an endpoint");
         let user = UserId::Uid(7);
-        let env =
-            Environment { family: Family::Linux, user, runtime_dir: None, user_temp_dir: || None };
+        let (family, user_temp_dir, session) = (Family::Linux, || None, || None);
+        let env = Environment { family, user, runtime_dir: None, user_temp_dir, session };
         here.hint(&endpoint, &candidates(&endpoint, &env).expect("candidates"))
     }
 

@@ -11,6 +11,7 @@ use rustix::net::sockopt::socket_type;
 use rustix::net::{SocketType, listen};
 
 use super::claim::backlog_of;
+use super::peer::Peer;
 use super::platform;
 use super::sockname::SockName;
 use crate::endpoint::{Endpoint, Form};
@@ -39,14 +40,23 @@ pub(super) fn address(socket: BorrowedFd<'_>) -> io::Result<Endpoint> {
 }
 
 pub(super) fn is_connected(socket: BorrowedFd<'_>) -> bool {
-    check(socket).is_ok() && SockName::peer(socket).is_ok()
+    check(socket).is_ok() && has_or_had_peer(socket)
 }
 
 /// Verifies that `socket` is connected, and readies it.
 pub(super) fn check_stream(socket: BorrowedFd<'_>) -> io::Result<()> {
     check(socket)?;
-    SockName::peer(socket).map_err(|_| wrong("it is not connected"))?;
+    if !has_or_had_peer(socket) {
+        return Err(wrong("it is not connected"));
+    }
     ready(socket)
+}
+
+/// Also of a peer that is gone: what it sent is still there to be read.
+fn has_or_had_peer(socket: BorrowedFd<'_>) -> bool {
+    // Who it was is known for as long as the socket is open.
+    let had = || matches!(platform::listens(socket), Ok(false)) && Peer::of(socket).is_ok();
+    SockName::peer(socket).is_ok() || platform::A_GONE_PEER_HAS_NO_NAME && had()
 }
 
 /// Whether the name of a listener that is not ours still leads to a socket: whose, cannot be told

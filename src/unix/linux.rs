@@ -53,6 +53,20 @@ pub(super) const FDS_IN_A_MESSAGE: usize = 253;
 /// Bytes of control data for what comes before the descriptors: the sender's credentials, where the
 /// socket was told to receive them (`SO_PASSCRED`).
 pub(super) const ROOM_FOR_CREDENTIALS: usize = cmsg_space!(ScmCredentials(1));
+/// Whether a read puts descriptors that came with its bytes into the table, room for them or not.
+pub(super) const READS_INSTALL_DESCRIPTORS: bool = false;
+/// Whether accept(2) drops a client that it finds no descriptor for.
+pub(super) const ACCEPT_DROPS_CLIENTS: bool = false;
+/// Whether sendmsg(2) says `EMSGSIZE` of descriptors where it says `EAGAIN` of bytes.
+pub(super) const A_FULL_SOCKET_IS_EMSGSIZE: bool = false;
+/// Whether the name of a peer that is gone cannot be had, as if there never had been one.
+pub(super) const A_GONE_PEER_HAS_NO_NAME: bool = false;
+/// Whether a buffer that is larger than can be is made as large as can be, without an error.
+pub(super) const SIZES_ARE_CUT: bool = false;
+/// What open(2) says of a link where none is to be followed.
+pub(super) const NOT_FOLLOWED: Errno = Errno::LOOP;
+/// The most descriptors that a message takes.
+pub(super) const FDS_TO_SEND: usize = 253;
 /// How many probes make a socket dead.
 pub(super) const PROBES: u32 = 1;
 

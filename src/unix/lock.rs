@@ -187,16 +187,19 @@ pub(super) fn is_this_process_s(made_by: u32) -> bool {
 }
 
 fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
+    const NO_LOCKS: (Reason, &str) = (Reason::NoLocks, "choose a directory on a local file system");
+    const FOREIGN: (Reason, &str) = (Reason::ForeignOwner, "choose a directory of your own");
     let error = io::Error::from(errno);
     let (reason, remedy) = match errno {
-        Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => {
-            (Reason::NoLocks, "choose a directory on a local file system")
-        }
+        Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => NO_LOCKS,
+        // Another number than the one above on macOS.
+        errno if errno == Errno::NOTSUP => NO_LOCKS,
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
             (Reason::NotWritable, "choose a directory that you can write to")
         }
         // Not a file: something that is not ours stands there.
-        Errno::LOOP | Errno::ISDIR => (Reason::ForeignOwner, "choose a directory of your own"),
+        Errno::ISDIR => FOREIGN,
+        errno if errno == platform::NOT_FOLLOWED => FOREIGN,
         _ => (Reason::Os, "choose another directory"),
     };
     let what = format!("its lock file {} cannot be had: {error}", lock.display());

@@ -11,9 +11,9 @@ use super::environment;
 use super::inherited;
 use super::lock;
 use super::place::Place;
-use crate::candidate::Candidacy;
-use crate::candidate::resolve::candidates;
 use crate::endpoint::Endpoint;
+use crate::endpoint::candidate::Candidacy;
+use crate::endpoint::resolve::candidates;
 use crate::error::{Error, Reason};
 use crate::options::ListenOptions;
 

@@ -5,27 +5,28 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use super::platform;
+use super::{at_most, platform};
 #[cfg(feature = "blocking")]
 use crate::blocking;
 use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
-/// The most descriptors that one message can carry: Linux's limit, `SCM_MAX_FD`, and less than that
-/// of the others.
+/// The most descriptors that one message can carry: Linux's limit, `SCM_MAX_FD`. OpenBSD sends 127 at
+/// the most, and receives these.
 pub const MAX_FDS: usize = 253;
 
 /// Bytes of control data: all that one message can have here, whatever the limit asked for. XNU
 /// installs descriptors that there is no room for, and does not say which, so that nobody can close
 /// them.
-const ROOM: usize =
+pub(super) const ROOM: usize =
     cmsg_space!(ScmRights(platform::FDS_IN_A_MESSAGE)) + platform::ROOM_FOR_CREDENTIALS;
 
 /// Sends and receives open descriptors with bytes; the async form is [`AsyncPassFds`].
@@ -158,7 +159,11 @@ fn check_send(data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     if data.is_empty() && !fds.is_empty() {
         return Err(invalid("descriptors need at least one byte to go with"));
     }
-    check_count(fds.len())
+    if fds.len() > platform::FDS_TO_SEND {
+        let (most, count) = (platform::FDS_TO_SEND, fds.len());
+        return Err(invalid(&format!("one message carries {most} descriptors here, not {count}")));
+    }
+    Ok(())
 }
 
 fn check_receive(buf: &[u8], limit: usize) -> io::Result<()> {
@@ -214,7 +219,19 @@ fn send(
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(Errno::INVAL);
     }
-    sendmsg(socket, &[IoSlice::new(data)], &mut control, flags)
+    let mut send = || sendmsg(socket, &[IoSlice::new(at_most(data))], &mut control, flags);
+    match send() {
+        Err(Errno::MSGSIZE) if platform::A_FULL_SOCKET_IS_EMSGSIZE && !fds.is_empty() => {
+            // Where there is room by now, and still not enough, there never will be.
+            if is_writable(socket)? { send() } else { Err(Errno::AGAIN) }
+        }
+        sent => sent,
+    }
+}
+
+fn is_writable(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut writable = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
+    Ok(poll(&mut writable, Some(&Timespec::default()))? > 0)
 }
 
 /// One message's bytes, and all of its descriptors. Whatever else came is closed by the drop of the
@@ -223,7 +240,15 @@ fn receive(socket: BorrowedFd<'_>, buf: &mut [u8], flags: RecvFlags) -> Result<R
     let mut room = [MaybeUninit::uninit(); ROOM];
     let mut control = RecvAncillaryBuffer::new(&mut room);
     let flags = flags | platform::CLOSE_ON_EXEC;
-    let message = recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut control, flags)?;
+    let mut message = recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut control, flags);
+    let mut truncated = false;
+    if platform::READS_INSTALL_DESCRIPTORS && matches!(message, Err(Errno::MSGSIZE)) {
+        // They are gone, and their bytes are as those of a message that was cut short.
+        truncated = true;
+        message = recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut control, flags);
+    }
+    let message = message?;
+    truncated |= message.flags.contains(ReturnFlags::CTRUNC);
     let mut fds = Vec::new();
     for part in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = part {
@@ -233,6 +258,5 @@ fn receive(socket: BorrowedFd<'_>, buf: &mut [u8], flags: RecvFlags) -> Result<R
     for fd in &fds {
         platform::close_on_exec(fd)?;
     }
-    let truncated = message.flags.contains(ReturnFlags::CTRUNC);
     Ok(Received { length: message.bytes, fds, truncated })
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use rustix::process::{getegid, geteuid};
+
 use super::platform;
 use crate::peer::{PeerCredentials, UserId};
 
@@ -17,6 +19,12 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn of(socket: BorrowedFd<'_>) -> io::Result<Self> {
         platform::peer(socket)
+    }
+
+    /// Of both ends of a pair: not every system can tell (NetBSD).
+    pub(super) fn this_process() -> Self {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        Self { uid, gid, pid: Some(std::process::id()) }
     }
 
     pub(super) fn credentials(self) -> PeerCredentials {

@@ -25,6 +25,9 @@ pub(super) const PROBES: u32 = 3;
 /// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone. XNU does, of a socket that
 /// can neither send nor receive (`sosetopt`); so does OpenBSD, of the size of a buffer.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;
+/// Whether the name of a peer that is gone cannot be had, as if there never had been one. It loses
+/// `SS_ISCONNECTED` as its peer closes (`unp_disconnect`).
+pub(super) const A_GONE_PEER_HAS_NO_NAME: bool = true;
 /// What the reactor watches a stream for.
 #[cfg(feature = "tokio")]
 pub(super) const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);

@@ -1,45 +1,146 @@
 //! Receives bytes, and reports whether others came with them that end a read early.
+//!
+//! Descriptors that came with them are not wanted. Where there is no room for them the kernel closes
+//! them, and on macOS it puts them into this process's table: there they are received, to be closed.
 #![allow(unsafe_code, reason = "rustix receives messages into initialized memory only")]
 
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd, AsRawFd};
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
 
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+#[cfg(feature = "tokio")]
 use tokio::io::ReadBuf;
 
-/// More is refused whole on some systems.
-const MOST: usize = i32::MAX as usize;
+use super::pass::ROOM;
+use super::{MOST, platform};
 
 /// What one call received.
+#[cfg(feature = "tokio")]
 pub(super) struct Received {
     /// There was room for more, and nothing ended the read but the want of bytes. Control data ends
     /// one: file descriptors, or the credentials of a sender where the socket reports them.
     pub(super) is_short: bool,
 }
 
-/// Receives into the unfilled part of `buf`. Descriptors that came with the bytes are closed by the
-/// kernel, for there is no room for them.
-pub(super) fn receive(socket: impl AsFd, buf: &mut ReadBuf<'_>) -> Result<Received, Errno> {
+/// Receives into the unfilled part of `buf`.
+#[cfg(feature = "tokio")]
+#[inline]
+pub(super) fn receive(socket: BorrowedFd<'_>, buf: &mut ReadBuf<'_>) -> Result<Received, Errno> {
     let room = buf.remaining().min(MOST);
-    let mut message = no_message();
-    let mut bytes = libc::iovec { iov_base: unfilled(buf), iov_len: room };
-    message.msg_iov = &raw mut bytes;
-    message.msg_iovlen = 1;
-
-    let socket = socket.as_fd();
-    // SAFETY: the descriptor is open as long as the socket is borrowed. `message` has one buffer, the
-    // unfilled part of `buf`, which is at least `room` bytes long and borrowed here, and no place for
-    // an address or for control data.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
-    let Ok(length) = usize::try_from(length) else { return Err(last_error()) };
-
+    // SAFETY: nothing but initialized bytes is written there.
+    let to = NonNull::from(unsafe { buf.unfilled_mut() }).cast();
+    // SAFETY: the unfilled part of `buf` is at least `room` bytes long, and borrowed here.
+    let (length, flags) = unsafe { receive_message(socket, to, room, libc::MSG_DONTWAIT) }?;
     // SAFETY: the call initialized that many bytes of the unfilled part.
     unsafe { buf.assume_init(length) };
     buf.advance(length);
-    let has_control_data = message.msg_flags & libc::MSG_CTRUNC != 0;
+    let has_control_data = flags & libc::MSG_CTRUNC != 0;
     // None at all is the end, which stays.
     Ok(Received { is_short: (1..room).contains(&length) && !has_control_data })
+}
+
+/// Receives into `buf`.
+pub(super) fn receive_into(
+    socket: BorrowedFd<'_>,
+    buf: &mut [u8],
+    flags: RecvFlags,
+) -> Result<usize, Errno> {
+    let room = buf.len().min(MOST);
+    if !platform::READS_INSTALL_DESCRIPTORS {
+        return recv(socket, &mut buf[..room], flags).map(|(_, length)| length);
+    }
+    let flags = flags.bits() as libc::c_int;
+    // SAFETY: `buf` is at least `room` bytes long, and borrowed here.
+    unsafe { receive_message(socket, NonNull::from(buf).cast(), room, flags) }.map(|it| it.0)
+}
+
+/// The length, and the flags of the message.
+///
+/// # Safety
+///
+/// There are `room` bytes at `to` that nobody else uses meanwhile.
+#[inline]
+unsafe fn receive_message(
+    socket: BorrowedFd<'_>,
+    to: NonNull<libc::c_void>,
+    room: usize,
+    flags: libc::c_int,
+) -> Result<(usize, libc::c_int), Errno> {
+    let mut bytes = libc::iovec { iov_base: to.as_ptr(), iov_len: room };
+    let mut control = MaybeUninit::<Control>::uninit();
+    let mut message = no_message();
+    message.msg_iov = &raw mut bytes;
+    message.msg_iovlen = 1;
+    if platform::READS_INSTALL_DESCRIPTORS {
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of::<Control>() as _;
+    }
+    // SAFETY: `message` has one buffer, of which the caller says that it is as long as it says, and
+    // room for control data or none, and no place for an address.
+    let mut received = unsafe { receive_once(socket, &mut message, flags) };
+    if platform::READS_INSTALL_DESCRIPTORS {
+        if received == Err(Errno::MSGSIZE) {
+            // There was no room in the table. They are gone, and the bytes are still there.
+            message.msg_controllen = size_of::<Control>() as _;
+            // SAFETY: as above; the call that failed has changed no place or length but that one.
+            received = unsafe { receive_once(socket, &mut message, flags) };
+        }
+        if received.is_ok() {
+            close_descriptors(&message);
+        }
+    }
+    received.map(|length| (length, message.msg_flags))
+}
+
+/// # Safety
+///
+/// All places that `message` names are as long as it says, and used by nobody else meanwhile.
+#[inline]
+unsafe fn receive_once(
+    socket: BorrowedFd<'_>,
+    message: &mut libc::msghdr,
+    flags: libc::c_int,
+) -> Result<usize, Errno> {
+    // SAFETY: the descriptor is borrowed, so it is open; the caller says the rest.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), message, flags) };
+    usize::try_from(length).map_err(|_| last_error())
+}
+
+/// Room for as much control data as a message can have.
+#[repr(C, align(8))]
+struct Control([u8; ROOM]);
+
+/// Closes the descriptors of a message that was received.
+fn close_descriptors(message: &libc::msghdr) {
+    // SAFETY: the kernel has filled the control data of `message`, or there is none.
+    let mut part = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: a header that is not null is one in the control data.
+    while let Some(header) = unsafe { part.as_ref() } {
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            close_all(header);
+        }
+        // SAFETY: `header` is one of `message`.
+        part = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+}
+
+#[allow(clippy::unnecessary_cast, reason = "the type differs from system to system")]
+fn close_all(header: &libc::cmsghdr) {
+    // SAFETY: the call computes a length, and reads nothing.
+    let before = unsafe { libc::CMSG_LEN(0) } as usize;
+    // SAFETY: `header` is followed by its data.
+    let first = unsafe { libc::CMSG_DATA(header) }.cast::<libc::c_int>();
+    for index in 0..(header.cmsg_len as usize).saturating_sub(before) / size_of::<libc::c_int>() {
+        // SAFETY: there are as many numbers as the length says.
+        let place = unsafe { first.add(index) };
+        // SAFETY: the place is one in the data, which may have any alignment.
+        let fd = unsafe { place.read_unaligned() };
+        // SAFETY: the kernel has just made it for this process, and nobody else knows of it.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
 }
 
 #[cold]
@@ -50,9 +151,4 @@ fn last_error() -> Errno {
 fn no_message() -> libc::msghdr {
     // SAFETY: null pointers, lengths of zero and no flags are a valid message header.
     unsafe { mem::zeroed() }
-}
-
-fn unfilled(buf: &mut ReadBuf<'_>) -> *mut libc::c_void {
-    // SAFETY: the pointer is given to the kernel, which writes initialized bytes only.
-    unsafe { buf.unfilled_mut() }.as_mut_ptr().cast()
 }

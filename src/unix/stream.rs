@@ -8,16 +8,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv, send, sendmsg};
+use rustix::net::{RecvFlags, send, sendmsg};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::UnixStream;
 
 use super::connect::Search;
 use super::peer::Peer;
-use super::receive::receive;
+use super::receive::{receive, receive_into};
 use super::spin::tasks::Spin;
-use super::{IOV_MAX, platform, prepare, runtime, shut_down};
+use super::{at_most, at_most_of, is_broken, platform, prepare, runtime, shut_down};
 use crate::endpoint::Endpoint;
 use crate::options::{ConnectOptions, StreamOptions};
 use crate::peer::PeerCredentials;
@@ -47,7 +47,7 @@ impl Stream {
         let (one, other) = net::UnixStream::pair()?;
         let stream = |socket: net::UnixStream| {
             socket.set_nonblocking(true)?;
-            Self::from_socket(socket.into(), StreamOptions::default())
+            Self::new(socket.into(), Peer::this_process(), StreamOptions::default())
         };
         Ok((stream(one)?, stream(other)?))
     }
@@ -70,8 +70,8 @@ impl Stream {
         // Room has to be initialized first, and is no more than needed for most answers.
         let initialized = buf.initialized().len() - buf.filled().len();
         let room = initialized.max(buf.remaining().min(DIRECT));
-        match recv(self, buf.initialize_unfilled_to(room), RecvFlags::DONTWAIT) {
-            Ok((length, _)) => buf.advance(length),
+        match receive_into(self.as_fd(), buf.initialize_unfilled_to(room), RecvFlags::DONTWAIT) {
+            Ok(length) => buf.advance(length),
             Err(Errno::AGAIN | Errno::INTR) => return Poll::Pending,
             // As in `read`.
             Err(Errno::CONNRESET) => {}
@@ -83,7 +83,7 @@ impl Stream {
     fn read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut ready = ready!(self.socket.poll_read_ready(cx))?;
-            match receive(self, buf) {
+            match receive(self.as_fd(), buf) {
                 Ok(received) => {
                     // A short read means that the socket is empty, unless something other than bytes
                     // ended it. The reactor is told so; else the next read would have to find out.
@@ -102,6 +102,7 @@ impl Stream {
     }
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let buf = at_most(buf);
         self.write_with(cx, buf.len(), || send(self, buf, platform::NO_SIGNAL))
     }
 
@@ -110,7 +111,10 @@ impl Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let bufs = &bufs[..bufs.len().min(IOV_MAX)];
+        let bufs = match (bufs, at_most_of(bufs)) {
+            ([first, ..], []) => return self.poll_write(cx, first),
+            (_, bufs) => bufs,
+        };
         // As writev(2), which std uses, but without its signal when the peer is gone.
         let send_all = || sendmsg(self, bufs, &mut Default::default(), platform::NO_SIGNAL);
         self.write_with(cx, 0, send_all)
@@ -170,7 +174,9 @@ impl Stream {
     ) -> io::Result<T> {
         let write = self.socket.async_io(Interest::WRITABLE, |socket| Ok(write(socket.as_fd())?));
         match write.await {
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Err(Errno::PIPE.into()),
+            Err(error) if Errno::from_io_error(&error).is_some_and(is_broken) => {
+                Err(Errno::PIPE.into())
+            }
             done => done,
         }
     }
@@ -202,8 +208,7 @@ impl Stream {
                     continue;
                 }
                 Err(Errno::INTR) => continue,
-                // The peer closed with bytes of ours unread, in the middle of this.
-                Err(Errno::CONNRESET) => Err(Errno::PIPE.into()),
+                Err(errno) if is_broken(errno) => Err(Errno::PIPE.into()),
                 Err(errno) => Err(errno.into()),
             };
             if let Some(spin) = &self.spin {

@@ -24,6 +24,7 @@ use windows_sys::Win32::System::Pipes::{
     GetNamedPipeClientProcessId, GetNamedPipeClientSessionId, GetNamedPipeServerProcessId,
     GetNamedPipeServerSessionId, ImpersonateNamedPipeClient,
 };
+use windows_sys::Win32::System::RemoteDesktop::ProcessIdToSessionId;
 use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, GetCurrentThread, OpenProcessToken, OpenThreadToken, SetThreadToken,
 };
@@ -47,6 +48,14 @@ pub(super) fn own_sid() -> io::Result<&'static str> {
     let token = unsafe { OwnedHandle::from_raw_handle(token) };
     let sid = token_user(&token)?;
     Ok(OWN.get_or_init(|| sid))
+}
+
+/// The number of the session this process runs in.
+pub(super) fn own_session() -> Option<String> {
+    let mut session = 0;
+    // SAFETY: it takes a number, and `session` is a place for one.
+    let found = unsafe { ProcessIdToSessionId(std::process::id(), &mut session) };
+    check(found).ok().map(|()| session.to_string())
 }
 
 /// The SID of the client at the other end of a server's pipe.

@@ -107,7 +107,9 @@ fn a_socket_that_is_given_away_blocks() {
         let blocks = |socket: BorrowedFd<'_>| {
             !fcntl_getfl(socket).expect("flags").contains(OFlags::NONBLOCK)
         };
-        assert!(blocks(listener.as_fd()), "before any limit");
+        // On macOS there is a call before each accept, for which a client has to be there.
+        let polls = cfg!(any(target_vendor = "apple", sockpipe_posix = "darwin"));
+        assert_eq!(blocks(listener.as_fd()), !polls, "before any limit");
         assert_nobody(&listener, Duration::ZERO);
         assert!(!blocks(listener.as_fd()), "after a limit");
         assert!(blocks(listener.into_fd().expect("a socket").as_fd()), "for others");

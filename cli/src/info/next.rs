@@ -30,7 +30,9 @@ pub fn step(endpoint: &Endpoint, found: &Found) -> String {
                 )
             }),
         },
-        State::Foreign if found.target.is_some() => "choose another endpoint".to_owned(),
+        State::Foreign if found.target.is_some() || found.process.is_some() => {
+            "choose another endpoint".to_owned()
+        }
         State::Foreign => "choose another endpoint, or remove it yourself".to_owned(),
         // The directory of a portable name, and the state says what is wrong with it.
         State::Denied if found.access.is_none() && found.address != *endpoint => see_to_it(),

@@ -3,6 +3,7 @@
 mod group;
 mod init;
 mod listen;
+mod obstacle;
 mod receive;
 mod signals;
 mod socket;
@@ -27,6 +28,7 @@ use sockpipe::{Endpoint, Stream, UserId};
 pub use self::group::Group;
 pub use self::init::{is_first_process, take_orphans};
 pub use self::listen::{closed_directory, listen_options, passed_listener, user_id};
+pub use self::obstacle::why_no_server;
 pub use self::signals::{asked_to_stop, bear_file_limit};
 pub use self::socket::{Attached, Socket};
 use self::stdio::{Stdin, Stdout};
@@ -102,30 +104,6 @@ pub fn who_may_connect(address: &Endpoint, _: Option<&Stream>) -> Option<Access>
         meaning: Some(meaning),
         admits: access(path, Permissions::WRITE_OK).is_ok(),
     })
-}
-
-/// What the crate would refuse a server for, as far as its directory tells.
-pub fn why_no_server(address: &Endpoint) -> Option<String> {
-    let dir = address.as_path()?.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let dir = dir.unwrap_or_else(|| Path::new("."));
-    let data = fs::metadata(dir).ok().filter(fs::Metadata::is_dir)?;
-    let (shown, mode) = (dir.display(), data.mode() & 0o7777);
-    if is_stranger(data.uid()) {
-        let owner = user(&UserId::Uid(data.uid()));
-        Some(format!(
-            "the directory {shown} belongs to {owner}, who could replace the socket; choose one of \
-             your own"
-        ))
-    } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
-        Some(format!(
-            "others can write to the directory {shown} (mode {mode:04o}, without the sticky bit), \
-             and could replace the socket; choose one of your own"
-        ))
-    } else if access(dir, Permissions::WRITE_OK | Permissions::EXEC_OK).is_err() {
-        Some(format!("this user cannot write to the directory {shown}; choose another one"))
-    } else {
-        None
-    }
 }
 
 /// The socket that a link leads to, in the end.

@@ -6,9 +6,11 @@ mod boundary;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use rustix::process::Pid;
 
 pub use self::boundary::{bytes_ahead, receive};
@@ -18,6 +20,9 @@ use crate::chunk::CHUNK;
 /// Of the kernel's `asm/socket.h`.
 const SO_PASSRIGHTS: libc::c_int =
     if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 92 } else { 83 };
+
+/// What is spliced at a time, at most.
+const PIPE: usize = 256 * 1024;
 
 /// Makes the kernel refuse descriptors to the peer. Before Linux 6.16 it cannot.
 pub fn refuse_descriptors(socket: impl AsFd) -> bool {
@@ -45,6 +50,12 @@ pub fn give_back_memory() {
     }
 }
 
+/// Whether something is mounted at the path.
+pub fn is_mount_point(path: &Path) -> bool {
+    let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 /// A child that has ended and not been waited for.
 pub fn ended_child() -> Option<Pid> {
     let mut found = MaybeUninit::<libc::siginfo_t>::zeroed();
@@ -67,6 +78,8 @@ pub struct Pipe {
 impl Pipe {
     pub fn new() -> io::Result<Self> {
         let (from, to) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // As far as the user's share goes; else it has the usual size.
+        let _ = fcntl_setpipe_size(&from, PIPE);
         Ok(Self { from, to })
     }
 
@@ -75,7 +88,7 @@ impl Pipe {
         let most = match most {
             Some(most) if most < CHUNK / 2 => return Ok(None),
             Some(most) => most,
-            None => CHUNK,
+            None => PIPE,
         };
         match splice(socket, None, &self.to, None, most, SpliceFlags::NONBLOCK) {
             Ok(0) | Err(Errno::AGAIN | Errno::INTR) => Ok(None),

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -26,6 +27,11 @@ pub fn refuse_descriptors(_: impl AsFd) -> bool {
 
 /// The allocator decides.
 pub fn give_back_memory() {}
+
+/// Files are not mounted here.
+pub fn is_mount_point(_: &Path) -> bool {
+    false
+}
 
 /// The first process is another one here.
 pub fn ended_child() -> Option<Pid> {

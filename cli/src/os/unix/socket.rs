@@ -172,6 +172,10 @@ impl Socket {
     ///
     /// Not what descriptors may come with: these would be lost.
     pub async fn splice(&self, to: &Self, moved: &Moved) -> io::Result<()> {
+        // Into TCP a copy is as quick.
+        if to.kind == Kind::Tcp {
+            return Ok(());
+        }
         let looks_first = match self.kind {
             Kind::Tcp | Kind::Refuses(true) => false,
             Kind::PassesOn | Kind::Refuses(false) => true,

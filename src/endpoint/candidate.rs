@@ -1,33 +1,11 @@
 //! The addresses of an endpoint: what there is at each, and the removal of what a crash has left there.
 
-pub(crate) mod resolve;
-
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::endpoint::{Endpoint, Form};
+use super::{Endpoint, Form};
 use crate::error::{Operation, during};
 use crate::imp;
-
-impl Endpoint {
-    /// The addresses it may have on this OS, for this process, best first, and why: what a server
-    /// tries until one is usable, and a client until a server answers.
-    ///
-    /// ```
-    /// # if cfg!(unix) {
-    /// let found = sockpipe::Endpoint::try_from("system:tool")?.resolve()?;
-    /// assert!(found[0].address().to_string().ends_with("run/tool.sock"));
-    /// # }
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// `Unsupported` for a form that this OS does not have.
-    pub fn resolve(&self) -> io::Result<Vec<Candidate>> {
-        resolve::candidates(self, &imp::environment()?)
-    }
-}
 
 /// One address that an endpoint may have, from [`Endpoint::resolve`].
 #[derive(Clone, Debug, PartialEq, Eq)]

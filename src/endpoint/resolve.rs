@@ -7,8 +7,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Candidacy, Candidate};
-use crate::endpoint::{Endpoint, Form};
+use super::candidate::{Candidacy, Candidate};
+use super::{Endpoint, Form};
 use crate::error::not_here;
 use crate::peer::UserId;
 
@@ -43,6 +43,8 @@ pub(crate) struct Environment {
     /// macOS: the per-user temporary directory of `confstr`. Asked where a name needs it: the call
     /// makes that directory, each time.
     pub(crate) user_temp_dir: fn() -> Option<PathBuf>,
+    /// The session that this process belongs to.
+    pub(crate) session: fn() -> Option<String>,
 }
 
 /// The addresses of `endpoint`, best first; never empty.
@@ -71,21 +73,18 @@ pub(crate) fn candidates(endpoint: &Endpoint, env: &Environment) -> io::Result<V
         (Form::System(name), Family::Windows) => {
             one(Candidacy::Pipe(name.clone()), "one name for the whole machine")
         }
-        (Form::Name(name), Family::Windows) => {
-            // The SID ends at the first dot, so no two pairs of user and name meet.
-            let UserId::Sid(sid) = &env.user else {
-                return Err(not_here(endpoint, "the user has no SID"));
+        (Form::Name(name), _) => private(endpoint, name, env),
+        (Form::Session(name), _) => {
+            let Some(session) = (env.session)().filter(|id| is_a_session(id)) else {
+                return Err(not_here(
+                    endpoint,
+                    "this process belongs to no session, or XDG_SESSION_ID is missing; use a \
+                     portable name",
+                ));
             };
-            one(Candidacy::Pipe(format!("{sid}.{name}")), "the user's SID and the name")
+            // No portable name has this character.
+            private(endpoint, &format!("{name}@{session}"), env)
         }
-        (Form::Name(name), Family::Apple) => {
-            let Some(dir) = (env.user_temp_dir)() else {
-                return Err(not_here(endpoint, "the user has no temporary directory"));
-            };
-            let file = format!("{name}.sock");
-            one(Candidacy::UserDir { dir, file }, "the user's own temporary directory")
-        }
-        (Form::Name(name), Family::Linux | Family::Bsd) => in_runtime_dirs(endpoint, name, env),
         (Form::Path(_), Family::Windows) => Err(not_here(
             endpoint,
             "it is a path for a Unix domain socket, which Windows does not have; \
@@ -98,6 +97,34 @@ pub(crate) fn candidates(endpoint: &Endpoint, env: &Environment) -> io::Result<V
             endpoint,
             "it is a named pipe, which only Windows has; use a portable name, or a path",
         )),
+    }
+}
+
+/// What becomes a part of a file's name.
+fn is_a_session(id: &str) -> bool {
+    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=32).contains(&id.len()) && id.bytes().all(is_fit)
+}
+
+/// The addresses of a name that is the user's own.
+fn private(endpoint: &Endpoint, name: &str, env: &Environment) -> io::Result<Vec<Candidate>> {
+    let one = |place, why| Ok(vec![Candidate { place, why }]);
+    match env.family {
+        Family::Windows => {
+            // The SID ends at the first dot, so no two pairs of user and name meet.
+            let UserId::Sid(sid) = &env.user else {
+                return Err(not_here(endpoint, "the user has no SID"));
+            };
+            one(Candidacy::Pipe(format!("{sid}.{name}")), "the user's SID and the name")
+        }
+        Family::Apple => {
+            let Some(dir) = (env.user_temp_dir)() else {
+                return Err(not_here(endpoint, "the user has no temporary directory"));
+            };
+            let file = format!("{name}.sock");
+            one(Candidacy::UserDir { dir, file }, "the user's own temporary directory")
+        }
+        Family::Linux | Family::Bsd => in_runtime_dirs(endpoint, name, env),
     }
 }
 
@@ -131,7 +158,8 @@ mod tests {
     use super::*;
 
     fn env(family: Family, user: UserId) -> Environment {
-        Environment { family, user, runtime_dir: None, user_temp_dir: || None }
+        let (runtime_dir, user_temp_dir) = (None, || None);
+        Environment { family, user, runtime_dir, user_temp_dir, session: || Some("3".to_owned()) }
     }
 
     fn addresses(endpoint: &str, env: &Environment) -> Vec<String> {
@@ -188,10 +216,22 @@ mod tests {
             assert_eq!(computed, documented, "{line}");
             seen.push((endpoint.to_string(), family));
         }
-        // Five forms, four systems, and an escape: no cell is left out.
-        assert_eq!(seen.len(), 21);
+        // Six forms, four systems, and an escape: no cell is left out.
+        assert_eq!(seen.len(), 25);
         seen.dedup();
-        assert_eq!(seen.len(), 21);
+        assert_eq!(seen.len(), 25);
+    }
+
+    #[test]
+    fn a_name_of_a_session_needs_one_that_fits_into_a_file_s_name() {
+        let endpoint: Endpoint = "session:editor".parse().expect("an endpoint");
+        for session in [|| None, || Some(String::new()), || Some("../x".to_owned())] {
+            let session: fn() -> Option<String> = session;
+            let env = Environment { session, ..env(Family::Linux, UserId::Uid(7)) };
+            let error = candidates(&endpoint, &env).expect_err("no session");
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+            assert!(error.to_string().contains("XDG_SESSION_ID"), "{error}");
+        }
     }
 
     #[test]

@@ -1,0 +1,52 @@
+//! What stands in a server's way.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{Access, access};
+use rustix::process::geteuid;
+use sockpipe::{Endpoint, UserId};
+
+use super::system::is_mount_point;
+use super::{is_stranger, user};
+
+/// What the crate would refuse a server for, as far as the directory tells.
+pub fn why_no_server(address: &Endpoint) -> Option<String> {
+    let path = address.as_path()?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let dir = dir.unwrap_or_else(|| Path::new("."));
+    let data = fs::metadata(dir).ok().filter(fs::Metadata::is_dir)?;
+    let (shown, mode) = (dir.display(), data.mode() & 0o7777);
+    if is_stranger(data.uid()) {
+        let owner = user(&UserId::Uid(data.uid()));
+        Some(format!(
+            "the directory {shown} belongs to {owner}, who could replace the socket; choose one of \
+             your own, or allow it with --unsafe-directory"
+        ))
+    } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        Some(format!(
+            "others can write to the directory {shown} (mode {mode:04o}, without the sticky bit), \
+             and could replace the socket; choose one of your own, or allow it with \
+             --unsafe-directory"
+        ))
+    } else if access(dir, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        Some(format!("this user cannot write to the directory {shown}; choose another one"))
+    } else if is_mount_point(path) {
+        Some(format!("{} is a mount point; unmount it first", path.display()))
+    } else {
+        let mut lock = std::ffi::OsString::from(".");
+        lock.push(path.file_name()?);
+        lock.push(".lock");
+        unusual_lock(&dir.join(lock))
+    }
+}
+
+/// A lock file that is there and that no server of this user would take.
+fn unusual_lock(lock: &Path) -> Option<String> {
+    let data = fs::symlink_metadata(lock).ok()?;
+    let usual = data.is_file() && data.uid() == geteuid().as_raw() && data.nlink() == 1;
+    (!usual).then(|| {
+        format!("its lock file {} is no plain file of this user's; remove it first", lock.display())
+    })
+}
