@@ -124,6 +124,8 @@ pub enum Reason {
     },
     /// No server listens, but connections of a former one still hold the pipe's name (Windows).
     HeldByConnections,
+    /// A socket refuses connections, which on macOS and the BSDs a server with a full queue does too.
+    UnprovenSocket,
     /// The server lets nobody in any more: it finishes its last connections, and keeps its name until
     /// then.
     #[non_exhaustive]
@@ -270,7 +272,9 @@ impl Error {
     /// The kind of the [`io::Error`] that carries this error.
     fn kind(&self) -> ErrorKind {
         match self.reason {
-            Reason::LiveServer { .. } | Reason::HeldByConnections => ErrorKind::AddrInUse,
+            Reason::LiveServer { .. } | Reason::UnprovenSocket | Reason::HeldByConnections => {
+                ErrorKind::AddrInUse
+            }
             Reason::StaleSocket | Reason::Stopping { .. } => ErrorKind::ConnectionRefused,
             Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,

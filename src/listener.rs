@@ -9,13 +9,15 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::task::unconstrained;
+use tokio::task::{spawn_blocking, unconstrained};
 
+use crate::endpoint::candidate::Candidate;
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::events::ListenerStats;
 use crate::error::{Error, Operation, Reason, accept_failed, during};
 use crate::imp;
 use crate::options::ListenOptions;
+use crate::runtime::enter;
 use crate::stream::{LocalStream, Stream};
 use crate::wait::WaitForName;
 
@@ -169,6 +171,7 @@ impl Listener {
         let mut wait = WaitForName::new(limit);
         loop {
             match Self::bind_with::<Endpoint>(endpoint.clone(), options) {
+                Err(error) if is_unproven(&error) => prove(error, &mut wait).await?,
                 Err(error) => imp::sleep(wait.after(error)?)?.await,
                 bound => return bound,
             }
@@ -269,6 +272,26 @@ impl Listener {
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
+}
+
+fn is_unproven(error: &io::Error) -> bool {
+    matches!(Error::of(error).map(Error::reason), Some(Reason::UnprovenSocket))
+}
+
+/// Removes the socket that kept `bind` from its name, if it turns out to be dead: which takes a while,
+/// on a thread of its own.
+async fn prove(error: io::Error, wait: &mut WaitForName) -> io::Result<()> {
+    let address = Error::of(&error).and_then(Error::endpoint).cloned();
+    let pause = wait.after(error)?;
+    let remove = move || -> io::Result<bool> {
+        let places = address.as_ref().map_or(Ok(Vec::new()), Endpoint::resolve)?;
+        places.first().map_or(Ok(false), Candidate::remove_stale)
+    };
+    let removed = enter(|| spawn_blocking(remove))?.await;
+    if !matches!(removed, Ok(Ok(true))) {
+        imp::sleep(pause)?.await;
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Listener {

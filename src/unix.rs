@@ -2,6 +2,7 @@
 
 mod access;
 mod activation;
+mod asking;
 #[cfg(feature = "blocking")]
 pub(crate) mod blocking;
 mod bound;
@@ -19,7 +20,9 @@ pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod lock;
+mod maker;
 mod name;
+mod note;
 mod options;
 mod pass;
 mod peer;
@@ -31,6 +34,7 @@ mod sockname;
 mod sockopt;
 mod spawn;
 mod spin;
+mod stale;
 #[cfg(feature = "tokio")]
 mod stream;
 
@@ -66,6 +70,8 @@ mod freebsd;
     )
 ))]
 use self::freebsd as platform;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
+mod diag;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
 mod linux;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
@@ -182,14 +188,14 @@ pub(crate) fn environment() -> io::Result<Environment> {
 
 pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
     match place_to_look_at(candidate)? {
-        Some(place) => claim::occupancy(&place),
+        Some(place) => stale::occupancy(&place),
         None if matches!(candidate.place, Candidacy::Abstract(_)) => Ok(Occupancy::Unclaimed),
         None => Ok(Occupancy::Free),
     }
 }
 
 pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
-    place_to_look_at(candidate)?.map_or(Ok(false), claim::remove_stale)
+    place_to_look_at(candidate)?.map_or(Ok(false), stale::remove_stale)
 }
 
 /// `None`: there is no file to it, or there is none yet.
@@ -252,6 +258,11 @@ fn at_most_of<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
         total <= MOST
     };
     &bufs[..bufs.iter().take(IOV_MAX).take_while(fits).count()]
+}
+
+/// Whether a look failed for what may be over at the next one, so that it says nothing of what is there.
+fn is_transient(errno: Errno) -> bool {
+    is_shortage(errno) || matches!(errno, Errno::INTR | Errno::IO | Errno::AGAIN)
 }
 
 /// Ends the write side.

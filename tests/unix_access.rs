@@ -177,7 +177,11 @@ fn another_user_never_gets_in_at_the_start() {
     output(with_umask("000", &helper(&["binds", os.endpoint(), &times])));
     let line = finish(client).concat();
     println!("{times} binds: {line}");
-    assert_eq!(count(&line, "connected"), 0, "{line}");
+    // Elsewhere the mode is set between `bind` and `listen`: who was let in by the mode just before, and
+    // was kept from running until it listened, is connected, and closed by the check in `accept`.
+    if with_linux_backend("the mode of a socket that has no name yet") {
+        assert_eq!(count(&line, "connected"), 0, "{line}");
+    }
     assert!(count(&line, "denied") > 0, "nothing was tried: {line}");
 }
 

@@ -9,7 +9,9 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::unix::{full, helper, listening, output, strace, with_linux_backend};
+use common::unix::{
+    bind_over_the_dead, full, helper, listening, output, strace, with_linux_backend,
+};
 use common::{Backend, Os, assert_error, within};
 use sockpipe::os::unix::{ListenOptionsExt, ListenerExt};
 use sockpipe::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, UserId};
@@ -193,7 +195,7 @@ async fn waiting_at_the_name_of_the_dead() {
     let long = ConnectOptions::new().wait_for_server(common::PATIENCE);
     let (client, listener) = tokio::join!(within(os.connect_with(&long)), async {
         tokio::task::yield_now().await;
-        let mut listener = Listener::bind(os.endpoint()).expect("the name of the dead");
+        let mut listener = bind_over_the_dead(&os).await;
         let server = within(listener.accept()).await.expect("a connection");
         (listener, server)
     });

@@ -35,15 +35,16 @@ async fn clients() {
 #[tokio::test]
 async fn a_daemon_that_another_one_precedes_is_no_failure() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (path, lock) = (dir.path().join("d.sock"), dir.path().join(".d.sock.lock"));
-    let lock = fs::File::create(lock).expect("a lock file");
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("a lock");
+    let path = dir.path().join("d.sock");
+    // One that holds the name and cannot be reached.
+    let other = Listener::bind(path.as_path()).expect("a free name");
+    fs::remove_file(&path).expect("a socket");
     let options = ConnectOptions::new().deadline(common::PATIENCE);
     let mut connecting =
         Box::pin(connect_or_spawn_with(path.as_path(), Command::new("false"), &options));
     let early = tokio::time::timeout(Duration::from_millis(300), &mut connecting).await;
     assert!(early.is_err(), "{early:?}");
-    drop(lock);
+    drop(other);
     let mut listener = Listener::bind(path.as_path()).expect("a free name");
     let (stream, accepted) = within(async { tokio::join!(connecting, listener.accept()) }).await;
     stream.expect("a connection");

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use common::process::{Running, example};
-use common::unix::Standing;
+use common::unix::{Standing, bind_over_the_dead};
 use common::{Backend, Os, assert_error, unique_name, within};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd, ioctl_fionbio};
@@ -183,7 +183,7 @@ async fn a_listener_that_goes_elsewhere() {
     assert!(status.success() && out == ["served"], "{out:?}");
     // It left the name, of which a server that comes now sees that it is dead.
     assert_eq!(os.files(), ["s.sock"]);
-    drop(Listener::bind(os.endpoint()).expect("the name of the dead"));
+    drop(bind_over_the_dead(&os).await);
     assert_eq!(os.files(), [""; 0]);
 }
 
@@ -223,8 +223,10 @@ async fn while_it_is_elsewhere_it_lives() {
     let mut again = from_fd(socket).expect("a listener");
     assert_eq!(again.endpoint().to_string(), os.endpoint());
     assert!(again.is_published());
-    // The first to come was the `bind` that looked whether somebody is there.
-    drop(within(again.accept()).await.expect("a connection"));
+    // Where the system does not tell who has a socket, the first to come was the `bind` that looked.
+    if !cfg!(target_os = "linux") || cfg!(sockpipe_posix) {
+        drop(within(again.accept()).await.expect("a connection"));
+    }
     let client = within(os.connect()).await.expect("a connection");
     let server = within(again.accept()).await.expect("a connection");
     drop((client, server, again));

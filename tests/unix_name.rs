@@ -7,6 +7,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -170,6 +171,45 @@ async fn a_client_waits_for_a_server_that_is_just_taking_the_name() {
         assert!(server.next_line().starts_with("listening "));
         common::unix::finish(server);
     }
+}
+
+/// What a server of ours bound is known again, whatever its mode is by then: nothing connects to it.
+#[test]
+fn a_dead_socket_of_ours_is_known_without_a_connection() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let os = Os::new();
+    listening(helper(&["server", os.endpoint()])).0.crash();
+    set_mode(Path::new(os.endpoint()), 0o666);
+    let server = helper(&["server", os.endpoint()]);
+    let Some(server) = strace(&log, &["-e", "trace=connect,bind"], &server) else { return };
+    common::unix::finish(listening(server).0);
+    let calls = fs::read_to_string(&log).expect("a log");
+    assert!(calls.contains(" bind("), "{calls}");
+    if with_linux_backend("a way to ask who has a socket") {
+        assert!(!calls.contains(" connect("), "{calls}");
+    }
+}
+
+/// A client that is kept from running while it asks whether somebody holds the lock.
+#[test]
+fn who_asks_about_the_lock_does_not_hold_it() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let os = Os::new();
+    listening(helper(&["server", os.endpoint()])).0.crash();
+    let client = helper(&["connect", os.endpoint()]);
+    let options = ["-e", "trace=flock,fcntl", "-e", "inject=flock,fcntl:delay_exit=2000000"];
+    let Some(client) = strace(&log, &options, &client) else { return };
+    let client = Running::start(client);
+    let asks = |log: &str| log.contains("F_OFD_GETLK") || log.contains("flock(");
+    until("it asks", || fs::read_to_string(&log).is_ok_and(|log| asks(&log)));
+    let started = Instant::now();
+    let (server, _) = listening(helper(&["server", os.endpoint()]));
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert_eq!(client.out.try_iter().collect::<Vec<_>>(), [""; 0], "it has asked");
+    client.crash();
+    common::unix::finish(server);
 }
 
 /// Its server lives and has lost its socket: the client says who that is, and does not wait for ever.

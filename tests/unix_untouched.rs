@@ -13,13 +13,14 @@ use std::path::Path;
 
 use common::process::Running;
 use common::unix::{
-    STRANGER, Standing, command, finish, helper, listening, on_linux, output, strace,
+    STRANGER, Standing, bind_over_the_dead, command, finish, helper, listening, on_linux, output,
+    strace, with_linux_backend,
 };
 use common::{Backend, Os, assert_error};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket};
 use rustix::process::{Signal, geteuid};
-use sockpipe::Listener;
+use sockpipe::{Endpoint, Listener};
 
 /// Connects until no more fit. Each client has written by then.
 fn fill(path: &str) -> Vec<UnixStream> {
@@ -198,14 +199,39 @@ async fn whatever_stands_at_the_path() {
     println!("{seen} things at the path, two tries each: refused, and nothing changed");
 }
 
-/// A socket that is bound and does not listen is taken for dead, see security.md B.4: this is what
-/// the lock is for, and servers without one have none. It is written down here, not asked for.
+/// A server that knows no lock, between its `bind` and its `listen`.
 #[tokio::test]
-async fn a_socket_that_does_not_listen_is_a_dead_one() {
+async fn a_socket_that_does_not_listen_yet_is_left_alone() {
     let os = Os::new();
-    let _bound = special(Path::new(os.endpoint()), SocketType::STREAM);
-    drop(Listener::bind(os.endpoint()).expect("the name of the dead"));
+    let path = Path::new(os.endpoint());
+    let bound = special(path, SocketType::STREAM);
+    let standing = Standing::at(path);
+    assert_error(Listener::bind(path), ErrorKind::AddrInUse, &[os.endpoint()]);
+    assert_eq!(Standing::at(path), standing);
+    // Once its process is gone it is dead. Where the system does not tell, that takes a while.
+    drop(bound);
+    drop(bind_over_the_dead(&os).await);
     assert_eq!(os.files(), [""; 0]);
+}
+
+/// A server that knows no lock and ends with its first client, as `nc -l` does.
+#[tokio::test]
+async fn a_server_of_one_client_keeps_it() {
+    let os = Os::new();
+    let server = UnixListener::bind(os.endpoint()).expect("a socket");
+    server.set_nonblocking(true).expect("a mode");
+    let standing = Standing::at(Path::new(os.endpoint()));
+    let path = Endpoint::try_from(Path::new(os.endpoint())).expect("a path");
+    let place = &path.resolve().expect("a place")[0];
+    for _ in 0..3 {
+        assert_error(Listener::bind(os.endpoint()), ErrorKind::AddrInUse, &[os.endpoint()]);
+        assert_error(place.remove_stale(), ErrorKind::AddrInUse, &[os.endpoint()]);
+    }
+    assert_eq!(Standing::at(Path::new(os.endpoint())), standing);
+    if with_linux_backend("a way to ask who has a socket") {
+        assert_error(server.accept(), ErrorKind::WouldBlock, &[]);
+    }
+    assert_eq!(os.files(), ["s.sock"]);
 }
 
 /// What somebody put where the lock would be.

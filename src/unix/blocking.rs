@@ -21,7 +21,7 @@ use rustix::net::{RecvFlags, SendFlags, send, sendmsg};
 
 use super::access::{Permission, peer_refused};
 use super::connect::Search;
-use super::name::{self, Name};
+use super::name::{self, Name, Probes};
 use super::peer::Peer;
 use super::receive::receive_into;
 use super::spin::threads::Spin;
@@ -61,7 +61,7 @@ impl Listener {
         endpoint: &Endpoint,
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
-        let (socket, name, permission, endpoint) = Name::take(endpoint, options)?;
+        let (socket, name, permission, endpoint) = Name::take(endpoint, options, Probes::Paused)?;
         Ok((Self::new(socket, name, permission, options)?, endpoint))
     }
 
@@ -178,8 +178,8 @@ impl Listener {
         self.name.is_published(self.as_fd())
     }
 
-    pub(super) fn republish(&mut self) -> io::Result<()> {
-        let Some(socket) = self.name.republish(self.permission)? else { return Ok(()) };
+    pub(super) fn republish(&mut self, probes: Probes) -> io::Result<()> {
+        let Some(socket) = self.name.republish(self.permission, probes)? else { return Ok(()) };
         if let Err(errno) = ioctl_fionbio(&socket, *self.polls.get_mut()) {
             self.name.withdraw();
             return Err(errno.into());

@@ -17,7 +17,7 @@ use crate::error::{self, Error, Reason};
 /// # Errors
 ///
 /// `PermissionDenied` where another file stands under `name` by now, which is left as it is.
-pub(super) fn settle(place: &Place, name: &OsStr, permission: Permission) -> io::Result<FileId> {
+pub(super) fn settle(place: &Place, name: &OsStr, permission: Permission) -> io::Result<Stat> {
     let cannot = |errno| error::os(place.endpoint(), errno);
     let file = BoundFile::open(place, name).map_err(cannot)?;
     if !is_our_socket(&file.stat) {
@@ -37,7 +37,7 @@ pub(super) fn settle(place: &Place, name: &OsStr, permission: Permission) -> io:
             }
         }
     }
-    Ok(file_id(&file.stat))
+    Ok(file.stat)
 }
 
 /// As `settle`, for what happened since.
@@ -76,13 +76,13 @@ cfg_if::cfg_if! {
         use rustix::fs::{AtFlags, CWD, OFlags, chmodat, chownat, fstat, openat};
 
         /// Opened without following a link, so that it is one file from the look to the change.
-        struct BoundFile {
+        pub(super) struct BoundFile {
             file: OwnedFd,
-            stat: Stat,
+            pub(super) stat: Stat,
         }
 
         impl BoundFile {
-            fn open(place: &Place, name: &OsStr) -> Result<Self, Errno> {
+            pub(super) fn open(place: &Place, name: &OsStr) -> Result<Self, Errno> {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = openat(place.dir(), name, flags, Mode::empty())?;
                 let stat = fstat(&file)?;
@@ -94,7 +94,7 @@ cfg_if::cfg_if! {
             }
 
             /// fchmod(2) refuses such a descriptor, and its entry in /proc leads to the very file.
-            fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
+            pub(super) fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
                 let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
                 chmodat(CWD, &path, mode, AtFlags::empty())
             }
@@ -103,14 +103,14 @@ cfg_if::cfg_if! {
         use rustix::fs::{AtFlags, chmodat, chownat, statat};
 
         /// By its name: these systems open no socket's file, and have calls that follow no link.
-        struct BoundFile<'a> {
+        pub(super) struct BoundFile<'a> {
             place: &'a Place,
             name: &'a OsStr,
-            stat: Stat,
+            pub(super) stat: Stat,
         }
 
         impl<'a> BoundFile<'a> {
-            fn open(place: &'a Place, name: &'a OsStr) -> Result<Self, Errno> {
+            pub(super) fn open(place: &'a Place, name: &'a OsStr) -> Result<Self, Errno> {
                 let stat = statat(place.dir(), name, AtFlags::SYMLINK_NOFOLLOW)?;
                 Ok(Self { place, name, stat })
             }
@@ -120,7 +120,7 @@ cfg_if::cfg_if! {
                 chownat(dir, self.name, None, Some(group), flags)
             }
 
-            fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
+            pub(super) fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
                 chmodat(self.place.dir(), self.name, mode, AtFlags::SYMLINK_NOFOLLOW)
             }
         }

@@ -31,30 +31,23 @@
 //! name is made under the one lock. What remains is a server that ignores the lock, between the look
 //! at a dead socket (2) and its removal (3).
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::thread;
-use std::time::Duration;
 
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::Stat;
 use rustix::io::Errno;
-use rustix::net::{Shutdown, bind, connect, listen, shutdown};
-use rustix::process::geteuid;
+use rustix::net::{Shutdown, bind, listen, shutdown};
 
 use super::access::Permission;
-use super::bound;
-use super::lock::{self, Lock, NAME_LOCK};
-use super::place::{FileId, Place, SOCKET, file_id, remove, what};
-use super::{is_passing, platform};
-use crate::endpoint::candidate::Occupancy;
+use super::lock::{self, Held, Lock};
+use super::place::{FileId, Place, file_id, remove};
+use super::stale::{self, Probes};
+use super::{bound, is_passing, note, platform};
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{self, Error, Reason, live_server};
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
 pub(super) const ROUNDS: usize = 100;
-/// Between probes, where one refusal proves nothing.
-const PROBE_PAUSE: Duration = Duration::from_millis(25);
 
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -77,18 +70,19 @@ impl Claim {
         others: &[Place],
         permission: Permission,
         backlog: Option<u32>,
+        probes: Probes,
     ) -> io::Result<(OwnedFd, Self)> {
         // Before anything is made, so that a path that cannot be leaves nothing behind.
         place.address(place.name())?;
-        let lock = Lock::take(place, NAME_LOCK)?;
+        let lock = Lock::take(place)?;
         // With the lock: who starts there from now on, and looks here, sees it.
         for other in others.iter().filter(|other| !other.is_in(&lock.place)) {
-            if let Some(held) = lock::holding(other) {
-                return Err(live_server(other.endpoint(), lock::holder(&held)));
+            if let Held::By(process) | Held::Stopping(process) = lock::holding(other)? {
+                return Err(live_server(other.endpoint(), process));
             }
         }
         let backlog = backlog_of(backlog);
-        let (socket, id) = listen_in(&lock, permission, backlog)?;
+        let (socket, id) = listen_in(&lock, permission, backlog, probes)?;
         Ok((socket, Self { lock, id, former: None, ours: true, backlog }))
     }
 
@@ -123,7 +117,11 @@ impl Claim {
     }
 
     /// A new socket under the name, which is not the old one's any more.
-    pub(super) fn republish(&mut self, permission: Permission) -> io::Result<OwnedFd> {
+    pub(super) fn republish(
+        &mut self,
+        permission: Permission,
+        probes: Probes,
+    ) -> io::Result<OwnedFd> {
         if !self.lock.place.is_where_it_was() {
             let dir = self.lock.place.dir_path().display();
             let what = format!("the directory {dir} is not where it was");
@@ -132,9 +130,9 @@ impl Claim {
         }
         if !self.lock.is_ours()? {
             // Who removes sockets removes lock files too; somebody else may have made one since.
-            self.lock = Lock::take(self.lock.place.try_clone()?, NAME_LOCK)?;
+            self.lock = Lock::take(self.lock.place.try_clone()?)?;
         }
-        let (socket, id) = listen_in(&self.lock, permission, self.backlog)?;
+        let (socket, id) = listen_in(&self.lock, permission, self.backlog, probes)?;
         self.former = Some(std::mem::replace(&mut self.id, id));
         Ok(socket)
     }
@@ -185,24 +183,28 @@ impl Drop for Claim {
 }
 
 /// Step 2 and 3: a socket that listens under the name, once the lock is held.
-fn listen_in(lock: &Lock, permission: Permission, backlog: i32) -> io::Result<(OwnedFd, FileId)> {
+fn listen_in(
+    lock: &Lock,
+    permission: Permission,
+    backlog: i32,
+    probes: Probes,
+) -> io::Result<(OwnedFd, FileId)> {
     let place = &lock.place;
     let cannot = |errno| error::os(place.endpoint(), errno);
     let address = place.address_to_bind()?;
     for _ in 0..ROUNDS {
-        let stale = is_stale(place)?;
+        let stale = stale::is_stale(lock, probes)?;
         let socket = platform::socket()?;
         platform::set_mode_to_be(&socket, permission.mode());
         if stale {
-            match unlinkat(place.dir(), place.name(), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(cannot(errno)),
-            }
+            stale::remove(lock)?;
         }
+        note::write_binding(&lock.file);
         match bind(&socket, &address) {
             Ok(()) => {
-                let id = listen_on(place, &socket, permission, backlog)?;
-                return Ok((socket, id));
+                let stat = listen_on(place, &socket, permission, backlog)?;
+                note::write_bound(&lock.file, &stat);
+                return Ok((socket, file_id(&stat)));
             }
             // A server that does not follow our lock came just now.
             Err(Errno::ADDRINUSE) => {}
@@ -258,69 +260,6 @@ pub(super) fn backlog_of(asked_for: Option<u32>) -> i32 {
     asked_for.and_then(|length| length.try_into().ok()).unwrap_or(i32::MAX)
 }
 
-/// What there is at `place`, without a connection.
-pub(super) fn occupancy(place: &Place) -> io::Result<Occupancy> {
-    if let Some(lock) = lock::holding(place) {
-        return Ok(Occupancy::Held { process: lock::holder(&lock) });
-    }
-    Ok(match place.stat(place.name())?.map(|stat| what(&stat)) {
-        None => Occupancy::Free,
-        Some(SOCKET) => Occupancy::Unclaimed,
-        Some(what) => Occupancy::Foreign { what },
-    })
-}
-
-/// Removes what a crash has left at `place`, as `Claim::take` would before it takes the name:
-/// whether there was a dead socket.
-pub(super) fn remove_stale(place: Place) -> io::Result<bool> {
-    let nothing = |name: &OsStr| Ok::<_, io::Error>(place.stat(name)?.is_none());
-    if nothing(place.name())? && nothing(&lock::lock_name(&place, NAME_LOCK))? {
-        return Ok(false);
-    }
-    // The lock file goes with the lock.
-    let lock = Lock::take(place, NAME_LOCK)?;
-    let stale = is_stale(&lock.place)?;
-    if stale {
-        unlinkat(lock.place.dir(), lock.place.name(), AtFlags::empty())
-            .map_err(|errno| error::os(lock.place.endpoint(), errno))?;
-    }
-    Ok(stale)
-}
-
-/// Whether a dead socket has the name; `false` when nothing has it.
-fn is_stale(place: &Place) -> io::Result<bool> {
-    let Some(stat) = place.stat(place.name())? else { return Ok(false) };
-    let what = what(&stat);
-    if what != SOCKET {
-        let what = format!("{what} stands there, which is left alone");
-        let error = Error::new(Reason::NotASocket, what).at(place.endpoint());
-        return Err(error.advising("choose another path, or remove it yourself").into());
-    }
-    let own = geteuid().as_raw();
-    if stat.st_uid != own {
-        let what = format!("the socket there belongs to uid {}, not to uid {own}", stat.st_uid);
-        let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
-        return Err(error.advising("choose another path").into());
-    }
-    for probe in 0..platform::PROBES {
-        if probe > 0 {
-            thread::sleep(PROBE_PAUSE);
-        }
-        if !is_refused(place)? {
-            return Err(live_server(place.endpoint(), None));
-        }
-    }
-    Ok(true)
-}
-
-/// One connection to a socket that may be that of a server without our lock. Only a refusal says
-/// that nobody listens.
-fn is_refused(place: &Place) -> io::Result<bool> {
-    let socket = platform::socket()?;
-    let address = place.address(place.name())?;
-    Ok(connect(&socket, &address) == Err(Errno::CONNREFUSED))
-}
-
 /// Gives the file of the bound `socket` its group and mode, where the umask or the system did not
 /// let `bind` do so, and listens: who connects before that is refused.
 fn listen_on(
@@ -328,13 +267,13 @@ fn listen_on(
     socket: &OwnedFd,
     permission: Permission,
     backlog: i32,
-) -> io::Result<FileId> {
+) -> io::Result<Stat> {
     let name = place.name();
     let listening = || {
-        let id = bound::settle(place, name, permission)?;
+        let stat = bound::settle(place, name, permission)?;
         listen(socket, backlog).map_err(|errno| error::os(place.endpoint(), errno))?;
-        bound::is_there(place, name, id)?;
-        Ok(id)
+        bound::is_there(place, name, file_id(&stat))?;
+        Ok(stat)
     };
     listening().inspect_err(|_| {
         // Nothing that another has put there.

@@ -11,9 +11,10 @@ use rustix::process::geteuid;
 
 use super::access::is_own;
 use super::hints;
+use super::lock::{self, Held};
 use super::peer::Peer;
 use super::place::{self, Place};
-use super::{environment, lock, platform};
+use super::{environment, platform};
 use crate::endpoint::candidate::{Candidacy, Candidate};
 use crate::endpoint::resolve::candidates;
 use crate::endpoint::{Endpoint, Form};
@@ -28,6 +29,8 @@ const PAUSES: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_mi
 /// How long a name may have no server while somebody holds it: between the calls with which a server
 /// takes it, or gives it back. They take microseconds, unless it is kept from running.
 const GAP: Duration = Duration::from_secs(1);
+/// The same where it cannot be told whether somebody does: another user's lock is not to be read.
+const OTHERS_GAP: Duration = Duration::from_millis(100);
 
 /// One connection attempt after another, until there is a server or no time left.
 pub(super) struct Search<'a> {
@@ -59,7 +62,7 @@ impl<'a> Search<'a> {
         let limit = self.options.limit();
         let waits = self.options.wait_for_server.is_some();
         let attempt = try_all(self.endpoint, &self.candidates);
-        if !matches!(attempt, Attempt::Gap(..)) {
+        if !matches!(attempt, Attempt::Gap(..) | Attempt::Perhaps(_)) {
             self.gap = None;
         }
         let (failure, may_wait) = match attempt {
@@ -73,6 +76,10 @@ impl<'a> Search<'a> {
                 let since = self.gap.get_or_insert_with(Instant::now);
                 let may_wait = waits || since.elapsed() < GAP;
                 (name_without_server(address, holder), may_wait)
+            }
+            Attempt::Perhaps(error) => {
+                let since = self.gap.get_or_insert_with(Instant::now);
+                (error, waits || since.elapsed() < OTHERS_GAP)
             }
             Attempt::Nobody(error) => (error, waits),
             Attempt::Failed(error) => (error, false),
@@ -107,6 +114,8 @@ enum Attempt {
     /// Somebody holds the name, and there is no server: it is starting or ending, or has lost its
     /// name. Which process that is, where it can be told.
     Gap(Endpoint, Option<u32>),
+    /// There is no server that answers, and another user's may hold the name.
+    Perhaps(io::Error),
     /// There is no server: it may be started yet.
     Nobody(io::Error),
     Failed(io::Error),
@@ -114,6 +123,7 @@ enum Attempt {
 
 fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
     let (mut absent, mut stale, mut gap, mut stopping) = (None, None, None, None);
+    let mut perhaps = false;
     for candidate in candidates {
         let address = candidate.address();
         let tried = match &candidate.place {
@@ -138,11 +148,15 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
             // A server in another place keeps it from starting in this one.
             Err(Missed::Gap(holder)) => gap = gap.or(Some((address, holder))),
             Err(Missed::Stopping(holder)) => stopping = stopping.or(Some((address, holder))),
-            Err(Missed::Other(error)) => match error.kind() {
-                ErrorKind::NotFound => absent = Some(error),
-                ErrorKind::ConnectionRefused => stale = stale.or(Some(error)),
-                _ => return Attempt::Failed(error),
-            },
+            Err(missed) => {
+                perhaps |= matches!(missed, Missed::Perhaps(_));
+                let (Missed::Perhaps(error) | Missed::Other(error)) = missed else { continue };
+                match error.kind() {
+                    ErrorKind::NotFound => absent = Some(error),
+                    ErrorKind::ConnectionRefused => stale = stale.or(Some(error)),
+                    _ => return Attempt::Failed(error),
+                }
+            }
         }
     }
     if let Some((address, holder)) = gap {
@@ -156,13 +170,15 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
         (None, Some(absent), [_]) => absent,
         _ => Error::new(Reason::NoServer, looked_for(candidates)).at(endpoint).into(),
     };
-    Attempt::Nobody(error)
+    if perhaps { Attempt::Perhaps(error) } else { Attempt::Nobody(error) }
 }
 
 /// Why one address did not do.
 enum Missed {
     Busy,
     Gap(Option<u32>),
+    /// Another user's server may be in that gap.
+    Perhaps(io::Error),
     Stopping(Option<u32>),
     Other(io::Error),
 }
@@ -206,12 +222,6 @@ fn server_stopping(endpoint: Endpoint, process: Option<u32>) -> io::Error {
     error.advising("wait for the next one with ConnectOptions::wait_for_server").into()
 }
 
-/// Somebody has the name and no socket under it, by what the lock file says.
-fn held(lock: &OwnedFd) -> Missed {
-    let holder = lock::holder(lock);
-    if lock::is_stopping(lock) { Missed::Stopping(holder) } else { Missed::Gap(holder) }
-}
-
 fn try_place(place: Place) -> Result<OwnedFd, Missed> {
     let errno = match try_address(&place.address(place.name())?)? {
         Ok(socket) => return Ok(socket),
@@ -221,20 +231,22 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
     let (reason, why) = match errno {
         // Not started: the attempt after the pause is a new one, on a new socket.
         Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(Missed::Busy),
-        Errno::NOENT => match lock::holding(&place) {
-            Some(lock) => return Err(held(&lock)),
-            None => return Err(error::no_server(address).into()),
+        Errno::NOENT => match lock::holding(&place)? {
+            Held::By(process) => return Err(Missed::Gap(process)),
+            Held::Stopping(process) => return Err(Missed::Stopping(process)),
+            Held::Perhaps => return Err(Missed::Perhaps(error::no_server(address))),
+            Held::ByNobody => return Err(error::no_server(address).into()),
         },
         Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
             Some(what) if what != place::SOCKET => {
                 (Reason::NotASocket, format!("it is {what}, not a socket"))
             }
-            _ => match lock::holding(&place) {
-                Some(lock) if platform::REFUSED_MAY_BE_BUSY && !lock::is_stopping(&lock) => {
-                    return Err(Missed::Busy);
-                }
-                Some(lock) => return Err(held(&lock)),
-                None => (Reason::StaleSocket, ", only the socket that one left behind".to_owned()),
+            _ => match lock::holding(&place)? {
+                Held::By(_) if platform::REFUSED_MAY_BE_BUSY => return Err(Missed::Busy),
+                Held::By(process) => return Err(Missed::Gap(process)),
+                Held::Stopping(process) => return Err(Missed::Stopping(process)),
+                Held::Perhaps => return Err(Missed::Perhaps(stale(address, errno))),
+                Held::ByNobody => return Err(stale(address, errno).into()),
             },
         },
         Errno::PROTOTYPE => {
@@ -245,6 +257,11 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
     };
     let error = Error::new(reason, why).at(address).caused_by(io::Error::from(errno));
     Err(io::Error::from(error).into())
+}
+
+fn stale(address: Endpoint, errno: Errno) -> io::Error {
+    let error = Error::new(Reason::StaleSocket, ", only the socket that one left behind");
+    error.at(address).caused_by(io::Error::from(errno)).into()
 }
 
 /// `process` holds the name, if it is known.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 pub use super::activation::{Activated, ActivatedKind};
+use super::name::Probes;
 pub use super::pass::*;
 use super::{activation, inherited};
 #[cfg(feature = "blocking")]
@@ -154,7 +155,7 @@ impl ListenerExt for Listener {
     }
 
     fn republish(&mut self) -> io::Result<()> {
-        self.inner.republish()
+        self.inner.republish(Probes::Paused)
     }
 
     fn listen_as_current_user(&self) -> io::Result<()> {
@@ -212,7 +213,7 @@ impl ListenerExt for blocking::Listener {
     }
 
     fn republish(&mut self) -> io::Result<()> {
-        self.inner.republish()
+        self.inner.republish(Probes::Paused)
     }
 
     fn listen_as_current_user(&self) -> io::Result<()> {

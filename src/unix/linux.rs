@@ -14,6 +14,7 @@ use rustix::net::{SendFlags, SocketAddrUnix};
 #[cfg(feature = "tokio")]
 use tokio::io::{Interest, unix::AsyncFd};
 
+pub(super) use super::diag::is_bound;
 pub(super) use super::flags::{CLOSE_ON_EXEC, accept, close_on_exec, socket};
 use super::peer::Peer;
 use super::sockopt::get;

@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
 use super::access::{Permission, peer_refused};
-use super::name::{self, Name};
+use super::name::{self, Name, Probes};
 use super::runtime::{self, sleep};
 use super::stream::Stream;
 use super::{inherited, is_passing, is_shortage, platform, prepare};
@@ -51,7 +51,7 @@ impl Listener {
         endpoint: &Endpoint,
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
-        let (socket, name, permission, endpoint) = Name::take(endpoint, options)?;
+        let (socket, name, permission, endpoint) = Name::take(endpoint, options, Probes::AtOnce)?;
         Ok((Self::new(socket, name, permission, options)?, endpoint))
     }
 
@@ -112,7 +112,7 @@ impl Listener {
                 continue;
             }
 
-            match self.republish() {
+            match self.republish(Probes::AtOnce) {
                 Ok(()) => {
                     self.stats.republished += 1;
                     self.reported = false;
@@ -190,8 +190,8 @@ impl Listener {
         self.name.is_published(self.as_fd())
     }
 
-    pub(super) fn republish(&mut self) -> io::Result<()> {
-        let Some(socket) = self.name.republish(self.permission)? else { return Ok(()) };
+    pub(super) fn republish(&mut self, probes: Probes) -> io::Result<()> {
+        let Some(socket) = self.name.republish(self.permission, probes)? else { return Ok(()) };
         let socket = match runtime::register(socket) {
             Ok(socket) => socket,
             Err(error) => {

@@ -3,33 +3,27 @@
 //! It is flock(2) on a file of its own beside the socket, so the kernel frees it however the process
 //! ends. Whose it is, is written in it for others.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, openat, unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, openat, unlinkat,
 };
-use rustix::io::{Errno, pread, pwrite};
-use rustix::process::{Pid, geteuid, test_kill_process};
+use rustix::io::Errno;
+use rustix::process::geteuid;
 
+use super::bound::BoundFile;
 use super::claim::ROUNDS;
+use super::maker::Maker;
 use super::place::{Place, file_id, remove};
-use super::platform;
-use crate::error::{Error, Reason, live_server};
+use super::{asking, is_transient, note, platform};
+use crate::error::{self, Error, Reason, live_server};
 
 /// What the lock on a name is called, after a dot and the name.
 pub(super) const NAME_LOCK: &str = ".lock";
 const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
-/// What follows the process in the lock file of a server that lets nobody in any more.
-const STOPPING: &str = "stopping";
-/// Between tries while somebody asks whether the lock is held, and how long that may go on: one
-/// question takes microseconds, unless who asks is kept from running.
-const ASKED: (Duration, Duration) = (Duration::from_micros(100), Duration::from_secs(1));
 
 #[derive(Debug)]
 pub(super) struct Lock {
@@ -39,15 +33,29 @@ pub(super) struct Lock {
     /// Closing it frees the lock; no child inherits it past its exec.
     pub(super) file: OwnedFd,
     /// A child by fork(2) shares the lock, and is not to give it back.
-    process: u32,
+    maker: Maker,
     /// The file is left in place for those who come later, with what is written in it.
     pub(super) stays: bool,
 }
 
+/// Who holds the lock on a name.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Held {
+    ByNobody,
+    /// Another user's lock is there, which this one may not look at.
+    Perhaps,
+    /// By a process, and which one where that can be told.
+    By(Option<u32>),
+    /// The same, by a server that lets nobody in any more.
+    Stopping(Option<u32>),
+}
+
 impl Lock {
-    pub(super) fn take(place: Place, suffix: &str) -> io::Result<Self> {
-        let lock = Self::take_as_left(place, suffix)?;
-        lock.write(&process::id().to_string());
+    /// To serve under the name, which others can ask about.
+    pub(super) fn take(place: Place) -> io::Result<Self> {
+        let lock = Self::take_as_left(place, NAME_LOCK)?;
+        asking::let_ask(&lock.file);
+        note::write_holder(&lock.file);
         platform::keep(&lock.file);
         Ok(lock)
     }
@@ -56,19 +64,13 @@ impl Lock {
     pub(super) fn take_as_left(place: Place, suffix: &str) -> io::Result<Self> {
         let name = lock_name(&place, suffix);
         let path = place.dir_path().join(&name);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let cannot = |errno| cannot_lock(&place, &path, errno);
         for _ in 0..ROUNDS {
-            // Not blocking, for a FIFO in its place.
-            let file = openat(place.dir(), &name, flags | OFlags::NONBLOCK, LOCK_MODE)
-                .map_err(|errno| cannot_lock(&place, &path, errno))?;
-            let stat = fstat(&file)?;
-            let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            let Some((file, made)) = open(&place, &name).map_err(cannot)? else { continue };
+            let stat = fstat(&file).map_err(cannot)?;
             // It is never written: what is in it may be somebody's.
             let linked = stat.st_nlink > 1;
-            if !regular
-                || stat.st_uid != geteuid().as_raw()
-                || linked && place.why_unsafe()?.is_some()
-            {
+            if !is_this_user_s(&stat) || linked && place.why_unsafe()?.is_some() {
                 let what = format!("its lock file {} is not one of this user's", path.display());
                 let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
                 return Err(error.advising("choose a directory of your own").into());
@@ -76,40 +78,37 @@ impl Lock {
             match lock_exclusively(&file) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {
-                    let holder = if linked { None } else { holder(&file) };
+                    let holder = if linked { None } else { note::holder(&file) };
                     return Err(live_server(place.endpoint(), holder));
                 }
-                Err(errno) => return Err(cannot_lock(&place, &path, errno)),
+                Err(errno) => {
+                    // Where there are no locks, nobody else has one on it.
+                    if made && has_no_locks(errno) {
+                        remove(&place, &name);
+                    }
+                    return Err(cannot(errno));
+                }
             }
             let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
             if still_there && linked {
                 // A copy by links, of a backup say. The other name keeps it; who waits for this one,
                 // as the holder of a lock would have it, sees that it is gone and starts over.
-                unlinkat(place.dir(), &name, AtFlags::empty())
-                    .map_err(|errno| cannot_lock(&place, &path, errno))?;
+                unlinkat(place.dir(), &name, AtFlags::empty()).map_err(cannot)?;
             } else if still_there {
-                return Ok(Self { place, name, file, process: process::id(), stays: false });
+                return Ok(Self { place, name, file, maker: Maker::this(), stays: false });
             }
         }
         Err(live_server(place.endpoint(), None))
     }
 
-    /// Says who has the lock. Of use to others only: a full disk is no reason not to serve.
-    pub(super) fn write(&self, holder: &str) {
-        let text = format!("{holder}\n");
-        let _ = pwrite(&self.file, text.as_bytes(), 0);
-        // In this order it is never empty, for those who look meanwhile.
-        let _ = ftruncate(&self.file, text.len() as u64);
-    }
-
     /// Says that who has the lock lets nobody in any more.
     #[cfg(feature = "tokio")]
     pub(super) fn write_stopping(&self) {
-        self.write(&format!("{} {STOPPING}", process::id()));
+        note::write_stopping(&self.file);
     }
 
     pub(super) fn is_this_process_s(&self) -> bool {
-        is_this_process_s(self.process)
+        self.maker.is_this_or_gone()
     }
 
     /// Whether this process still acts as the user who took the lock.
@@ -139,36 +138,59 @@ impl Drop for Lock {
     }
 }
 
+/// The lock file, and whether it was made just now; `None` where others make and remove it meanwhile.
+fn open(place: &Place, name: &OsStr) -> Result<Option<(OwnedFd, bool)>, Errno> {
+    // Not blocking, for a FIFO in its place.
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let there = |flags| openat(place.dir(), name, flags, LOCK_MODE);
+    match there(flags) {
+        Ok(file) => return Ok(Some((file, false))),
+        Err(Errno::NOENT) => {}
+        Err(Errno::ACCESS) if mend(place, name) => return Ok(None),
+        Err(errno) => return Err(errno),
+    }
+    match there(flags | OFlags::CREATE | OFlags::EXCL) {
+        Ok(file) => {
+            // Whatever the umask has left of it.
+            if Mode::from_raw_mode(fstat(&file)?.st_mode) != LOCK_MODE {
+                let _ = fchmod(&file, LOCK_MODE);
+            }
+            Ok(Some((file, true)))
+        }
+        Err(Errno::EXIST) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Whether a lock file of this user's that it may not open has its mode again: who made it under a
+/// strict umask was killed before it could set the mode.
+fn mend(place: &Place, name: &OsStr) -> bool {
+    let Ok(file) = BoundFile::open(place, name) else { return false };
+    let mode = Mode::from_raw_mode(file.stat.st_mode);
+    let is_ours = is_this_user_s(&file.stat) && file.stat.st_nlink == 1;
+    is_ours && !mode.contains(LOCK_MODE) && file.set_mode(LOCK_MODE).is_ok()
+}
+
+fn is_this_user_s(stat: &Stat) -> bool {
+    is_regular(stat) && stat.st_uid == geteuid().as_raw()
+}
+
+fn is_regular(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
 fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
-    let started = Instant::now();
-    while started.elapsed() < ASKED.1 {
+    for _ in 0..ROUNDS {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {}
             done => return done,
         }
-        // Who asks whether the lock is held, see `holding`, shares it for a moment. Who holds it
+        // Where the system has no way to ask, who asks shares the lock for a moment. Who holds it
         // shares it with nobody.
         flock(file, FlockOperation::NonBlockingLockShared)?;
         flock(file, FlockOperation::Unlock)?;
-        thread::sleep(ASKED.0);
     }
     Err(Errno::WOULDBLOCK)
-}
-
-/// The process that wrote itself into the lock file.
-pub(super) fn holder(file: &OwnedFd) -> Option<u32> {
-    written(file)?.split_whitespace().next()?.parse().ok()
-}
-
-/// Whether the server that has the lock lets nobody in any more.
-pub(super) fn is_stopping(file: &OwnedFd) -> bool {
-    written(file).is_some_and(|text| text.split_whitespace().nth(1) == Some(STOPPING))
-}
-
-pub(super) fn written(file: &OwnedFd) -> Option<String> {
-    let mut text = [0; 32];
-    let length = pread(file, &mut text, 0).ok()?;
-    String::from_utf8(text[..length].to_vec()).ok()
 }
 
 pub(super) fn lock_name(place: &Place, suffix: &str) -> OsString {
@@ -178,12 +200,10 @@ pub(super) fn lock_name(place: &Place, suffix: &str) -> OsString {
     name
 }
 
-/// Whether what `process` made is this process's to end: its own, or its parent's who went and left it
-/// to this one, as those do that become daemons after they have bound.
-pub(super) fn is_this_process_s(made_by: u32) -> bool {
-    let gone = |made_by| test_kill_process(made_by) == Err(Errno::SRCH);
-    let other = i32::try_from(made_by).ok().and_then(Pid::from_raw);
-    made_by == process::id() || other.is_some_and(gone)
+fn has_no_locks(errno: Errno) -> bool {
+    let known = matches!(errno, Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL);
+    // Another number on macOS.
+    known || errno == Errno::NOTSUP
 }
 
 fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
@@ -191,9 +211,7 @@ fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
     const FOREIGN: (Reason, &str) = (Reason::ForeignOwner, "choose a directory of your own");
     let error = io::Error::from(errno);
     let (reason, remedy) = match errno {
-        Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => NO_LOCKS,
-        // Another number than the one above on macOS.
-        errno if errno == Errno::NOTSUP => NO_LOCKS,
+        errno if has_no_locks(errno) => NO_LOCKS,
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
             (Reason::NotWritable, "choose a directory that you can write to")
         }
@@ -207,26 +225,26 @@ fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
     error.advising(remedy).into()
 }
 
-/// The lock file of the server that lives at `place`, where that can be told.
-pub(super) fn holding(place: &Place) -> Option<OwnedFd> {
+/// Who holds the lock on the name at `place`. A lock that another user made means nothing: anybody
+/// can make one where this user looks. Nor does one with a second link.
+pub(super) fn holding(place: &Place) -> io::Result<Held> {
+    let cannot = |errno| error::os(place.endpoint(), errno);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let lock = openat(place.dir(), lock_name(place, NAME_LOCK), flags, Mode::empty()).ok()?;
-    let held = flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
-    held.then_some(lock)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_process_made_is_its_own_or_its_successor_s() {
-        assert!(is_this_process_s(process::id()));
-        // It is there, and nobody's child here.
-        assert!(!is_this_process_s(1));
-        let mut child = process::Command::new("true").spawn().expect("a process");
-        let id = child.id();
-        child.wait().expect("an end");
-        assert!(is_this_process_s(id));
+    let lock = match openat(place.dir(), lock_name(place, NAME_LOCK), flags, Mode::empty()) {
+        Ok(lock) => lock,
+        Err(Errno::ACCESS | Errno::PERM) => return Ok(Held::Perhaps),
+        Err(errno) if is_transient(errno) => return Err(cannot(errno)),
+        Err(_) => return Ok(Held::ByNobody),
+    };
+    let stat = fstat(&lock).map_err(cannot)?;
+    let counts = stat.st_uid == geteuid().as_raw() || stat.st_uid == 0;
+    if !is_regular(&stat) || stat.st_nlink != 1 || !counts {
+        return Ok(Held::ByNobody);
     }
+    let held = asking::is_held(&lock).map_err(cannot)?;
+    Ok(match note::holder(&lock) {
+        _ if !held => Held::ByNobody,
+        process if note::is_stopping(&lock) => Held::Stopping(process),
+        process => Held::By(process),
+    })
 }

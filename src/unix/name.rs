@@ -2,15 +2,15 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::process;
 
 use super::access::Permission;
 pub(super) use super::claim::refuse_and_drain;
 use super::claim::{self, Claim};
 use super::environment;
 use super::inherited;
-use super::lock;
+use super::maker::Maker;
 use super::place::Place;
+pub(super) use super::stale::Probes;
 use crate::endpoint::Endpoint;
 use crate::endpoint::candidate::Candidacy;
 use crate::endpoint::resolve::candidates;
@@ -22,7 +22,7 @@ pub(super) enum Name {
     /// Ours, to keep and to remove.
     Claimed(Claim),
     /// The kernel's: an abstract socket's name goes with it. Of the process that listens.
-    Abstract(u32),
+    Abstract(Maker),
     /// That of whoever made the socket.
     Inherited,
 }
@@ -32,16 +32,18 @@ impl Name {
     pub(super) fn take(
         endpoint: &Endpoint,
         options: &ListenOptions,
+        probes: Probes,
     ) -> io::Result<(OwnedFd, Self, Permission, Endpoint)> {
         let permission = Permission::new(options);
         let wanted = endpoint;
         let (place, endpoint) = place_to_bind(wanted, options)?;
         let Some(place) = place else {
             let socket = claim::bind_abstract(&endpoint, options.os.backlog)?;
-            return Ok((socket, Self::Abstract(process::id()), permission, endpoint));
+            return Ok((socket, Self::Abstract(Maker::this()), permission, endpoint));
         };
         let others = other_places(wanted, &endpoint)?;
-        let (socket, claim) = Claim::take(place, &others, permission, options.os.backlog)?;
+        let backlog = options.os.backlog;
+        let (socket, claim) = Claim::take(place, &others, permission, backlog, probes)?;
         let permission = permission.in_group(claim.group());
         Ok((socket, Self::Claimed(claim), permission, endpoint))
     }
@@ -61,9 +63,15 @@ impl Name {
     }
 
     /// A new socket under the name; `None` while the old one is published.
-    pub(super) fn republish(&mut self, permission: Permission) -> io::Result<Option<OwnedFd>> {
+    pub(super) fn republish(
+        &mut self,
+        permission: Permission,
+        probes: Probes,
+    ) -> io::Result<Option<OwnedFd>> {
         match self {
-            Self::Claimed(claim) if !claim.is_published() => claim.republish(permission).map(Some),
+            Self::Claimed(claim) if !claim.is_published() => {
+                claim.republish(permission, probes).map(Some)
+            }
             Self::Inherited => {
                 let what = "the name of an inherited listener is not its own to take again";
                 Err(io::Error::new(ErrorKind::Unsupported, what))
@@ -115,7 +123,7 @@ impl Name {
     pub(super) fn is_ours(&self) -> bool {
         match self {
             Self::Claimed(claim) => claim.is_this_process_s(),
-            Self::Abstract(process) => lock::is_this_process_s(*process),
+            Self::Abstract(maker) => maker.is_this_or_gone(),
             Self::Inherited => false,
         }
     }

@@ -192,12 +192,17 @@ impl Place {
     /// As above, of the name itself, and by the path that leads through no link, if it fits: the
     /// system shows it to users, and cleaners compare it with what they find.
     pub(super) fn address_to_bind(&self) -> io::Result<SocketAddrUnix> {
-        let resolved = fs::canonicalize(&self.dir_path).ok().filter(|dir| self.is_at(dir));
-        let path = resolved.map(|dir| dir.join(&self.name));
-        match path.filter(|path| path.as_os_str().len() <= platform::PATH_LIMIT) {
+        let fits = |path: &PathBuf| path.as_os_str().len() <= platform::PATH_LIMIT;
+        match self.resolved().filter(fits) {
             Some(path) => Ok(SocketAddrUnix::new(path)?),
             None => self.address(&self.name),
         }
+    }
+
+    /// The path of the name that leads through no link, where it can be told.
+    pub(super) fn resolved(&self) -> Option<PathBuf> {
+        let dir = fs::canonicalize(&self.dir_path).ok().filter(|dir| self.is_at(dir));
+        dir.map(|dir| dir.join(&self.name))
     }
 
     fn too_long(&self, name: &OsStr) -> io::Error {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, Stat};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 #[cfg(feature = "tokio")]
@@ -67,6 +67,11 @@ pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Nothing to do: cleaners of these systems ask for locks, or for nothing.
 pub(super) fn keep(_: &OwnedFd) {}
+
+/// Not told here.
+pub(super) fn is_bound(_: &Path, _: &Stat) -> Option<bool> {
+    None
+}
 
 /// There is no one call for it.
 pub(super) fn close_on_exec_from(_: RawFd, _: RawFd) -> Result<(), Errno> {

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 
-use rustix::io::Errno;
+use rustix::fs::ftruncate;
+use rustix::io::{Errno, pread, pwrite};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 
-use super::lock::{self, Lock, lock_name};
+use super::lock::{Lock, lock_name};
 use super::name::place_to_bind;
 use super::place::Place;
 use crate::endpoint::Endpoint;
@@ -30,7 +32,7 @@ impl SpawnLock {
     pub(crate) fn try_take(endpoint: &Endpoint) -> io::Result<Option<Self>> {
         match Lock::take_as_left(place(endpoint)?, SPAWN_LOCK) {
             Ok(lock) => {
-                let child = lock::written(&lock.file).and_then(|written| Starting::parse(&written));
+                let child = written(&lock.file).and_then(|written| Starting::parse(&written));
                 let mut lock = Self { lock, child };
                 lock.starting();
                 Ok(Some(lock))
@@ -51,7 +53,7 @@ impl SpawnLock {
     pub(crate) fn started(&mut self, pid: u32) {
         let child = Starting { pid, since: start_time(pid), ours: true };
         let since = child.since.map_or(String::new(), |since| format!(" {since}"));
-        self.lock.write(&format!("{pid}{since}"));
+        write(&self.lock.file, &format!("{pid}{since}\n"));
         self.lock.stays = true;
         self.child = Some(child);
     }
@@ -90,6 +92,19 @@ impl SpawnLock {
             }
         }
     }
+}
+
+/// Of use to those who come later only: a full disk is no reason not to go on.
+fn write(file: &OwnedFd, text: &str) {
+    let _ = pwrite(file, text.as_bytes(), 0);
+    // In this order it is never empty, for those who look meanwhile.
+    let _ = ftruncate(file, text.len() as u64);
+}
+
+fn written(file: &OwnedFd) -> Option<String> {
+    let mut text = [0; 32];
+    let length = pread(file, &mut text, 0).ok()?;
+    String::from_utf8(text[..length].to_vec()).ok()
 }
 
 /// Where the server is going to listen.

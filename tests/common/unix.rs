@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sockpipe::{ListenOptions, Listener};
+
 use super::process::{Running, Users, example, is_here};
 use super::{Backend, Os, PATIENCE};
 
@@ -209,4 +211,12 @@ pub fn linked(os: &Os, name: &str, to: &Path) -> PathBuf {
     let path = os.dir().join(name);
     symlink(to, &path).expect("a link");
     path
+}
+
+/// Takes the name of a dead socket that is not ours, which takes a while where the system does not
+/// tell who has a socket.
+pub async fn bind_over_the_dead(os: &Os) -> Listener {
+    let options = ListenOptions::new();
+    let bound = Listener::bind_wait(os.endpoint(), &options, PATIENCE).await;
+    bound.expect("the name of the dead")
 }

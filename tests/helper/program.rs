@@ -34,6 +34,7 @@ async fn run() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["server", path, ref options @ ..] => server::run(path, options).await,
+        ["reason", path] => server::reason(path),
         ["inherited", ref options @ ..] => server::inherited(options).await,
         ["activated"] => server::activated().await,
         ["passed"] => server::passed().await,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use sockpipe::os::unix::{ListenerExt, StreamExt};
-use sockpipe::{ConnectOptions, Listener, Stream};
+use sockpipe::{ConnectOptions, ListenOptions, Listener, Stream};
 use tokio::io::AsyncWriteExt;
 
 use crate::raw::wait_for_the_end;
@@ -38,7 +38,9 @@ pub(crate) async fn once(path: &str) {
 /// Takes the name over from a dead socket, again and again.
 pub(crate) async fn takeovers(path: &str, count: u32) {
     for _ in 0..count {
-        let listener = Listener::bind(path).expect("the name of the dead");
+        let options = ListenOptions::new();
+        let listener = Listener::bind_wait(path, &options, Duration::from_secs(60)).await;
+        let listener = listener.expect("the name of the dead");
         // The socket is closed, and the name stays, as after a crash.
         drop(listener.into_fd().expect("a socket"));
     }

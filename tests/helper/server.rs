@@ -59,6 +59,14 @@ impl Options {
     }
 }
 
+/// Binds, and says of the error what a program can act on.
+pub(crate) fn reason(path: &str) {
+    let error = Listener::bind(path).expect_err("an error");
+    let known = sockpipe::Error::of(&error).expect("one of ours");
+    let (operation, code) = (known.operation(), known.raw_os_error().unwrap_or(0));
+    println!("{:?} {operation:?} {:?} {code}", error.kind(), known.reason());
+}
+
 pub(crate) async fn run(path: &str, options: &[&str]) {
     let options = Options::parse(options);
     match Listener::bind_with(path, &options.listen) {

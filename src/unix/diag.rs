@@ -1,0 +1,141 @@
+//! Who has the file of a socket, asked of the kernel: sock_diag(7). It makes no connection, so that a
+//! server which serves one client only, or does not listen yet, does not notice.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{Stat, major, minor};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
+
+/// From linux/netlink.h, linux/sock_diag.h and linux/unix_diag.h.
+const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const UDIAG_SHOW_NAME_VFS: u32 = 0x1 | 0x2;
+const UNIX_DIAG_NAME: u16 = 0;
+const UNIX_DIAG_VFS: u16 = 1;
+/// `TCP_CLOSE`, as of a socket that is bound only, and `TCP_LISTEN`. What was accepted has the file
+/// of its listener too, and does not keep the name.
+const STATES: u32 = 1 << 7 | 1 << 10;
+/// Of a message and of an attribute in it.
+const HEADER: usize = 16;
+const ATTRIBUTE: usize = 4;
+
+/// Whether a socket that listens, or may listen yet, is bound to the file that `stat` is of and that
+/// `path` leads to. `None` where the kernel does not tell. A `false` is no proof: those of other
+/// network namespaces are not listed.
+pub(super) fn is_bound(path: &Path, stat: &Stat) -> Option<bool> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let kind = SocketType::RAW;
+    let kernel = socket_with(AddressFamily::NETLINK, kind, flags, Some(netlink::SOCK_DIAG)).ok()?;
+    send(&kernel, &request(), SendFlags::empty()).ok()?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let (length, _) = recv(&kernel, &mut buffer[..], RecvFlags::empty()).ok()?;
+        let mut rest = &buffer[..length];
+        while rest.len() >= HEADER {
+            let size = number(rest, 0)? as usize;
+            let message = rest.get(HEADER..size)?;
+            match half(rest, 4)? {
+                NLMSG_ERROR => return None,
+                NLMSG_DONE => return Some(false),
+                SOCK_DIAG_BY_FAMILY if is_of(message, path, stat) => return Some(true),
+                _ => {}
+            }
+            rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+/// A `struct nlmsghdr` and a `struct unix_diag_req`.
+fn request() -> Vec<u8> {
+    let family = libc::AF_UNIX as u32;
+    let mut request = Vec::new();
+    request.extend(40_u32.to_ne_bytes());
+    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    request.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
+    request.extend([0; 8]);
+    // The family is one byte, and three of nothing follow.
+    request.extend([family as u8, 0, 0, 0]);
+    for number in [STATES, 0, UDIAG_SHOW_NAME_VFS, 0, 0] {
+        request.extend(number.to_ne_bytes());
+    }
+    request
+}
+
+/// Whether the socket of a `struct unix_diag_msg` has the file. The kernel tells the low half of the
+/// file's number, and its device as the kernel itself numbers it, which on some file systems is not
+/// what stat(2) says; there the path that the socket was bound to tells.
+fn is_of(message: &[u8], path: &Path, stat: &Stat) -> bool {
+    let mut file = None;
+    let mut name: &[u8] = &[];
+    let mut rest = message.get(HEADER..).unwrap_or_default();
+    while let (Some(size), Some(kind)) = (half(rest, 0), half(rest, 2)) {
+        let Some(value) = rest.get(ATTRIBUTE..usize::from(size)) else { break };
+        match kind {
+            UNIX_DIAG_VFS => file = number(value, 0).zip(number(value, 4)),
+            UNIX_DIAG_NAME => name = value,
+            _ => {}
+        }
+        rest = rest.get(usize::from(size).next_multiple_of(4)..).unwrap_or_default();
+    }
+    let Some((number, device)) = file else { return false };
+    let same_device = (device >> 20, device & 0xF_FFFF) == (major(stat.st_dev), minor(stat.st_dev));
+    let same_name = name.strip_suffix(&[0]).unwrap_or(name) == path.as_os_str().as_bytes();
+    number == stat.st_ino as u32 && (same_device || same_name)
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+
+    use super::*;
+
+    fn asked(path: &Path) -> Option<bool> {
+        is_bound(path, &rustix::fs::stat(path).expect("a file"))
+    }
+
+    #[test]
+    fn a_bound_file_has_a_socket_until_that_is_closed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).expect("a free name");
+        let Some(bound) = asked(&path) else {
+            println!("not run: this kernel does not tell");
+            return;
+        };
+        assert!(bound);
+        // By its file, whatever its name is by now.
+        let moved = dir.path().join("moved");
+        fs::rename(&path, &moved).expect("another name");
+        assert_eq!(asked(&moved), Some(true));
+        // What it accepted does not have the name.
+        let _client = UnixStream::connect(&moved).expect("a server");
+        let _accepted = listener.accept().expect("a client");
+        drop(listener);
+        assert_eq!(asked(&moved), Some(false));
+        let file = dir.path().join("file");
+        fs::write(&file, "").expect("a file");
+        assert_eq!(asked(&file), Some(false));
+    }
+
+    #[test]
+    fn a_socket_that_does_not_listen_has_its_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("s");
+        let _socket = UnixDatagram::bind(&path).expect("a free name");
+        assert_ne!(asked(&path), Some(false));
+    }
+}

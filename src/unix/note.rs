@@ -1,0 +1,102 @@
+//! What is written in a name's lock file: who holds it, and which socket was bound under it. Each part
+//! has its place and length, so that it is whole for those who look meanwhile.
+
+use std::os::fd::OwnedFd;
+use std::process;
+
+use rustix::fs::{Stat, stat};
+use rustix::io::{Errno, pread, pwrite};
+use rustix::process::{Pid, test_kill_process};
+
+const HOLDER: usize = 32;
+const SOCKET: usize = 64;
+/// In place of a socket, by who is about to bind one.
+const BINDING: &str = "binding";
+/// After the process.
+const STOPPING: &str = "stopping";
+
+/// What a lock file says of the socket under its name, to who has the lock by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// The holder before bound this very socket.
+    Bound,
+    /// The holder before was ended as it bound one, so this may be it.
+    Perhaps,
+    Nothing,
+}
+
+/// That this process holds the lock. What is there of a socket stays. A full disk is no reason not to
+/// serve.
+pub(super) fn write_holder(file: &OwnedFd) {
+    write_first(file, &format!("{} {}", process::id(), pid_namespace()));
+}
+
+fn write_first(file: &OwnedFd, text: &str) {
+    let _ = pwrite(file, format!("{text:<HOLDER$}").as_bytes(), 0);
+}
+
+/// That this process lets nobody in any more.
+#[cfg(feature = "tokio")]
+pub(super) fn write_stopping(file: &OwnedFd) {
+    write_first(file, &format!("{} {} {STOPPING}", process::id(), pid_namespace()));
+}
+
+/// Whether the holder lets nobody in any more.
+pub(super) fn is_stopping(file: &OwnedFd) -> bool {
+    let text = read(file).unwrap_or_default();
+    text.get(..HOLDER).and_then(|text| text.split_whitespace().nth(2)) == Some(STOPPING)
+}
+
+/// That this process binds a socket now.
+pub(super) fn write_binding(file: &OwnedFd) {
+    write_socket(file, BINDING);
+}
+
+/// That the socket of `stat` was bound.
+pub(super) fn write_bound(file: &OwnedFd, stat: &Stat) {
+    write_socket(file, &socket(stat));
+}
+
+fn write_socket(file: &OwnedFd, text: &str) {
+    let width = SOCKET - 1;
+    let _ = pwrite(file, format!("{text:<width$}\n").as_bytes(), HOLDER as u64);
+}
+
+/// The holder's process, if its number means that process here.
+pub(super) fn holder(file: &OwnedFd) -> Option<u32> {
+    let text = read(file)?;
+    let mut numbers = text.get(..HOLDER)?.split_whitespace();
+    let process: u32 = numbers.next()?.parse().ok()?;
+    let namespace: u64 = numbers.next()?.parse().ok()?;
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw)?;
+    let is_here = pid_namespace() == namespace && test_kill_process(pid) != Err(Errno::SRCH);
+    is_here.then_some(process)
+}
+
+pub(super) fn said(file: &OwnedFd, stat: &Stat) -> Said {
+    let text = read(file).unwrap_or_default();
+    match text.get(HOLDER..).unwrap_or_default().trim() {
+        BINDING => Said::Perhaps,
+        text if text == socket(stat) => Said::Bound,
+        _ => Said::Nothing,
+    }
+}
+
+/// The PID namespace, in which a process has its number; zero where there is none to tell.
+#[allow(clippy::unnecessary_cast, reason = "the types differ from system to system")]
+fn pid_namespace() -> u64 {
+    stat("/proc/self/ns/pid").map_or(0, |namespace| namespace.st_ino as u64)
+}
+
+fn read(file: &OwnedFd) -> Option<String> {
+    let mut text = [0; HOLDER + SOCKET];
+    let length = pread(file, &mut text, 0).ok()?;
+    String::from_utf8(text[..length].to_vec()).ok()
+}
+
+/// Its device, its number and when it was made, which connections and changes of mode leave alone: a
+/// number alone may be given again.
+fn socket(stat: &Stat) -> String {
+    let (device, number) = (stat.st_dev, stat.st_ino);
+    format!("{device:x}:{number:x}:{:x}.{:x}", stat.st_mtime, stat.st_mtime_nsec)
+}
