@@ -6,6 +6,7 @@ mod arming;
 pub(crate) mod blocking;
 mod connect;
 mod convert;
+mod end;
 pub mod ext;
 #[cfg(feature = "interprocess")]
 pub(crate) mod interprocess;
