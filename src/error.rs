@@ -73,6 +73,8 @@ pub enum Operation {
     Shutdown,
     /// Closing a listener: `Listener::close`.
     Release,
+    /// Asking who the peer is: `peer_credentials`.
+    Identify,
 }
 
 /// Why an operation failed, from [`Error::reason`].
@@ -151,6 +153,11 @@ pub enum Reason {
         /// Its process, if the OS tells it.
         process: Option<u32>,
     },
+    /// The OS does not tell yet who the client is: it has written nothing that was read, and connected
+    /// without saying how far it may be identified (Windows).
+    PeerNotToldYet,
+    /// The client connected anonymously, and nobody can tell who it is (Windows).
+    AnonymousPeer,
     /// The pipe cannot carry the end of one direction (Windows).
     NoHalfClose,
     /// This OS does not have this.
@@ -292,7 +299,10 @@ impl Error {
                 ErrorKind::TimedOut
             }
             Reason::NotUnderstood { .. } => ErrorKind::InvalidData,
-            Reason::NoRuntime | Reason::ServerExited => ErrorKind::Other,
+            Reason::NoRuntime
+            | Reason::PeerNotToldYet
+            | Reason::AnonymousPeer
+            | Reason::ServerExited => ErrorKind::Other,
             Reason::Os => {
                 let source = self.source.as_deref().and_then(|source| source.downcast_ref());
                 source.map_or(ErrorKind::Other, io::Error::kind)
@@ -342,6 +352,7 @@ impl Operation {
             Self::HandOver => ("hand over", " to"),
             Self::Shutdown => ("end the write side", " of"),
             Self::Release => ("release", ""),
+            Self::Identify => ("identify the peer", " at"),
         }
     }
 }
@@ -388,6 +399,13 @@ pub(crate) fn live_server(endpoint: impl Borrow<Endpoint>, process: Option<u32>)
     let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
     let cause = format!("a server is already listening there{holder}");
     Error::new(Reason::LiveServer { process }, cause).at(endpoint).into()
+}
+
+/// A former server's connections hold the name.
+pub(crate) fn held_by_connections(endpoint: impl Borrow<Endpoint>) -> io::Error {
+    let cause = "no server listens there, and connections still hold the name until they are closed";
+    let error = Error::new(Reason::HeldByConnections, cause).at(endpoint);
+    error.advising("end the clients of the server that was there, or choose another endpoint").into()
 }
 
 pub(crate) fn no_server(endpoint: impl Borrow<Endpoint>) -> io::Error {

@@ -6,6 +6,7 @@ mod arming;
 pub(crate) mod blocking;
 mod connect;
 mod convert;
+mod end;
 pub mod ext;
 #[cfg(feature = "interprocess")]
 pub(crate) mod interprocess;
@@ -47,7 +48,7 @@ use crate::endpoint::Endpoint;
 use crate::endpoint::candidate::Candidate;
 use crate::endpoint::candidate::Occupancy;
 use crate::endpoint::resolve::{Environment, Family, candidates};
-use crate::error::{self, Error, Operation, Reason, live_server};
+use crate::error::{self, Error, Operation, Reason, held_by_connections, live_server};
 use crate::peer::UserId;
 
 /// The longest `\\.\pipe\NAME` that the system takes, in UTF-16 units.
@@ -87,6 +88,7 @@ pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
     let address = resolve(&candidate.address())?;
     match pipe::presence(&address.to_string()) {
         Presence::There => Ok(Occupancy::Held { process: None }),
+        Presence::Orphaned => Ok(Occupancy::HeldByConnections),
         Presence::Absent => Ok(Occupancy::Free),
         Presence::Unknown => {
             let what = format!("the system does not tell whether there is a pipe at {address}");
@@ -99,6 +101,7 @@ pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
 pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
     match occupancy(candidate)? {
         Occupancy::Held { process } => Err(live_server(candidate.address(), process)),
+        Occupancy::HeldByConnections => Err(held_by_connections(candidate.address())),
         _ => Ok(false),
     }
 }
@@ -121,7 +124,7 @@ fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
 /// The system refuses a second server too, but not with an error that means only this.
 fn refuse_present(address: &Endpoint) -> io::Result<()> {
     let path = address.to_string();
-    if pipe::presence(&path) != Presence::There {
+    if matches!(pipe::presence(&path), Presence::Absent | Presence::Unknown) {
         return Ok(());
     }
     // What was dropped here is closed by the reactor, which may not have come to it yet.
@@ -129,24 +132,21 @@ fn refuse_present(address: &Endpoint) -> io::Result<()> {
     reactor::settle();
     match pipe::presence(&path) {
         Presence::There => Err(live_server(address, None)),
+        Presence::Orphaned => Err(held_by_connections(address)),
         Presence::Absent | Presence::Unknown => Ok(()),
     }
 }
 
 fn cannot_listen(address: &Endpoint, path: &str, error: io::Error) -> io::Error {
-    match pipe::code(&error) {
-        Some(ERROR_ACCESS_DENIED | ERROR_PIPE_BUSY) if pipe::presence(path) == Presence::There => {
-            live_server(address, None)
-        }
-        _ => error::os(address, error),
+    if !matches!(pipe::code(&error), Some(ERROR_ACCESS_DENIED | ERROR_PIPE_BUSY)) {
+        return error::os(address, error);
     }
-}
 
-/// Not by a listener.
-#[cfg(feature = "tokio")]
-fn still_held(address: &Endpoint) -> io::Error {
-    let what = "connections still hold the name until they are closed";
-    Error::new(Reason::HeldByConnections, what).at(address).into()
+    match pipe::presence(path) {
+        Presence::There => live_server(address, None),
+        Presence::Orphaned => held_by_connections(address),
+        Presence::Absent | Presence::Unknown => error::os(address, error),
+    }
 }
 
 /// Another instance, of the pipe that is ours by its first.

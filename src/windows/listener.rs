@@ -16,9 +16,10 @@ use super::pipe::{self, ARMED, BACKLOG, Kind, Presence};
 use super::reactor::{self, Task};
 use super::registered::Pipe;
 use super::stream::Stream;
-use super::{refuse_present, resolve, still_held};
+use super::{refuse_present, resolve};
 use crate::endpoint::Endpoint;
 use crate::error::events::ListenerStats;
+use crate::error::held_by_connections;
 use crate::options::ListenOptions;
 
 /// Its drop closes all that it has, and waits for nobody.
@@ -86,7 +87,7 @@ impl Listener {
         // The streams that were accepted and dropped before.
         reactor::settled()?.await?;
         match pipe::presence(&address.to_string()) {
-            Presence::There => Err(still_held(&address)),
+            Presence::There | Presence::Orphaned => Err(held_by_connections(&address)),
             Presence::Absent | Presence::Unknown => Ok(()),
         }
     }
