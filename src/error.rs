@@ -403,9 +403,12 @@ pub(crate) fn live_server(endpoint: impl Borrow<Endpoint>, process: Option<u32>)
 
 /// A former server's connections hold the name.
 pub(crate) fn held_by_connections(endpoint: impl Borrow<Endpoint>) -> io::Error {
-    let cause = "no server listens there, and connections still hold the name until they are closed";
+    let cause =
+        "no server listens there, and connections still hold the name until they are closed";
     let error = Error::new(Reason::HeldByConnections, cause).at(endpoint);
-    error.advising("end the clients of the server that was there, or choose another endpoint").into()
+    error
+        .advising("end the clients of the server that was there, or choose another endpoint")
+        .into()
 }
 
 pub(crate) fn no_server(endpoint: impl Borrow<Endpoint>) -> io::Error {

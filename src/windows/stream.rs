@@ -7,9 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::ReadBuf;
-use tokio::sync::watch;
-use tokio::time;
 use super::connect::Search;
 use super::end::{self, Again, PeerEnd};
 use super::reactor::{self, Task};
@@ -18,6 +15,9 @@ use super::{CHUNK, broken_pipe, no_half_close, not_taken, pipe, security};
 use crate::endpoint::Endpoint;
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
+use tokio::io::ReadBuf;
+use tokio::sync::watch;
+use tokio::time;
 
 pub(crate) struct Stream {
     pub(super) pipe: Arc<Pipe>,
