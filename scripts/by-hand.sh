@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the commands of README.md's section "By hand" as its reader would, and looks at what they
-# print. A command that is not in the README to the letter is a failure, so the two stay one.
+# Runs the commands of docs/by_hand.md as its reader would, and looks at what they
+# print. A command that is not on the page to the letter is a failure, so the two stay one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,8 +14,8 @@ trap 'kill $server 2>/dev/null || true; rm -rf "$work"' EXIT
 cargo build --quiet --examples
 
 fail() { echo "by-hand: $*" >&2; cat "$work"/* >&2; exit 1; }
-# The command as the README has it, and on the way to be run.
-given() { grep -qF -- "\$ $1" README.md || fail "not in the README: $1"; echo "\$ $1" >&2; echo "$1"; }
+# The command as the page has it, and on the way to be run.
+given() { grep -qF -- "\$ $1" docs/by_hand.md || fail "not on the page: $1"; echo "\$ $1" >&2; echo "$1"; }
 # In the background; `cargo run` is left out so that signals reach the program itself.
 start() { # OUTPUT COMMAND
     local command
@@ -79,4 +79,4 @@ kill $netcat
 # The server went, so the client ends by itself.
 ended 0
 rm $socket
-echo "by-hand: all as the README says"
+echo "by-hand: all as the page says"

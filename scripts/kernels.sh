@@ -60,6 +60,7 @@ tests_of_unix() {
     done
 }
 
+failed=()
 for system in "${systems[@]}"; do
     personality "$system"
     # Lines of: systems, test, reason.
@@ -76,10 +77,12 @@ for system in "${systems[@]}"; do
     # The tests run the examples.
     cargo build --locked --examples --features blocking
     if [ $# -gt 0 ]; then
-        cargo test --locked --features blocking "$@" "${skips[@]}"
+        cargo test --locked --no-fail-fast --features blocking "$@" -- --exact "${skips[@]}" || failed+=("$system")
     else
         mapfile -t names < <(tests_of_unix)
-        cargo test --locked --no-fail-fast --features blocking --lib "${names[@]}" -- --exact "${skips[@]}"
+        cargo test --locked --no-fail-fast --features blocking --lib "${names[@]}" -- --exact "${skips[@]}" ||
+            failed+=("$system")
     fi
     printf '%s: %d tests not run\n' "$system" $((${#skips[@]} / 2))
 done
+[ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"

@@ -20,10 +20,12 @@ if [ "${1:-}" != write ]; then
 fi
 table=$(mktemp)
 trap 'rm -f "$table" "$table.page"' EXIT
-python3 scripts/relay_bench.py 4096 >"$table"
+code=0
+python3 scripts/relay_bench.py 4096 >"$table" || code=$?
 awk -v file="$table" '
     $0 == "<!-- relay: end -->" { skip = 0 }
     !skip { print }
     $0 == "<!-- relay: begin -->" { skip = 1; print ""; while ((getline line < file) > 0) print line }
 ' docs/tool.md >"$table.page"
 cat "$table.page" >docs/tool.md
+exit $code

@@ -9,7 +9,7 @@ import tempfile
 import time
 
 MIB = int(sys.argv[1])
-ROUNDS = 3
+ROUNDS = 5
 BLOCK = bytes(range(256)) * 4096
 TOOL = os.environ["SOCKPIPE"]
 TOLD = subprocess.DEVNULL
@@ -184,7 +184,9 @@ def main():
         for _ in range(ROUNDS):
             for program, command in programs.items():
                 taken[program].append(measure(kinds, command, work))
-        figures = {program: statistics.median(values) for program, values in taken.items()}
+        # The one of all that other work on this machine has disturbed least.
+        best = max if more_is_better else min
+        figures = {program: best(values) for program, values in taken.items()}
         cells = [f"{figures['direct']:.0f}", f"{figures['socat']:.0f}"]
         for program in ("relay", "bare"):
             ratios = [figures[program] / figures[other] for other in ("socat", "direct")]

@@ -73,7 +73,8 @@
 //! `blocking`; tokio is not needed for it. One of the two is needed.
 //!
 //! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
-//! configuration files. `framed`: `FrameSink`, which puts small messages together.
+//! configuration files. `framed`: `FrameSink`, which puts small messages together. `shared-memory`: hot
+//! connections in [memory that both processes map](docs::shared_memory).
 //!
 //! `axum`, `hyper-util`, `tonic`, `tower`, `tokio-util`, `interprocess`: sockpipe in these frameworks,
 //! which `adapters` describes.
@@ -112,6 +113,8 @@ mod peer;
 mod runtime;
 #[cfg(feature = "tokio")]
 mod serve;
+#[cfg(feature = "shared-memory")]
+mod shared_memory;
 #[cfg(feature = "tokio")]
 mod stream;
 #[cfg(feature = "tokio")]
@@ -126,6 +129,8 @@ pub use instance::command::DaemonCommand;
 pub use instance::launch::Launch;
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
 pub use peer::{PeerCredentials, UserId};
+#[cfg(feature = "shared-memory")]
+pub use shared_memory::{SharedMemory, Transport};
 
 #[cfg(feature = "framed")]
 pub use framed::FrameSink;
@@ -150,6 +155,14 @@ cfg_if::cfg_if! {
     if #[cfg(unix)] { mod unix; use unix as imp; }
     else if #[cfg(windows)] { mod windows; use windows as imp; }
     else { compile_error!("sockpipe needs Unix domain sockets or Windows named pipes"); }
+}
+
+// The lane of shared memory, which only Linux has so far.
+cfg_if::cfg_if! {
+    if #[cfg(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix)))] {
+        mod lane;
+        mod ring;
+    }
 }
 
 /// Keeps traits to the types of this crate, so that a method can be added to them.
@@ -197,6 +210,12 @@ pub mod docs {
     #[doc = include_str!("../docs/moving.md")]
     pub mod moving {}
 
+    #[doc = include_str!("../docs/tour.md")]
+    pub mod tour {}
+
+    #[doc = include_str!("../docs/versions.md")]
+    pub mod versions {}
+
     #[doc = include_str!("../docs/windows.md")]
     pub mod windows {}
 
@@ -209,6 +228,9 @@ pub mod docs {
 
     #[doc = include_str!("../docs/performance.md")]
     pub mod performance {}
+
+    #[doc = include_str!("../docs/shared_memory.md")]
+    pub mod shared_memory {}
 
     #[doc = include_str!("../docs/windows_interop.md")]
     pub mod windows_interop {}

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::imp;
 use crate::peer::UserId;
+#[cfg(feature = "shared-memory")]
+use crate::shared_memory::SharedMemory;
 
 /// Who may connect to a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -88,6 +90,8 @@ pub enum SpinPolicy {
 pub(crate) struct StreamOptions {
     pub(crate) spin: imp::Spin,
     pub(crate) send_buffer_size: Option<u32>,
+    #[cfg(feature = "shared-memory")]
+    pub(crate) shared_memory: imp::Memory,
 }
 
 /// How to listen. The default is safe: own user only.
@@ -132,6 +136,19 @@ impl ListenOptions {
     #[must_use]
     pub fn send_buffer_size(mut self, bytes: u32) -> Self {
         self.stream.send_buffer_size = Some(bytes);
+        self
+    }
+
+    /// Sets whether the listener's streams may move into memory that they share with their clients.
+    /// Default: [`SharedMemory::Off`].
+    ///
+    /// A stream that may is more than its socket: it cannot be converted into one, and it passes no
+    /// file descriptors. Both fail with [`Unsupported`](std::io::ErrorKind::Unsupported) from the
+    /// stream's first byte on.
+    #[cfg(feature = "shared-memory")]
+    #[must_use]
+    pub fn shared_memory(mut self, policy: SharedMemory) -> Self {
+        self.stream.shared_memory = imp::memory(policy);
         self
     }
 }
@@ -210,6 +227,18 @@ impl ConnectOptions {
     #[must_use]
     pub fn send_buffer_size(mut self, bytes: u32) -> Self {
         self.stream.send_buffer_size = Some(bytes);
+        self
+    }
+
+    /// Sets whether the stream may move into memory that it shares with the server. Default: [`SharedMemory::Off`].
+    ///
+    /// A stream that may is more than its socket: it cannot be converted into one, and it passes no
+    /// file descriptors. Both fail with [`Unsupported`](std::io::ErrorKind::Unsupported) from the
+    /// stream's first byte on.
+    #[cfg(feature = "shared-memory")]
+    #[must_use]
+    pub fn shared_memory(mut self, policy: SharedMemory) -> Self {
+        self.stream.shared_memory = imp::memory(policy);
         self
     }
 

@@ -16,6 +16,8 @@ use crate::error::{Operation, during};
 use crate::imp;
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
+#[cfg(feature = "shared-memory")]
+use crate::shared_memory::Transport;
 
 /// What a [`LocalListener`](crate::LocalListener) yields.
 pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -153,6 +155,14 @@ impl Stream {
     /// they were read when the connection was made.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.inner.peer_credentials()
+    }
+
+    /// Returns what carries the bytes: [`Transport::SharedMemory`] once both directions have moved into
+    /// memory, as [`SharedMemory`](crate::SharedMemory) describes.
+    #[cfg(feature = "shared-memory")]
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        Transport::of(self.inner.uses_memory())
     }
 
     /// The same connection, for calls that block the thread.

@@ -137,6 +137,16 @@ compile_error!(
      and Windows; this system's ways with local sockets are not known to it"
 );
 
+// The lane of shared memory, where there is one.
+cfg_if::cfg_if! {
+    if #[cfg(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix)))] {
+        mod shared_memory;
+    } else {
+        #[path = "unix/no_shared_memory.rs"]
+        mod shared_memory;
+    }
+}
+
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice};
@@ -150,6 +160,8 @@ use rustix::process::geteuid;
 
 pub(crate) use self::child::{OsDaemonOptions, leave, nameless_file, spawn_detached};
 pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, spin};
+#[cfg(feature = "shared-memory")]
+pub(crate) use self::options::{Memory, memory};
 use self::place::Place;
 pub(crate) use self::spawn::SpawnLock;
 #[cfg(feature = "tokio")]
@@ -272,6 +284,12 @@ fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
         Ok(()) | Err(Errno::NOTCONN) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Of a stream that may use shared memory.
+fn socket_is_not_all() -> io::Error {
+    let what = "the stream may use shared memory, so its socket alone is not the connection";
+    Error::new(Reason::Unsupported, what).advising("turn the option shared_memory off").into()
 }
 
 /// What came of an option that every socket takes whose peer is there. A socket without its peer is

@@ -35,6 +35,8 @@ use std::time::Duration;
 use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY};
 
 pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, spin};
+#[cfg(feature = "shared-memory")]
+pub(crate) use self::options::{Memory, memory};
 use self::pipe::Presence;
 use self::security::own_sid;
 pub(crate) use self::spawn::{OsDaemonOptions, SpawnLock, leave, nameless_file, spawn_detached};

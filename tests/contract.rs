@@ -3,7 +3,7 @@
 //! Run here, on the OS: rows 1, 2, 3, 6, 7, 9, 10, 11, 12, 14, 18, and 19 where `/proc` shows what a
 //! child has. In memory: rows 1, 6, 7, 10, 12, 18, and of 11 that a plain drop loses nothing; there is
 //! no name to be taken (2), no process to crash or to exit (3, 11), no child that could inherit (19).
-//! The README's table says which rows are proven where. With the feature `blocking`, its streams and
+//! docs/contract.md says which rows are proven where. With the feature `blocking`, its streams and
 //! listeners too, against each other and the async ones: `contract/blocking.rs` says which rows.
 
 #[cfg(feature = "blocking")]
@@ -197,18 +197,32 @@ mod memory {
 /// Every row again with busy-polling on, in a process of its own.
 #[test]
 fn the_whole_contract_with_busy_polling() {
-    if argument().is_some() || std::env::var_os(common::SPIN).is_some() {
+    again(&[(common::SPIN, "1")]);
+}
+
+/// Every row again in shared memory: from the first bytes on, and once a stream is hot.
+#[cfg(feature = "shared-memory")]
+#[test]
+fn the_whole_contract_in_shared_memory() {
+    again(&[(common::MEMORY, "eager")]);
+    again(&[(common::MEMORY, "eager"), (common::SPIN, "1")]);
+    again(&[(common::MEMORY, "auto")]);
+}
+
+fn again(variables: &[(&str, &str)]) {
+    let is_set = |name| std::env::var_os(name).is_some();
+    if argument().is_some() || is_set(common::SPIN) || is_set(common::MEMORY) {
         return;
     }
     let program = std::env::current_exe().expect("the test's own program");
     let again = std::process::Command::new(program)
         .args(["os::", "closing::", "blocking::"])
-        .env(common::SPIN, "1")
+        .envs(variables.iter().copied())
         .output();
     let again = again.expect("a run");
     let said = String::from_utf8_lossy(&again.stdout);
     assert!(again.status.success(), "{said}{}", String::from_utf8_lossy(&again.stderr));
     let ran = said.lines().filter(|line| line.ends_with("... ok")).count();
-    println!("{ran} tests of the contract with busy-polling on");
+    println!("{ran} tests of the contract with {variables:?}");
     assert!(ran > 20, "{said}");
 }

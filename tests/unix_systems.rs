@@ -13,6 +13,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use common::{Backend, Os, argument, spawn_helper, within};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sockpipe::Error;
@@ -33,7 +34,10 @@ fn send_with(socket: BorrowedFd<'_>, data: &[u8], fd: BorrowedFd<'_>, count: usi
 /// Whether nobody has the other end, which was passed, any more. A child of another test may have it
 /// until its exec.
 fn is_closed(ours: &UnixStream) -> bool {
-    ours.set_read_timeout(Some(common::PATIENCE)).expect("a timeout");
+    let mut end = [PollFd::new(ours, PollFlags::IN)];
+    let patience = Timespec::try_from(common::PATIENCE).expect("a time");
+    poll(&mut end, Some(&patience)).expect("an end");
+    ours.set_nonblocking(true).expect("a mode");
     let mut byte = [0];
     matches!((&*ours).read(&mut byte), Ok(0))
 }

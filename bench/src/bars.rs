@@ -169,6 +169,23 @@ fn bars() -> Vec<Bar> {
     add(many, "sockpipe: p99", Figure::P99, (Sockpipe, work), (Tokio, work), AtMost(1.2));
     add(many, "sockpipe, spin", Figure::Rate, (Spin, work), (Tokio, work), AtLeast(0.95));
     add(many, "sockpipe, spin: p99", Figure::P99, (Spin, work), (Tokio, work), AtMost(1.2));
+    let memory = "sockpipe, shared memory, spin";
+    let [echo, bytes] = [Work::Echo, Work::Messages(Sink::Each)];
+    for (group, figure, work, limit) in [
+        ("W1 64 B round trip, cross core", Figure::P50, small, AtMost(0.03)),
+        ("W1 64 B round trip, same core", Figure::P50, small, AtMost(0.85)),
+        ("W1 64 KiB round trip, cross core", Figure::P50, large, AtMost(0.25)),
+        ("W2 64 KiB writes, one way", Figure::Rate, block, AtLeast(1.8)),
+        ("W2 1 MiB writes, one way", Figure::Rate, big, AtLeast(3.0)),
+        ("W2 64 KiB echo", Figure::Rate, echo, AtLeast(1.3)),
+        ("W3 64 B messages, one way", Figure::Rate, bytes, AtLeast(20.0)),
+        ("W4 connect, byte, close; 1 at a time", Figure::Rate, Work::Connect(1), AtLeast(0.92)),
+        ("W4 connect, byte, close; 64 at a time", Figure::Rate, Work::Connect(64), AtLeast(0.92)),
+        (many, Figure::Rate, Work::Many, AtLeast(1.0)),
+        ("W6 5,000 idle connections", Figure::Memory, Work::Idle, AtMost(1.05)),
+    ] {
+        add(group, memory, figure, (Lane, work), (Tokio, work), limit);
+    }
     let pipes = [
         ("Pipes: 64 B round trip", Figure::P50, small),
         ("Pipes: 64 KiB round trip", Figure::P50, large),

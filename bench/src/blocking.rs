@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use interprocess::local_socket::prelude::*;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions};
-use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
+use sockpipe::{ConnectOptions, ListenOptions, SharedMemory, SpinPolicy};
 
 use crate::flow::{Counter, fill, frame, poured};
 use crate::measure::{Clock, Outcome, Times};
@@ -65,6 +65,7 @@ impl Blocking for Interprocess {
 
 pub struct Sockpipe {
     pub spin: bool,
+    pub memory: SharedMemory,
 }
 
 impl Sockpipe {
@@ -78,7 +79,7 @@ impl Blocking for Sockpipe {
     type Stream = sockpipe::blocking::Stream;
 
     fn bind(&self, address: &str) -> io::Result<Self::Listener> {
-        let options = ListenOptions::new().spin(self.policy());
+        let options = ListenOptions::new().spin(self.policy()).shared_memory(self.memory);
         sockpipe::blocking::Listener::bind_with(address, &options)
     }
 
@@ -87,7 +88,7 @@ impl Blocking for Sockpipe {
     }
 
     fn connect(&self, address: &str) -> io::Result<Self::Stream> {
-        let options = ConnectOptions::new().spin(self.policy());
+        let options = ConnectOptions::new().spin(self.policy()).shared_memory(self.memory);
         sockpipe::blocking::Stream::connect_with(address, &options)
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
-use sockpipe::{ListenOptions, Listener, SpinPolicy, echo};
+use sockpipe::{ListenOptions, Listener, SharedMemory, SpinPolicy, echo};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::measure::Outcome;
@@ -25,6 +25,9 @@ pub enum Competitor {
     Spin,
     SpinMt,
     Bulk,
+    /// In shared memory, with busy-polling and without.
+    Lane,
+    LaneSleeps,
     /// With `serve` and `echo` on the serving side.
     Serve,
     InterprocessTokio,
@@ -33,6 +36,7 @@ pub enum Competitor {
     Std,
     Threads,
     ThreadsSpin,
+    ThreadsLane,
     InterprocessSync,
     Go,
     Node,
@@ -41,7 +45,7 @@ pub enum Competitor {
 
 use Competitor::*;
 
-const NAMES: [(&str, Competitor); 18] = [
+const NAMES: [(&str, Competitor); 21] = [
     ("tokio", Tokio),
     ("tokio again (noise)", Noise),
     ("tokio, 2 threads", TokioMt),
@@ -49,6 +53,8 @@ const NAMES: [(&str, Competitor); 18] = [
     ("sockpipe, spin", Spin),
     ("sockpipe, spin, 2 threads", SpinMt),
     ("sockpipe, bulk", Bulk),
+    ("sockpipe, shared memory, spin", Lane),
+    ("sockpipe, shared memory", LaneSleeps),
     ("sockpipe, serve + echo", Serve),
     ("interprocess (tokio)", InterprocessTokio),
     ("tipsy", Competitor::Tipsy),
@@ -56,6 +62,7 @@ const NAMES: [(&str, Competitor); 18] = [
     ("std, a thread each", Std),
     ("sockpipe, a thread each", Threads),
     ("sockpipe, spin, a thread each", ThreadsSpin),
+    ("sockpipe, shared memory, spin, a thread each", ThreadsLane),
     ("interprocess (sync)", InterprocessSync),
     ("Go", Go),
     ("Node.js", Node),
@@ -115,7 +122,9 @@ impl Competitor {
         let ended = match self {
             #[cfg(unix)]
             Std => blocking::serve(&blocking::Std, service, address),
-            Threads | ThreadsSpin => blocking::serve(&self.threads(), service, address),
+            Threads | ThreadsSpin | ThreadsLane => {
+                blocking::serve(&self.threads(), service, address)
+            }
             InterprocessSync => blocking::serve(&blocking::Interprocess, service, address),
             ZeroMq => zeromq::serve(service, address),
             Serve => self.runtime().block_on(serve_and_echo(address)),
@@ -139,7 +148,9 @@ impl Competitor {
         let done = match self {
             #[cfg(unix)]
             Std => blocking::drive(blocking::Std, work, address, millis),
-            Threads | ThreadsSpin => blocking::drive(self.threads(), work, address, millis),
+            Threads | ThreadsSpin | ThreadsLane => {
+                blocking::drive(self.threads(), work, address, millis)
+            }
             InterprocessSync => blocking::drive(blocking::Interprocess, work, address, millis),
             ZeroMq => zeromq::drive(work, address, millis),
             Tokio | Noise | TokioMt => self.drive_async(Raw, work, address, millis),
@@ -162,11 +173,23 @@ impl Competitor {
     }
 
     fn sockpipe(self) -> Sockpipe {
-        Sockpipe { spin: matches!(self, Spin | SpinMt), bulk: self == Bulk }
+        Sockpipe {
+            spin: matches!(self, Spin | SpinMt | Lane),
+            bulk: self == Bulk,
+            memory: self.memory(),
+        }
     }
 
     fn threads(self) -> blocking::Sockpipe {
-        blocking::Sockpipe { spin: self == ThreadsSpin }
+        let spin = matches!(self, ThreadsSpin | ThreadsLane);
+        blocking::Sockpipe { spin, memory: self.memory() }
+    }
+
+    fn memory(self) -> SharedMemory {
+        match self {
+            Lane | LaneSleeps | ThreadsLane => SharedMemory::Auto,
+            _ => SharedMemory::Off,
+        }
     }
 
     fn runtime(self) -> Runtime {

@@ -5,7 +5,7 @@ use std::io;
 
 use interprocess::local_socket::tokio::prelude::*;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions};
-use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
+use sockpipe::{ConnectOptions, ListenOptions, SharedMemory, SpinPolicy};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -27,6 +27,7 @@ pub trait Transport: Send + Sync + Sized + 'static {
 pub struct Sockpipe {
     pub spin: bool,
     pub bulk: bool,
+    pub memory: SharedMemory,
 }
 
 impl Sockpipe {
@@ -42,7 +43,7 @@ impl Transport for Sockpipe {
     type Writer = sockpipe::OwnedWriteHalf;
 
     fn bind(&self, address: &str) -> io::Result<(Self::Listener, Option<String>)> {
-        let mut options = ListenOptions::new().spin(self.policy());
+        let mut options = ListenOptions::new().spin(self.policy()).shared_memory(self.memory);
         if self.bulk {
             options = options.send_buffer_size(1 << 20);
         }
@@ -54,7 +55,7 @@ impl Transport for Sockpipe {
     }
 
     async fn connect(&self, address: &str) -> io::Result<Self::Stream> {
-        let mut options = ConnectOptions::new().spin(self.policy());
+        let mut options = ConnectOptions::new().spin(self.policy()).shared_memory(self.memory);
         if self.bulk {
             options = options.send_buffer_size(1 << 20);
         }

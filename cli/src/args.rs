@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use sockpipe::Endpoint;
 
-pub use self::shared::{Client, End, Linger, Server, Spin};
+pub use self::shared::{Client, End, Linger, Memory, Server, Spin};
 pub use self::values::{Address, Place};
 use self::values::{address, endpoint, place, rate};
 
@@ -150,6 +150,9 @@ pub struct Echo {
 
     #[command(flatten)]
     pub spin: Spin,
+
+    #[command(flatten)]
+    pub memory: Memory,
 }
 
 #[derive(Debug, clap::Args)]
@@ -256,6 +259,9 @@ pub struct Ping {
 
     #[command(flatten)]
     pub spin: Spin,
+
+    #[command(flatten)]
+    pub memory: Memory,
 }
 
 #[derive(Debug, clap::Args)]

@@ -8,14 +8,23 @@ use std::time::Duration;
 use anyhow::Result;
 use sockpipe::{ConnectOptions, Endpoint, ExpectServer, PeerCredentials, Stream};
 
-use crate::args::{Client, Spin};
+use crate::args::{Client, Memory, Spin};
 use crate::{exit, os, say};
 
 /// How long a server may be too busy, unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub async fn connect(endpoint: &Endpoint, args: &Client, spin: Spin) -> Result<Stream> {
-    let options = options(args)?.spin(spin.policy());
+    connect_fast(endpoint, args, spin, Memory::default()).await
+}
+
+pub async fn connect_fast(
+    endpoint: &Endpoint,
+    args: &Client,
+    spin: Spin,
+    memory: Memory,
+) -> Result<Stream> {
+    let options = memory.connecting(options(args)?.spin(spin.policy()));
     say::detail(format_args!("connecting to {endpoint}"));
     let stream = Stream::connect_with(endpoint, &options).await.map_err(|error| {
         let nobody = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);

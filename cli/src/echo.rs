@@ -8,13 +8,13 @@ use anyhow::Result;
 use sockpipe::{Stream, echo, serve};
 
 use crate::exit::at_endpoint;
-use crate::server::{DRAIN, asked_to_finish, bind, tell_cut};
+use crate::server::{DRAIN, asked_to_finish, bind_fast, tell_cut};
 use crate::{args, client, say};
 
 pub async fn run(args: args::Echo) -> Result<()> {
     let stop = asked_to_finish();
     let linger = args.linger.for_the_rest();
-    let listener = bind(&args.endpoint, &args.server, args.spin)?;
+    let listener = bind_fast(&args.endpoint, &args.server, args.spin, args.memory)?;
     let served = serve(listener, move |stream| handle(stream, linger))
         .with_graceful_shutdown(stop)
         .drain_deadline(DRAIN);

@@ -28,7 +28,9 @@ const PROGRESS: Duration = Duration::from_millis(100);
 pub async fn run(args: args::Ping) -> Result<()> {
     let mut stop = asked_to_stop();
     let stream = tokio::select! {
-        stream = client::connect(&args.endpoint, &args.client, args.spin) => Arc::new(stream?),
+        stream = client::connect_fast(&args.endpoint, &args.client, args.spin, args.memory) => {
+            Arc::new(stream?)
+        }
         () = &mut stop => return Err(Exit::silent(INTERRUPTED).into()),
     };
     let mut pings = Pings::new(&args)?;
@@ -56,7 +58,7 @@ pub async fn run(args: args::Ping) -> Result<()> {
         done?;
         return Err(Exit::silent(INTERRUPTED).into());
     }
-    print(&args, &Latencies::new(taken), seconds).map_err(at_output)?;
+    print(&args, &Latencies::new(taken), seconds, carrier(&stream)).map_err(at_output)?;
     done
 }
 
@@ -212,7 +214,21 @@ fn too_late(limit: Duration, answers: usize) -> anyhow::Error {
     Exit::new(TOO_LATE, what).into()
 }
 
-fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> io::Result<()> {
+/// What carried the last bytes.
+#[cfg(feature = "shared-memory")]
+fn carrier(stream: &Stream) -> &'static str {
+    match stream.transport() {
+        sockpipe::Transport::SharedMemory => "shared-memory",
+        _ => "socket",
+    }
+}
+
+#[cfg(not(feature = "shared-memory"))]
+fn carrier(_: &Stream) -> &'static str {
+    "socket"
+}
+
+fn print(args: &args::Ping, latencies: &Latencies, seconds: f64, carrier: &str) -> io::Result<()> {
     let count = latencies.count();
     let (endpoint, size) = (&args.endpoint, args.size);
     let rate = count as f64 / seconds;
@@ -225,6 +241,7 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> io::Result<(
             "size": size,
             "seconds": seconds,
             "rate": rate,
+            "transport": carrier,
         });
         for (name, percent) in figures {
             object[format!("{name}_ns")] = latencies.percentile(percent).into();
@@ -238,6 +255,9 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64) -> io::Result<(
             "{count} round trips of {size} bytes to {} in {seconds:.2} s, {rate:.0} a second",
             say::shown(&endpoint.to_string())
         )?;
+        if carrier != "socket" {
+            writeln!(text, "through {carrier}")?;
+        }
         let shown = figures
             .map(|(name, percent)| format!("{name} {}", human(latencies.percentile(percent))));
         writeln!(text, "{}", shown.join("   "))?;

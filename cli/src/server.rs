@@ -1,6 +1,7 @@
 //! Listening as the options say, until asked to stop.
 
 use std::future::{Future, pending};
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::process::exit;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use anyhow::Result;
 use sockpipe::{Access, ListenOptions, Listener};
 use tokio::time::sleep;
 
-use crate::args::{Place, Server, Spin};
+use crate::args::{Memory, Place, Server, Spin};
 use crate::exit::{INTERRUPTED, at_endpoint};
 use crate::{command, os, say};
 
@@ -21,12 +22,20 @@ pub const LAST_BYTES: Duration = Duration::from_secs(5);
 const FELT: Duration = Duration::from_millis(700);
 
 pub fn bind(place: &Place, args: &Server, spin: Spin) -> Result<Listener> {
+    bind_fast(place, args, spin, Memory::default())
+}
+
+pub fn bind_fast(place: &Place, args: &Server, spin: Spin, memory: Memory) -> Result<Listener> {
     let access = if args.everyone { Access::Everyone } else { Access::Owner };
-    let options = ListenOptions::new().access(access).spin(spin.policy());
+    let options = memory.listening(ListenOptions::new().access(access).spin(spin.policy()));
     let options = os::listen_options(options, args)?;
     let listener = match place {
         Place::Endpoint(endpoint) => {
-            Listener::bind_with(endpoint, &options).map_err(at_endpoint)?
+            Listener::bind_with(endpoint, &options).map_err(|error| {
+                // What keeps a socket's file from being replaced, such as a mount.
+                let busy = error.kind() == ErrorKind::ResourceBusy;
+                at_endpoint(error).hinting(os::why_no_server(endpoint).filter(|_| busy))
+            })?
         }
         Place::Passed(number) => os::passed_listener(*number, &options)?,
     };

@@ -18,7 +18,6 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use rustix::process::Signal;
 
 /// A relay, with a client before and a server behind it.
 struct Passage {
@@ -106,6 +105,8 @@ fn descriptors_are_passed_on_both_ways_and_work() {
 #[cfg(not(all(sockpipe_posix, target_os = "linux")))]
 #[test]
 fn descriptors_stay_with_the_bytes_they_came_with() {
+    use rustix::process::Signal;
+
     let passage = Passage::open(&[]);
     for length in [1, 2, 3, 1000, 200_000] {
         // So that all is there at once.
@@ -193,7 +194,7 @@ fn a_connection_to_standard_output_closes_descriptors_and_goes_on() {
 }
 
 /// The memory of many that say little, and what is left of it when they have gone.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu", not(sockpipe_posix)))]
 #[test]
 fn a_connection_that_says_little_takes_little_memory_and_leaves_none() {
     const CLIENTS: usize = 200;
@@ -217,7 +218,7 @@ fn a_connection_that_says_little_takes_little_memory_and_leaves_none() {
 }
 
 /// Bytes of its own memory.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu", not(sockpipe_posix)))]
 fn memory(of: &Tool) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", of.child.id())).expect("proc");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a figure");

@@ -162,6 +162,20 @@ fn ping() {
     }
 }
 
+/// Both sides have to allow it.
+#[cfg(all(target_os = "linux", feature = "shared-memory"))]
+#[test]
+fn ping_through_shared_memory() {
+    let os = Os::new();
+    let _echo = Tool::listening(&["echo", os.endpoint(), "--shared-memory"]);
+    let ping = ["ping", os.endpoint(), "--json"];
+    assert_eq!(json(&ping, 0)["transport"], "socket");
+    let ping = json(&[&ping[..], &["--shared-memory"]].concat(), 0);
+    assert_eq!(ping["transport"], "shared-memory");
+    let text = run(&["ping", os.endpoint(), "--shared-memory"]).assert_succeeds().text();
+    assert!(text.contains("through shared-memory"), "{text}");
+}
+
 #[test]
 fn ping_at_a_rate() {
     let os = Os::new();

@@ -62,7 +62,7 @@ async fn close_is_an_end_for_everybody() {
 async fn a_relay_closes_what_cannot_be_told() {
     let (front, behind) = (Os::new(), Os::new());
     let mut listener = byte_type(&behind);
-    let _relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
+    let mut relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
     let mut client = Tool::start(&["connect", front.endpoint()]);
     client.type_in("question");
     client.end_input();
@@ -75,4 +75,24 @@ async fn a_relay_closes_what_cannot_be_told() {
     assert_eq!(within(stream.read(&mut [0])).await.expect("an end"), 0);
     let ended = wait(client).await.assert_succeeds();
     assert_eq!(ended.text(), "answer".repeat(5));
+    relay.await_err("--linger waits longer");
+}
+
+#[tokio::test]
+async fn a_relay_that_lingers_waits_for_a_late_answer() {
+    let (front, behind) = (Os::new(), Os::new());
+    let mut listener = byte_type(&behind);
+    let arguments = ["relay", "--linger", "30", front.endpoint(), behind.endpoint()];
+    let _relay = Tool::listening(&arguments);
+    let mut client = Tool::start(&["connect", front.endpoint()]);
+    client.type_in("question");
+    client.end_input();
+    let mut stream = within(listener.accept()).await.expect("a client");
+    read(&mut stream, b"question").await;
+    // Longer than it is quiet for unless told otherwise.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    stream.write_all(b"answer").await.expect("a write");
+    stream.close(Duration::from_secs(5)).await.expect("a close");
+    let ended = wait(client).await.assert_succeeds();
+    assert_eq!(ended.text(), "answer");
 }

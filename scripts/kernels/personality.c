@@ -6,7 +6,8 @@
 // (macOS 15.4); FreeBSD's, NetBSD's and OpenBSD's are their uipc_usrreq.c and uipc_socket.c.
 //
 // Not here, as a library cannot: kqueue's readiness, SIGPIPE without SO_NOSIGPIPE, the lack of accept4
-// (the types show that), the length of sun_path (tested without this), and races as such.
+// (the types show that), the length of sun_path (tested without this), reads that end before descriptors
+// rather than behind them, and races as such.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -118,11 +119,13 @@ static int real_close(int fd) {
     return real(fd);
 }
 
+#if SYSTEM == DARWIN
 static size_t total_of(const struct iovec *parts, size_t count) {
     size_t total = 0;
     for (size_t i = 0; i < count; i++) total += parts[i].iov_len;
     return total;
 }
+#endif
 
 // ---- making and ending -----------------------------------------------------------
 
@@ -310,48 +313,6 @@ union control {
     struct cmsghdr aligned;
 };
 
-// Whether the first `length` bytes that wait have descriptors among them.
-static int has_rights(int fd, char *scratch, size_t length) {
-    union control room;
-    struct iovec part = {scratch, length};
-    struct msghdr message = {0};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = room.bytes;
-    message.msg_controllen = sizeof room.bytes;
-    if (real_recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0) return 0;
-    int found = (message.msg_flags & MSG_CTRUNC) != 0;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c != NULL; c = CMSG_NXTHDR(&message, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-        found = 1;
-        int *fds = (int *)CMSG_DATA(c);
-        for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) real_close(fds[i]);
-    }
-    return found;
-}
-
-// soreceive on each of these systems: control data begins a record of its own (sbappendcontrol), and
-// a read ends before it. Linux ends a read behind it.
-static size_t until_rights(int fd, size_t total) {
-    size_t most = total < 4 * MIB ? total : 4 * MIB;
-    char *scratch = most > 1 ? malloc(most) : NULL;
-    if (scratch == NULL) return total;
-    int before = errno;
-    size_t length = total;
-    if (has_rights(fd, scratch, most) && !has_rights(fd, scratch, 1)) {
-        size_t without = 1, with = most;
-        while (with - without > 1) {
-            size_t middle = without + (with - without) / 2;
-            if (has_rights(fd, scratch, middle)) with = middle;
-            else without = middle;
-        }
-        length = without;
-    }
-    free(scratch);
-    errno = before;
-    return length;
-}
-
 #if SYSTEM == DARWIN
 static void scatter(const struct iovec *parts, size_t count, const char *from, size_t length) {
     for (size_t i = 0; i < count && length > 0; i++) {
@@ -443,9 +404,9 @@ static ssize_t receive_installing(int fd, struct msghdr *message, struct msghdr 
 #endif
 
 static ssize_t receive(int fd, struct msghdr *message, int flags) {
-    size_t total = total_of(message->msg_iov, message->msg_iovlen);
 #if SYSTEM == DARWIN
     // XNU soreceive, recvit.
+    size_t total = total_of(message->msg_iov, message->msg_iovlen);
     if (total > INT_MAX) return fail(EINVAL);
     if (state_of(fd)->kept != NULL && total > 0) {
         message->msg_flags = 0;
@@ -454,18 +415,6 @@ static ssize_t receive(int fd, struct msghdr *message, int flags) {
     }
 #endif
     struct msghdr call = *message;
-    struct iovec parts[IOV_MAX];
-    if (!(flags & (MSG_PEEK | MSG_OOB)) && total > 1 && message->msg_iovlen <= IOV_MAX) {
-        size_t left = until_rights(fd, total);
-        size_t count = 0;
-        for (; count < message->msg_iovlen && left > 0; count++) {
-            parts[count] = message->msg_iov[count];
-            if (parts[count].iov_len > left) parts[count].iov_len = left;
-            left -= parts[count].iov_len;
-        }
-        call.msg_iov = parts;
-        call.msg_iovlen = count;
-    }
 #if SYSTEM == DARWIN
     ssize_t got = receive_installing(fd, message, &call, flags);
 #else

@@ -11,6 +11,8 @@ use crate::error::{Operation, during};
 use crate::imp::blocking as imp;
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
+#[cfg(feature = "shared-memory")]
+use crate::shared_memory::Transport;
 
 /// A connection between two processes of one machine, bytes both ways.
 ///
@@ -177,6 +179,14 @@ impl Stream {
     /// connection was made.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.shared.inner.peer_credentials()
+    }
+
+    /// Returns what carries the bytes: [`Transport::SharedMemory`] once both directions have moved into
+    /// memory, as [`SharedMemory`](crate::SharedMemory) describes.
+    #[cfg(feature = "shared-memory")]
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        Transport::of(self.shared.inner.uses_memory())
     }
 
     /// The same connection, for a tokio runtime. The timeouts do not go with it.

@@ -24,10 +24,11 @@ use super::connect::Search;
 use super::name::{self, Name, Probes};
 use super::peer::Peer;
 use super::receive::receive_into;
+use super::shared_memory::threads::Lane;
 use super::spin::threads::Spin;
 use super::{
     at_most, at_most_of, inherited, is_broken, is_passing, is_shortage, platform, prepare,
-    shut_down,
+    shut_down, socket_is_not_all,
 };
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
@@ -227,6 +228,8 @@ pub(crate) struct Stream {
     socket: OwnedFd,
     peer: Peer,
     spin: Option<Spin>,
+    /// The way to shared memory, of a stream that may take it.
+    lane: Option<Lane>,
 }
 
 impl Stream {
@@ -234,7 +237,11 @@ impl Stream {
         let mut search = Search::new(endpoint, options)?;
         loop {
             match search.attempt()? {
-                Ok((socket, peer)) => return Self::new(socket, peer, options.stream),
+                Ok((socket, peer)) => {
+                    let mut stream = Self::new(socket, peer, options.stream)?;
+                    stream.lane = Lane::connected(&stream.socket, peer.uid, options.stream);
+                    return Ok(stream);
+                }
                 Err(pause) => thread::sleep(pause),
             }
         }
@@ -252,11 +259,18 @@ impl Stream {
         if buf.is_empty() {
             return Ok(0);
         }
+        if let Some(lane) = &self.lane {
+            return lane.read(&self.socket, self.spin.as_ref(), buf, Deadline::after(timeout));
+        }
         self.read_with(timeout, |socket, flags| receive_into(socket, buf, flags))
     }
 
     pub(crate) fn write(&self, buf: &[u8], timeout: Option<Duration>) -> io::Result<usize> {
-        self.write_with(timeout, |socket, flags| send(socket, at_most(buf), flags))
+        let buf = at_most(buf);
+        if let Some(lane) = &self.lane {
+            return lane.write(&self.socket, &[IoSlice::new(buf)], Deadline::after(timeout));
+        }
+        self.write_with(timeout, |socket, flags| send(socket, buf, flags))
     }
 
     pub(crate) fn write_vectored(
@@ -268,13 +282,19 @@ impl Stream {
             ([first, ..], []) => return self.write(first, timeout),
             (_, bufs) => bufs,
         };
+        if let Some(lane) = &self.lane {
+            return lane.write(&self.socket, bufs, Deadline::after(timeout));
+        }
         self.write_with(timeout, |socket, flags| {
             sendmsg(socket, bufs, &mut Default::default(), flags)
         })
     }
 
     pub(crate) fn shutdown(&self) -> io::Result<()> {
-        shut_down(self.as_fd())
+        match &self.lane {
+            Some(lane) => lane.shut_down(&self.socket),
+            None => shut_down(self.as_fd()),
+        }
     }
 
     /// The kernel has the bytes as soon as a write returns, so there is nothing to wait for.
@@ -289,22 +309,31 @@ impl Stream {
     pub(super) fn from_socket(socket: OwnedFd, options: StreamOptions) -> io::Result<Self> {
         let peer = Peer::of(socket.as_fd())?;
         platform::no_signals(socket.as_fd())?;
-        Self::new(socket, peer, options)
+        let mut stream = Self::new(socket, peer, options)?;
+        stream.lane = Lane::accepted(&stream.socket, peer.uid, options);
+        Ok(stream)
     }
 
     #[cfg(feature = "tokio")]
     pub(crate) fn from_async(stream: super::Stream) -> io::Result<Self> {
-        let (peer, spins) = (stream.peer, stream.spin.is_some());
-        Self::new(stream.into_fd()?, peer, with_spin(spins))
+        let options = with_spin(stream.spin.is_some());
+        let peer = stream.peer;
+        let (socket, lane) = stream.into_parts();
+        let mut blocking = Self::new(socket, peer, options)?;
+        blocking.lane = lane.map(|lane| Lane::from_async(lane, options)).transpose()?;
+        Ok(blocking)
     }
 
     #[cfg(feature = "tokio")]
     pub(crate) fn into_async(self) -> io::Result<super::Stream> {
         ioctl_fionbio(&self.socket, true)?;
-        super::Stream::new(self.socket, self.peer, with_spin(self.spin.is_some()))
+        let options = with_spin(self.spin.is_some());
+        let lane = self.lane.map(|lane| lane.into_async(options)).transpose()?;
+        super::Stream::from_parts(self.socket, self.peer, options, lane)
     }
 
     pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
+        self.only_socket()?;
         if !platform::CALLS_CAN_BE_TOLD_NOT_TO_WAIT {
             ioctl_fionbio(&self.socket, false)?;
         }
@@ -314,7 +343,19 @@ impl Stream {
     fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
         ioctl_fionbio(&socket, !platform::CALLS_CAN_BE_TOLD_NOT_TO_WAIT)?;
         prepare(socket.as_fd(), options)?;
-        Ok(Self { socket, peer, spin: Spin::new(options.spin) })
+        Ok(Self { socket, peer, spin: Spin::new(options.spin), lane: None })
+    }
+
+    /// # Errors
+    ///
+    /// `Unsupported` for a stream that may use shared memory.
+    pub(super) fn only_socket(&self) -> io::Result<()> {
+        self.lane.as_ref().map_or(Ok(()), |_| Err(socket_is_not_all()))
+    }
+
+    #[cfg(feature = "shared-memory")]
+    pub(crate) fn uses_memory(&self) -> bool {
+        self.lane.as_ref().is_some_and(Lane::is_upgraded)
     }
 
     /// Zero, or what it gives in place of zero, once the peer is gone.
@@ -391,7 +432,11 @@ fn with_spin(spins: bool) -> StreamOptions {
 }
 
 /// `false` once the deadline is past.
-fn wait_for(socket: BorrowedFd<'_>, what: PollFlags, deadline: Deadline) -> io::Result<bool> {
+pub(super) fn wait_for(
+    socket: BorrowedFd<'_>,
+    what: PollFlags,
+    deadline: Deadline,
+) -> io::Result<bool> {
     loop {
         // Some of these systems count in milliseconds, and up to 24 days.
         let left = deadline.left().map(|left| left.min(LONGEST_WAIT));

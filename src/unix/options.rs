@@ -1,6 +1,8 @@
 //! What can be chosen on Unix only.
 
 use crate::options::SpinPolicy;
+#[cfg(feature = "shared-memory")]
+use crate::shared_memory::SharedMemory;
 
 pub(crate) type Spin = SpinPolicy;
 
@@ -23,4 +25,13 @@ pub(crate) const fn spin(policy: SpinPolicy) -> Spin {
 
 pub(crate) const fn end_on_close(_: bool) -> EndOnClose {
     EndOnClose
+}
+
+/// Whether a stream may use memory. Where there is none, it does not matter.
+#[cfg(feature = "shared-memory")]
+pub(crate) type Memory = SharedMemory;
+
+#[cfg(feature = "shared-memory")]
+pub(crate) const fn memory(policy: SharedMemory) -> Memory {
+    policy
 }

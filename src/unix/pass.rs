@@ -80,12 +80,14 @@ pub trait PassFds: Sealed {
 impl PassFds for blocking::Stream {
     fn send_with_fds(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         check_send(data, fds)?;
+        self.inner().only_socket()?;
         let timeout = self.write_timeout();
         self.inner().write_with(timeout, |socket, flags| send(socket, data, fds, flags))
     }
 
     fn recv_with_fds(&self, buf: &mut [u8], limit: usize) -> io::Result<(usize, Vec<OwnedFd>)> {
         check_receive(buf, limit)?;
+        self.inner().only_socket()?;
         let timeout = self.read_timeout();
         let read = |socket: BorrowedFd<'_>, flags| receive(socket, buf, flags);
         self.inner().read_with(timeout, read)?.into_result(limit)
@@ -141,6 +143,7 @@ pub trait AsyncPassFds: Sealed {
 impl AsyncPassFds for Stream {
     async fn send_with_fds(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         check_send(data, fds)?;
+        self.inner.only_socket()?;
         self.inner.write_by(|socket| send(socket, data, fds, platform::NO_SIGNAL)).await
     }
 
@@ -150,6 +153,7 @@ impl AsyncPassFds for Stream {
         limit: usize,
     ) -> io::Result<(usize, Vec<OwnedFd>)> {
         check_receive(buf, limit)?;
+        self.inner.only_socket()?;
         let read = |socket: BorrowedFd<'_>| receive(socket, buf, RecvFlags::empty());
         self.inner.read_by(read).await?.into_result(limit)
     }

@@ -16,8 +16,11 @@ use tokio::net::UnixStream;
 use super::connect::Search;
 use super::peer::Peer;
 use super::receive::{receive, receive_into};
+use super::shared_memory::tasks::Lane;
 use super::spin::tasks::Spin;
-use super::{at_most, at_most_of, is_broken, platform, prepare, runtime, shut_down};
+use super::{
+    at_most, at_most_of, is_broken, platform, prepare, runtime, shut_down, socket_is_not_all,
+};
 use crate::endpoint::Endpoint;
 use crate::options::{ConnectOptions, StreamOptions};
 use crate::peer::PeerCredentials;
@@ -30,6 +33,8 @@ pub(crate) struct Stream {
     socket: AsyncFd<OwnedFd>,
     pub(super) peer: Peer,
     pub(super) spin: Option<Box<Spin>>,
+    /// The way to shared memory, of a stream that may take it.
+    lane: Option<Lane>,
 }
 
 impl Stream {
@@ -37,7 +42,11 @@ impl Stream {
         let mut search = Search::new(endpoint, options)?;
         loop {
             match search.attempt()? {
-                Ok((socket, peer)) => return Self::new(socket, peer, options.stream),
+                Ok((socket, peer)) => {
+                    let mut stream = Self::new(socket, peer, options.stream)?;
+                    stream.lane = Lane::connected(&stream.socket, peer.uid, options.stream);
+                    return Ok(stream);
+                }
                 Err(pause) => runtime::sleep(pause)?.await,
             }
         }
@@ -59,6 +68,9 @@ impl Stream {
     ) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
+        }
+        if let Some(lane) = &self.lane {
+            return lane.poll_read(&self.socket, self.spin.as_deref(), cx, buf);
         }
         let Some(spin) = &self.spin else { return self.read(cx, buf) };
         spin.poll(cx, buf, |buf| self.receive(buf), |cx, buf| self.read(cx, buf))
@@ -103,6 +115,9 @@ impl Stream {
 
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let buf = at_most(buf);
+        if let Some(lane) = &self.lane {
+            return lane.poll_write(&self.socket, self.spin.as_deref(), cx, &[IoSlice::new(buf)]);
+        }
         self.write_with(cx, buf.len(), || send(self, buf, platform::NO_SIGNAL))
     }
 
@@ -115,6 +130,9 @@ impl Stream {
             ([first, ..], []) => return self.poll_write(cx, first),
             (_, bufs) => bufs,
         };
+        if let Some(lane) = &self.lane {
+            return lane.poll_write(&self.socket, self.spin.as_deref(), cx, bufs);
+        }
         // As writev(2), which std uses, but without its signal when the peer is gone.
         let send_all = || sendmsg(self, bufs, &mut Default::default(), platform::NO_SIGNAL);
         self.write_with(cx, 0, send_all)
@@ -125,7 +143,10 @@ impl Stream {
     }
 
     pub(crate) fn shutdown(&self) -> io::Result<()> {
-        shut_down(self.as_fd())
+        match &self.lane {
+            Some(lane) => lane.shut_down(&self.socket),
+            None => shut_down(self.as_fd()),
+        }
     }
 
     /// The kernel has the bytes as soon as a write returns, so there is nothing to wait for.
@@ -138,12 +159,42 @@ impl Stream {
     }
 
     pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
+        self.only_socket()?;
         Ok(self.socket.into_inner())
+    }
+
+    /// # Errors
+    ///
+    /// `Unsupported` for a stream that may use shared memory.
+    pub(super) fn only_socket(&self) -> io::Result<()> {
+        self.lane.as_ref().map_or(Ok(()), |_| Err(socket_is_not_all()))
+    }
+
+    #[cfg(feature = "blocking")]
+    pub(super) fn into_parts(self) -> (OwnedFd, Option<Lane>) {
+        (self.socket.into_inner(), self.lane)
+    }
+
+    #[cfg(feature = "blocking")]
+    pub(super) fn from_parts(
+        socket: OwnedFd,
+        peer: Peer,
+        options: StreamOptions,
+        lane: Option<Lane>,
+    ) -> io::Result<Self> {
+        Ok(Self { lane, ..Self::new(socket, peer, options)? })
+    }
+
+    #[cfg(feature = "shared-memory")]
+    pub(crate) fn uses_memory(&self) -> bool {
+        self.lane.as_ref().is_some_and(Lane::is_upgraded)
     }
 
     pub(super) fn from_socket(socket: OwnedFd, options: StreamOptions) -> io::Result<Self> {
         let peer = Peer::of(socket.as_fd())?;
-        Self::new(socket, peer, options)
+        let mut stream = Self::new(socket, peer, options)?;
+        stream.lane = Lane::accepted(&stream.socket, peer.uid, options);
+        Ok(stream)
     }
 
     pub(super) fn from_tokio(socket: UnixStream) -> io::Result<Self> {
@@ -153,6 +204,7 @@ impl Stream {
     }
 
     pub(super) fn into_tokio(self) -> io::Result<UnixStream> {
+        self.only_socket()?;
         enter(|| UnixStream::from_std(self.socket.into_inner().into()))?
     }
 
@@ -184,7 +236,7 @@ impl Stream {
     pub(super) fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
         prepare(socket.as_fd(), options)?;
         let socket = runtime::register_for(socket, platform::STREAM_INTEREST)?;
-        Ok(Self { socket, peer, spin: Spin::new(options.spin) })
+        Ok(Self { socket, peer, spin: Spin::new(options.spin), lane: None })
     }
 
     /// Writes by `write`, of `length` bytes where a part of them means that there is no more room.

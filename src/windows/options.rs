@@ -1,6 +1,8 @@
 //! What can be chosen on Windows only.
 
 use crate::options::SpinPolicy;
+#[cfg(feature = "shared-memory")]
+use crate::shared_memory::SharedMemory;
 
 /// Set through `os::windows`.
 #[derive(Clone, Debug, Default)]
@@ -24,4 +26,28 @@ pub(crate) const fn spin(_: SpinPolicy) -> Spin {
 
 pub(crate) const fn end_on_close(allowed: bool) -> EndOnClose {
     allowed
+}
+
+/// Pipes have no memory to share, so there is nothing to choose.
+#[cfg(feature = "shared-memory")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory;
+
+#[cfg(feature = "shared-memory")]
+pub(crate) const fn memory(_: SharedMemory) -> Memory {
+    Memory
+}
+
+#[cfg(all(feature = "shared-memory", feature = "tokio"))]
+impl super::Stream {
+    pub(crate) const fn uses_memory(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(all(feature = "shared-memory", feature = "blocking"))]
+impl super::blocking::Stream {
+    pub(crate) const fn uses_memory(&self) -> bool {
+        false
+    }
 }

@@ -115,7 +115,7 @@ impl Os {
     }
 
     pub async fn connect_with(&self, options: &ConnectOptions) -> io::Result<Stream> {
-        Stream::connect_with(self.endpoint(), &options.clone().spin(spin_policy())).await
+        Stream::connect_with(self.endpoint(), &of_this_run(options.clone())).await
     }
 }
 
@@ -133,7 +133,7 @@ impl Backend for Os {
     }
 
     fn bind(&self) -> io::Result<Listener> {
-        Listener::bind_with(&self.endpoint, &ListenOptions::new().spin(spin_policy()))
+        Listener::bind_with(&self.endpoint, &listen_options())
     }
 
     async fn connect(&self) -> io::Result<Stream> {
@@ -145,6 +145,34 @@ impl Backend for Os {
 pub fn spin_policy() -> SpinPolicy {
     if std::env::var_os(SPIN).is_some() { SpinPolicy::Auto } else { SpinPolicy::Off }
 }
+
+/// What the listeners of the run have.
+pub fn listen_options() -> ListenOptions {
+    let options = ListenOptions::new().spin(spin_policy());
+    #[cfg(feature = "shared-memory")]
+    let options = options.shared_memory(memory_policy());
+    options
+}
+
+/// What the clients of the run have besides.
+pub fn of_this_run(options: ConnectOptions) -> ConnectOptions {
+    let options = options.spin(spin_policy());
+    #[cfg(feature = "shared-memory")]
+    let options = options.shared_memory(memory_policy());
+    options
+}
+
+#[cfg(feature = "shared-memory")]
+fn memory_policy() -> sockpipe::SharedMemory {
+    match std::env::var(MEMORY).as_deref() {
+        Ok("eager") => sockpipe::SharedMemory::Eager,
+        Ok(_) => sockpipe::SharedMemory::Auto,
+        Err(_) => sockpipe::SharedMemory::Off,
+    }
+}
+
+/// The variable that moves streams into shared memory: "auto" or "eager".
+pub const MEMORY: &str = "SOCKPIPE_TEST_MEMORY";
 
 /// The variable that turns busy-polling on.
 pub const SPIN: &str = "SOCKPIPE_TEST_SPIN";

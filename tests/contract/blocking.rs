@@ -18,7 +18,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::bounded::{bounded, exchange, read_all};
 use crate::common::{
-    Backend, Os, PATIENCE, argument, assert_error, spawn_helper, spin_policy, within,
+    Backend, Os, PATIENCE, argument, assert_error, listen_options, of_this_run, spawn_helper,
+    within,
 };
 
 /// Which API an end has.
@@ -57,7 +58,7 @@ impl World {
         let _context = self.runtime.enter();
         match api {
             Api::Blocking => {
-                let options = ListenOptions::new().spin(spin_policy());
+                let options = listen_options();
                 blocking::Listener::bind_with(self.os.endpoint(), &options).map(Listening::Blocking)
             }
             Api::Async => Ok(Listening::Async(self.os.bind()?, Arc::clone(&self.runtime))),
@@ -67,7 +68,7 @@ impl World {
     fn connect(&self, api: Api) -> io::Result<Side> {
         match api {
             Api::Blocking => {
-                let options = ConnectOptions::new().spin(spin_policy());
+                let options = of_this_run(ConnectOptions::new());
                 blocking::Stream::connect_with(self.os.endpoint(), &options).map(Side::Blocking)
             }
             Api::Async => {
@@ -197,7 +198,7 @@ fn hold() {
 fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
     bounded(|| {
         let world = World::new();
-        let mut child = spawn_helper("blocking::hold", world.os.endpoint());
+        let mut child = spawn_helper("contract::blocking::hold", world.os.endpoint());
         let options = ConnectOptions::new().wait_for_server(PATIENCE);
         let client = blocking::Stream::connect_with(world.os.endpoint(), &options);
         let client = client.expect("a server");
@@ -384,7 +385,8 @@ fn serve_with_few_descriptors() {
 fn row_13_out_of_descriptors() {
     bounded(|| {
         let world = World::new();
-        let mut child = spawn_helper("blocking::serve_with_few_descriptors", world.os.endpoint());
+        let mut child =
+            spawn_helper("contract::blocking::serve_with_few_descriptors", world.os.endpoint());
         let options = ConnectOptions::new().wait_for_server(PATIENCE);
         let clients: Vec<_> = (0..60)
             .map(|_| blocking::Stream::connect_with(world.os.endpoint(), &options))

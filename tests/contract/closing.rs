@@ -126,7 +126,7 @@ async fn answer_and_exit() {
 async fn row_11_after_close_even_an_exit_loses_nothing() {
     let backend = Os::new();
     let mut listener = backend.bind().expect("a free name");
-    let mut child = spawn_helper("closing::answer_and_exit", backend.endpoint());
+    let mut child = spawn_helper("contract::closing::answer_and_exit", backend.endpoint());
     let mut stream = within(listener.accept()).await.expect("a connection");
     let bytes = read_late(&mut stream).await;
     assert_eq!(bytes.len(), ANSWER);

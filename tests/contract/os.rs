@@ -53,7 +53,7 @@ async fn hold() {
 }
 
 fn holder(endpoint: &str) -> std::process::Child {
-    let mut child = spawn_helper("os::hold", endpoint);
+    let mut child = spawn_helper("contract::os::hold", endpoint);
     let mut said = String::new();
     let out = child.stdout.as_mut().expect("a pipe");
     while !said.ends_with("holding\n") {
@@ -337,7 +337,7 @@ async fn row_19_what_is_closed_is_closed_though_a_child_lives() {
     let mut client = within(backend.connect()).await.expect("a connection");
     let server = within(listener.accept()).await.expect("a connection");
     let (mut one, other) = Stream::pair().expect("a pair");
-    let mut child = common::helper_command("os::outlive", "-");
+    let mut child = common::helper_command("contract::os::outlive", "-");
     child.stderr(std::process::Stdio::piped());
     let mut child = common::process::Running::start(child);
     while child.next_line() != "alive" {}

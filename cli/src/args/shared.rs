@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sockpipe::SpinPolicy;
+#[cfg(feature = "shared-memory")]
+use sockpipe::SharedMemory;
+use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
 
 use super::values::{FOREVER, mode, seconds};
 use crate::server::LAST_BYTES;
@@ -68,6 +70,35 @@ pub struct Spin {
     /// cores, for processor time. Unix only.
     #[arg(long)]
     pub spin: bool,
+}
+
+/// Whether a busy connection may move into memory.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Memory {
+    /// Let a busy connection move into memory that both processes share, if the peer allows it too.
+    /// Linux only.
+    #[cfg(feature = "shared-memory")]
+    #[arg(long)]
+    pub shared_memory: bool,
+}
+
+impl Memory {
+    pub fn listening(self, options: ListenOptions) -> ListenOptions {
+        #[cfg(feature = "shared-memory")]
+        let options = options.shared_memory(self.policy());
+        options
+    }
+
+    pub fn connecting(self, options: ConnectOptions) -> ConnectOptions {
+        #[cfg(feature = "shared-memory")]
+        let options = options.shared_memory(self.policy());
+        options
+    }
+
+    #[cfg(feature = "shared-memory")]
+    fn policy(self) -> SharedMemory {
+        if self.shared_memory { SharedMemory::Auto } else { SharedMemory::Off }
+    }
 }
 
 impl Spin {

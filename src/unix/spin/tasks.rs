@@ -32,7 +32,7 @@ const BUSY: u32 = 4;
 const WINDOW: u32 = 64;
 
 /// What the streams that a thread polls know of each other.
-struct Thread {
+pub(in crate::unix) struct Thread {
     credit: Cell<Credit>,
     /// The stream that watches, 0 for none. One that is dropped or goes to another thread leaves
     /// this behind, so it holds only until `owned_until`.
@@ -52,7 +52,7 @@ struct Thread {
 }
 
 thread_local! {
-    static THREAD: Thread = const {
+    pub(in crate::unix) static THREAD: Thread = const {
         Thread {
             credit: Cell::new(Credit::new()),
             owner: Cell::new(0),
@@ -154,7 +154,7 @@ impl Spin {
     }
 
     /// Whether to go on without sleep, when there was nothing to read.
-    fn watch(&self, thread: &Thread) -> bool {
+    pub(in crate::unix) fn watch(&self, thread: &Thread) -> bool {
         if self.watches.load(Relaxed) {
             let goes_on = self.goes_on(thread);
             self.watches.store(goes_on, Relaxed);
@@ -202,7 +202,7 @@ impl Spin {
         false
     }
 
-    fn completed(&self, thread: &Thread) {
+    pub(in crate::unix) fn completed(&self, thread: &Thread) {
         self.wrote.store(false, Relaxed);
         thread.progress.set(thread.progress.get().wrapping_add(1));
         if thread.reads.get() == WINDOW {

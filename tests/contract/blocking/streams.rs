@@ -57,7 +57,8 @@ fn row_11_after_close_even_an_exit_loses_nothing() {
     bounded(|| {
         let world = World::new();
         let mut listener = world.bind(Api::Blocking).expect("a free name");
-        let mut child = spawn_helper("blocking::streams::answer_and_exit", world.os.endpoint());
+        let mut child =
+            spawn_helper("contract::blocking::streams::answer_and_exit", world.os.endpoint());
         let server = listener.accept();
         let mut bytes = Vec::new();
         // As a reader that is late does.

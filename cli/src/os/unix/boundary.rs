@@ -6,7 +6,7 @@
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 
 use rustix::cmsg_space;
@@ -17,6 +17,9 @@ use rustix::net::{
 };
 
 use super::super::receive::{Received, look};
+
+/// How far a look goes for what is to be spliced.
+const LOOK: usize = 256 * 1024;
 
 /// Receives what comes next: bytes without descriptors, or descriptors and the bytes they came with.
 pub fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errno> {
@@ -34,9 +37,31 @@ pub fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errn
 }
 
 /// How many bytes are there before the next descriptors; none, if some come next or soon.
+///
+/// They are not kept, so all parts of them go to the same place: it stays in the fastest cache, and what
+/// can be looked at is not limited by it.
+#[allow(unsafe_code, reason = "several parts of a message in the same memory")]
 pub fn bytes_ahead(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Errno> {
-    let (length, some_come) = look(socket, room, RecvFlags::PEEK)?;
-    Ok(if some_come { 0 } else { length })
+    const PARTS: usize = 16;
+
+    let part =
+        libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len().min(LOOK / PARTS) };
+    let mut parts = [part; PARTS];
+    // SAFETY: null pointers, lengths of zero and no flags are a valid message header.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = PARTS as _;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the descriptor is open while it is borrowed. Each part is memory of `room`, which is
+    // borrowed mutably and holds bytes of any value; that they overlap is no matter to the kernel.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let Ok(length) = usize::try_from(length) else {
+        return match std::io::Error::last_os_error().raw_os_error() {
+            Some(code) => Err(Errno::from_raw_os_error(code)),
+            None => Err(Errno::IO),
+        };
+    };
+    Ok(if message.msg_flags & libc::MSG_CTRUNC != 0 { 0 } else { length })
 }
 
 /// What is at the front of the bytes that wait.

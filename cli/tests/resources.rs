@@ -1,0 +1,132 @@
+//! Where there is little: threads, memory, or another first process.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::process::Command;
+
+use common::process::{Users, is_here};
+use common::unix::STRANGER;
+use common::{Backend, Os, Tool, run_with, tool};
+
+/// `sh -c SCRIPT`, in which `"$0" "$@"` is the tool with these arguments.
+fn through_shell(script: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(tool().get_program()).args(arguments);
+    command
+}
+
+#[test]
+fn a_server_without_threads_serves_and_a_client_without_them_says_so() {
+    let Some(users) = Users::new() else { return };
+    if !is_here("prlimit") {
+        return;
+    }
+    let program = users.copy(&tool(), "sockpipe");
+    let with = |threads: usize, arguments: &[&str]| {
+        let mut command = Users::run_as("prlimit".as_ref(), STRANGER);
+        command.arg(format!("--nproc={threads}")).arg(&program).args(arguments);
+        Tool::of(command)
+    };
+    for threads in 1..=3 {
+        let os = Os::new();
+        std::fs::set_permissions(os.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o1777))
+            .expect("a mode");
+        let mut server = with(threads, &["echo", "--everyone", os.endpoint()]);
+        server.await_listening();
+        for _ in 0..3 {
+            let ended = run_with(&["connect", "--any-server", os.endpoint()], b"hello");
+            assert_eq!(ended.assert_succeeds().text(), "hello");
+        }
+        let found = ["relay", "--any-server", "tcp:localhost:0", os.endpoint()];
+        if threads == 1 {
+            with(1, &["connect", "--any-server", os.endpoint()])
+                .wait()
+                .assert_fails(1, &["cannot start", "temporarily unavailable"]);
+            with(1, &found).wait().assert_fails(1, &["cannot find", "temporarily unavailable"]);
+        }
+    }
+}
+
+#[test]
+fn a_server_works_within_64_mib() {
+    let (front, behind) = (Os::new(), Os::new());
+    let limit = "ulimit -v 65536; exec \"$0\" \"$@\"";
+    let mut echo = Tool::of(through_shell(limit, &["echo", behind.endpoint()]));
+    echo.await_listening();
+    let arguments = ["relay", front.endpoint(), behind.endpoint()];
+    let mut relay = Tool::of(through_shell(limit, &arguments));
+    relay.await_listening();
+    let bytes = common::noise(3 << 20);
+    let ended = run_with(&["connect", front.endpoint()], &bytes).assert_succeeds();
+    assert!(ended.out == bytes, "{} bytes", ended.out.len());
+}
+
+/// As process 1, which the code of the other systems does not look after.
+#[cfg(not(sockpipe_posix))]
+mod first_process {
+    use std::process::Stdio;
+
+    use super::common::unix::{can_unshare, until};
+    use super::common::{Backend, Os, Tool, run_with};
+    use super::through_shell;
+
+    /// As in a container: the system gives it orphans, and ends it by no signal that it does not hear.
+    #[test]
+    fn the_first_process_takes_orphans_and_obeys_signals() {
+        if !can_unshare(&["-p", "-f", "--mount-proc"]) {
+            return;
+        }
+        let os = Os::new();
+        let path = os.endpoint();
+        let first = "exec unshare -p -f --mount-proc --kill-child \"$0\" \"$@\"";
+        // Each leaves an orphan behind that ends after it.
+        let orphan = "sleep 0.2 & exit 0";
+        let mut server = Tool::of(through_shell(
+            first,
+            &["listen", "--keep", path, "--exec", "sh", "-c", orphan],
+        ));
+        server.await_listening();
+        for _ in 0..3 {
+            run_with(&["connect", path], b"");
+        }
+        let inside = child(server.child.id());
+        until("orphans are taken", || children(inside).is_empty());
+        end(server, inside, Some(0));
+
+        // A verb that elsewhere is ended by the signal itself.
+        let mut listener = Tool::listening(&["listen", path]);
+        let mut client = through_shell(first, &["connect", path]);
+        client.stdin(Stdio::piped());
+        let mut client = Tool::of(client);
+        listener.type_in("hello");
+        client.await_out("hello");
+        let inside = child(client.child.id());
+        end(client, inside, Some(130));
+    }
+
+    /// Ends it as `docker stop` does, from outside.
+    #[track_caller]
+    fn end(tool: Tool, inside: u32, code: Option<i32>) {
+        let pid = i32::try_from(inside).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a process"), rustix::process::Signal::TERM)
+            .expect("a signal");
+        assert_eq!(tool.wait().code, code);
+    }
+
+    /// The one child of a process, once it is there.
+    fn child(of: u32) -> u32 {
+        let mut found = None;
+        until("a child", || {
+            found = children(of).first().copied();
+            found.is_some()
+        });
+        found.expect("a child")
+    }
+
+    fn children(of: u32) -> Vec<u32> {
+        let list = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children"));
+        let list = list.unwrap_or_default();
+        list.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
+    }
+}

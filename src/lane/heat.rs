@@ -1,0 +1,96 @@
+//! Whether a stream is busy enough for memory to pay.
+
+use std::time::{Duration, Instant};
+
+/// So many answers within the time, or so many bytes within theirs.
+const EXCHANGES: (u32, Duration) = (16, Duration::from_millis(10));
+const BYTES: (u64, Duration) = (1 << 20, Duration::from_millis(100));
+
+/// A call on a socket costs as much as so many bytes.
+const CALL: u64 = 256;
+
+/// Counts what one direction of a stream carries.
+#[derive(Debug)]
+pub(super) struct Heat {
+    since: Option<Instant>,
+    exchanges: u32,
+    bytes: u64,
+    /// What is to be reached before the next look at the clock, or, once hot, at the peer.
+    next: (u32, u64),
+    hot: bool,
+}
+
+impl Heat {
+    pub(super) fn new(eager: bool) -> Self {
+        let next = if eager { (1, 1) } else { (EXCHANGES.0, BYTES.0) };
+        Self { since: None, exchanges: 0, bytes: 0, next, hot: eager }
+    }
+
+    /// Counts `bytes`, and an exchange if they answer something. Reports whether it is time to try
+    /// for memory: once the stream is hot, and then each time it has carried twice as much.
+    pub(super) fn carried(&mut self, bytes: usize, answers: bool) -> bool {
+        self.bytes += (bytes as u64).max(CALL);
+        self.exchanges = self.exchanges.saturating_add(u32::from(answers));
+        if self.exchanges < self.next.0 && self.bytes < self.next.1 {
+            if self.since.is_none() && !self.hot {
+                self.since = Some(Instant::now());
+            }
+            return false;
+        }
+
+        if !self.hot {
+            let took = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+            self.hot = (self.exchanges >= EXCHANGES.0 && took <= EXCHANGES.1)
+                || (self.bytes >= BYTES.0 && took <= BYTES.1);
+        }
+        if self.hot {
+            self.next = (
+                self.exchanges.max(self.next.0).saturating_mul(2),
+                self.bytes.max(self.next.1).saturating_mul(2),
+            );
+        } else {
+            self.since = Some(Instant::now());
+            (self.exchanges, self.bytes) = (0, 0);
+        }
+        self.hot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_quick_answers_or_a_mebibyte_are_hot() {
+        let mut heat = Heat::new(false);
+        assert!((0..15).all(|_| !heat.carried(1, true)));
+        assert!(heat.carried(1, true));
+        let mut heat = Heat::new(false);
+        let calls = BYTES.0 / CALL;
+        assert!(
+            (1..calls).all(|_| !heat.carried(1, false)),
+            "small writes that wait for no answer"
+        );
+        assert!(heat.carried(1, false));
+        let mut heat = Heat::new(false);
+        assert!(!heat.carried((1 << 20) - CALL as usize, false));
+        assert!(heat.carried(CALL as usize, false));
+    }
+
+    #[test]
+    fn a_slow_stream_stays_cold() {
+        let mut heat = Heat::new(false);
+        for _ in 0..64 {
+            let long_ago = heat.since.and_then(|since| since.checked_sub(Duration::from_secs(1)));
+            heat.since = long_ago.or(heat.since);
+            assert!(!heat.carried(1, true));
+        }
+    }
+
+    #[test]
+    fn a_hot_stream_tries_ever_more_rarely() {
+        let mut heat = Heat::new(false);
+        let tries = (0..1 << 16).filter(|_| heat.carried(1, true)).count();
+        assert!((2..20).contains(&tries), "{tries}");
+    }
+}

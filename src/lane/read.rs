@@ -1,0 +1,222 @@
+//! The reading side of a lane.
+
+use std::io::{self, ErrorKind};
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+
+use super::{Came, Incoming, Lane, Link, Mark, Outcome, Read, Received, Role, Then, Wire, lock};
+use crate::ring::{Bytes, Corrupt};
+
+/// Receives that bring no data, in one call: bells, offers. More than a peer of this crate sends.
+const EMPTY_RECEIVES: usize = 16;
+/// Bells that are taken at once.
+const BELLS: usize = 256;
+
+impl<L: Link, O> Lane<L, O> {
+    /// Reads from the socket or the ring. `buf` is not empty; what it has behind the bytes read may
+    /// have been written to.
+    pub(crate) fn read<W: Wire<Link = L, Offer = O>>(
+        &self,
+        wire: &W,
+        buf: &mut [u8],
+        then: Then,
+    ) -> io::Result<Outcome<Read>> {
+        let mut incoming = lock(&self.incoming);
+        if incoming.on_ring {
+            return self.read_ring(&mut incoming, buf, then);
+        }
+        let outcome = self.read_socket(&mut incoming, wire, buf, then)?;
+        if let Outcome::Done(Read { length, .. }) = outcome {
+            let answers = self.wrote.swap(false, Ordering::Relaxed);
+            if length > 0 && incoming.heat.carried(length, answers) {
+                self.is_hot(incoming, wire);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Reads what the ring has. It touches nothing but memory, unless the peer's writer waits.
+    /// `None` unless the direction uses the ring.
+    pub(crate) fn look(&self, buf: &mut [u8]) -> Option<io::Result<Outcome<Read>>> {
+        let mut incoming = lock(&self.incoming);
+        incoming.on_ring.then(|| self.read_ring(&mut incoming, buf, Then::LookAgain))
+    }
+
+    /// Takes the bells that have come. `WouldBlock`: there are no more.
+    pub(crate) fn hear<W: Wire<Link = L, Offer = O>>(&self, wire: &W) -> io::Result<()> {
+        let mut incoming = lock(&self.incoming);
+        match wire.receive(&mut [0; BELLS]) {
+            Ok(Received { length: 0, .. }) => incoming.socket_ended = true,
+            Ok(Received { length: BELLS, .. }) => {}
+            Ok(_) => return Err(ErrorKind::WouldBlock.into()),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                incoming.socket_ended = true;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn read_socket<W: Wire<Link = L, Offer = O>>(
+        &self,
+        incoming: &mut Incoming,
+        wire: &W,
+        buf: &mut [u8],
+        then: Then,
+    ) -> io::Result<Outcome<Read>> {
+        for _ in 0..EMPTY_RECEIVES {
+            self.latch(incoming);
+            if incoming.last == Some(incoming.received) {
+                incoming.on_ring = true;
+                return self.read_ring(incoming, buf, then);
+            }
+            let received = if matches!(incoming.mark, Mark::Made(_)) {
+                wire.receive_with_offer(buf)
+            } else {
+                wire.receive(buf)
+            };
+            let Received { mut length, came } = match received {
+                // Linux: the peer closed with bytes of ours unread. To us it is gone, no more.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    Received { length: 0, came: Came::Nothing }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Outcome::Socket),
+                received => received?,
+            };
+            if length == 0 {
+                // Bytes in the ring came before this end. To look for them first would miss those
+                // that are published between the two.
+                self.latch(incoming);
+                if incoming.last != Some(incoming.received) {
+                    return Ok(Outcome::Done(Read { length: 0, emptied: false }));
+                }
+                incoming.socket_ended = true;
+                continue;
+            }
+
+            let mut emptied = length < buf.len();
+            match (came, incoming.mark) {
+                (Came::Offer(offer), Mark::Made(byte)) if buf[length - 1] == byte => {
+                    // The kernel ends a read behind an offer, so its byte is the last.
+                    length -= 1;
+                    emptied = false;
+                    if let Some(offer) = offer {
+                        self.consider(wire, offer);
+                    }
+                }
+                (Came::Nothing, _) => {}
+                _ => emptied = false,
+            }
+            incoming.received += length as u64;
+            self.latch(incoming);
+            // What is beyond the last byte of data are bells.
+            if let Some(beyond) = incoming.last.and_then(|last| incoming.received.checked_sub(last))
+            {
+                let beyond = usize::try_from(beyond).unwrap_or(usize::MAX);
+                length = length.checked_sub(beyond).ok_or(Corrupt)?;
+                incoming.received -= beyond as u64;
+                emptied = false;
+            }
+            incoming.on_ring = incoming.last == Some(incoming.received);
+            if length > 0 {
+                return Ok(Outcome::Done(Read { length, emptied }));
+            }
+        }
+        // Others get their turn. The socket was not found empty.
+        Err(ErrorKind::Interrupted.into())
+    }
+
+    /// Learns that the peer's writer has switched. The peer cannot take it back.
+    fn latch(&self, incoming: &mut Incoming) {
+        if incoming.last.is_none() {
+            let link = self.accepted();
+            incoming.last =
+                link.and_then(|link| link.header().directions[self.role.reads()].switched_at());
+        }
+    }
+
+    fn read_ring(
+        &self,
+        incoming: &mut Incoming,
+        buf: &mut [u8],
+        then: Then,
+    ) -> io::Result<Outcome<Read>> {
+        let Some(link) = self.accepted() else { return Err(Corrupt.into()) };
+        let words = &link.header().directions[self.role.reads()];
+        let ring = link.ring(self.role.reads());
+        let ended = incoming.socket_ended || words.has_ended();
+        let mut length = incoming.reader.read(words, &ring, buf)?;
+        if length == 0 && !ended && then == Then::Sleep {
+            words.reader_waits(true);
+            let ended = words.has_ended();
+            length = incoming.reader.read(words, &ring, buf)?;
+            if length == 0 && !ended {
+                return Ok(Outcome::Ring);
+            }
+            words.reader_waits(false);
+        } else if length == 0 && !ended {
+            return Ok(Outcome::Ring);
+        }
+
+        if length > 0 && incoming.reader.frees_enough(ring.length()) && words.writer_wants_bell() {
+            link.ring_writer();
+        }
+        Ok(Outcome::Done(Read { length, emptied: false }))
+    }
+
+    /// Accepts an offer: first the direction that this side writes is switched, then the peer learns
+    /// of it. A peer that has withdrawn the offer meanwhile never does.
+    fn consider<W: Wire<Link = L, Offer = O>>(&self, wire: &W, offer: O) {
+        if self.role != Role::Taker || self.link().is_some() {
+            return;
+        }
+        let Some(link) = wire.take(offer) else { return };
+        let mut outgoing = lock(&self.outgoing);
+        if outgoing.ended || outgoing.broken {
+            return;
+        }
+        link.header().directions[self.role.writes()].switch(outgoing.sent);
+        if link.header().accept() {
+            outgoing.on_ring = true;
+            let _ = self.link.set(Box::new(link));
+            self.accepted.store(true, Ordering::Release);
+        }
+    }
+
+    /// Does this side's part towards memory.
+    fn is_hot<W: Wire<Link = L, Offer = O>>(
+        &self,
+        mut incoming: MutexGuard<'_, Incoming>,
+        wire: &W,
+    ) {
+        match self.role {
+            Role::Taker => mark(&mut incoming, wire),
+            Role::Maker => {
+                drop(incoming);
+                self.make_offer(&mut lock(&self.outgoing), wire);
+            }
+        }
+    }
+
+    /// The same, for a side that only writes. It accepts an offer that it has not read; the read that
+    /// comes to the offer's byte cuts it off.
+    pub(super) fn is_hot_by_writes<W: Wire<Link = L, Offer = O>>(&self, wire: &W) {
+        // Marked while no read is under way: one that began before would lose the offer.
+        let Ok(mut incoming) = self.incoming.try_lock() else { return };
+        mark(&mut incoming, wire);
+        let Mark::Made(byte) = incoming.mark else { return };
+        if self.link().is_some() {
+            return;
+        }
+        if let Some(offer) = wire.peek_offer(byte) {
+            self.consider(wire, offer);
+        }
+    }
+}
+
+/// From here on reads have room for an offer.
+fn mark<W: Wire>(incoming: &mut Incoming, wire: &W) {
+    if incoming.mark == Mark::NotYet {
+        incoming.mark = wire.mark().map_or(Mark::Never, Mark::Made);
+    }
+}

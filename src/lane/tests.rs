@@ -1,0 +1,59 @@
+//! Both sides of a lane under random schedules, over a socket made of queues.
+//!
+//! Each side has a thread that writes and one that reads. One thread runs at a time; before each
+//! access to a word and each call of the socket another one is chosen at random.
+
+mod sides;
+mod world;
+
+use self::sides::run;
+pub(super) use self::world::wait_for;
+use self::world::{Case, Readiness};
+
+/// More with `SOCKPIPE_FULL=1`.
+fn schedules() -> u64 {
+    if std::env::var_os("SOCKPIPE_FULL").is_some() { 20_000 } else { 400 }
+}
+
+fn run_all(case: Case) {
+    let mut upgraded = 0;
+    for seed in 0..schedules() {
+        upgraded += u64::from(run(seed, case));
+    }
+    println!("{case:?}: {upgraded} of {} schedules moved into memory", schedules());
+    // A client that only writes is seen to be marked late.
+    let few = if case.reads_late { schedules() / 100 } else { schedules() / 4 };
+    assert!(upgraded > few, "too few moved into memory: {upgraded}");
+}
+
+const PLAIN: Case =
+    Case { readiness: Readiness::Level, reads_late: false, dies: false, lengths: 60 };
+
+#[test]
+fn every_byte_arrives_with_level_readiness() {
+    run_all(PLAIN);
+}
+
+#[test]
+fn every_byte_arrives_with_edge_readiness() {
+    run_all(Case { readiness: Readiness::Edge, ..PLAIN });
+}
+
+#[test]
+fn a_client_that_reads_after_its_last_write_gets_everything() {
+    run_all(Case { readiness: Readiness::Edge, reads_late: true, ..PLAIN });
+}
+
+#[test]
+fn what_a_side_wrote_before_it_died_arrives() {
+    run_all(Case { dies: true, ..PLAIN });
+    run_all(Case { readiness: Readiness::Edge, dies: true, ..PLAIN });
+}
+
+#[test]
+fn short_conversations_end_well() {
+    let case = Case { lengths: 6, readiness: Readiness::Edge, ..PLAIN };
+    (0..schedules()).for_each(|seed| {
+        run(seed, case);
+    });
+}

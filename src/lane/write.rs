@@ -1,0 +1,233 @@
+//! The writing side of a lane.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem;
+use std::sync::atomic::Ordering;
+
+use super::{Lane, Link, Offering, Outcome, Outgoing, Role, Then, Wire, lock};
+use crate::ring::{Bytes, Words};
+
+/// The reader gets a long write in pieces, so that both sides copy at the same time.
+const PIECE: usize = 32 * 1024;
+
+impl<L: Link, O> Lane<L, O> {
+    /// Does what is to be done before the first byte.
+    pub(crate) fn start<W: Wire<Link = L, Offer = O>>(&self, wire: &W, eager: bool) {
+        if eager && self.role == Role::Taker {
+            self.is_hot_by_writes(wire);
+        }
+    }
+
+    /// Writes to the socket or the ring.
+    pub(crate) fn write<W: Wire<Link = L, Offer = O>>(
+        &self,
+        wire: &W,
+        bufs: &[IoSlice<'_>],
+        then: Then,
+    ) -> io::Result<Outcome<usize>> {
+        let mut outgoing = lock(&self.outgoing);
+        self.switch(&mut outgoing);
+        if outgoing.on_ring {
+            return self.write_ring(&mut outgoing, wire, bufs, then);
+        }
+        let sent = match wire.send(bufs) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Outcome::Socket),
+            // The peer closed with bytes of ours unread, in the middle of this.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                return Err(ErrorKind::BrokenPipe.into());
+            }
+            sent => sent?,
+        };
+
+        outgoing.sent += sent as u64;
+        self.wrote.store(true, Ordering::Relaxed);
+        let is_hot = sent > 0 && outgoing.heat.carried(sent, false);
+        match self.role {
+            Role::Taker if is_hot => {
+                drop(outgoing);
+                self.is_hot_by_writes(wire);
+            }
+            Role::Maker if is_hot || matches!(outgoing.offer, Offering::Made(..)) => {
+                self.make_offer(&mut outgoing, wire);
+            }
+            _ => {}
+        }
+        Ok(Outcome::Done(sent))
+    }
+
+    /// Writes to the ring. `None` unless the direction uses it.
+    pub(crate) fn put<W: Wire<Link = L, Offer = O>>(
+        &self,
+        wire: &W,
+        bufs: &[IoSlice<'_>],
+        then: Then,
+    ) -> Option<io::Result<Outcome<usize>>> {
+        let mut outgoing = lock(&self.outgoing);
+        self.switch(&mut outgoing);
+        outgoing.on_ring.then(|| self.write_ring(&mut outgoing, wire, bufs, then))
+    }
+
+    /// The peer closed its end of the writers' bells.
+    pub(crate) fn peer_is_gone(&self) {
+        lock(&self.outgoing).broken = true;
+    }
+
+    /// Ends the write side.
+    pub(crate) fn shut_down<W: Wire<Link = L, Offer = O>>(&self, wire: &W) -> io::Result<()> {
+        let mut outgoing = lock(&self.outgoing);
+        if let (Role::Maker, Some(link)) = (self.role, self.link()) {
+            // From here on there is nothing to offer. If it fails, the peer was first.
+            link.header().withdraw();
+        }
+        self.switch(&mut outgoing);
+        if !outgoing.on_ring {
+            outgoing.ended = true;
+            return wire.shut_down();
+        }
+        if !mem::replace(&mut outgoing.ended, true) {
+            if let Some(words) = self.outgoing_words() {
+                words.end();
+                // A peer that is gone needs no bell.
+                let _ = ring_reader(words, wire);
+            }
+        }
+        Ok(())
+    }
+
+    fn outgoing_words(&self) -> Option<&Words> {
+        Some(&self.accepted()?.header().directions[self.role.writes()])
+    }
+
+    /// The maker learns here that its offer was accepted.
+    fn switch(&self, outgoing: &mut Outgoing<O>) {
+        if outgoing.on_ring || outgoing.ended {
+            return;
+        }
+        if let Some(words) = self.outgoing_words() {
+            words.switch(outgoing.sent);
+            outgoing.on_ring = true;
+        }
+    }
+
+    fn write_ring<W: Wire<Link = L, Offer = O>>(
+        &self,
+        outgoing: &mut Outgoing<O>,
+        wire: &W,
+        bufs: &[IoSlice<'_>],
+        then: Then,
+    ) -> io::Result<Outcome<usize>> {
+        let Some(link) = self.accepted() else { return Err(ErrorKind::BrokenPipe.into()) };
+        let words = &link.header().directions[self.role.writes()];
+        let ring = link.ring(self.role.writes());
+        self.look_after_peer(outgoing, words, wire)?;
+        if outgoing.ended || outgoing.broken {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+
+        let mut written = put_all(outgoing, words, &ring, wire, bufs)?;
+        if written == 0 && bufs.iter().any(|buf| !buf.is_empty()) {
+            if then == Then::LookAgain {
+                return Ok(Outcome::Ring);
+            }
+            words.writer_waits(true);
+            if !outgoing.writer.has_room(words, ring.length())? {
+                return Ok(Outcome::Ring);
+            }
+            words.writer_waits(false);
+            written = put_all(outgoing, words, &ring, wire, bufs)?;
+        }
+        self.wrote.store(true, Ordering::Relaxed);
+        Ok(Outcome::Done(written))
+    }
+
+    /// A peer that died while it did not wait is found by its unread bytes. That costs a look at
+    /// its position and a system call, so not at each write.
+    fn look_after_peer<W: Wire>(
+        &self,
+        outgoing: &mut Outgoing<O>,
+        words: &Words,
+        wire: &W,
+    ) -> io::Result<()> {
+        let now = wire.ticks();
+        if now != mem::replace(&mut outgoing.looked, now)
+            && outgoing.writer.has_unread(words)?
+            && wire.is_gone()
+        {
+            outgoing.broken = true;
+        }
+        Ok(())
+    }
+
+    /// Makes an offer to a peer that takes one, or sends the one that is made.
+    pub(super) fn make_offer<W: Wire<Link = L, Offer = O>>(
+        &self,
+        outgoing: &mut Outgoing<O>,
+        wire: &W,
+    ) {
+        if outgoing.ended {
+            return;
+        }
+        if matches!(outgoing.offer, Offering::NotYet) && self.link().is_none() {
+            let Some(byte) = wire.mark_of_peer() else { return };
+            let Some((link, offer)) = wire.make() else { return };
+            // Before it is sent: another thread may receive the answer.
+            let _ = self.link.set(Box::new(link));
+            outgoing.offer = Offering::Made(byte, offer);
+        }
+        if let Offering::Made(byte, offer) = &outgoing.offer {
+            match wire.offer(*byte, offer) {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                // Whatever else keeps it from being sent, the stream is as good as before.
+                _ => outgoing.offer = Offering::Done,
+            }
+        }
+    }
+}
+
+/// Copies and publishes piece by piece, while there is room.
+fn put_all<O>(
+    outgoing: &mut Outgoing<O>,
+    words: &Words,
+    ring: &impl Bytes,
+    wire: &impl Wire,
+    bufs: &[IoSlice<'_>],
+) -> io::Result<usize> {
+    let (mut written, mut published) = (0, 0);
+    'all: for buf in bufs {
+        for piece in buf.chunks(PIECE) {
+            let length = outgoing.writer.put(words, ring, piece)?;
+            written += length;
+            if written - published >= PIECE || length < piece.len() {
+                publish(outgoing, words, wire)?;
+                published = written;
+            }
+            if length < piece.len() {
+                break 'all;
+            }
+        }
+    }
+    if published < written {
+        publish(outgoing, words, wire)?;
+    }
+    Ok(written)
+}
+
+fn publish<O>(outgoing: &mut Outgoing<O>, words: &Words, wire: &impl Wire) -> io::Result<()> {
+    outgoing.writer.publish(words);
+    ring_reader(words, wire).inspect_err(|_| outgoing.broken = true)
+}
+
+/// Rings if the reader waits. A socket that takes no more has unread bytes, which wake it as well.
+fn ring_reader(words: &Words, wire: &impl Wire) -> io::Result<()> {
+    if !words.reader_wants_bell() {
+        return Ok(());
+    }
+    match wire.ring_reader() {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+            Err(ErrorKind::BrokenPipe.into())
+        }
+        rung => rung,
+    }
+}

@@ -1,0 +1,43 @@
+//! What can be chosen, and seen, of shared memory.
+
+/// Whether a connection may move from its socket into memory that both processes map.
+///
+/// The stream stays the same, with the same contract; only its bytes take another way, without a
+/// system call for each. Both ends have to allow it. With any other peer nothing changes: it receives
+/// not one byte and not one file descriptor more.
+///
+/// [Shared memory](crate::docs::shared_memory) describes when it pays, and what it costs.
+///
+/// # Platform-specific behavior
+///
+/// Linux 5.14 or newer. Elsewhere it changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SharedMemory {
+    /// The stream uses its socket only.
+    #[default]
+    Off,
+    /// The stream moves once it is hot: 16 answers within 10 ms, or 1 MiB or 4,096
+    /// calls within 100 ms. Short
+    /// connections never do. At most 64 streams of a process use memory at a time; the others stay
+    /// on their sockets.
+    Auto,
+    /// As `Auto`, but from the first bytes on: for connections that are known to become hot.
+    Eager,
+}
+
+/// What carries the bytes of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// The OS: a socket, or a pipe on Windows.
+    Socket,
+    /// Memory that both processes map, in both directions.
+    SharedMemory,
+}
+
+impl Transport {
+    pub(crate) const fn of(uses_memory: bool) -> Self {
+        if uses_memory { Self::SharedMemory } else { Self::Socket }
+    }
+}

@@ -1,0 +1,265 @@
+//! Lanes on Linux: the socket and the memory, for tasks and for threads.
+
+mod copy;
+mod limits;
+mod mapping;
+#[cfg(feature = "tokio")]
+pub(super) mod tasks;
+#[cfg(feature = "blocking")]
+pub(super) mod threads;
+#[cfg(feature = "tokio")]
+mod watch;
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::{socket_domain, socket_type};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, bind, recv,
+    recvmsg, send, sendmsg, socketpair,
+};
+use rustix::time::{ClockId, clock_gettime};
+
+use self::limits::Share;
+use self::mapping::Mapping;
+use super::place::random;
+use super::sockname::SockName;
+use super::{platform, shut_down};
+use crate::lane::{self, Came, Header, Received};
+use crate::options::StreamOptions;
+use crate::ring::Bytes;
+use crate::shared_memory::SharedMemory;
+
+/// Of the abstract name that marks a socket; behind it stand random digits.
+const MARK: &[u8] = b"sockpipe-lane-1-";
+/// A bell, and whatever else has no content.
+const BELL: &[u8] = &[0];
+/// Bells that are taken at once.
+const BELLS: usize = 256;
+/// How many unread bytes an offer may wait behind, for a side that only writes.
+const AHEAD: usize = 4096;
+/// How often a stream looks whether its peer has died, where it does not hear of it: once in this
+/// many nanoseconds, or in one tick of the system where that is longer.
+const TICK: i64 = 1_000_000;
+
+/// What an offer consists of.
+#[derive(Debug)]
+pub(super) struct Offer {
+    memory: OwnedFd,
+    bell: OwnedFd,
+}
+
+/// One end of the pair of sockets that wakes writers, and how this API waits for it.
+pub(super) trait Bell: Sized {
+    fn new(socket: OwnedFd) -> io::Result<Self>;
+    fn socket(&self) -> BorrowedFd<'_>;
+}
+
+/// The memory, and the writers' bells.
+#[derive(Debug)]
+pub(super) struct Link<B> {
+    mapping: Mapping,
+    bell: B,
+    share: Share,
+}
+
+impl<B: Bell> Link<B> {
+    fn new(mapping: Mapping, bell: OwnedFd, share: Share) -> Option<Self> {
+        Some(Self { mapping, bell: B::new(bell).ok()?, share })
+    }
+
+    /// The same link for another API.
+    #[cfg(all(feature = "tokio", feature = "blocking"))]
+    fn convert<N: Bell>(self, bell: impl FnOnce(B) -> io::Result<N>) -> io::Result<Link<N>> {
+        Ok(Link { mapping: self.mapping, bell: bell(self.bell)?, share: self.share })
+    }
+
+    /// Takes the bells that have come. `false`: the peer has closed its end.
+    fn hear(socket: BorrowedFd<'_>) -> io::Result<bool> {
+        match recv(socket, &mut [0; BELLS], RecvFlags::DONTWAIT) {
+            Ok((_, length)) => Ok(length > 0),
+            Err(Errno::CONNRESET) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+impl<B: Bell> lane::Link for Link<B> {
+    fn header(&self) -> &Header {
+        self.mapping.header()
+    }
+
+    fn ring(&self, direction: usize) -> impl Bytes + '_ {
+        self.mapping.ring(direction)
+    }
+
+    /// A full bell has one to be heard; a peer that is gone has no writer.
+    fn ring_writer(&self) {
+        let _ = send(self.bell.socket(), BELL, SendFlags::DONTWAIT | platform::NO_SIGNAL);
+    }
+}
+
+/// The stream's socket.
+#[derive(Debug)]
+pub(super) struct Wire<'a, B> {
+    socket: BorrowedFd<'a>,
+    /// Who is at the other end.
+    user: u32,
+    bell: PhantomData<B>,
+}
+
+impl<'a, B: Bell> Wire<'a, B> {
+    pub(super) fn new(socket: &'a impl AsFd, user: u32) -> Self {
+        Self { socket: socket.as_fd(), user, bell: PhantomData }
+    }
+
+    /// An offer, a likeness of one, or neither.
+    fn receive_control(&self, buf: &mut [u8], flags: RecvFlags) -> Result<Received<Offer>, Errno> {
+        // Room for one descriptor more than an offer has: what has more is none.
+        let mut room = [MaybeUninit::uninit(); cmsg_space!(ScmCredentials(1), ScmRights(3))];
+        let mut control = RecvAncillaryBuffer::new(&mut room);
+        let flags = flags | RecvFlags::DONTWAIT | platform::CLOSE_ON_EXEC;
+        let message = recvmsg(self.socket, &mut [IoSliceMut::new(buf)], &mut control, flags)?;
+        let truncated = message.flags.contains(ReturnFlags::CTRUNC);
+        let mut fds = Vec::new();
+        let mut other = truncated;
+        for part in control.drain() {
+            match part {
+                RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+                _ => other = true,
+            }
+        }
+
+        let mut fds = fds.into_iter();
+        let came = match (fds.next(), fds.next(), fds.next()) {
+            (Some(memory), Some(bell), None) if !truncated => {
+                Came::Offer(Some(Offer { memory, bell }))
+            }
+            // This process had no room for all descriptors.
+            (_, None, None) if truncated => Came::Offer(None),
+            (None, ..) if !other => Came::Nothing,
+            _ => Came::Other,
+        };
+        Ok(Received { length: message.bytes, came })
+    }
+}
+
+impl<B: Bell> lane::Wire for Wire<'_, B> {
+    type Link = Link<B>;
+    type Offer = Offer;
+
+    fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | platform::NO_SIGNAL;
+        Ok(match bufs {
+            [buf] => send(self.socket, buf, flags)?,
+            bufs => sendmsg(self.socket, bufs, &mut SendAncillaryBuffer::default(), flags)?,
+        })
+    }
+
+    fn receive(&self, buf: &mut [u8]) -> io::Result<Received<Offer>> {
+        let mut none = RecvAncillaryBuffer::default();
+        let flags = RecvFlags::DONTWAIT;
+        let message = recvmsg(self.socket, &mut [IoSliceMut::new(buf)], &mut none, flags)?;
+        let other = message.flags.contains(ReturnFlags::CTRUNC);
+        let came = if other { Came::Other } else { Came::Nothing };
+        Ok(Received { length: message.bytes, came })
+    }
+
+    fn receive_with_offer(&self, buf: &mut [u8]) -> io::Result<Received<Offer>> {
+        Ok(self.receive_control(buf, RecvFlags::empty())?)
+    }
+
+    fn peek_offer(&self, byte: u8) -> Option<Offer> {
+        let mut ahead = [0; AHEAD];
+        let Received { length, came } = self.receive_control(&mut ahead, RecvFlags::PEEK).ok()?;
+        // The kernel ends a look behind an offer, as it ends a read.
+        match came {
+            Came::Offer(offer) if ahead[..length].last() == Some(&byte) => offer,
+            _ => None,
+        }
+    }
+
+    fn ring_reader(&self) -> io::Result<()> {
+        send(self.socket, BELL, SendFlags::DONTWAIT | platform::NO_SIGNAL)?;
+        Ok(())
+    }
+
+    fn shut_down(&self) -> io::Result<()> {
+        shut_down(self.socket)
+    }
+
+    fn is_gone(&self) -> bool {
+        let mut socket = [PollFd::from_borrowed_fd(self.socket, PollFlags::empty())];
+        let polled = poll(&mut socket, Some(&Timespec::default()));
+        polled.is_ok() && socket[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+
+    fn ticks(&self) -> u64 {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        // Only whether it has changed matters.
+        (now.tv_sec as u64).wrapping_mul(1000).wrapping_add((now.tv_nsec / TICK) as u64)
+    }
+
+    fn mark(&self) -> Option<u8> {
+        let name = [MARK, format!("{:016x}", random()).as_bytes()].concat();
+        let address = rustix::net::SocketAddrUnix::new_abstract_name(&name).ok()?;
+        bind(self.socket, &address).ok()?;
+        byte_of_mark(&name)
+    }
+
+    fn mark_of_peer(&self) -> Option<u8> {
+        byte_of_mark(SockName::peer(self.socket).ok()?.after_nul()?)
+    }
+
+    fn make(&self) -> Option<(Link<B>, Offer)> {
+        let share = Share::take(self.user)?;
+        let (mapping, memory) = Mapping::make()?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let (bell, other) = pair.ok()?;
+        Some((Link::new(mapping, bell, share)?, Offer { memory, bell: other }))
+    }
+
+    fn offer(&self, byte: u8, offer: &Offer) -> io::Result<()> {
+        let mut room = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
+        let mut control = SendAncillaryBuffer::new(&mut room);
+        let fds = [offer.memory.as_fd(), offer.bell.as_fd()];
+        if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            return Err(Errno::INVAL.into());
+        }
+        let flags = SendFlags::DONTWAIT | platform::NO_SIGNAL;
+        sendmsg(self.socket, &[IoSlice::new(&[byte])], &mut control, flags)?;
+        Ok(())
+    }
+
+    fn take(&self, offer: Offer) -> Option<Link<B>> {
+        let is_socket = socket_domain(&offer.bell) == Ok(AddressFamily::UNIX)
+            && socket_type(&offer.bell) == Ok(SocketType::STREAM);
+        if !is_socket {
+            return None;
+        }
+        let share = Share::take(self.user)?;
+        Link::new(Mapping::take(&offer.memory)?, offer.bell, share)
+    }
+}
+
+/// The byte that an offer comes with, known to those who know the mark.
+fn byte_of_mark(name: &[u8]) -> Option<u8> {
+    let digits = name.strip_prefix(MARK).filter(|digits| digits.len() == 16)?;
+    u8::from_str_radix(std::str::from_utf8(digits.get(14..)?).ok()?, 16).ok()
+}
+
+/// The policy of a stream, unless it has none.
+fn eager(options: StreamOptions) -> Option<bool> {
+    match options.shared_memory {
+        SharedMemory::Off => None,
+        SharedMemory::Auto => Some(false),
+        SharedMemory::Eager => Some(true),
+    }
+}

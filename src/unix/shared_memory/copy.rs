@@ -1,0 +1,117 @@
+//! Copies into and out of memory that another process may write at the same time.
+//!
+//! An ordinary copy of such memory would be a data race, which the language does not define. These
+//! access it through relaxed atomics, for which any concurrent write is defined: the bytes are then
+//! some mixture, and they are looked at by nobody but the user. On x86-64 long copies are one
+//! instruction of the processor, of which the compiler knows only that it reads and writes memory.
+#![allow(unsafe_code, reason = "the memory is known by its address")]
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+/// From this length on the processor's own copy is the faster one.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const LONG: usize = 512;
+const WORD: usize = size_of::<u64>();
+
+/// # Safety
+///
+/// As many bytes as `bytes` has are mapped and writable at `to`, and no reference is to them.
+pub(super) unsafe fn into_shared(to: NonNull<u8>, bytes: &[u8]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if bytes.len() >= LONG {
+        // SAFETY: the caller vouches for `to`, and `bytes` is a slice apart from it.
+        unsafe { move_bytes(to.as_ptr(), bytes.as_ptr(), bytes.len()) };
+        return;
+    }
+    // SAFETY: as the caller vouches.
+    let (head, words, tail) = unsafe { parts(to, bytes.len()) };
+    let (first, rest) = bytes.split_at(head.len());
+    let (middle, last) = rest.split_at(words.len() * WORD);
+    first.iter().zip(head).for_each(|(byte, to)| to.store(*byte, Relaxed));
+    for (word, to) in middle.chunks_exact(WORD).zip(words) {
+        let mut bytes = [0; WORD];
+        bytes.copy_from_slice(word);
+        to.store(u64::from_ne_bytes(bytes), Relaxed);
+    }
+    last.iter().zip(tail).for_each(|(byte, to)| to.store(*byte, Relaxed));
+}
+
+/// # Safety
+///
+/// As many bytes as `bytes` has are mapped at `from`, and no reference is to them.
+pub(super) unsafe fn from_shared(from: NonNull<u8>, bytes: &mut [u8]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if bytes.len() >= LONG {
+        // SAFETY: the caller vouches for `from`, and `bytes` is a slice apart from it.
+        unsafe { move_bytes(bytes.as_mut_ptr(), from.as_ptr(), bytes.len()) };
+        return;
+    }
+    // SAFETY: as the caller vouches.
+    let (head, words, tail) = unsafe { parts(from, bytes.len()) };
+    let (first, rest) = bytes.split_at_mut(head.len());
+    let (middle, last) = rest.split_at_mut(words.len() * WORD);
+    first.iter_mut().zip(head).for_each(|(byte, from)| *byte = from.load(Relaxed));
+    for (word, from) in middle.chunks_exact_mut(WORD).zip(words) {
+        word.copy_from_slice(&from.load(Relaxed).to_ne_bytes());
+    }
+    last.iter_mut().zip(tail).for_each(|(byte, from)| *byte = from.load(Relaxed));
+}
+
+/// The bytes before the first aligned word, the words, and the bytes behind them.
+///
+/// # Safety
+///
+/// `length` bytes are mapped at `start` for as long as the parts are used.
+unsafe fn parts<'a>(
+    start: NonNull<u8>,
+    length: usize,
+) -> (&'a [AtomicU8], &'a [AtomicU64], &'a [AtomicU8]) {
+    // SAFETY: the bytes are mapped, as the caller vouches, and atomics may be shared and changed.
+    let bytes: &[AtomicU8] =
+        unsafe { NonNull::slice_from_raw_parts(start.cast(), length).as_ref() };
+    // SAFETY: any eight bytes are a word, and the parts do not overlap.
+    unsafe { bytes.align_to() }
+}
+
+/// # Safety
+///
+/// `from` is valid for reads of `count` bytes and `to` for writes, and they do not overlap.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+unsafe fn move_bytes(to: *mut u8, from: *const u8, count: usize) {
+    // SAFETY: it reads and writes what the caller vouches for and no stack; the direction flag is
+    // clear, as it always is here. The registers that it changes are named.
+    unsafe {
+        std::arch::asm!(
+            "rep movsb",
+            inout("rcx") count => _,
+            inout("rdi") to => _,
+            inout("rsi") from => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_alignment_and_length_is_copied_whole() {
+        let words: Vec<AtomicU64> = (0..256).map(|_| AtomicU64::new(0)).collect();
+        let start = NonNull::from(&*words).cast::<u8>();
+        let sent: Vec<u8> = (0..1024).map(|at| (at * 7 + at / 251) as u8).collect();
+        let lengths = (0..40).chain([511, 512, 513, 1024]);
+        for (offset, length) in (0..8).flat_map(|offset| lengths.clone().map(move |n| (offset, n)))
+        {
+            // SAFETY: the words have 2048 bytes, of which no more than 8 + 1024 are used.
+            let at = unsafe { start.add(offset) };
+            let mut got = vec![0; length];
+            // SAFETY: as above, and nothing else uses the words meanwhile.
+            unsafe { into_shared(at, &sent[..length]) };
+            // SAFETY: as above.
+            unsafe { from_shared(at, &mut got) };
+            assert_eq!(got, sent[..length], "{length} bytes at {offset}");
+        }
+    }
+}

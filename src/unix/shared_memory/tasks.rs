@@ -1,0 +1,262 @@
+//! For tasks of tokio's.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::ReadBuf;
+use tokio::io::unix::AsyncFd;
+use tokio::task::coop::poll_proceed;
+
+use super::{Bell, Link, Offer, Wire, eager};
+use crate::lane::{self, Outcome, Role, Then};
+use crate::options::StreamOptions;
+use crate::unix::platform;
+use crate::unix::runtime::register;
+use crate::unix::shared_memory::watch::{Watched, found as spin_found, watch_memory};
+use crate::unix::spin::tasks::Spin;
+
+/// The most that is initialized for one read of a buffer that is not.
+const ROOM: usize = 64 * 1024;
+
+pub(super) type Core<B> = lane::Lane<Link<B>, Offer>;
+pub(super) type AsyncBell = AsyncFd<OwnedFd>;
+
+impl Bell for AsyncBell {
+    fn new(socket: OwnedFd) -> io::Result<Self> {
+        register(socket)
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.get_ref().as_fd()
+    }
+}
+
+/// What a stream has that may use memory.
+#[derive(Debug)]
+pub(in crate::unix) struct Lane {
+    core: Box<Core<AsyncBell>>,
+    /// Who is at the other end.
+    user: u32,
+    /// Watching for room.
+    spin: Option<Box<Spin>>,
+}
+
+impl Lane {
+    /// For a stream that connected. `None` where it is to use its socket only.
+    pub(in crate::unix) fn connected(
+        socket: &AsyncFd<OwnedFd>,
+        user: u32,
+        options: StreamOptions,
+    ) -> Option<Self> {
+        Self::new(Role::Taker, socket, user, options)
+    }
+
+    /// For a stream that was accepted.
+    pub(in crate::unix) fn accepted(
+        socket: &AsyncFd<OwnedFd>,
+        user: u32,
+        options: StreamOptions,
+    ) -> Option<Self> {
+        Self::new(Role::Maker, socket, user, options)
+    }
+
+    fn new(
+        role: Role,
+        socket: &AsyncFd<OwnedFd>,
+        user: u32,
+        options: StreamOptions,
+    ) -> Option<Self> {
+        let eager = eager(options)?;
+        let core = Box::new(Core::new(role, eager));
+        core.start(&Wire::new(socket.get_ref(), user), eager);
+        Some(Self { core, user, spin: Spin::new(options.spin) })
+    }
+
+    #[cfg(feature = "blocking")]
+    pub(super) fn into_parts(self) -> (Core<AsyncBell>, u32) {
+        (*self.core, self.user)
+    }
+
+    #[cfg(feature = "blocking")]
+    pub(super) fn from_parts(core: Core<AsyncBell>, user: u32, options: StreamOptions) -> Self {
+        Self { core: Box::new(core), user, spin: Spin::new(options.spin) }
+    }
+
+    pub(in crate::unix) fn is_upgraded(&self) -> bool {
+        self.core.is_upgraded()
+    }
+
+    pub(in crate::unix) fn poll_read(
+        &self,
+        socket: &AsyncFd<OwnedFd>,
+        spin: Option<&Spin>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // Each operation takes its part of the task's turn, as those on sockets do.
+        let turn = ready!(poll_proceed(cx));
+        let initialized = buf.initialized().len() - buf.filled().len();
+        let room = initialized.max(buf.remaining().min(ROOM));
+        let read = self.read(socket, spin, cx, buf.initialize_unfilled_to(room));
+        let length = ready!(read)?;
+        turn.made_progress();
+        buf.advance(length);
+        Poll::Ready(Ok(()))
+    }
+
+    fn read(
+        &self,
+        socket: &AsyncFd<OwnedFd>,
+        spin: Option<&Spin>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.core.look(buf) {
+            None => return self.read_socket(socket, cx, buf),
+            Some(Ok(Outcome::Done(read))) => {
+                if let Some(spin) = spin {
+                    spin_found(spin);
+                }
+                return Poll::Ready(Ok(read.length));
+            }
+            Some(Err(error)) => return Poll::Ready(Err(error)),
+            Some(Ok(_)) => {}
+        }
+        let watched = spin.map(|spin| watch_memory(spin, cx, || found(self.core.look(buf)?)));
+        match watched {
+            Some(Watched::Found(read)) => return Poll::Ready(read.map(|read| read.length)),
+            Some(Watched::GoesOn) => return Poll::Pending,
+            Some(Watched::Sleeps) | None => {}
+        }
+        let wire = Wire::new(socket.get_ref(), self.user);
+        loop {
+            match self.core.read(&wire, buf, Then::Sleep)? {
+                Outcome::Done(read) => return Poll::Ready(Ok(read.length)),
+                Outcome::Ring | Outcome::Socket => {}
+            }
+            let mut ready = ready!(socket.poll_read_ready(cx))?;
+            if let Ok(heard) = ready.try_io(|_| self.core.hear(&wire)) {
+                unless_passing(heard)?;
+            }
+        }
+    }
+
+    fn read_socket(
+        &self,
+        socket: &AsyncFd<OwnedFd>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let wire = Wire::new(socket.get_ref(), self.user);
+        loop {
+            let mut ready = ready!(socket.poll_read_ready(cx))?;
+            match self.core.read(&wire, buf, Then::Sleep) {
+                Ok(Outcome::Done(read)) => {
+                    if read.emptied && !platform::may_have_marks(socket) {
+                        ready.clear_ready();
+                    }
+                    return Poll::Ready(Ok(read.length));
+                }
+                Ok(Outcome::Ring | Outcome::Socket) => ready.clear_ready(),
+                Err(error) => unless_passing(Err(error))?,
+            }
+        }
+    }
+
+    pub(in crate::unix) fn poll_write(
+        &self,
+        socket: &AsyncFd<OwnedFd>,
+        spin: Option<&Spin>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let turn = ready!(poll_proceed(cx));
+        let wire = Wire::new(socket.get_ref(), self.user);
+        let written = ready!(self.write(socket, &wire, cx, bufs))?;
+        turn.made_progress();
+        if let Some(spin) = spin {
+            spin.wrote();
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn write(
+        &self,
+        socket: &AsyncFd<OwnedFd>,
+        wire: &Wire<'_, AsyncBell>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.core.put(wire, bufs, Then::LookAgain) {
+                Some(Ok(Outcome::Done(written))) => return Poll::Ready(Ok(written)),
+                Some(Ok(_)) => return self.wait_for_room(wire, cx, bufs),
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => {}
+            }
+            let mut ready = ready!(socket.poll_write_ready(cx))?;
+            match self.core.write(wire, bufs, Then::LookAgain) {
+                Ok(Outcome::Done(written)) => return Poll::Ready(Ok(written)),
+                Ok(Outcome::Socket) => ready.clear_ready(),
+                // The direction has just switched.
+                Ok(Outcome::Ring) => {}
+                Err(error) => unless_passing(Err(error))?,
+            }
+        }
+    }
+
+    fn wait_for_room(
+        &self,
+        wire: &Wire<'_, AsyncBell>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let look = || found(self.core.put(wire, bufs, Then::LookAgain)?);
+        match self.spin.as_ref().map(|spin| {
+            spin.wrote();
+            watch_memory(spin, cx, look)
+        }) {
+            Some(Watched::Found(written)) => return Poll::Ready(written),
+            Some(Watched::GoesOn) => return Poll::Pending,
+            Some(Watched::Sleeps) | None => {}
+        }
+        loop {
+            if let Outcome::Done(written) = self.core.write(wire, bufs, Then::Sleep)? {
+                return Poll::Ready(Ok(written));
+            }
+            let Some(link) = self.core.link() else {
+                return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
+            };
+            let mut ready = ready!(link.bell.poll_read_ready(cx))?;
+            match ready.try_io(|bell| Link::<AsyncBell>::hear(bell.get_ref().as_fd())) {
+                Ok(Ok(true)) | Err(_) => {}
+                Ok(Ok(false)) => self.core.peer_is_gone(),
+                Ok(Err(error)) => unless_passing(Err(error))?,
+            }
+        }
+    }
+
+    pub(in crate::unix) fn shut_down(&self, socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
+        self.core.shut_down(&Wire::new(socket.get_ref(), self.user))
+    }
+}
+
+/// `None`: nothing yet.
+fn found<T>(outcome: io::Result<Outcome<T>>) -> Option<io::Result<T>> {
+    match outcome {
+        Ok(Outcome::Done(done)) => Some(Ok(done)),
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    }
+}
+
+/// Errors after which the caller tries again.
+fn unless_passing(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,182 @@
+//! For threads that block.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+
+#[cfg(feature = "tokio")]
+use super::tasks;
+use super::{Bell, Link, Offer, Wire, eager};
+use crate::lane::{self, Outcome, Role, Then};
+use crate::options::StreamOptions;
+use crate::unix::blocking::wait_for;
+use crate::unix::spin::threads::Spin;
+use crate::wait::{Deadline, timed_out};
+
+type Core = lane::Lane<Link<OwnedFd>, Offer>;
+
+impl Bell for OwnedFd {
+    fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(socket)
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+}
+
+/// What a stream has that may use memory.
+#[derive(Debug)]
+pub(in crate::unix) struct Lane {
+    core: Box<Core>,
+    /// Who is at the other end.
+    user: u32,
+    /// Watching for room.
+    spin: Option<Spin>,
+}
+
+impl Lane {
+    /// For a stream that connected. `None` where it is to use its socket only.
+    pub(in crate::unix) fn connected(
+        socket: &OwnedFd,
+        user: u32,
+        options: StreamOptions,
+    ) -> Option<Self> {
+        Self::new(Role::Taker, socket, user, options)
+    }
+
+    /// For a stream that was accepted.
+    pub(in crate::unix) fn accepted(
+        socket: &OwnedFd,
+        user: u32,
+        options: StreamOptions,
+    ) -> Option<Self> {
+        Self::new(Role::Maker, socket, user, options)
+    }
+
+    fn new(role: Role, socket: &OwnedFd, user: u32, options: StreamOptions) -> Option<Self> {
+        let eager = eager(options)?;
+        let core = Box::new(Core::new(role, eager));
+        core.start(&Wire::new(socket, user), eager);
+        Some(Self { core, user, spin: Spin::new(options.spin) })
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(in crate::unix) fn from_async(
+        lane: tasks::Lane,
+        options: StreamOptions,
+    ) -> io::Result<Self> {
+        let (core, user) = lane.into_parts();
+        let core = core.map(|link| link.convert(|bell| Ok(bell.into_inner())))?;
+        Ok(Self { core: Box::new(core), user, spin: Spin::new(options.spin) })
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(in crate::unix) fn into_async(self, options: StreamOptions) -> io::Result<tasks::Lane> {
+        let core = self.core.map(|link| link.convert(Bell::new))?;
+        Ok(tasks::Lane::from_parts(core, self.user, options))
+    }
+
+    pub(in crate::unix) fn is_upgraded(&self) -> bool {
+        self.core.is_upgraded()
+    }
+
+    pub(in crate::unix) fn read(
+        &self,
+        socket: &OwnedFd,
+        spin: Option<&Spin>,
+        buf: &mut [u8],
+        deadline: Deadline,
+    ) -> io::Result<usize> {
+        let wire = Wire::new(socket, self.user);
+        let look = || attempt(self.core.read(&wire, buf, Then::LookAgain));
+        if let Some(read) = spin.and_then(|spin| spin.watch(deadline.left(), look)) {
+            return read?.map(|read| read.length);
+        }
+        loop {
+            match self.core.read(&wire, buf, Then::Sleep) {
+                Ok(Outcome::Done(read)) => return Ok(read.length),
+                Ok(blocked) => {
+                    if !wait_for(socket.as_fd(), PollFlags::IN, deadline)? {
+                        return Err(timed_out("read"));
+                    }
+                    if blocked == Outcome::Ring {
+                        unless_passing(self.core.hear(&wire))?;
+                    }
+                }
+                Err(error) => unless_passing(Err(error))?,
+            }
+        }
+    }
+
+    pub(in crate::unix) fn write(
+        &self,
+        socket: &OwnedFd,
+        bufs: &[IoSlice<'_>],
+        deadline: Deadline,
+    ) -> io::Result<usize> {
+        let wire = Wire::new(socket, self.user);
+        if let Some(spin) = &self.spin {
+            match self.core.put(&wire, bufs, Then::LookAgain).transpose()? {
+                Some(Outcome::Done(written)) => return Ok(written),
+                Some(_) => {
+                    let look = || attempt(self.core.write(&wire, bufs, Then::LookAgain));
+                    if let Some(written) = spin.watch(deadline.left(), look) {
+                        return written?;
+                    }
+                }
+                None => {}
+            }
+        }
+        loop {
+            match self.core.write(&wire, bufs, Then::Sleep) {
+                Ok(Outcome::Done(written)) => return Ok(written),
+                Ok(Outcome::Socket) => {
+                    if !wait_for(socket.as_fd(), PollFlags::OUT, deadline)? {
+                        return Err(timed_out("write"));
+                    }
+                }
+                Ok(Outcome::Ring) => {
+                    let Some(link) = self.core.link() else {
+                        return Err(ErrorKind::BrokenPipe.into());
+                    };
+                    if !wait_for(link.bell.as_fd(), PollFlags::IN, deadline)? {
+                        return Err(timed_out("write"));
+                    }
+                    match Link::<OwnedFd>::hear(link.bell.as_fd()) {
+                        Ok(true) => {}
+                        Ok(false) => self.core.peer_is_gone(),
+                        Err(error) => unless_passing(Err(error))?,
+                    }
+                }
+                Err(error) => unless_passing(Err(error))?,
+            }
+        }
+    }
+
+    pub(in crate::unix) fn shut_down(&self, socket: &OwnedFd) -> io::Result<()> {
+        self.core.shut_down(&Wire::new(socket, self.user))
+    }
+}
+
+/// As a call that does not block reports it.
+fn attempt<T>(outcome: io::Result<Outcome<T>>) -> Result<io::Result<T>, Errno> {
+    match outcome {
+        Ok(Outcome::Done(done)) => Ok(Ok(done)),
+        Ok(_) => Err(Errno::AGAIN),
+        Err(error) if error.kind() == ErrorKind::Interrupted => Err(Errno::AGAIN),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// Errors after which the caller tries again.
+fn unless_passing(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,320 @@
+//! Streams that move into shared memory.
+#![cfg(all(target_os = "linux", not(sockpipe_posix), feature = "shared-memory"))]
+
+mod common;
+#[path = "shared_memory/hostile.rs"]
+mod hostile;
+#[path = "shared_memory/plain.rs"]
+mod plain;
+#[cfg(feature = "blocking")]
+#[path = "shared_memory/threads.rs"]
+mod threads;
+
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+
+use common::{Backend, Os, argument, assert_error, read_all, spawn_helper, within};
+use sockpipe::os::unix::AsyncPassFds;
+use sockpipe::{
+    ConnectOptions, ListenOptions, Listener, SharedMemory, SpinPolicy, Stream, Transport,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+fn listening(policy: SharedMemory) -> ListenOptions {
+    ListenOptions::new().shared_memory(policy)
+}
+
+fn connecting(policy: SharedMemory) -> ConnectOptions {
+    ConnectOptions::new().shared_memory(policy)
+}
+
+/// Client and server.
+async fn connected(policy: SharedMemory, spin: SpinPolicy) -> (Stream, Stream) {
+    let os = Os::new();
+    let options = listening(policy).spin(spin);
+    let mut listener = Listener::bind_with(os.endpoint(), &options).expect("a free name");
+    let options = connecting(policy).spin(spin);
+    let client = within(Stream::connect_with(os.endpoint(), &options)).await.expect("a server");
+    (client, within(listener.accept()).await.expect("a client"))
+}
+
+async fn exchange(
+    one: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    other: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    length: usize,
+) {
+    let (question, mut buffer) = (vec![7; length], vec![0; length]);
+    let (asked, heard) = tokio::join!(one.write_all(&question), other.read_exact(&mut buffer));
+    asked.expect("a write");
+    heard.expect("a read");
+    assert_eq!(buffer, question);
+    let answer = vec![8; length];
+    let (told, heard) = tokio::join!(other.write_all(&answer), one.read_exact(&mut buffer));
+    told.expect("a write");
+    heard.expect("a read");
+    assert_eq!(buffer, answer);
+}
+
+async fn in_memory(policy: SharedMemory, spin: SpinPolicy) -> (Stream, Stream) {
+    let (mut client, mut server) = connected(policy, spin).await;
+    within(async {
+        for _ in 0..1000 {
+            exchange(&mut client, &mut server, 64).await;
+            if (client.transport(), server.transport())
+                == (Transport::SharedMemory, Transport::SharedMemory)
+            {
+                return;
+            }
+        }
+        panic!("still on the socket: {client:?} {server:?}");
+    })
+    .await;
+    (client, server)
+}
+
+#[tokio::test]
+async fn a_hot_conversation_moves_into_memory() {
+    for spin in [SpinPolicy::Off, SpinPolicy::Auto] {
+        for policy in [SharedMemory::Auto, SharedMemory::Eager] {
+            let (mut client, mut server) = in_memory(policy, spin).await;
+            for length in [1, 63, 64, 65, 5000, 300_000, 1_000_000] {
+                within(exchange(&mut client, &mut server, length)).await;
+                within(exchange(&mut server, &mut client, length)).await;
+            }
+            within(client.shutdown()).await.expect("an end");
+            assert_eq!(within(read_all(&mut server)).await, b"");
+            let refused = within(client.write_all(b"x")).await;
+            assert_error(refused, ErrorKind::BrokenPipe, &[]);
+            within(server.write_all(b"answer")).await.expect("a write");
+            drop(server);
+            assert_eq!(within(read_all(&mut client)).await, b"answer");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_short_conversation_stays_on_the_socket() {
+    let (mut client, mut server) = connected(SharedMemory::Auto, SpinPolicy::Off).await;
+    for _ in 0..8 {
+        within(exchange(&mut client, &mut server, 64)).await;
+    }
+    assert_eq!(client.transport(), Transport::Socket);
+    assert_eq!(server.transport(), Transport::Socket);
+}
+
+/// Sends numbers, and reads those of the peer.
+async fn pour(stream: Stream, length: usize) -> Stream {
+    let stream = std::sync::Arc::new(stream);
+    let writer = std::sync::Arc::clone(&stream);
+    let writing = tokio::spawn(async move {
+        let bytes: Vec<u8> = (0..length).map(|at| (at / 3) as u8).collect();
+        let mut rest = &bytes[..];
+        let mut step = 1;
+        while !rest.is_empty() {
+            step = step * 7 % 100_003;
+            let part = &rest[..rest.len().min(step)];
+            (&*writer).write_all(part).await.expect("a write");
+            rest = &rest[part.len()..];
+        }
+        (&*writer).shutdown().await.expect("an end");
+    });
+    let mut got = Vec::new();
+    (&*stream).read_to_end(&mut got).await.expect("a read");
+    writing.await.expect("no panic");
+    assert!(got.iter().enumerate().all(|(at, byte)| *byte == (at / 3) as u8), "other bytes");
+    std::sync::Arc::into_inner(stream).expect("the last")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_both_ways_moves_in_its_middle() {
+    const LENGTH: usize = 10_000_000;
+    for spin in [SpinPolicy::Off, SpinPolicy::Auto] {
+        for policy in [SharedMemory::Auto, SharedMemory::Eager] {
+            let (client, server) = connected(policy, spin).await;
+            let (client, server) = (pour(client, LENGTH), pour(server, LENGTH));
+            let (client, server) =
+                within(async { tokio::join!(tokio::spawn(client), tokio::spawn(server)) }).await;
+            let (client, server) = (client.expect("no panic"), server.expect("no panic"));
+            println!("{spin:?} {policy:?} {:?} {:?}", client.transport(), server.transport());
+            assert_eq!(client.transport(), Transport::SharedMemory);
+        }
+    }
+}
+
+/// One side only writes, the other only reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_way_moves_too() {
+    const LENGTH: usize = 200_000_000;
+    for download in [true, false] {
+        let (client, server) = connected(SharedMemory::Auto, SpinPolicy::Off).await;
+        let (mut from, mut to) = if download { (server, client) } else { (client, server) };
+        let writing = tokio::spawn(async move {
+            let block = vec![7; 64 * 1024];
+            let mut left = LENGTH;
+            while left > 0 {
+                let part = left.min(block.len());
+                from.write_all(&block[..part]).await.expect("a write");
+                left -= part;
+            }
+            from.shutdown().await.expect("an end");
+            from
+        });
+        let mut buffer = vec![0; 64 * 1024];
+        let mut got = 0;
+        within(async {
+            loop {
+                match to.read(&mut buffer).await.expect("a read") {
+                    0 => break,
+                    length => got += length,
+                }
+            }
+        })
+        .await;
+        assert_eq!(got, LENGTH);
+        let mut from = within(writing).await.expect("no panic");
+        // The direction that was used is in memory; the other follows with its first write.
+        within(to.write_all(b"x")).await.expect("a write");
+        assert_eq!(within(from.read(&mut buffer)).await.expect("a read"), 1);
+        let transport = (from.transport(), to.transport());
+        assert_eq!(transport, (Transport::SharedMemory, Transport::SharedMemory), "{download}");
+    }
+}
+
+/// A client that only writes finds the offer behind bytes that it has not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_bytes_do_not_hide_an_offer() {
+    for policy in [SharedMemory::Auto, SharedMemory::Eager] {
+        let (mut client, mut server) = connected(policy, SpinPolicy::Off).await;
+        within(server.write_all(&[5; 1000])).await.expect("a write");
+        let reading = tokio::spawn(async move {
+            let mut buffer = vec![0; 64 * 1024];
+            let mut got = 0;
+            loop {
+                match server.read(&mut buffer).await.expect("a read") {
+                    0 => break,
+                    length => got += length,
+                }
+            }
+            server.write_all(&[6; 1000]).await.expect("a write");
+            (server, got)
+        });
+        let block = vec![7; 64 * 1024];
+        for _ in 0..1600 {
+            within(client.write_all(&block)).await.expect("a write");
+        }
+        within(client.shutdown()).await.expect("an end");
+        let (server, got) = within(reading).await.expect("no panic");
+        assert_eq!(got, 1600 * block.len());
+        let mut bytes = vec![0; 2000];
+        within(client.read_exact(&mut bytes)).await.expect("a read");
+        assert_eq!(bytes, [[5; 1000], [6; 1000]].concat());
+        assert_eq!(client.transport(), Transport::SharedMemory, "{policy:?}");
+        assert_eq!(server.transport(), Transport::SharedMemory, "{policy:?}");
+    }
+}
+
+/// The helper: echoes over shared memory until it is killed.
+#[tokio::test]
+async fn echo_until_killed() {
+    let Some(endpoint) = argument() else { return };
+    let mut stream =
+        Stream::connect_with(endpoint, &connecting(SharedMemory::Eager)).await.expect("a server");
+    let mut buffer = [0; 64];
+    loop {
+        let length = stream.read(&mut buffer).await.expect("a read");
+        stream.write_all(&buffer[..length]).await.expect("a write");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_peer_is_end_of_file_and_a_broken_pipe() {
+    for writes in [false, true] {
+        let os = Os::new();
+        let mut listener =
+            Listener::bind_with(os.endpoint(), &listening(SharedMemory::Eager)).expect("a name");
+        let mut child = spawn_helper("echo_until_killed", os.endpoint());
+        let mut stream = within(listener.accept()).await.expect("a client");
+        let mut byte = [7; 64];
+        while stream.transport() != Transport::SharedMemory {
+            within(stream.write_all(&byte)).await.expect("a write");
+            within(stream.read_exact(&mut byte)).await.expect("a read");
+        }
+        if !writes {
+            // It sleeps while the peer dies.
+            let mut buffer = [0; 8];
+            let (read, ()) = within(async {
+                tokio::join!(stream.read(&mut buffer), async {
+                    tokio::task::yield_now().await;
+                    child.kill().expect("a kill");
+                })
+            })
+            .await;
+            assert_eq!(read.expect("an end"), 0);
+        } else {
+            child.kill().expect("a kill");
+        }
+        child.wait().expect("an end");
+        let refused = within(async {
+            loop {
+                stream.write_all(&byte).await?;
+            }
+        });
+        assert_error::<()>(refused.await, ErrorKind::BrokenPipe, &[]);
+    }
+}
+
+/// A peer that dies while nothing is on its way is found by single writes, not only by a flood.
+#[tokio::test]
+async fn single_writes_find_that_the_peer_is_gone() {
+    let (mut client, server) = in_memory(SharedMemory::Eager, SpinPolicy::Off).await;
+    drop(server);
+    let mut writes = 0;
+    within(async {
+        while client.write_all(b"x").await.is_ok() {
+            writes += 1;
+            assert!(writes < 3, "the peer has been gone for {writes} writes");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_with_the_option_is_not_only_its_socket() {
+    let says = ["may use shared memory", "turn the option shared_memory off"];
+    let (client, server) = connected(SharedMemory::Auto, SpinPolicy::Off).await;
+    let sent = within(client.send_with_fds(b"x", &[])).await;
+    assert_error(sent, ErrorKind::Unsupported, &says);
+    let received = within(client.recv_with_fds(&mut [0], 1)).await;
+    assert_error(received, ErrorKind::Unsupported, &says);
+    assert_error(OwnedFd::try_from(client), ErrorKind::Unsupported, &says);
+    let converted = tokio::net::UnixStream::try_from(server);
+    assert_error(converted, ErrorKind::Unsupported, &says);
+}
+
+/// Past the limit streams stay on their sockets, and work.
+#[tokio::test]
+async fn a_limited_number_of_streams_uses_memory() {
+    let mut streams = Vec::new();
+    for _ in 0..80 {
+        let (mut client, mut server) = connected(SharedMemory::Eager, SpinPolicy::Off).await;
+        for _ in 0..16 {
+            within(exchange(&mut client, &mut server, 64)).await;
+        }
+        streams.push((client, server));
+    }
+    let in_memory = |streams: &[(Stream, Stream)]| {
+        let used = |(one, _): &&(Stream, Stream)| one.transport() == Transport::SharedMemory;
+        streams.iter().filter(used).count()
+    };
+    // Both ends of each are of this process.
+    let used = in_memory(&streams);
+    assert!(used <= 32, "{used}");
+    streams.drain(..40);
+    let (mut client, mut server) = in_memory_pair().await;
+    within(exchange(&mut client, &mut server, 64)).await;
+}
+
+async fn in_memory_pair() -> (Stream, Stream) {
+    in_memory(SharedMemory::Eager, SpinPolicy::Off).await
+}
