@@ -3,16 +3,16 @@
 //! | feature | for | what |
 //! |---|---|---|
 //! | `axum` | [axum] 0.8 servers | `axum::serve(listener, app)`, and [`PeerInfo`] for handlers |
-//! | `hyper-util` | [hyper-util] 0.1 clients | a [`Connector`] for `hyper_util::client::legacy::Client` |
+//! | `hyper-util` | clients of [hyper] 1 and [hyper-util] 0.1, and what else takes a `tower_service::Service<Uri>` | [`Connector`] is one |
 //! | `tonic` | [tonic] 0.14 servers and clients | an [`Incoming`] of connections, [`PeerInfo`] for services, and the [`Connector`] |
-//! | `tower` | clients of [hyper] 1 | the [`Connector`], a `tower_service::Service<Uri>` |
 //! | `tokio-util` | what takes a `tokio_util::net::Listener` | [`Listener`] and [`Incoming`] are one |
+//! | `futures-core` | what takes a stream of connections | [`Incoming`] is a `futures_core::Stream` |
 //! | `interprocess` | programs that use [interprocess] 2 | its tokio listener and stream are a [`LocalListener`] and a [`LocalStream`] |
 //!
 //! None is on by default. A feature builds with the oldest Rust that its framework does: 1.88 for
 //! tonic, 1.85 for the others. Types of a crate that is not stable yet are in the API only with the
-//! feature that has its name; `tonic` brings futures-core's `Stream` besides, which tonic's servers
-//! take.
+//! feature that has its name; `tonic` brings `futures-core` and `hyper-util` with it, which its servers
+//! and its clients take.
 //!
 //! hyper's own servers and `tokio_util::codec` need no adapter: a [`Stream`](crate::Stream) is what
 //! they take, through `hyper_util::rt::TokioIo` or as it is.
@@ -30,9 +30,9 @@
 
 #[cfg(feature = "axum")]
 mod axum;
-#[cfg(feature = "tower")]
+#[cfg(feature = "hyper-util")]
 mod connector;
-#[cfg(any(feature = "tokio-util", feature = "tonic"))]
+#[cfg(any(feature = "futures-core", feature = "tokio-util"))]
 mod incoming;
 #[cfg(feature = "interprocess")]
 mod interprocess;
@@ -43,9 +43,11 @@ mod tokio_util;
 #[cfg(feature = "tonic")]
 mod tonic;
 
-#[cfg(feature = "tower")]
-pub use self::connector::{Connecting, Connector, HyperStream};
-#[cfg(any(feature = "tokio-util", feature = "tonic"))]
+#[cfg(feature = "hyper-util")]
+pub use self::connector::{Connecting, HyperStream};
+#[cfg(any(feature = "futures-core", feature = "tokio-util"))]
 pub use self::incoming::Incoming;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use self::peer_info::PeerInfo;
+#[cfg(feature = "hyper-util")]
+pub use crate::connector::Connector;

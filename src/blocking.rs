@@ -27,6 +27,16 @@
 //! }
 //! ```
 //!
+//! # With an event loop
+//!
+//! Unix: a listener and a stream have `AsFd`, for `poll`, mio or a window system's loop. When a
+//! listener is readable, [`accept_timeout`](Listener::accept_timeout) with no time gives the client, or
+//! `TimedOut` where another thread was faster. When a stream is readable, one `read` does not wait. To
+//! watch without a descriptor, and on Windows, whose pipes cannot be watched: a thread that blocks in
+//! `accept` or `read` and sends what it gets through a channel, waking the loop.
+//!
+//! What there is for async only: `TimedListener`, `shutdown_signal`, limits for each user, the adapters.
+//!
 //! # Platform-specific behavior
 //!
 //! macOS and the BSDs: the socket of a stream does not block, the calls wait by poll(2): XNU has no
@@ -42,9 +52,11 @@
 mod handover;
 mod instance;
 mod listener;
+mod serve;
 mod stream;
 
 pub use handover::{HandOver, LaunchRequest, Reply, hand_over, hand_over_with};
 pub use instance::{SingleInstance, connect_or_spawn, connect_or_spawn_with};
 pub use listener::{Incoming, Listener};
+pub use serve::serve;
 pub use stream::Stream;

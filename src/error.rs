@@ -137,6 +137,8 @@ pub enum Reason {
     },
     /// The time limit expired.
     Deadline,
+    /// The listener was told to accept no more: `blocking::Listener::unblock`.
+    Stopped,
     /// There is no tokio runtime, or it lacks I/O or timers.
     NoRuntime,
     /// The server that was started exited before it listened.
@@ -302,7 +304,8 @@ impl Error {
             Reason::NoRuntime
             | Reason::PeerNotToldYet
             | Reason::AnonymousPeer
-            | Reason::ServerExited => ErrorKind::Other,
+            | Reason::ServerExited
+            | Reason::Stopped => ErrorKind::Other,
             Reason::Os => {
                 let source = self.source.as_deref().and_then(|source| source.downcast_ref());
                 source.map_or(ErrorKind::Other, io::Error::kind)
@@ -459,6 +462,12 @@ pub(crate) fn still_taken(limit: Duration, error: io::Error) -> io::Error {
 pub(crate) fn no_client(endpoint: &Endpoint, limit: Duration) -> io::Error {
     let cause = format!("no client came within {} s", limit.as_secs_f32());
     during(Operation::Accept, endpoint, Error::new(Reason::Deadline, cause).into())
+}
+
+/// `unblock` has ended `accept`.
+#[cfg(feature = "blocking")]
+pub(crate) fn stopped() -> io::Error {
+    Error::new(Reason::Stopped, "the listener was told to accept no more").into()
 }
 
 /// `accept` cannot go on.

@@ -76,7 +76,7 @@
 //! configuration files. `framed`: `FrameSink`, which puts small messages together. `shared-memory`: hot
 //! connections in [memory that both processes map](docs::shared_memory).
 //!
-//! `axum`, `hyper-util`, `tonic`, `tower`, `tokio-util`, `interprocess`: sockpipe in these frameworks,
+//! `axum`, `futures-core`, `hyper-util`, `interprocess`, `tokio-util`, `tonic`: sockpipe in these frameworks,
 //! which `adapters` describes.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
@@ -88,14 +88,17 @@ compile_error!(
 
 #[cfg(any(
     feature = "axum",
+    feature = "futures-core",
+    feature = "hyper-util",
     feature = "interprocess",
     feature = "tokio-util",
     feature = "tonic",
-    feature = "tower",
 ))]
 pub mod adapters;
 #[cfg(feature = "blocking")]
 pub mod blocking;
+#[cfg(feature = "tokio")]
+mod connector;
 #[cfg(feature = "tokio")]
 pub mod echo;
 mod endpoint;
@@ -136,6 +139,7 @@ pub use shared_memory::{SharedMemory, Transport};
 pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
+    connector::{Connector, LocalConnector},
     instance::daemon::{connect_or_spawn, connect_or_spawn_with},
     instance::handover::{HandOver, LaunchRequest, Reply, hand_over, hand_over_with},
     instance::single::SingleInstance,

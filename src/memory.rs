@@ -28,6 +28,7 @@ use std::task::Poll;
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError, mpsc};
 
+use crate::connector::LocalConnector;
 use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
 use crate::options::ConnectOptions;
@@ -167,6 +168,14 @@ impl Connector {
             }),
         })
         .await
+    }
+}
+
+impl LocalConnector for Connector {
+    type Stream = DuplexStream;
+
+    async fn connect(&self) -> io::Result<DuplexStream> {
+        Self::connect(self).await
     }
 }
 

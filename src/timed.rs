@@ -4,6 +4,8 @@ use std::fmt;
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
 use crate::peer::PeerCredentials;
 use crate::runtime::sleep_until;
-use crate::stream::LocalStream;
+use crate::stream::{LocalStream, OwnedReadHalf, OwnedWriteHalf, Stream};
 
 /// A listener whose streams fail with [`TimedOut`](ErrorKind::TimedOut) when the client lets a
 /// deadline pass: reads and writes alike, so that a handler comes to its end whatever it waits for.
@@ -59,7 +61,9 @@ impl<L: LocalListener> TimedListener<L> {
     ///
     /// It knows nothing of requests and answers: a client that waits for a slow handler, a quiet stream
     /// of events or a WebSocket on which nobody speaks is cut as well. It is for protocols in which
-    /// something is said more often than that.
+    /// something is said more often than that; [embedding](crate::docs::embedding) has what is for HTTP.
+    ///
+    /// Under `axum::serve` a client that waits for the beginning of its answer is not cut.
     #[must_use]
     pub fn idle_deadline(mut self, deadline: Duration) -> Self {
         self.idle = Some(deadline);
@@ -85,17 +89,41 @@ impl<L: LocalListener> LocalListener for TimedListener<L> {
     }
 }
 
-/// A stream of a [`TimedListener`].
+/// A stream of a [`TimedListener`], or a half of one.
 pub struct TimedStream<S> {
     inner: S,
     /// Until a byte has come.
     first_byte: Option<Instant>,
     idle: Option<Duration>,
-    /// When a byte last went either way.
-    last: Instant,
+    /// Of requests and answers: a client that waits for an answer is not idle.
+    answers: bool,
+    /// What both halves know.
+    last: Arc<Last>,
     // One for each direction: two tasks may wait, and a timer wakes one. Made when first waited
     // for.
     timers: [Option<Pin<Box<Sleep>>>; 2],
+}
+
+/// When a byte last went either way, and whether it was the client's.
+struct Last {
+    accepted: Instant,
+    /// Nanoseconds since then, and in the lowest bit who spoke.
+    spoken: AtomicU64,
+}
+
+impl Last {
+    fn now(&self, by_client: bool) {
+        let nanos = self.accepted.elapsed().as_nanos() as u64;
+        self.spoken.store(nanos & !1 | u64::from(by_client), Ordering::Relaxed);
+    }
+
+    fn at(&self) -> Instant {
+        self.accepted + Duration::from_nanos(self.spoken.load(Ordering::Relaxed) & !1)
+    }
+
+    fn is_by_client(&self) -> bool {
+        self.spoken.load(Ordering::Relaxed) & 1 == 1
+    }
 }
 
 const READ: usize = 0;
@@ -103,9 +131,16 @@ const WRITE: usize = 1;
 
 impl<S> TimedStream<S> {
     fn new(inner: S, first_byte: Option<Duration>, idle: Option<Duration>) -> Self {
-        let last = Instant::now();
-        let first_byte = first_byte.and_then(|limit| last.checked_add(limit));
-        Self { inner, first_byte, idle, last, timers: [None, None] }
+        let accepted = Instant::now();
+        let first_byte = first_byte.and_then(|limit| accepted.checked_add(limit));
+        let last = Arc::new(Last { accepted, spoken: AtomicU64::new(0) });
+        Self { inner, first_byte, idle, answers: false, last, timers: [None, None] }
+    }
+
+    /// For a protocol of requests and answers.
+    #[cfg(feature = "axum")]
+    pub(crate) fn with_answers(self) -> Self {
+        Self { answers: true, ..self }
     }
 
     /// The stream, without deadlines from here on.
@@ -119,7 +154,8 @@ impl<S> TimedStream<S> {
     }
 
     fn deadline(&self, direction: usize) -> Option<Instant> {
-        let idle = self.idle.and_then(|limit| self.last.checked_add(limit));
+        let waits = self.answers && direction == READ && self.last.is_by_client();
+        let idle = self.idle.filter(|_| !waits).and_then(|limit| self.last.at().checked_add(limit));
         match self.first_byte {
             Some(first) if direction == READ => Some(idle.map_or(first, |idle| idle.min(first))),
             _ => idle,
@@ -165,10 +201,45 @@ impl<S: AsyncWrite + Unpin> TimedStream<S> {
             // An empty write says nothing of the client.
             Poll::Ready(Ok(0)) => outcome,
             ready => {
-                self.last = Instant::now();
+                self.last.now(false);
                 ready
             }
         }
+    }
+}
+
+/// Streams of sockpipe's own.
+impl TimedStream<Stream> {
+    /// Splits it into halves for two tasks, which know one idle deadline. As for
+    /// [`Stream::into_split`], dropping the write half ends the write side.
+    pub fn into_split(self) -> (TimedStream<OwnedReadHalf>, TimedStream<OwnedWriteHalf>) {
+        let Self { inner, first_byte, idle, answers, last, timers } = self;
+        let [timer, other] = timers;
+        let (from, to) = inner.into_split();
+        let (timers, shared) = ([timer, None], last.clone());
+        let from = TimedStream { inner: from, first_byte, idle, answers, last: shared, timers };
+        let timers = [None, other];
+        (from, TimedStream { inner: to, first_byte: None, idle, answers, last, timers })
+    }
+
+    /// As [`Stream::close`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Stream::close`].
+    pub async fn close(self, deadline: Duration) -> io::Result<()> {
+        self.inner.close(deadline).await
+    }
+}
+
+impl<S: LocalStream> TimedStream<S> {
+    /// Returns who is at the other end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`LocalStream::peer_credentials`].
+    pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
+        self.inner.peer_credentials()
     }
 }
 
@@ -184,7 +255,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
             // An empty read says nothing of the client.
             ready if is_empty => ready,
             ready => {
-                self.last = Instant::now();
+                self.last.now(true);
                 self.first_byte = None;
                 ready
             }
@@ -342,6 +413,21 @@ mod tests {
             let error = server.read(&mut [0]).await.expect_err("nothing was said");
             assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, limit));
         }
+    }
+
+    #[cfg(feature = "axum")]
+    #[tokio::test(start_paused = true)]
+    async fn of_requests_and_answers_who_waits_is_not_idle() {
+        let (mut client, server) = accepted(10, 60).await;
+        let mut server = server.with_answers();
+        client.write_u8(1).await.expect("a write");
+        server.read_u8().await.expect("a request");
+        let waited = tokio::time::timeout(SECOND * 600, server.read_u8()).await;
+        waited.expect_err("it waits for its answer");
+        server.write_u8(2).await.expect("an answer");
+        let answered = Instant::now();
+        let error = server.read_u8().await.expect_err("nothing more was asked");
+        assert_eq!((error.kind(), answered.elapsed().as_secs()), (ErrorKind::TimedOut, 60));
     }
 
     #[test]

@@ -4,7 +4,6 @@
 
 mod adapters {
     mod docker;
-    mod grpc;
     mod http;
     mod listeners;
 }

@@ -13,6 +13,7 @@ mod blocking {
     #[cfg(unix)]
     mod pass;
     pub(crate) mod timeouts;
+    mod unblock;
 }
 // Of the other tests' modules this is the one that needs no tokio.
 #[path = "common/process.rs"]

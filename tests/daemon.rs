@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::daemon::{CLIENTS, Daemon, arguments, helper, stop_process};
 use common::{assert_error, unique_name, within};
-use sockpipe::{ConnectOptions, DaemonCommand, Listener, SingleInstance, Stream};
+use sockpipe::{ConnectOptions, Connector, DaemonCommand, Listener, SingleInstance, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn rounds() -> usize {
@@ -53,6 +53,33 @@ async fn of_many_cold_clients_one_starts_the_daemon_and_all_connect() {
     }
     let clients = CLIENTS.0 * CLIENTS.1;
     println!("{} rounds of {clients} cold clients in {:?}", rounds(), started.elapsed());
+}
+
+#[tokio::test]
+async fn a_connector_starts_the_daemon_and_says_so_once() {
+    let daemon = Daemon::new();
+    let (tell, started) = std::sync::mpsc::channel();
+    let (name, log) = (daemon.name.clone(), daemon.log());
+    let connector = Connector::new(&daemon.name).expect("an endpoint");
+    let connector = connector.options(ConnectOptions::new().deadline(common::PATIENCE));
+    let starting = connector.clone().or_spawn(move || {
+        let tell = tell.clone();
+        let command = helper("daemon", &["serve", &name, log.to_str().expect("UTF-8")]);
+        DaemonCommand::new(command).on_start(move |pid| tell.send(pid).expect("a test"))
+    });
+    let error = within(connector.connect()).await.expect_err("nobody listens");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    for _ in 0..2 {
+        within(starting.connect()).await.expect("a daemon");
+    }
+    let told: Vec<u32> = started.try_iter().collect();
+    assert_eq!(told, daemon.starts());
+    assert_eq!(told.len(), 1);
+    // For those that are not sockpipe's clients.
+    let address = within(connector.locate()).await.expect("a daemon");
+    within(Stream::connect(&address)).await.expect("a daemon");
+    assert_ne!(address.to_string(), daemon.name);
+    daemon.stop().await;
 }
 
 #[tokio::test]
@@ -199,6 +226,26 @@ async fn a_daemon_that_hangs_is_killed_at_the_deadline_where_that_was_asked() {
     drop(daemon.connect("serve", common::PATIENCE).await.expect("a connection"));
     assert_eq!(daemon.starts().len(), 3);
     daemon.stop().await;
+}
+
+/// As the guide's page on daemons has it.
+#[tokio::test]
+async fn a_client_that_connects_again_outlives_its_daemons() {
+    let daemon = Daemon::new();
+    for round in 1..=4 {
+        let mut stream = daemon.connect("serve", common::PATIENCE).await.expect("a connection");
+        within(stream.write_all(b"hello")).await.expect("a write");
+        within(stream.read_exact(&mut [0; 5])).await.expect("an answer");
+        assert_eq!(daemon.starts().len(), round);
+        // It ends, or it crashes, while the client is connected.
+        if round % 2 == 0 {
+            daemon.stop().await;
+        } else {
+            stop_process(daemon.starts()[round - 1]);
+        }
+        let end = within(stream.read(&mut [0])).await;
+        assert!(matches!(end, Ok(0)), "{end:?}");
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Backend, Os, within};
-use sockpipe::{ConnectOptions, Drained, Refusal, Stream, echo, serve};
+use sockpipe::{
+    ConnectOptions, Drained, LocalListener, Refusal, Stream, TimedListener, echo, serve,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -294,6 +296,34 @@ async fn who_is_let_in_as_an_idle_server_stops_is_served() {
         within(server).await.expect("no panic").expect("no error");
     }
     println!("{served} served, {late} late");
+}
+
+#[tokio::test]
+async fn halves_of_a_timed_stream_know_one_deadline_and_end_one_side() {
+    let os = Os::new();
+    let limit = std::time::Duration::from_millis(200);
+    let mut listener = TimedListener::new(os.bind().expect("a free name")).idle_deadline(limit);
+    let mut client = within(os.connect()).await.expect("a connection");
+    let server = within(listener.accept()).await.expect("a client");
+    assert!(server.peer_credentials().expect("credentials").is_self());
+    let (mut from, mut to) = server.into_split();
+    // The writer speaks more often than the reader could wait.
+    let talk = async {
+        for _ in 0..5 {
+            tokio::time::sleep(limit / 2).await;
+            to.write_all(b"?").await.expect("a write");
+        }
+        client.write_all(b"!").await.expect("a write");
+    };
+    let (heard, ()) = within(async { tokio::join!(from.read_u8(), talk) }).await;
+    assert_eq!(heard.expect("in time"), b'!');
+    // Dropped, it ends its side, and the other goes on.
+    drop(to);
+    assert_eq!(within(common::read_late(&mut client)).await, b"?????");
+    client.write_all(b".").await.expect("a write");
+    assert_eq!(within(from.read_u8()).await.expect("a byte"), b'.');
+    let error = within(from.read_u8()).await.expect_err("nothing more is said");
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
 }
 
 /// What the test below sends signals to.

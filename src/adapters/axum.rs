@@ -34,13 +34,14 @@ impl AxumListener for Listener {
     }
 }
 
-/// With the feature `axum`, for deadlines, and for listeners that are not sockpipe's own.
+/// With the feature `axum`, for deadlines, and for listeners that are not sockpipe's own. A client that
+/// waits for the beginning of its answer is not idle.
 impl<L: LocalListener> AxumListener for TimedListener<L> {
     type Io = <Self as LocalListener>::Stream;
     type Addr = Option<Endpoint>;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        (accept(self).await, None)
+        (accept(self).await.with_answers(), None)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {

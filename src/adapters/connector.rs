@@ -11,23 +11,18 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tower_service::Service;
 
-use crate::endpoint::{Endpoint, ParseEndpointError};
-use crate::options::ConnectOptions;
+use crate::connector::Connector;
 use crate::stream::Stream;
 
-/// Connects a client of hyper or tonic to one endpoint, whatever the address in its requests.
-///
-/// It is a `tower_service::Service<Uri>`. Each call is a new connection; who calls it keeps them and
-/// uses them again.
+/// With the feature `hyper-util`: connects a client of hyper or tonic to its one endpoint, whatever the
+/// address in the requests. Each call is a new connection; who calls it keeps them and uses them again.
 ///
 /// ```no_run
-/// # #[cfg(feature = "hyper-util")]
-/// # mod example {
 /// use http_body_util::Empty;
 /// use hyper::body::Bytes;
 /// use hyper_util::client::legacy::Client;
 /// use hyper_util::rt::TokioExecutor;
-/// use sockpipe::adapters::Connector;
+/// use sockpipe::Connector;
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let connector = Connector::new("org.example.tool")?;
@@ -37,61 +32,7 @@ use crate::stream::Stream;
 /// println!("{}", answer.status());
 /// # Ok(())
 /// # }
-/// # }
 /// ```
-///
-/// A client of tonic, with the feature `tonic`:
-///
-/// ```no_run
-/// # #[cfg(feature = "_grpc_example")]
-/// # mod example {
-/// use sockpipe::adapters::Connector;
-/// use tonic::transport::Endpoint;
-///
-/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// let connector = Connector::new("org.example.tool")?;
-/// let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
-/// # drop(channel);
-/// # Ok(())
-/// # }
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct Connector {
-    endpoint: Endpoint,
-    options: ConnectOptions,
-}
-
-impl Connector {
-    /// Connects to `endpoint` with the default options. Nothing is connected yet.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidInput` when the endpoint does not parse.
-    pub fn new<E>(endpoint: E) -> io::Result<Self>
-    where
-        E: TryInto<Endpoint>,
-        ParseEndpointError: From<E::Error>,
-    {
-        let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-        Ok(Self { endpoint, options: ConnectOptions::default() })
-    }
-
-    /// Connects with `options` in place of the default ones.
-    #[must_use]
-    pub fn options(mut self, options: ConnectOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// Where it connects to.
-    #[must_use]
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-}
-
-/// Its errors are those of [`Stream::connect_with`].
 impl Service<Uri> for Connector {
     type Response = HyperStream;
     type Error = io::Error;
@@ -102,11 +43,10 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Connecting {
-        let Self { endpoint, options } = self.clone();
-        Connecting(Box::pin(async move {
-            let stream = Stream::connect_with(endpoint, &options).await?;
-            Ok(HyperStream(TokioIo::new(stream)))
-        }))
+        let connector = self.clone();
+        Connecting(Box::pin(
+            async move { Ok(HyperStream(TokioIo::new(connector.connect().await?))) },
+        ))
     }
 }
 
@@ -186,8 +126,6 @@ impl Write for HyperStream {
     }
 }
 
-/// With the feature `hyper-util`, for its clients.
-#[cfg(feature = "hyper-util")]
 impl hyper_util::client::legacy::connect::Connection for HyperStream {
     fn connected(&self) -> hyper_util::client::legacy::connect::Connected {
         hyper_util::client::legacy::connect::Connected::new()

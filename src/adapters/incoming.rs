@@ -11,20 +11,22 @@ use crate::listener::LocalListener;
 
 /// The connections of any [`LocalListener`] as a stream of them.
 ///
-/// With the feature `tonic` it is the `Stream` that tonic's servers take. The listener's error, which
-/// is final, is the last item; tonic then ends as after a stop.
+/// With the feature `futures-core` it is a `Stream`, which tonic's servers take too. The listener's error,
+/// which is final, is the last item; tonic then ends as after a stop.
 ///
-/// ```no_run
-/// # #[cfg(feature = "_grpc_example")]
+/// ```
+/// # #[cfg(feature = "futures-core")]
 /// # mod example {
+/// use futures_util::StreamExt;
 /// use sockpipe::Listener;
 /// use sockpipe::adapters::Incoming;
-/// use tonic::transport::Server;
 ///
-/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// let (_reporter, service) = tonic_health::server::health_reporter();
-/// let incoming = Incoming::new(Listener::bind("org.example.tool")?);
-/// Server::builder().add_service(service).serve_with_incoming(incoming).await?;
+/// # async fn run() -> std::io::Result<()> {
+/// let mut incoming = Incoming::new(Listener::bind("org.example.tool")?);
+/// while let Some(stream) = incoming.next().await {
+///     let stream = stream?;
+///     # drop(stream);
+/// }
 /// # Ok(())
 /// # }
 /// # }
@@ -70,6 +72,16 @@ impl<L: LocalListener> Incoming<L> {
             Err(_) => State::Failed,
         };
         Poll::Ready(Some(outcome))
+    }
+}
+
+/// With the feature `futures-core`.
+#[cfg(feature = "futures-core")]
+impl<L: LocalListener> futures_core::Stream for Incoming<L> {
+    type Item = io::Result<L::Stream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_connection(cx)
     }
 }
 

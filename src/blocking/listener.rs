@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Stream;
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::events::ListenerStats;
-use crate::error::{Operation, accept_failed, during, no_client};
+use crate::error::{Error, Operation, Reason, accept_failed, during, no_client};
 use crate::imp::blocking as imp;
 use crate::options::ListenOptions;
 use crate::wait::{Deadline, WaitForName};
@@ -169,6 +169,14 @@ impl Listener {
         Incoming { listener: Some(self) }
     }
 
+    /// Ends [`accept`](Self::accept), and [`incoming`](Self::incoming), at once in every thread that is
+    /// in it, and for good: `accept` fails with [`Reason::Stopped`](crate::Reason::Stopped) from now
+    /// on. The name is released when the listener is dropped, which gives up the clients that wait, or
+    /// by [`into_pending`](Self::into_pending), which gives them out.
+    pub fn unblock(&self) {
+        self.inner.unblock();
+    }
+
     /// Stops listening, releases the name, and gives the connections that were made and not
     /// accepted yet.
     ///
@@ -203,6 +211,11 @@ impl fmt::Debug for Listener {
     }
 }
 
+/// Whether `accept` failed because [`Listener::unblock`] has ended it.
+pub(super) fn is_stopped(error: &io::Error) -> bool {
+    Error::of(error).map(Error::reason) == Some(&Reason::Stopped)
+}
+
 /// The connections of a [`Listener`], from [`Listener::incoming`].
 #[derive(Debug)]
 pub struct Incoming<'a> {
@@ -215,8 +228,11 @@ impl Iterator for Incoming<'_> {
 
     fn next(&mut self) -> Option<io::Result<Stream>> {
         let accepted = self.listener?.accept();
-        if accepted.is_err() {
+        if let Err(error) = &accepted {
             self.listener = None;
+            if is_stopped(error) {
+                return None;
+            }
         }
         Some(accepted)
     }

@@ -1,5 +1,6 @@
 //! What is started where no server listens.
 
+use std::fmt;
 use std::process::Command;
 
 use crate::imp;
@@ -24,10 +25,10 @@ use crate::imp;
 ///
 /// `os::unix::DaemonCommandExt` has what only Unix knows: the umask, and descriptors that the program
 /// is to have.
-#[derive(Debug)]
 pub struct DaemonCommand {
     pub(crate) command: Command,
     pub(crate) kill_at_deadline: bool,
+    pub(crate) on_start: Option<Box<dyn FnOnce(u32) + Send>>,
     pub(crate) os: imp::OsDaemonOptions,
 }
 
@@ -35,7 +36,8 @@ impl DaemonCommand {
     /// Starts `command`, with the defaults.
     #[must_use]
     pub fn new(command: Command) -> Self {
-        Self { command, kill_at_deadline: false, os: imp::OsDaemonOptions::default() }
+        let os = imp::OsDaemonOptions::default();
+        Self { command, kill_at_deadline: false, on_start: None, os }
     }
 
     /// Kills a daemon that does not listen at the deadline, be it this call's or one that an earlier
@@ -53,6 +55,36 @@ impl DaemonCommand {
     pub fn kill_at_deadline(mut self, kill: bool) -> Self {
         self.kill_at_deadline = kill;
         self
+    }
+
+    /// Tells `hook` that this call started the daemon, with its process id. It is not called where a
+    /// server was there, or another client started one.
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    /// use sockpipe::DaemonCommand;
+    ///
+    /// # async fn run() -> std::io::Result<()> {
+    /// let daemon = DaemonCommand::new(Command::new("exampled"))
+    ///     .on_start(|process| eprintln!("started exampled, process {process}"));
+    /// let stream = sockpipe::connect_or_spawn("org.example.daemon", daemon).await?;
+    /// # drop(stream);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_start(mut self, hook: impl FnOnce(u32) + Send + 'static) -> Self {
+        self.on_start = Some(Box::new(hook));
+        self
+    }
+}
+
+impl fmt::Debug for DaemonCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { command, kill_at_deadline, on_start: _, os } = self;
+        let mut debug = f.debug_struct("DaemonCommand");
+        debug.field("command", command).field("kill_at_deadline", kill_at_deadline);
+        debug.field("os", os).finish_non_exhaustive()
     }
 }
 

@@ -76,6 +76,8 @@ where
 /// # }
 /// ```
 ///
+/// Whether this call started it is told by [`on_start`](DaemonCommand::on_start).
+///
 /// # Errors
 ///
 /// Those of [`Stream::connect`]; that of [`Command::spawn`] when the program cannot be run; `Other`
@@ -209,6 +211,9 @@ impl<W: Way> Search<'_, W> {
         let mut daemon = Daemon::spawn(&mut command, self.endpoint)
             .map_err(|error| during(Operation::Spawn, self.endpoint, error))?;
         lock.started(daemon.pid);
+        if let Some(on_start) = command.on_start.take() {
+            on_start(daemon.pid);
+        }
         let mut ended_well = None;
         loop {
             // First: it may have been seen to end because another one listens by now.

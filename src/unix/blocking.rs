@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::{RecvFlags, SendFlags, send, sendmsg};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, send, sendmsg, shutdown};
 
 use super::access::{Permission, peer_refused};
 use super::connect::Search;
@@ -32,6 +32,7 @@ use super::{
 };
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
+use crate::error::stopped;
 #[cfg(feature = "tokio")]
 use crate::options::SpinPolicy;
 use crate::options::{ConnectOptions, ListenOptions, StreamOptions};
@@ -51,6 +52,10 @@ pub(crate) struct Listener {
     /// The socket does not block: there was an `accept` with a deadline, or others may have it too,
     /// and want that.
     polls: AtomicBool,
+    stopped: AtomicBool,
+    /// One end is polled with the socket, and the other one closed to end that; where the socket cannot
+    /// be shut down for it, as others have it too or the system does not know of it.
+    stop: Option<(UnixStream, UnixStream)>,
     refused: AtomicU64,
     pauses: AtomicU64,
     stream_options: StreamOptions,
@@ -76,6 +81,9 @@ impl Listener {
         }
         let mut backoff = Backoff::ACCEPT;
         loop {
+            if self.stopped.load(Ordering::Acquire) {
+                return Err(stopped());
+            }
             let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let accepted = match waiting {
                 Some(socket) => Ok(socket),
@@ -93,7 +101,7 @@ impl Listener {
                 // The socket does not block, for this or another call, or since somebody else who
                 // has it wanted that.
                 Err(Errno::AGAIN) => {
-                    if !wait_for(self.as_fd(), PollFlags::IN, deadline)? {
+                    if !self.wait(deadline)? {
                         return Ok(None);
                     }
                 }
@@ -108,9 +116,31 @@ impl Listener {
                         return Ok(None);
                     }
                 }
+                Err(_) if self.stopped.load(Ordering::Acquire) => return Err(stopped()),
                 Err(errno) => return Err(errno.into()),
             }
         }
+    }
+
+    /// Until there is a client, or no more are wanted; `false` once the deadline is past.
+    fn wait(&self, deadline: Deadline) -> io::Result<bool> {
+        let socket = PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN);
+        match &self.stop {
+            Some((end, _)) => {
+                let end = PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN);
+                wait_for_one(&mut [socket, end], deadline)
+            }
+            None => wait_for_one(&mut [socket], deadline),
+        }
+    }
+
+    pub(crate) fn unblock(&self) {
+        self.stopped.store(true, Ordering::Release);
+        // Neither can fail: both are open sockets.
+        let _ = match &self.stop {
+            Some((_, end)) => end.shutdown(std::net::Shutdown::Both),
+            None => shutdown(&self.socket, Shutdown::Both).map_err(io::Error::from),
+        };
     }
 
     pub(crate) fn into_pending(mut self) -> Vec<Stream> {
@@ -132,7 +162,10 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<Self> {
         // Where the room for a client is made sure of before the call, that is when there is one.
-        let polls = matches!(name, Name::Inherited) || platform::ACCEPT_DROPS_CLIENTS;
+        let polls = matches!(name, Name::Inherited)
+            || platform::ACCEPT_DROPS_CLIENTS
+            || !platform::ACCEPT_ENDS_AT_SHUTDOWN;
+        let stop = if polls { Some(UnixStream::pair()?) } else { None };
         ioctl_fionbio(&socket, polls)?;
         // Better to learn now what no client's socket would be let have.
         prepare(socket.as_fd(), options.stream)?;
@@ -142,6 +175,8 @@ impl Listener {
             permission,
             waiting: Mutex::default(),
             polls: AtomicBool::new(polls),
+            stopped: AtomicBool::new(false),
+            stop,
             refused: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
             stream_options: options.stream,
@@ -437,11 +472,15 @@ pub(super) fn wait_for(
     what: PollFlags,
     deadline: Deadline,
 ) -> io::Result<bool> {
+    wait_for_one(&mut [PollFd::from_borrowed_fd(socket, what)], deadline)
+}
+
+fn wait_for_one(sockets: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<bool> {
     loop {
         // Some of these systems count in milliseconds, and up to 24 days.
         let left = deadline.left().map(|left| left.min(LONGEST_WAIT));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut [PollFd::from_borrowed_fd(socket, what)], left.as_ref()) {
+        match poll(sockets, left.as_ref()) {
             Ok(1..) => return Ok(true),
             Ok(0) if deadline.is_past() => return Ok(false),
             Ok(0) | Err(Errno::INTR) => {}

@@ -12,9 +12,9 @@ use std::ptr;
 use std::thread;
 
 use rustix::fs::Mode;
-use rustix::process::{Resource, getrlimit, setsid, umask};
+use rustix::process::{Resource, geteuid, getrlimit, setsid, umask};
 
-use super::place::random;
+use super::claim::ROUNDS;
 use super::platform;
 use super::spawn::place;
 use crate::endpoint::Endpoint;
@@ -56,11 +56,23 @@ fn nameless_file_in(dir: PathBuf) -> io::Result<File> {
     if let Some(file) = platform::unlinked_file(&dir) {
         return Ok(File::from(file));
     }
-    let path = dir.join(format!(".sockpipe.{:016x}", random()));
-    let file =
-        OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
-    fs::remove_file(&path)?;
-    Ok(file)
+    // One name for all: what a process that was killed in between left is removed by the next.
+    let path = dir.join(format!(".sockpipe-{}.said", geteuid().as_raw()));
+    for _ in 0..ROUNDS {
+        let _ = fs::remove_file(&path);
+        let new =
+            OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path);
+        match new {
+            // Another one that starts may have made it, or may remove it for us.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+            Ok(file) => {
+                let _ = fs::remove_file(&path);
+                return Ok(file);
+            }
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// In a session of its own, so that no terminal's signals reach it.

@@ -42,6 +42,9 @@ pub(super) const DIRECTORY: OFlags = OFlags::PATH;
 pub(super) const REFUSED_MAY_BE_BUSY: bool = false;
 /// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
+/// Whether accept(2) ends in every thread when the socket is shut down.
+#[cfg(feature = "blocking")]
+pub(super) const ACCEPT_ENDS_AT_SHUTDOWN: bool = true;
 /// Whether a call with `MSG_DONTWAIT` never waits.
 #[cfg(feature = "blocking")]
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;

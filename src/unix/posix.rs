@@ -18,6 +18,9 @@ use super::sockopt::get;
 
 /// `sun_path` is 104 bytes with its NUL.
 pub(super) const PATH_LIMIT: usize = 103;
+/// Whether accept(2) ends in every thread when the socket is shut down. XNU refuses to.
+#[cfg(feature = "blocking")]
+pub(super) const ACCEPT_ENDS_AT_SHUTDOWN: bool = false;
 /// Connection refused may also mean that the backlog is full.
 pub(super) const REFUSED_MAY_BE_BUSY: bool = true;
 /// How many probes make a socket dead: a backlog is full for a moment only.

@@ -16,6 +16,8 @@ mod rivals;
 #[cfg(unix)]
 mod server;
 #[cfg(unix)]
+mod starts;
+#[cfg(unix)]
 mod talk;
 
 /// The tests that need it are those of the Unix backend.
@@ -59,6 +61,9 @@ async fn run() {
         ["raw-connects", path, count] => raw::connects(path, number(count)),
         ["hammer", path] => clients::hammer(path).await,
         ["raw-hammer", path] => raw::hammer(path),
+        ["daemon", path] => starts::daemon(path).await,
+        ["spawning", path] => starts::client(path).await,
+        ["instance", path, wish] => starts::instance(path, wish).await,
         _ => panic!("no such verb: {arguments:?}"),
     }
 }

@@ -15,6 +15,7 @@ use super::super::{refuse_present, resolve};
 use super::{Own, Stream, waker};
 use crate::endpoint::Endpoint;
 use crate::error::events::ListenerStats;
+use crate::error::stopped;
 use crate::options::ListenOptions;
 use crate::wait::Deadline;
 
@@ -37,6 +38,8 @@ struct Clients {
     instances: Option<Instances>,
     /// There will be no more.
     gone: bool,
+    /// No more are wanted by `accept`.
+    stopped: bool,
 }
 
 impl Listener {
@@ -53,7 +56,12 @@ impl Listener {
 
     fn start(instances: Instances) -> io::Result<Self> {
         let pauses = instances.pauses();
-        let clients = Clients { waiting: VecDeque::new(), instances: Some(instances), gone: false };
+        let clients = Clients {
+            waiting: VecDeque::new(),
+            instances: Some(instances),
+            gone: false,
+            stopped: false,
+        };
         let shared = Arc::new(Shared { clients: Mutex::new(clients), came: Condvar::new() });
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("sockpipe-accept".to_owned());
@@ -65,6 +73,9 @@ impl Listener {
     pub(crate) fn accept(&self, deadline: Deadline) -> io::Result<Option<Stream>> {
         let mut clients = self.shared.lock();
         loop {
+            if clients.stopped {
+                return Err(stopped());
+            }
             if clients.waiting.len() >= BACKLOG {
                 // There is room again.
                 self.arming.unpark();
@@ -84,6 +95,11 @@ impl Listener {
                 }
             };
         }
+    }
+
+    pub(crate) fn unblock(&self) {
+        self.shared.lock().stopped = true;
+        self.shared.came.notify_all();
     }
 
     pub(crate) fn into_pending(self) -> Vec<Stream> {

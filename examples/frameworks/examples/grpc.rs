@@ -2,7 +2,7 @@
 //! one process here; nothing about them would be different in two.
 //!
 //! ```text
-//! cargo run --example grpc --features _grpc_example
+//! cargo run --manifest-path examples/frameworks/Cargo.toml --example grpc
 //! ```
 //!
 //! A program of its own needs sockpipe with the feature `tonic` and what its services are made of;

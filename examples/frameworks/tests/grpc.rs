@@ -1,8 +1,14 @@
 //! tonic's server and client.
 
-use sockpipe::adapters::{Connector, Incoming, PeerInfo};
-use sockpipe::memory;
-use sockpipe::{ConnectOptions, LocalListener, TimedListener};
+#[path = "../../../tests/common/mod.rs"]
+mod common;
+
+use std::io;
+
+use common::process::{Running, example};
+use common::{Backend, Os, within};
+use sockpipe::adapters::{Incoming, PeerInfo};
+use sockpipe::{ConnectOptions, Connector, LocalListener, TimedListener, memory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -15,9 +21,20 @@ use tonic_health::pb::health_check_response::ServingStatus as Answer;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use crate::Failing;
-use crate::common::process::{Running, example};
-use crate::common::{Backend, Os, within};
+/// A listener that fails for ever.
+struct Failing(memory::Listener);
+
+impl LocalListener for Failing {
+    type Stream = tokio::io::DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<Self::Stream> {
+        Err(io::Error::other("a failure of the test's"))
+    }
+
+    fn endpoint(&self) -> io::Result<sockpipe::Endpoint> {
+        self.0.endpoint()
+    }
+}
 
 fn question() -> HealthCheckRequest {
     HealthCheckRequest { service: String::new() }
@@ -131,7 +148,7 @@ async fn bad_input_ends_its_own_connection() {
 #[tokio::test]
 async fn a_listener_that_failed_ends_the_server() {
     let (listener, _connector) = memory::pair();
-    let incoming = Incoming::new(TimedListener::new(Failing::new(listener, u32::MAX)));
+    let incoming = Incoming::new(TimedListener::new(Failing(listener)));
     let (_reporter, service) = health_reporter();
     let server = Server::builder().add_service(service).serve_with_incoming(incoming);
     within(server).await.expect("an end");

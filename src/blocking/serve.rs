@@ -1,0 +1,71 @@
+//! A server of a few threads.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+
+use super::listener::is_stopped;
+use super::{Listener, Stream};
+
+/// Serves each connection by `handler`, in `threads` threads of which the calling one is the first, until
+/// [`Listener::unblock`] is called: then it returns when the handlers that run have.
+///
+/// As many connections are served at a time as there are threads; more wait. A handler that panics
+/// ends its own connection only. Where the system has no more threads, it serves with fewer.
+///
+/// ```no_run
+/// use std::io::{self, Write};
+/// use std::num::NonZeroUsize;
+/// use sockpipe::blocking::{Listener, serve};
+///
+/// # fn main() -> io::Result<()> {
+/// let listener = Listener::bind("org.example.tool")?;
+/// let threads = NonZeroUsize::new(8).expect("not zero");
+/// std::thread::scope(|scope| {
+///     let server = scope.spawn(|| {
+///         serve(&listener, threads, |mut stream| {
+///             if let Err(error) = stream.write_all(b"hello") {
+///                 eprintln!("a connection ended: {error}");
+///             }
+///         })
+///     });
+///     io::stdin().read_line(&mut String::new())?;
+///     listener.unblock();
+///     server.join().expect("no panic")
+/// })
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Those of [`Listener::accept`] but that of `unblock`; the other threads end then too, and the
+/// listener accepts no more.
+pub fn serve(
+    listener: &Listener,
+    threads: NonZeroUsize,
+    handler: impl Fn(Stream) + Sync,
+) -> io::Result<()> {
+    let accept = || loop {
+        match listener.accept() {
+            // What it had hold of is its own loss; the message was printed.
+            Ok(stream) => drop(catch_unwind(AssertUnwindSafe(|| handler(stream)))),
+            Err(error) => {
+                listener.unblock();
+                return if is_stopped(&error) { Ok(()) } else { Err(error) };
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let further = (1..threads.get()).map_while(|_| {
+            let thread = thread::Builder::new().name("sockpipe-serve".to_owned());
+            thread.spawn_scoped(scope, accept).ok()
+        });
+        let further: Vec<_> = further.collect();
+        let outcome = accept();
+        further.into_iter().fold(outcome, |outcome, thread| {
+            // Handlers' panics are caught above, and nothing else panics.
+            outcome.and_then(|()| thread.join().unwrap_or(Ok(())))
+        })
+    })
+}

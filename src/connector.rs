@@ -1,0 +1,216 @@
+//! Where a client connects to, to be given around, and swapped in tests.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use crate::endpoint::candidate::Occupancy;
+use crate::endpoint::{Endpoint, ParseEndpointError};
+use crate::error::{Operation, during, no_server};
+use crate::instance::command::DaemonCommand;
+use crate::instance::daemon::connect_or_spawn_with;
+use crate::options::ConnectOptions;
+use crate::stream::{LocalStream, Stream};
+
+/// Something that makes connections: a [`Connector`], a
+/// [`memory::Connector`](crate::memory::Connector), or one of your own. It is to a client what
+/// [`LocalListener`](crate::LocalListener) is to a server.
+///
+/// A client that is written for any of them is tested without a name on the machine:
+///
+/// ```
+/// use sockpipe::{LocalConnector, memory};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// async fn ask(server: &impl LocalConnector, question: &[u8]) -> std::io::Result<String> {
+///     let mut stream = server.connect().await?;
+///     stream.write_all(question).await?;
+///     stream.shutdown().await?;
+///     let mut answer = String::new();
+///     stream.read_to_string(&mut answer).await?;
+///     Ok(answer)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// // The program's: ask(&Connector::new("org.example.tool")?, b"ping")
+/// let (listener, connector) = memory::pair();
+/// # use std::future::IntoFuture;
+/// # let server = tokio::spawn(sockpipe::serve(listener, |s| sockpipe::echo::echo(s, |_| ())).into_future());
+/// assert_eq!(ask(&connector, b"ping").await?, "ping");
+/// # server.abort();
+/// # Ok(())
+/// # }
+/// ```
+pub trait LocalConnector: Send + Sync + 'static {
+    /// What [`connect`](Self::connect) makes.
+    type Stream: LocalStream;
+
+    /// Makes a connection.
+    ///
+    /// # Errors
+    ///
+    /// That there is no server, or that it cannot be reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
+    fn connect(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// Connects to one endpoint, as often as it is asked, and starts the server there if it is told how.
+///
+/// ```no_run
+/// use std::process::Command;
+/// use sockpipe::Connector;
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let connector = Connector::new("org.example.daemon")?.or_spawn(|| {
+///     let mut daemon = Command::new("exampled");
+///     daemon.args(["--listen", "org.example.daemon"]);
+///     daemon
+/// });
+/// let stream = connector.connect().await?;
+/// # drop(stream);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// With the feature `hyper-util` it is what clients of hyper and tonic connect by: see
+/// [`adapters`](crate::docs::embedding).
+#[derive(Clone)]
+pub struct Connector {
+    endpoint: Endpoint,
+    options: ConnectOptions,
+    daemon: Option<Arc<dyn Fn() -> DaemonCommand + Send + Sync>>,
+}
+
+impl Connector {
+    /// Connects to `endpoint` with the default options. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the endpoint does not parse.
+    pub fn new<E>(endpoint: E) -> io::Result<Self>
+    where
+        E: TryInto<Endpoint>,
+        ParseEndpointError: From<E::Error>,
+    {
+        let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
+        Ok(Self { endpoint, options: ConnectOptions::default(), daemon: None })
+    }
+
+    /// Connects with `options` in place of the default ones.
+    #[must_use]
+    pub fn options(mut self, options: ConnectOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Starts what `daemon` returns when nobody listens there, as
+    /// [`connect_or_spawn`](crate::connect_or_spawn) does: also later, when the server has ended.
+    #[must_use]
+    pub fn or_spawn<D>(mut self, daemon: impl Fn() -> D + Send + Sync + 'static) -> Self
+    where
+        D: Into<DaemonCommand>,
+    {
+        self.daemon = Some(Arc::new(move || daemon().into()));
+        self
+    }
+
+    /// Returns where it connects to.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Makes a connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Stream::connect_with`]; with [`or_spawn`](Self::or_spawn) those of
+    /// [`connect_or_spawn_with`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind, but for a daemon that starts.
+    pub async fn connect(&self) -> io::Result<Stream> {
+        match &self.daemon {
+            None => Stream::connect_with(&self.endpoint, &self.options).await,
+            Some(daemon) => connect_or_spawn_with(&self.endpoint, daemon(), &self.options).await,
+        }
+    }
+}
+
+impl Connector {
+    /// Returns the address of the server that a client reaches now: a path, a pipe or an abstract socket,
+    /// for a client that is not sockpipe's. The server is asked for by a connection that says nothing,
+    /// and is the one that [`connect`](Self::connect) would talk to; with
+    /// [`or_spawn`](Self::or_spawn) it is started where there is none.
+    ///
+    /// ```no_run
+    /// # async fn run() -> std::io::Result<()> {
+    /// let address = sockpipe::Connector::new("org.example.tool")?.locate().await?;
+    /// println!("curl --unix-socket {address} http://localhost/version");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    pub async fn locate(&self) -> io::Result<Endpoint> {
+        drop(self.connect().await?);
+        let candidates = self.endpoint.resolve()?;
+        if let [only] = &candidates[..] {
+            return Ok(only.address());
+        }
+        let options = self.options.at_once(self.options.limit());
+        let mut gone = None;
+        for candidate in candidates {
+            let address = candidate.address();
+            match candidate.occupancy() {
+                Ok(Occupancy::Held { .. }) => return Ok(address),
+                // A server without a lock, or none.
+                Ok(Occupancy::Unclaimed) => match Stream::connect_with(&address, &options).await {
+                    Ok(_) => return Ok(address),
+                    Err(error) => gone = Some(error),
+                },
+                _ => {}
+            }
+        }
+        Err(gone.unwrap_or_else(|| {
+            during(Operation::Connect, &self.endpoint, no_server(&self.endpoint))
+        }))
+    }
+}
+
+impl Endpoint {
+    /// Returns the address of the server that a client reaches now. As [`Connector::locate`], with the
+    /// default options.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Stream::connect`].
+    pub async fn locate(&self) -> io::Result<Self> {
+        Connector::new(self)?.locate().await
+    }
+}
+
+impl LocalConnector for Connector {
+    type Stream = Stream;
+
+    async fn connect(&self) -> io::Result<Stream> {
+        Self::connect(self).await
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spawns = self.daemon.is_some();
+        let mut debug = f.debug_struct("Connector");
+        debug.field("endpoint", &self.endpoint).field("options", &self.options);
+        debug.field("spawns", &spawns).finish()
+    }
+}

@@ -1,0 +1,186 @@
+//! Killed at a system call, one after another, while it starts a daemon or hands a launch over: the
+//! next one gets on, and nothing is left.
+#![cfg(unix)] // strace
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::process::Running;
+use common::unix::{full, helper, output, strace, until};
+use common::{Backend, Os};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The calls that `command` makes before it has a `last` one, each with its number among those of its
+/// name; a part of them, unless all are wanted. `None` where nothing can be traced.
+fn calls(command: Command) -> Option<Vec<(String, u32)>> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("log");
+    let (status, out, err) = Running::start(traced(&log, &["-e", "signal=none"], &command)?).wait();
+    assert!(status.success(), "{out:?} {err:?}");
+    let log = fs::read_to_string(&log).expect("a log");
+    let names = log.lines().filter_map(|line| line.split_once('(').map(|(name, _)| name));
+    let mut seen = BTreeMap::new();
+    let calls = names.map(|name| {
+        let count = seen.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        (name.to_owned(), *count)
+    });
+    let calls: Vec<_> = calls.collect();
+    // What the loader and the runtime do before is not ours.
+    let ours = calls.iter().position(|(name, _)| name == "epoll_create1").expect("a runtime");
+    let step = if full() { 1 } else { 9 };
+    // Not always the same ones.
+    let first = std::process::id() as usize % step;
+    let chosen = calls[ours..].iter().skip(first).step_by(step);
+    Some(chosen.filter(|(name, _)| name != "exit_group").cloned().collect())
+}
+
+/// Without the processes that it starts.
+fn traced(log: &Path, options: &[&str], command: &Command) -> Option<Command> {
+    let following = strace(log, options, command)?;
+    let mut traced = Command::new(following.get_program());
+    traced.args(following.get_args().filter(|argument| *argument != "-f"));
+    traced.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    traced.stdin(std::process::Stdio::piped());
+    traced.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    Some(traced)
+}
+
+/// Runs `command` until its `number`-th call of `name`.
+fn killed_at(name: &str, number: u32, command: &Command) -> Option<()> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let trace = format!("trace={name}");
+    let inject = format!("inject={name}:signal=KILL:when={number}");
+    let options = ["-e", &trace, "-e", &inject];
+    let (status, ..) = Running::start(traced(&dir.path().join("log"), &options, command)?).wait();
+    // Waits are not always the same, so that some calls do not come.
+    if status.success() {
+        println!("there was no {name} number {number}");
+    }
+    Some(())
+}
+
+/// Lets it end with its standard input, and gives what it has printed since.
+fn ended(mut running: Running) -> Vec<String> {
+    drop(running.child.stdin.take());
+    running.wait().1
+}
+
+fn process(pid: &str) -> Pid {
+    Pid::from_raw(pid.parse().unwrap_or_else(|_| panic!("{pid:?}"))).expect("an id")
+}
+
+#[test]
+fn a_client_killed_while_it_starts_a_daemon_leaves_nothing_in_the_way() {
+    let temporary = tempfile::tempdir().expect("a directory");
+    let client = |os: &Os| {
+        let mut command = helper(&["spawning", os.endpoint()]);
+        command.env("TMPDIR", temporary.path());
+        command
+    };
+    let os = Os::new();
+    let Some(calls) = calls(client(&os)) else { return };
+    let pid = output(client(&os))[0].clone();
+    kill_process(process(&pid), Signal::KILL).expect("the daemon");
+    let mut second = 0;
+    for (name, number) in &calls {
+        let os = Os::new();
+        let _ = killed_at(name, *number, &client(&os));
+        let pid = output(client(&os))[0].clone();
+        let again = output(client(&os))[0].clone();
+        assert_eq!(pid, again, "{name} {number}: two daemons");
+        second += 1;
+        let mut left = os.files();
+        left.retain(|file| file != "s.sock" && file != ".s.sock.lock");
+        assert_eq!(left, [""; 0], "{name} {number}");
+        kill_process(process(&pid), Signal::KILL).expect("the daemon");
+    }
+    let left = fs::read_dir(temporary.path()).expect("a directory").count();
+    assert_eq!(left, 0, "files in the temporary directory");
+    println!("killed at {second} calls: the next client is served, and nothing is left");
+}
+
+#[test]
+fn a_later_start_killed_while_it_hands_over_leaves_the_first_as_it_was() {
+    let os = Os::new();
+    let first = Running::start(helper(&["instance", os.endpoint(), ""]));
+    assert_eq!(first.next_line(), "first");
+    let Some(calls) = calls(helper(&["instance", os.endpoint(), "counted"])) else { return };
+    assert_eq!(first.next_line(), "counted");
+    for (name, number) in &calls {
+        let _ = killed_at(name, *number, &helper(&["instance", os.endpoint(), "killed"]));
+        assert_eq!(output(helper(&["instance", os.endpoint(), "next"])), ["done 0"]);
+        // What the killed one wanted may have been taken, or not.
+        let mut line = first.next_line();
+        if line == "killed" {
+            line = first.next_line();
+        }
+        assert_eq!(line, "next", "{name} {number}");
+    }
+    first.crash();
+    println!("killed at {} calls: the first goes on", calls.len());
+}
+
+#[test]
+fn no_later_start_is_told_that_it_is_done_by_a_first_that_did_nothing() {
+    let os = Os::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("log");
+    let command = helper(&["instance", os.endpoint(), ""]);
+    let Some(watched) = traced(&log, &[], &command) else { return };
+    let watched = Running::start(watched);
+    assert_eq!(watched.next_line(), "first");
+    let before = fs::read_to_string(&log).expect("a log").lines().count();
+    assert_eq!(output(helper(&["instance", os.endpoint(), "x"])), ["done 0"]);
+    assert_eq!(watched.next_line(), "x");
+    until("it waits again", || {
+        let log = fs::read_to_string(&log).expect("a log");
+        log.lines().last().is_some_and(|line| line.starts_with("epoll_wait("))
+    });
+    let log = fs::read_to_string(&log).expect("a log");
+    let mut seen = BTreeMap::new();
+    let mut calls = Vec::new();
+    for (at, line) in log.lines().enumerate() {
+        let Some((name, _)) = line.split_once('(') else { continue };
+        let count = seen.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        if at >= before {
+            calls.push((name.to_owned(), *count));
+        }
+    }
+    watched.crash();
+
+    let step = if full() { 1 } else { 4 };
+    let (mut became, mut told, mut done) = (0, 0, 0);
+    for (name, number) in calls.iter().step_by(step) {
+        let os = Os::new();
+        let log = dir.path().join("killed");
+        let inject = format!("inject={name}:signal=KILL:when={number}");
+        let command = helper(&["instance", os.endpoint(), ""]);
+        let trace = format!("trace={name}");
+        let Some(first) = traced(&log, &["-e", &trace, "-e", &inject], &command) else { return };
+        let first = Running::start(first);
+        assert_eq!(first.next_line(), "first");
+        let later = Running::start(helper(&["instance", os.endpoint(), "wish"]));
+        let line = later.next_line();
+        ended(later);
+        let out = ended(first);
+        let opened = out.iter().any(|line| line == "wish");
+        match line.as_str() {
+            "first" => became += 1,
+            "done 0" => {
+                assert!(opened, "{name} {number}: {out:?}");
+                done += 1;
+            }
+            other => {
+                assert!(other.contains("ended before it was done"), "{name} {number}: {other}");
+                told += 1;
+            }
+        }
+    }
+    println!("{became} became the first, {told} were told that it ended, {done} were done");
+}
