@@ -152,6 +152,23 @@ mod unix {
         drop(server);
     }
 
+    /// One refusal proves nothing where a full queue refuses as well.
+    #[tokio::test]
+    async fn a_dead_socket_that_another_program_left() {
+        let os = Os::new();
+        drop(UnixListener::bind(os.endpoint()).expect("a free path"));
+        if cfg!(all(target_os = "linux", not(sockpipe_posix))) {
+            os.bind().expect("the system says that nobody has it");
+            return;
+        }
+        let (reason, error) =
+            failed(os.bind(), ErrorKind::AddrInUse, Operation::Bind, os.endpoint());
+        assert_eq!(reason, Reason::UnprovenSocket, "{error}");
+        let options = ListenOptions::new();
+        let wait = Listener::bind_wait(os.endpoint(), &options, Duration::from_secs(10));
+        within(wait).await.expect("a name whose socket was proven dead");
+    }
+
     #[test]
     fn a_file_system_without_locks() {
         let os = Os::new();

@@ -119,6 +119,7 @@ fn reads_and_writes_that_block_take_as_many_instructions_as_std_s() {
 }
 
 /// What spins has its state beside the stream, so that other streams do not pay for it.
+#[cfg(not(feature = "shared-memory"))]
 #[test]
 fn a_stream_is_little_larger_than_tokio_s() {
     let [ours, tokio] = [size_of::<Stream>(), size_of::<UnixStream>()];

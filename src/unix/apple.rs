@@ -25,6 +25,7 @@ pub(super) const FDS_IN_A_MESSAGE: usize = 512;
 /// they are gone, and the bytes are still there.
 pub(super) const READS_INSTALL_DESCRIPTORS: bool = true;
 /// Whether accept(2) drops a client that it finds no descriptor for: see `accept`.
+#[cfg(feature = "blocking")]
 pub(super) const ACCEPT_DROPS_CLIENTS: bool = true;
 /// Whether sendmsg(2) says `EMSGSIZE` of descriptors where it says `EAGAIN` of bytes: it compares them
 /// with a size that `uipc_send` lowers by what the peer has not read.

@@ -15,6 +15,7 @@ pub(super) const FDS_IN_A_MESSAGE: usize = 512;
 /// Whether a read puts descriptors that came with its bytes into the table, room for them or not.
 pub(super) const READS_INSTALL_DESCRIPTORS: bool = false;
 /// Whether accept(2) drops a client that it finds no descriptor for.
+#[cfg(feature = "blocking")]
 pub(super) const ACCEPT_DROPS_CLIENTS: bool = false;
 /// Whether sendmsg(2) says `EMSGSIZE` of descriptors where it says `EAGAIN` of bytes.
 pub(super) const A_FULL_SOCKET_IS_EMSGSIZE: bool = false;
