@@ -385,10 +385,11 @@ mod stop {
         (server, stream)
     }
 
-    /// It stops accepting at once, and the name and the file beside it are gone.
-    async fn name_is_gone(os: &Os) {
+    /// It stops accepting at once, and the socket is gone. The file beside it keeps others from the
+    /// name until the connections have finished.
+    async fn socket_is_gone(os: &Os) {
         within(async {
-            while !os.files().is_empty() {
+            while std::path::Path::new(os.endpoint()).exists() {
                 tokio::task::yield_now().await;
             }
         })
@@ -401,9 +402,10 @@ mod stop {
             let os = Os::new();
             let (server, mut stream) = serving(&os).await;
             server.signal(signal);
-            name_is_gone(&os).await;
-            let error = within(os.connect()).await.expect_err("nobody listens");
-            assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+            socket_is_gone(&os).await;
+            let error = within(os.connect()).await.expect_err("it stops");
+            let reason = sockpipe::Error::of(&error).map(sockpipe::Error::reason);
+            assert!(matches!(reason, Some(sockpipe::Reason::Stopping { .. })), "{error}");
             // The connection lives on until its client has what it wants.
             within(stream.write_all(b"after!")).await.expect("a write");
             stream.shutdown().await.expect("a half-close");
@@ -412,6 +414,7 @@ mod stop {
             assert_eq!(rest, b"after!");
             let (status, out, err) = server.wait();
             assert_eq!((status.code(), out, err), (Some(0), vec![], vec![]));
+            assert_eq!(os.files(), [""; 0]);
         }
     }
 
@@ -433,7 +436,7 @@ mod stop {
         let (server, _stream) = serving(&os).await;
         let asked = Instant::now();
         server.signal(Signal::INT);
-        name_is_gone(&os).await;
+        socket_is_gone(&os).await;
         server.signal(Signal::INT);
         let (status, ..) = server.wait();
         assert_eq!(status.code(), Some(130));

@@ -78,6 +78,7 @@ async fn bytes_behind_a_descriptor_are_read_by_a_stream_that_spins() {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::future::poll_fn;
+    #[cfg(feature = "blocking")]
     use std::io::Read;
     use std::process::{Command, Stdio};
     use std::time::Duration;

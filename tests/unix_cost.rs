@@ -9,7 +9,9 @@ use std::fs;
 use common::process::is_here;
 use common::unix::{helper, output, strace, through, with_linux_backend};
 use common::{Backend, Os};
+#[cfg(not(feature = "shared-memory"))]
 use sockpipe::Stream;
+#[cfg(not(feature = "shared-memory"))]
 use tokio::net::UnixStream;
 
 type Calls = BTreeMap<String, i64>;

@@ -17,8 +17,9 @@ use rustix::process::geteuid;
 use super::bound::BoundFile;
 use super::claim::ROUNDS;
 use super::maker::Maker;
+use super::note::{self, Said};
 use super::place::{Place, file_id, remove};
-use super::{asking, is_transient, note, platform};
+use super::{asking, is_transient, platform};
 use crate::error::{self, Error, Reason, live_server};
 
 /// What the lock on a name is called, after a dot and the name.
@@ -117,6 +118,11 @@ impl Lock {
         matches!(fstat(&self.file), Ok(stat) if stat.st_uid == geteuid().as_raw())
     }
 
+    fn tells_of_a_socket(&self) -> bool {
+        let stands = self.place.stat(self.place.name());
+        matches!(stands, Ok(Some(stat)) if note::said(&self.file, &stat) != Said::Nothing)
+    }
+
     /// Whether the file that is locked is the one that stands there.
     pub(super) fn is_ours(&self) -> io::Result<bool> {
         let ours = file_id(&fstat(&self.file)?);
@@ -131,8 +137,9 @@ impl Drop for Lock {
             return;
         }
         // While it is still held: who opened it before finds that it is gone, and starts over. Not
-        // a successor's, made after somebody removed ours.
-        if matches!(self.is_ours(), Ok(true)) {
+        // a successor's, made after somebody removed ours; and not before a dead socket that it tells
+        // of, by which the next server knows that nobody has it.
+        if !self.tells_of_a_socket() && matches!(self.is_ours(), Ok(true)) {
             remove(&self.place, &self.name);
         }
     }
