@@ -73,6 +73,9 @@ pub enum Occupancy {
         /// The server's process, where that can be told.
         process: Option<u32>,
     },
+    /// Windows: no server listens, but connections of a former one still hold the pipe's name, until the
+    /// last is closed.
+    HeldByConnections,
     /// Unix: a socket, and nobody is seen to hold the lock on its name. A server that crashed has
     /// left it, or it belongs to a server that knows no lock, or to another user's, whose lock this
     /// process may not look at: a connection tells. Also for every abstract socket, whether there

@@ -71,6 +71,10 @@ pub enum Operation {
     HandOver,
     /// Ending the write side of a stream, or closing it.
     Shutdown,
+    /// Closing a listener: `Listener::close`.
+    Release,
+    /// Asking who the peer is: `peer_credentials`.
+    Identify,
 }
 
 /// Why an operation failed, from [`Error::reason`].
@@ -120,6 +124,8 @@ pub enum Reason {
         /// The process, if the name's lock file specifies it.
         process: Option<u32>,
     },
+    /// No server listens, but connections of a former one still hold the pipe's name (Windows).
+    HeldByConnections,
     /// A socket refuses connections, which on macOS and the BSDs a server with a full queue does too.
     UnprovenSocket,
     /// The server lets nobody in any more: it finishes its last connections, and keeps its name until
@@ -149,6 +155,11 @@ pub enum Reason {
         /// Its process, if the OS tells it.
         process: Option<u32>,
     },
+    /// The OS does not tell yet who the client is: it has written nothing that was read, and connected
+    /// without saying how far it may be identified (Windows).
+    PeerNotToldYet,
+    /// The client connected anonymously, and nobody can tell who it is (Windows).
+    AnonymousPeer,
     /// The pipe cannot carry the end of one direction (Windows).
     NoHalfClose,
     /// This OS does not have this.
@@ -270,7 +281,9 @@ impl Error {
     /// The kind of the [`io::Error`] that carries this error.
     fn kind(&self) -> ErrorKind {
         match self.reason {
-            Reason::LiveServer { .. } | Reason::UnprovenSocket => ErrorKind::AddrInUse,
+            Reason::LiveServer { .. } | Reason::UnprovenSocket | Reason::HeldByConnections => {
+                ErrorKind::AddrInUse
+            }
             Reason::StaleSocket | Reason::Stopping { .. } => ErrorKind::ConnectionRefused,
             Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,
@@ -288,7 +301,11 @@ impl Error {
                 ErrorKind::TimedOut
             }
             Reason::NotUnderstood { .. } => ErrorKind::InvalidData,
-            Reason::NoRuntime | Reason::ServerExited | Reason::Stopped => ErrorKind::Other,
+            Reason::NoRuntime
+            | Reason::PeerNotToldYet
+            | Reason::AnonymousPeer
+            | Reason::ServerExited
+            | Reason::Stopped => ErrorKind::Other,
             Reason::Os => {
                 let source = self.source.as_deref().and_then(|source| source.downcast_ref());
                 source.map_or(ErrorKind::Other, io::Error::kind)
@@ -337,6 +354,8 @@ impl Operation {
             Self::Spawn => ("start the server", " at"),
             Self::HandOver => ("hand over", " to"),
             Self::Shutdown => ("end the write side", " of"),
+            Self::Release => ("release", ""),
+            Self::Identify => ("identify the peer", " at"),
         }
     }
 }
@@ -383,6 +402,16 @@ pub(crate) fn live_server(endpoint: impl Borrow<Endpoint>, process: Option<u32>)
     let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
     let cause = format!("a server is already listening there{holder}");
     Error::new(Reason::LiveServer { process }, cause).at(endpoint).into()
+}
+
+/// A former server's connections hold the name.
+pub(crate) fn held_by_connections(endpoint: impl Borrow<Endpoint>) -> io::Error {
+    let cause =
+        "no server listens there, and connections still hold the name until they are closed";
+    let error = Error::new(Reason::HeldByConnections, cause).at(endpoint);
+    error
+        .advising("end the clients of the server that was there, or choose another endpoint")
+        .into()
 }
 
 pub(crate) fn no_server(endpoint: impl Borrow<Endpoint>) -> io::Error {

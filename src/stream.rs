@@ -149,9 +149,10 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Windows: that the peer cannot be asked, as when it is gone, or that it is a foreign client that
-    /// does not let itself be identified, as go-winio's. Unix: none, they were read when the
-    /// connection was made.
+    /// Windows: the peer cannot be asked, as when it is gone; a foreign client has not been told yet
+    /// ([`Reason::PeerNotToldYet`](crate::Reason::PeerNotToldYet): ask again after its first bytes);
+    /// or it connected anonymously ([`Reason::AnonymousPeer`](crate::Reason::AnonymousPeer)). Unix: none,
+    /// they were read when the connection was made.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.inner.peer_credentials()
     }

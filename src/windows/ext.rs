@@ -45,7 +45,7 @@ pub trait ListenOptionsExt: Sealed {
 
     /// How many instances of the pipe wait for clients at any time. Default: 4; at least 1. With
     /// few, clients that come together have to retry. The last is handed out only when the next
-    /// exists, so the name is never free. A blocking listener arms 63 at most.
+    /// exists, so the name is never free.
     #[must_use]
     fn instances(self, count: usize) -> Self;
 

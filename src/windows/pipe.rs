@@ -220,20 +220,47 @@ pub(super) enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
     There,
+    /// Without a server: what is left are connections of a former one, which NT lets hold the name.
+    Orphaned,
     Absent,
     Unknown,
 }
 
 /// Looks without connecting, so that the server's clients are not disturbed.
 pub(super) fn presence(path: &str) -> Presence {
-    let path = wide(path);
+    let text = wide(path);
     // Zero would mean the server's choice; this waits a millisecond for an instance to be free.
     // SAFETY: the path ends in NUL.
-    match check(unsafe { WaitNamedPipeW(path.as_ptr(), 1) }).map_err(|error| code(&error)) {
-        Ok(()) | Err(Some(ERROR_SEM_TIMEOUT | ERROR_PIPE_BUSY)) => Presence::There,
+    let waited = check(unsafe { WaitNamedPipeW(text.as_ptr(), 1) });
+    tell_presence(waited.map_err(|error| code(&error)), || open_refused(path))
+}
+
+/// What the system's answers mean: to waiting for an instance to be free, and where none was within
+/// the time, to [`open_refused`].
+fn tell_presence(
+    waited: Result<(), Option<u32>>,
+    opened: impl FnOnce() -> Option<u32>,
+) -> Presence {
+    match waited {
+        Ok(()) | Err(Some(ERROR_PIPE_BUSY)) => Presence::There,
+        Err(Some(ERROR_SEM_TIMEOUT)) => match opened() {
+            Some(ERROR_FILE_NOT_FOUND) => Presence::Orphaned,
+            _ => Presence::There,
+        },
         Err(Some(ERROR_FILE_NOT_FOUND)) => Presence::Absent,
         Err(_) => Presence::Unknown,
     }
+}
+
+/// `windows-sys` has it under other names only.
+const ACCESS_SYSTEM_SECURITY: u32 = 0x0100_0000;
+
+/// The error of an open that is to be refused. NT looks first whether there is a server's end at all,
+/// then whether the caller may ask for this access, and takes an instance last. Only with the
+/// privilege of auditors, and a free instance just now, does it connect.
+fn open_refused(path: &str) -> Option<u32> {
+    let opened = OpenOptions::new().access_mode(ACCESS_SYSTEM_SECURITY).open(path);
+    opened.err().and_then(|error| code(&error))
 }
 
 /// The system's number of an error.
@@ -258,4 +285,31 @@ pub(super) fn wide(text: &str) -> Vec<u16> {
 /// The standard library seeds its hashers from the system's source of randomness.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one(())
+}
+
+#[cfg(test)]
+mod tests {
+    use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PRIVILEGE_NOT_HELD};
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_only_connections_hold_is_told_from_a_busy_server_s() {
+        let told = |waited, opened| tell_presence(Err(Some(waited)), || Some(opened));
+        assert_eq!(told(ERROR_SEM_TIMEOUT, ERROR_FILE_NOT_FOUND), Presence::Orphaned);
+        for refused in [ERROR_PRIVILEGE_NOT_HELD, ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY] {
+            assert_eq!(told(ERROR_SEM_TIMEOUT, refused), Presence::There, "{refused}");
+        }
+        assert_eq!(tell_presence(Err(Some(ERROR_SEM_TIMEOUT)), || None), Presence::There);
+    }
+
+    /// A server that answers at once is not touched: an open could take its instance.
+    #[test]
+    fn only_a_name_without_a_free_instance_is_opened() {
+        let opened = || -> Option<u32> { panic!("opened") };
+        assert_eq!(tell_presence(Ok(()), opened), Presence::There);
+        assert_eq!(tell_presence(Err(Some(ERROR_PIPE_BUSY)), opened), Presence::There);
+        assert_eq!(tell_presence(Err(Some(ERROR_FILE_NOT_FOUND)), opened), Presence::Absent);
+        assert_eq!(tell_presence(Err(None), opened), Presence::Unknown);
+    }
 }

@@ -8,7 +8,9 @@ use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 
-use windows_sys::Win32::Foundation::{ERROR_NO_TOKEN, HANDLE, LocalFree};
+use windows_sys::Win32::Foundation::{
+    ERROR_CANNOT_IMPERSONATE, ERROR_CANT_OPEN_ANONYMOUS, ERROR_NO_TOKEN, HANDLE, LocalFree,
+};
 use windows_sys::Win32::Security::Authorization::{
     ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, GetSecurityInfo,
     SDDL_REVISION_1, SE_KERNEL_OBJECT,
@@ -30,6 +32,7 @@ use windows_sys::Win32::System::Threading::{
 };
 
 use super::pipe::{End, code, raw, wide};
+use crate::error::{Error, Operation, Reason};
 use crate::options::Access;
 use crate::peer::{PeerCredentials, UserId};
 
@@ -70,6 +73,30 @@ pub(super) fn client_integrity(pipe: &impl AsHandle) -> io::Result<u32> {
 
 /// What says who the client at the other end of a server's pipe is.
 fn client_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
+    impersonated_token(pipe).map_err(not_told)
+}
+
+/// In place of the system's answers for a client that it does not tell.
+///
+/// Of a client that opened the pipe without a level (`SECURITY_SQOS_PRESENT`), NT knows who it is from
+/// what it has written, once that is read.
+fn not_told(error: io::Error) -> io::Error {
+    let (reason, cause, advice) = match code(&error) {
+        Some(ERROR_CANNOT_IMPERSONATE) => (
+            Reason::PeerNotToldYet,
+            "nothing that the client has written was read, and Windows tells who it is only then",
+            "ask again after the first bytes",
+        ),
+        Some(ERROR_CANT_OPEN_ANONYMOUS) => {
+            (Reason::AnonymousPeer, "the client has connected as nobody (anonymous level)", "")
+        }
+        _ => return error,
+    };
+    let told = Error::new(reason, cause).advising(advice).caused_by(error);
+    told.in_operation(Operation::Identify).into()
+}
+
+fn impersonated_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
     // Whom this thread impersonates for its own ends, it goes on impersonating.
     let former = thread_token(TOKEN_IMPERSONATE);
     let former = match former {

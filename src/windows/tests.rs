@@ -5,7 +5,6 @@
 mod close;
 mod listener;
 mod stream;
-mod wakers;
 #[path = "../../tests/common/wine.rs"]
 pub(super) mod wine;
 

@@ -65,7 +65,8 @@ fn as_the_system_writes(sddl: &str) -> String {
 fn owner_only_names_the_user_alone_and_everyone_may_not_create() {
     let own = own_sid().expect("a user");
     assert!(own.starts_with("S-1-5-"), "{own}");
-    let owned = format!("O:{own}G:{own}D:P(D;;GA;;;NU)");
+    let network = if over_network().expect("a token") { "" } else { "(D;;GA;;;NU)" };
+    let owned = format!("O:{own}G:{own}D:P{network}");
     let owner = SecurityDescriptor::new(Access::Owner).expect("a descriptor");
     assert_eq!(text(&owner), as_the_system_writes(&format!("{owned}(A;;GA;;;{own})")));
     let everyone = SecurityDescriptor::new(Access::Everyone).expect("a descriptor");
@@ -157,7 +158,9 @@ fn both_ends_of_a_live_pipe_have_the_descriptor_that_was_asked_for() {
     let own = own_sid().expect("a user");
     // Windows turns "all" into what that is for a file when it makes the pipe.
     let all = if is_wine() { "GA" } else { "FA" };
-    let owned = format!("O:{own}G:{own}D:P(D;;{all};;;NU)");
+    let network = format!("(D;;{all};;;NU)");
+    let network = if over_network().expect("a token") { "" } else { &network };
+    let owned = format!("O:{own}G:{own}D:P{network}");
     let sddl = format!("O:{own}G:{own}D:P(A;;GA;;;{own})(A;;0x12019b;;;AU)");
     for (options, expected) in [
         (ListenOptions::new(), format!("{owned}(A;;{all};;;{own})")),
@@ -302,4 +305,21 @@ fn another_user_s_server_is_refused() {
         .expect("a further instance");
     let options = ConnectOptions::new().expect_server(ExpectServer::User(UserId::Sid(other)));
     run(Stream::connect_with(&path, &options)).expect("the one that is expected");
+}
+
+/// Wine tells at once who a client is, so this is what NT would answer.
+#[test]
+fn a_client_that_the_system_does_not_tell_has_a_reason_of_its_own() {
+    let system = |code: u32| io::Error::from_raw_os_error(code as i32);
+    for (code, reason) in [
+        (ERROR_CANNOT_IMPERSONATE, Reason::PeerNotToldYet),
+        (ERROR_CANT_OPEN_ANONYMOUS, Reason::AnonymousPeer),
+    ] {
+        let error = not_told(system(code));
+        let known = Error::of(&error).expect("an error of ours");
+        assert_eq!((known.reason(), known.raw_os_error()), (&reason, Some(code as i32)));
+        assert!(error.to_string().starts_with("cannot identify the peer"), "{error}");
+    }
+    let other = not_told(system(ERROR_ACCESS_DENIED));
+    assert_eq!(code(&other), Some(ERROR_ACCESS_DENIED));
 }
