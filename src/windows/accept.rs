@@ -4,6 +4,7 @@
 //!
 //! No event loop has them before they are handed out. So they can be closed at any time and at once.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::windows::io::OwnedHandle;
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use crate::endpoint::Endpoint;
 pub(super) struct Instances {
     path: String,
     kind: Kind,
-    /// Instances that no client is let into yet. They hold the name all the same.
-    made: Vec<OwnedHandle>,
+    /// Instances that no client is let into yet. They hold the name all the same. Clients open the
+    /// oldest that is free, so this order and that of `armed` is the order in which they come.
+    made: VecDeque<OwnedHandle>,
     armed: Vec<Connect>,
     arming: Arming<Connect>,
 }
@@ -39,7 +41,7 @@ impl Instances {
         let first = pipe::create(path, Instance::First, &kind)
             .map_err(|error| cannot_listen(address, path, error))?;
         let mut instances = Self::new(path, kind, wanted);
-        instances.made.push(first);
+        instances.made.push_back(first);
         while instances.made.len() < wanted {
             instances.make().map_err(|error| cannot_add(address, error))?;
         }
@@ -47,7 +49,7 @@ impl Instances {
     }
 
     fn new(path: &str, kind: Kind, wanted: usize) -> Self {
-        let (made, armed, arming) = (Vec::new(), Vec::new(), Arming::new(wanted));
+        let (made, armed, arming) = (VecDeque::new(), Vec::new(), Arming::new(wanted));
         Self { path: path.to_owned(), kind, made, armed, arming }
     }
 
@@ -88,18 +90,24 @@ impl Instances {
         self.arming.failed(error, Instant::now());
     }
 
-    /// Closes the instances, but for those that have a client.
+    /// Closes the instances, but for those that have a client. The newest first: a client that comes
+    /// meanwhile opens the oldest, and is among those that are returned.
     pub(super) fn end(self) -> Vec<OwnedHandle> {
+        let mut clients: Vec<_> = Vec::new();
+        for pipe in self.made.into_iter().rev() {
+            // A client may have opened one that nobody let it into.
+            if pipe::has_client(&pipe).unwrap_or(false) {
+                clients.push(pipe);
+            }
+        }
         let over = self.arming.into_taken().into_iter().chain(self.armed);
-        let mut clients: Vec<_> = over.filter_map(|over| over.end().ok()).collect();
-        // A client may have opened one that nobody let it into.
-        let made = self.made.into_iter();
-        clients.extend(made.filter(|pipe| pipe::has_client(pipe).unwrap_or(false)));
+        clients.extend(over.rev().filter_map(|over| over.end().ok()));
+        clients.reverse();
         clients
     }
 
     fn make(&mut self) -> io::Result<()> {
-        self.made.push(pipe::create(&self.path, Instance::Further, &self.kind)?);
+        self.made.push_back(pipe::create(&self.path, Instance::Further, &self.kind)?);
         Ok(())
     }
 
@@ -107,11 +115,11 @@ impl Instances {
         if self.made.is_empty() {
             self.make()?;
         }
-        let Some(pipe) = self.made.pop() else { return Ok(()) };
+        let Some(pipe) = self.made.pop_front() else { return Ok(()) };
         match Connect::begin(pipe, waker) {
             Ok(armed) => self.armed.push(armed),
             Err((pipe, error)) => {
-                self.made.push(pipe);
+                self.made.push_front(pipe);
                 return Err(error);
             }
         }

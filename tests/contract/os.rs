@@ -40,6 +40,25 @@ async fn row_2_a_living_server_keeps_its_name() {
     assert_eq!(read_all(&mut server).await, b"first");
 }
 
+/// With a limit on those that are served at once, who came later would keep who came first waiting.
+#[tokio::test]
+async fn clients_are_accepted_in_the_order_in_which_they_connected() {
+    let backend = Os::new();
+    for _ in 0..20 {
+        let mut listener = backend.bind().expect("a free name");
+        let mut clients = Vec::new();
+        for number in 0..4 {
+            let mut client = within(backend.connect()).await.expect("a connection");
+            within(client.write_all(&[number])).await.expect("a write");
+            clients.push(client);
+        }
+        for number in 0..4 {
+            let mut server = within(listener.accept()).await.expect("a connection");
+            assert_eq!(within(server.read_u8()).await.expect("a byte"), number);
+        }
+    }
+}
+
 /// The helper of rows 2 and 3: holds the name in its argument until it is killed.
 #[tokio::test]
 async fn hold() {

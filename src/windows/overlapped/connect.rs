@@ -4,6 +4,7 @@ use std::cell::UnsafeCell;
 use std::io;
 use std::os::windows::io::{AsHandle, OwnedHandle};
 use std::task::Waker;
+use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{ERROR_IO_PENDING, ERROR_NO_DATA, ERROR_PIPE_CONNECTED};
 use windows_sys::Win32::System::IO::OVERLAPPED;
@@ -18,7 +19,7 @@ use crate::wait::Deadline;
 /// An instance of a pipe that waits for its client. Its drop closes the pipe, at once.
 pub(in crate::windows) struct Connect {
     /// Before the event that it watches.
-    watch: Watch,
+    _watch: Watch,
     /// On the heap, so that it stays where it is.
     overlapped: Box<UnsafeCell<OVERLAPPED>>,
     event: Event,
@@ -47,7 +48,7 @@ impl Connect {
             Err(error) => return Err((pipe, error)),
         };
         let overlapped = Box::new(UnsafeCell::new(event.overlapped()));
-        let mut this = Self { watch, overlapped, event, begun: false, pipe: Some(pipe) };
+        let mut this = Self { _watch: watch, overlapped, event, begun: false, pipe: Some(pipe) };
         match this.listen() {
             Ok(()) => Ok(this),
             Err(error) => match this.pipe.take() {
@@ -81,15 +82,21 @@ impl Connect {
         }
     }
 
-    /// Whether a client has come, or none will.
+    /// Whether a client has come, or none will. The system signals the events in the order in which
+    /// clients come, and calls back in any.
     pub(in crate::windows) fn is_over(&self) -> bool {
-        self.watch.is_over()
+        matches!(self.event.wait(Deadline::after(Some(Duration::ZERO))), Ok(true))
     }
 
     /// The pipe, if it has a client. Where it has none yet, it is not waited for any longer.
     pub(in crate::windows) fn end(mut self) -> io::Result<OwnedHandle> {
-        self.settle()?;
-        self.pipe.take().ok_or_else(|| io::Error::other("the pipe was taken"))
+        let settled = self.settle();
+        let pipe = self.pipe.take().ok_or_else(|| io::Error::other("the pipe was taken"))?;
+        match settled {
+            // Until it is closed a client can open it all the same.
+            Err(error) if !pipe::has_client(&pipe).unwrap_or(false) => Err(error),
+            _ => Ok(pipe),
+        }
     }
 
     fn settle(&mut self) -> io::Result<()> {

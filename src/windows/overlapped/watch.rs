@@ -5,8 +5,8 @@ use std::ffi::c_void;
 use std::io;
 use std::os::windows::io::AsRawHandle;
 use std::ptr::{null, null_mut, without_provenance_mut};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use windows_sys::Win32::System::Threading::{
@@ -20,19 +20,13 @@ use super::Event;
 pub(super) struct Watch {
     wait: PTP_WAIT,
     key: usize,
-    seen: Arc<Seen>,
 }
 
-struct Seen {
-    over: AtomicBool,
-    waker: Waker,
-}
-
-/// What the callback is for, by the key that it is given. A pointer would not do: Wine may call back
+/// Whom the callback wakes, by the key that it is given. A pointer would not do: Wine may call back
 /// once more when it has said that it will not.
-static WATCHED: Mutex<BTreeMap<usize, Arc<Seen>>> = Mutex::new(BTreeMap::new());
+static WATCHED: Mutex<BTreeMap<usize, Waker>> = Mutex::new(BTreeMap::new());
 
-fn watched() -> MutexGuard<'static, BTreeMap<usize, Arc<Seen>>> {
+fn watched() -> MutexGuard<'static, BTreeMap<usize, Waker>> {
     WATCHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -48,21 +42,17 @@ impl Watch {
         if wait == 0 {
             return Err(io::Error::last_os_error());
         }
-        let seen = Arc::new(Seen { over: AtomicBool::new(false), waker: waker.clone() });
-        watched().insert(key, Arc::clone(&seen));
+        watched().insert(key, waker.clone());
         // SAFETY: the wait was just made, the event is open, and null means for ever.
         unsafe { SetThreadpoolWait(wait, event.0.as_raw_handle(), null()) };
-        Ok(Self { wait, key, seen })
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.seen.over.load(Ordering::Acquire)
+        Ok(Self { wait, key })
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        drop(watched().remove(&self.key));
+        let waker = watched().remove(&self.key);
+        drop(waker);
         // SAFETY: the wait is open until the end of this function; a null handle ends its wait.
         unsafe { SetThreadpoolWait(self.wait, null_mut(), null()) };
         // SAFETY: as above. It returns when the callback has, or will not begin.
@@ -73,7 +63,9 @@ impl Drop for Watch {
 }
 
 extern "system" fn signalled(_: PTP_CALLBACK_INSTANCE, key: *mut c_void, _: PTP_WAIT, _: u32) {
-    let Some(seen) = watched().remove(&key.addr()) else { return };
-    seen.over.store(true, Ordering::Release);
-    seen.waker.wake_by_ref();
+    // The lock is not held while it wakes.
+    let waker = watched().remove(&key.addr());
+    if let Some(waker) = waker {
+        waker.wake();
+    }
 }
