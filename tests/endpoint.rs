@@ -172,7 +172,7 @@ mod unix {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     use std::path::PathBuf;
 
-    use common::{Backend, Os};
+    use common::{Backend, Os, PATIENCE};
     use sockpipe::ListenOptions;
     use sockpipe::os::unix::ListenOptionsExt;
 
@@ -229,7 +229,9 @@ mod unix {
                 // Closed without its file being removed, as after a crash.
                 drop(std::os::unix::net::UnixListener::bind(&path).expect("a free name"));
             }
-            let listener = Listener::bind(&path).expect("a free name");
+            let options = ListenOptions::new();
+            let wait = Listener::bind_wait(&path, &options, PATIENCE);
+            let listener = within(wait).await.expect("a free name");
             assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[]);
             meet(listener, Stream::connect(&path)).await;
             assert_eq!(os.files(), [""; 0]);
