@@ -157,9 +157,17 @@ pub enum Reason {
     },
     /// The OS does not tell yet who the client is: it has written nothing that was read, and connected
     /// without saying how far it may be identified (Windows).
-    PeerNotToldYet,
+    #[non_exhaustive]
+    PeerNotToldYet {
+        /// Its process, if the OS tells it.
+        process: Option<u32>,
+    },
     /// The client connected anonymously, and nobody can tell who it is (Windows).
-    AnonymousPeer,
+    #[non_exhaustive]
+    AnonymousPeer {
+        /// Its process, if the OS tells it.
+        process: Option<u32>,
+    },
     /// The pipe cannot carry the end of one direction (Windows).
     NoHalfClose,
     /// This OS does not have this.
@@ -302,8 +310,8 @@ impl Error {
             }
             Reason::NotUnderstood { .. } => ErrorKind::InvalidData,
             Reason::NoRuntime
-            | Reason::PeerNotToldYet
-            | Reason::AnonymousPeer
+            | Reason::PeerNotToldYet { .. }
+            | Reason::AnonymousPeer { .. }
             | Reason::ServerExited
             | Reason::Stopped => ErrorKind::Other,
             Reason::Os => {

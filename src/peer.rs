@@ -1,8 +1,12 @@
 //! Who is at the other end of a stream.
 
 use std::fmt;
+#[cfg(feature = "tokio")]
+use std::future::Future;
 use std::io;
 use std::num::NonZeroU32;
+#[cfg(feature = "tokio")]
+use std::pin::Pin;
 
 use crate::imp;
 
@@ -125,6 +129,10 @@ impl PeerCredentials {
 }
 
 /// Credentials of which only the user is known.
+/// A future of who the peer is, from [`LocalStream::peer_told`](crate::LocalStream::peer_told).
+#[cfg(feature = "tokio")]
+pub type PeerTold = Pin<Box<dyn Future<Output = io::Result<PeerCredentials>> + Send>>;
+
 impl From<UserId> for PeerCredentials {
     fn from(user: UserId) -> Self {
         Self::new(user, None, None)

@@ -215,11 +215,16 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     }
 
     /// Serves at most `limit` connections of one user at a time, and refuses those beyond at once,
-    /// so that one user cannot take all. Those whose user is not told count as one: all, where the
-    /// transport tells none, and on Windows foreign clients that do not let themselves be identified.
-    /// Default: no limit.
+    /// so that one user cannot take all. Those whose user is not told count as one, where the transport
+    /// tells none. Default: no limit.
     ///
     /// A limit of 0 is `InvalidInput` when the server is awaited.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows tells the user of some foreign clients only after their first bytes, as Node.js's and
+    /// .NET's, and of others never. Such a connection counts for its process until the user is told. It
+    /// is closed then, with its handler, if that user has as many as there may be.
     pub fn max_connections_per_user(mut self, limit: usize) -> Self {
         self.settings.max_per_user = Some(limit);
         self

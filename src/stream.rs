@@ -15,7 +15,7 @@ use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::{Operation, during};
 use crate::imp;
 use crate::options::ConnectOptions;
-use crate::peer::PeerCredentials;
+use crate::peer::{PeerCredentials, PeerTold};
 #[cfg(feature = "shared-memory")]
 use crate::shared_memory::Transport;
 
@@ -28,6 +28,16 @@ pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// [`Unsupported`](io::ErrorKind::Unsupported) unless overridden.
     fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this transport does not know its peer"))
+    }
+
+    /// Returns a future of who is at the other end, where
+    /// [`peer_credentials`](Self::peer_credentials) fails only for now
+    /// ([`Reason::PeerNotToldYet`](crate::Reason::PeerNotToldYet)). It takes no byte, and does not keep
+    /// the connection open.
+    ///
+    /// `None` unless overridden.
+    fn peer_told(&self) -> Option<PeerTold> {
+        None
     }
 }
 
@@ -179,6 +189,10 @@ impl fmt::Debug for Stream {
 impl LocalStream for Stream {
     fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         Self::peer_credentials(self)
+    }
+
+    fn peer_told(&self) -> Option<PeerTold> {
+        self.inner.peer_told()
     }
 }
 

@@ -34,7 +34,8 @@ impl Counters {
         self.0.accepted.load(Ordering::Relaxed)
     }
 
-    /// Returns how many connections were closed for that reason, with no handler run for them. Those
+    /// Returns how many connections were closed for that reason, with no handler run for them, or cut
+    /// when Windows told late whose they are. Those
     /// that the transport refuses by itself are counted by
     /// [`Listener::stats`](crate::Listener::stats).
     #[must_use]

@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::refusals::{OnRefused, Refusals};
-use super::users::Users;
+use super::users::{Seat, Users};
 use super::{Counters, Drained, HandlerOutput, Refusal, Stopping};
 use crate::error::events;
 use crate::listener::LocalListener;
+use crate::peer::PeerTold;
 use crate::runtime::sleep;
 use crate::stream::LocalStream;
 
@@ -209,15 +210,27 @@ where
 
     /// Unless the user has as many as there may be.
     fn start(&mut self, stream: S) {
-        let seat = self.max_per_user.map(|limit| self.users.seat(&stream, limit));
-        if let Some(None) = seat {
-            return self.refuse(stream, Refusal::UserLimit);
+        let mut seat = None;
+        if let Some(limit) = self.max_per_user {
+            let Some(free) = self.users.seat(&stream, limit) else {
+                return self.refuse(stream, Refusal::UserLimit);
+            };
+            seat = Some((free, stream.peer_told()));
         }
         let (handler, on_error) = (self.handler.clone(), self.on_error.clone());
         let (stopping, active) = (self.stopping.clone(), self.counters.accept());
+        let counters = self.counters.clone();
         self.tasks.spawn(async move {
             // Called here, so that its future has its room once, and a panic ends this task only.
-            if let Err(error) = handler(stream, stopping).await.into_result() {
+            let mut work = pin!(handler(stream, stopping));
+            let done = poll_fn(|cx| {
+                if is_over_limit(&mut seat, cx) {
+                    return Poll::Ready(None);
+                }
+                work.as_mut().poll(cx).map(Some)
+            });
+            let Some(output) = done.await else { return counters.refuse(Refusal::UserLimit) };
+            if let Err(error) = output.into_result() {
                 events::handler_failed(&error);
                 if let Some(on_error) = on_error {
                     on_error(error);
@@ -250,6 +263,16 @@ where
         .await;
         Ok(())
     }
+}
+
+/// Whether it is only now told whose the connection is, and that user has as many as there may be.
+fn is_over_limit(seat: &mut Option<(Seat, Option<PeerTold>)>, cx: &mut Context<'_>) -> bool {
+    let Some((seat, told)) = seat else { return false };
+    let Some(Poll::Ready(peer)) = told.as_mut().map(|told| told.as_mut().poll(cx)) else {
+        return false;
+    };
+    *told = None;
+    !seat.told(&peer)
 }
 
 enum Step<S> {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::endpoint::Endpoint;
 use crate::options::{ConnectOptions, StreamOptions};
-use crate::peer::PeerCredentials;
+use crate::peer::{PeerCredentials, PeerTold};
 use crate::runtime::enter;
 
 /// The most that is received into a buffer that is not initialized before the reactor is asked.
@@ -156,6 +156,11 @@ impl Stream {
     /// The kernel has the bytes as soon as a write returns, so there is nothing to wait for.
     pub(crate) async fn close(self, _: Duration) -> io::Result<()> {
         self.shutdown()
+    }
+
+    /// It is told from the start.
+    pub(crate) fn peer_told(&self) -> Option<PeerTold> {
+        None
     }
 
     pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {

@@ -98,6 +98,14 @@ impl Pipe {
         }
     }
 
+    /// Beside those who read: it takes nothing.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        match &self.registered {
+            Registered::Server(pipe) => pipe.readable().await,
+            Registered::Client(pipe) => pipe.readable().await,
+        }
+    }
+
     pub(super) async fn writable(&self) -> io::Result<()> {
         match &self.registered {
             Registered::Server(pipe) => pipe.writable().await,

@@ -73,23 +73,25 @@ pub(super) fn client_integrity(pipe: &impl AsHandle) -> io::Result<u32> {
 
 /// What says who the client at the other end of a server's pipe is.
 fn client_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
-    impersonated_token(pipe).map_err(not_told)
+    impersonated_token(pipe).map_err(|error| not_told(error, client_process(pipe)))
 }
 
 /// In place of the system's answers for a client that it does not tell.
 ///
 /// Of a client that opened the pipe without a level (`SECURITY_SQOS_PRESENT`), NT knows who it is from
 /// what it has written, once that is read.
-fn not_told(error: io::Error) -> io::Error {
+fn not_told(error: io::Error, process: Option<u32>) -> io::Error {
     let (reason, cause, advice) = match code(&error) {
         Some(ERROR_CANNOT_IMPERSONATE) => (
-            Reason::PeerNotToldYet,
+            Reason::PeerNotToldYet { process },
             "nothing that the client has written was read, and Windows tells who it is only then",
             "ask again after the first bytes",
         ),
-        Some(ERROR_CANT_OPEN_ANONYMOUS) => {
-            (Reason::AnonymousPeer, "the client has connected as nobody (anonymous level)", "")
-        }
+        Some(ERROR_CANT_OPEN_ANONYMOUS) => (
+            Reason::AnonymousPeer { process },
+            "the client has connected as nobody (anonymous level)",
+            "",
+        ),
         _ => return error,
     };
     let told = Error::new(reason, cause).advising(advice).caused_by(error);

@@ -1,9 +1,11 @@
 //! A connection: one end of a pipe that the crate's reactor completes the I/O of.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,8 +15,9 @@ use super::reactor::{self, Task};
 use super::registered::Pipe;
 use super::{CHUNK, broken_pipe, no_half_close, not_taken, pipe, security};
 use crate::endpoint::Endpoint;
+use crate::error::{Error, Reason};
 use crate::options::ConnectOptions;
-use crate::peer::PeerCredentials;
+use crate::peer::{PeerCredentials, PeerTold};
 use tokio::io::ReadBuf;
 use tokio::sync::watch;
 use tokio::time;
@@ -27,6 +30,8 @@ pub(crate) struct Stream {
     end_on_close: bool,
     /// Once the write side is shut.
     end: Mutex<Option<Ending>>,
+    /// Dropped with the stream, which is heard by who waits for the peer to be told.
+    open: OnceLock<watch::Sender<()>>,
 }
 
 struct Ending {
@@ -138,6 +143,31 @@ impl Stream {
         security::peer(&*self.pipe, self.pipe.end())
     }
 
+    pub(crate) fn peer_told(&self) -> Option<PeerTold> {
+        let error = self.peer_credentials().err()?;
+        match Error::of(&error)?.reason() {
+            Reason::PeerNotToldYet { .. } => Some(Box::pin(self.told_when_readable())),
+            _ => None,
+        }
+    }
+
+    /// The event loop reads ahead. What it has read tells who has written it.
+    pub(super) fn told_when_readable(
+        &self,
+    ) -> impl Future<Output = io::Result<PeerCredentials>> + Send + use<> {
+        let pipe = Arc::clone(&self.pipe);
+        let mut open = self.open.get_or_init(|| watch::Sender::new(())).subscribe();
+        async move {
+            let (mut closed, mut readable) = (pin!(open.changed()), pin!(pipe.readable()));
+            poll_fn(|cx| match closed.as_mut().poll(cx) {
+                Poll::Ready(_) => Poll::Ready(Err(ErrorKind::NotConnected.into())),
+                Poll::Pending => readable.as_mut().poll(cx),
+            })
+            .await?;
+            security::peer(&*pipe, pipe.end())
+        }
+    }
+
     /// One that was used before, and has read the peer's end or written ours.
     #[cfg(feature = "blocking")]
     pub(super) fn resumed(
@@ -167,6 +197,7 @@ impl Stream {
             shut: AtomicBool::new(false),
             end_on_close,
             end: Mutex::new(None),
+            open: OnceLock::new(),
         }
     }
 

@@ -312,14 +312,14 @@ fn another_user_s_server_is_refused() {
 fn a_client_that_the_system_does_not_tell_has_a_reason_of_its_own() {
     let system = |code: u32| io::Error::from_raw_os_error(code as i32);
     for (code, reason) in [
-        (ERROR_CANNOT_IMPERSONATE, Reason::PeerNotToldYet),
-        (ERROR_CANT_OPEN_ANONYMOUS, Reason::AnonymousPeer),
+        (ERROR_CANNOT_IMPERSONATE, Reason::PeerNotToldYet { process: Some(7) }),
+        (ERROR_CANT_OPEN_ANONYMOUS, Reason::AnonymousPeer { process: Some(7) }),
     ] {
-        let error = not_told(system(code));
+        let error = not_told(system(code), Some(7));
         let known = Error::of(&error).expect("an error of ours");
         assert_eq!((known.reason(), known.raw_os_error()), (&reason, Some(code as i32)));
         assert!(error.to_string().starts_with("cannot identify the peer"), "{error}");
     }
-    let other = not_told(system(ERROR_ACCESS_DENIED));
+    let other = not_told(system(ERROR_ACCESS_DENIED), Some(7));
     assert_eq!(code(&other), Some(ERROR_ACCESS_DENIED));
 }

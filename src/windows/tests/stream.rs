@@ -174,6 +174,29 @@ fn both_ends_know_each_other() {
     }
 }
 
+/// As NT tells a client that named no level. Wine tells it at once.
+#[test]
+fn who_has_written_is_told_before_a_byte_is_taken() {
+    let (mut client, mut server) = connected();
+    run(async {
+        let mut told = pin!(server.inner.told_when_readable());
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(told.as_mut().poll(cx).is_pending());
+        client.write_all(b"question").await.expect("a write");
+        // Beside somebody who reads.
+        let mut question = [0; 8];
+        assert!(told.await.expect("a peer").is_self());
+        server.read_exact(&mut question).await.expect("a read");
+        assert_eq!(&question, b"question");
+        // Who waits for it does not keep the connection open.
+        let told = server.inner.told_when_readable();
+        let waits = reactor::Task::spawn(told).expect("a reactor");
+        drop(server);
+        assert_eq!(read_all(&mut client).await, b"");
+        assert_error(waits.await.expect("no panic"), ErrorKind::NotConnected, "");
+    });
+}
+
 #[test]
 fn a_pair_talks_and_its_name_goes() {
     let (mut one, mut other) = Stream::pair().expect("a pair");
