@@ -57,6 +57,17 @@ pub trait ListenOptionsExt: Sealed {
     /// client does, with `socket.write('')`, and would be taken to have ended.
     #[must_use]
     fn byte_type(self, byte_type: bool) -> Self;
+
+    /// Lets also those apps connect that Windows runs in an AppContainer, such as UWP apps, for the
+    /// users who may connect. Default: `false`.
+    ///
+    /// It gives the group of all such apps the right to connect, and the pipe a low integrity level, so
+    /// that sandboxed processes of those users can write to it: browsers' too. It changes nothing
+    /// beside [`security_descriptor`](Self::security_descriptor), which is used as it is.
+    ///
+    /// An app that itself listens has to take a name that begins with `\\.\pipe\LOCAL\`.
+    #[must_use]
+    fn app_containers(self, allowed: bool) -> Self;
 }
 
 impl ListenOptionsExt for ListenOptions {
@@ -77,6 +88,11 @@ impl ListenOptionsExt for ListenOptions {
 
     fn byte_type(mut self, byte_type: bool) -> Self {
         self.os.byte_type = byte_type;
+        self
+    }
+
+    fn app_containers(mut self, allowed: bool) -> Self {
+        self.os.app_containers = allowed;
         self
     }
 }

@@ -58,7 +58,7 @@ impl Kind {
         let chosen = &options.os;
         let security = match &chosen.security_descriptor {
             Some(sddl) => SecurityDescriptor::from_sddl(sddl),
-            None => SecurityDescriptor::new(options.access),
+            None => SecurityDescriptor::chosen(options.access, chosen.app_containers),
         };
         let quota = chosen.buffer_size.or(options.stream.send_buffer_size).unwrap_or(QUOTA);
         Ok(Self { security: security?, messages: !chosen.byte_type, quota })

@@ -234,7 +234,15 @@ unsafe impl Sync for SecurityDescriptor {}
 
 impl SecurityDescriptor {
     pub(super) fn new(access: Access) -> io::Result<Self> {
-        Self::from_sddl(&sddl(access, own_sid()?, over_network()?))
+        Self::chosen(access, false)
+    }
+
+    pub(super) fn chosen(access: Access, app_containers: bool) -> io::Result<Self> {
+        let mut sddl = sddl(access, own_sid()?, over_network()?);
+        if app_containers {
+            sddl.push_str(APP_CONTAINERS);
+        }
+        Self::from_sddl(&sddl)
     }
 
     /// # Errors
@@ -289,6 +297,10 @@ impl SecurityDescriptor {
         }
     }
 }
+
+/// All application packages may connect, which is asked beside what the user may; and the level, for
+/// they run at a low one and could not write otherwise.
+const APP_CONTAINERS: &str = "(A;;0x0012019b;;;S-1-15-2-1)S:(ML;;NW;;;LW)";
 
 /// The owner is named because that of an elevated process would be a group; clients compare it.
 /// The network is refused first, which is one more lock on a door that the pipe itself keeps shut: so

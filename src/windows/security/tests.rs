@@ -6,8 +6,9 @@ use windows_sys::Win32::Foundation::ERROR_ACCESS_DENIED;
 use windows_sys::Win32::Security::Authorization::ConvertSecurityDescriptorToStringSecurityDescriptorW;
 use windows_sys::Win32::Security::{
     ACL, DACL_SECURITY_INFORMATION, GROUP_SECURITY_INFORMATION, ImpersonateLoggedOnUser,
-    ImpersonateSelf, LOGON32_LOGON_INTERACTIVE, LOGON32_PROVIDER_DEFAULT, LogonUserW,
-    SecurityIdentification, SecurityImpersonation, TokenImpersonationLevel,
+    ImpersonateSelf, LABEL_SECURITY_INFORMATION, LOGON32_LOGON_INTERACTIVE,
+    LOGON32_PROVIDER_DEFAULT, LogonUserW, OBJECT_SECURITY_INFORMATION, SecurityIdentification,
+    SecurityImpersonation, TokenImpersonationLevel,
 };
 
 use super::super::pipe::{self, Instance, Kind};
@@ -22,13 +23,17 @@ const PARTS: u32 =
 
 /// As the system writes it: what was left out of our text would show here.
 fn text(descriptor: &SecurityDescriptor) -> String {
+    parts(descriptor, PARTS)
+}
+
+fn parts(descriptor: &SecurityDescriptor, parts: OBJECT_SECURITY_INFORMATION) -> String {
     let mut text = null_mut();
     // SAFETY: the descriptor is one; `text` is a place for a pointer, null means not wanted.
     check(unsafe {
         ConvertSecurityDescriptorToStringSecurityDescriptorW(
             descriptor.0.0,
             SDDL_REVISION_1,
-            PARTS,
+            parts,
             &mut text,
             null_mut(),
         )
@@ -73,6 +78,27 @@ fn owner_only_names_the_user_alone_and_everyone_may_not_create() {
     let expected = format!("{owned}(A;;GA;;;SY)(A;;GA;;;{own})(A;;0x12019b;;;WD)");
     assert_eq!(text(&everyone), as_the_system_writes(&expected));
     assert_eq!(everyone.attributes().bInheritHandle, 0);
+}
+
+#[test]
+fn apps_in_containers_may_connect_where_that_is_chosen_and_not_create() {
+    let label = LABEL_SECURITY_INFORMATION | PARTS;
+    for access in [Access::Owner, Access::Everyone] {
+        let without = SecurityDescriptor::new(access).expect("a descriptor");
+        let with = SecurityDescriptor::chosen(access, true).expect("a descriptor");
+        let apps = format!("{}(A;;0x12019b;;;S-1-15-2-1)S:(ML;;NW;;;LW)", text(&without));
+        let apps = SecurityDescriptor::from_sddl(&apps).expect("SDDL");
+        assert_eq!(parts(&with, label), parts(&apps, label));
+    }
+    let path = unique();
+    let options = ListenOptions::new().app_containers(true);
+    let mut listener = Listener::bind_with(&path, &options).expect("a free name");
+    run(async {
+        let client = Stream::connect(&path).await.expect("a server");
+        let _server = listener.accept().await.expect("a client");
+        // Only their entry has these rights.
+        assert!(text(&of_pipe(&client)).contains("(A;;0x12019b;;;"));
+    });
 }
 
 /// In a session by SSH or WinRM we are the network, and would refuse ourselves.
