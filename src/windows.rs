@@ -24,6 +24,7 @@ mod security;
 mod spawn;
 #[cfg(feature = "tokio")]
 mod stream;
+mod system;
 #[cfg(all(test, feature = "tokio"))]
 mod tests;
 
@@ -140,7 +141,7 @@ fn refuse_present(address: &Endpoint) -> io::Result<()> {
 }
 
 fn cannot_listen(address: &Endpoint, path: &str, error: io::Error) -> io::Error {
-    if !matches!(pipe::code(&error), Some(ERROR_ACCESS_DENIED | ERROR_PIPE_BUSY)) {
+    if !matches!(system::code(&error), Some(ERROR_ACCESS_DENIED | ERROR_PIPE_BUSY)) {
         return error::os(address, error);
     }
 
@@ -153,7 +154,7 @@ fn cannot_listen(address: &Endpoint, path: &str, error: io::Error) -> io::Error 
 
 /// Another instance, of the pipe that is ours by its first.
 fn cannot_add(address: &Endpoint, error: io::Error) -> io::Error {
-    let what = if pipe::code(&error) == Some(ERROR_ACCESS_DENIED) {
+    let what = if system::code(&error) == Some(ERROR_ACCESS_DENIED) {
         "its security descriptor does not let this user add instances of it (0x4, as in GA)"
     } else {
         "another instance of the pipe cannot be made"

@@ -8,6 +8,7 @@ use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_FILE_NOT_FOUND, 
 use super::pipe::{self, Opened};
 use super::resolve;
 use super::security::{self, own_sid};
+use super::system;
 use crate::endpoint::Endpoint;
 use crate::error::{self, Error, Reason};
 use crate::options::{ConnectOptions, ExpectServer};
@@ -42,7 +43,7 @@ impl<'a> Search<'a> {
             Err(error) => error,
         };
         let (address, limit) = (&self.address, self.options.limit());
-        let (failure, may_wait) = match pipe::code(&error) {
+        let (failure, may_wait) = match system::code(&error) {
             Some(ERROR_PIPE_BUSY) => (error::busy(address, limit), true),
             // The server closed the instance that we were about to get.
             Some(_) if pipe::is_gone(&error) => (error::busy(address, limit), true),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use windows_sys::Win32::Foundation::ERROR_NO_DATA;
 
-use super::{broken_pipe, pipe};
+use super::{broken_pipe, pipe, system};
 #[cfg(feature = "tokio")]
 use crate::wait::Backoff;
 
@@ -40,7 +40,7 @@ pub(super) fn sent(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         // It is this write that met a closed pipe. One that was under way when the peer left has another
         // error, which comes first.
-        Err(error) if pipe::code(&error) == Some(ERROR_NO_DATA) => Ok(()),
+        Err(error) if system::code(&error) == Some(ERROR_NO_DATA) => Ok(()),
         Err(error) if pipe::is_gone(&error) => Err(broken_pipe()),
         outcome => outcome,
     }

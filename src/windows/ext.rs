@@ -9,8 +9,8 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
 
-use super::pipe::End;
 use super::security;
+use super::system::End;
 #[cfg(feature = "blocking")]
 use crate::blocking;
 use crate::options::ListenOptions;

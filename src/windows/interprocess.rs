@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use ::interprocess::local_socket::tokio::{Listener, Stream};
 use ::interprocess::local_socket::traits::tokio::Listener as _;
 
-use super::pipe::End;
+use super::system::End;
 use super::{reactor, security};
 use crate::endpoint::Endpoint;
 use crate::error::events;

@@ -31,8 +31,7 @@ use windows_sys::Win32::System::Threading::{
 pub(super) use self::connect::Connect;
 #[cfg(feature = "blocking")]
 pub(super) use self::transfer::{Write, check_adopted, read, write};
-use super::pipe::{code, raw};
-use super::security::check;
+use super::system::{check, code, raw};
 use crate::wait::Deadline;
 
 /// Signalled when an operation is over, and until the next one begins with it.

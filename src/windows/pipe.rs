@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::os::windows::fs::OpenOptionsExt;
-use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::os::windows::io::{AsHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
 use std::process;
 use std::ptr::{null, null_mut};
 
@@ -15,7 +15,7 @@ use windows_sys::Wdk::Storage::FileSystem::{
 };
 use windows_sys::Win32::Foundation::{
     ERROR_BROKEN_PIPE, ERROR_FILE_NOT_FOUND, ERROR_NO_DATA, ERROR_PIPE_BUSY,
-    ERROR_PIPE_NOT_CONNECTED, ERROR_SEM_TIMEOUT, HANDLE, INVALID_HANDLE_VALUE,
+    ERROR_PIPE_NOT_CONNECTED, ERROR_SEM_TIMEOUT, INVALID_HANDLE_VALUE,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, PIPE_ACCESS_DUPLEX,
@@ -30,7 +30,8 @@ use windows_sys::Win32::System::Pipes::{
     SetNamedPipeHandleState, WaitNamedPipeW,
 };
 
-use super::security::{SecurityDescriptor, check};
+use super::security::SecurityDescriptor;
+use super::system::{End, check, code, raw, wide};
 use crate::endpoint::{Endpoint, Form};
 use crate::options::{Access, ListenOptions};
 
@@ -209,13 +210,6 @@ impl AsHandle for Opened {
     }
 }
 
-/// Which end of a pipe one is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Server,
-    Client,
-}
-
 /// Whether a pipe exists, where that can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
@@ -263,23 +257,9 @@ fn open_refused(path: &str) -> Option<u32> {
     opened.err().and_then(|error| code(&error))
 }
 
-/// The system's number of an error.
-pub(super) fn code(error: &io::Error) -> Option<u32> {
-    error.raw_os_error().map(|code| code as u32)
-}
-
 /// Whether `error` says that the other end is closed.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(code(error), Some(ERROR_BROKEN_PIPE | ERROR_NO_DATA | ERROR_PIPE_NOT_CONNECTED))
-}
-
-pub(super) fn raw(pipe: &impl AsHandle) -> HANDLE {
-    pipe.as_handle().as_raw_handle()
-}
-
-/// As the system wants text: UTF-16 that ends in NUL.
-pub(super) fn wide(text: &str) -> Vec<u16> {
-    text.encode_utf16().chain([0]).collect()
 }
 
 /// The standard library seeds its hashers from the system's source of randomness.

@@ -11,8 +11,9 @@ use tokio::io::ReadBuf;
 use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer};
 use windows_sys::Win32::Foundation::ERROR_INVALID_PARAMETER;
 
-use super::pipe::{self, End, Opened};
+use super::pipe::{self, Opened};
 use super::reactor;
+use super::system::{self, End};
 
 /// One end, registered with the reactor.
 #[derive(Debug)]
@@ -153,7 +154,7 @@ impl AsHandle for Pipe {
 /// An end that was made elsewhere.
 pub(super) fn adopt(handle: OwnedHandle) -> io::Result<Pipe> {
     let (end, messages) = pipe::check_adopted(&handle)?;
-    Pipe::connected(handle, end, messages).map_err(|error| match pipe::code(&error) {
+    Pipe::connected(handle, end, messages).map_err(|error| match system::code(&error) {
         // The system's answer for a handle that is not for overlapped I/O, or that another event
         // loop has: that cannot be undone.
         Some(ERROR_INVALID_PARAMETER) => io::Error::new(
@@ -208,7 +209,7 @@ mod tests {
     use super::*;
 
     fn made_elsewhere(path: &str) -> OwnedHandle {
-        let (path, access) = (pipe::wide(path), PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED);
+        let (path, access) = (system::wide(path), PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED);
         // SAFETY: the path ends in NUL, and null means the default descriptor.
         let handle = unsafe {
             CreateNamedPipeW(path.as_ptr(), access, PIPE_TYPE_MESSAGE, 1, 4096, 4096, 0, null())

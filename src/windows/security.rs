@@ -31,7 +31,7 @@ use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, GetCurrentThread, OpenProcessToken, OpenThreadToken, SetThreadToken,
 };
 
-use super::pipe::{End, code, raw, wide};
+use super::system::{End, check, code, raw, wide};
 use crate::error::{Error, Operation, Reason};
 use crate::options::Access;
 use crate::peer::{PeerCredentials, UserId};
@@ -404,11 +404,6 @@ unsafe fn from_wide(text: *const u16) -> String {
         }
         units.push(unit);
     }
-}
-
-/// The error of a call that returned a BOOL.
-pub(super) fn check(success: i32) -> io::Result<()> {
-    if success == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(all(test, feature = "tokio"))]

@@ -13,7 +13,7 @@ use super::connect::Search;
 use super::end::{self, Again, PeerEnd};
 use super::reactor::{self, Task};
 use super::registered::Pipe;
-use super::{CHUNK, broken_pipe, no_half_close, not_taken, pipe, security};
+use super::{CHUNK, broken_pipe, no_half_close, not_taken, pipe, security, system};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Reason};
 use crate::options::ConnectOptions;
@@ -65,7 +65,7 @@ impl Stream {
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (server, client) = pipe::pair()?;
-        let server = Pipe::connected(server, pipe::End::Server, true)?;
+        let server = Pipe::connected(server, system::End::Server, true)?;
         let client = Pipe::client(client)?;
         Ok((Self::new(server, false), Self::new(client, false)))
     }

@@ -10,7 +10,8 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::super::accept::{Instances, Next};
-use super::super::pipe::{ARMED, BACKLOG, End, Kind};
+use super::super::pipe::{ARMED, BACKLOG, Kind};
+use super::super::system::End;
 use super::super::{refuse_present, resolve};
 use super::{Own, Stream, waker};
 use crate::endpoint::Endpoint;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::io::ReadBuf;
 
-use super::super::pipe::End;
 use super::super::stream::Stream;
+use super::super::system::End;
 use super::{Turn, waker};
 use crate::wait::{Deadline, timed_out};
 

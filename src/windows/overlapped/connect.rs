@@ -10,8 +10,8 @@ use windows_sys::Win32::Foundation::{ERROR_IO_PENDING, ERROR_NO_DATA, ERROR_PIPE
 use windows_sys::Win32::System::IO::OVERLAPPED;
 use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 
-use super::super::pipe::{self, code, raw};
-use super::super::security::check;
+use super::super::pipe;
+use super::super::system::{check, code, raw};
 use super::watch::Watch;
 use super::{Event, cancel, result, wait};
 use crate::wait::Deadline;

@@ -19,8 +19,8 @@ use windows_sys::Win32::System::Threading::{
     CloseThreadpoolWait, CreateThreadpoolWait, PTP_CALLBACK_INSTANCE, PTP_WAIT, SetThreadpoolWait,
 };
 
-use super::super::pipe::{self, End, code, raw};
-use super::super::security::check;
+use super::super::pipe;
+use super::super::system::{End, check, code, raw};
 use super::{Event, is_under_way, result, wait};
 use crate::wait::Deadline;
 

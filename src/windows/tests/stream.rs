@@ -19,7 +19,7 @@ fn both_ends_are_of_message_type_and_read_messages() {
     let (client, server) = connected();
     let (one, other) = Stream::pair().expect("a pair");
     for stream in [client, server, one, other] {
-        let handle = pipe::raw(&stream);
+        let handle = system::raw(&stream);
         let mut state = 0;
         let (none, nobody) = (null_mut(), null_mut());
         // SAFETY: the handle is open, and null means not wanted.
@@ -62,7 +62,7 @@ fn the_handles_are_what_was_asked_for() {
             let server = run(listener.accept()).expect("a client");
             for (stream, end) in [(client, 0), (server, SERVER_END)] {
                 let (mut flags, mut out, mut into, mut most, mut inherited) = (0, 0, 0, 0, 1);
-                let handle = pipe::raw(&stream);
+                let handle = system::raw(&stream);
                 // SAFETY: the handle is open, and the others are places for numbers.
                 let known =
                     unsafe { GetNamedPipeInfo(handle, &mut flags, &mut out, &mut into, &mut most) };
