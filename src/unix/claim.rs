@@ -83,6 +83,32 @@ impl Claim {
         Ok((socket, Self { lock, id, former: None, ours: true, backlog }))
     }
 
+    /// The claim to a name that another process has passed with its lock, and the socket with the file
+    /// `id`; from here on it is this one's.
+    #[cfg(feature = "tokio")]
+    pub(super) fn passed(mut lock: Lock, id: FileId, backlog: Option<u32>) -> Self {
+        lock.own();
+        Self { lock, id, former: None, ours: true, backlog: backlog_of(backlog) }
+    }
+
+    /// Leaves the name, and the lock on it, to the process that they were passed to.
+    #[cfg(feature = "tokio")]
+    pub(super) fn pass(mut self) {
+        self.ours = false;
+        self.lock.stays = true;
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    /// The socket's file.
+    #[cfg(feature = "tokio")]
+    pub(super) fn id(&self) -> FileId {
+        self.id
+    }
+
     pub(super) fn is_published(&self) -> bool {
         self.lock.place.is_where_it_was() && self.has_name()
     }
