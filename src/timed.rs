@@ -16,7 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
 use crate::peer::{PeerCredentials, PeerTold};
 use crate::runtime::sleep_until;
-use crate::stream::{LocalStream, OwnedReadHalf, OwnedWriteHalf, Stream};
+use crate::stream::{Closed, LocalStream, OwnedReadHalf, OwnedWriteHalf, Stream};
 
 /// A listener whose streams fail with [`TimedOut`](ErrorKind::TimedOut) when the client lets a
 /// deadline pass: reads and writes alike, so that a handler comes to its end whatever it waits for.
@@ -303,6 +303,10 @@ impl<S: LocalStream> LocalStream for TimedStream<S> {
     fn peer_told(&self) -> Option<PeerTold> {
         self.inner.peer_told()
     }
+
+    fn closed(&self) -> Closed {
+        self.inner.closed()
+    }
 }
 
 impl<S: fmt::Debug> fmt::Debug for TimedStream<S> {
@@ -322,10 +326,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    async fn accepted(
-        first_byte: u64,
-        idle: u64,
-    ) -> (tokio::io::DuplexStream, TimedStream<tokio::io::DuplexStream>) {
+    async fn accepted(first_byte: u64, idle: u64) -> (memory::Stream, TimedStream<memory::Stream>) {
         let (listener, connector) = memory::pair();
         let mut listener = TimedListener::new(listener)
             .first_byte_deadline(SECOND * first_byte as u32)

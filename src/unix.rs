@@ -10,9 +10,12 @@ mod child;
 mod claim;
 mod connect;
 mod convert;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
 pub mod ext;
 #[cfg(feature = "tokio")]
 mod foreign;
+mod gone;
 mod hints;
 mod inherited;
 #[cfg(feature = "interprocess")]
@@ -30,6 +33,8 @@ mod place;
 mod receive;
 #[cfg(feature = "tokio")]
 mod runtime;
+#[cfg(feature = "blocking")]
+pub(crate) mod signal;
 mod sockname;
 mod sockopt;
 mod spawn;
@@ -39,6 +44,7 @@ mod stale;
 mod stream;
 #[cfg(feature = "tokio")]
 mod upgrade;
+pub(crate) mod worker;
 
 // How each system behaves: files that list the same items, so that a mend for one compiles on all.
 // `--cfg sockpipe_posix` runs FreeBSD's on Linux, `--cfg sockpipe_posix="darwin"` besides it macOS's.
@@ -109,6 +115,10 @@ mod native {
     mod freebsd;
     #[cfg(target_os = "freebsd")]
     pub(super) use self::freebsd::*;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    mod kqueue;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) use self::kqueue::*;
     #[cfg(any(target_os = "linux", target_os = "android"))]
     mod linux;
     #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -21,12 +21,15 @@ mod reactor;
 #[cfg(feature = "tokio")]
 mod registered;
 mod security;
+#[cfg(feature = "blocking")]
+pub(crate) mod signal;
 mod spawn;
 #[cfg(feature = "tokio")]
 mod stream;
 mod system;
 #[cfg(all(test, feature = "tokio"))]
 mod tests;
+pub(crate) mod worker;
 
 use std::ffi::{OsStr, OsString};
 use std::io;

@@ -109,7 +109,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll};
 
-    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
     use tokio::sync::{mpsc, oneshot};
 
     use super::*;
@@ -121,7 +121,7 @@ mod tests {
 
     /// Of a process whose user is told later, as NT tells those of clients that named no level.
     struct Foreign {
-        inner: DuplexStream,
+        inner: memory::Stream,
         process: u32,
         told: Mutex<Option<oneshot::Receiver<UserId>>>,
     }
@@ -190,7 +190,7 @@ mod tests {
         }
     }
 
-    async fn is_served(client: &mut DuplexStream) -> bool {
+    async fn is_served(client: &mut memory::Stream) -> bool {
         client.write_u8(7).await.is_ok() && client.read_u8().await.is_ok()
     }
 

@@ -12,7 +12,8 @@ use rustix::net::SocketAddrUnix;
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub(super) use super::native::{
-    DIRECTORY, ROOM_FOR_CREDENTIALS, SYSTEM, no_signals, peer, peer_groups, user_temp_dir,
+    DIRECTORY, Heard, ROOM_FOR_CREDENTIALS, SYSTEM, no_signals, peer, peer_groups, user_temp_dir,
+    watch_for_hangup,
 };
 use super::sockopt::get;
 
@@ -76,6 +77,11 @@ pub(super) fn keep(_: &OwnedFd) {}
 /// Not told here.
 pub(super) fn is_bound(_: &Path, _: &Stat) -> Option<bool> {
     None
+}
+
+/// Not told here: where nothing can come or go any more, the peer counts as gone.
+pub(super) fn has_peer(_: u64) -> bool {
+    false
 }
 
 /// There is no one call for it.

@@ -14,6 +14,7 @@ use tokio::io::{Interest, ReadBuf};
 use tokio::net::UnixStream;
 
 use super::connect::Search;
+use super::gone::Watch;
 use super::peer::Peer;
 use super::receive::{Received, receive, receive_into};
 use super::shared_memory::tasks::Lane;
@@ -161,6 +162,11 @@ impl Stream {
     /// It is told from the start.
     pub(crate) fn peer_told(&self) -> Option<PeerTold> {
         None
+    }
+
+    pub(crate) fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        let watch = Watch::new(self.as_fd());
+        async { watch?.gone().await }
     }
 
     pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {
