@@ -294,7 +294,8 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// answers it, if there is one.
     ///
     /// [`shutdown_signal()`] can be given as it is. A signal that fails stops the server in the same way,
-    /// and its error is the server's.
+    /// and its error is the server's. A signal that never comes is
+    /// [`pending::<()>()`](std::future::pending).
     ///
     /// # Platform-specific behavior
     ///

@@ -19,8 +19,8 @@ use self::values::{address, endpoint, place, rate};
 const AFTER_HELP: &str = "\
 An ENDPOINT is a portable name such as `echo` (a socket in your runtime directory, or a pipe with \
 your SID in its name), `system:NAME` for the whole machine, a path (`/run/x.sock`, `./x.sock`), a \
-pipe (`\\\\.\\pipe\\NAME`) or a Linux `abstract:NAME`. A server can also listen at `fd:N`, a socket that \
-was passed to it.
+pipe (`\\\\.\\pipe\\NAME`) or a Linux `abstract:NAME`. On Unix, `fd:N` is a socket that was passed: one that \
+listens for a server, a connected one for connect and relay.
 
 Exit codes:
   0    done; info: a server is there
@@ -123,8 +123,8 @@ pub struct Listen {
 #[derive(Debug, clap::Args)]
 pub struct Connect {
     /// Where the server listens.
-    #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath)]
-    pub endpoint: Endpoint,
+    #[arg(value_parser = place(), value_hint = ValueHint::AnyPath)]
+    pub endpoint: Place,
 
     #[command(flatten)]
     pub end: End,
@@ -158,7 +158,8 @@ pub struct Echo {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Each of FROM and TO is an ENDPOINT, `tcp:HOST:PORT`, or `stdio:` for standard input and output. \
-The relay listens at FROM and connects to TO for each client; with `stdio:` it serves one.
+The relay listens at FROM and connects to TO for each client; with `stdio:` or a connected `fd:N` it \
+serves one.
 
 Every user of this machine can connect to a TCP port, whatever guards the endpoint behind it.
 

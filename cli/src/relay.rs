@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use sockpipe::Listener;
+use sockpipe::{Listener, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -24,7 +24,6 @@ use crate::session;
 use crate::side::Side;
 use crate::{client, os, say};
 
-const NO_TARGET: &str = "a passed socket that listens is a place to listen at; choose another TO";
 /// Fewer clients leave too little memory behind to look after it.
 const MANY: usize = 64;
 /// After an error of `accept`, such as no descriptors left.
@@ -36,7 +35,6 @@ pub async fn run(args: args::Relay) -> Result<()> {
     let target =
         Arc::new(Target { to: args.to, remote: args.remote, client: args.client, links, ends });
     match (&args.from, &target.to) {
-        (_, Address::Passed(_)) => Err(Exit::new(USAGE, NO_TARGET).into()),
         (Address::Stdio, Address::Stdio) => {
             let what = "`stdio:` can be one end of the relay, not both";
             Err(Exit::new(USAGE, what).into())
@@ -54,6 +52,15 @@ pub async fn run(args: args::Relay) -> Result<()> {
                 () = stop => Err(Exit::silent(INTERRUPTED).into()),
             }
         }
+        (from, to) if is_one_connection(from) || matches!(to, Address::Passed(_)) => {
+            let stop = asked_to_stop();
+            let door = Door::open(&args.from, args.remote, &args.server, args.spin).await?;
+            let work = async { pass_on(door.first(links).await?, &target, 1).await };
+            tokio::select! {
+                done = work => done,
+                () = stop => Err(Exit::silent(INTERRUPTED).into()),
+            }
+        }
         _ => {
             let stop = asked_to_finish();
             target.check(&args.from).await?;
@@ -64,6 +71,11 @@ pub async fn run(args: args::Relay) -> Result<()> {
             serve(door, target, stop).await
         }
     }
+}
+
+/// Whether it is a connection, which can be passed on once.
+fn is_one_connection(address: &Address) -> bool {
+    matches!(address, Address::Passed(number) if os::passed_is_connected(*number))
 }
 
 async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = ()>) -> Result<()> {
@@ -145,7 +157,9 @@ impl Links {
     fn new(args: &args::Relay) -> Self {
         let descriptors = match (&args.from, &args.to) {
             (Address::Stdio, _) | (_, Address::Stdio) => Descriptors::Closed,
-            (Address::Local(_) | Address::Passed(_), Address::Local(_)) if !args.no_descriptors => {
+            (Address::Local(_) | Address::Passed(_), Address::Local(_) | Address::Passed(_))
+                if !args.no_descriptors =>
+            {
                 Descriptors::PassedOn
             }
             _ => Descriptors::Refused,
@@ -158,6 +172,8 @@ impl Links {
 #[allow(clippy::large_enum_variant, reason = "a relay has one")]
 enum Door {
     Local(Listener),
+    /// A connection that was passed, until it is taken.
+    Passed(Option<Stream>),
     Tcp(TcpListener),
 }
 
@@ -167,6 +183,9 @@ impl Door {
             Address::Local(endpoint) => {
                 let place = Place::Endpoint(endpoint.clone());
                 return Ok(Self::Local(bind(&place, server, spin)?));
+            }
+            Address::Passed(number) if os::passed_is_connected(*number) => {
+                return Ok(Self::Passed(Some(os::passed_stream(*number)?)));
             }
             Address::Passed(number) => {
                 return Ok(Self::Local(bind(&Place::Passed(*number), server, spin)?));
@@ -198,6 +217,13 @@ impl Door {
                 say::detail(format_args!("{it}: {}", client::peer(&stream)));
                 Ok(Side::local(stream, links.descriptors, links.spin)?)
             }
+            Self::Passed(stream) => match stream.take() {
+                Some(stream) => {
+                    say::detail(format_args!("{it}: {}", client::peer(&stream)));
+                    Ok(Side::local(stream, links.descriptors, links.spin)?)
+                }
+                None => std::future::pending().await,
+            },
             Self::Tcp(listener) => loop {
                 match listener.accept().await {
                     Ok((stream, peer)) => {
@@ -281,10 +307,8 @@ impl Target {
 
     async fn connect(&self) -> Result<Side> {
         match &self.to {
-            Address::Local(endpoint) => {
-                let stream = client::connect(endpoint, &self.client, self.links.spin).await?;
-                Ok(Side::local(stream, self.links.descriptors, self.links.spin)?)
-            }
+            Address::Local(endpoint) => self.connect_to(&Place::Endpoint(endpoint.clone())).await,
+            Address::Passed(number) => self.connect_to(&Place::Passed(*number)).await,
             Address::Tcp(address) => {
                 let found = resolve(address, self.remote).await?;
                 let stream = TcpStream::connect(&found[..]).await.map_err(|error| {
@@ -293,7 +317,12 @@ impl Target {
                 })?;
                 Ok(Side::tcp(stream, self.links.spin)?)
             }
-            Address::Passed(_) | Address::Stdio => bail!("{NO_TARGET}"),
+            Address::Stdio => bail!("`stdio:` is no place to connect to"),
         }
+    }
+
+    async fn connect_to(&self, place: &Place) -> Result<Side> {
+        let stream = client::connect(place, &self.client, self.links.spin).await?;
+        Ok(Side::local(stream, self.links.descriptors, self.links.spin)?)
     }
 }

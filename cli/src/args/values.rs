@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use sockpipe::{Endpoint, ParseEndpointError};
 
-/// Where to listen.
+/// Where to listen, or to connect.
 #[derive(Clone, Debug)]
 pub enum Place {
     Endpoint(Endpoint),
-    /// At a socket that listens already, which whoever started this process has passed.
+    /// A socket that listens or is connected already, which whoever started this process has passed.
     Passed(u32),
 }
 

@@ -1,7 +1,7 @@
 //! What a server can be told on Unix only.
 
 use anyhow::Result;
-use sockpipe::{Endpoint, ListenOptions, Listener, UserId};
+use sockpipe::{Endpoint, ListenOptions, Listener, Stream, UserId};
 
 use crate::args::Server;
 use crate::exit::{Exit, USAGE};
@@ -21,6 +21,14 @@ pub fn listen_options(options: ListenOptions, args: &Server) -> Result<ListenOpt
 
 pub fn passed_listener(number: u32, _: &ListenOptions) -> Result<Listener> {
     Err(only_on_unix(&format!("fd:{number}")))
+}
+
+pub fn passed_stream(number: u32) -> Result<Stream> {
+    Err(only_on_unix(&format!("fd:{number}")))
+}
+
+pub fn passed_is_connected(_: u32) -> bool {
+    false
 }
 
 fn only_on_unix(what: &str) -> anyhow::Error {
