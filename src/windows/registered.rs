@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_s_end_is_adopted_once_it_has_a_client() {
+    fn a_server_end_is_adopted_once_it_has_a_client() {
         let path = unique();
         let error = adopt(made_elsewhere(&path)).expect_err("no client");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");

@@ -189,6 +189,7 @@ fn who_has_written_is_told_before_a_byte_is_taken() {
         server.read_exact(&mut question).await.expect("a read");
         assert_eq!(&question, b"question");
         // Who waits for it does not keep the connection open.
+        let (mut client, server) = connected();
         let told = server.inner.told_when_readable();
         let waits = reactor::Task::spawn(told).expect("a reactor");
         drop(server);
