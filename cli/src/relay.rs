@@ -32,6 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn run(args: args::Relay) -> Result<()> {
     let links = Links::new(&args);
     let ends = args.linger.between_programs();
+
     let target =
         Arc::new(Target { to: args.to, remote: args.remote, client: args.client, links, ends });
     match (&args.from, &target.to) {
@@ -45,6 +46,7 @@ pub async fn run(args: args::Relay) -> Result<()> {
         }
         (_, Address::Stdio) => {
             let stop = asked_to_stop();
+
             let door = Door::open(&args.from, args.remote, &args.server, args.spin).await?;
             let work = async { join(&mut Side::stdio()?, door.first(links).await?, ends).await };
             tokio::select! {
@@ -68,6 +70,7 @@ pub async fn run(args: args::Relay) -> Result<()> {
             if links.descriptors == Descriptors::Refused {
                 door.refuse_descriptors();
             }
+
             serve(door, target, stop).await
         }
     }
@@ -82,6 +85,7 @@ async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = (
     let mut clients = Clients::default();
     let mut stop = pin!(stop);
     let mut number = 0_u64;
+
     loop {
         let near = tokio::select! {
             near = door.accept(format!("client {}", number + 1), target.links) => near?,
@@ -96,10 +100,11 @@ async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = (
             }
         });
     }
+
     drop(door);
     let drained = timeout(DRAIN, async { while clients.running.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        // Those that ended meanwhile were taken out.
+        // Connections that ended meanwhile were taken out.
         tell_cut(clients.running.len());
     }
     Ok(())
@@ -191,20 +196,24 @@ impl Door {
                 return Ok(Self::Local(bind(&Place::Passed(*number), server, spin)?));
             }
             Address::Tcp(address) => address,
-            Address::Stdio => bail!("`stdio:` is no place to listen"),
+            Address::Stdio => bail!("a relay cannot listen on `stdio:`"),
         };
+
         let found = resolve(address, remote).await?;
         let cannot = |error: std::io::Error| {
             let message = format!("cannot listen on tcp:{address}: {error}; choose another port");
             at_endpoint(std::io::Error::new(error.kind(), message))
         };
+
         let listener = TcpListener::bind(&found[..]).await.map_err(cannot)?;
         let local = listener.local_addr().map_err(cannot)?;
         say::note(format_args!("listening on tcp:{local}"));
         if local.ip().is_loopback() {
             say::detail("every user of this machine can connect to it");
         } else {
-            say::warning(format_args!("whoever reaches this machine can connect to tcp:{local}"));
+            say::warning(format_args!(
+                "any machine that reaches this one can connect to tcp:{local}"
+            ));
         }
         Ok(Self::Tcp(listener))
     }
@@ -240,7 +249,7 @@ impl Door {
         }
     }
 
-    /// Keeps clients from passing descriptors, those that have not been accepted yet as well.
+    /// Keeps clients from passing descriptors, pending clients included.
     fn refuse_descriptors(&self) {
         if let Self::Local(listener) = self {
             os::refuse_descriptors(listener);
@@ -286,6 +295,7 @@ impl Target {
             }
             (_, Address::Passed(_) | Address::Stdio) => false,
         };
+
         if itself {
             let what = "the relay would connect to itself: FROM and TO are the same address; choose \
                         another one for FROM";

@@ -195,6 +195,7 @@ fn security_descriptor(pipe: HANDLE) -> Option<String> {
             &mut descriptor,
         )
     };
+
     if code != 0 {
         return None;
     }

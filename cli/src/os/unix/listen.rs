@@ -47,7 +47,7 @@ fn group_id(group: &str) -> Result<u32> {
     id(group, "group", "/etc/group")
 }
 
-/// As in the local list, of which the third field is the number.
+/// As in the local list, whose third field is the number.
 fn id(name: &str, kind: &str, list: &str) -> Result<u32> {
     if let Ok(number) = name.parse() {
         return Ok(number);

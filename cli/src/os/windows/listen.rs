@@ -45,6 +45,7 @@ pub fn user_id(user: &str) -> Result<UserId> {
     if user.starts_with("S-1-") {
         return Ok(UserId::Sid(user.to_owned()));
     }
-    let what = format!("{user} is no SID, such as S-1-5-21-1-2-3-1001; `whoami /user` tells yours");
+    let what =
+        format!("{user} is not a SID, such as S-1-5-21-1-2-3-1001; `whoami /user` prints yours");
     Err(Exit::new(USAGE, what).into())
 }
