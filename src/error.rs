@@ -129,6 +129,8 @@ pub enum Reason {
         /// The process, if the name's lock file specifies it.
         process: Option<u32>,
     },
+    /// The listener's name was removed, and it was told to stop then.
+    NameLost,
     /// The time limit expired.
     Deadline,
     /// The listener was told to accept no more: `blocking::Listener::unblock`.
@@ -272,7 +274,7 @@ impl Error {
         match self.reason {
             Reason::LiveServer { .. } | Reason::UnprovenSocket => ErrorKind::AddrInUse,
             Reason::StaleSocket | Reason::Stopping { .. } => ErrorKind::ConnectionRefused,
-            Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
+            Reason::NoServer | Reason::NoDirectory | Reason::NameLost => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,
             Reason::ForeignOwner
             | Reason::UnsafeDirectory

@@ -20,6 +20,7 @@ pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod lock;
+mod look;
 mod maker;
 mod name;
 mod note;
@@ -37,6 +38,8 @@ mod spin;
 mod stale;
 #[cfg(feature = "tokio")]
 mod stream;
+#[cfg(feature = "blocking")]
+mod swap;
 
 // How each system behaves: files that list the same items, so that a mend for one compiles on all.
 // `--cfg sockpipe_posix` runs FreeBSD's on Linux, `--cfg sockpipe_posix="darwin"` besides it macOS's.

@@ -13,8 +13,7 @@ pub struct ListenerStats {
     /// Times that accepting had to wait because the process or the system was out of descriptors,
     /// memory or, on Windows, instances of the pipe.
     pub pauses: u64,
-    /// Times that the listener's name was removed by somebody and bound anew. Always 0 on Windows and
-    /// for blocking listeners.
+    /// Times that the listener's name was removed by somebody and bound anew. Always 0 on Windows.
     pub republished: u64,
 }
 

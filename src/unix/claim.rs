@@ -34,17 +34,20 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::Stat;
+use rustix::fs::{Stat, Timespec, Timestamps, UTIME_NOW, futimens};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, bind, listen, shutdown};
 
 use super::access::Permission;
 use super::lock::{self, Held, Lock};
+use super::look::Watch;
+use super::name::other_places;
+use super::options::{OnNameLost, OsListenOptions};
 use super::place::{FileId, Place, file_id, remove};
 use super::stale::{self, Probes};
 use super::{bound, is_passing, note, platform};
 use crate::endpoint::{Endpoint, Form};
-use crate::error::{self, Error, Reason, live_server};
+use crate::error::{self, live_server};
 
 /// Each round means that another process got on: one that goes on for ever does not exist.
 pub(super) const ROUNDS: usize = 100;
@@ -53,6 +56,8 @@ pub(super) const ROUNDS: usize = 100;
 pub(super) struct Claim {
     /// Dropped, and with it the lock let go of, when all else is done.
     lock: Lock,
+    /// What it was bound for.
+    wanted: Endpoint,
     /// The socket's file, to know it again, and that of the socket that is still open should this one
     /// be withdrawn.
     id: FileId,
@@ -60,45 +65,66 @@ pub(super) struct Claim {
     /// Until the name is taken away, or left to somebody else.
     ours: bool,
     backlog: i32,
+    pub(super) on_lost: OnNameLost,
+    pub(super) watch: Watch,
 }
 
 impl Claim {
-    /// A socket that listens in `place`, and the claim to its name. Not while a server lives in one of
-    /// `others`, where clients look for it too.
+    /// A socket that listens in `place`, and the claim to its name. Not while a server lives in another
+    /// place where clients look for `wanted` too.
     pub(super) fn take(
         place: Place,
-        others: &[Place],
+        wanted: &Endpoint,
         permission: Permission,
-        backlog: Option<u32>,
+        options: &OsListenOptions,
         probes: Probes,
     ) -> io::Result<(OwnedFd, Self)> {
         // Before anything is made, so that a path that cannot be leaves nothing behind.
         place.address(place.name())?;
-        let lock = Lock::take(place)?;
-        // With the lock: who starts there from now on, and looks here, sees it.
-        for other in others.iter().filter(|other| !other.is_in(&lock.place)) {
-            if let Held::By(process) | Held::Stopping(process) = lock::holding(other)? {
-                return Err(live_server(other.endpoint(), process));
-            }
-        }
-        let backlog = backlog_of(backlog);
+        let lock = take_alone(place, wanted)?;
+        let (backlog, on_lost) = (backlog_of(options.backlog), options.on_name_lost);
         let (socket, id) = listen_in(&lock, permission, backlog, probes)?;
-        Ok((socket, Self { lock, id, former: None, ours: true, backlog }))
+        let watch = Watch::default();
+        let (wanted, former, ours) = (wanted.clone(), None, true);
+        Ok((socket, Self { lock, wanted, id, former, ours, backlog, on_lost, watch }))
     }
 
     pub(super) fn is_published(&self) -> bool {
         self.lock.place.is_where_it_was() && self.has_name()
     }
 
-    /// Whether nothing has the name any more, in the directory that this listener bound it in. A
-    /// directory that was removed and made anew is its maker's, who wants no old server there. A
-    /// process that acts as another user by now would make another user's socket.
-    #[cfg(feature = "tokio")]
-    pub(super) fn is_gone(&self) -> bool {
-        let place = &self.lock.place;
-        let gone = || matches!(place.stat(place.name()), Ok(None));
-        let ours = self.ours && self.is_this_process_s() && self.lock.is_this_user_s();
-        ours && gone() && place.is_where_it_was()
+    /// Whether the path leads to this listener's socket, in one call.
+    pub(super) fn is_found(&self) -> bool {
+        matches!(self.lock.place.stat_by_path(), Ok(stat) if file_id(&stat) == self.id)
+    }
+
+    /// Whether this process may make the name anew: one that acts as another user by now would make
+    /// another user's socket.
+    pub(super) fn is_ours_to_keep(&self) -> bool {
+        self.ours && self.is_this_process_s() && self.lock.is_this_user_s()
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.lock.place
+    }
+
+    pub(super) fn is_locked(&self) -> io::Result<bool> {
+        self.lock.is_ours()
+    }
+
+    /// As far as nobody else has a lock there by now.
+    pub(super) fn lock_again(&mut self) {
+        let place = self.lock.place.try_clone();
+        let Ok(lock) = place.and_then(Lock::take) else { return };
+        if let Ok(Some(stat)) = lock.place.stat(lock.place.name()) {
+            note::write_bound(&lock.file, &stat);
+        }
+        self.lock = lock;
+    }
+
+    pub(super) fn touch(&self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let _ = futimens(&self.lock.file, &Timestamps { last_access: now, last_modification: now });
     }
 
     fn has_name(&self) -> bool {
@@ -123,14 +149,10 @@ impl Claim {
         probes: Probes,
     ) -> io::Result<OwnedFd> {
         if !self.lock.place.is_where_it_was() {
-            let dir = self.lock.place.dir_path().display();
-            let what = format!("the directory {dir} is not where it was");
-            let error = Error::new(Reason::NoDirectory, what).at(self.lock.place.endpoint());
-            return Err(error.advising("bind it anew").into());
-        }
-        if !self.lock.is_ours()? {
+            self.lock = take_alone(self.lock.place.reopened()?, &self.wanted)?;
+        } else if !self.lock.is_ours()? {
             // Who removes sockets removes lock files too; somebody else may have made one since.
-            self.lock = Lock::take(self.lock.place.try_clone()?)?;
+            self.lock = take_alone(self.lock.place.try_clone()?, &self.wanted)?;
         }
         let (socket, id) = listen_in(&self.lock, permission, self.backlog, probes)?;
         self.former = Some(std::mem::replace(&mut self.id, id));
@@ -181,6 +203,19 @@ impl Drop for Claim {
             self.unpublish();
         }
     }
+}
+
+/// The lock, while no server lives where clients look for `wanted` too. With the lock: who starts there
+/// from now on, and looks here, sees it.
+fn take_alone(place: Place, wanted: &Endpoint) -> io::Result<Lock> {
+    let lock = Lock::take(place)?;
+    let others = other_places(wanted, &lock.place.endpoint())?;
+    for other in others.iter().filter(|other| !other.is_in(&lock.place)) {
+        if let Held::By(process) | Held::Stopping(process) = lock::holding(other)? {
+            return Err(live_server(other.endpoint(), process));
+        }
+    }
+    Ok(lock)
 }
 
 /// Step 2 and 3: a socket that listens under the name, once the lock is held.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 pub use super::activation::{Activated, ActivatedKind};
 use super::name::Probes;
+pub use super::options::OnNameLost;
 pub use super::pass::*;
 use super::{activation, inherited};
 #[cfg(feature = "blocking")]
@@ -42,6 +43,10 @@ pub trait ListenOptionsExt: Sealed {
     /// How many clients may wait to be accepted, in place of the system's limit (`somaxconn`).
     #[must_use]
     fn backlog(self, length: u32) -> Self;
+
+    /// What the listener does when somebody removed its name. Default: [`OnNameLost::Republish`].
+    #[must_use]
+    fn on_name_lost(self, choice: OnNameLost) -> Self;
 }
 
 impl ListenOptionsExt for ListenOptions {
@@ -62,6 +67,11 @@ impl ListenOptionsExt for ListenOptions {
 
     fn backlog(mut self, length: u32) -> Self {
         self.os.backlog = Some(length);
+        self
+    }
+
+    fn on_name_lost(mut self, choice: OnNameLost) -> Self {
+        self.os.on_name_lost = choice;
         self
     }
 }

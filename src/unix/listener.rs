@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
 use super::access::{Permission, peer_refused};
-use super::name::{self, Name, Probes};
+use super::name::{self, LOOK, Name, Probes};
 use super::runtime::{self, sleep};
 use super::stream::Stream;
 use super::{ACCEPT_PAUSE, inherited, is_passing, is_shortage, platform, prepare};
@@ -22,8 +22,6 @@ use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
 use crate::options::{ListenOptions, StreamOptions};
 
-/// Between looks at the name of a listener that waits. Cleaners and people remove sockets.
-const LOOK: Duration = Duration::from_secs(10);
 /// Connections passed over in one poll before other tasks get their turn.
 const ACCEPT_BURST: usize = 16;
 
@@ -38,8 +36,6 @@ pub(crate) struct Listener {
     next_pause: Duration,
     /// The next look at the name.
     look: Option<Pin<Box<Sleep>>>,
-    /// It was reported that the name is lost.
-    reported: bool,
     stats: ListenerStats,
     stream_options: StreamOptions,
     backlog: Option<u32>,
@@ -101,30 +97,18 @@ impl Listener {
     /// Ready once the name was removed and is there again, with a new socket.
     fn poll_name(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
+            if !self.name.is_looked_after() {
+                return Poll::Pending;
+            }
             let look = match &mut self.look {
                 Some(look) => look,
                 none => none.insert(Box::pin(sleep(LOOK)?)),
             };
             ready!(look.as_mut().poll(cx));
             self.look = None;
-            if !self.name.is_gone() {
-                continue;
-            }
-
-            match self.republish(Probes::AtOnce) {
-                Ok(()) => {
-                    self.stats.republished += 1;
-                    self.reported = false;
-                    name_republished();
-                    return Poll::Ready(Ok(()));
-                }
-                // Another server may have the name now, or this user may not write there any more.
-                // Those who are connected are served all the same.
-                Err(error) if !self.reported => {
-                    self.reported = true;
-                    name_lost(&error);
-                }
-                Err(_) => {}
+            let Some(socket) = self.name.look(self.permission)? else { continue };
+            if self.listen_on(socket).is_ok() {
+                return Poll::Ready(Ok(()));
             }
         }
     }
@@ -157,7 +141,6 @@ impl Listener {
             pause: None,
             next_pause: ACCEPT_PAUSE.0,
             look: None,
-            reported: false,
             stats: ListenerStats::default(),
             stream_options: options.stream,
             backlog: options.os.backlog,
@@ -184,7 +167,14 @@ impl Listener {
     }
 
     pub(super) fn republish(&mut self, probes: Probes) -> io::Result<()> {
-        let Some(socket) = self.name.republish(self.permission, probes)? else { return Ok(()) };
+        match self.name.republish(self.permission, probes)? {
+            Some(socket) => self.listen_on(socket),
+            None => Ok(()),
+        }
+    }
+
+    /// The new socket under the name, in place of the old one.
+    fn listen_on(&mut self, socket: OwnedFd) -> io::Result<()> {
         let socket = match runtime::register(socket) {
             Ok(socket) => socket,
             Err(error) => {
@@ -192,6 +182,7 @@ impl Listener {
                 return Err(error);
             }
         };
+        self.stats.republished += 1;
         let before = mem::replace(&mut self.socket, socket);
         self.waiting.extend(name::refuse_and_drain(before.get_ref()));
         Ok(())
@@ -215,20 +206,6 @@ impl Listener {
         self.name.leave();
         Ok(socket)
     }
-}
-
-/// Somebody removed the listener's name, and it is bound anew.
-fn name_republished() {
-    #[cfg(feature = "tracing")]
-    tracing::warn!("the listener's name was removed, and is bound anew");
-}
-
-/// Somebody removed the listener's name, and it cannot be bound anew.
-fn name_lost(error: &io::Error) {
-    #[cfg(feature = "tracing")]
-    tracing::error!(%error, "the listener's name was removed, and cannot be bound anew");
-    #[cfg(not(feature = "tracing"))]
-    let _ = error;
 }
 
 impl AsFd for Listener {

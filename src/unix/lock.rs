@@ -113,7 +113,6 @@ impl Lock {
     }
 
     /// Whether this process still acts as the user who took the lock.
-    #[cfg(feature = "tokio")]
     pub(super) fn is_this_user_s(&self) -> bool {
         matches!(fstat(&self.file), Ok(stat) if stat.st_uid == geteuid().as_raw())
     }

@@ -8,7 +8,9 @@ pub(super) use super::claim::refuse_and_drain;
 use super::claim::{self, Claim};
 use super::environment;
 use super::inherited;
+pub(super) use super::look::LOOK;
 use super::maker::Maker;
+use super::options::OnNameLost;
 use super::place::Place;
 pub(super) use super::stale::Probes;
 use crate::candidate::Candidacy;
@@ -20,7 +22,7 @@ use crate::options::ListenOptions;
 /// Whose the listener's name is.
 pub(super) enum Name {
     /// Ours, to keep and to remove.
-    Claimed(Claim),
+    Claimed(Box<Claim>),
     /// The kernel's: an abstract socket's name goes with it. Of the process that listens.
     Abstract(Maker),
     /// That of whoever made the socket.
@@ -41,11 +43,9 @@ impl Name {
             let socket = claim::bind_abstract(&endpoint, options.os.backlog)?;
             return Ok((socket, Self::Abstract(Maker::this()), permission, endpoint));
         };
-        let others = other_places(wanted, &endpoint)?;
-        let backlog = options.os.backlog;
-        let (socket, claim) = Claim::take(place, &others, permission, backlog, probes)?;
+        let (socket, claim) = Claim::take(place, wanted, permission, &options.os, probes)?;
         let permission = permission.in_group(claim.group());
-        Ok((socket, Self::Claimed(claim), permission, endpoint))
+        Ok((socket, Self::Claimed(Box::new(claim)), permission, endpoint))
     }
 
     pub(super) fn is_published(&self, socket: BorrowedFd<'_>) -> bool {
@@ -56,10 +56,17 @@ impl Name {
         }
     }
 
-    /// Whether somebody removed the name, so that `republish` makes it anew.
-    #[cfg(feature = "tokio")]
-    pub(super) fn is_gone(&self) -> bool {
-        matches!(self, Self::Claimed(claim) if claim.is_gone())
+    /// What a listener that waits does about its name, every [`LOOK`].
+    pub(super) fn look(&mut self, permission: Permission) -> io::Result<Option<OwnedFd>> {
+        match self {
+            Self::Claimed(claim) => claim.look(permission),
+            Self::Abstract(_) | Self::Inherited => Ok(None),
+        }
+    }
+
+    /// Whether there is something to look after.
+    pub(super) fn is_looked_after(&self) -> bool {
+        matches!(self, Self::Claimed(claim) if claim.on_lost != OnNameLost::Ignore)
     }
 
     /// A new socket under the name; `None` while the old one is published.
@@ -160,7 +167,7 @@ pub(super) fn place_to_bind(
 
 /// Where else clients look for `endpoint`, as far as such places are there: a server that was started
 /// with another environment may live in one of them.
-fn other_places(endpoint: &Endpoint, chosen: &Endpoint) -> io::Result<Vec<Place>> {
+pub(super) fn other_places(endpoint: &Endpoint, chosen: &Endpoint) -> io::Result<Vec<Place>> {
     let all = candidates(endpoint, &environment()?)?.into_iter();
     let others = all.filter(|candidate| candidate.address() != *chosen);
     let place = |candidate: &Candidacy| match candidate {

@@ -30,6 +30,18 @@ pub(super) struct Place {
     /// The same wherever the process goes; where its own directory cannot be told, as it was given.
     absolute: PathBuf,
     name: OsString,
+    origin: Origin,
+}
+
+/// Who chose the directory.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    /// The user, who wrote it.
+    Written,
+    /// It is the system's for this user.
+    User,
+    /// This crate, which makes it.
+    Private,
 }
 
 /// What makes a file this file and no other, as long as it is open or its socket is.
@@ -44,13 +56,13 @@ impl Place {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        Self::open(parent, name)
+        Self::open(parent, name, Origin::Written)
     }
 
     /// In a directory that the system makes for each user. `None` where there is none, or it is
     /// another user's, as under `su`, or others can write to it.
     pub(super) fn in_user_dir(dir: &Path, file: &str) -> io::Result<Option<Self>> {
-        let place = match Self::open(dir, file.into()) {
+        let place = match Self::open(dir, file.into(), Origin::User) {
             Ok(place) => place,
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
@@ -96,10 +108,10 @@ impl Place {
             let advice = "remove it, or set XDG_RUNTIME_DIR to a directory of your own";
             return Err(Error::new(Reason::PrivateDirectory, what).advising(advice).into());
         }
-        Ok(Some(Self::new(opened, dir, file.into())))
+        Ok(Some(Self::new(opened, dir, file.into(), Origin::Private)))
     }
 
-    fn open(dir: &Path, name: OsString) -> io::Result<Self> {
+    fn open(dir: &Path, name: OsString, origin: Origin) -> io::Result<Self> {
         let flags = platform::DIRECTORY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(CWD, dir, flags, Mode::empty()).map_err(|errno| {
             let shown = dir.display();
@@ -114,12 +126,12 @@ impl Place {
                 errno => failed(dir, "cannot use the directory", errno),
             }
         })?;
-        Ok(Self::new(opened, dir, name))
+        Ok(Self::new(opened, dir, name, origin))
     }
 
-    fn new(dir: OwnedFd, path: &Path, name: OsString) -> Self {
+    fn new(dir: OwnedFd, path: &Path, name: OsString, origin: Origin) -> Self {
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self { dir, dir_path: path.to_owned(), absolute, name }
+        Self { dir, dir_path: path.to_owned(), absolute, name, origin }
     }
 
     /// Refuses a directory in which another user could replace the socket, unless it is `allowed`.
@@ -149,7 +161,30 @@ impl Place {
 
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let (dir_path, absolute) = (self.dir_path.clone(), self.absolute.clone());
-        Ok(Self { dir: self.dir.try_clone()?, dir_path, absolute, name: self.name.clone() })
+        let (dir, name) = (self.dir.try_clone()?, self.name.clone());
+        Ok(Self { dir, dir_path, absolute, name, origin: self.origin })
+    }
+
+    /// The place in the directory that stands at the path by now, where it is this crate's to choose:
+    /// a session's, say, that ended and began again. A directory that the user wrote is left to who
+    /// removed it and made it anew, who wants no old server there.
+    pub(super) fn reopened(&self) -> io::Result<Self> {
+        let file = self.name.to_string_lossy();
+        let opened = match self.origin {
+            Origin::Written => None,
+            Origin::User => Self::in_user_dir(&self.absolute, &file)?,
+            Origin::Private => Some(Self::in_private_dir(&self.absolute, &file)?),
+        };
+        opened.ok_or_else(|| {
+            let what = format!("the directory {} is not where it was", self.dir_path.display());
+            let error = Error::new(Reason::NoDirectory, what).at(self.endpoint());
+            error.advising("bind it anew").into()
+        })
+    }
+
+    /// What stands under the name by its path, wherever this process has gone meanwhile.
+    pub(super) fn stat_by_path(&self) -> Result<Stat, Errno> {
+        statat(CWD, self.absolute.join(&self.name), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     pub(super) fn dir(&self) -> &OwnedFd {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use sockpipe::os::unix::{ListenerExt, StreamExt};
-use sockpipe::{ConnectOptions, ListenOptions, Listener, Stream};
+use sockpipe::{ConnectOptions, Endpoint, ListenOptions, Listener, Stream};
 use tokio::io::AsyncWriteExt;
 
 use crate::raw::wait_for_the_end;
@@ -32,6 +32,15 @@ pub(crate) async fn once(path: &str) {
             let _: Result<(), _> = tokio::time::timeout(Duration::from_secs(120), served).await;
         }
         Err(error) => println!("lost {}", shown(&error)),
+    }
+}
+
+/// Removes what a crash has left.
+pub(crate) fn clean(path: &str) {
+    let place = Endpoint::try_from(Path::new(path)).expect("a path").resolve().expect("a place");
+    match place[0].remove_stale() {
+        Ok(was_there) => println!("cleaned {was_there}"),
+        Err(error) => println!("{}", shown(&error)),
     }
 }
 
