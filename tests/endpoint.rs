@@ -172,7 +172,7 @@ mod unix {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     use std::path::PathBuf;
 
-    use common::{Backend, Os};
+    use common::{Backend, Os, PATIENCE};
     use sockpipe::ListenOptions;
     use sockpipe::os::unix::ListenOptionsExt;
 
@@ -229,7 +229,8 @@ mod unix {
                 // Closed without its file being removed, as after a crash.
                 drop(std::os::unix::net::UnixListener::bind(&path).expect("a free name"));
             }
-            let listener = Listener::bind(&path).expect("a free name");
+            let wait = Listener::bind_wait(&path, &ListenOptions::new(), PATIENCE);
+            let listener = within(wait).await.expect("a free name");
             assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[]);
             meet(listener, Stream::connect(&path)).await;
             assert_eq!(os.files(), [""; 0]);

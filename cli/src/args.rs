@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use sockpipe::Endpoint;
 
-pub use self::shared::{Client, End, Linger, Memory, Server, Spin};
+pub use self::shared::{Client, End, Ends, LAST_BYTES, Linger, Memory, Server, Spin};
 pub use self::values::{Address, Place};
 use self::values::{address, endpoint, place, rate};
 

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::args::Ends;
 use crate::client::connect;
 use crate::exit::at_endpoint;
-use crate::session::{self, Ending, Ends};
-use crate::side::{Descriptors, Side};
+use crate::os::Descriptors;
+use crate::session::{self, Ending};
+use crate::side::Side;
 use crate::{args, say};
 
 /// For the bytes that the peer has not taken yet when all else is done: as long as it takes.

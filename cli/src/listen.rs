@@ -7,13 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use sockpipe::{Listener, Stream, serve};
 
-use crate::args::{Linger, Spin};
+use crate::args::{Ends, LAST_BYTES, Linger, Spin};
 use crate::command::Joined;
 use crate::connect::{CUT, join};
 use crate::exit::{Exit, INTERRUPTED, at_endpoint};
-use crate::server::{DRAIN, LAST_BYTES, asked_to_finish, asked_to_stop, bind, tell_cut};
-use crate::session::{self, Ends};
-use crate::side::{Descriptors, Side};
+use crate::os::Descriptors;
+use crate::server::{DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
+use crate::session;
+use crate::side::Side;
 use crate::{args, client, say};
 
 pub async fn run(args: args::Listen) -> Result<()> {

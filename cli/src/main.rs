@@ -1,7 +1,6 @@
 //! Netcat for Unix domain sockets and Windows named pipes.
 
 mod args;
-mod chunk;
 mod clean;
 mod client;
 mod command;

@@ -1,5 +1,7 @@
 //! What the operating systems tell each in its own way. Both files list the same items.
 
+mod chunk;
+mod moved;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
@@ -9,12 +11,25 @@ mod windows;
 #[cfg(windows)]
 use windows as imp;
 
+pub use chunk::Chunk;
 pub use imp::{
     Attached, Group, Socket, asked_to_stop, bear_file_limit, closed_directory, give_back_memory,
     is_first_process, is_own, is_stranger, leads_to, listen_options, passed_listener, program,
     refuse_descriptors, stdin, stdout, stdout_unread, take_orphans, user, user_id, who_may_connect,
     why_no_server,
 };
+pub use moved::Moved;
+
+/// What is done with file descriptors that a local peer passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descriptors {
+    /// They are passed on with the bytes they came with.
+    PassedOn,
+    /// The sender cannot pass any, where the system can be told so.
+    Refused,
+    /// They are closed, and the session goes on: the other side is no socket.
+    Closed,
+}
 
 /// Whose it is, and who may connect.
 pub struct Access {

@@ -15,12 +15,13 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use self::address::{places, reaches, resolve};
-use crate::args::{self, Address, Client, Place, Spin};
+use crate::args::{self, Address, Client, Ends, Place, Spin};
 use crate::connect::{CUT, join};
 use crate::exit::{Exit, INTERRUPTED, USAGE, at_endpoint};
+use crate::os::Descriptors;
 use crate::server::{DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
-use crate::session::{self, Ends};
-use crate::side::{Descriptors, Side};
+use crate::session;
+use crate::side::Side;
 use crate::{client, os, say};
 
 const NO_TARGET: &str = "a passed socket that listens is a place to listen at; choose another TO";

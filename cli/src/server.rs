@@ -16,8 +16,6 @@ use crate::{command, os, say};
 
 /// How long connections may take to finish once a server is asked to stop.
 pub const DRAIN: Duration = Duration::from_secs(5);
-/// How long a client may take for the last bytes of its connection, unless told otherwise.
-pub const LAST_BYTES: Duration = Duration::from_secs(5);
 /// When a user wonders why it has not ended.
 const FELT: Duration = Duration::from_millis(700);
 

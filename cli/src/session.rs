@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::sleep;
 
-pub use self::pump::Moved;
 use self::pump::pump;
 pub use self::state::Ending;
 use self::state::{Event, State, Way};
+use crate::args::Ends;
 use crate::exit::{Exit, OUTPUT_CLOSED};
+use crate::os::Moved;
 use crate::say;
 use crate::side::{Side, Sink};
 
@@ -28,16 +29,6 @@ const SETTLED: Duration = Duration::from_millis(20);
 const UNREAD: Duration = Duration::from_millis(100);
 /// For a source that never gives nothing.
 const MOST_LOOKS: u32 = 10;
-
-/// How a session ends.
-#[derive(Clone, Copy, Debug)]
-pub struct Ends {
-    /// The end of the near side is passed on, and the far side may still answer. Otherwise the
-    /// session ends with it.
-    pub half_close: bool,
-    /// How long a direction may be quiet whose other side takes no end of file; `None`: for ever.
-    pub linger: Option<Duration>,
-}
 
 /// What became of a session from `near` to `far`.
 pub struct Report {

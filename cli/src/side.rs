@@ -11,27 +11,14 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::args::Spin;
-use crate::chunk::Chunk;
 use crate::exit;
-use crate::os::{self, Socket};
-use crate::session::Moved;
+use crate::os::{self, Chunk, Descriptors, Moved, Socket};
 use crate::stdio::{Input, Output};
 
 pub struct Side {
     pub from: Source,
     pub to: Sink,
     pub watch: Watch,
-}
-
-/// What is done with file descriptors that a local peer passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Descriptors {
-    /// They are passed on with the bytes they came with.
-    PassedOn,
-    /// The sender cannot pass any, where the system can be told so.
-    Refused,
-    /// They are closed, and the session goes on: the other side is no socket.
-    Closed,
 }
 
 impl Side {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::chunk::Chunk;
+use crate::os::Chunk;
 
 /// Chunks on their way between a thread and its task.
 const AHEAD: usize = 4;

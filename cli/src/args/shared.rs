@@ -7,8 +7,9 @@ use sockpipe::SharedMemory;
 use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
 
 use super::values::{FOREVER, mode, seconds};
-use crate::server::LAST_BYTES;
-use crate::session::Ends;
+
+/// How long a client may take for the last bytes of its connection, unless told otherwise.
+pub const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// What a client can be told.
 #[derive(Debug, clap::Args)]
@@ -145,4 +146,14 @@ impl Linger {
     pub fn for_the_rest(self) -> Duration {
         self.linger.unwrap_or(LAST_BYTES)
     }
+}
+
+/// How a session ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The end of the near side is passed on, and the far side may still answer. Otherwise the
+    /// session ends with it.
+    pub half_close: bool,
+    /// How long a direction may be quiet whose other side takes no end of file; `None`: for ever.
+    pub linger: Option<Duration>,
 }

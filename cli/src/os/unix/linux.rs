@@ -15,7 +15,7 @@ use rustix::process::Pid;
 
 pub use self::boundary::{bytes_ahead, receive};
 pub use super::receive::Received;
-use crate::chunk::CHUNK;
+use crate::os::chunk::CHUNK;
 
 /// Of the kernel's `asm/socket.h`.
 const SO_PASSRIGHTS: libc::c_int =

@@ -23,10 +23,8 @@ use tokio::task::yield_now;
 use super::system::{self, Pipe, Received};
 use super::watch::{register, until_unread};
 use crate::args::Spin;
-use crate::chunk::Chunk;
+use crate::os::{Chunk, Descriptors, Moved};
 use crate::say;
-use crate::session::Moved;
-use crate::side::Descriptors;
 
 /// The most descriptors of one message; no system takes more.
 pub const MOST_DESCRIPTORS: usize = 512;

@@ -15,9 +15,7 @@ use tokio::time::sleep;
 use windows_sys::Win32::System::Pipes::PeekNamedPipe;
 
 use crate::args::Spin;
-use crate::chunk::Chunk;
-use crate::session::Moved;
-use crate::side::Descriptors;
+use crate::os::{Chunk, Descriptors, Moved};
 
 /// Between two looks whether a peer that has ended its side is gone.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);

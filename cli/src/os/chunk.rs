@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 
-use crate::os::Attached;
+use super::Attached;
 
 /// What one read or write moves: past this, more gains little.
 pub const CHUNK: usize = 64 * 1024;
