@@ -229,7 +229,8 @@ mod unix {
                 // Closed without its file being removed, as after a crash.
                 drop(std::os::unix::net::UnixListener::bind(&path).expect("a free name"));
             }
-            let wait = Listener::bind_wait(&path, &ListenOptions::new(), PATIENCE);
+            let options = ListenOptions::new();
+            let wait = Listener::bind_wait(&path, &options, PATIENCE);
             let listener = within(wait).await.expect("a free name");
             assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[]);
             meet(listener, Stream::connect(&path)).await;
