@@ -74,7 +74,14 @@ fn reads_and_writes_make_the_system_calls_that_tokio_makes() {
         }
         renamed
     };
-    assert_eq!(renamed(sockpipe), renamed(tokio));
+    let (ours, theirs) = (renamed(sockpipe), renamed(tokio));
+    if cfg!(sockpipe_posix) {
+        // A read is tried before it is waited for: more reads, and fewer waits.
+        let total = |calls: &Calls| calls.values().sum::<i64>();
+        assert!(total(&ours) <= total(&theirs), "{ours:?}, {theirs:?}");
+    } else {
+        assert_eq!(ours, theirs);
+    }
 }
 
 /// The instructions of a round of `whose`. `None` where there is no valgrind.

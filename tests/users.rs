@@ -175,5 +175,8 @@ fn another_users_path() {
     let err = taken(BOB);
     assert!(err.contains(&format!("the socket there belongs to uid {ALICE}")), "{err}");
     assert!(Path::new(&path).exists(), "another user's socket was removed");
-    let (_next, _) = start(users.example("echo_server", ALICE), &path);
+    // Elsewhere a refusal may be a full queue's, and without the note in the lock it stays a doubt.
+    if cfg!(all(target_os = "linux", not(sockpipe_posix))) {
+        start(users.example("echo_server", ALICE), &path);
+    }
 }

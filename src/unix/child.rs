@@ -14,7 +14,7 @@ use std::thread;
 use rustix::fs::Mode;
 use rustix::process::{Resource, geteuid, getrlimit, setsid, umask};
 
-use super::claim::ROUNDS;
+use super::lock::ROUNDS;
 use super::platform;
 use super::spawn::place;
 use crate::endpoint::Endpoint;

@@ -39,7 +39,7 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, bind, listen, shutdown};
 
 use super::access::Permission;
-use super::lock::{self, Held, Lock};
+use super::lock::{self, Held, Lock, ROUNDS};
 use super::look::Watch;
 use super::name::other_places;
 use super::options::{OnNameLost, OsListenOptions};
@@ -48,9 +48,6 @@ use super::stale::{self, Probes};
 use super::{bound, is_passing, note, platform};
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{self, live_server};
-
-/// Each round means that another process got on: one that goes on for ever does not exist.
-pub(super) const ROUNDS: usize = 100;
 
 #[derive(Debug)]
 pub(super) struct Claim {

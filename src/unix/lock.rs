@@ -15,7 +15,6 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::bound::BoundFile;
-use super::claim::ROUNDS;
 use super::maker::Maker;
 use super::note::{self, Said};
 use super::place::{Place, file_id, remove};
@@ -24,6 +23,8 @@ use crate::error::{self, Error, Reason, live_server};
 
 /// What the lock on a name is called, after a dot and the name.
 pub(super) const NAME_LOCK: &str = ".lock";
+/// Each round means that another process got on: one that goes on for ever does not exist.
+pub(super) const ROUNDS: usize = 100;
 const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 #[derive(Debug)]
@@ -235,7 +236,8 @@ fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
         }
         // Not a file: something that is not ours stands there.
         Errno::ISDIR => FOREIGN,
-        errno if errno == platform::NOT_FOLLOWED => FOREIGN,
+        // A symbolic link, as this system calls it, or as Linux and most do.
+        errno if errno == platform::NOT_FOLLOWED || errno == Errno::LOOP => FOREIGN,
         _ => (Reason::Os, "choose another directory"),
     };
     let what = format!("its lock file {} cannot be had: {error}", lock.display());
