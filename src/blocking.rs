@@ -49,11 +49,14 @@
 //! system has the bytes in hand, as the async stream's do; without a timeout they return when the
 //! pipe has had room for them.
 
+#[cfg(feature = "tokio")]
+mod convert;
 mod handover;
 mod instance;
 mod listener;
 mod serve;
 mod stream;
+mod way;
 
 pub use handover::{HandOver, LaunchRequest, Reply, hand_over, hand_over_with};
 pub use instance::{SingleInstance, connect_or_spawn, connect_or_spawn_with};

@@ -164,23 +164,6 @@ impl Stream {
         Transport::of(self.inner.uses_memory())
     }
 
-    /// The same connection, for calls that block the thread.
-    ///
-    /// # Errors
-    ///
-    /// What the OS reports.
-    ///
-    /// # Platform-specific behavior
-    ///
-    /// Windows: the crate's event loop goes on completing the stream's I/O, for the system does not
-    /// let a pipe go that it completes I/O of. It costs a change of threads per call that waits, and
-    /// there is no way to the handle.
-    #[cfg(feature = "blocking")]
-    pub fn into_blocking(self) -> io::Result<crate::blocking::Stream> {
-        let inner = imp::blocking::Stream::from_async(self.inner)?;
-        Ok(crate::blocking::Stream::from_imp(inner))
-    }
-
     pub(crate) fn from_imp(inner: imp::Stream) -> Self {
         Self { inner }
     }
@@ -189,26 +172,6 @@ impl Stream {
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stream").field("inner", &self.inner).finish()
-    }
-}
-
-/// As [`Stream::into_blocking`].
-#[cfg(feature = "blocking")]
-impl TryFrom<Stream> for crate::blocking::Stream {
-    type Error = io::Error;
-
-    fn try_from(stream: Stream) -> io::Result<Self> {
-        stream.into_blocking()
-    }
-}
-
-/// As [`into_async`](crate::blocking::Stream::into_async).
-#[cfg(feature = "blocking")]
-impl TryFrom<crate::blocking::Stream> for Stream {
-    type Error = io::Error;
-
-    fn try_from(stream: crate::blocking::Stream) -> io::Result<Self> {
-        stream.into_async()
     }
 }
 

@@ -3,12 +3,13 @@
 use std::io;
 use std::time::Duration;
 
+use super::way::{Threads, block_on};
 use super::{Listener, Stream};
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::instance::handover::{self, CLOSING, deliver};
 use crate::instance::launch::Launch;
 use crate::instance::single::Acquired;
-use crate::instance::way::{Threads, Way, block_on};
+use crate::instance::way::Way;
 use crate::options::{ConnectOptions, ListenOptions};
 
 /// Becomes the first instance at `endpoint`, or hands `launch` to it, with the default options: 5

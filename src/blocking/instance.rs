@@ -2,12 +2,12 @@
 
 use std::io;
 
+use super::way::{Threads, block_on};
 use super::{Listener, Stream};
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::instance::command::DaemonCommand;
 use crate::instance::daemon::find_or_start;
 use crate::instance::single::{Acquired, acquire};
-use crate::instance::way::{Threads, block_on};
 use crate::options::{ConnectOptions, ListenOptions};
 
 /// Connects to `endpoint`, and starts `daemon` first when nobody listens there.

@@ -187,21 +187,6 @@ impl Stream {
         Transport::of(self.shared.inner.uses_memory())
     }
 
-    /// The same connection, for a tokio runtime. The timeouts do not go with it.
-    ///
-    /// # Errors
-    ///
-    /// [`ResourceBusy`](ErrorKind::ResourceBusy) when there are other handles of the stream; `Other`
-    /// where there is no tokio runtime with I/O (Unix). The stream is closed then.
-    ///
-    /// # Platform-specific behavior
-    ///
-    /// Windows: it waits for a write that is still under way, as the next write would.
-    #[cfg(feature = "tokio")]
-    pub fn into_async(self) -> io::Result<crate::Stream> {
-        self.into_inner()?.into_async().map(crate::Stream::from_imp)
-    }
-
     pub(crate) fn from_imp(inner: imp::Stream) -> Self {
         let (read_timeout, write_timeout) = (AtomicU64::default(), AtomicU64::default());
         Self { shared: Arc::new(Shared { inner, read_timeout, write_timeout }) }

@@ -4,9 +4,9 @@ use std::future::Future;
 #[cfg(feature = "tokio")]
 use std::future::poll_fn;
 use std::io;
-#[cfg(feature = "blocking")]
-use std::io::{Read, Write};
+#[cfg(feature = "tokio")]
 use std::pin::pin;
+#[cfg(feature = "tokio")]
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,8 +15,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::endpoint::Endpoint;
 use crate::options::{ConnectOptions, ListenOptions};
-#[cfg(feature = "blocking")]
-use crate::wait::Deadline;
 
 pub(crate) trait Way {
     type Listener;
@@ -105,82 +103,4 @@ async fn within<T>(
         ready => ready,
     })
     .await
-}
-
-/// By blocking the thread.
-#[cfg(feature = "blocking")]
-pub(crate) struct Threads;
-
-#[cfg(feature = "blocking")]
-impl Way for Threads {
-    type Listener = crate::blocking::Listener;
-    type Stream = crate::blocking::Stream;
-
-    fn bind(endpoint: &Endpoint, options: &ListenOptions) -> io::Result<Self::Listener> {
-        Self::Listener::bind_with(endpoint, options)
-    }
-
-    async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> io::Result<Self::Stream> {
-        Self::Stream::connect_with(endpoint, options)
-    }
-
-    async fn sleep(duration: Duration) -> io::Result<()> {
-        std::thread::sleep(duration);
-        Ok(())
-    }
-
-    async fn write_all(
-        stream: &mut Self::Stream,
-        mut bytes: &[u8],
-        limit: Option<Duration>,
-    ) -> io::Result<()> {
-        let end = Deadline::after(limit);
-        while !bytes.is_empty() {
-            stream.set_write_timeout(left(end)?)?;
-            match stream.write(bytes)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                written => bytes = &bytes[written..],
-            }
-        }
-        stream.set_write_timeout(None)
-    }
-
-    async fn read_exact(
-        stream: &mut Self::Stream,
-        mut bytes: &mut [u8],
-        limit: Option<Duration>,
-    ) -> io::Result<()> {
-        let end = Deadline::after(limit);
-        while !bytes.is_empty() {
-            stream.set_read_timeout(left(end)?)?;
-            match stream.read(bytes)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => bytes = &mut bytes[read..],
-            }
-        }
-        stream.set_read_timeout(None)
-    }
-
-    fn process(stream: &Self::Stream) -> Option<u32> {
-        stream.peer_credentials().ok()?.pid()
-    }
-}
-
-/// What a call may take that may not take no time at all.
-#[cfg(feature = "blocking")]
-fn left(end: Deadline) -> io::Result<Option<Duration>> {
-    if end.is_past() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(end.left()) }
-}
-
-/// What a future gives that waits by [`Threads`] only, and so is ready when it is asked.
-#[cfg(feature = "blocking")]
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    use std::task::{Context, Waker};
-
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return output;
-        }
-    }
 }

@@ -68,11 +68,11 @@ cfg_if::cfg_if! {
     } else {
         /// A process, by its number alone: there are no PID namespaces.
         #[derive(Debug, Default)]
-        struct Process;
+        struct Process(());
 
         impl Process {
             fn this() -> Self {
-                Self
+                Self(())
             }
 
             fn may_be_this(&self) -> bool {
