@@ -13,6 +13,8 @@ mod convert;
 pub mod ext;
 #[cfg(feature = "tokio")]
 mod foreign;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod group;
 mod hints;
 mod inherited;
 #[cfg(feature = "interprocess")]

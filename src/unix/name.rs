@@ -3,16 +3,17 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
+
 use super::access::Permission;
 pub(super) use super::claim::refuse_and_drain;
 use super::claim::{self, Claim};
-use super::environment;
-use super::inherited;
 pub(super) use super::look::LOOK;
 use super::maker::Maker;
 use super::options::OnNameLost;
 use super::place::Place;
 pub(super) use super::stale::Probes;
+use super::{environment, inherited, is_transient};
 use crate::candidate::Candidacy;
 use crate::candidate::resolve::candidates;
 use crate::endpoint::Endpoint;
@@ -157,6 +158,8 @@ pub(super) fn place_to_bind(
         };
         match opened {
             Ok(place) => return Ok((place, candidate.address())),
+            // Clients that can look there would not find a server in the next place.
+            Err(error) if is_transient_error(&error) => return Err(error),
             Err(error) => refused = Some(error),
         }
     }
@@ -166,16 +169,32 @@ pub(super) fn place_to_bind(
 }
 
 /// Where else clients look for `endpoint`, as far as such places are there: a server that was started
-/// with another environment may live in one of them.
+/// with another environment may live in one of them. In a directory that is passed over by now it may
+/// have been from before.
 pub(super) fn other_places(endpoint: &Endpoint, chosen: &Endpoint) -> io::Result<Vec<Place>> {
-    let all = candidates(endpoint, &environment()?)?.into_iter();
-    let others = all.filter(|candidate| candidate.address() != *chosen);
-    let place = |candidate: &Candidacy| match candidate {
-        Candidacy::UserDir { dir, file } => Place::in_user_dir(dir, file).ok().flatten(),
-        Candidacy::PrivateDir { dir, file } => {
-            Place::in_existing_private_dir(dir, file).ok().flatten()
+    let mut others = Vec::new();
+    for candidate in candidates(endpoint, &environment()?)? {
+        if candidate.address() == *chosen {
+            continue;
         }
-        Candidacy::Path(_) | Candidacy::Abstract(_) | Candidacy::Pipe(_) => None,
-    };
-    Ok(others.filter_map(|candidate| place(&candidate.place)).collect())
+        let place = match &candidate.place {
+            Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file) {
+                Ok(None) => Ok(Place::in_passed_over_dir(dir, file)),
+                place => place,
+            },
+            Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
+            Candidacy::Path(_) | Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
+        };
+        match place {
+            Ok(place) => others.extend(place),
+            Err(error) if is_transient_error(&error) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(others)
+}
+
+fn is_transient_error(error: &io::Error) -> bool {
+    let code = Error::of(error).map_or_else(|| error.raw_os_error(), Error::raw_os_error);
+    code.is_some_and(|code| is_transient(Errno::from_raw_os_error(code)))
 }

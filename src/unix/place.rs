@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use rustix::process::geteuid;
 
-use super::platform;
+use super::{bound, platform};
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{self, Error, Reason};
 
@@ -72,14 +72,42 @@ impl Place {
             Err(error) => return Err(error),
         };
         let stat = fstat(&place.dir)?;
-        let ours = stat.st_uid == geteuid().as_raw() && stat.st_mode as u32 & 0o022 == 0;
+        let ours = stat.st_uid == geteuid().as_raw() && !place.is_writable_by_others(&stat);
         Ok(ours.then_some(place))
+    }
+
+    /// In such a directory that others can write to by now: a server that was there before may still
+    /// be, and what others put there is not this user's.
+    pub(super) fn in_passed_over_dir(dir: &Path, file: &str) -> Option<Self> {
+        let place = Self::open(dir, file.into(), Origin::User).ok()?;
+        let stat = fstat(&place.dir).ok()?;
+        (stat.st_uid == geteuid().as_raw()).then_some(place)
+    }
+
+    /// Why such a directory is passed over, where that is not plain to see.
+    pub(super) fn why_passed_over(dir: &Path) -> Option<String> {
+        let place = Self::open(dir, OsString::new(), Origin::User).ok()?;
+        let stat = fstat(&place.dir).ok()?;
+        let (mode, own) = (stat.st_mode as u32 & 0o7777, geteuid().as_raw());
+        if stat.st_uid != own {
+            return Some(format!("it belongs to uid {}, not to uid {own}", stat.st_uid));
+        }
+        let writable = place.is_writable_by_others(&stat);
+        writable.then(|| format!("others can write to it (mode {mode:04o})"))
+    }
+
+    /// Whether users other than its owner may write to the directory.
+    fn is_writable_by_others(&self, stat: &Stat) -> bool {
+        let by_group = || !platform::is_private_group(&self.dir, stat);
+        let mode = stat.st_mode as u32 & 0o7777;
+        mode & 0o002 != 0 || mode & 0o020 != 0 && by_group()
     }
 
     /// In a directory of our own making that nobody else can enter.
     pub(super) fn in_private_dir(dir: &Path, file: &str) -> io::Result<Self> {
         match mkdirat(CWD, dir, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            // Whatever the umask has left of it; also where who made it was killed before this.
+            Ok(()) | Err(Errno::EXIST) => bound::mend_dir(dir),
             Err(errno) => return Err(failed(dir, "cannot make the directory", errno)),
         }
         match Self::in_existing_private_dir(dir, file)? {
@@ -140,16 +168,21 @@ impl Place {
         let dir = self.dir_path.display();
         let what = format!("the directory {dir} {why}, so that others could replace the socket");
         let error = Error::new(Reason::UnsafeDirectory, what).at(self.endpoint());
-        let advice = "choose a directory of your own, or allow this one with \
-                      os::unix::ListenOptionsExt::unsafe_directory";
-        Err(error.advising(advice).into())
+        let own = fstat(&self.dir)?.st_uid == geteuid().as_raw();
+        let choose = if own {
+            format!("take that away with chmod go-w {dir}")
+        } else {
+            "choose a directory of your own".to_owned()
+        };
+        let allow = "os::unix::ListenOptionsExt::unsafe_directory";
+        Err(error.advising(format!("{choose}, or allow this one with {allow}")).into())
     }
 
     /// Why another user could replace what stands in the directory; `None` if none could.
     pub(super) fn why_unsafe(&self) -> io::Result<Option<String>> {
         let stat = fstat(&self.dir)?;
         let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
-        let writable = mode & 0o022 != 0 && mode & 0o1000 == 0;
+        let writable = mode & 0o1000 == 0 && self.is_writable_by_others(&stat);
         Ok(if uid != 0 && uid != geteuid().as_raw() {
             Some(format!("belongs to uid {uid}"))
         } else if writable {

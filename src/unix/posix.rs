@@ -11,6 +11,8 @@ use rustix::net::SocketAddrUnix;
 #[cfg(feature = "tokio")]
 use tokio::io::{Interest, unix::AsyncFd};
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) use super::group::is_the_owner_s as is_private_group;
 pub(super) use super::native::{
     DIRECTORY, ROOM_FOR_CREDENTIALS, SYSTEM, no_signals, peer, peer_groups, user_temp_dir,
 };
@@ -72,6 +74,17 @@ pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Nothing to do: cleaners of these systems ask for locks, or for nothing.
 pub(super) fn keep(_: &OwnedFd) {}
+
+/// Not told here: these systems have access control lists of their own.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn is_private_group(_: &OwnedFd, _: &Stat) -> bool {
+    false
+}
+
+/// Sockets are not mounted on here.
+pub(super) fn is_mount_point(_: &Path) -> bool {
+    false
+}
 
 /// Not told here.
 pub(super) fn is_bound(_: &Path, _: &Stat) -> Option<bool> {
