@@ -145,13 +145,22 @@ impl Claim {
         permission: Permission,
         probes: Probes,
     ) -> io::Result<OwnedFd> {
-        if !self.lock.place.is_where_it_was() {
-            self.lock = take_alone(self.lock.place.reopened()?, &self.wanted)?;
+        let place = &self.lock.place;
+        let taken = if !place.is_where_it_was() {
+            Some(take_alone(place.reopened()?, &self.wanted)?)
         } else if !self.lock.is_ours()? {
             // Who removes sockets removes lock files too; somebody else may have made one since.
-            self.lock = take_alone(self.lock.place.try_clone()?, &self.wanted)?;
+            Some(take_alone(place.try_clone()?, &self.wanted)?)
+        } else {
+            None
+        };
+        let lock = taken.as_ref().unwrap_or(&self.lock);
+        let (socket, id) = listen_in(lock, permission, self.backlog, probes)?;
+        if let Some(lock) = taken {
+            // What is left in a directory that another one is mounted over, say.
+            self.remove_name();
+            self.lock = lock;
         }
-        let (socket, id) = listen_in(&self.lock, permission, self.backlog, probes)?;
         self.former = Some(std::mem::replace(&mut self.id, id));
         Ok(socket)
     }
