@@ -83,6 +83,12 @@ mod linux;
 use self::linux as platform;
 #[cfg(any(target_os = "netbsd", sockpipe_posix = "netbsd"))]
 mod netbsd;
+#[cfg(all(
+    feature = "tokio",
+    any(target_os = "linux", target_os = "android"),
+    not(sockpipe_posix)
+))]
+mod tidings;
 #[cfg(any(target_os = "netbsd", sockpipe_posix = "netbsd"))]
 use self::netbsd as platform;
 #[cfg(any(target_os = "openbsd", sockpipe_posix = "openbsd"))]

@@ -22,6 +22,8 @@ pub(super) use super::flags::{CLOSE_ON_EXEC, accept, close_on_exec, socket};
 pub(super) use super::group::is_the_owner_s as is_private_group;
 use super::peer::Peer;
 use super::sockopt::get;
+#[cfg(feature = "tokio")]
+pub(super) use super::tidings::of as tidings;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::too_long;
 

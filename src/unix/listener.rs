@@ -11,17 +11,20 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::access::{Permission, peer_refused};
 use super::name::{self, LOOK, Name, Probes};
-use super::runtime::{self, sleep};
+use super::runtime::{self, Tidings, sleep};
 use super::stream::Stream;
 use super::{ACCEPT_PAUSE, inherited, is_passing, is_shortage, platform, prepare};
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
 use crate::options::{ListenOptions, StreamOptions};
 
+/// From what says that the name may be gone to the look: a server that takes names without a lock has
+/// removed it perhaps, to bind it next.
+const SOON: Duration = Duration::from_secs(1);
 /// Connections passed over in one poll before other tasks get their turn.
 const ACCEPT_BURST: usize = 16;
 
@@ -36,6 +39,8 @@ pub(crate) struct Listener {
     next_pause: Duration,
     /// The next look at the name.
     look: Option<Pin<Box<Sleep>>>,
+    /// What says that it should be sooner.
+    tidings: Vec<Tidings>,
     stats: ListenerStats,
     stream_options: StreamOptions,
     backlog: Option<u32>,
@@ -102,8 +107,17 @@ impl Listener {
             }
             let look = match &mut self.look {
                 Some(look) => look,
-                none => none.insert(Box::pin(sleep(LOOK)?)),
+                none => {
+                    self.tidings = self.name.tidings();
+                    none.insert(Box::pin(sleep(LOOK)?))
+                }
             };
+            if self.tidings.iter_mut().any(|tidings| tidings.as_mut().poll(cx).is_ready()) {
+                self.tidings.clear();
+                if look.deadline() > Instant::now() + SOON {
+                    *look = Box::pin(sleep(SOON)?);
+                }
+            }
             ready!(look.as_mut().poll(cx));
             self.look = None;
             let Some(socket) = self.name.look(self.permission)? else { continue };
@@ -141,6 +155,7 @@ impl Listener {
             pause: None,
             next_pause: ACCEPT_PAUSE.0,
             look: None,
+            tidings: Vec::new(),
             stats: ListenerStats::default(),
             stream_options: options.stream,
             backlog: options.os.backlog,

@@ -12,6 +12,10 @@ pub(super) use super::look::LOOK;
 use super::maker::Maker;
 use super::options::OnNameLost;
 use super::place::Place;
+#[cfg(feature = "tokio")]
+use super::platform;
+#[cfg(feature = "tokio")]
+use super::runtime::Tidings;
 pub(super) use super::stale::Probes;
 use super::{environment, inherited, is_transient};
 use crate::candidate::Candidacy;
@@ -62,6 +66,18 @@ impl Name {
         match self {
             Self::Claimed(claim) => claim.look(permission),
             Self::Abstract(_) | Self::Inherited => Ok(None),
+        }
+    }
+
+    /// What says that it is time to look.
+    #[cfg(feature = "tokio")]
+    pub(super) fn tidings(&self) -> Vec<Tidings> {
+        match self {
+            Self::Claimed(claim) => {
+                let place = claim.place();
+                platform::tidings(&place.absolute_path(), place.may_be_reopened())
+            }
+            Self::Abstract(_) | Self::Inherited => Vec::new(),
         }
     }
 

@@ -215,9 +215,20 @@ impl Place {
         })
     }
 
+    /// Whether [`reopened`](Self::reopened) may give another directory.
+    #[cfg(feature = "tokio")]
+    pub(super) fn may_be_reopened(&self) -> bool {
+        !matches!(self.origin, Origin::Written)
+    }
+
+    /// Its path, wherever this process has gone meanwhile.
+    pub(super) fn absolute_path(&self) -> PathBuf {
+        self.absolute.join(&self.name)
+    }
+
     /// What stands under the name by its path, wherever this process has gone meanwhile.
     pub(super) fn stat_by_path(&self) -> Result<Stat, Errno> {
-        statat(CWD, self.absolute.join(&self.name), AtFlags::SYMLINK_NOFOLLOW)
+        statat(CWD, self.absolute_path(), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     pub(super) fn dir(&self) -> &OwnedFd {

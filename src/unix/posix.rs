@@ -16,6 +16,8 @@ pub(super) use super::group::is_the_owner_s as is_private_group;
 pub(super) use super::native::{
     DIRECTORY, ROOM_FOR_CREDENTIALS, SYSTEM, no_signals, peer, peer_groups, user_temp_dir,
 };
+#[cfg(feature = "tokio")]
+use super::runtime::Tidings;
 use super::sockopt::get;
 
 /// `sun_path` is 104 bytes with its NUL.
@@ -84,6 +86,12 @@ pub(super) fn is_private_group(_: &OwnedFd, _: &Stat) -> bool {
 /// Sockets are not mounted on here.
 pub(super) fn is_mount_point(_: &Path) -> bool {
     false
+}
+
+/// None: the looks find out.
+#[cfg(feature = "tokio")]
+pub(super) fn tidings(_: &Path, _: bool) -> Vec<Tidings> {
+    Vec::new()
 }
 
 /// Not told here.
