@@ -53,6 +53,7 @@ async fn run() {
         ["cancel", path, count] => cancel::run(path, number(count)).await,
         ["once", path] => rivals::once(path).await,
         ["clean", path] => rivals::clean(path),
+        ["occupancy", path] => rivals::occupancy(path),
         ["takeovers", path, count] => rivals::takeovers(path, number(count)).await,
         ["binds", path, count, ref options @ ..] => {
             rivals::binds(path, number(count), options).await;
