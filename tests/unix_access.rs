@@ -361,7 +361,7 @@ async fn a_directory_whose_group_is_its_owner_s_alone() {
     if is_here("setfacl") {
         set_mode(&os.dir(), 0o700);
         let list = format!("u:{STRANGER}:rwx");
-        let set = std::process::Command::new("setfacl").args(["-m", &list]).arg(os.dir()).status();
+        let set = Command::new("setfacl").args(["-m", &list]).arg(os.dir()).status();
         if set.is_ok_and(|status| status.success()) {
             let refused = Listener::bind(os.endpoint());
             assert_error(refused, ErrorKind::PermissionDenied, &["can be written by others"]);
