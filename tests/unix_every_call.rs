@@ -8,6 +8,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use common::process::Running;
@@ -46,7 +47,8 @@ impl Deed {
         if self == Self::Stop {
             out.extend(running.out.recv_timeout(common::PATIENCE));
             if out.first().is_some_and(|line| line.starts_with("listening")) {
-                command(&mut running, "drop");
+                // It may have been killed as soon as it had said that.
+                let _ = running.child.stdin.as_mut().map(|input| writeln!(input, "drop"));
             }
         }
         drop(running.child.stdin.take());
