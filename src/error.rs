@@ -69,6 +69,8 @@ pub enum Operation {
     Spawn,
     /// Handing over what a later start was asked to do: `hand_over`.
     HandOver,
+    /// Taking a running server's endpoint over: `os::unix::take_over`.
+    TakeOver,
     /// Ending the write side of a stream, or closing it.
     Shutdown,
 }
@@ -135,17 +137,24 @@ pub enum Reason {
     Deadline,
     /// The listener was told to accept no more: `blocking::Listener::unblock`.
     Stopped,
+    /// Another process has taken the listener over: `os::unix::take_over`.
+    #[non_exhaustive]
+    TakenOver {
+        /// That process, if the OS tells it.
+        process: Option<u32>,
+    },
     /// There is no tokio runtime, or it lacks I/O or timers.
     NoRuntime,
     /// The server that was started exited before it listened.
     ServerExited,
-    /// The first instance did not take what was to be handed over: it is stopped, or hangs.
+    /// The first instance did not take what was to be handed over, or the server did not hand its name
+    /// over: it is stopped, or hangs.
     #[non_exhaustive]
     NoAnswer {
         /// Its process, if the OS tells it.
         process: Option<u32>,
     },
-    /// The first instance speaks something else.
+    /// The first instance, or the server, speaks something else.
     #[non_exhaustive]
     NotUnderstood {
         /// Its process, if the OS tells it.
@@ -290,7 +299,10 @@ impl Error {
                 ErrorKind::TimedOut
             }
             Reason::NotUnderstood { .. } => ErrorKind::InvalidData,
-            Reason::NoRuntime | Reason::ServerExited | Reason::Stopped => ErrorKind::Other,
+            Reason::NoRuntime
+            | Reason::ServerExited
+            | Reason::Stopped
+            | Reason::TakenOver { .. } => ErrorKind::Other,
             Reason::Os => {
                 let source = self.source.as_deref().and_then(|source| source.downcast_ref());
                 source.map_or(ErrorKind::Other, io::Error::kind)
@@ -338,6 +350,7 @@ impl Operation {
             Self::Clean => ("clean", ""),
             Self::Spawn => ("start the server", " at"),
             Self::HandOver => ("hand over", " to"),
+            Self::TakeOver => ("take over", ""),
             Self::Shutdown => ("end the write side", " of"),
         }
     }

@@ -149,7 +149,9 @@ pub(crate) trait Wire {
     /// Makes what can be offered, and what is to be sent of it. `None`: there is no room for it.
     fn make(&self) -> Option<(Self::Link, Self::Offer)>;
     fn offer(&self, byte: u8, offer: &Self::Offer) -> io::Result<()>;
-    /// Checks an offer, and maps it.
+    /// Reports whether this has the form of an offer. Other descriptors come with bytes that are data.
+    fn is_offer(&self, offer: &Self::Offer) -> bool;
+    /// Checks what is in an offer, and maps it.
     fn take(&self, offer: Self::Offer) -> Option<Self::Link>;
 }
 
@@ -271,9 +273,9 @@ impl<L: Link, O> Lane<L, O> {
 
     /// Reports whether both directions use the memory.
     pub(crate) fn is_upgraded(&self) -> bool {
-        let Some(link) = self.accepted() else { return false };
-        let incoming = &link.header().directions[self.role.reads()];
-        lock(&self.outgoing).on_ring && incoming.switched_at().is_some()
+        let mut incoming = lock(&self.incoming);
+        self.latch(&mut incoming);
+        incoming.last.is_some() && lock(&self.outgoing).on_ring
     }
 
     /// The link, also while the peer has not accepted it.

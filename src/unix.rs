@@ -42,6 +42,8 @@ mod stale;
 mod stream;
 #[cfg(feature = "blocking")]
 mod swap;
+#[cfg(feature = "tokio")]
+mod upgrade;
 
 // How each system behaves: files that list the same items, so that a mend for one compiles on all.
 // `--cfg sockpipe_posix` runs FreeBSD's on Linux, `--cfg sockpipe_posix="darwin"` besides it macOS's.

@@ -67,6 +67,25 @@ fn graceful() {
     assert!(client.wait().0.success());
 }
 
+#[test]
+fn upgrade() {
+    let dir = runtime_dir();
+    let old = Running::start(in_dir(&dir, "upgrade", &[]));
+    assert!(old.next_line().contains(" listens on "));
+    let client = ["sockpipe-example-upgrade", "--interval", "600000"];
+    let client = Running::start(in_dir(&dir, "echo_client", &client));
+    while !client.next_line().starts_with("received: ") {}
+    let new = Running::start(in_dir(&dir, "upgrade", &[]));
+    assert!(new.next_line().contains(" listens on "));
+    // It finishes the client that it has.
+    client.crash();
+    let (status, out, err) = old.wait();
+    assert_eq!(out, ["1 connections finished, 0 were cut"], "{err:?}");
+    assert!(status.success());
+    new.signal(Signal::TERM);
+    assert!(new.wait().0.success());
+}
+
 /// As systemd starts it: with the socket as descriptor 3, and variables that say so.
 #[tokio::test]
 async fn activated() {

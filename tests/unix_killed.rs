@@ -1,11 +1,13 @@
-//! Killed at a system call, one after another, while it starts a daemon or hands a launch over: the
-//! next one gets on, and nothing is left.
+//! Killed at a system call, one after another, while it starts a daemon, hands a launch over, or takes a
+//! server's place: the next one gets on, and nothing is left.
 #![cfg(unix)] // strace
 
 mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -37,6 +39,27 @@ fn calls(command: Command) -> Option<Vec<(String, u32)>> {
     let first = std::process::id() as usize % step;
     let chosen = calls[ours..].iter().skip(first).step_by(step);
     Some(chosen.filter(|(name, _)| name != "exit_group").cloned().collect())
+}
+
+fn lines(log: &Path) -> usize {
+    fs::read_to_string(log).expect("a log").lines().count()
+}
+
+/// The calls that the log of a process has after its first lines, each with its number among those of
+/// its name.
+fn calls_since(before: usize, log: &Path) -> Vec<(String, u32)> {
+    let log = fs::read_to_string(log).expect("a log");
+    let mut seen = BTreeMap::new();
+    let mut calls = Vec::new();
+    for (at, line) in log.lines().enumerate() {
+        let Some((name, _)) = line.split_once('(') else { continue };
+        let count = seen.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        if at >= before && name != "exit_group" {
+            calls.push((name.to_owned(), *count));
+        }
+    }
+    calls
 }
 
 /// Without the processes that it starts.
@@ -134,24 +157,14 @@ fn no_later_start_is_told_that_it_is_done_by_a_first_that_did_nothing() {
     let Some(watched) = traced(&log, &[], &command) else { return };
     let watched = Running::start(watched);
     assert_eq!(watched.next_line(), "first");
-    let before = fs::read_to_string(&log).expect("a log").lines().count();
+    let before = lines(&log);
     assert_eq!(output(helper(&["instance", os.endpoint(), "x"])), ["done 0"]);
     assert_eq!(watched.next_line(), "x");
     until("it waits again", || {
         let log = fs::read_to_string(&log).expect("a log");
         log.lines().last().is_some_and(|line| line.starts_with("epoll_wait("))
     });
-    let log = fs::read_to_string(&log).expect("a log");
-    let mut seen = BTreeMap::new();
-    let mut calls = Vec::new();
-    for (at, line) in log.lines().enumerate() {
-        let Some((name, _)) = line.split_once('(') else { continue };
-        let count = seen.entry(name.to_owned()).or_insert(0);
-        *count += 1;
-        if at >= before {
-            calls.push((name.to_owned(), *count));
-        }
-    }
+    let calls = calls_since(before, &log);
     watched.crash();
 
     let step = if full() { 1 } else { 4 };
@@ -183,4 +196,79 @@ fn no_later_start_is_told_that_it_is_done_by_a_first_that_did_nothing() {
         }
     }
     println!("{became} became the first, {told} were told that it ended, {done} were done");
+}
+
+fn upgrade(os: &Os) -> Running {
+    let server = Running::start(helper(&["upgrade", os.endpoint()]));
+    assert_eq!(server.next_line(), "serves");
+    server
+}
+
+/// The process that answers, if there is one.
+fn ask(os: &Os) -> io::Result<u32> {
+    let mut stream = UnixStream::connect(os.endpoint())?;
+    stream.write_all(b"?")?;
+    let mut process = [0; 4];
+    stream.read_exact(&mut process)?;
+    Ok(u32::from_be_bytes(process))
+}
+
+/// Each of some clients is served by `server`.
+fn serves_alone(os: &Os, server: &Running) {
+    for _ in 0..4 {
+        assert_eq!(ask(os).expect("an answer"), server.child.id());
+    }
+}
+
+#[test]
+fn a_next_version_killed_while_it_takes_over_leaves_the_name_to_one() {
+    let os = Os::new();
+    let old = upgrade(&os);
+    let once = |os: &Os| helper(&["upgrade-once", os.endpoint()]);
+    let Some(calls) = calls(once(&os)) else { return };
+    assert_eq!(old.wait().1, ["taken over, 0 cut"]);
+    let (mut stayed, mut went) = (0, 0);
+    for (name, number) in &calls {
+        let os = Os::new();
+        let old = upgrade(&os);
+        let _ = killed_at(name, *number, &once(&os));
+        // It has the name still, or it has given it up for good, be it just now.
+        let answers = ask(&os).is_ok_and(|process| process == old.child.id());
+        *(if answers { &mut stayed } else { &mut went }) += 1;
+        let next = upgrade(&os);
+        assert_eq!(old.wait().1, ["taken over, 0 cut"], "{name} {number}");
+        serves_alone(&os, &next);
+    }
+    println!("killed at {} calls: {stayed} times the old one stayed, {went} it went", calls.len());
+}
+
+#[test]
+fn an_old_version_killed_while_it_is_taken_over_leaves_the_name_to_the_new_one() {
+    let os = Os::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("log");
+    let command = |os: &Os| helper(&["upgrade", os.endpoint()]);
+    let Some(watched) = traced(&log, &[], &command(&os)) else { return };
+    let watched = Running::start(watched);
+    assert_eq!(watched.next_line(), "serves");
+    let before = lines(&log);
+    let next = upgrade(&os);
+    assert_eq!(watched.wait().1, ["taken over, 0 cut"]);
+    drop(next);
+
+    let calls = calls_since(before, &log);
+    let step = if full() { 1 } else { 4 };
+    for (name, number) in calls.iter().step_by(step) {
+        let os = Os::new();
+        let log = dir.path().join("killed");
+        let inject = format!("inject={name}:signal=KILL:when={number}");
+        let options = ["-e", &format!("trace={name}"), "-e", &inject];
+        let Some(old) = traced(&log, &options, &command(&os)) else { return };
+        let old = Running::start(old);
+        assert_eq!(old.next_line(), "serves", "{name} {number}");
+        let next = upgrade(&os);
+        old.wait();
+        serves_alone(&os, &next);
+    }
+    println!("killed at {} calls: the new one has the name", calls.len().div_ceil(step));
 }

@@ -1,11 +1,24 @@
 //! Streams that move into shared memory.
 #![cfg(all(target_os = "linux", not(sockpipe_posix), feature = "shared-memory"))]
 
+#[path = "shared_memory/by_hand.rs"]
+mod by_hand;
+#[path = "shared_memory/clients.rs"]
+mod clients;
 mod common;
+#[path = "shared_memory/floods.rs"]
+mod floods;
 #[path = "shared_memory/hostile.rs"]
 mod hostile;
+#[path = "shared_memory/kills.rs"]
+mod kills;
+#[path = "shared_memory/offers.rs"]
+mod offers;
 #[path = "shared_memory/plain.rs"]
 mod plain;
+#[cfg(feature = "blocking")]
+#[path = "shared_memory/storm.rs"]
+mod storm;
 #[cfg(feature = "blocking")]
 #[path = "shared_memory/threads.rs"]
 mod threads;
@@ -13,7 +26,7 @@ mod threads;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 
-use common::{Backend, Os, argument, assert_error, read_all, spawn_helper, within};
+use common::{Backend, Os, argument, assert_error, helper_command, read_all, spawn_helper, within};
 use sockpipe::os::unix::AsyncPassFds;
 use sockpipe::{
     ConnectOptions, ListenOptions, Listener, SharedMemory, SpinPolicy, Stream, Transport,

@@ -92,7 +92,7 @@ impl Way for Tasks {
 
 /// What `future` gives, unless that takes longer than `limit`.
 #[cfg(feature = "tokio")]
-async fn within<T>(
+pub(crate) async fn within<T>(
     limit: Option<Duration>,
     future: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {

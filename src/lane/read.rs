@@ -96,7 +96,10 @@ impl<L: Link, O> Lane<L, O> {
 
             let mut emptied = length < buf.len();
             match (came, incoming.mark) {
-                (Came::Offer(offer), Mark::Made(byte)) if buf[length - 1] == byte => {
+                (Came::Offer(offer), Mark::Made(byte))
+                    if buf[length - 1] == byte
+                        && offer.as_ref().is_none_or(|offer| wire.is_offer(offer)) =>
+                {
                     // The kernel ends a read behind an offer, so its byte is the last.
                     length -= 1;
                     emptied = false;
@@ -127,7 +130,7 @@ impl<L: Link, O> Lane<L, O> {
     }
 
     /// Learns that the peer's writer has switched. The peer cannot take it back.
-    fn latch(&self, incoming: &mut Incoming) {
+    pub(super) fn latch(&self, incoming: &mut Incoming) {
         if incoming.last.is_none() {
             let link = self.accepted();
             incoming.last =
@@ -208,7 +211,7 @@ impl<L: Link, O> Lane<L, O> {
         if self.link().is_some() {
             return;
         }
-        if let Some(offer) = wire.peek_offer(byte) {
+        if let Some(offer) = wire.peek_offer(byte).filter(|offer| wire.is_offer(offer)) {
             self.consider(wire, offer);
         }
     }

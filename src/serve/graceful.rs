@@ -11,6 +11,7 @@ use tokio::time::Sleep;
 
 use super::handlers::{Ended, Handlers};
 use super::{Counters, HandlerOutput, Serve, SignalOutput, Stopping};
+use crate::error::{Error, Reason};
 use crate::listener::LocalListener;
 use crate::runtime::sleep;
 
@@ -97,8 +98,8 @@ where
                 Ended::Stopped(heard) | Ended::Idle(heard) => heard,
                 Ended::Failed(error) => {
                     drop(listener);
-                    handlers.drain::<L>(None, Vec::new(), deadline).await?;
-                    return Err(error);
+                    let drained = handlers.drain::<L>(None, Vec::new(), deadline).await?;
+                    return if is_taken_over(&error) { Ok(drained) } else { Err(error) };
                 }
             };
             let drained = if release_name_first {
@@ -112,6 +113,11 @@ where
             heard.map(|()| drained)
         })
     }
+}
+
+/// Whether the listener failed for another process, which serves its clients from here on.
+fn is_taken_over(error: &io::Error) -> bool {
+    matches!(Error::of(error).map(Error::reason), Some(Reason::TakenOver { .. }))
 }
 
 /// How long nobody has been served.

@@ -23,6 +23,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, send, sendmsg, shutdown};
 use super::access::{Permission, peer_refused};
 use super::connect::Search;
 use super::name::{self, LOOK, Name, Probes};
+use super::options::cannot_be_upgraded;
 use super::peer::Peer;
 use super::receive::receive_into;
 use super::shared_memory::threads::Lane;
@@ -71,6 +72,9 @@ impl Listener {
         endpoint: &Endpoint,
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
+        if options.os.upgradable {
+            return Err(cannot_be_upgraded("a blocking listener"));
+        }
         let (socket, name, permission, endpoint) = Name::take(endpoint, options, Probes::Paused)?;
         Ok((Self::new(socket, name, permission, options)?, endpoint))
     }

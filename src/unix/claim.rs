@@ -79,11 +79,52 @@ impl Claim {
         // Before anything is made, so that a path that cannot be leaves nothing behind.
         place.address(place.name())?;
         let lock = take_alone(place, wanted)?;
-        let (backlog, on_lost) = (backlog_of(options.backlog), options.on_name_lost);
-        let (socket, id) = listen_in(&lock, permission, backlog, probes)?;
-        let watch = Watch::default();
-        let (wanted, former, ours) = (wanted.clone(), None, true);
-        Ok((socket, Self { lock, wanted, id, former, ours, backlog, on_lost, watch }))
+        let (socket, id) = listen_in(&lock, permission, backlog_of(options.backlog), probes)?;
+        Ok((socket, Self::new(lock, wanted, id, options)))
+    }
+
+    fn new(lock: Lock, wanted: &Endpoint, id: FileId, options: &OsListenOptions) -> Self {
+        Self {
+            lock,
+            wanted: wanted.clone(),
+            id,
+            former: None,
+            ours: true,
+            backlog: backlog_of(options.backlog),
+            on_lost: options.on_name_lost,
+            watch: Watch::default(),
+        }
+    }
+
+    /// The claim to a name that another process has passed with its lock, and the socket with the file
+    /// `id`; from here on it is this one's.
+    #[cfg(feature = "tokio")]
+    pub(super) fn passed(
+        mut lock: Lock,
+        wanted: &Endpoint,
+        id: FileId,
+        options: &OsListenOptions,
+    ) -> Self {
+        lock.own();
+        Self::new(lock, wanted, id, options)
+    }
+
+    /// Leaves the name, and the lock on it, to the process that they were passed to.
+    #[cfg(feature = "tokio")]
+    pub(super) fn pass(mut self) {
+        self.ours = false;
+        self.lock.stays = true;
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    /// The socket's file.
+    #[cfg(feature = "tokio")]
+    pub(super) fn id(&self) -> FileId {
+        self.id
     }
 
     pub(super) fn is_published(&self) -> bool {

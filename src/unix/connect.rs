@@ -191,7 +191,7 @@ impl From<io::Error> for Missed {
 }
 
 /// One try, on a socket of its own; the inner error is that of `connect`.
-fn try_address(address: &SocketAddrUnix) -> io::Result<Result<OwnedFd, Errno>> {
+pub(super) fn try_address(address: &SocketAddrUnix) -> io::Result<Result<OwnedFd, Errno>> {
     let socket = platform::socket()?;
     Ok(connect_to(&socket, address).map(|()| socket))
 }

@@ -14,7 +14,11 @@ use crate::instance::command::DaemonCommand;
 use crate::options::{ListenOptions, StreamOptions};
 use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
-use crate::{listener::Listener, stream::Stream};
+use crate::{
+    endpoint::{Endpoint, ParseEndpointError},
+    listener::Listener,
+    stream::Stream,
+};
 
 /// What a listener can be told on Unix only. For the types of this crate: it will grow.
 pub trait ListenOptionsExt: Sealed {
@@ -47,6 +51,18 @@ pub trait ListenOptionsExt: Sealed {
     /// What the listener does when somebody removed its name. Default: [`OnNameLost::Republish`].
     #[must_use]
     fn on_name_lost(self, choice: OnNameLost) -> Self;
+
+    /// Lets another process of this user take the listener over with [`take_over`], as the next version
+    /// of a program does. Default: `false`.
+    ///
+    /// The async listener then also listens on a socket beside its own, `.NAME.upgrade`, for its user
+    /// alone. Once it is taken over, [`accept`](Listener::accept) fails with
+    /// [`Reason::TakenOver`](crate::Reason::TakenOver), and a server
+    /// [with a graceful shutdown](crate::Serve::with_graceful_shutdown) finishes its connections and
+    /// ends well. A blocking listener, an inherited one, and one of an abstract socket cannot be taken
+    /// over: to bind it is `Unsupported`.
+    #[must_use]
+    fn upgradable(self, allowed: bool) -> Self;
 }
 
 impl ListenOptionsExt for ListenOptions {
@@ -72,6 +88,11 @@ impl ListenOptionsExt for ListenOptions {
 
     fn on_name_lost(mut self, choice: OnNameLost) -> Self {
         self.os.on_name_lost = choice;
+        self
+    }
+
+    fn upgradable(mut self, allowed: bool) -> Self {
+        self.os.upgradable = allowed;
         self
     }
 }
@@ -305,6 +326,53 @@ impl AsFd for blocking::Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.as_fd()
     }
+}
+
+/// Takes the endpoint over from the server that has it, or listens on it as soon as it is free, for up
+/// to `limit`: the start of a new version, while the old one runs. The old one was bound with
+/// [`upgradable`](ListenOptionsExt::upgradable), and finishes the connections that it has.
+///
+/// There is no moment without a server: the new one has the very socket that clients connect to, and
+/// those that wait to be accepted. Should either process crash on the way, the other one has the name.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use sockpipe::os::unix::{ListenOptionsExt, take_over};
+/// use sockpipe::{ListenOptions, echo, serve, shutdown_signal};
+///
+/// # async fn run() -> std::io::Result<()> {
+/// let stop = shutdown_signal();
+/// let options = ListenOptions::new().upgradable(true);
+/// let listener = take_over("org.example.daemon", &options, Duration::from_secs(10)).await?;
+/// // Until a signal, or until the next version takes over from this one.
+/// serve(listener, |stream| echo::echo(stream, |_| ())).with_graceful_shutdown(stop).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Of `options`, mode and group are given to the socket anew.
+///
+/// # Errors
+///
+/// `TimedOut` when the server there does not answer, naming its process, or cannot be taken over and
+/// keeps the name. `InvalidData` when it speaks another version of this; `PermissionDenied` when it is
+/// another user's. `Unsupported` for an abstract socket. Else as for [`Listener::bind`].
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves the name with the one that has it.
+#[cfg(feature = "tokio")]
+pub async fn take_over<E>(
+    endpoint: E,
+    options: &ListenOptions,
+    limit: std::time::Duration,
+) -> io::Result<Listener>
+where
+    E: TryInto<Endpoint>,
+    ParseEndpointError: From<E::Error>,
+{
+    let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
+    super::upgrade::take_over(&endpoint, options, limit).await
 }
 
 /// Returns the listeners that the service manager passed to this process, with their names: systemd's

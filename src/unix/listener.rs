@@ -14,9 +14,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, Sleep};
 
 use super::access::{Permission, peer_refused};
+use super::claim::Claim;
 use super::name::{self, LOOK, Name, Probes};
+use super::options::cannot_be_upgraded;
 use super::runtime::{self, Tidings, sleep};
 use super::stream::Stream;
+use super::upgrade::{Offer, taken_over};
 use super::{ACCEPT_PAUSE, inherited, is_passing, is_shortage, platform, prepare};
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
@@ -44,6 +47,10 @@ pub(crate) struct Listener {
     stats: ListenerStats,
     stream_options: StreamOptions,
     backlog: Option<u32>,
+    /// Of a listener that another process may take over.
+    offer: Option<Offer>,
+    /// Another process has taken it over, and which one if that is known.
+    taken_over: Option<Option<u32>>,
 }
 
 impl Listener {
@@ -52,7 +59,9 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
         let (socket, name, permission, endpoint) = Name::take(endpoint, options, Probes::AtOnce)?;
-        Ok((Self::new(socket, name, permission, options)?, endpoint))
+        let mut listener = Self::new(socket, name, permission, options)?;
+        listener.offer(options.os.upgradable)?;
+        Ok((listener, endpoint))
     }
 
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
@@ -61,8 +70,10 @@ impl Listener {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
+            let taken_over = self.poll_offer(cx);
             let accepted = match self.waiting.pop_front() {
                 Some(socket) => Ok(socket),
+                None if taken_over.is_ready() => return taken_over.map(Err),
                 None => {
                     let mut guard = match self.socket.poll_read_ready(cx) {
                         Poll::Ready(guard) => guard?,
@@ -101,6 +112,9 @@ impl Listener {
 
     /// Ready once the name was removed and is there again, with a new socket.
     fn poll_name(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.offer.as_ref().is_some_and(Offer::is_undecided) {
+            return Poll::Pending;
+        }
         loop {
             if !self.name.is_looked_after() {
                 return Poll::Pending;
@@ -122,12 +136,64 @@ impl Listener {
             self.look = None;
             let Some(socket) = self.name.look(self.permission)? else { continue };
             if self.listen_on(socket).is_ok() {
+                // Nobody has been sent the old socket, see above.
+                if self.offer.take().is_some() {
+                    let _ = self.offer(true);
+                }
                 return Poll::Ready(Ok(()));
             }
         }
     }
 
+    /// Ready once another process has taken it over.
+    fn poll_offer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if let (Some(offer), Name::Claimed(claim)) = (&mut self.offer, &self.name) {
+            let process = ready!(offer.poll(cx, claim, self.socket.get_ref()));
+            self.passed_to(process);
+        }
+        self.taken_over.map_or(Poll::Pending, |process| Poll::Ready(taken_over(process)))
+    }
+
+    fn passed_to(&mut self, process: Option<u32>) {
+        self.offer = None;
+        self.name.pass();
+        self.taken_over = Some(process);
+    }
+
+    /// Lets another process take it over from here on.
+    fn offer(&mut self, wanted: bool) -> io::Result<()> {
+        if wanted {
+            let Name::Claimed(claim) = &self.name else {
+                return Err(cannot_be_upgraded("such a listener"));
+            };
+            self.offer = Some(Offer::new(&claim.lock().place)?);
+        }
+        Ok(())
+    }
+
+    /// Lets no process take it over any more, if none has; whether it could be until now.
+    fn end_offer(&mut self) -> io::Result<bool> {
+        if let (true, Name::Claimed(claim)) = (self.name.is_ours(), &self.name) {
+            let Some(offer) = self.offer.take() else { return Ok(false) };
+            if offer.end(claim) {
+                return Ok(true);
+            }
+            self.passed_to(None);
+        }
+        self.taken_over.map_or(Ok(false), |process| Err(taken_over(process)))
+    }
+
+    /// Of a listener that was passed to this process, with its name.
+    pub(super) fn own(&mut self, claim: Claim, options: &ListenOptions) -> io::Result<()> {
+        self.name = Name::Claimed(Box::new(claim));
+        // Clients are told of this process from here on.
+        self.listen_again()?;
+        self.offer(options.os.upgradable)
+    }
+
     pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
+        // Who has it serves those who wait.
+        let _ = self.end_offer();
         let mut sockets: Vec<_> = self.waiting.drain(..).collect();
         sockets.extend(self.name.stop(self.socket.get_ref()));
         sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
@@ -137,7 +203,7 @@ impl Listener {
         self.stats
     }
 
-    fn new(
+    pub(super) fn new(
         socket: OwnedFd,
         name: Name,
         permission: Permission,
@@ -159,6 +225,8 @@ impl Listener {
             stats: ListenerStats::default(),
             stream_options: options.stream,
             backlog: options.os.backlog,
+            offer: None,
+            taken_over: None,
         })
     }
 
@@ -182,10 +250,11 @@ impl Listener {
     }
 
     pub(super) fn republish(&mut self, probes: Probes) -> io::Result<()> {
-        match self.name.republish(self.permission, probes)? {
-            Some(socket) => self.listen_on(socket),
-            None => Ok(()),
+        let upgradable = self.end_offer()?;
+        if let Some(socket) = self.name.republish(self.permission, probes)? {
+            self.listen_on(socket)?;
         }
+        self.offer(upgradable)
     }
 
     /// The new socket under the name, in place of the old one.
@@ -207,6 +276,9 @@ impl Listener {
         socket: OwnedFd,
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
+        if options.os.upgradable {
+            return Err(cannot_be_upgraded("an inherited listener"));
+        }
         let endpoint = inherited::check_listener(socket.as_fd())?;
         inherited::listen_again(socket.as_fd(), options.os.backlog)?;
         Ok((Self::new(socket, Name::Inherited, Permission::new(options), options)?, endpoint))
@@ -217,6 +289,7 @@ impl Listener {
     }
 
     pub(super) fn into_fd(mut self) -> io::Result<OwnedFd> {
+        self.end_offer()?;
         let socket = self.socket.get_ref().try_clone()?;
         self.name.leave();
         Ok(socket)
@@ -231,6 +304,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        let _ = self.end_offer();
         drop(self.name.end(self.socket.get_ref()));
     }
 }

@@ -62,6 +62,22 @@ impl Lock {
         Ok(lock)
     }
 
+    /// That of another process, which has passed the locked file: what flock(2) locks is the open file.
+    /// It is that one's until it is [owned](Self::own). `None` where it is no lock on the name.
+    #[cfg(feature = "tokio")]
+    pub(super) fn passed(place: Place, file: OwnedFd) -> io::Result<Option<Self>> {
+        let name = lock_name(&place, NAME_LOCK);
+        let lock = Self { place, name, file, maker: Maker::this(), stays: true };
+        let held = lock_exclusively(&lock.file).is_ok() && lock.is_ours()?;
+        Ok(held.then_some(lock))
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn own(&mut self) {
+        self.stays = false;
+        note::write_holder(&self.file);
+    }
+
     /// With what the last holder wrote in the file.
     pub(super) fn take_as_left(place: Place, suffix: &str) -> io::Result<Self> {
         let name = lock_name(&place, suffix);

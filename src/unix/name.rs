@@ -118,6 +118,14 @@ impl Name {
         }
     }
 
+    /// Leaves the name, and the lock on it, to the process that they were passed to.
+    #[cfg(feature = "tokio")]
+    pub(super) fn pass(&mut self) {
+        if let Self::Claimed(claim) = std::mem::replace(self, Self::Inherited) {
+            claim.pass();
+        }
+    }
+
     /// Takes the name away, refuses new connections, and gives those in the queue. The socket is to
     /// be closed next.
     pub(super) fn end(&mut self, socket: &OwnedFd) -> Vec<OwnedFd> {

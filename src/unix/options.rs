@@ -1,5 +1,8 @@
 //! What can be chosen on Unix only.
 
+use std::io;
+
+use crate::error::{Error, Reason};
 use crate::options::SpinPolicy;
 #[cfg(feature = "shared-memory")]
 use crate::shared_memory::SharedMemory;
@@ -14,6 +17,7 @@ pub(crate) struct OsListenOptions {
     pub(super) group: Option<u32>,
     pub(super) backlog: Option<u32>,
     pub(super) on_name_lost: OnNameLost,
+    pub(super) upgradable: bool,
 }
 
 /// What a listener does when it finds that its name is gone.
@@ -53,4 +57,10 @@ pub(crate) type Memory = SharedMemory;
 #[cfg(feature = "shared-memory")]
 pub(crate) const fn memory(policy: SharedMemory) -> Memory {
     policy
+}
+
+/// Of a listener that is of a kind which cannot be taken over.
+pub(super) fn cannot_be_upgraded(what: &str) -> io::Error {
+    let error = Error::new(Reason::Unsupported, format!("{what} cannot be taken over"));
+    error.advising("turn os::unix::ListenOptionsExt::upgradable off").into()
 }

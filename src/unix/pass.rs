@@ -190,9 +190,9 @@ fn invalid(what: &str) -> io::Error {
 
 /// What came; nothing, at the end.
 #[derive(Default)]
-struct Received {
-    length: usize,
-    fds: Vec<OwnedFd>,
+pub(super) struct Received {
+    pub(super) length: usize,
+    pub(super) fds: Vec<OwnedFd>,
     truncated: bool,
 }
 
@@ -210,7 +210,7 @@ impl Received {
     }
 }
 
-fn send(
+pub(super) fn send(
     socket: BorrowedFd<'_>,
     data: &[u8],
     fds: &[BorrowedFd<'_>],
@@ -238,7 +238,11 @@ fn is_writable(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
 
 /// One message's bytes, and all of its descriptors. Whatever else came is closed by the drop of the
 /// control buffer, and of what is returned.
-fn receive(socket: BorrowedFd<'_>, buf: &mut [u8], flags: RecvFlags) -> Result<Received, Errno> {
+pub(super) fn receive(
+    socket: BorrowedFd<'_>,
+    buf: &mut [u8],
+    flags: RecvFlags,
+) -> Result<Received, Errno> {
     let mut room = [MaybeUninit::uninit(); ROOM];
     let mut control = RecvAncillaryBuffer::new(&mut room);
     let flags = flags | platform::CLOSE_ON_EXEC;

@@ -48,6 +48,14 @@ enum Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId(u64, u64);
 
+#[cfg(feature = "tokio")]
+impl FileId {
+    /// To be sent to another process of this machine.
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.0) << 64 | u128::from(self.1)).to_ne_bytes()
+    }
+}
+
 impl Place {
     /// The place that the user wrote.
     pub(super) fn of_path(path: &Path) -> io::Result<Self> {

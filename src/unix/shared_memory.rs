@@ -238,12 +238,13 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
         Ok(())
     }
 
+    fn is_offer(&self, offer: &Offer) -> bool {
+        socket_domain(&offer.bell) == Ok(AddressFamily::UNIX)
+            && socket_type(&offer.bell) == Ok(SocketType::STREAM)
+            && mapping::is_memory(&offer.memory)
+    }
+
     fn take(&self, offer: Offer) -> Option<Link<B>> {
-        let is_socket = socket_domain(&offer.bell) == Ok(AddressFamily::UNIX)
-            && socket_type(&offer.bell) == Ok(SocketType::STREAM);
-        if !is_socket {
-            return None;
-        }
         let share = Share::take(self.user)?;
         Link::new(Mapping::take(&offer.memory)?, offer.bell, share)
     }

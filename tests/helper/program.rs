@@ -19,6 +19,8 @@ mod server;
 mod starts;
 #[cfg(unix)]
 mod talk;
+#[cfg(unix)]
+mod upgrade;
 
 /// The tests that need it are those of the Unix backend.
 #[cfg(not(unix))]
@@ -65,6 +67,8 @@ async fn run() {
         ["raw-hammer", path] => raw::hammer(path),
         ["daemon", path] => starts::daemon(path).await,
         ["spawning", path] => starts::client(path).await,
+        ["upgrade", path] => upgrade::run(path, true).await,
+        ["upgrade-once", path] => upgrade::run(path, false).await,
         ["instance", path, wish] => starts::instance(path, wish).await,
         _ => panic!("no such verb: {arguments:?}"),
     }

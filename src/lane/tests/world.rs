@@ -400,6 +400,10 @@ impl Wire for Socket {
         self.push(&[byte], false, Some(offer)).map(drop)
     }
 
+    fn is_offer(&self, _: &Memory) -> bool {
+        true
+    }
+
     fn take(&self, offer: Memory) -> Option<Pair> {
         step();
         let mut state = self.world.state();

@@ -27,6 +27,16 @@ const TMPFS: u64 = 0x0102_1994;
 
 const _: () = assert!(size_of::<Header>() <= RINGS && RING.is_power_of_two());
 
+/// Reports whether no later doing of the peer's can make an access to this memory fail: memory that can
+/// shrink, or that lies in huge pages, would end this process.
+pub(super) fn is_memory(memory: &OwnedFd) -> bool {
+    // First, as only memory has seals: a call to a file system of the peer's may never return.
+    let sealed = SealFlags::SHRINK | SealFlags::GROW;
+    fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(sealed))
+        && fstatfs(memory).is_ok_and(|system| system.f_type as u64 == TMPFS)
+        && fstat(memory).is_ok_and(|file| file.st_size == SIZE as i64)
+}
+
 /// Memory that the peer maps too.
 #[derive(Debug)]
 pub(super) struct Mapping(NonNull<u8>);
@@ -55,41 +65,29 @@ impl Mapping {
         ftruncate(&memory, SIZE as u64).ok()?;
         fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW).ok()?;
 
-        let mapping = Self::map(&memory)?;
+        let mapping = Self(map_shared(&memory)?);
+        mapping.populate().ok()?;
         mapping.header().prepare(RING as u64);
         Some((mapping, memory))
     }
 
-    /// Maps what the peer made, if no later doing of its can make an access fail: memory that can
-    /// shrink, or that lies in huge pages, would end this process.
+    /// Maps what the peer made, for which [`is_memory`] holds.
     pub(super) fn take(memory: &OwnedFd) -> Option<Self> {
-        if fstatfs(memory).ok()?.f_type as u64 != TMPFS
-            || fstat(memory).ok()?.st_size != SIZE as i64
-        {
-            return None;
-        }
-        let sealed = SealFlags::SHRINK | SealFlags::GROW;
-        if !fcntl_get_seals(memory).ok()?.contains(sealed) {
-            return None;
-        }
-        let mapping = Self::map(memory)?;
-        if !mapping.header().fits(RING as u64) {
-            return None;
-        }
-        // Both have it now. Nobody else is to map it writable, and no holes are to be made in it.
+        let mapping = Self(map_shared(memory)?);
+        // Both have it now. Nobody else is to map it writable, and no holes are to be made in it: not
+        // even between this and the first touch.
         fcntl_add_seals(memory, SealFlags::FUTURE_WRITE | SealFlags::SEAL).ok()?;
-        Some(mapping)
+        mapping.populate().ok()?;
+        mapping.header().fits(RING as u64).then_some(mapping)
     }
 
     /// All pages are there afterwards. The first touch of a missing page kills a process that may
     /// have no more memory, where this is an error.
-    fn map(memory: &OwnedFd) -> Option<Self> {
-        let mapping = Self(map_shared(memory)?);
-        (0..SIZE).step_by(SLICE).try_for_each(|at| mapping.populate(at)).ok()?;
-        Some(mapping)
+    fn populate(&self) -> Result<(), Errno> {
+        (0..SIZE).step_by(SLICE).try_for_each(|at| self.populate_slice(at))
     }
 
-    fn populate(&self, at: usize) -> Result<(), Errno> {
+    fn populate_slice(&self, at: usize) -> Result<(), Errno> {
         let length = SLICE.min(SIZE - at);
         // SAFETY: `at` is less than the mapping's size.
         let start = unsafe { self.0.as_ptr().add(at) };

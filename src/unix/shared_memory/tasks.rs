@@ -18,6 +18,8 @@ use crate::unix::spin::tasks::Spin;
 
 /// The most that is initialized for one read of a buffer that is not.
 const ROOM: usize = 64 * 1024;
+/// How often one poll goes on after it was woken for nothing: a peer can ring without end.
+const TRIES: usize = 16;
 
 pub(super) type Core<B> = lane::Lane<Link<B>, Offer>;
 pub(super) type AsyncBell = AsyncFd<OwnedFd>;
@@ -130,7 +132,7 @@ impl Lane {
             Some(Watched::Sleeps) | None => {}
         }
         let wire = Wire::new(socket.get_ref(), self.user);
-        loop {
+        for _ in 0..TRIES {
             match self.core.read(&wire, buf, Then::Sleep)? {
                 Outcome::Done(read) => return Poll::Ready(Ok(read.length)),
                 Outcome::Ring | Outcome::Socket => {}
@@ -140,6 +142,7 @@ impl Lane {
                 unless_passing(heard)?;
             }
         }
+        others_first(cx)
     }
 
     fn read_socket(
@@ -149,7 +152,7 @@ impl Lane {
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let wire = Wire::new(socket.get_ref(), self.user);
-        loop {
+        for _ in 0..TRIES {
             let mut ready = ready!(socket.poll_read_ready(cx))?;
             match self.core.read(&wire, buf, Then::Sleep) {
                 Ok(Outcome::Done(read)) => {
@@ -162,6 +165,7 @@ impl Lane {
                 Err(error) => unless_passing(Err(error))?,
             }
         }
+        others_first(cx)
     }
 
     pub(in crate::unix) fn poll_write(
@@ -221,7 +225,7 @@ impl Lane {
             Some(Watched::GoesOn) => return Poll::Pending,
             Some(Watched::Sleeps) | None => {}
         }
-        loop {
+        for _ in 0..TRIES {
             if let Outcome::Done(written) = self.core.write(wire, bufs, Then::Sleep)? {
                 return Poll::Ready(Ok(written));
             }
@@ -235,11 +239,18 @@ impl Lane {
                 Ok(Err(error)) => unless_passing(Err(error))?,
             }
         }
+        others_first(cx)
     }
 
     pub(in crate::unix) fn shut_down(&self, socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
         self.core.shut_down(&Wire::new(socket.get_ref(), self.user))
     }
+}
+
+/// The task goes on when the others of its thread have had their turn.
+fn others_first<T>(cx: &Context<'_>) -> Poll<T> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// `None`: nothing yet.

@@ -96,17 +96,14 @@ impl Lane {
             return read?.map(|read| read.length);
         }
         loop {
-            match self.core.read(&wire, buf, Then::Sleep) {
+            let blocked = match self.core.read(&wire, buf, Then::Sleep) {
                 Ok(Outcome::Done(read)) => return Ok(read.length),
-                Ok(blocked) => {
-                    if !wait_for(socket.as_fd(), PollFlags::IN, deadline)? {
-                        return Err(timed_out("read"));
-                    }
-                    if blocked == Outcome::Ring {
-                        unless_passing(self.core.hear(&wire))?;
-                    }
-                }
-                Err(error) => unless_passing(Err(error))?,
+                Ok(blocked) => blocked,
+                Err(error) => unless_passing(Err(error)).map(|()| Outcome::Socket)?,
+            };
+            wait(socket.as_fd(), PollFlags::IN, deadline, "read")?;
+            if blocked == Outcome::Ring {
+                unless_passing(self.core.hear(&wire))?;
             }
         }
     }
@@ -133,18 +130,12 @@ impl Lane {
         loop {
             match self.core.write(&wire, bufs, Then::Sleep) {
                 Ok(Outcome::Done(written)) => return Ok(written),
-                Ok(Outcome::Socket) => {
-                    if !wait_for(socket.as_fd(), PollFlags::OUT, deadline)? {
-                        return Err(timed_out("write"));
-                    }
-                }
+                Ok(Outcome::Socket) => wait(socket.as_fd(), PollFlags::OUT, deadline, "write")?,
                 Ok(Outcome::Ring) => {
                     let Some(link) = self.core.link() else {
                         return Err(ErrorKind::BrokenPipe.into());
                     };
-                    if !wait_for(link.bell.as_fd(), PollFlags::IN, deadline)? {
-                        return Err(timed_out("write"));
-                    }
+                    wait(link.bell.as_fd(), PollFlags::IN, deadline, "write")?;
                     match Link::<OwnedFd>::hear(link.bell.as_fd()) {
                         Ok(true) => {}
                         Ok(false) => self.core.peer_is_gone(),
@@ -159,6 +150,20 @@ impl Lane {
     pub(in crate::unix) fn shut_down(&self, socket: &OwnedFd) -> io::Result<()> {
         self.core.shut_down(&Wire::new(socket, self.user))
     }
+}
+
+/// Waits until a call may come to something. A peer that rings without end wakes this side for nothing,
+/// but not beyond its time: what the call before has not found by then is late.
+fn wait(
+    socket: BorrowedFd<'_>,
+    what: PollFlags,
+    deadline: Deadline,
+    operation: &'static str,
+) -> io::Result<()> {
+    if deadline.is_past() || !wait_for(socket, what, deadline)? {
+        return Err(timed_out(operation));
+    }
+    Ok(())
 }
 
 /// As a call that does not block reports it.

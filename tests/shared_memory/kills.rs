@@ -1,0 +1,191 @@
+//! A peer that is killed at each step of the way into memory.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::*;
+use common::unix::{on_linux, strace, until};
+
+pub(crate) fn pattern(at: usize) -> u8 {
+    (at * 31 + at / 251) as u8
+}
+
+/// Writes the pattern and checks the peer's, until both directions have ended. A peer that goes on for
+/// `most` bytes is left.
+pub(crate) async fn talk(stream: &Stream, most: usize) -> (usize, usize) {
+    let writing = async {
+        let (mut at, mut step) = (0, 1);
+        loop {
+            step = step * 7 % 5003;
+            let part: Vec<u8> = (at..at + step).map(pattern).collect();
+            match (&*stream).write_all(&part).await {
+                Ok(()) => at += part.len(),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
+                    return at;
+                }
+            }
+        }
+    };
+    let reading = async {
+        let (mut at, mut buffer) = (0, vec![0; 10_000]);
+        while at < most {
+            let length = (&*stream).read(&mut buffer).await.expect("bytes or the end");
+            if length == 0 {
+                break;
+            }
+            assert!(buffer[..length].iter().zip(at..).all(|(byte, at)| *byte == pattern(at)));
+            at += length;
+        }
+        at
+    };
+    let mut writing = Box::pin(writing);
+    let read = tokio::select! {
+        biased;
+        read = reading => read,
+        written = &mut writing => return (written, 0),
+    };
+    if read >= most {
+        return (most, read);
+    }
+    (writing.await, read)
+}
+
+/// The helper: one side of a conversation.
+#[tokio::test]
+async fn talk_until_killed() {
+    let Some(argument) = argument() else { return };
+    let (role, endpoint) = argument.split_once(' ').expect("a role and a name");
+    let stream = if role == "server" {
+        let options = listening(SharedMemory::Eager);
+        Listener::bind_with(endpoint, &options).expect("a name").accept().await
+    } else {
+        Stream::connect_with(endpoint, &connecting(SharedMemory::Eager)).await
+    };
+    talk(&stream.expect("a peer"), usize::MAX).await;
+}
+
+/// The stream to it, and the process; no stream if it died before there was one.
+async fn meet(role: &str, endpoint: &str, mut command: Command) -> (Option<Stream>, Child) {
+    let options = listening(SharedMemory::Eager);
+    let listener = (role == "client").then(|| Listener::bind_with(endpoint, &options));
+    let mut listener = listener.transpose().expect("a name");
+    let mut child = command.spawn().expect("a process");
+    let moment = Duration::from_millis(20);
+    let stream = within(async {
+        loop {
+            let dead = child.try_wait().expect("a child").is_some();
+            let stream = match &mut listener {
+                Some(listener) => timeout(moment, listener.accept()).await.ok(),
+                None => {
+                    let options = connecting(SharedMemory::Eager).wait_for_server(moment);
+                    Some(Stream::connect_with(endpoint, &options).await)
+                }
+            };
+            if let Some(Ok(stream)) = stream {
+                return Some(stream);
+            }
+            if dead {
+                return None;
+            }
+        }
+    });
+    (stream.await, child)
+}
+
+/// The calls that a side makes on its way, and how often at most.
+const STEPS: [(&str, &str, u32); 14] = [
+    ("client", "bind", 1),
+    ("client", "recvmsg", 6),
+    ("client", "fstatfs", 1),
+    ("client", "getsockopt", 3),
+    ("client", "madvise", 9),
+    ("client", "sendto", 4),
+    ("client", "munmap", 2),
+    ("server", "getpeername", 2),
+    ("server", "memfd_create", 1),
+    ("server", "ftruncate", 1),
+    ("server", "madvise", 9),
+    ("server", "sendmsg", 2),
+    ("server", "sendto", 4),
+    ("server", "recvmsg", 3),
+];
+
+fn mapped() -> usize {
+    let maps = fs::read_to_string("/proc/self/maps").expect("the process's memory");
+    maps.lines().filter(|line| line.contains("memfd:sockpipe")).count()
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("descriptors").count()
+}
+
+/// The helper that stays alive, in a process of its own: it counts what it has.
+#[tokio::test]
+async fn outlive() {
+    if argument().is_none() {
+        return;
+    }
+    let logs = tempfile::tempdir().expect("a directory");
+    let before = descriptors();
+    let (mut met, mut killed, mut rounds) = (0, 0, 0);
+    for (role, call, most) in STEPS {
+        for number in 1..=most {
+            let os = Os::new();
+            let inject = format!("inject={call}:signal=KILL:when={number}");
+            let trace = format!("trace={call}");
+            let name = format!("{role} {}", os.endpoint());
+            let helper = helper_command("kills::talk_until_killed", &name);
+            let options = ["-e", &trace, "-e", &inject];
+            let log = logs.path().join("log");
+            let Some(mut command) = strace(&log, &options, &helper) else { return };
+            command.env("SOCKPIPE_TEST_HELPER", &name).stdout(Stdio::null());
+            let (stream, mut child) = meet(role, os.endpoint(), command).await;
+            if let Some(stream) = stream {
+                within(talk(&stream, 300_000)).await;
+                met += 1;
+            }
+            killed += u32::from(!child.wait().expect("an end").success());
+            rounds += 1;
+        }
+    }
+    // While it is hot, at no step in particular.
+    for round in 0..20 {
+        let os = Os::new();
+        let role = if round % 2 == 0 { "client" } else { "server" };
+        let name = format!("{role} {}", os.endpoint());
+        let mut helper = helper_command("kills::talk_until_killed", &name);
+        helper.stdout(Stdio::null());
+        let (stream, mut child) = meet(role, os.endpoint(), helper).await;
+        let stream = stream.expect("a peer");
+        let kill = async {
+            tokio::time::sleep(Duration::from_micros(round * 300)).await;
+            child.kill().expect("a kill");
+        };
+        within(async { tokio::join!(talk(&stream, usize::MAX), kill) }).await;
+        child.wait().expect("an end");
+    }
+    println!("{rounds} runs: {met} connected, {killed} were killed at their step");
+    assert!(met > rounds / 2 && killed > rounds / 2);
+    until("no memory", || mapped() == 0);
+    until("no descriptor", || descriptors() <= before);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_killed_at_any_step_is_an_end_and_leaves_nothing() {
+    if !on_linux("strace") {
+        return;
+    }
+    run_alone("kills::outlive");
+}
+
+/// Runs a helper that counts what its process has, and so has to be alone in it.
+pub(crate) fn run_alone(helper: &str) {
+    let output = helper_command(helper, "alone").output().expect("a process");
+    let out = String::from_utf8_lossy(&output.stdout);
+    println!("{out}");
+    assert!(output.status.success(), "{out} {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,178 @@
+//! A server that is taken over by its next version while clients come and go.
+#![cfg(unix)] // The listening socket is passed on.
+
+mod common;
+
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::process::Running;
+use common::unix::{helper, rounds};
+use common::{Backend, Os, PATIENCE, assert_error, within};
+use rustix::process::Signal;
+use sockpipe::os::unix::{ListenOptionsExt, ListenerExt, take_over};
+use sockpipe::{Error, ListenOptions, Listener, Reason, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn upgradable() -> ListenOptions {
+    ListenOptions::new().upgradable(true)
+}
+
+/// Its next version, while `old` serves.
+async fn next(os: &Os, old: &mut Listener) -> io::Result<Listener> {
+    let options = upgradable();
+    let taking = take_over(os.endpoint(), &options, PATIENCE);
+    let (next, served) = within(async { tokio::join!(taking, old.accept()) }).await;
+    let error = served.expect_err("it is taken over");
+    let reason = Error::of(&error).map(Error::reason);
+    assert!(matches!(reason, Some(Reason::TakenOver { .. })), "{error}");
+    next
+}
+
+fn start(os: &Os) -> Running {
+    let server = Running::start(helper(&["upgrade", os.endpoint()]));
+    assert_eq!(server.next_line(), "serves");
+    server
+}
+
+/// The process that answers.
+async fn ask(os: &Os) -> io::Result<u32> {
+    let mut stream = Stream::connect(os.endpoint()).await?;
+    stream.write_u8(b'?').await?;
+    stream.read_u32().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_is_refused_or_lost_while_one_version_after_another_takes_over() {
+    let os = Arc::new(Os::new());
+    let mut server = start(&os);
+    let over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (os, over) = (os.clone(), over.clone());
+            tokio::spawn(async move {
+                let mut served = 0;
+                while !over.load(Ordering::Relaxed) {
+                    within(ask(&os)).await.expect("an answer");
+                    served += 1;
+                }
+                served
+            })
+        })
+        .collect();
+    let upgrades = rounds(20, 200);
+    for _ in 0..upgrades {
+        let next = start(&os);
+        let (status, out, err) = std::mem::replace(&mut server, next).wait();
+        assert!(status.success(), "{err:?}");
+        assert_eq!(out, ["taken over, 0 cut"]);
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut served = 0;
+    for client in clients {
+        served += within(client).await.expect("a client that was always served");
+    }
+    assert_eq!(within(ask(&os)).await.expect("an answer"), server.child.id());
+    assert_eq!(os.files(), [".s.sock.lock", ".s.sock.upgrade", "s.sock"]);
+    println!("{upgrades} upgrades, {served} clients, none refused and none lost");
+}
+
+#[tokio::test]
+async fn the_next_version_has_the_clients_that_wait_and_the_name_until_it_is_dropped() {
+    let os = Os::new();
+    let mut old = Listener::bind_with(os.endpoint(), &upgradable()).expect("a free name");
+    let mode = os.dir().join(".s.sock.upgrade").metadata().expect("a socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut new = next(&os, &mut old).await.expect("the name");
+    // Taken over as it is, it accepts nobody else, whoever has it.
+    let waiting = within(os.connect()).await.expect("a connection");
+    old.accept().await.expect_err("it is taken over");
+    drop(old);
+    within(new.accept()).await.expect("the one that waits");
+    drop(waiting);
+    let error = assert_error(os.bind(), ErrorKind::AddrInUse, &[]);
+    let known = Error::of(&error).expect("ours").reason();
+    let process = std::process::id();
+    assert!(matches!(known, Reason::LiveServer { process: Some(it), .. } if *it == process));
+    // And the next one's next.
+    let newest = next(&os, &mut new).await.expect("the name");
+    drop(new);
+    within(os.connect()).await.expect("a connection");
+    drop(newest);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn where_nobody_listens_it_is_bound() {
+    let os = Os::new();
+    let options = upgradable();
+    let first = within(take_over(os.endpoint(), &options, Duration::ZERO)).await;
+    let mut first = first.expect("a free name");
+    next(&os, &mut first).await.expect("the name");
+}
+
+#[tokio::test]
+async fn who_did_not_say_so_is_not_taken_over() {
+    let os = Os::new();
+    let server = os.bind().expect("a free name");
+    assert_eq!(os.files(), [".s.sock.lock", "s.sock"]);
+    let options = upgradable();
+    let taking = take_over(os.endpoint(), &options, Duration::from_millis(50));
+    let says = ["take over", os.endpoint(), "ListenOptionsExt::upgradable"];
+    assert_error(within(taking).await, ErrorKind::TimedOut, &says);
+    // It is bound once that one ends.
+    let mut taking = Box::pin(take_over(os.endpoint(), &options, PATIENCE));
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut taking).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(server);
+    within(taking).await.expect("a free name");
+}
+
+#[tokio::test]
+async fn a_name_that_is_published_again_can_still_be_taken_over() {
+    let os = Os::new();
+    let mut old = Listener::bind_with(os.endpoint(), &upgradable()).expect("a free name");
+    std::fs::remove_file(os.endpoint()).expect("a socket");
+    old.republish().expect("the name");
+    next(&os, &mut old).await.expect("the name");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_named_and_goes_on_later() {
+    let os = Os::new();
+    let old = start(&os);
+    old.signal(Signal::STOP);
+    let options = upgradable();
+    let taking = take_over(os.endpoint(), &options, Duration::from_millis(200));
+    let process = format!("process {} ", old.child.id());
+    let known = cfg!(any(target_os = "linux", target_vendor = "apple"));
+    let says = if known { &process } else { "the server" };
+    assert_error(within(taking).await, ErrorKind::TimedOut, &["take over", says]);
+    old.signal(Signal::CONT);
+    assert_eq!(within(ask(&os)).await.expect("an answer"), old.child.id());
+    let new = start(&os);
+    assert_eq!(old.wait().1, ["taken over, 0 cut"]);
+    assert_eq!(within(ask(&os)).await.expect("an answer"), new.child.id());
+}
+
+#[tokio::test]
+async fn listeners_that_cannot_be_taken_over_say_so_at_once() {
+    let options = upgradable();
+    if cfg!(any(target_os = "linux", target_os = "android")) {
+        let name = format!("abstract:{}", common::unique_name());
+        assert_error(Listener::bind_with(&name, &options), ErrorKind::Unsupported, &[&name]);
+        let taking = take_over(&name, &options, PATIENCE);
+        assert_error(within(taking).await, ErrorKind::Unsupported, &[&name]);
+    }
+    let os = Os::new();
+    let socket = os.bind().expect("a free name").into_fd().expect("a socket");
+    assert_error(Listener::from_fd(socket, &options), ErrorKind::Unsupported, &["inherited"]);
+    #[cfg(feature = "blocking")]
+    {
+        let bound = sockpipe::blocking::Listener::bind_with(Os::new().endpoint(), &options);
+        assert_error(bound, ErrorKind::Unsupported, &["blocking"]);
+    }
+}
