@@ -31,11 +31,41 @@
 //!
 //! Unix: a listener and a stream have `AsFd`, for `poll`, mio or a window system's loop. When a
 //! listener is readable, [`accept_timeout`](Listener::accept_timeout) with no time gives the client, or
-//! `TimedOut` where another thread was faster. When a stream is readable, one `read` does not wait. To
-//! watch without a descriptor, and on Windows, whose pipes cannot be watched: a thread that blocks in
-//! `accept` or `read` and sends what it gets through a channel, waking the loop.
+//! `TimedOut` where another thread was faster. When a stream is readable, one `read` does not wait; where
+//! readiness comes once for all that has come (mio), read on with a
+//! [timeout](Stream::set_read_timeout) of a nanosecond, until `TimedOut`. A stream that may use shared
+//! memory cannot be watched so.
 //!
-//! What there is for async only: `TimedListener`, `shutdown_signal`, limits for each user, the adapters.
+//! Without a descriptor, and on Windows, whose pipes cannot be watched: a thread blocks in `accept` or
+//! `read` and sends what it gets through a channel, which wakes the loop.
+//! [`unblock`](Listener::unblock) ends the one in `accept`, and [`shutdown`](Stream::shutdown) by the peer
+//! the one in `read`:
+//!
+//! ```no_run
+//! use std::sync::{Arc, mpsc};
+//! use std::{io, thread};
+//! use sockpipe::blocking::{Listener, Stream};
+//!
+//! # fn handle(_: Stream) {}
+//! # fn main() -> io::Result<()> {
+//! let listener = Arc::new(Listener::bind("org.example.gui")?);
+//! let (clients, arrived) = mpsc::channel();
+//! let acceptor = thread::spawn({
+//!     let listener = listener.clone();
+//!     // With winit, `send_event` of an `EventLoopProxy` in place of `send`.
+//!     move || listener.incoming().map_while(Result::ok).try_for_each(|stream| clients.send(stream))
+//! });
+//! // In the loop, each time it is awake.
+//! arrived.try_iter().for_each(handle);
+//! // At its end.
+//! listener.unblock();
+//! drop(acceptor.join());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What there is for async only: `serve`'s limits for each user, counters and idle stop, `TimedListener`,
+//! `memory`, `Connector`, the adapters, `os::unix::take_over`.
 //!
 //! # Platform-specific behavior
 //!
@@ -55,6 +85,7 @@ mod handover;
 mod instance;
 mod listener;
 mod serve;
+mod signal;
 mod stream;
 mod way;
 
@@ -62,4 +93,5 @@ pub use handover::{HandOver, LaunchRequest, Reply, hand_over, hand_over_with};
 pub use instance::{SingleInstance, connect_or_spawn, connect_or_spawn_with};
 pub use listener::{Incoming, Listener};
 pub use serve::serve;
+pub use signal::{ShutdownSignal, shutdown_signal};
 pub use stream::Stream;

@@ -19,15 +19,18 @@
 //! # }
 //! ```
 
+mod stream;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::DuplexStream;
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError, mpsc};
 
+pub use self::stream::Stream;
 use crate::connector::LocalConnector;
 use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
@@ -37,8 +40,6 @@ use crate::stream::LocalStream;
 
 /// Connections that wait for `accept`; the next one is busy.
 const BACKLOG: usize = 128;
-/// Bytes a stream holds in each direction before a write waits.
-const BUFFER: usize = 64 * 1024;
 
 /// A listener, and what connects to it.
 #[must_use]
@@ -59,7 +60,7 @@ struct Backlog {
 /// Accepts the connections of its [`Connector`].
 #[derive(Debug)]
 pub struct Listener {
-    incoming: mpsc::UnboundedReceiver<DuplexStream>,
+    incoming: mpsc::UnboundedReceiver<Stream>,
     backlog: Arc<Backlog>,
 }
 
@@ -80,12 +81,12 @@ impl Drop for Listener {
 }
 
 impl LocalListener for Listener {
-    type Stream = DuplexStream;
+    type Stream = Stream;
 
     /// # Errors
     ///
     /// `NotConnected` when every connector is gone, so that nobody can connect any more.
-    async fn accept(&mut self) -> io::Result<DuplexStream> {
+    async fn accept(&mut self) -> io::Result<Stream> {
         let Some(stream) = self.incoming.recv().await else {
             let what = "every connector of this listener is gone";
             return Err(io::Error::new(io::ErrorKind::NotConnected, what));
@@ -101,7 +102,7 @@ impl LocalListener for Listener {
         Err(io::Error::new(io::ErrorKind::Unsupported, "a listener in memory has no address"))
     }
 
-    fn stop_listening(&mut self) -> Vec<DuplexStream> {
+    fn stop_listening(&mut self) -> Vec<Stream> {
         self.close();
         std::iter::from_fn(|| self.incoming.try_recv().ok()).collect()
     }
@@ -112,7 +113,7 @@ impl LocalListener for Listener {
 /// It needs a tokio runtime, with timers, only while the backlog is full.
 #[derive(Clone, Debug)]
 pub struct Connector {
-    listener: mpsc::UnboundedSender<DuplexStream>,
+    listener: mpsc::UnboundedSender<Stream>,
     backlog: Arc<Backlog>,
 }
 
@@ -126,7 +127,7 @@ impl Connector {
     /// # Cancel safety
     ///
     /// As for [`connect_with`](Self::connect_with).
-    pub async fn connect(&self) -> io::Result<DuplexStream> {
+    pub async fn connect(&self) -> io::Result<Stream> {
         self.connect_with(&ConnectOptions::default()).await
     }
 
@@ -140,13 +141,13 @@ impl Connector {
     /// # Cancel safety
     ///
     /// Dropping the future leaves nothing behind.
-    pub async fn connect_with(&self, options: &ConnectOptions) -> io::Result<DuplexStream> {
+    pub async fn connect_with(&self, options: &ConnectOptions) -> io::Result<Stream> {
         let place = match self.backlog.room.try_acquire() {
             Ok(place) => place,
             Err(TryAcquireError::Closed) => return Err(gone()),
             Err(TryAcquireError::NoPermits) => self.wait(options).await?,
         };
-        let (client, server) = duplex(BUFFER);
+        let (client, server) = stream::connected();
         let entry = self.backlog.entry.lock().unwrap_or_else(PoisonError::into_inner);
         let entered = self.listener.send(server);
         drop(entry);
@@ -172,9 +173,9 @@ impl Connector {
 }
 
 impl LocalConnector for Connector {
-    type Stream = DuplexStream;
+    type Stream = Stream;
 
-    async fn connect(&self) -> io::Result<DuplexStream> {
+    async fn connect(&self) -> io::Result<Stream> {
         Self::connect(self).await
     }
 }
@@ -183,6 +184,7 @@ fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the listener in memory is gone")
 }
 
+/// For listeners of one's own, in tests.
 impl LocalStream for DuplexStream {}
 
 #[cfg(test)]
@@ -206,7 +208,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn fill(connector: &Connector) -> Vec<DuplexStream> {
+    fn fill(connector: &Connector) -> Vec<Stream> {
         (0..BACKLOG).map(|_| at_once(connector.connect()).expect("a connection")).collect()
     }
 

@@ -146,6 +146,7 @@ where
         on_refused: None,
         max_connections: None,
         max_per_user: None,
+        cancels: false,
         counters: Counters::default(),
     };
     Serve { listener, settings }
@@ -222,6 +223,35 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// A limit of 0 is `InvalidInput` when the server is awaited.
     pub fn max_connections_per_user(mut self, limit: usize) -> Self {
         self.settings.max_per_user = Some(limit);
+        self
+    }
+
+    /// Drops the future of a handler whose client has left, be it in the middle of its work. Default:
+    /// `false`, a handler learns of it by its reads and writes.
+    ///
+    /// It is for protocols in which a client stays for its answer. One that writes and leaves may find
+    /// that nobody has read what it wrote.
+    ///
+    /// ```no_run
+    /// # async fn search(_: sockpipe::Stream) {}
+    /// # async fn run() -> std::io::Result<()> {
+    /// let listener = sockpipe::Listener::bind("org.example.daemon")?;
+    /// // A search for whose result nobody waits any more is given up.
+    /// sockpipe::serve(listener, search).cancel_when_client_leaves(true).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A handler that has dropped its stream is not cancelled. Where the transport does not tell
+    /// ([`LocalStream::closed`](crate::LocalStream::closed)), or the process has no descriptor left to
+    /// hear it by, the handler goes on, and with the feature `tracing` there is an event.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// As of [`Stream::closed`](crate::Stream::closed): on Unix each connection takes a second
+    /// descriptor, on Windows a handler is cancelled up to a second later.
+    pub fn cancel_when_client_leaves(mut self, cancel: bool) -> Self {
+        self.settings.cancels = cancel;
         self
     }
 

@@ -3,8 +3,10 @@
 mod halves;
 
 use std::fmt;
+use std::future::{Future, ready};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,11 +15,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use self::halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::{Operation, during};
-use crate::imp;
+use crate::imp::{self, worker};
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
 #[cfg(feature = "shared-memory")]
 use crate::shared_memory::Transport;
+
+/// What [`LocalStream::closed`] gives.
+pub(crate) type Closed = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
 /// What a [`LocalListener`](crate::LocalListener) yields.
 pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -28,6 +33,21 @@ pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// [`Unsupported`](io::ErrorKind::Unsupported) unless overridden.
     fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this transport does not know its peer"))
+    }
+
+    /// Completes when the peer is gone, as [`Stream::closed`] does. The future borrows nothing, so that
+    /// the stream can be used, given away and dropped meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](io::ErrorKind::Unsupported) unless overridden.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    fn closed(&self) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
+        let what = "this transport does not tell when its peer is gone";
+        Box::pin(ready(Err(io::Error::new(io::ErrorKind::Unsupported, what))))
     }
 }
 
@@ -126,6 +146,51 @@ impl Stream {
         Ok((Self::from_imp(one), Self::from_imp(other)))
     }
 
+    /// Starts a child that is connected to this process, as editors and browsers do with their workers.
+    /// The child takes its end with [`from_parent`](Self::from_parent). There is no name, and nobody else
+    /// can connect. The stream ends when the child drops its end, or ends itself.
+    ///
+    /// The child's end is its standard input, whatever `command` has for that. Else the child is like any
+    /// other: wait for it, so that it leaves no zombie.
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    /// use sockpipe::Stream;
+    ///
+    /// # fn run() -> std::io::Result<()> {
+    /// // In the worker: `let parent = Stream::from_parent()?;`
+    /// let (worker, mut child) = Stream::pair_with_child(&mut Command::new("example-worker"))?;
+    /// # drop(worker);
+    /// child.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`pair`](Self::pair) and of [`Command::spawn`].
+    pub fn pair_with_child(command: &mut Command) -> io::Result<(Self, Child)> {
+        let (end, stdin) = worker::pair()?;
+        let stream = worker::into_async(end)?;
+        let child = command.stdin(stdin).spawn();
+        // The command had a copy of the child's end.
+        command.stdin(Stdio::null());
+        Ok((Self::from_imp(stream), child?))
+    }
+
+    /// Takes the end that [`pair_with_child`](Self::pair_with_child) in the parent gave to this process.
+    /// The standard input is empty from then on: call it before anything is read from that. Both ends
+    /// report the parent as their peer.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the standard input is no such end, as when the program was started by hand.
+    pub fn from_parent() -> io::Result<Self> {
+        let stream = worker::into_async(worker::from_parent()?)?;
+        worker::empty_stdin()?;
+        Ok(Self::from_imp(stream))
+    }
+
     /// Ends the write side and returns when the OS has every byte: after that even
     /// [`std::process::exit`] loses nothing that was written.
     ///
@@ -143,6 +208,50 @@ impl Stream {
     /// it waits until the pipe's buffer has taken the last write.
     pub async fn close(self, deadline: Duration) -> io::Result<()> {
         self.inner.close(deadline).await
+    }
+
+    /// Completes when the peer is gone: it has closed its stream, or its process has ended. Its
+    /// half-close is not that, nor is one of this side.
+    ///
+    /// It reads nothing, and completes also while there are bytes that nobody has read. So a handler
+    /// can give up work whose answer nobody waits for:
+    ///
+    /// ```no_run
+    /// # async fn work() -> Vec<u8> { Vec::new() }
+    /// use sockpipe::Stream;
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// async fn answer(mut stream: Stream) -> std::io::Result<()> {
+    ///     tokio::select! {
+    ///         answer = work() => stream.write_all(&answer).await,
+    ///         gone = stream.closed() => gone,
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// The future borrows nothing: the stream can be read, written, split and given away meanwhile. It
+    /// does not keep the connection open. Once this side of it is dropped nothing is told any more, and
+    /// the future may stay pending for ever.
+    ///
+    /// [`Serve::cancel_when_client_leaves`](crate::Serve::cancel_when_client_leaves) does the same for
+    /// each handler of a server.
+    ///
+    /// # Errors
+    ///
+    /// What the OS reports, as when the process is out of descriptors; `Other` where it is awaited
+    /// outside a tokio runtime with I/O and timers (Unix).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix: each such future has a descriptor of its own. Windows: the system tells of it only when it
+    /// is asked, which is once a second. macOS and the BSDs, and Linux where sock_diag(7) cannot be
+    /// asked: once both sides have ended their writing, the peer counts as gone.
+    pub fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        self.inner.closed()
     }
 
     /// Who is at the other end.
@@ -178,6 +287,10 @@ impl fmt::Debug for Stream {
 impl LocalStream for Stream {
     fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         Self::peer_credentials(self)
+    }
+
+    fn closed(&self) -> Closed {
+        Box::pin(Self::closed(self))
     }
 }
 

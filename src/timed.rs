@@ -16,7 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
 use crate::peer::PeerCredentials;
 use crate::runtime::sleep_until;
-use crate::stream::{LocalStream, OwnedReadHalf, OwnedWriteHalf, Stream};
+use crate::stream::{Closed, LocalStream, OwnedReadHalf, OwnedWriteHalf, Stream};
 
 /// A listener whose streams fail with [`TimedOut`](ErrorKind::TimedOut) when the client lets a
 /// deadline pass: reads and writes alike, so that a handler comes to its end whatever it waits for.
@@ -299,6 +299,10 @@ impl<S: LocalStream> LocalStream for TimedStream<S> {
     fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.inner.peer_credentials()
     }
+
+    fn closed(&self) -> Closed {
+        self.inner.closed()
+    }
 }
 
 impl<S: fmt::Debug> fmt::Debug for TimedStream<S> {
@@ -318,10 +322,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    async fn accepted(
-        first_byte: u64,
-        idle: u64,
-    ) -> (tokio::io::DuplexStream, TimedStream<tokio::io::DuplexStream>) {
+    async fn accepted(first_byte: u64, idle: u64) -> (memory::Stream, TimedStream<memory::Stream>) {
         let (listener, connector) = memory::pair();
         let mut listener = TimedListener::new(listener)
             .first_byte_deadline(SECOND * first_byte as u32)

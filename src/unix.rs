@@ -10,9 +10,12 @@ mod child;
 mod claim;
 mod connect;
 mod convert;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
 pub mod ext;
 #[cfg(feature = "tokio")]
 mod foreign;
+mod gone;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod group;
 mod hints;
@@ -33,6 +36,8 @@ mod place;
 mod receive;
 #[cfg(feature = "tokio")]
 mod runtime;
+#[cfg(feature = "blocking")]
+pub(crate) mod signal;
 mod sockname;
 mod sockopt;
 mod spawn;
@@ -44,6 +49,7 @@ mod stream;
 mod swap;
 #[cfg(feature = "tokio")]
 mod upgrade;
+pub(crate) mod worker;
 
 // How each system behaves: files that list the same items, so that a mend for one compiles on all.
 // `--cfg sockpipe_posix` runs FreeBSD's on Linux, `--cfg sockpipe_posix="darwin"` besides it macOS's.
@@ -120,6 +126,10 @@ mod native {
     mod freebsd;
     #[cfg(target_os = "freebsd")]
     pub(super) use self::freebsd::*;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    mod kqueue;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) use self::kqueue::*;
     #[cfg(any(target_os = "linux", target_os = "android"))]
     mod linux;
     #[cfg(any(target_os = "linux", target_os = "android"))]

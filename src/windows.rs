@@ -22,6 +22,8 @@ mod reactor;
 #[cfg(feature = "tokio")]
 mod registered;
 mod security;
+#[cfg(feature = "blocking")]
+pub(crate) mod signal;
 mod spawn;
 #[cfg(feature = "tokio")]
 mod stream;
@@ -29,6 +31,7 @@ mod stream;
 mod tests;
 #[cfg(feature = "tokio")]
 mod wakers;
+pub(crate) mod worker;
 
 use std::ffi::{OsStr, OsString};
 use std::io;

@@ -18,7 +18,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use sockpipe::adapters::Connector;
 use sockpipe::{Endpoint, LocalListener, memory};
-use tokio::io::DuplexStream;
 
 type HttpClient = Client<Connector, Full<Bytes>>;
 
@@ -42,9 +41,9 @@ impl Failing {
 }
 
 impl LocalListener for Failing {
-    type Stream = DuplexStream;
+    type Stream = memory::Stream;
 
-    async fn accept(&mut self) -> io::Result<DuplexStream> {
+    async fn accept(&mut self) -> io::Result<memory::Stream> {
         if self.failures.fetch_add(1, Ordering::Relaxed) < self.limit {
             return Err(io::Error::other("a failure of the test's"));
         }

@@ -10,8 +10,11 @@ mod blocking {
     mod examples;
     #[cfg(unix)]
     mod fork;
+    mod loops;
     #[cfg(unix)]
     mod pass;
+    #[cfg(unix)]
+    mod signal;
     pub(crate) mod timeouts;
     mod unblock;
 }

@@ -14,6 +14,7 @@ mod contract {
     #[cfg(feature = "blocking")]
     mod blocking;
     mod closing;
+    mod leaving;
     mod os;
 }
 

@@ -68,6 +68,12 @@ fn graceful() {
 }
 
 #[test]
+fn worker() {
+    let output = in_dir(&runtime_dir(), "worker", &[]).output().expect("a process");
+    assert_eq!(text(&output.stdout), "ONE\nTWO\nTHREE\n", "{}", text(&output.stderr));
+}
+
+#[test]
 fn upgrade() {
     let dir = runtime_dir();
     let old = Running::start(in_dir(&dir, "upgrade", &[]));

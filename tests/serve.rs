@@ -6,13 +6,14 @@ use std::future::IntoFuture;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use common::{Backend, Os, within};
 use sockpipe::{
     ConnectOptions, Drained, LocalListener, Refusal, Stream, TimedListener, echo, serve,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::JoinSet;
 
 async fn plain(stream: Stream) -> io::Result<u64> {
@@ -182,7 +183,7 @@ async fn a_server_that_stops_keeps_its_name_until_the_last_connection_has_ended(
     // It waits for the next one, as for one that is not there yet.
     let options = ConnectOptions::new().wait_for_server(common::PATIENCE);
     let mut waiting = std::pin::pin!(os.connect_with(&options));
-    let early = tokio::time::timeout(std::time::Duration::from_millis(20), &mut waiting).await;
+    let early = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
     assert!(early.is_err(), "{early:?}");
     ended(client, server).await;
     let mut next = os.bind().expect("a free name");
@@ -272,9 +273,9 @@ async fn who_is_let_in_as_an_idle_server_stops_is_served() {
     let (mut served, mut late) = (0, 0);
     for round in 0..if cfg!(windows) { 20 } else { 200 } {
         let listener = os.bind().expect("a free name");
-        let limit = std::time::Duration::from_micros(500);
+        let limit = Duration::from_micros(500);
         let server = tokio::spawn(serve(listener, plain).stop_when_idle(limit).into_future());
-        tokio::time::sleep(std::time::Duration::from_micros(round * 37 % 1500)).await;
+        tokio::time::sleep(Duration::from_micros(round * 37 % 1500)).await;
         let options = ConnectOptions::new().deadline(common::PATIENCE);
         match within(os.connect_with(&options)).await {
             Ok(mut client) => {
@@ -301,7 +302,7 @@ async fn who_is_let_in_as_an_idle_server_stops_is_served() {
 #[tokio::test]
 async fn halves_of_a_timed_stream_know_one_deadline_and_end_one_side() {
     let os = Os::new();
-    let limit = std::time::Duration::from_millis(200);
+    let limit = Duration::from_millis(200);
     let mut listener = TimedListener::new(os.bind().expect("a free name")).idle_deadline(limit);
     let mut client = within(os.connect()).await.expect("a connection");
     let server = within(listener.accept()).await.expect("a client");
@@ -346,7 +347,7 @@ fn told_to_end() {
         // Called before there is a runtime, it is heard from the first poll on.
         let mut stop = Box::pin(sockpipe::shutdown_signal());
         runtime.block_on(async {
-            let early = tokio::time::timeout(std::time::Duration::ZERO, &mut stop).await;
+            let early = tokio::time::timeout(Duration::ZERO, &mut stop).await;
             assert!(early.is_err(), "{early:?}");
             end();
             within(stop).await.expect("a signal");
@@ -362,5 +363,40 @@ fn a_signal_is_heard_from_the_call_on() {
         let helper = common::helper_command("told_to_end", when).output().expect("a process");
         let said = String::from_utf8_lossy(&helper.stdout);
         assert!(helper.status.success() && said.contains("it was told"), "{when}: {helper:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_whose_client_leaves_is_cancelled_where_that_is_asked_for() {
+    for cancel in [true, false] {
+        let os = Os::new();
+        let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
+        let handle = async move |mut stream: Stream| {
+            // Dropped when the handler's future is dropped or ends.
+            let (end, ended) = oneshot::channel::<()>();
+            ends.send(ended).expect("a test");
+            stream.write_all(b"at work").await.expect("a write");
+            // Work of which nothing is written meanwhile.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            drop(end);
+        };
+        let server = serve(os.bind().expect("a free name"), handle);
+        let server = tokio::spawn(server.cancel_when_client_leaves(cancel).into_future());
+        // One that has only ended its writing is waited for.
+        let mut patient = within(os.connect()).await.expect("a connection");
+        patient.shutdown().await.expect("a half-close");
+        let mut patient_ended = within(ended.recv()).await.expect("a handler");
+        let mut client = within(os.connect()).await.expect("a connection");
+        let left_ended = within(ended.recv()).await.expect("a handler");
+        within(client.read_exact(&mut [0; 7])).await.expect("it is at work");
+        let begun = Instant::now();
+        drop(client);
+        within(left_ended).await.expect_err("an end");
+        let early = begun.elapsed() < Duration::from_millis(2500);
+        assert_eq!(early, cancel, "{:?}", begun.elapsed());
+        if cancel {
+            assert_eq!(patient_ended.try_recv(), Err(TryRecvError::Empty), "its client is there");
+        }
+        server.abort();
     }
 }

@@ -178,6 +178,19 @@ mod linux {
         }
     }
 
+    #[tokio::test]
+    async fn an_out_of_band_byte_is_no_departure_of_the_peer() {
+        let (reader, peer) = Stream::pair().expect("a pair");
+        let mut closed = std::pin::pin!(reader.closed());
+        for _ in 0..3 {
+            send_parts(peer.as_fd(), &[Bytes(1), OutOfBand]);
+            let early = tokio::time::timeout(Duration::from_millis(20), &mut closed).await;
+            assert!(early.is_err(), "the peer is there, and {early:?}");
+        }
+        drop(peer);
+        within(closed).await.expect("the peer is gone");
+    }
+
     /// The reactor has heard of bytes, and not yet of what comes behind them.
     #[tokio::test]
     async fn an_out_of_band_byte_that_comes_just_before_a_read_hides_nothing() {

@@ -3,8 +3,9 @@
 
 mod common;
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use common::process::Running;
 use common::unix::{helper, rounds};
 use common::{Backend, Os, PATIENCE, assert_error, within};
 use rustix::process::Signal;
-use sockpipe::os::unix::{ListenOptionsExt, ListenerExt, take_over};
+use sockpipe::os::unix::{AsyncPassFds, ListenOptionsExt, ListenerExt, take_over};
 use sockpipe::{Error, ListenOptions, Listener, Reason, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -138,6 +139,54 @@ async fn a_name_that_is_published_again_can_still_be_taken_over() {
     std::fs::remove_file(os.endpoint()).expect("a socket");
     old.republish().expect("the name");
     next(&os, &mut old).await.expect("the name");
+}
+
+/// A process that has been sent what it needs, and stops there: its connection, and what the byte that
+/// says whose the name is can be read from.
+async fn undecided(os: &Os, old: &mut Listener) -> (Stream, UnixStream) {
+    let heir = Stream::connect(os.dir().join(".s.sock.upgrade")).await.expect("a connection");
+    let mut message = [0; 64];
+    let received = async {
+        tokio::select! {
+            served = old.accept() => panic!("{served:?}"),
+            received = heir.recv_with_fds(&mut message, 3) => received,
+        }
+    };
+    let (_, mut fds) = within(received).await.expect("a message");
+    assert_eq!(fds.len(), 3);
+    (heir, UnixStream::from(fds.pop().expect("three")))
+}
+
+#[tokio::test]
+async fn a_next_version_that_goes_no_further_leaves_the_name_where_it_is() {
+    let os = Os::new();
+    let mut old = Listener::bind_with(os.endpoint(), &upgradable()).expect("a free name");
+    for _ in 0..3 {
+        drop(undecided(&os, &mut old).await);
+        let (client, server) = within(async { tokio::join!(os.connect(), old.accept()) }).await;
+        client.expect("a connection");
+        server.expect("a client");
+    }
+    next(&os, &mut old).await.expect("the name");
+}
+
+#[tokio::test]
+async fn an_old_version_that_ends_before_it_hears_leaves_the_name_to_who_took_it() {
+    for taken in [false, true] {
+        let os = Os::new();
+        let mut old = Listener::bind_with(os.endpoint(), &upgradable()).expect("a free name");
+        let (_heir, mut byte) = undecided(&os, &mut old).await;
+        byte.set_nonblocking(true).expect("a socket");
+        let read = |byte: &mut UnixStream| byte.read(&mut [0; 8]).expect("a byte, or an end");
+        if taken {
+            assert_eq!(read(&mut byte), 1);
+        }
+        drop(old);
+        assert_eq!(read(&mut byte), 0, "the name is two servers'");
+        let left: &[&str] =
+            if taken { &[".s.sock.lock", ".s.sock.upgrade", "s.sock"] } else { &[] };
+        assert_eq!(os.files(), left);
+    }
 }
 
 #[tokio::test]

@@ -78,7 +78,33 @@ async fn with_a_console() {
     let (status, ..) = server.wait();
     assert_eq!(status.code(), Some(130));
     assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    #[cfg(feature = "blocking")]
+    {
+        let mut command = helper_command("threads", "x");
+        command.stderr(std::process::Stdio::piped());
+        let threads = Running::start(command);
+        while threads.next_line() != "listens" {}
+        press_ctrl_c();
+        while threads.next_line() != "stopped" {}
+        press_ctrl_c();
+        // It would go on for longer than this waits. (Wine ends it with 0.)
+        threads.wait();
+    }
     println!("both stopped");
+}
+
+/// A program without a runtime.
+#[cfg(feature = "blocking")]
+#[test]
+fn threads() {
+    if argument().is_none() {
+        return;
+    }
+    let stop = sockpipe::blocking::shutdown_signal().expect("a handler");
+    println!("\nlistens");
+    stop.wait().expect("an event");
+    println!("\nstopped");
+    std::thread::sleep(Duration::from_secs(600));
 }
 
 #[tokio::test]

@@ -2,18 +2,19 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::{Operation, during};
-use crate::imp::blocking as imp;
+use crate::imp::{blocking as imp, worker};
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
 #[cfg(feature = "shared-memory")]
 use crate::shared_memory::Transport;
-use crate::wait::Limit;
+use crate::wait::{Deadline, Limit};
 
 /// A connection between two processes of one machine, bytes both ways.
 ///
@@ -88,6 +89,51 @@ impl Stream {
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = imp::Stream::pair()?;
         Ok((Self::from_imp(one), Self::from_imp(other)))
+    }
+
+    /// Starts a child that is connected to this process, as editors and browsers do with their workers.
+    /// The child takes its end with [`from_parent`](Self::from_parent). There is no name, and nobody else
+    /// can connect. The stream ends when the child drops its end, or ends itself.
+    ///
+    /// The child's end is its standard input, whatever `command` has for that. Else the child is like any
+    /// other: wait for it, so that it leaves no zombie.
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    /// use sockpipe::blocking::Stream;
+    ///
+    /// # fn run() -> std::io::Result<()> {
+    /// // In the worker: `let parent = Stream::from_parent()?;`
+    /// let (worker, mut child) = Stream::pair_with_child(&mut Command::new("example-worker"))?;
+    /// # drop(worker);
+    /// child.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`pair`](Self::pair) and of [`Command::spawn`].
+    pub fn pair_with_child(command: &mut Command) -> io::Result<(Self, Child)> {
+        let (end, stdin) = worker::pair()?;
+        let stream = worker::into_blocking(end)?;
+        let child = command.stdin(stdin).spawn();
+        // The command had a copy of the child's end.
+        command.stdin(Stdio::null());
+        Ok((Self::from_imp(stream), child?))
+    }
+
+    /// Takes the end that [`pair_with_child`](Self::pair_with_child) in the parent gave to this process.
+    /// The standard input is empty from then on: call it before anything is read from that. Both ends
+    /// report the parent as their peer.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the standard input is no such end, as when the program was started by hand.
+    pub fn from_parent() -> io::Result<Self> {
+        let stream = worker::into_blocking(worker::from_parent()?)?;
+        worker::empty_stdin()?;
+        Ok(Self::from_imp(stream))
     }
 
     /// How long a read may wait for bytes before it fails with
@@ -166,6 +212,38 @@ impl Stream {
     /// it waits until the pipe's buffer has taken the last write.
     pub fn close(self, deadline: Duration) -> io::Result<()> {
         self.shared.inner.close(deadline)
+    }
+
+    /// Waits until the peer is gone, for no longer than `limit`, and returns whether it is: it has
+    /// closed its stream, or its process has ended. Its half-close is not that, nor is one of this side.
+    ///
+    /// It reads nothing, and returns also while there are bytes that nobody has read. With a limit of
+    /// zero it only looks.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sockpipe::blocking::Stream;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let (one, other) = Stream::pair()?;
+    /// assert!(!one.closed(Some(Duration::ZERO))?);
+    /// drop(other);
+    /// assert!(one.closed(None)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the OS reports, as when the process is out of descriptors.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: the system tells of it only when it is asked, which is once a second. macOS and the BSDs,
+    /// and Linux where sock_diag(7) cannot be asked: once both sides have ended their writing, the peer
+    /// counts as gone.
+    pub fn closed(&self, limit: Option<Duration>) -> io::Result<bool> {
+        self.shared.inner.closed(Deadline::after(limit))
     }
 
     /// Who is at the other end.

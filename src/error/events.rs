@@ -34,6 +34,15 @@ pub(crate) fn handler_failed(error: &dyn std::fmt::Display) {
     let _ = error;
 }
 
+/// A handler that is to end when its client leaves will not hear of it.
+#[cfg(feature = "tokio")]
+pub(crate) fn departure_unheard(error: &io::Error) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(%error, "a handler will not hear of it when its client leaves");
+    #[cfg(not(feature = "tracing"))]
+    let _ = error;
+}
+
 /// A listener failed where the caller cannot be given the error.
 #[cfg(feature = "axum")]
 pub(crate) fn accept_failed(error: &io::Error, pause: Duration) {

@@ -19,7 +19,7 @@ use super::{Counters, Drained, HandlerOutput, Refusal, Stopping};
 use crate::error::events;
 use crate::listener::LocalListener;
 use crate::runtime::sleep;
-use crate::stream::LocalStream;
+use crate::stream::{Closed, LocalStream};
 
 /// How long those that are cut have to notice it.
 const CUT: Duration = Duration::from_secs(1);
@@ -34,6 +34,8 @@ pub(super) struct Settings<S, H, E> {
     pub(super) on_refused: Option<OnRefused<S>>,
     pub(super) max_connections: Option<usize>,
     pub(super) max_per_user: Option<usize>,
+    /// Whether a handler ends when its client leaves.
+    pub(super) cancels: bool,
     pub(super) counters: Counters,
 }
 
@@ -49,6 +51,7 @@ pub(super) struct Handlers<S, H, E> {
     on_error: Option<OnError<E>>,
     max_connections: Option<usize>,
     max_per_user: Option<usize>,
+    cancels: bool,
     counters: Counters,
     users: Users,
     tasks: JoinSet<()>,
@@ -65,8 +68,7 @@ where
     E: Display + 'static,
 {
     pub(super) fn new(settings: Settings<S, H, E>) -> io::Result<Self> {
-        let Settings { handler, on_error, on_refused, max_connections, max_per_user, counters } =
-            settings;
+        let Settings { max_connections, max_per_user, on_refused, .. } = settings;
         if [max_connections, max_per_user].contains(&Some(0)) {
             let what = "a limit of 0 connections would serve nobody: give 1 or more";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -81,11 +83,12 @@ where
         }
         let (stop, stopping) = Stopping::new();
         Ok(Self {
-            handler,
-            on_error,
+            handler: settings.handler,
+            on_error: settings.on_error,
             max_connections,
             max_per_user,
-            counters,
+            cancels: settings.cancels,
+            counters: settings.counters,
             users: Users::default(),
             tasks: JoinSet::new(),
             refusals: Refusals::new(on_refused),
@@ -215,9 +218,18 @@ where
         }
         let (handler, on_error) = (self.handler.clone(), self.on_error.clone());
         let (stopping, active) = (self.stopping.clone(), self.counters.accept());
+        let mut closed = self.cancels.then(|| stream.closed());
         self.tasks.spawn(async move {
-            // Called here, so that its future has its room once, and a panic ends this task only.
-            if let Err(error) = handler(stream, stopping).await.into_result() {
+            let output = {
+                // Called here, so that its future has its room once, and a panic ends this task only.
+                let mut handler = pin!(handler(stream, stopping));
+                poll_fn(|cx| match handler.as_mut().poll(cx) {
+                    Poll::Ready(output) => Poll::Ready(Some(output)),
+                    Poll::Pending => has_left(&mut closed, cx).map(|()| None),
+                })
+                .await
+            };
+            if let Some(Err(error)) = output.map(HandlerOutput::into_result) {
                 events::handler_failed(&error);
                 if let Some(on_error) = on_error {
                     on_error(error);
@@ -250,6 +262,20 @@ where
         .await;
         Ok(())
     }
+}
+
+/// Whether the client of a handler that is to end then has left. Not asked again where it is not told.
+fn has_left(closed: &mut Option<Closed>, cx: &mut Context<'_>) -> Poll<()> {
+    let Some(future) = closed else { return Poll::Pending };
+    match future.as_mut().poll(cx) {
+        Poll::Ready(Ok(())) => return Poll::Ready(()),
+        Poll::Ready(Err(error)) => {
+            events::departure_unheard(&error);
+            *closed = None;
+        }
+        Poll::Pending => {}
+    }
+    Poll::Pending
 }
 
 enum Step<S> {

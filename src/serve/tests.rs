@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -130,7 +130,7 @@ async fn a_users_connections_beyond_the_limit_are_closed() {
 
 #[tokio::test]
 async fn a_limit_of_nothing_is_an_error() {
-    async fn nobody(_: DuplexStream) {}
+    async fn nobody(_: memory::Stream) {}
     let error = serve(memory::pair().0, nobody).max_connections(0).await;
     assert_eq!(error.expect_err("no server").kind(), io::ErrorKind::InvalidInput);
     let error = serve(memory::pair().0, nobody).max_connections_per_user(0).await;
@@ -195,7 +195,7 @@ struct Gauge {
 
 impl Gauge {
     /// Until the client says a byte, or ends.
-    async fn handle(self: Arc<Self>, mut stream: DuplexStream) {
+    async fn handle(self: Arc<Self>, mut stream: memory::Stream) {
         self.most.fetch_max(self.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let _ = stream.read_u8().await;
         self.now.fetch_sub(1, Ordering::SeqCst);
@@ -295,7 +295,7 @@ async fn an_async_closure_shares_its_state_among_connections() {
     let served = Arc::new(AtomicUsize::new(0));
     let counted = served.clone();
     let server = tokio::spawn(
-        serve(listener, async move |mut stream: DuplexStream| {
+        serve(listener, async move |mut stream: memory::Stream| {
             let before = counted.fetch_add(1, Ordering::SeqCst);
             let _ = stream.write_u64(before as u64).await;
         })
@@ -365,7 +365,7 @@ async fn a_handler_that_waits_hears_of_a_stop_and_ends() {
     let (listener, connector) = memory::pair();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(
-        serve_with(listener, async |mut stream: DuplexStream, stopping: Stopping| {
+        serve_with(listener, async |mut stream: memory::Stream, stopping: Stopping| {
             assert!(!stopping.is_requested(), "before it is");
             tokio::select! {
                 _ = stream.read_u8() => panic!("the client says nothing"),
@@ -392,11 +392,11 @@ async fn a_handler_that_waits_hears_of_a_stop_and_ends() {
     assert_eq!(said, "bye");
 }
 
-async fn tell(mut stream: DuplexStream, why: Refusal) -> io::Result<()> {
+async fn tell(mut stream: memory::Stream, why: Refusal) -> io::Result<()> {
     stream.write_all(format!("{why:?}").as_bytes()).await
 }
 
-async fn said(mut stream: DuplexStream) -> String {
+async fn said(mut stream: memory::Stream) -> String {
     let mut said = String::new();
     stream.read_to_string(&mut said).await.expect("an end");
     said
@@ -457,7 +457,7 @@ async fn a_client_that_is_slow_to_be_told_holds_nothing_up() {
     let (listener, connector) = memory::pair();
     let server = serve(listener, |stream| echo::echo(stream, |_| ()))
         .max_connections_per_user(1)
-        .on_refused(async |mut stream: DuplexStream, _| stream.write_all(&[0; 1 << 20]).await)
+        .on_refused(async |mut stream: memory::Stream, _| stream.write_all(&[0; 1 << 20]).await)
         .into_future();
     let server = tokio::spawn(server);
     let _first = connector.connect().await.expect("a connection");
@@ -510,9 +510,9 @@ async fn a_server_that_nobody_needs_stops() {
 struct Plain(memory::Listener);
 
 impl LocalListener for Plain {
-    type Stream = DuplexStream;
+    type Stream = memory::Stream;
 
-    async fn accept(&mut self) -> io::Result<DuplexStream> {
+    async fn accept(&mut self) -> io::Result<memory::Stream> {
         self.0.accept().await
     }
 

@@ -64,6 +64,36 @@ impl fmt::Display for ReuniteError {
 
 impl Error for ReuniteError {}
 
+impl ReadHalf<'_> {
+    /// As [`Stream::closed`]: completes when the peer is gone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Stream::closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        self.0.closed()
+    }
+}
+
+impl WriteHalf<'_> {
+    /// As [`Stream::closed`]: completes when the peer is gone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Stream::closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        self.0.closed()
+    }
+}
+
 impl OwnedReadHalf {
     /// Puts the stream together again.
     ///
@@ -91,6 +121,19 @@ impl OwnedReadHalf {
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.0.peer_credentials()
     }
+
+    /// As [`Stream::closed`]: completes when the peer is gone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Stream::closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        self.0.closed()
+    }
 }
 
 impl OwnedWriteHalf {
@@ -101,6 +144,19 @@ impl OwnedWriteHalf {
     /// As for [`Stream::peer_credentials`].
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.stream.peer_credentials()
+    }
+
+    /// As [`Stream::closed`]: completes when the peer is gone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Stream::closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        self.stream.closed()
     }
 }
 

@@ -22,6 +22,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, send, sendmsg, shutdown};
 
 use super::access::{Permission, peer_refused};
 use super::connect::Search;
+use super::gone::Watch;
 use super::name::{self, LOOK, Name, Probes};
 use super::options::cannot_be_upgraded;
 use super::peer::Peer;
@@ -399,6 +400,10 @@ impl Stream {
     /// The kernel has the bytes as soon as a write returns, so there is nothing to wait for.
     pub(crate) fn close(&self, _: Duration) -> io::Result<()> {
         self.shutdown()
+    }
+
+    pub(crate) fn closed(&self, deadline: Deadline) -> io::Result<bool> {
+        Watch::new(self.as_fd())?.wait(deadline)
     }
 
     pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {

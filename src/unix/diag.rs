@@ -1,6 +1,9 @@
-//! Who has the file of a socket, asked of the kernel: sock_diag(7). It makes no connection, so that a
-//! server which serves one client only, or does not listen yet, does not notice.
+//! Who has the file of a socket, and whether a socket has its peer, asked of the kernel: sock_diag(7). It
+//! makes no connection, so that a server which serves one client only, or does not listen yet, does not
+//! notice.
 
+use std::iter;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -10,13 +13,16 @@ use rustix::net::{
 };
 
 /// From linux/netlink.h, linux/sock_diag.h and linux/unix_diag.h.
-const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_REQUEST_DUMP: u16 = NLM_F_REQUEST | 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const UDIAG_SHOW_NAME_VFS: u32 = 0x1 | 0x2;
+const UDIAG_SHOW_PEER: u32 = 0x4;
 const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_VFS: u16 = 1;
+const UNIX_DIAG_PEER: u16 = 2;
 /// `TCP_CLOSE`, as of a socket that is bound only, and `TCP_LISTEN`. What was accepted has the file
 /// of its listener too, and does not keep the name.
 const STATES: u32 = 1 << 7 | 1 << 10;
@@ -28,10 +34,8 @@ const ATTRIBUTE: usize = 4;
 /// `path` leads to. `None` where the kernel does not tell. A `false` is no proof: those of other
 /// network namespaces are not listed.
 pub(super) fn is_bound(path: &Path, stat: &Stat) -> Option<bool> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let kind = SocketType::RAW;
-    let kernel = socket_with(AddressFamily::NETLINK, kind, flags, Some(netlink::SOCK_DIAG)).ok()?;
-    send(&kernel, &request(), SendFlags::empty()).ok()?;
+    let request = request(NLM_F_REQUEST_DUMP, [STATES, 0, UDIAG_SHOW_NAME_VFS, 0, 0]);
+    let kernel = ask(&request)?;
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let (length, _) = recv(&kernel, &mut buffer[..], RecvFlags::empty()).ok()?;
@@ -50,20 +54,62 @@ pub(super) fn is_bound(path: &Path, stat: &Stat) -> Option<bool> {
     }
 }
 
-/// A `struct nlmsghdr` and a `struct unix_diag_req`.
-fn request() -> Vec<u8> {
+/// Whether the socket of that number has a peer still. The kernel keeps a socket that was closed for
+/// as long as its peer has it, but that has no file then, and so no number. Where the kernel does not
+/// tell, it counts as gone.
+pub(super) fn has_peer(socket: u64) -> bool {
+    peer_of(socket).is_some_and(|peer| peer != 0)
+}
+
+/// The number of the peer's file, 0 where the peer was closed.
+fn peer_of(socket: u64) -> Option<u32> {
+    // Any state, and whatever cookie the kernel has for it.
+    let what = [u32::MAX, socket as u32, UDIAG_SHOW_PEER, u32::MAX, u32::MAX];
+    let kernel = ask(&request(NLM_F_REQUEST, what))?;
+    let mut buffer = [0; 1024];
+    let (length, _) = recv(&kernel, &mut buffer[..], RecvFlags::empty()).ok()?;
+    let answer = &buffer[..length];
+    if half(answer, 4)? != SOCK_DIAG_BY_FAMILY {
+        return None;
+    }
+    let message = answer.get(HEADER..number(answer, 0)? as usize)?;
+    attributes(message).find(|(kind, _)| *kind == UNIX_DIAG_PEER).and_then(|(_, at)| number(at, 0))
+}
+
+fn ask(request: &[u8]) -> Option<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let kind = SocketType::RAW;
+    let kernel = socket_with(AddressFamily::NETLINK, kind, flags, Some(netlink::SOCK_DIAG)).ok()?;
+    send(&kernel, request, SendFlags::empty()).ok()?;
+    Some(kernel)
+}
+
+/// A `struct nlmsghdr` and a `struct unix_diag_req`: the states, the file's number, what to tell, and
+/// the two halves of the cookie.
+fn request(flags: u16, what: [u32; 5]) -> Vec<u8> {
     let family = libc::AF_UNIX as u32;
     let mut request = Vec::new();
     request.extend(40_u32.to_ne_bytes());
     request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
     request.extend([0; 8]);
     // The family is one byte, and three of nothing follow.
     request.extend([family as u8, 0, 0, 0]);
-    for number in [STATES, 0, UDIAG_SHOW_NAME_VFS, 0, 0] {
+    for number in what {
         request.extend(number.to_ne_bytes());
     }
     request
+}
+
+/// Those of a `struct unix_diag_msg`: kind and value.
+fn attributes(message: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = message.get(HEADER..).unwrap_or_default();
+    iter::from_fn(move || {
+        let (size, kind) = (usize::from(half(rest, 0)?), half(rest, 2)?);
+        let value = rest.get(ATTRIBUTE..size)?;
+        rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
 }
 
 /// Whether the socket of a `struct unix_diag_msg` has the file. The kernel tells the low half of the
@@ -72,15 +118,12 @@ fn request() -> Vec<u8> {
 fn is_of(message: &[u8], path: &Path, stat: &Stat) -> bool {
     let mut file = None;
     let mut name: &[u8] = &[];
-    let mut rest = message.get(HEADER..).unwrap_or_default();
-    while let (Some(size), Some(kind)) = (half(rest, 0), half(rest, 2)) {
-        let Some(value) = rest.get(ATTRIBUTE..usize::from(size)) else { break };
+    for (kind, value) in attributes(message) {
         match kind {
             UNIX_DIAG_VFS => file = number(value, 0).zip(number(value, 4)),
             UNIX_DIAG_NAME => name = value,
             _ => {}
         }
-        rest = rest.get(usize::from(size).next_multiple_of(4)..).unwrap_or_default();
     }
     let Some((number, device)) = file else { return false };
     let same_device = (device >> 20, device & 0xF_FFFF) == (major(stat.st_dev), minor(stat.st_dev));

@@ -8,13 +8,14 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::coop::consume_budget;
 
 use super::claim::drain;
+use super::gone::Watch;
 use super::{ACCEPT_PAUSE, inherited, is_passing, is_shortage, platform, runtime};
 use crate::endpoint::Endpoint;
 use crate::error::events;
 use crate::listener::LocalListener;
 use crate::peer::{PeerCredentials, UserId};
 use crate::runtime::enter;
-use crate::stream::LocalStream;
+use crate::stream::{Closed, LocalStream};
 
 /// As many as wait in a queue, by Linux's default of `somaxconn`; those of the others are shorter.
 const LONGEST_QUEUE: usize = 4096;
@@ -50,6 +51,11 @@ impl LocalStream for UnixStream {
         let peer = self.peer_cred()?;
         let process = peer.pid().and_then(|pid| u32::try_from(pid).ok());
         Ok(PeerCredentials::new(UserId::Uid(peer.uid()), Some(peer.gid()), process))
+    }
+
+    fn closed(&self) -> Closed {
+        let watch = Watch::new(self.as_fd());
+        Box::pin(async { watch?.gone().await })
     }
 }
 

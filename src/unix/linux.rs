@@ -17,7 +17,8 @@ use rustix::net::{SendFlags, SocketAddrUnix};
 #[cfg(feature = "tokio")]
 use tokio::io::{Interest, unix::AsyncFd};
 
-pub(super) use super::diag::is_bound;
+pub(super) use super::diag::{has_peer, is_bound};
+pub(super) use super::epoll::{Heard, watch_for_hangup};
 pub(super) use super::flags::{CLOSE_ON_EXEC, accept, close_on_exec, socket};
 pub(super) use super::group::is_the_owner_s as is_private_group;
 use super::peer::Peer;

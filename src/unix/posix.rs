@@ -14,7 +14,8 @@ use tokio::io::{Interest, unix::AsyncFd};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) use super::group::is_the_owner_s as is_private_group;
 pub(super) use super::native::{
-    DIRECTORY, ROOM_FOR_CREDENTIALS, SYSTEM, no_signals, peer, peer_groups, user_temp_dir,
+    DIRECTORY, Heard, ROOM_FOR_CREDENTIALS, SYSTEM, no_signals, peer, peer_groups, user_temp_dir,
+    watch_for_hangup,
 };
 #[cfg(feature = "tokio")]
 use super::runtime::Tidings;
@@ -97,6 +98,11 @@ pub(super) fn tidings(_: &Path, _: bool) -> Vec<Tidings> {
 /// Not told here.
 pub(super) fn is_bound(_: &Path, _: &Stat) -> Option<bool> {
     None
+}
+
+/// Not told here: where nothing can come or go any more, the peer counts as gone.
+pub(super) fn has_peer(_: u64) -> bool {
+    false
 }
 
 /// There is no one call for it.

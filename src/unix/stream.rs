@@ -14,6 +14,7 @@ use tokio::io::{Interest, ReadBuf};
 use tokio::net::UnixStream;
 
 use super::connect::Search;
+use super::gone::Watch;
 use super::peer::Peer;
 use super::receive::{Received, receive, receive_into};
 use super::shared_memory::tasks::Lane;
@@ -156,6 +157,11 @@ impl Stream {
     /// The kernel has the bytes as soon as a write returns, so there is nothing to wait for.
     pub(crate) async fn close(self, _: Duration) -> io::Result<()> {
         self.shutdown()
+    }
+
+    pub(crate) fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        let watch = Watch::new(self.as_fd());
+        async { watch?.gone().await }
     }
 
     pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {

@@ -104,6 +104,18 @@ impl Stream {
         }
     }
 
+    pub(crate) fn closed(&self, deadline: Deadline) -> io::Result<bool> {
+        loop {
+            if pipe::peer_is_gone(self)? {
+                return Ok(true);
+            }
+            if deadline.is_past() {
+                return Ok(false);
+            }
+            thread::sleep(deadline.left().map_or(pipe::LOOK, |left| left.min(pipe::LOOK)));
+        }
+    }
+
     pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         security::peer(self, self.end())
     }

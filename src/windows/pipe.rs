@@ -8,6 +8,7 @@ use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
 use std::process;
 use std::ptr::{null, null_mut};
+use std::time::Duration;
 
 use windows_sys::Wdk::Storage::FileSystem::{
     FILE_PIPE_CLOSING_STATE, FILE_PIPE_CONNECTED_STATE, FILE_PIPE_LOCAL_INFORMATION,
@@ -41,6 +42,9 @@ pub(super) const ARMED: usize = 4;
 pub(super) const BACKLOG: usize = 128;
 /// What the system takes of each direction before a write has to wait, unless told otherwise.
 const QUOTA: u32 = 256 * 1024;
+
+/// Between two looks at whether the peer is gone.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// What all instances of a pipe have in common.
 pub(super) struct Kind {
@@ -174,6 +178,15 @@ pub(super) fn reads_messages(pipe: &impl AsHandle) -> io::Result<bool> {
 /// Whether a server's end has a client, or had one that is gone again. It only asks: `ConnectNamedPipe`
 /// on such a pipe would make NT forget who the client is (`NpListen` in its pipe driver).
 pub(super) fn has_client(pipe: &impl AsHandle) -> io::Result<bool> {
+    Ok(matches!(state(pipe)?, FILE_PIPE_CONNECTED_STATE | FILE_PIPE_CLOSING_STATE))
+}
+
+/// Whether the other end was closed, or cut off. What it wrote may be there still.
+pub(super) fn peer_is_gone(pipe: &impl AsHandle) -> io::Result<bool> {
+    Ok(state(pipe)? != FILE_PIPE_CONNECTED_STATE)
+}
+
+fn state(pipe: &impl AsHandle) -> io::Result<u32> {
     let mut status = IO_STATUS_BLOCK::default();
     let mut local = FILE_PIPE_LOCAL_INFORMATION::default();
     let (handle, to) = (raw(pipe), (&raw mut local).cast());
@@ -187,8 +200,7 @@ pub(super) fn has_client(pipe: &impl AsHandle) -> io::Result<bool> {
         let what = format!("cannot query the state of the pipe (status {outcome:#x})");
         return Err(io::Error::other(what));
     }
-
-    Ok(matches!(local.NamedPipeState, FILE_PIPE_CONNECTED_STATE | FILE_PIPE_CLOSING_STATE))
+    Ok(local.NamedPipeState)
 }
 
 pub(super) fn is_of_message_type(pipe: &impl AsHandle) -> io::Result<bool> {

@@ -1,6 +1,7 @@
 //! A connection: one end of a pipe that the crate's reactor completes the I/O of.
 
 use std::fmt;
+use std::future::{Future, pending};
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -148,6 +149,20 @@ impl Stream {
             },
         };
         outcome.map_err(|error| again(&error))
+    }
+
+    /// The pipe is not kept for it.
+    pub(crate) fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        let pipe = Arc::downgrade(&self.pipe);
+        async move {
+            while let Some(is_gone) = pipe.upgrade().map(|pipe| pipe::peer_is_gone(&*pipe)) {
+                if is_gone? {
+                    return Ok(());
+                }
+                reactor::sleep(pipe::LOOK)?.await;
+            }
+            pending().await
+        }
     }
 
     pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {

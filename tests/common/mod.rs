@@ -20,7 +20,7 @@ use sockpipe::{
     ConnectOptions, ListenOptions, Listener, LocalListener, LocalStream, SpinPolicy, Stream, memory,
 };
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncReadExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Long enough for a machine under load: only a test that fails waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -185,7 +185,7 @@ pub struct Memory {
 
 impl Backend for Memory {
     type Listener = memory::Listener;
-    type Stream = DuplexStream;
+    type Stream = memory::Stream;
 
     fn new() -> Self {
         let (listener, connector) = memory::pair();
@@ -197,7 +197,7 @@ impl Backend for Memory {
         Ok(listener.expect("a listener in memory has no name to bind again"))
     }
 
-    async fn connect(&self) -> io::Result<DuplexStream> {
+    async fn connect(&self) -> io::Result<memory::Stream> {
         self.connector.connect().await
     }
 }

@@ -25,7 +25,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 struct Failing(memory::Listener);
 
 impl LocalListener for Failing {
-    type Stream = tokio::io::DuplexStream;
+    type Stream = memory::Stream;
 
     async fn accept(&mut self) -> io::Result<Self::Stream> {
         Err(io::Error::other("a failure of the test's"))

@@ -9,6 +9,7 @@ use rustix::cmsg_space;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+pub(in crate::unix) use super::super::epoll::{Heard, watch_for_hangup};
 use super::super::peer::Peer;
 use super::super::sockopt::get;
 

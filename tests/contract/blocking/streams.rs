@@ -134,6 +134,36 @@ fn row_12_the_peer_is_gone() {
 }
 
 #[test]
+fn row_12_closed_waits_for_the_peer_to_go_and_for_nothing_else() {
+    for_all_ends(|client, server| {
+        let Side::Blocking(client) = client else { return };
+        let is_gone = |limit| client.closed(Some(limit)).expect("a look");
+        assert!(!is_gone(Duration::ZERO));
+        (&server).write_all(b"unread").expect("a write");
+        server.shutdown().expect("a half-close");
+        (&client).write_all(b"unread too").expect("a write");
+        let started = Instant::now();
+        assert!(!is_gone(Duration::from_millis(50)));
+        assert!(started.elapsed() >= Duration::from_millis(50), "{:?}", started.elapsed());
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| client.closed(None).expect("a wait"));
+            drop(server);
+            assert!(waiting.join().expect("no panic"));
+        });
+        assert!(is_gone(Duration::ZERO));
+        assert_eq!(read_all(&client), b"unread");
+    });
+    // A half-close of this side is not it either.
+    for_all_ends(|client, server| {
+        let Side::Blocking(client) = client else { return };
+        client.shutdown().expect("a half-close");
+        assert!(!client.closed(Some(Duration::from_millis(50))).expect("a look"));
+        drop(server);
+        assert!(client.closed(None).expect("a wait"));
+    });
+}
+
+#[test]
 fn row_17_credentials() {
     for_all_ends(|client, server| {
         let of = |side: &Side| match side {

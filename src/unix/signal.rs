@@ -1,0 +1,91 @@
+//! The signals that ask a process to end, for threads. A handler may do next to nothing, so it writes a
+//! byte that threads wait for.
+#![allow(unsafe_code, reason = "signal handlers")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::ptr::{null, null_mut};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rustix::event::PollFlags;
+use rustix::net::{SendFlags, send};
+
+use super::blocking::wait_for;
+use crate::wait::Deadline;
+
+const SIGNALS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
+
+static HEARING: OnceLock<Hearing> = OnceLock::new();
+
+struct Hearing {
+    heard: UnixStream,
+    handler: UnixStream,
+    /// What was done before, for each signal.
+    before: [libc::sigaction; 2],
+}
+
+pub(crate) fn listen() -> io::Result<()> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if HEARING.get().is_some() {
+        return Ok(());
+    }
+    let (heard, handler) = UnixStream::pair()?;
+    let before = [action(SIGNALS[0])?, action(SIGNALS[1])?];
+    // Before the first signal can come.
+    HEARING.get_or_init(|| Hearing { heard, handler, before });
+    for signal in SIGNALS {
+        set_action(signal, &ours())?;
+    }
+    Ok(())
+}
+
+pub(crate) fn wait() -> io::Result<()> {
+    let Some(hearing) = HEARING.get() else { return Ok(()) };
+    // Nobody reads the byte, so that each thread finds it.
+    wait_for(hearing.heard.as_fd(), PollFlags::IN, Deadline::after(None)).map(drop)
+}
+
+/// Once for each signal: the next one is handled as it was before.
+extern "C" fn hear(signal: libc::c_int) {
+    let Some(hearing) = HEARING.get() else { return };
+    // There is room for it, so it does not fail, and errno stays as it is.
+    let _ = send(&hearing.handler, b"!", SendFlags::DONTWAIT);
+    for (ours, before) in SIGNALS.into_iter().zip(&hearing.before) {
+        let _ = set_action(ours, before);
+        let was_handled = !matches!(before.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN);
+        if ours == signal && was_handled {
+            // SAFETY: raise(3) may be called in a handler. The signal is blocked until this one returns.
+            unsafe { libc::raise(signal) };
+        }
+    }
+}
+
+fn ours() -> libc::sigaction {
+    // SAFETY: a `struct sigaction` is integers and at most a pointer, for which zeros are a value: no
+    // flags, and an empty mask on these systems.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = hear as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
+    action
+}
+
+fn action(signal: libc::c_int) -> io::Result<libc::sigaction> {
+    let mut action = MaybeUninit::uninit();
+    // SAFETY: `action` is a place for what the call reports; null changes nothing.
+    if unsafe { libc::sigaction(signal, null(), action.as_mut_ptr()) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so it is written.
+    Ok(unsafe { action.assume_init() })
+}
+
+fn set_action(signal: libc::c_int, action: &libc::sigaction) -> io::Result<()> {
+    // SAFETY: `action` is either `hear`, which does what a handler may, or what the system reported.
+    if unsafe { libc::sigaction(signal, action, null_mut()) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

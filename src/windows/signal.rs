@@ -1,0 +1,47 @@
+//! What asks a process to end, for threads. Windows calls the handler in a thread of its own.
+#![allow(unsafe_code, reason = "system calls")]
+
+use std::io;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+
+use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, CTRL_C_EVENT, SetConsoleCtrlHandler};
+use windows_sys::core::BOOL;
+
+use super::security::check;
+
+static HEARD: Mutex<bool> = Mutex::new(false);
+static TELL: Condvar = Condvar::new();
+
+pub(crate) fn listen() -> io::Result<()> {
+    static LISTENING: Mutex<bool> = Mutex::new(false);
+    let mut listening = LISTENING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*listening {
+        // SAFETY: `hear` is a function, which stays.
+        check(unsafe { SetConsoleCtrlHandler(Some(hear), 1) })?;
+        *listening = true;
+    }
+    Ok(())
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+pub(crate) fn wait() -> io::Result<()> {
+    let heard = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(TELL.wait_while(heard, |heard| !*heard).unwrap_or_else(PoisonError::into_inner));
+    Ok(())
+}
+
+/// Zero leaves the event to the next handler: the second one, to what was there before.
+unsafe extern "system" fn hear(event: u32) -> BOOL {
+    let mut heard = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = !std::mem::replace(&mut *heard, true);
+    drop(heard);
+    TELL.notify_all();
+    if !matches!(event, CTRL_C_EVENT | CTRL_BREAK_EVENT) {
+        // The process ends when this returns, or when it is done.
+        loop {
+            thread::park();
+        }
+    }
+    first.into()
+}

@@ -1,0 +1,91 @@
+//! A child that is connected to the process that started it.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{assert_error, helper_command, within};
+use sockpipe::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// The child's program.
+#[tokio::test]
+async fn worker() {
+    let Some(behaviour) = common::argument() else { return };
+    let stream = Stream::from_parent();
+    if behaviour == "by hand" {
+        assert_error(stream, ErrorKind::InvalidInput, &[]);
+        return;
+    }
+    let mut stream = stream.expect("an end");
+    let mut byte = [0];
+    within(stream.read_exact(&mut byte)).await.expect("a request");
+    within(stream.write_all(&byte)).await.expect("an answer");
+    if behaviour == "goes on" {
+        // A child of its own has nothing of it.
+        let mut command = helper_command("late", "");
+        command.stdin(Stdio::inherit()).stdout(Stdio::null());
+        let mut child = command.spawn().expect("a process");
+        drop(stream);
+        child.wait().expect("an end");
+    }
+}
+
+/// A child of the child's.
+#[test]
+fn late() {
+    if common::argument().is_some() {
+        std::thread::sleep(Duration::from_secs(20));
+    }
+}
+
+fn command(behaviour: &str) -> Command {
+    let mut command = helper_command("worker", behaviour);
+    command.stdout(Stdio::null());
+    command
+}
+
+#[tokio::test]
+async fn a_child_talks_to_its_parent_and_the_stream_ends_with_it() {
+    let mut command = command("ends");
+    let (mut stream, mut child) = Stream::pair_with_child(&mut command).expect("a child");
+    within(stream.write_all(b"x")).await.expect("a write");
+    assert_eq!(within(common::read_all(&mut stream)).await, b"x");
+    assert!(child.wait().expect("an end").success());
+    drop(command);
+}
+
+#[tokio::test]
+async fn the_stream_ends_when_the_child_drops_it_and_goes_on() {
+    let (mut stream, mut child) =
+        Stream::pair_with_child(&mut command("goes on")).expect("a child");
+    within(stream.write_all(b"x")).await.expect("a write");
+    assert_eq!(within(common::read_all(&mut stream)).await, b"x");
+    assert!(child.try_wait().expect("a child").is_none(), "it ended");
+    child.kill().expect("a child");
+    child.wait().expect("an end");
+}
+
+#[test]
+fn a_program_that_was_started_by_hand_says_so() {
+    let mut command = command("by hand");
+    assert!(command.stdin(Stdio::null()).status().expect("a process").success());
+}
+
+#[cfg(feature = "blocking")]
+#[test]
+fn threads_have_workers_too() {
+    use std::io::{Read, Write};
+
+    use sockpipe::blocking;
+
+    let mut command = command("ends");
+    let (mut stream, mut child) = blocking::Stream::pair_with_child(&mut command).expect("a child");
+    stream.write_all(b"x").expect("a write");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an end");
+    assert_eq!(answer, b"x");
+    assert!(child.wait().expect("an end").success());
+}
