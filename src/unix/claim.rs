@@ -59,7 +59,7 @@ pub(super) struct Claim {
     /// be withdrawn.
     id: FileId,
     former: Option<FileId>,
-    /// Until the name is taken away, or left to somebody else.
+    /// Until the name is removed, or left to another process.
     ours: bool,
     backlog: i32,
     pub(super) on_lost: OnNameLost,
@@ -139,7 +139,7 @@ impl Claim {
     /// Whether this process may make the name anew: one that acts as another user by now would make
     /// another user's socket.
     pub(super) fn is_ours_to_keep(&self) -> bool {
-        self.ours && self.is_this_process_s() && self.lock.is_this_user_s()
+        self.ours && self.owned_by_this_process() && self.lock.owned_by_this_user()
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -170,8 +170,8 @@ impl Claim {
         matches!(place.stat(place.name()), Ok(Some(stat)) if file_id(&stat) == self.id)
     }
 
-    pub(super) fn is_this_process_s(&self) -> bool {
-        self.lock.is_this_process_s()
+    pub(super) fn owned_by_this_process(&self) -> bool {
+        self.lock.owned_by_this_process()
     }
 
     /// The group of the socket's file, which the system may have taken from the directory.
@@ -236,7 +236,7 @@ impl Claim {
         self.ours = false;
     }
 
-    /// Leaves the name to whoever has the socket, without a lock.
+    /// Leaves the name to the process that has the socket, without a lock.
     pub(super) fn leave(mut self) {
         self.ours = false;
         self.lock.leave();
@@ -246,7 +246,7 @@ impl Claim {
 /// Of a listener that came to nothing after its name was taken.
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.is_this_process_s() {
+        if self.owned_by_this_process() {
             self.unpublish();
         }
     }
@@ -343,8 +343,8 @@ pub(super) fn backlog_of(asked_for: Option<u32>) -> i32 {
     asked_for.and_then(|length| length.try_into().ok()).unwrap_or(i32::MAX)
 }
 
-/// Gives the file of the bound `socket` its group and mode, where the umask or the system did not
-/// let `bind` do so, and listens: who connects before that is refused.
+/// Gives the file of the bound `socket` its group and mode, if the umask or the system kept `bind`
+/// from it, and listens. A client that connects before that is refused.
 fn listen_on(
     place: &Place,
     socket: &OwnedFd,

@@ -238,7 +238,7 @@ impl Listener {
                 return Some(stream);
             }
             Ok(stream) => ("it may not connect", Some(stream.peer.uid)),
-            Err(_) => ("who it is cannot be told", None),
+            Err(_) => ("its user is unknown", None),
         };
         peer_refused(why, user);
         self.stats.refused += 1;

@@ -104,13 +104,13 @@ fn is_cleaned_by_age(dir: &Path) -> bool {
 /// Somebody removed the listener's name, and it is bound anew.
 fn republished() {
     #[cfg(feature = "tracing")]
-    tracing::warn!("the listener's name was removed, and is bound anew");
+    tracing::warn!("the listener's name was removed, and is bound again");
 }
 
 /// Somebody removed the listener's name, and it cannot be bound anew.
 fn lost(error: &io::Error) {
     #[cfg(feature = "tracing")]
-    tracing::error!(%error, "the listener's name was removed, and cannot be bound anew");
+    tracing::error!(%error, "the listener's name was removed, and cannot be bound again");
     #[cfg(not(feature = "tracing"))]
     let _ = error;
 }

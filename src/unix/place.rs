@@ -107,8 +107,8 @@ impl Place {
     /// Whether users other than its owner may write to the directory.
     fn is_writable_by_others(&self, stat: &Stat) -> bool {
         let by_group = || !platform::is_private_group(&self.dir, stat);
-        let mode = stat.st_mode as u32 & 0o7777;
-        mode & 0o002 != 0 || mode & 0o020 != 0 && by_group()
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        mode.contains(Mode::WOTH) || mode.contains(Mode::WGRP) && by_group()
     }
 
     /// In a directory of our own making that nobody else can enter.
@@ -157,7 +157,7 @@ impl Place {
                 error.advising(advice).into()
             };
             match errno {
-                Errno::NOENT => missing("", "make it first, or choose another path"),
+                Errno::NOENT => missing("", "create it first, or choose another path"),
                 Errno::NOTDIR => missing(", but something else", "choose another path"),
                 errno => failed(dir, "cannot use the directory", errno),
             }
@@ -296,7 +296,7 @@ impl Place {
         let whole = self.dir_path.join(name).as_os_str().len();
         let limit = platform::PATH_LIMIT;
         if whole <= limit {
-            let what = format!("{} is another directory by now", self.dir_path.display());
+            let what = format!("{} was replaced by another directory", self.dir_path.display());
             return Error::new(Reason::NoDirectory, what).at(self.endpoint()).into();
         }
         let mut reason =
