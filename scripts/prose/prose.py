@@ -13,10 +13,10 @@ CODE_COLUMNS, PAGE_COLUMNS = 100, 110
 
 # How many places of each kind are left. A change may lower a limit and must not raise one.
 LIMITS = {
-    "banned phrases": 216,
-    "summaries without a verb": 109,
-    "long runs of code": 121,
-    "long lines": 454,
+    "banned phrases": 40,
+    "summaries without a verb": 0,
+    "long runs of code": 95,
+    "long lines": 340,
     "dead links": 0,
     "unknown words": 0,
 }
