@@ -194,7 +194,7 @@ async fn a_lock_that_another_user_planted_is_not_believed() {
     assert!(refused.contains("no server at") && !refused.contains(&id.to_string()), "{refused}");
     let bound = Listener::bind(os.endpoint()).expect_err("no lock").to_string();
     assert!(
-        bound.contains("not one of this user's") && !bound.contains(&id.to_string()),
+        bound.contains("belongs to another user") && !bound.contains(&id.to_string()),
         "{bound}"
     );
     planter.crash();
