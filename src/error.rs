@@ -138,6 +138,8 @@ pub enum Reason {
         /// The process, if the name's lock file specifies it.
         process: Option<u32>,
     },
+    /// The listener's name was removed, and it was told to stop then.
+    NameLost,
     /// The time limit expired.
     Deadline,
     /// The listener was stopped: `blocking::Listener::unblock`.
@@ -303,7 +305,7 @@ impl Error {
                 ErrorKind::AddrInUse
             }
             Reason::StaleSocket | Reason::Stopping { .. } => ErrorKind::ConnectionRefused,
-            Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
+            Reason::NoServer | Reason::NoDirectory | Reason::NameLost => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,
             Reason::ForeignOwner
             | Reason::UnsafeDirectory

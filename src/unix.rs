@@ -16,6 +16,8 @@ pub mod ext;
 #[cfg(feature = "tokio")]
 mod foreign;
 mod gone;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod group;
 mod hints;
 mod inherited;
 #[cfg(feature = "interprocess")]
@@ -23,6 +25,7 @@ pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod lock;
+mod look;
 mod maker;
 mod name;
 mod note;
@@ -42,6 +45,8 @@ mod spin;
 mod stale;
 #[cfg(feature = "tokio")]
 mod stream;
+#[cfg(feature = "blocking")]
+mod swap;
 #[cfg(feature = "tokio")]
 mod upgrade;
 pub(crate) mod worker;
@@ -86,6 +91,12 @@ mod linux;
 use self::linux as platform;
 #[cfg(any(target_os = "netbsd", sockpipe_posix = "netbsd"))]
 mod netbsd;
+#[cfg(all(
+    feature = "tokio",
+    any(target_os = "linux", target_os = "android"),
+    not(sockpipe_posix)
+))]
+mod tidings;
 #[cfg(any(target_os = "netbsd", sockpipe_posix = "netbsd"))]
 use self::netbsd as platform;
 #[cfg(any(target_os = "openbsd", sockpipe_posix = "openbsd"))]

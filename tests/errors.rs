@@ -14,7 +14,7 @@ use std::process::{self, Command};
 use std::time::Duration;
 
 use common::{unique_name, within};
-use sockpipe::os::unix::ListenOptionsExt;
+use sockpipe::os::unix::{ListenOptionsExt, OnNameLost};
 use sockpipe::{
     Candidate, ConnectOptions, Endpoint, Error, ExpectServer, ListenOptions, Listener, Operation,
     ParseEndpointError, Reason, Stream, UserId, connect_or_spawn,
@@ -299,6 +299,18 @@ async fn directory_in_which_no_file_can_be_made() {
     let code = failed.known().raw_os_error();
     assert!(matches!(code, Some(libc::EACCES | libc::EPERM | libc::EROFS)), "{code:?}");
     failed.is(Operation::Bind, &Reason::NotWritable, code, "that you can write to");
+}
+
+/// The test's clock does not wait for it to look.
+#[tokio::test(start_paused = true)]
+async fn listener_that_is_to_stop_without_its_name() {
+    let dir = Dir::new();
+    let name = dir.endpoint("s");
+    let options = ListenOptions::new().on_name_lost(OnNameLost::Stop);
+    let mut listener = Listener::bind_with::<Endpoint>(name.clone(), &options).expect("a name");
+    fs::remove_file(dir.path("s")).expect("a socket");
+    let failed = failure(listener.accept().await, ErrorKind::NotFound, &name);
+    failed.is(Operation::Accept, &Reason::NameLost, None, "its name was removed");
 }
 
 /// Root connects to every socket.

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::process::{Running, Users};
+use common::process::{Running, Users, is_here};
 use common::unix::{
     OTHER_STRANGER, STRANGER, command, count, finish, helper, helper_as, linked, listening,
     open_to_all, output, rounds, set_mode, strace, through, with_linux_backend,
@@ -306,7 +306,12 @@ async fn directories_in_which_others_could_replace_the_socket() {
             println!("not run: only root can give a directory away");
             continue;
         }
-        chown(&dir, Some(owner), None).expect("an owner");
+        // A group of others, where that can be chosen.
+        if mode == 0o770 && !root {
+            println!("not run: whose group it is depends on this user");
+            continue;
+        }
+        chown(&dir, Some(owner), root.then_some(STRANGER)).expect("an owner");
         set_mode(&dir, mode);
         for path in [&path, &link] {
             let shown = path.display().to_string();
@@ -326,6 +331,42 @@ async fn directories_in_which_others_could_replace_the_socket() {
         tried += 1;
     }
     println!("{tried} owners and modes, by the path and by a link");
+}
+
+/// As a umask of 002 makes it, where each user has a group of its own.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_directory_whose_group_is_its_owner_s_alone() {
+    let fields = |file: &str| -> Vec<Vec<String>> {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
+    };
+    let users =
+        fields("/etc/passwd").into_iter().filter(|user| user.get(3).is_some_and(|gid| gid == "0"));
+    let has_members =
+        |group: &Vec<String>| group[0] == "root" && group.get(3).is_some_and(|who| !who.is_empty());
+    if !geteuid().is_root() || users.count() != 1 || fields("/etc/group").iter().any(has_members) {
+        println!("not run: only for a root whose group nobody else is in");
+        return;
+    }
+    let os = Os::new();
+    for mode in [0o775, 0o770, 0o2775] {
+        set_mode(&os.dir(), mode);
+        drop(Listener::bind(os.endpoint()).expect("a directory of its own"));
+    }
+    set_mode(&os.dir(), 0o777);
+    let says = ["mode 0777", "chmod go-w", "unsafe_directory"];
+    assert_error(Listener::bind(os.endpoint()), ErrorKind::PermissionDenied, &says);
+    // Somebody is let in by a list.
+    if is_here("setfacl") {
+        set_mode(&os.dir(), 0o700);
+        let list = format!("u:{STRANGER}:rwx");
+        let set = Command::new("setfacl").args(["-m", &list]).arg(os.dir()).status();
+        if set.is_ok_and(|status| status.success()) {
+            let refused = Listener::bind(os.endpoint());
+            assert_error(refused, ErrorKind::PermissionDenied, &["can be written by others"]);
+        }
+    }
 }
 
 /// Connects as a member of the group and as another, and gives what each got.

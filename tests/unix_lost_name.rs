@@ -4,12 +4,14 @@
 mod common;
 
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{Backend, Os};
-use sockpipe::os::unix::ListenerExt;
-use sockpipe::{Listener, Stream};
+use common::{Backend, Os, assert_error};
+use sockpipe::os::unix::{ListenOptionsExt, ListenerExt, OnNameLost};
+use sockpipe::{ListenOptions, Listener, Stream};
 use tokio::time::timeout;
 
 /// Longer than a listener waits between two looks; the tests' clock does not wait for it.
@@ -71,11 +73,86 @@ async fn a_name_that_another_server_has_is_left_to_it() {
     fs::remove_file(lock_of(&socket)).expect("a lock");
     fs::remove_file(&socket).expect("a socket");
     let (mut second, _) = bound(&os);
-    wait_in_vain(&mut listener).await;
+    let ended = timeout(LONG, listener.accept()).await.expect("an end");
+    let process = std::process::id().to_string();
+    assert_error(ended, ErrorKind::AddrInUse, &["cannot accept on", os.endpoint(), &process]);
     assert!(!listener.is_published());
     assert_eq!(listener.stats().republished, 0);
     drop(listener);
     assert_reachable(&mut second).await;
+}
+
+/// It knows no lock, and comes while ours is still held.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_a_foreign_server_has_is_left_to_it() {
+    let os = Os::new();
+    let (mut listener, socket) = bound(&os);
+    fs::remove_file(&socket).expect("a socket");
+    let foreign = UnixListener::bind(&socket).expect("a free name");
+    let ended = timeout(LONG, listener.accept()).await.expect("an end");
+    assert_error(ended, ErrorKind::AddrInUse, &["cannot accept on", os.endpoint()]);
+    drop(listener);
+    assert!(socket.exists(), "it is the foreign server's");
+    drop(foreign);
+}
+
+/// A process that holds the lock and has no socket yet may be about to end.
+#[tokio::test(start_paused = true)]
+async fn a_lock_without_a_server_ends_nobody() {
+    let os = Os::new();
+    let (mut listener, socket) = bound(&os);
+    fs::remove_file(lock_of(&socket)).expect("a lock");
+    fs::remove_file(&socket).expect("a socket");
+    let (starting, _) = bound(&os);
+    fs::remove_file(&socket).expect("a socket");
+    wait_in_vain(&mut listener).await;
+    assert_eq!(listener.stats().republished, 0);
+    drop(starting);
+    wait_in_vain(&mut listener).await;
+    assert_eq!(listener.stats().republished, 1);
+    assert_reachable(&mut listener).await;
+}
+
+/// The lock alone: no second server starts, and it is told who has the name.
+#[tokio::test(start_paused = true)]
+async fn a_removed_lock_is_made_anew() {
+    let os = Os::new();
+    let (mut listener, socket) = bound(&os);
+    fs::remove_file(lock_of(&socket)).expect("a lock");
+    assert!(Listener::bind(os.endpoint()).is_err(), "a second server has the name");
+    // Where the system does not tell who has a socket, that one tried with a connection.
+    if timeout(LONG, listener.accept()).await.is_ok() {
+        wait_in_vain(&mut listener).await;
+    }
+    assert!(lock_of(&socket).exists());
+    assert_eq!(listener.stats().republished, 0);
+    let process = format!("pid {}", std::process::id());
+    let refused = Listener::bind(os.endpoint());
+    assert_error(refused, ErrorKind::AddrInUse, &[os.endpoint(), &process]);
+    assert_reachable(&mut listener).await;
+    drop(listener);
+    assert_eq!(os.files(), [""; 0]);
+}
+
+/// What was chosen for it.
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_is_not_to_bind_its_name_anew() {
+    for choice in [OnNameLost::Stop, OnNameLost::Ignore] {
+        let os = Os::new();
+        let options = ListenOptions::new().on_name_lost(choice);
+        let mut listener = Listener::bind_with(os.endpoint(), &options).expect("a free name");
+        fs::remove_file(os.endpoint()).expect("a socket");
+        let waited = timeout(LONG, listener.accept()).await;
+        if choice == OnNameLost::Ignore {
+            assert!(waited.is_err(), "nobody connected");
+        } else {
+            let ended = waited.expect("an end");
+            let says = ["cannot accept on", os.endpoint(), "its name was removed"];
+            assert_error(ended, ErrorKind::NotFound, &says);
+        }
+        assert_eq!(listener.stats().republished, 0);
+        assert!(!Path::new(os.endpoint()).exists());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,4 +198,62 @@ fn a_process_that_became_another_user_makes_no_socket() {
         assert_eq!(listener.stats().republished, 0);
         assert!(!socket.exists());
     });
+}
+
+/// As after a logout and a login: a process with an environment of its own, as others start meanwhile.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_portable_name_follows_the_runtime_directory() {
+    use common::unix::{ask, finish, helper, listening, set_mode, until};
+
+    let (parent, name) = (tempfile::tempdir().expect("a directory"), common::unique_name());
+    let dir = parent.path().join("run");
+    let make = || {
+        fs::create_dir(&dir).expect("a directory");
+        set_mode(&dir, 0o700);
+    };
+    make();
+    let mut server = helper(&["server", &name]);
+    server.env("XDG_RUNTIME_DIR", &dir);
+    let (mut server, _) = listening(server);
+    fs::remove_dir_all(&dir).expect("a directory");
+    make();
+    let socket = dir.join(format!("{name}.sock"));
+    until("it is bound anew", || socket.exists());
+    assert!(lock_of(&socket).exists());
+    assert_eq!(ask(&mut server, "stats"), "accepted 0 refused 0 pauses 0");
+    finish(server);
+    assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 0);
+}
+
+/// Threads that wait for one client, without a limit and with one.
+#[cfg(feature = "blocking")]
+#[test]
+fn a_blocking_listener_binds_a_removed_name_anew() {
+    use std::thread;
+
+    use common::unix::until;
+    use sockpipe::blocking;
+
+    let os = Os::new();
+    let listener = blocking::Listener::bind(os.endpoint()).expect("a free name");
+    thread::scope(|scope| {
+        let waiting = [
+            scope.spawn(|| listener.accept()),
+            scope.spawn(|| listener.accept()),
+            scope.spawn(|| listener.accept_timeout(common::PATIENCE)),
+        ];
+        fs::remove_file(os.endpoint()).expect("a socket");
+        until("it is bound anew", || Path::new(os.endpoint()).exists());
+        assert!(listener.is_published());
+        assert_eq!(listener.stats().republished, 1);
+        for _ in &waiting {
+            blocking::Stream::connect(os.endpoint()).expect("a server");
+        }
+        for thread in waiting {
+            thread.join().expect("no panic").expect("a client");
+        }
+    });
+    drop(listener);
+    assert_eq!(os.files(), [""; 0]);
 }

@@ -6,19 +6,20 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, chown, symlink};
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::process::{Running, is_here};
+use common::process::{Running, Users, is_here};
 use common::unix::{
-    Standing, helper, listening, set_mode, strace, through, until, with_linux_backend,
+    STRANGER, Standing, helper, helper_as, listening, open_to_all, set_mode, strace, through,
+    until, with_linux_backend,
 };
 use common::{Backend, Os, assert_error};
 use rustix::fs::{FlockOperation, flock};
 use sockpipe::os::unix::ListenOptionsExt;
-use sockpipe::{ListenOptions, Listener, Stream};
+use sockpipe::{Endpoint, ListenOptions, Listener, Occupancy, Stream};
 
 /// The sockets that stand in the endpoint's directory, whatever they are called.
 fn sockets(os: &Os) -> Vec<PathBuf> {
@@ -170,6 +171,52 @@ async fn a_client_waits_for_a_server_that_is_just_taking_the_name() {
         drop(stream.unwrap_or_else(|error| panic!("{call}: {error}")));
         assert!(server.next_line().starts_with("listening "));
         common::unix::finish(server);
+    }
+}
+
+/// A stranger's server without its socket, where everybody can make files.
+#[tokio::test]
+async fn a_lock_that_another_user_planted_is_not_believed() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    set_mode(&os.dir(), 0o1777);
+    let (planter, id) = listening(helper_as(&users, STRANGER, &[], &["server", os.endpoint()]));
+    fs::remove_file(os.endpoint()).expect("a socket");
+    let path = Endpoint::try_from(Path::new(os.endpoint())).expect("a path");
+    assert_eq!(
+        path.resolve().expect("a place")[0].occupancy().expect("an answer"),
+        Occupancy::Free
+    );
+    let started = Instant::now();
+    let connected = common::within(Stream::connect(os.endpoint())).await;
+    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    let refused = connected.expect_err("no server").to_string();
+    assert!(refused.contains("no server at") && !refused.contains(&id.to_string()), "{refused}");
+    let bound = Listener::bind(os.endpoint()).expect_err("no lock").to_string();
+    assert!(
+        bound.contains("belongs to another user") && !bound.contains(&id.to_string()),
+        "{bound}"
+    );
+    planter.crash();
+}
+
+/// Under a umask that leaves no rights, and with what a starter left who was killed under one.
+#[test]
+fn a_umask_that_takes_all_rights_takes_none_of_the_next_start_s() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    chown(os.dir(), Some(STRANGER), Some(STRANGER)).expect("an owner");
+    let server = || helper_as(&users, STRANGER, &[], &["server", os.endpoint()]);
+    let strict = through("sh", &["-c", "umask 0777; exec \"$0\" \"$@\""], &server());
+    let (first, _) = listening(strict);
+    first.crash();
+    let lock = os.dir().join(".s.sock.lock");
+    for mode in [0o400, 0] {
+        set_mode(&lock, mode);
+        let (mut server, _) = listening(server());
+        assert_eq!(fs::metadata(&lock).expect("a lock").mode() & 0o777, 0o600);
+        assert_eq!(common::unix::ask(&mut server, "stats"), "accepted 0 refused 0 pauses 0");
+        server.crash();
     }
 }
 

@@ -14,7 +14,7 @@ pub struct ListenerStats {
     /// or, on Windows, instances of the pipe.
     pub pauses: u64,
     /// Times that the listener's name was removed by another process and bound again. Always 0 on
-    /// Windows and for blocking listeners.
+    /// Windows.
     pub republished: u64,
 }
 

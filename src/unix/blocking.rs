@@ -12,18 +12,19 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, send, sendmsg, shutdown};
 
 use super::access::{Permission, peer_refused};
 use super::connect::Search;
 use super::gone::Watch;
-use super::name::{self, Name, Probes};
+use super::name::{self, LOOK, Name, Probes};
 use super::options::cannot_be_upgraded;
 use super::peer::Peer;
 use super::receive::receive_into;
@@ -31,7 +32,7 @@ use super::shared_memory::threads::Lane;
 use super::spin::threads::Spin;
 use super::{
     at_most, at_most_of, inherited, is_broken, is_passing, is_shortage, platform, prepare,
-    shut_down, socket_is_not_all,
+    shut_down, socket_is_not_all, swap,
 };
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
@@ -48,8 +49,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Listener {
     // Dropped in this order: the socket is closed before the claim lets go of the name's lock.
     socket: OwnedFd,
-    name: Name,
+    name: Mutex<Name>,
     permission: Permission,
+    /// The last look at the name, where it is looked after.
+    looked: Option<Mutex<Instant>>,
     /// Accepted before a call of `republish`, on the socket that it replaced.
     waiting: Mutex<VecDeque<OwnedFd>>,
     /// The socket does not block: there was an `accept` with a deadline, or others may have it too,
@@ -61,6 +64,7 @@ pub(crate) struct Listener {
     stop: Option<(UnixStream, UnixStream)>,
     refused: AtomicU64,
     pauses: AtomicU64,
+    republished: AtomicU64,
     stream_options: StreamOptions,
     backlog: Option<u32>,
 }
@@ -90,7 +94,8 @@ impl Listener {
             if self.stopped.load(Ordering::Acquire) {
                 return Err(stopped());
             }
-            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let times = self.republished.load(Ordering::Acquire);
+            let waiting = lock(&self.waiting).pop_front();
             let accepted = match waiting {
                 Some(socket) => Ok(socket),
                 None => platform::accept(&self.socket),
@@ -111,6 +116,8 @@ impl Listener {
                         return Ok(None);
                     }
                 }
+                // Another thread has bound the name anew: this was the socket before.
+                Err(_) if times != self.republished.load(Ordering::Acquire) => {}
                 Err(errno) if is_passing(errno) && deadline.is_past() => return Ok(None),
                 Err(errno) if is_passing(errno) => {}
                 Err(errno) if is_shortage(errno) => {
@@ -128,8 +135,21 @@ impl Listener {
         }
     }
 
-    /// Until there is a client, or no more are wanted; `false` once the deadline is past.
+    /// Until there is a client, or no more are wanted, or it is time to look after the name. `false`
+    /// once the deadline is past.
     fn wait(&self, deadline: Deadline) -> io::Result<bool> {
+        let Some(looked) = &self.looked else { return self.wait_for_client(deadline) };
+        let since = lock(looked).elapsed();
+        if since >= LOOK {
+            self.look(looked)?;
+            return Ok(!deadline.is_past());
+        }
+        let left = (LOOK - since).min(deadline.left().unwrap_or(LOOK));
+        let came = self.wait_for_client(Deadline::after(Some(left)))?;
+        Ok(came || !deadline.is_past())
+    }
+
+    fn wait_for_client(&self, deadline: Deadline) -> io::Result<bool> {
         let socket = PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN);
         match &self.stop {
             Some((end, _)) => {
@@ -138,6 +158,47 @@ impl Listener {
             }
             None => wait_for_one(&mut [socket], deadline),
         }
+    }
+
+    /// One of the threads that wait looks. What ends one of them ends the others: they look in turn.
+    fn look(&self, looked: &Mutex<Instant>) -> io::Result<()> {
+        let mut name = lock(&self.name);
+        if lock(looked).elapsed() < LOOK {
+            return Ok(());
+        }
+        if let Some(socket) = name.look(self.permission)? {
+            if self.listen_on(socket).is_err() {
+                name.withdraw();
+            }
+        }
+        *lock(looked) = Instant::now();
+        Ok(())
+    }
+
+    /// The new socket under the name, in place of the old one, by the same descriptor: others wait on
+    /// it meanwhile.
+    fn listen_on(&self, socket: OwnedFd) -> io::Result<()> {
+        self.prepare(&socket)?;
+        let before = self.socket.try_clone()?;
+        swap::replace(&self.socket, &socket)?;
+        self.republished.fetch_add(1, Ordering::Release);
+        let _ = ioctl_fionbio(&before, true);
+        // Who waits on it is told, and goes on with the new one.
+        let queue = name::refuse_and_drain(&before);
+        lock(&self.waiting).extend(queue);
+        if self.stopped.load(Ordering::Acquire) {
+            self.unblock();
+        }
+        Ok(())
+    }
+
+    /// A socket that blocks waits no longer than until the next look at its name.
+    fn prepare(&self, socket: &OwnedFd) -> io::Result<()> {
+        ioctl_fionbio(socket, self.polls.load(Ordering::Relaxed))?;
+        if self.looked.is_some() {
+            set_socket_timeout(socket, Timeout::Recv, Some(LOOK))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn unblock(&self) {
@@ -150,7 +211,7 @@ impl Listener {
     }
 
     pub(crate) fn into_pending(mut self) -> Vec<Stream> {
-        let mut sockets: Vec<_> = self.waiting().drain(..).collect();
+        let mut sockets: Vec<_> = lock(&self.waiting).drain(..).collect();
         sockets.extend(self.end());
         sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
     }
@@ -158,7 +219,8 @@ impl Listener {
     pub(crate) fn stats(&self) -> ListenerStats {
         let refused = self.refused.load(Ordering::Relaxed);
         let pauses = self.pauses.load(Ordering::Relaxed);
-        ListenerStats { refused, pauses, ..ListenerStats::default() }
+        let republished = self.republished.load(Ordering::Relaxed);
+        ListenerStats { refused, pauses, republished }
     }
 
     fn new(
@@ -167,27 +229,31 @@ impl Listener {
         permission: Permission,
         options: &ListenOptions,
     ) -> io::Result<Self> {
+        let looked = name.is_looked_after().then(|| Mutex::new(Instant::now()));
         // Where the room for a client is made sure of before the call, that is when there is one.
         let polls = matches!(name, Name::Inherited)
             || platform::ACCEPT_DROPS_CLIENTS
             || !platform::ACCEPT_ENDS_AT_SHUTDOWN;
         let stop = if polls { Some(UnixStream::pair()?) } else { None };
-        ioctl_fionbio(&socket, polls)?;
         // Better to learn now what no client's socket would be let have.
         prepare(socket.as_fd(), options.stream)?;
-        Ok(Self {
+        let listener = Self {
             socket,
-            name,
+            name: Mutex::new(name),
             permission,
+            looked,
             waiting: Mutex::default(),
             polls: AtomicBool::new(polls),
             stopped: AtomicBool::new(false),
             stop,
             refused: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
+            republished: AtomicU64::new(0),
             stream_options: options.stream,
             backlog: options.os.backlog,
-        })
+        };
+        listener.prepare(&listener.socket)?;
+        Ok(listener)
     }
 
     /// A peer that may not stay, or cannot be told, is closed here.
@@ -204,32 +270,23 @@ impl Listener {
         None
     }
 
-    fn waiting(&mut self) -> &mut VecDeque<OwnedFd> {
-        self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn end(&mut self) -> Vec<OwnedFd> {
-        if self.name.is_ours() {
+        let name = self.name.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if name.is_ours() {
             // What is in the queue is wanted, and no more.
             let _ = ioctl_fionbio(&self.socket, true);
         }
-        self.name.end(&self.socket)
+        name.end(&self.socket)
     }
 
     pub(super) fn is_published(&self) -> bool {
-        self.name.is_published(self.as_fd())
+        lock(&self.name).is_published(self.as_fd())
     }
 
     pub(super) fn republish(&mut self, probes: Probes) -> io::Result<()> {
-        let Some(socket) = self.name.republish(self.permission, probes)? else { return Ok(()) };
-        if let Err(errno) = ioctl_fionbio(&socket, *self.polls.get_mut()) {
-            self.name.withdraw();
-            return Err(errno.into());
-        }
-        let before = std::mem::replace(&mut self.socket, socket);
-        let _ = ioctl_fionbio(&before, true);
-        self.waiting().extend(name::refuse_and_drain(&before));
-        Ok(())
+        let mut name = lock(&self.name);
+        let Some(socket) = name.republish(self.permission, probes)? else { return Ok(()) };
+        self.listen_on(socket).inspect_err(|_| name.withdraw())
     }
 
     pub(super) fn from_fd(
@@ -248,7 +305,10 @@ impl Listener {
     pub(super) fn into_fd(mut self) -> io::Result<OwnedFd> {
         let socket = self.socket.try_clone()?;
         ioctl_fionbio(&socket, false)?;
-        self.name.leave();
+        if self.looked.is_some() {
+            set_socket_timeout(&socket, Timeout::Recv, None)?;
+        }
+        self.name.get_mut().unwrap_or_else(PoisonError::into_inner).leave();
         Ok(socket)
     }
 }
@@ -516,6 +576,10 @@ impl fmt::Debug for Stream {
 fn with_spin(spins: bool) -> StreamOptions {
     let spin = if spins { SpinPolicy::Auto } else { SpinPolicy::Off };
     StreamOptions { spin, ..StreamOptions::default() }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `false` once the deadline is past.

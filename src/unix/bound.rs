@@ -3,6 +3,8 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use rustix::fs::{FileType, Gid, Mode, Stat};
 use rustix::io::Errno;
@@ -55,6 +57,17 @@ pub(super) fn is_our_socket(stat: &Stat) -> bool {
     is_socket && stat.st_uid == geteuid().as_raw() && stat.st_nlink == 1
 }
 
+/// Gives a directory of this user's that nobody else may enter, and not even this user, its mode.
+pub(super) fn mend_dir(path: &Path) {
+    let Ok(dir) = BoundFile::open_at(path) else { return };
+    let mode = Mode::from_raw_mode(dir.stat.st_mode);
+    let is_ours = FileType::from_raw_mode(dir.stat.st_mode) == FileType::Directory
+        && dir.stat.st_uid == geteuid().as_raw();
+    if is_ours && !mode.contains(Mode::RWXU) && !mode.intersects(Mode::RWXG | Mode::RWXO) {
+        let _ = dir.set_mode(Mode::RWXU);
+    }
+}
+
 fn replaced(place: &Place) -> io::Error {
     let cause = "another process replaced the socket while it was made";
     let error = Error::new(Reason::UnsafeDirectory, cause).at(place.endpoint());
@@ -83,8 +96,16 @@ cfg_if::cfg_if! {
 
         impl BoundFile {
             pub(super) fn open(place: &Place, name: &OsStr) -> Result<Self, Errno> {
+                Self::open_in(place.dir().as_fd(), Path::new(name))
+            }
+
+            pub(super) fn open_at(path: &Path) -> Result<Self, Errno> {
+                Self::open_in(CWD, path)
+            }
+
+            fn open_in(dir: BorrowedFd<'_>, path: &Path) -> Result<Self, Errno> {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let file = openat(place.dir(), name, flags, Mode::empty())?;
+                let file = openat(dir, path, flags, Mode::empty())?;
                 let stat = fstat(&file)?;
                 Ok(Self { file, stat })
             }
@@ -100,28 +121,35 @@ cfg_if::cfg_if! {
             }
         }
     } else {
-        use rustix::fs::{AtFlags, chmodat, chownat, statat};
+        use rustix::fs::{AtFlags, CWD, chmodat, chownat, statat};
 
         /// By its name: these systems open no socket's file, and have calls that follow no link.
         pub(super) struct BoundFile<'a> {
-            place: &'a Place,
-            name: &'a OsStr,
+            dir: BorrowedFd<'a>,
+            path: &'a Path,
             pub(super) stat: Stat,
         }
 
         impl<'a> BoundFile<'a> {
             pub(super) fn open(place: &'a Place, name: &'a OsStr) -> Result<Self, Errno> {
-                let stat = statat(place.dir(), name, AtFlags::SYMLINK_NOFOLLOW)?;
-                Ok(Self { place, name, stat })
+                Self::open_in(place.dir().as_fd(), Path::new(name))
+            }
+
+            pub(super) fn open_at(path: &'a Path) -> Result<Self, Errno> {
+                Self::open_in(CWD, path)
+            }
+
+            fn open_in(dir: BorrowedFd<'a>, path: &'a Path) -> Result<Self, Errno> {
+                let stat = statat(dir, path, AtFlags::SYMLINK_NOFOLLOW)?;
+                Ok(Self { dir, path, stat })
             }
 
             fn set_group(&self, group: Gid) -> Result<(), Errno> {
-                let (dir, flags) = (self.place.dir(), AtFlags::SYMLINK_NOFOLLOW);
-                chownat(dir, self.name, None, Some(group), flags)
+                chownat(self.dir, self.path, None, Some(group), AtFlags::SYMLINK_NOFOLLOW)
             }
 
             pub(super) fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
-                chmodat(self.place.dir(), self.name, mode, AtFlags::SYMLINK_NOFOLLOW)
+                chmodat(self.dir, self.path, mode, AtFlags::SYMLINK_NOFOLLOW)
             }
         }
     }

@@ -34,22 +34,27 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::Stat;
+use rustix::fs::{Stat, Timespec, Timestamps, UTIME_NOW, futimens};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, bind, listen, shutdown};
 
 use super::access::Permission;
 use super::lock::{self, Held, Lock, ROUNDS};
+use super::look::Watch;
+use super::name::other_places;
+use super::options::{OnNameLost, OsListenOptions};
 use super::place::{FileId, Place, file_id, remove};
 use super::stale::{self, Probes};
 use super::{bound, is_passing, note, platform};
 use crate::endpoint::{Endpoint, Form};
-use crate::error::{self, Error, Reason, live_server};
+use crate::error::{self, live_server};
 
 #[derive(Debug)]
 pub(super) struct Claim {
     /// Dropped, and with it the lock let go of, when all else is done.
     lock: Lock,
+    /// What it was bound for.
+    wanted: Endpoint,
     /// The socket's file, to know it again, and that of the socket that is still open should this one
     /// be withdrawn.
     id: FileId,
@@ -57,38 +62,51 @@ pub(super) struct Claim {
     /// Until the name is removed, or left to another process.
     ours: bool,
     backlog: i32,
+    pub(super) on_lost: OnNameLost,
+    pub(super) watch: Watch,
 }
 
 impl Claim {
-    /// A socket that listens in `place`, and the claim to its name. Not while a server lives in one of
-    /// `others`, where clients look for it too.
+    /// A socket that listens in `place`, and the claim to its name. Not while a server lives in another
+    /// place where clients look for `wanted` too.
     pub(super) fn take(
         place: Place,
-        others: &[Place],
+        wanted: &Endpoint,
         permission: Permission,
-        backlog: Option<u32>,
+        options: &OsListenOptions,
         probes: Probes,
     ) -> io::Result<(OwnedFd, Self)> {
         // Before anything is made, so that a path that cannot be leaves nothing behind.
         place.address(place.name())?;
-        let lock = Lock::take(place)?;
-        // With the lock: who starts there from now on, and looks here, sees it.
-        for other in others.iter().filter(|other| !other.is_in(&lock.place)) {
-            if let Held::By(process) | Held::Stopping(process) = lock::holding(other)? {
-                return Err(live_server(other.endpoint(), process));
-            }
+        let lock = take_alone(place, wanted)?;
+        let (socket, id) = listen_in(&lock, permission, backlog_of(options.backlog), probes)?;
+        Ok((socket, Self::new(lock, wanted, id, options)))
+    }
+
+    fn new(lock: Lock, wanted: &Endpoint, id: FileId, options: &OsListenOptions) -> Self {
+        Self {
+            lock,
+            wanted: wanted.clone(),
+            id,
+            former: None,
+            ours: true,
+            backlog: backlog_of(options.backlog),
+            on_lost: options.on_name_lost,
+            watch: Watch::default(),
         }
-        let backlog = backlog_of(backlog);
-        let (socket, id) = listen_in(&lock, permission, backlog, probes)?;
-        Ok((socket, Self { lock, id, former: None, ours: true, backlog }))
     }
 
     /// The claim to a name that another process has passed with its lock, and the socket with the file
     /// `id`; from here on it is this one's.
     #[cfg(feature = "tokio")]
-    pub(super) fn passed(mut lock: Lock, id: FileId, backlog: Option<u32>) -> Self {
+    pub(super) fn passed(
+        mut lock: Lock,
+        wanted: &Endpoint,
+        id: FileId,
+        options: &OsListenOptions,
+    ) -> Self {
         lock.own();
-        Self { lock, id, former: None, ours: true, backlog: backlog_of(backlog) }
+        Self::new(lock, wanted, id, options)
     }
 
     /// Leaves the name, and the lock on it, to the process that they were passed to.
@@ -113,15 +131,38 @@ impl Claim {
         self.lock.place.is_where_it_was() && self.has_name()
     }
 
-    /// Whether nothing has the name any more, in the directory that this listener bound it in. A
-    /// directory that was removed and made anew is its maker's, who wants no old server there. A
-    /// process that acts as another user by now would make another user's socket.
-    #[cfg(feature = "tokio")]
-    pub(super) fn is_gone(&self) -> bool {
-        let place = &self.lock.place;
-        let gone = || matches!(place.stat(place.name()), Ok(None));
-        let ours = self.ours && self.owned_by_this_process() && self.lock.owned_by_this_user();
-        ours && gone() && place.is_where_it_was()
+    /// Whether the path leads to this listener's socket, in one call.
+    pub(super) fn is_found(&self) -> bool {
+        matches!(self.lock.place.stat_by_path(), Ok(stat) if file_id(&stat) == self.id)
+    }
+
+    /// Whether this process may make the name anew: one that acts as another user by now would make
+    /// another user's socket.
+    pub(super) fn is_ours_to_keep(&self) -> bool {
+        self.ours && self.owned_by_this_process() && self.lock.owned_by_this_user()
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.lock.place
+    }
+
+    pub(super) fn is_locked(&self) -> io::Result<bool> {
+        self.lock.is_ours()
+    }
+
+    /// As far as nobody else has a lock there by now.
+    pub(super) fn lock_again(&mut self) {
+        let place = self.lock.place.try_clone();
+        let Ok(lock) = place.and_then(Lock::take) else { return };
+        if let Ok(Some(stat)) = lock.place.stat(lock.place.name()) {
+            note::write_bound(&lock.file, &stat);
+        }
+        self.lock = lock;
+    }
+
+    pub(super) fn touch(&self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let _ = futimens(&self.lock.file, &Timestamps { last_access: now, last_modification: now });
     }
 
     fn has_name(&self) -> bool {
@@ -145,18 +186,22 @@ impl Claim {
         permission: Permission,
         probes: Probes,
     ) -> io::Result<OwnedFd> {
-        if !self.lock.place.is_where_it_was() {
-            let dir = self.lock.place.dir_path().display();
-            let what = format!("the directory {dir} was removed or replaced");
-            let error = Error::new(Reason::NoDirectory, what).at(self.lock.place.endpoint());
-            return Err(error.advising("bind a new listener").into());
+        let place = &self.lock.place;
+        let taken = if !place.is_where_it_was() {
+            Some(take_alone(place.reopened()?, &self.wanted)?)
+        } else if !self.lock.is_ours()? {
+            // Who removes sockets removes lock files too; somebody else may have made one since.
+            Some(take_alone(place.try_clone()?, &self.wanted)?)
+        } else {
+            None
+        };
+        let lock = taken.as_ref().unwrap_or(&self.lock);
+        let (socket, id) = listen_in(lock, permission, self.backlog, probes)?;
+        if let Some(lock) = taken {
+            // What is left in a directory that another one is mounted over, say.
+            self.remove_name();
+            self.lock = lock;
         }
-        if !self.lock.is_ours()? {
-            // A cleaner that removes sockets removes lock files too; another process may have made
-            // one since.
-            self.lock = Lock::take(self.lock.place.try_clone()?)?;
-        }
-        let (socket, id) = listen_in(&self.lock, permission, self.backlog, probes)?;
         self.former = Some(std::mem::replace(&mut self.id, id));
         Ok(socket)
     }
@@ -205,6 +250,19 @@ impl Drop for Claim {
             self.unpublish();
         }
     }
+}
+
+/// The lock, while no server lives where clients look for `wanted` too. With the lock: who starts there
+/// from now on, and looks here, sees it.
+fn take_alone(place: Place, wanted: &Endpoint) -> io::Result<Lock> {
+    let lock = Lock::take(place)?;
+    let others = other_places(wanted, &lock.place.endpoint())?;
+    for other in others.iter().filter(|other| !other.is_in(&lock.place)) {
+        if let Held::By(process) | Held::Stopping(process) = lock::holding(other)? {
+            return Err(live_server(other.endpoint(), process));
+        }
+    }
+    Ok(lock)
 }
 
 /// Step 2 and 3: a socket that listens under the name, once the lock is held.

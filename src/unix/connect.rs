@@ -279,7 +279,14 @@ fn looked_for(candidates: &[Candidate]) -> String {
         return String::new();
     }
     let places: Vec<_> = candidates.iter().map(|place| place.address().to_string()).collect();
-    format!(" of uid {} (looked for {})", geteuid().as_raw(), places.join(", "))
+    let mut looked = format!(" of uid {} (looked for {})", geteuid().as_raw(), places.join(", "));
+    for candidate in candidates {
+        let Candidacy::UserDir { dir, .. } = &candidate.place else { continue };
+        if let Some(why) = Place::why_passed_over(dir) {
+            looked += &format!("; {} was passed over, as {why}", dir.display());
+        }
+    }
+    looked
 }
 
 fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 pub use super::activation::{Activated, ActivatedKind};
 use super::name::Probes;
+pub use super::options::OnNameLost;
 pub use super::pass::*;
 use super::{activation, inherited};
 #[cfg(feature = "blocking")]
@@ -50,6 +51,10 @@ pub trait ListenOptionsExt: Sealed {
     #[must_use]
     fn backlog(self, length: u32) -> Self;
 
+    /// What the listener does when somebody removed its name. Default: [`OnNameLost::Republish`].
+    #[must_use]
+    fn on_name_lost(self, choice: OnNameLost) -> Self;
+
     /// Allows another process of this user to take the listener over with [`take_over`], as the
     /// next version of a program does. Default: `false`.
     ///
@@ -81,6 +86,11 @@ impl ListenOptionsExt for ListenOptions {
 
     fn backlog(mut self, length: u32) -> Self {
         self.os.backlog = Some(length);
+        self
+    }
+
+    fn on_name_lost(mut self, choice: OnNameLost) -> Self {
+        self.os.on_name_lost = choice;
         self
     }
 

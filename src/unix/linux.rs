@@ -7,7 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::cmsg_space;
-use rustix::fs::{MemfdFlags, Mode, OFlags, fchmod, memfd_create, open};
+use rustix::fs::{
+    AtFlags, CWD, MemfdFlags, Mode, OFlags, StatxAttributes, StatxFlags, fchmod, memfd_create,
+    open, statx,
+};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{SendFlags, SocketAddrUnix};
@@ -17,8 +20,11 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub(super) use super::diag::{has_peer, is_bound};
 pub(super) use super::epoll::{Heard, watch_for_hangup};
 pub(super) use super::flags::{CLOSE_ON_EXEC, accept, close_on_exec, socket};
+pub(super) use super::group::is_the_owner_s as is_private_group;
 use super::peer::Peer;
 use super::sockopt::get;
+#[cfg(feature = "tokio")]
+pub(super) use super::tidings::of as tidings;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::too_long;
 
@@ -184,6 +190,12 @@ pub(super) fn abstract_address(name: &[u8]) -> io::Result<SocketAddrUnix> {
             format!("abstract name of {length} bytes exceeds the limit of {PATH_LIMIT} bytes");
         too_long(&Endpoint(Form::Abstract(name.to_owned())), reason)
     })
+}
+
+/// Whether something is mounted at `path`: since Linux 5.8.
+pub(super) fn is_mount_point(path: &Path) -> bool {
+    let asked = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    asked.is_ok_and(|told| told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Whether `uid` stands for users that have no id in this user namespace. See

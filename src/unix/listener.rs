@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::access::{Permission, peer_refused};
 use super::claim::Claim;
-use super::name::{self, Name, Probes};
+use super::name::{self, LOOK, Name, Probes};
 use super::options::cannot_be_upgraded;
-use super::runtime::{self, sleep};
+use super::runtime::{self, Tidings, sleep};
 use super::stream::Stream;
 use super::upgrade::{Offer, taken_over};
 use super::{inherited, is_passing, is_shortage, platform, prepare};
@@ -26,8 +26,9 @@ use crate::error::events::{self, ListenerStats};
 use crate::options::{ListenOptions, StreamOptions};
 use crate::wait::Backoff;
 
-/// Between looks at the name of a listener that waits. Cleaners and people remove sockets.
-const LOOK: Duration = Duration::from_secs(10);
+/// From what says that the name may be gone to the look: a server that takes names without a lock has
+/// removed it perhaps, to bind it next.
+const SOON: Duration = Duration::from_secs(1);
 /// Connections passed over in one poll before other tasks get their turn.
 const ACCEPT_BURST: usize = 16;
 
@@ -42,8 +43,8 @@ pub(crate) struct Listener {
     backoff: Backoff,
     /// The next look at the name.
     look: Option<Pin<Box<Sleep>>>,
-    /// It was reported that the name is lost.
-    reported: bool,
+    /// What says that it should be sooner.
+    tidings: Vec<Tidings>,
     stats: ListenerStats,
     stream_options: StreamOptions,
     backlog: Option<u32>,
@@ -116,30 +117,31 @@ impl Listener {
             return Poll::Pending;
         }
         loop {
+            if !self.name.is_looked_after() {
+                return Poll::Pending;
+            }
             let look = match &mut self.look {
                 Some(look) => look,
-                none => none.insert(Box::pin(sleep(LOOK)?)),
+                none => {
+                    self.tidings = self.name.tidings();
+                    none.insert(Box::pin(sleep(LOOK)?))
+                }
             };
+            if self.tidings.iter_mut().any(|tidings| tidings.as_mut().poll(cx).is_ready()) {
+                self.tidings.clear();
+                if look.deadline() > Instant::now() + SOON {
+                    *look = Box::pin(sleep(SOON)?);
+                }
+            }
             ready!(look.as_mut().poll(cx));
             self.look = None;
-            if !self.name.is_gone() {
-                continue;
-            }
-
-            match self.republish(Probes::AtOnce) {
-                Ok(()) => {
-                    self.stats.republished += 1;
-                    self.reported = false;
-                    name_republished();
-                    return Poll::Ready(Ok(()));
+            let Some(socket) = self.name.look(self.permission)? else { continue };
+            if self.listen_on(socket).is_ok() {
+                // Nobody has been sent the old socket, see above.
+                if self.offer.take().is_some() {
+                    let _ = self.offer(true);
                 }
-                // Another server may have the name now, or this user may not write there any more.
-                // Those who are connected are served all the same.
-                Err(error) if !self.reported => {
-                    self.reported = true;
-                    name_lost(&error);
-                }
-                Err(_) => {}
+                return Poll::Ready(Ok(()));
             }
         }
     }
@@ -184,7 +186,7 @@ impl Listener {
 
     /// Of a listener that was passed to this process, with its name.
     pub(super) fn own(&mut self, claim: Claim, options: &ListenOptions) -> io::Result<()> {
-        self.name = Name::Claimed(claim);
+        self.name = Name::Claimed(Box::new(claim));
         // Clients are told of this process from here on.
         self.listen_again()?;
         self.offer(options.os.upgradable)
@@ -226,7 +228,7 @@ impl Listener {
             pause: None,
             backoff: Backoff::ACCEPT,
             look: None,
-            reported: false,
+            tidings: Vec::new(),
             stats: ListenerStats::default(),
             stream_options: options.stream,
             backlog: options.os.backlog,
@@ -256,12 +258,14 @@ impl Listener {
 
     pub(super) fn republish(&mut self, probes: Probes) -> io::Result<()> {
         let upgradable = self.end_offer()?;
-        self.publish(probes)?;
+        if let Some(socket) = self.name.republish(self.permission, probes)? {
+            self.listen_on(socket)?;
+        }
         self.offer(upgradable)
     }
 
-    fn publish(&mut self, probes: Probes) -> io::Result<()> {
-        let Some(socket) = self.name.republish(self.permission, probes)? else { return Ok(()) };
+    /// The new socket under the name, in place of the old one.
+    fn listen_on(&mut self, socket: OwnedFd) -> io::Result<()> {
         let socket = match runtime::register(socket) {
             Ok(socket) => socket,
             Err(error) => {
@@ -269,6 +273,7 @@ impl Listener {
                 return Err(error);
             }
         };
+        self.stats.republished += 1;
         let before = mem::replace(&mut self.socket, socket);
         self.waiting.extend(name::refuse_and_drain(before.get_ref()));
         Ok(())
@@ -296,20 +301,6 @@ impl Listener {
         self.name.leave();
         Ok(socket)
     }
-}
-
-/// The listener's name was removed, and is bound again.
-fn name_republished() {
-    #[cfg(feature = "tracing")]
-    tracing::warn!("the listener's name was removed, and is bound again");
-}
-
-/// The listener's name was removed, and cannot be bound again.
-fn name_lost(error: &io::Error) {
-    #[cfg(feature = "tracing")]
-    tracing::error!(%error, "the listener's name was removed, and cannot be bound again");
-    #[cfg(not(feature = "tracing"))]
-    let _ = error;
 }
 
 impl AsFd for Listener {

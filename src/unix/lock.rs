@@ -130,7 +130,6 @@ impl Lock {
     }
 
     /// Whether this process still acts as the user who took the lock.
-    #[cfg(feature = "tokio")]
     pub(super) fn owned_by_this_user(&self) -> bool {
         matches!(fstat(&self.file), Ok(stat) if stat.st_uid == geteuid().as_raw())
     }

@@ -3,14 +3,21 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
+
 use super::access::Permission;
 pub(super) use super::claim::refuse_and_drain;
 use super::claim::{self, Claim};
-use super::environment;
-use super::inherited;
+pub(super) use super::look::LOOK;
 use super::maker::Maker;
+use super::options::OnNameLost;
 use super::place::Place;
+#[cfg(feature = "tokio")]
+use super::platform;
+#[cfg(feature = "tokio")]
+use super::runtime::Tidings;
 pub(super) use super::stale::Probes;
+use super::{environment, inherited, is_transient};
 use crate::candidate::Candidacy;
 use crate::candidate::resolve::candidates;
 use crate::endpoint::Endpoint;
@@ -20,7 +27,7 @@ use crate::options::ListenOptions;
 /// Whose the listener's name is.
 pub(super) enum Name {
     /// Ours, to keep and to remove.
-    Claimed(Claim),
+    Claimed(Box<Claim>),
     /// The kernel's: an abstract socket's name goes with it. Of the process that listens.
     Abstract(Maker),
     /// That of whoever made the socket.
@@ -41,11 +48,9 @@ impl Name {
             let socket = claim::bind_abstract(&endpoint, options.os.backlog)?;
             return Ok((socket, Self::Abstract(Maker::this()), permission, endpoint));
         };
-        let others = other_places(wanted, &endpoint)?;
-        let backlog = options.os.backlog;
-        let (socket, claim) = Claim::take(place, &others, permission, backlog, probes)?;
+        let (socket, claim) = Claim::take(place, wanted, permission, &options.os, probes)?;
         let permission = permission.in_group(claim.group());
-        Ok((socket, Self::Claimed(claim), permission, endpoint))
+        Ok((socket, Self::Claimed(Box::new(claim)), permission, endpoint))
     }
 
     pub(super) fn is_published(&self, socket: BorrowedFd<'_>) -> bool {
@@ -56,10 +61,29 @@ impl Name {
         }
     }
 
-    /// Whether the name was removed, so that `republish` has to bind it again.
+    /// What a listener that waits does about its name, every [`LOOK`].
+    pub(super) fn look(&mut self, permission: Permission) -> io::Result<Option<OwnedFd>> {
+        match self {
+            Self::Claimed(claim) => claim.look(permission),
+            Self::Abstract(_) | Self::Inherited => Ok(None),
+        }
+    }
+
+    /// What says that it is time to look.
     #[cfg(feature = "tokio")]
-    pub(super) fn is_gone(&self) -> bool {
-        matches!(self, Self::Claimed(claim) if claim.is_gone())
+    pub(super) fn tidings(&self) -> Vec<Tidings> {
+        match self {
+            Self::Claimed(claim) => {
+                let place = claim.place();
+                platform::tidings(&place.absolute_path(), place.may_be_reopened())
+            }
+            Self::Abstract(_) | Self::Inherited => Vec::new(),
+        }
+    }
+
+    /// Whether there is something to look after.
+    pub(super) fn is_looked_after(&self) -> bool {
+        matches!(self, Self::Claimed(claim) if claim.on_lost != OnNameLost::Ignore)
     }
 
     /// A new socket under the name; `None` while the old one is published.
@@ -158,6 +182,8 @@ pub(super) fn place_to_bind(
         };
         match opened {
             Ok(place) => return Ok((place, candidate.address())),
+            // Clients that can look there would not find a server in the next place.
+            Err(error) if is_transient_error(&error) => return Err(error),
             Err(error) => refused = Some(error),
         }
     }
@@ -169,16 +195,32 @@ pub(super) fn place_to_bind(
 }
 
 /// Where else clients look for `endpoint`, as far as such places are there: a server that was started
-/// with another environment may live in one of them.
-fn other_places(endpoint: &Endpoint, chosen: &Endpoint) -> io::Result<Vec<Place>> {
-    let all = candidates(endpoint, &environment()?)?.into_iter();
-    let others = all.filter(|candidate| candidate.address() != *chosen);
-    let place = |candidate: &Candidacy| match candidate {
-        Candidacy::UserDir { dir, file } => Place::in_user_dir(dir, file).ok().flatten(),
-        Candidacy::PrivateDir { dir, file } => {
-            Place::in_existing_private_dir(dir, file).ok().flatten()
+/// with another environment may live in one of them. In a directory that is passed over by now it may
+/// have been from before.
+pub(super) fn other_places(endpoint: &Endpoint, chosen: &Endpoint) -> io::Result<Vec<Place>> {
+    let mut others = Vec::new();
+    for candidate in candidates(endpoint, &environment()?)? {
+        if candidate.address() == *chosen {
+            continue;
         }
-        Candidacy::Path(_) | Candidacy::Abstract(_) | Candidacy::Pipe(_) => None,
-    };
-    Ok(others.filter_map(|candidate| place(&candidate.place)).collect())
+        let place = match &candidate.place {
+            Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file) {
+                Ok(None) => Ok(Place::in_passed_over_dir(dir, file)),
+                place => place,
+            },
+            Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
+            Candidacy::Path(_) | Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
+        };
+        match place {
+            Ok(place) => others.extend(place),
+            Err(error) if is_transient_error(&error) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(others)
+}
+
+fn is_transient_error(error: &io::Error) -> bool {
+    let code = Error::of(error).map_or_else(|| error.raw_os_error(), Error::raw_os_error);
+    code.is_some_and(|code| is_transient(Errno::from_raw_os_error(code)))
 }

@@ -16,7 +16,26 @@ pub(crate) struct OsListenOptions {
     pub(super) mode: Option<u32>,
     pub(super) group: Option<u32>,
     pub(super) backlog: Option<u32>,
+    pub(super) on_name_lost: OnNameLost,
     pub(super) upgradable: bool,
+}
+
+/// What a listener does when it finds that its name is gone.
+///
+/// A listener that waits in `accept` looks every 10 seconds. Whichever is chosen, `accept` ends with an
+/// `AddrInUse` error once another server has the name, unless it is [`Ignore`](Self::Ignore).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnNameLost {
+    /// Bind it anew, with a new socket; clients that wait keep their connections. A directory that was
+    /// removed and made anew is left alone if the endpoint is a path. For a portable name the user's
+    /// runtime directory may be another by now, as after a logout and a login.
+    #[default]
+    Republish,
+    /// End: `accept` fails with `NotFound`.
+    Stop,
+    /// Do not look.
+    Ignore,
 }
 
 /// Every socket carries the end of one direction, so there is nothing to choose.

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
 use rustix::process::geteuid;
 
-use super::platform;
+use super::{bound, platform};
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{self, Error, Reason};
 
@@ -30,6 +30,18 @@ pub(super) struct Place {
     /// The same wherever the process goes; where its own directory cannot be told, as it was given.
     absolute: PathBuf,
     name: OsString,
+    origin: Origin,
+}
+
+/// Who chose the directory.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    /// The user, who wrote it.
+    Written,
+    /// It is the system's for this user.
+    User,
+    /// This crate, which makes it.
+    Private,
 }
 
 /// What makes a file this file and no other, as long as it is open or its socket is.
@@ -52,13 +64,13 @@ impl Place {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        Self::open(parent, name)
+        Self::open(parent, name, Origin::Written)
     }
 
     /// In a directory that the system makes for each user. `None` where there is none, or it is
     /// another user's, as under `su`, or others can write to it.
     pub(super) fn in_user_dir(dir: &Path, file: &str) -> io::Result<Option<Self>> {
-        let place = match Self::open(dir, file.into()) {
+        let place = match Self::open(dir, file.into(), Origin::User) {
             Ok(place) => place,
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
@@ -68,14 +80,42 @@ impl Place {
             Err(error) => return Err(error),
         };
         let stat = fstat(&place.dir)?;
-        let ours = stat.st_uid == geteuid().as_raw() && stat.st_mode as u32 & 0o022 == 0;
+        let ours = stat.st_uid == geteuid().as_raw() && !place.is_writable_by_others(&stat);
         Ok(ours.then_some(place))
+    }
+
+    /// In such a directory that others can write to by now: a server that was there before may still
+    /// be, and what others put there is not this user's.
+    pub(super) fn in_passed_over_dir(dir: &Path, file: &str) -> Option<Self> {
+        let place = Self::open(dir, file.into(), Origin::User).ok()?;
+        let stat = fstat(&place.dir).ok()?;
+        (stat.st_uid == geteuid().as_raw()).then_some(place)
+    }
+
+    /// Why such a directory is passed over, where that is not plain to see.
+    pub(super) fn why_passed_over(dir: &Path) -> Option<String> {
+        let place = Self::open(dir, OsString::new(), Origin::User).ok()?;
+        let stat = fstat(&place.dir).ok()?;
+        let (mode, own) = (stat.st_mode as u32 & 0o7777, geteuid().as_raw());
+        if stat.st_uid != own {
+            return Some(format!("it belongs to uid {}, not to uid {own}", stat.st_uid));
+        }
+        let writable = place.is_writable_by_others(&stat);
+        writable.then(|| format!("others can write to it (mode {mode:04o})"))
+    }
+
+    /// Whether users other than its owner may write to the directory.
+    fn is_writable_by_others(&self, stat: &Stat) -> bool {
+        let by_group = || !platform::is_private_group(&self.dir, stat);
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        mode.contains(Mode::WOTH) || mode.contains(Mode::WGRP) && by_group()
     }
 
     /// In a directory of our own making that nobody else can enter.
     pub(super) fn in_private_dir(dir: &Path, file: &str) -> io::Result<Self> {
         match mkdirat(CWD, dir, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            // Whatever the umask has left of it; also where who made it was killed before this.
+            Ok(()) | Err(Errno::EXIST) => bound::mend_dir(dir),
             Err(errno) => return Err(failed(dir, "cannot make the directory", errno)),
         }
         match Self::in_existing_private_dir(dir, file)? {
@@ -104,10 +144,10 @@ impl Place {
             let advice = "remove it, or set XDG_RUNTIME_DIR to a directory of your own";
             return Err(Error::new(Reason::PrivateDirectory, what).advising(advice).into());
         }
-        Ok(Some(Self::new(opened, dir, file.into())))
+        Ok(Some(Self::new(opened, dir, file.into(), Origin::Private)))
     }
 
-    fn open(dir: &Path, name: OsString) -> io::Result<Self> {
+    fn open(dir: &Path, name: OsString, origin: Origin) -> io::Result<Self> {
         let flags = platform::DIRECTORY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(CWD, dir, flags, Mode::empty()).map_err(|errno| {
             let shown = dir.display();
@@ -122,12 +162,12 @@ impl Place {
                 errno => failed(dir, "cannot use the directory", errno),
             }
         })?;
-        Ok(Self::new(opened, dir, name))
+        Ok(Self::new(opened, dir, name, origin))
     }
 
-    fn new(dir: OwnedFd, path: &Path, name: OsString) -> Self {
+    fn new(dir: OwnedFd, path: &Path, name: OsString, origin: Origin) -> Self {
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self { dir, dir_path: path.to_owned(), absolute, name }
+        Self { dir, dir_path: path.to_owned(), absolute, name, origin }
     }
 
     /// Refuses a directory in which another user could replace the socket, unless it is `allowed`.
@@ -136,16 +176,21 @@ impl Place {
         let dir = self.dir_path.display();
         let what = format!("the directory {dir} {why}, so that others could replace the socket");
         let error = Error::new(Reason::UnsafeDirectory, what).at(self.endpoint());
-        let advice = "choose a directory of your own, or allow this one with \
-                      os::unix::ListenOptionsExt::unsafe_directory";
-        Err(error.advising(advice).into())
+        let own = fstat(&self.dir)?.st_uid == geteuid().as_raw();
+        let choose = if own {
+            format!("take that away with chmod go-w {dir}")
+        } else {
+            "choose a directory of your own".to_owned()
+        };
+        let allow = "os::unix::ListenOptionsExt::unsafe_directory";
+        Err(error.advising(format!("{choose}, or allow this one with {allow}")).into())
     }
 
     /// Why another user could replace what stands in the directory; `None` if none could.
     pub(super) fn why_unsafe(&self) -> io::Result<Option<String>> {
         let stat = fstat(&self.dir)?;
         let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
-        let writable = mode & 0o022 != 0 && mode & 0o1000 == 0;
+        let writable = mode & 0o1000 == 0 && self.is_writable_by_others(&stat);
         Ok(if uid != 0 && uid != geteuid().as_raw() {
             Some(format!("belongs to uid {uid}"))
         } else if writable {
@@ -157,7 +202,41 @@ impl Place {
 
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let (dir_path, absolute) = (self.dir_path.clone(), self.absolute.clone());
-        Ok(Self { dir: self.dir.try_clone()?, dir_path, absolute, name: self.name.clone() })
+        let (dir, name) = (self.dir.try_clone()?, self.name.clone());
+        Ok(Self { dir, dir_path, absolute, name, origin: self.origin })
+    }
+
+    /// The place in the directory that stands at the path by now, where it is this crate's to choose:
+    /// a session's, say, that ended and began again. A directory that the user wrote is left to who
+    /// removed it and made it anew, who wants no old server there.
+    pub(super) fn reopened(&self) -> io::Result<Self> {
+        let file = self.name.to_string_lossy();
+        let opened = match self.origin {
+            Origin::Written => None,
+            Origin::User => Self::in_user_dir(&self.absolute, &file)?,
+            Origin::Private => Some(Self::in_private_dir(&self.absolute, &file)?),
+        };
+        opened.ok_or_else(|| {
+            let what = format!("the directory {} is not where it was", self.dir_path.display());
+            let error = Error::new(Reason::NoDirectory, what).at(self.endpoint());
+            error.advising("bind it anew").into()
+        })
+    }
+
+    /// Whether [`reopened`](Self::reopened) may give another directory.
+    #[cfg(feature = "tokio")]
+    pub(super) fn may_be_reopened(&self) -> bool {
+        !matches!(self.origin, Origin::Written)
+    }
+
+    /// Its path, wherever this process has gone meanwhile.
+    pub(super) fn absolute_path(&self) -> PathBuf {
+        self.absolute.join(&self.name)
+    }
+
+    /// What stands under the name by its path, wherever this process has gone meanwhile.
+    pub(super) fn stat_by_path(&self) -> Result<Stat, Errno> {
+        statat(CWD, self.absolute_path(), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     pub(super) fn dir(&self) -> &OwnedFd {

@@ -11,10 +11,14 @@ use rustix::net::SocketAddrUnix;
 #[cfg(feature = "tokio")]
 use tokio::io::{Interest, unix::AsyncFd};
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) use super::group::is_the_owner_s as is_private_group;
 pub(super) use super::native::{
     DIRECTORY, Heard, ROOM_FOR_CREDENTIALS, SYSTEM, no_signals, peer, peer_groups, user_temp_dir,
     watch_for_hangup,
 };
+#[cfg(feature = "tokio")]
+use super::runtime::Tidings;
 use super::sockopt::get;
 
 /// `sun_path` is 104 bytes with its NUL.
@@ -73,6 +77,23 @@ pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Nothing to do: cleaners of these systems ask for locks, or for nothing.
 pub(super) fn keep(_: &OwnedFd) {}
+
+/// Not told here: these systems have access control lists of their own.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn is_private_group(_: &OwnedFd, _: &Stat) -> bool {
+    false
+}
+
+/// Sockets are not mounted on here.
+pub(super) fn is_mount_point(_: &Path) -> bool {
+    false
+}
+
+/// None: the looks find out.
+#[cfg(feature = "tokio")]
+pub(super) fn tidings(_: &Path, _: bool) -> Vec<Tidings> {
+    Vec::new()
+}
 
 /// Not told here.
 pub(super) fn is_bound(_: &Path, _: &Stat) -> Option<bool> {

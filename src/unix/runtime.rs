@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::task::Poll;
 
 use tokio::io::Interest;
@@ -38,6 +39,9 @@ pub(crate) fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send +
         Ok(())
     }
 }
+
+/// Ready once a name may be gone.
+pub(super) type Tidings = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// Has the reactor watch a socket that listens.
 pub(super) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

@@ -34,10 +34,13 @@ pub(super) fn occupancy(place: &Place) -> io::Result<Occupancy> {
     if let Held::By(process) | Held::Stopping(process) = lock::holding(place)? {
         return Ok(Occupancy::Held { process });
     }
-    Ok(match place.stat(place.name())?.map(|stat| what(&stat)) {
-        None => Occupancy::Free,
-        Some(SOCKET) => Occupancy::Unclaimed,
-        Some(what) => Occupancy::Foreign { what },
+    let Some(stat) = place.stat(place.name())? else { return Ok(Occupancy::Free) };
+    let path = place.resolved().unwrap_or_else(|| place.path());
+    Ok(match what(&stat) {
+        SOCKET if !platform::is_mount_point(&path) => Occupancy::Unclaimed,
+        SOCKET if platform::is_bound(&path, &stat) == Some(true) => Occupancy::Unclaimed,
+        SOCKET => Occupancy::Foreign { what: "a mount point with a dead socket" },
+        what => Occupancy::Foreign { what },
     })
 }
 

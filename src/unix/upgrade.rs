@@ -255,11 +255,13 @@ async fn ask(
     let Ok(passed) = <[OwnedFd; 3]>::try_from(received.fds) else {
         return Err(not_understood(peer.pid));
     };
-    take(place, passed, id, connection.get_ref(), options).map(|taken| Some((taken?, address)))
+    take(endpoint, place, passed, id, connection.get_ref(), options)
+        .map(|taken| Some((taken?, address)))
 }
 
 /// With all that is needed; `None` where the one that sent it keeps the name.
 fn take(
+    wanted: &Endpoint,
     place: Place,
     [socket, lock, byte]: [OwnedFd; 3],
     id: &[u8],
@@ -280,7 +282,7 @@ fn take(
     }
     // The connection is open, and there is room for a byte; if the other one is gone, so much the better.
     let _ = send(connection, TAKEN, platform::NO_SIGNAL);
-    let claim = Claim::passed(lock, file_id(&stat), options.os.backlog);
+    let claim = Claim::passed(lock, wanted, file_id(&stat), &options.os);
     withdraw(&claim.lock().place);
     listener.own(claim, options)?;
     Ok(Some(listener))

@@ -54,6 +54,8 @@ async fn run() {
         ["connect-cost", whose, path, count] => cost::connects(whose, path, number(count)).await,
         ["cancel", path, count] => cancel::run(path, number(count)).await,
         ["once", path] => rivals::once(path).await,
+        ["clean", path] => rivals::clean(path),
+        ["occupancy", path] => rivals::occupancy(path),
         ["takeovers", path, count] => rivals::takeovers(path, number(count)).await,
         ["binds", path, count, ref options @ ..] => {
             rivals::binds(path, number(count), options).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use sockpipe::os::unix::{ListenerExt, StreamExt};
-use sockpipe::{ConnectOptions, ListenOptions, Listener, Stream};
+use sockpipe::{Candidate, ConnectOptions, Endpoint, ListenOptions, Listener, Stream};
 use tokio::io::AsyncWriteExt;
 
 use crate::raw::wait_for_the_end;
@@ -33,6 +33,27 @@ pub(crate) async fn once(path: &str) {
         }
         Err(error) => println!("lost {}", shown(&error)),
     }
+}
+
+/// Removes what a crash has left.
+pub(crate) fn clean(path: &str) {
+    match place(path).remove_stale() {
+        Ok(was_there) => println!("cleaned {was_there}"),
+        Err(error) => println!("{}", shown(&error)),
+    }
+}
+
+/// Looks, and leaves all as it is.
+pub(crate) fn occupancy(path: &str) {
+    match place(path).occupancy() {
+        Ok(occupancy) => println!("{occupancy:?}"),
+        Err(error) => println!("{}", shown(&error)),
+    }
+}
+
+fn place(path: &str) -> Candidate {
+    let endpoint = Endpoint::try_from(Path::new(path)).expect("a path");
+    endpoint.resolve().expect("a place").swap_remove(0)
 }
 
 /// Takes the name over from a dead socket, again and again.

@@ -1,0 +1,116 @@
+//! What a listener that waits does about its name. Cleaners and people remove sockets, and whole
+//! directories; others bind what they find free.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::access::Permission;
+use super::claim::Claim;
+use super::lock::{self, Held};
+use super::options::OnNameLost;
+use super::place::{Place, SOCKET, what};
+use super::platform;
+use super::stale::Probes;
+use crate::endpoint::Form;
+use crate::error::{Error, Reason};
+
+/// Between looks.
+pub(super) const LOOK: Duration = Duration::from_secs(10);
+/// Between touches of a lock file where cleaners go by age: theirs is counted in days.
+const TOUCH: Duration = Duration::from_secs(60 * 60);
+
+/// What became of the looks so far.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// It was said that the name is lost.
+    reported: bool,
+    touched: Option<Instant>,
+}
+
+impl Claim {
+    /// A new socket under the name, if somebody removed it; `None` while nothing is to be done.
+    ///
+    /// # Errors
+    ///
+    /// Final ones: another server has the name, or the listener is to stop without it.
+    pub(super) fn look(&mut self, permission: Permission) -> io::Result<Option<OwnedFd>> {
+        if self.on_lost == OnNameLost::Ignore || !self.is_ours_to_keep() {
+            return Ok(None);
+        }
+        if self.is_found() {
+            self.watch.reported = false;
+            self.keep_lock();
+            return Ok(None);
+        }
+        if self.on_lost == OnNameLost::Stop {
+            let cause = "its name was removed";
+            let error = Error::new(Reason::NameLost, cause).at(self.place().endpoint());
+            return Err(error.advising("bind it anew").into());
+        }
+
+        match self.republish(permission, Probes::AtOnce) {
+            Ok(socket) => {
+                self.watch.reported = false;
+                republished();
+                Ok(Some(socket))
+            }
+            Err(error) if is_taken(&error) => Err(error),
+            // This user may not write there any more, the directory is gone, or another process is
+            // just about to take the name. Those who are connected are served all the same.
+            Err(error) => {
+                if !std::mem::replace(&mut self.watch.reported, true) {
+                    lost(&error);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The lock of a name that is there: made anew if somebody removed its file, so that others are
+    /// told of this server, and touched where that keeps cleaners away.
+    fn keep_lock(&mut self) {
+        if matches!(self.is_locked(), Ok(false)) {
+            self.lock_again();
+        }
+        let is_due = self.watch.touched.is_none_or(|last| last.elapsed() >= TOUCH);
+        if is_due && is_cleaned_by_age(self.place().dir_path()) {
+            self.watch.touched = Some(Instant::now());
+            self.touch();
+        }
+    }
+}
+
+/// Whether another server has the name, and not just a process that takes it or cleans up.
+fn is_taken(error: &io::Error) -> bool {
+    let Some(error) = Error::of(error) else { return false };
+    let Some(Form::Path(path)) = error.endpoint().map(|endpoint| &endpoint.0) else { return false };
+    let live = matches!(error.reason(), Reason::LiveServer { .. });
+    let has_socket = |place: &Place| {
+        let stat = place.stat(place.name()).ok().flatten();
+        stat.is_some_and(|stat| what(&stat) == SOCKET)
+    };
+    let held = |place: &Place| matches!(lock::holding(place), Ok(Held::By(_)));
+    live && Place::of_path(path).is_ok_and(|place| has_socket(&place) && held(&place))
+}
+
+fn is_cleaned_by_age(dir: &Path) -> bool {
+    let users = platform::user_temp_dir();
+    let shared = ["/tmp", "/var/tmp", "/private/tmp", "/private/var/tmp"].map(Path::new);
+    shared.into_iter().chain(users.as_deref()).any(|cleaned| dir.starts_with(cleaned))
+}
+
+/// Somebody removed the listener's name, and it is bound anew.
+fn republished() {
+    #[cfg(feature = "tracing")]
+    tracing::warn!("the listener's name was removed, and is bound again");
+}
+
+/// Somebody removed the listener's name, and it cannot be bound anew.
+fn lost(error: &io::Error) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(%error, "the listener's name was removed, and cannot be bound again");
+    #[cfg(not(feature = "tracing"))]
+    let _ = error;
+}

@@ -1,0 +1,33 @@
+//! Another socket behind a descriptor that other threads wait on.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+
+/// Makes `descriptor` one of `socket`: whoever uses the number from now on has that.
+pub(super) fn replace(descriptor: &OwnedFd, socket: &OwnedFd) -> io::Result<()> {
+    Ok(copy_over(socket, &mut alias(descriptor))?)
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(any(target_vendor = "apple", sockpipe_posix = "darwin"))] {
+        /// A child that another thread starts between the two calls inherits it.
+        fn copy_over(from: &OwnedFd, to: &mut OwnedFd) -> Result<(), Errno> {
+            rustix::io::dup2(from, to)?;
+            rustix::io::fcntl_setfd(to, rustix::io::FdFlags::CLOEXEC)
+        }
+    } else {
+        fn copy_over(from: &OwnedFd, to: &mut OwnedFd) -> Result<(), Errno> {
+            rustix::io::dup3(from, to, rustix::io::DupFlags::CLOEXEC)
+        }
+    }
+}
+
+#[allow(unsafe_code, reason = "the descriptor is shared, and stays what it is")]
+fn alias(descriptor: &OwnedFd) -> ManuallyDrop<OwnedFd> {
+    // SAFETY: the descriptor is borrowed for as long as the alias is used, so it is open, and the
+    // alias is never dropped, so it is closed once, by its owner.
+    ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(descriptor.as_raw_fd()) })
+}

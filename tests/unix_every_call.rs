@@ -1,0 +1,228 @@
+//! A start, a takeover, a stop and a cleaning, each killed at every one of its system calls, paused there
+//! while a rival starts, and with every such call failing. Whatever happens to one process, the next
+//! starts, at most one has the name, and nothing is left behind. `SOCKPIPE_FULL=1` takes every call,
+//! otherwise it is a sample.
+#![cfg(target_os = "linux")] // For strace.
+
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use common::process::Running;
+use common::unix::{command, finish, full, helper, listening, strace, until};
+use common::{Backend, Os};
+
+/// What is done to a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deed {
+    Start,
+    Takeover,
+    Stop,
+    Clean,
+}
+
+/// The `nth` call of that name which the process makes; `before` it has made that many of all.
+#[derive(Clone, Debug)]
+struct Call {
+    name: String,
+    nth: usize,
+    before: usize,
+}
+
+impl Deed {
+    fn prepare(self, os: &Os) {
+        if matches!(self, Self::Takeover | Self::Clean) {
+            listening(helper(&["server", os.endpoint()])).0.crash();
+        }
+    }
+
+    /// Under strace with `options`; what it says, until it ends.
+    fn run(self, os: &Os, log: &Path, options: &[&str]) -> Option<Vec<String>> {
+        let verb = if self == Self::Clean { "clean" } else { "server" };
+        let mut running = Running::start(strace(log, options, &helper(&[verb, os.endpoint()]))?);
+        let mut out = Vec::new();
+        if self == Self::Stop {
+            out.extend(running.out.recv_timeout(common::PATIENCE));
+            if out.first().is_some_and(|line| line.starts_with("listening")) {
+                // It may have been killed as soon as it had said that.
+                let _ = running.child.stdin.as_mut().map(|input| writeln!(input, "drop"));
+            }
+        }
+        drop(running.child.stdin.take());
+        let (_, rest, err) = running.wait();
+        assert!(!err.iter().any(|line| line.contains("panicked")), "{err:?}");
+        out.extend(rest);
+        Some(out)
+    }
+
+    /// Those that it makes with the name: from the first that has to do with it to the last.
+    fn calls(self, log: &Path) -> Option<Vec<Call>> {
+        let os = Os::new();
+        self.prepare(&os);
+        let out = self.run(&os, log, &["-e", "trace=all"])?;
+        let text = fs::read_to_string(log).expect("a log");
+        let process = text.split(' ').next().expect("a process").to_owned();
+        let (mut calls, mut counts) = (Vec::new(), HashMap::<&str, usize>::new());
+        let ours = text.lines().filter_map(|line| line.strip_prefix(&process));
+        let ours: Vec<_> = ours.filter(|line| !line.contains("resumed>")).collect();
+        for (before, line) in ours.iter().enumerate() {
+            let Some((name, _)) = line.trim_start().split_once('(') else { continue };
+            let nth = counts.entry(name).or_default();
+            *nth += 1;
+            calls.push(Call { name: name.to_owned(), nth: *nth, before });
+        }
+        let first = match self {
+            // What it does after it has said that it listens.
+            Self::Stop => ours.iter().position(|line| line.contains("\"listening")),
+            _ => ours.iter().position(|line| line.contains(".s.sock.lock")),
+        };
+        let last = match self {
+            Self::Start | Self::Takeover => {
+                ours.iter().position(|line| line.contains("\"listening"))
+            }
+            Self::Stop | Self::Clean => {
+                ours.iter().rposition(|line| line.contains(".s.sock.lock\""))
+            }
+        };
+        let (first, last) = first.zip(last).unwrap_or_else(|| panic!("{out:?} in {text}"));
+        calls.retain(|call| (first..=last).contains(&call.before));
+        calls.retain(|call| call.before > first || self != Self::Stop);
+        assert!(calls.len() > 5, "{calls:?}");
+        Some(calls)
+    }
+
+    fn sample(self, log: &Path) -> Option<Vec<Call>> {
+        let calls = self.calls(log)?;
+        let step = if full() { 1 } else { 4 };
+        Some(calls.into_iter().step_by(step).collect())
+    }
+}
+
+/// The next server starts, and nothing is left when it ends.
+#[track_caller]
+fn assert_usable(os: &Os, after: &str) {
+    let left = os.files();
+    let known = |name: &String| name == "s.sock" || name == ".s.sock.lock";
+    assert!(left.iter().all(known), "{after}: {left:?}");
+    let (mut server, _) = listening(helper(&["server", os.endpoint()]));
+    command(&mut server, "drop");
+    assert_eq!(finish(server), ["dropped"], "{after}");
+    assert_eq!(os.files(), [""; 0], "{after}");
+}
+
+#[test]
+fn killed_at_every_call() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for deed in [Deed::Start, Deed::Takeover, Deed::Stop, Deed::Clean] {
+        let Some(calls) = deed.sample(&log) else { return };
+        for call in &calls {
+            let os = Os::new();
+            deed.prepare(&os);
+            let kill = format!("inject={}:signal=KILL:when={}", call.name, call.nth);
+            deed.run(&os, &log, &["-e", &kill]).expect("as before");
+            assert_usable(&os, &format!("{deed:?} killed at {call:?}"));
+        }
+        println!("{deed:?}: killed at {} calls, 0 wrong", calls.len());
+    }
+}
+
+/// Each plausible error of each call: an error that names what was wanted, or no harm done; never that
+/// somebody else is there, and never a server that others cannot find.
+#[test]
+fn every_call_failing() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for deed in [Deed::Start, Deed::Takeover, Deed::Stop, Deed::Clean] {
+        let Some(calls) = deed.sample(&log) else { return };
+        let mut tried = 0;
+        for call in &calls {
+            let all = errors_of(&call.name);
+            let errors = if full() {
+                all
+            } else {
+                all.get(call.nth % all.len().max(1)..)
+                    .map_or(all, |rest| &rest[..rest.len().min(1)])
+            };
+            for error in errors {
+                let os = Os::new();
+                deed.prepare(&os);
+                let inject = format!("inject={}:error={error}:when={}", call.name, call.nth);
+                let out = deed.run(&os, &log, &["-e", &inject]).expect("as before");
+                let what = format!("{deed:?}, {error} of {call:?}: {out:?}");
+                let line = out.first().unwrap_or_else(|| panic!("{what}"));
+                let well = line.starts_with("listening") || line.starts_with("cleaned");
+                let dir = os.dir().display().to_string();
+                assert!(well || line.contains(&dir), "{what}");
+                assert!(!line.contains("already listening"), "{what}");
+                assert_usable(&os, &what);
+                tried += 1;
+            }
+        }
+        println!("{deed:?}: {tried} errors, 0 wrong");
+    }
+}
+
+fn errors_of(call: &str) -> &'static [&'static str] {
+    match call {
+        "openat" => &["EMFILE", "ENFILE", "ENOMEM", "EIO", "EINTR", "EACCES", "ENOSPC"],
+        "socket" => &["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"],
+        "flock" => &["EIO", "EINTR", "ENOLCK", "ENOSYS"],
+        "fcntl" => &["EINVAL", "ENOSYS", "EIO"],
+        "newfstatat" | "fstat" | "statx" => &["EIO", "ENOMEM", "EACCES"],
+        "fchmod" | "fchmodat" | "fchmodat2" => &["EPERM", "EINVAL", "EROFS"],
+        "pread64" | "pwrite64" => &["EIO", "ENOSPC"],
+        "unlinkat" => &["EIO", "EROFS", "EPERM", "EBUSY"],
+        "bind" => &["EACCES", "EROFS", "ENOSPC", "ENOMEM", "EIO"],
+        "listen" => &["EOPNOTSUPP", "ENOMEM"],
+        "connect" => &["EINTR", "EACCES", "ENOMEM"],
+        "sendto" | "recvfrom" => &["ENOBUFS", "EINTR"],
+        "pidfd_open" => &["EMFILE", "ENOSYS"],
+        "shutdown" => &["ENOTCONN"],
+        _ => &[],
+    }
+}
+
+/// One starter stopped at each of its calls while another starts: one of them has the name.
+#[test]
+fn paused_at_every_call_while_another_starts() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for deed in [Deed::Start, Deed::Takeover] {
+        let Some(calls) = deed.sample(&log) else { return };
+        let mut first_won = 0;
+        for call in &calls {
+            let os = Os::new();
+            deed.prepare(&os);
+            let _ = fs::remove_file(&log);
+            let pause = format!("inject={}:delay_enter=300000:when={}", call.name, call.nth);
+            let first = helper(&["server", os.endpoint()]);
+            let first = strace(&log, &["-e", "trace=all", "-e", &pause], &first);
+            let first = Running::start(first.expect("as before"));
+            until("it is at that call", || {
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                let process = text.split(' ').next().unwrap_or_default();
+                text.lines().filter(|line| line.starts_with(process)).count() >= call.before
+            });
+            let second = Running::start(helper(&["server", os.endpoint()]));
+            let said = [second.next_line(), first.next_line()];
+            let winners = said.iter().filter(|line| line.starts_with("listening ")).count();
+            let losers = said.iter().filter(|line| line.starts_with("AddrInUse: ")).count();
+            assert_eq!((winners, losers), (1, 1), "{deed:?} paused at {call:?}: {said:?}");
+            first_won += usize::from(said[1].starts_with("listening"));
+            std::os::unix::net::UnixStream::connect(os.endpoint()).expect("the winner listens");
+            for mut running in [first, second] {
+                drop(running.child.stdin.take());
+                running.wait();
+            }
+            assert_usable(&os, &format!("{deed:?} paused at {call:?}"));
+        }
+        let count = calls.len();
+        println!(
+            "{deed:?}: paused at {count} calls, the paused one won {first_won} times, 0 wrong"
+        );
+    }
+}
