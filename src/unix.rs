@@ -43,6 +43,8 @@ mod stale;
 #[cfg(feature = "tokio")]
 mod stream;
 #[cfg(feature = "tokio")]
+mod successor;
+#[cfg(feature = "tokio")]
 mod upgrade;
 pub(crate) mod worker;
 
