@@ -27,7 +27,7 @@ ENDPOINT        where the server listens: a name such as echo (the default), a p
 --count N       end after N answers
 --interval MS   milliseconds between messages (default: 400)
 --stdin         send standard input instead, and print what comes back
---any-server    talk to the server whoever runs it";
+--any-server    connect even if another user runs the server";
 
 const CHUNK: usize = 64 * 1024;
 
@@ -130,7 +130,7 @@ async fn talk(from: OwnedReadHalf, mut to: OwnedWriteHalf, options: Options) -> 
     let sender = tokio::spawn(async move {
         let mut left = count.unwrap_or(u64::MAX);
         while left > 0 {
-            // The receiver sees that the server is gone, and says so.
+            // The receiver sees that the server is gone, and reports it.
             if to.write_all(message.as_bytes()).await.is_err() {
                 return to;
             }

@@ -67,7 +67,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, lexopt::Error
 
 #[tokio::main]
 async fn run(Options { endpoint, quiet }: Options) -> Result<()> {
-    // Before anybody is told, so that nobody's wish to end it is missed.
+    // Before it reports that it listens, so that no signal is missed.
     let stop = stop_asked_for();
     let listener = Listener::bind(endpoint)?;
     say(&format!("listening on {}", listener.endpoint()));

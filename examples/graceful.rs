@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --example graceful        # in a first terminal; then Ctrl-C there
-//! cargo run --example echo_client     # in a second terminal: it is told to go, and ends
+//! cargo run --example echo_client     # in a second terminal: it is asked to leave, and ends
 //! ```
 
 use std::io;

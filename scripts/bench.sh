@@ -5,6 +5,7 @@
 #                              that is there; into docs/performance.md
 #   scripts/bench.sh reduced   3 shorter ones, about 4 minutes; into docs/performance.md too
 #   scripts/bench.sh table [ARGUMENTS]  only prints; see bench/src/main.rs
+#   scripts/bench.sh charts    draws the tables that docs/performance.md has into docs/charts/, as full and reduced do
 #   scripts/bench.sh smoke     does everything run, and is nothing grossly slow
 #   scripts/bench.sh windows [full]     named pipes, under Wine; prints
 #
@@ -55,6 +56,11 @@ full | reduced)
         insert pipes "$work/pipes"
         cat "$work/pipes"
     fi
+    "$program" charts "$page" docs/charts
+    ;;
+charts)
+    build
+    "$program" charts "$page" docs/charts
     ;;
 table | smoke)
     build

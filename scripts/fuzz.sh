@@ -2,7 +2,7 @@
 # Runs a fuzz target on the stable compiler: fuzz.sh TARGET SECONDS
 #
 # What cargo-fuzz asks a nightly compiler for is here asked of LLVM itself, the coverage that
-# libFuzzer is guided by; the sanitizers, which need nightly, are left out: the code has no unsafe.
+# libFuzzer is guided by; the sanitizers, which need nightly, are left out.
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 target=${1:?which target?}

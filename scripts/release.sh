@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the tool for one target, as it is released: an archive with the program, completions, licences and
-# a checksum beside it. Publishes nothing.
+# Builds the tool for one target, as it is released: an archive with the program, manual pages, completions
+# and licences, and a checksum beside it. Publishes nothing.
 #
 #   scripts/release.sh TARGET [FOLDER]     into FOLDER (default target/release-archives)
 #
@@ -32,6 +32,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/$name"
 cp "$built" README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$work/$name"
+cp -r cli/man "$work/$name"
 
 if "$built" --version >/dev/null 2>&1; then
     mkdir "$work/$name/completions"

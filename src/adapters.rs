@@ -1,23 +1,23 @@
-//! sockpipe in the frameworks that programs embed: HTTP, gRPC and RPC over a local endpoint.
+//! Adapters for frameworks: HTTP, gRPC and RPC over a local endpoint.
 //!
 //! | feature | for | what |
 //! |---|---|---|
 //! | `axum` | [axum] 0.8 servers | `axum::serve(listener, app)`, and [`PeerInfo`] for handlers |
 //! | `hyper-util` | clients of [hyper] 1 and [hyper-util] 0.1, and what else takes a `tower_service::Service<Uri>` | [`Connector`] is one |
 //! | `tonic` | [tonic] 0.14 servers and clients | an [`Incoming`] of connections, [`PeerInfo`] for services, and the [`Connector`] |
-//! | `tokio-util` | what takes a `tokio_util::net::Listener` | [`Listener`] and [`Incoming`] are one |
-//! | `futures-core` | what takes a stream of connections | [`Incoming`] is a `futures_core::Stream` |
+//! | `tokio-util` | functions that take a `tokio_util::net::Listener` | [`Listener`] and [`Incoming`] implement it |
+//! | `futures-core` | functions that take a stream of connections | [`Incoming`] is a `futures_core::Stream` |
 //! | `interprocess` | programs that use [interprocess] 2 | its tokio listener and stream are a [`LocalListener`] and a [`LocalStream`] |
 //!
-//! None is on by default. A feature builds with the oldest Rust that its framework does: 1.88 for
+//! No adapter is on by default. The oldest Rust of a feature is that of its framework: 1.88 for
 //! tonic, 1.85 for the others. Types of a crate that is not stable yet are in the API only with the
-//! feature that has its name; `tonic` brings `futures-core` and `hyper-util` with it, which its servers
-//! and its clients take.
+//! feature of that name. `tonic` enables `futures-core` and `hyper-util`, which its servers and
+//! clients need.
 //!
-//! hyper's own servers and `tokio_util::codec` need no adapter: a [`Stream`](crate::Stream) is what
-//! they take, through `hyper_util::rt::TokioIo` or as it is.
+//! hyper's own servers and `tokio_util::codec` need no adapter: they take a
+//! [`Stream`](crate::Stream), through `hyper_util::rt::TokioIo` or as it is.
 //!
-//! [How to embed it](crate::docs::embedding) shows them at work.
+//! [How to embed it](crate::docs::embedding) shows each of them in a program.
 //!
 //! [`Listener`]: crate::Listener
 //! [`LocalListener`]: crate::LocalListener

@@ -1,8 +1,8 @@
 //! The same transport without a runtime: calls that block the thread.
 //!
-//! [`Listener`] and [`Stream`] have the names, options, security, errors and contract of their async
-//! namesakes, and talk to those. No tokio is needed:
-//! `--no-default-features --features blocking` builds without it.
+//! [`Listener`] and [`Stream`] have the names, options, security, errors and contract of the async
+//! types with the same names, and connect to them. They need no tokio: `--no-default-features
+//! --features blocking` builds without it.
 //!
 //! ```no_run
 //! use std::io::{self, Read, Write};
@@ -29,17 +29,15 @@
 //!
 //! # With an event loop
 //!
-//! Unix: a listener and a stream have `AsFd`, for `poll`, mio or a window system's loop. When a
-//! listener is readable, [`accept_timeout`](Listener::accept_timeout) with no time gives the client, or
-//! `TimedOut` where another thread was faster. When a stream is readable, one `read` does not wait; where
-//! readiness comes once for all that has come (mio), read on with a
-//! [timeout](Stream::set_read_timeout) of a nanosecond, until `TimedOut`. A stream that may use shared
-//! memory cannot be watched so.
+//! Unix: a listener and a stream implement `AsFd`, for `poll`, mio or the loop of a window system.
+//! When a listener is readable, [`accept_timeout`](Listener::accept_timeout) with a limit of zero
+//! returns the client, or `TimedOut` if another thread was faster. When a stream is readable, one
+//! `read` does not wait. Windows cannot watch pipes: there, block a thread in `accept` or `read`,
+//! and let it send the result through a channel and wake the loop.
 //!
-//! Without a descriptor, and on Windows, whose pipes cannot be watched: a thread blocks in `accept` or
-//! `read` and sends what it gets through a channel, which wakes the loop.
-//! [`unblock`](Listener::unblock) ends the one in `accept`, and [`shutdown`](Stream::shutdown) by the peer
-//! the one in `read`:
+//! Windows cannot watch pipes: there, block a thread in `accept` or `read`, and let it send the
+//! result through a channel and wake the loop. [`unblock`](Listener::unblock) ends the thread in
+//! `accept`, and a [`shutdown`](Stream::shutdown) of the peer ends the one in `read`:
 //!
 //! ```no_run
 //! use std::sync::{Arc, mpsc};
@@ -64,20 +62,21 @@
 //! # }
 //! ```
 //!
-//! What there is for async only: `serve`'s limits for each user, counters and idle stop, `TimedListener`,
-//! `memory`, `Connector`, the adapters, `os::unix::take_over`.
+//! Only the async API has `serve`'s limits for each user, counters and idle stop, `TimedListener`,
+//! `memory`, `Connector`, the adapters, and `os::unix::take_over`.
 //!
 //! # Platform-specific behavior
 //!
-//! macOS and the BSDs: the socket of a stream does not block, the calls wait by poll(2): XNU has no
-//! other way to a write with a timeout. What else has the socket, as by its `AsFd`, sees that;
-//! `os::unix::StreamExt::into_fd` and the conversions give one that blocks.
+//! macOS and the BSDs: the socket of a stream is in nonblocking mode and the calls wait by poll(2),
+//! because XNU has no other way to write with a timeout. Other users of the socket, for example by
+//! its `AsFd`, see that mode; `os::unix::StreamExt::into_fd` and the conversions return a socket
+//! that blocks.
 //!
-//! Windows: the I/O is overlapped, so that a thread that is blocked in a read never blocks one that
-//! writes. A listener has a thread of its own, that lets clients in. Writes with a timeout are begun
-//! by one more thread of the crate's, which costs two changes of threads each, and return when the
-//! system has the bytes in hand, as the async stream's do; without a timeout they return when the
-//! pipe has had room for them.
+//! Windows: the I/O is overlapped, so a thread that is blocked in a read never blocks one that
+//! writes. A listener has a thread of its own that accepts clients. One more thread of the crate
+//! starts writes with a timeout, which costs two thread switches for each; they return when the
+//! system has the data, as the async stream's do. Writes without a timeout return when the data is
+//! in the pipe's buffer.
 
 #[cfg(feature = "tokio")]
 mod convert;

@@ -10,8 +10,11 @@ use crate::error::{Operation, during};
 use crate::imp;
 
 impl Endpoint {
-    /// The addresses it may have on this OS, for this process, best first, and why: what a server
-    /// tries until one is usable, and a client until a server answers.
+    /// Returns the addresses that the endpoint may have on this OS for this process, the best one
+    /// first.
+    ///
+    /// A server tries them until one is usable, and a client until a server answers. [Which address
+    /// do I get?](crate::docs::which_address) has the table.
     ///
     /// ```
     /// # if cfg!(unix) {
@@ -23,7 +26,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// `Unsupported` for a form that this OS does not have.
+    /// `Unsupported` if this OS does not have that form of endpoint.
     pub fn resolve(&self) -> io::Result<Vec<Candidate>> {
         resolve::candidates(self, &imp::environment()?)
     }
@@ -40,13 +43,14 @@ pub struct Candidate {
 pub(crate) enum Candidacy {
     /// The user wrote the path, or it is the system's.
     Path(PathBuf),
-    /// In a directory that the system makes for the user: passed over where it is missing or
-    /// another user's.
+    /// In a directory that the system creates for the user: skipped if it is missing or belongs to
+    /// another user.
     UserDir {
         dir: PathBuf,
         file: String,
     },
-    /// In a directory we make, mode 0700: an error where another user has it.
+    /// In a directory that the crate creates with mode 0700: an error if it belongs to another
+    /// user.
     PrivateDir {
         dir: PathBuf,
         file: String,
@@ -56,29 +60,29 @@ pub(crate) enum Candidacy {
     Pipe(String),
 }
 
-/// What there is at one address, from [`Candidate::occupancy`].
+/// The state of one address, from [`Candidate::occupancy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Occupancy {
     /// Nothing: a server can take the address.
     Free,
-    /// A server has it, whether it answers or not.
+    /// A server holds the address, whether it answers or not.
     ///
     /// # Platform-specific behavior
     ///
     /// Unix: a server of this crate holds the lock on the name, and has written its process id into
-    /// the lock file. Windows: the pipe exists; who made it is told by a connection only.
+    /// the lock file. Windows: the pipe exists; only a connection shows which process created it.
     #[non_exhaustive]
     Held {
-        /// The server's process, where that can be told.
+        /// The server's process, if it is known.
         process: Option<u32>,
     },
-    /// Unix: a socket, and nobody is seen to hold the lock on its name. A server that crashed has
-    /// left it, or it belongs to a server that knows no lock, or to another user's, whose lock this
-    /// process may not look at: a connection tells. Also for every abstract socket, whether there
-    /// is one or not, for they have no locks.
+    /// Unix: a socket whose lock no process is seen to hold. A crashed server left it, or it
+    /// belongs to a server without this crate's locks, or to another user whose lock this process
+    /// may not read: a connection shows which. Also returned for every abstract socket, whether it
+    /// exists or not, because these have no locks.
     Unclaimed,
-    /// Unix: something that is no socket.
+    /// Unix: a file that is not a socket.
     #[non_exhaustive]
     Foreign {
         /// In words, such as `a directory`.
@@ -87,7 +91,7 @@ pub enum Occupancy {
 }
 
 impl Candidate {
-    /// The address: a path, a pipe or an abstract socket.
+    /// Returns the address: a path, a pipe or an abstract socket.
     #[must_use]
     pub fn address(&self) -> Endpoint {
         Endpoint(match &self.place {
@@ -100,14 +104,16 @@ impl Candidate {
         })
     }
 
-    /// Why it is one, and when it is passed over, in words.
+    /// Returns in words why the address is tried, and when it is skipped.
     #[must_use]
     pub fn why(&self) -> &str {
         self.why
     }
 
-    /// What there is at this address. It makes no connection and changes nothing, so no server
-    /// notices; what it says may be over when it returns.
+    /// Looks at this address without a connection and returns its state.
+    ///
+    /// No server notices, and nothing changes. The state may be out of date by the time this
+    /// returns.
     ///
     /// ```no_run
     /// use sockpipe::{Endpoint, Occupancy};
@@ -122,31 +128,33 @@ impl Candidate {
     ///
     /// # Errors
     ///
-    /// `NotFound` where there is no such directory, or it is none that [`Listener::bind`] would use
-    /// for a portable name; `PermissionDenied` where this user may not look; what else the OS
-    /// reports.
+    /// `NotFound` if the directory does not exist, or is not one that [`Listener::bind`] would use
+    /// for a portable name; `PermissionDenied` if this user may not look; else the OS's error.
     ///
     /// [`Listener::bind`]: crate::Listener::bind
     pub fn occupancy(&self) -> io::Result<Occupancy> {
         imp::occupancy(self).map_err(|error| during(Operation::Inspect, self.address(), error))
     }
 
-    /// Removes what a server that crashed has left at this address, and nothing else, by the same
-    /// steps and under the same lock as [`Listener::bind`], which does it by itself: it is for
-    /// those who want the file gone without a new server. Gives whether there was a dead socket.
+    /// Removes the socket that a crashed server left at this address, and reports whether there was
+    /// one.
     ///
-    /// A server without this crate's lock gets one connection, which is closed at once: it is
-    /// living if it does not refuse it.
+    /// [`Listener::bind`] does the same by itself, with the same steps and under the same lock.
+    /// Call this to remove the file without starting a new server.
+    ///
+    /// A server without this crate's lock receives one connection, which is closed at once. It
+    /// counts as live if it does not refuse that connection.
     ///
     /// # Errors
     ///
-    /// As for [`Listener::bind`], and nothing is removed: `AddrInUse` for a living server,
-    /// `AlreadyExists` for what is no socket, `PermissionDenied` for another user's socket.
+    /// As for [`Listener::bind`], and nothing is removed: `AddrInUse` for a live server,
+    /// `AlreadyExists` for a file that is not a socket, `PermissionDenied` for another user's
+    /// socket.
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: a pipe's name goes with its server, so there is never anything to remove. The same
-    /// goes for abstract sockets.
+    /// Windows: a pipe's name disappears with its server, so there is never anything to remove. The
+    /// same is true of abstract sockets.
     ///
     /// [`Listener::bind`]: crate::Listener::bind
     pub fn remove_stale(&self) -> io::Result<bool> {

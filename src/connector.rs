@@ -1,4 +1,4 @@
-//! Where a client connects to, to be given around, and swapped in tests.
+//! Connectors: the address of a server as a value, which tests can replace.
 
 use std::fmt;
 use std::future::Future;
@@ -13,11 +13,11 @@ use crate::instance::daemon::connect_or_spawn_with;
 use crate::options::ConnectOptions;
 use crate::stream::{LocalStream, Stream};
 
-/// Something that makes connections: a [`Connector`], a
-/// [`memory::Connector`](crate::memory::Connector), or one of your own. It is to a client what
-/// [`LocalListener`](crate::LocalListener) is to a server.
+/// A source of connections for a client: a [`Connector`], a
+/// [`memory::Connector`](crate::memory::Connector), or a type of your own. It is the client's
+/// counterpart of [`LocalListener`](crate::LocalListener).
 ///
-/// A client that is written for any of them is tested without a name on the machine:
+/// Write a client for any of them, and test it without a name on the machine:
 ///
 /// ```
 /// use sockpipe::{LocalConnector, memory};
@@ -44,14 +44,14 @@ use crate::stream::{LocalStream, Stream};
 /// # }
 /// ```
 pub trait LocalConnector: Send + Sync + 'static {
-    /// What [`connect`](Self::connect) makes.
+    /// The type of a connection.
     type Stream: LocalStream;
 
     /// Makes a connection.
     ///
     /// # Errors
     ///
-    /// That there is no server, or that it cannot be reached.
+    /// No server is listening, or the server cannot be reached.
     ///
     /// # Cancel safety
     ///
@@ -59,7 +59,7 @@ pub trait LocalConnector: Send + Sync + 'static {
     fn connect(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
-/// Connects to one endpoint, as often as it is asked, and starts the server there if it is told how.
+/// A connector to one endpoint, which can start the server there.
 ///
 /// ```no_run
 /// use std::process::Command;
@@ -77,8 +77,8 @@ pub trait LocalConnector: Send + Sync + 'static {
 /// # }
 /// ```
 ///
-/// With the feature `hyper-util` it is what clients of hyper and tonic connect by: see
-/// [`adapters`](crate::docs::embedding).
+/// With the feature `hyper-util`, clients of hyper and tonic connect by it: see
+/// [embedding](crate::docs::embedding).
 #[derive(Clone)]
 pub struct Connector {
     endpoint: Endpoint,
@@ -87,11 +87,11 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Connects to `endpoint` with the default options. Nothing is connected yet.
+    /// Creates a connector to `endpoint` with the default options. It does not connect yet.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when the endpoint does not parse.
+    /// `InvalidInput` if the endpoint does not parse.
     pub fn new<E>(endpoint: E) -> io::Result<Self>
     where
         E: TryInto<Endpoint>,
@@ -101,15 +101,16 @@ impl Connector {
         Ok(Self { endpoint, options: ConnectOptions::default(), daemon: None })
     }
 
-    /// Connects with `options` in place of the default ones.
+    /// Sets the options of each connection.
     #[must_use]
     pub fn options(mut self, options: ConnectOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Starts what `daemon` returns when nobody listens there, as
-    /// [`connect_or_spawn`](crate::connect_or_spawn) does: also later, when the server has ended.
+    /// Starts the program that `daemon` returns if no server is listening, as
+    /// [`connect_or_spawn`](crate::connect_or_spawn) does. It does so again when the server has
+    /// ended.
     #[must_use]
     pub fn or_spawn<D>(mut self, daemon: impl Fn() -> D + Send + Sync + 'static) -> Self
     where
@@ -119,7 +120,7 @@ impl Connector {
         self
     }
 
-    /// Returns where it connects to.
+    /// Returns the endpoint of the server.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -144,10 +145,12 @@ impl Connector {
 }
 
 impl Connector {
-    /// Returns the address of the server that a client reaches now: a path, a pipe or an abstract socket,
-    /// for a client that is not sockpipe's. The server is asked for by a connection that says nothing,
-    /// and is the one that [`connect`](Self::connect) would talk to; with
-    /// [`or_spawn`](Self::or_spawn) it is started where there is none.
+    /// Returns the address of the server that a client reaches now, for a client that does not use
+    /// sockpipe.
+    ///
+    /// The address is a path, a pipe or an abstract socket. This makes a connection that sends
+    /// nothing to the server that [`connect`](Self::connect) would reach. With
+    /// [`or_spawn`](Self::or_spawn) it starts the server if there is none.
     ///
     /// ```no_run
     /// # async fn run() -> std::io::Result<()> {
@@ -187,8 +190,8 @@ impl Connector {
 }
 
 impl Endpoint {
-    /// Returns the address of the server that a client reaches now. As [`Connector::locate`], with the
-    /// default options.
+    /// Returns the address of the server that a client reaches now, as [`Connector::locate`] does
+    /// with the default options.
     ///
     /// # Errors
     ///

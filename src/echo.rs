@@ -1,4 +1,4 @@
-//! The echo service: what a first program, the tests and the examples talk to.
+//! The echo service, for first programs, tests and examples.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -9,16 +9,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// The most that is read at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Writes back what it reads until the peer ends its side, then ends its own. Gives the number of
-/// bytes. `seen` is called with each chunk before it is written back.
+/// Writes received data back until the peer ends its side, then ends its own. Returns the number of
+/// bytes.
 ///
-/// A connection that waits for its peer to say something holds no buffer.
+/// It calls `seen` with each chunk before it writes the chunk back.
 ///
-/// The stream is not closed: pass `&mut stream` to [`close`](crate::Stream::close) it afterwards.
+/// A connection that waits for data holds no buffer.
+///
+/// The stream is not closed: pass `&mut stream`, and [`close`](crate::Stream::close) the stream
+/// afterwards.
 ///
 /// # Errors
 ///
-/// What reading or writing reports, `BrokenPipe` for a peer that left before its answer.
+/// The error of the read or write; `BrokenPipe` if the peer disconnects before its answer.
 pub async fn echo<S>(mut stream: S, mut seen: impl FnMut(&[u8])) -> io::Result<u64>
 where
     S: AsyncRead + AsyncWrite + Unpin,

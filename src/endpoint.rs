@@ -17,24 +17,24 @@ pub use self::error::ParseEndpointError;
 /// | written | means |
 /// |---|---|
 /// | `echo`, `org.example.tool` | a portable name, private to the user: a socket in the user's runtime directory, or a pipe with the user's SID in its name |
-/// | `system:NAME` | one place for the whole machine, for a system service: `/run/NAME.sock`, `/var/run/NAME.sock` on macOS and BSD, `\\.\pipe\NAME`. It does not change who may connect |
-/// | `session:NAME` | as the portable name, but one for each login session of the user: `NAME@SESSION`, by `$XDG_SESSION_ID` or Windows' session number |
+/// | `system:NAME` | one address for the whole machine, for a system service: `/run/NAME.sock`, `/var/run/NAME.sock` on macOS and BSD, `\\.\pipe\NAME`. It does not change who may connect |
+/// | `session:NAME` | a portable name for each login session of the user: `NAME@SESSION`, by `$XDG_SESSION_ID` or Windows' session number |
 /// | `/path`, `./path`, `unix:///path`, `unix:path` | a Unix domain socket at this path |
-/// | `abstract:NAME` | a Linux socket without a file; what guards it is the check of the peer's user alone. `%00` is a NUL byte in its name, `%25` a percent sign, and so on for any byte |
+/// | `abstract:NAME` | a Linux socket without a file, protected only by the check of the peer's user. `%00` is a NUL byte in its name, `%25` a percent sign, and so on for any byte |
 /// | `\\.\pipe\NAME`, `\\?\pipe\NAME`, `npipe:////./pipe/NAME` | a Windows named pipe; its name may have backslashes in it, and slashes are taken for them |
 ///
-/// What other programs write for something else is never taken for a file: `@x`, `unix:@x` and
-/// `unix:abstract=x` are errors that say how it is written here. `unix:path=/x`, as D-Bus writes it,
-/// is the path.
+/// Notations of other programs are never mistaken for a file: `@x`, `unix:@x` and `unix:abstract=x`
+/// are errors that show the notation to use here. D-Bus's `unix:path=/x` is the path `/x`.
 ///
-/// Every form is parsed and printed on every OS; only listening and connecting say
-/// [`Unsupported`](std::io::ErrorKind::Unsupported). A portable name, also after `system:` and `session:`, is 1 to 48 of
-/// `a-z 0-9 . _ -` and does not start with a dot, so that a name that is valid on one OS is valid on
-/// all. [`resolve`](Self::resolve) tells what addresses it has here, and
-/// [Which address do I get?](crate::docs::which_address) why.
+/// Every form is parsed and printed on every OS. A form that this OS does not have fails with
+/// [`Unsupported`](std::io::ErrorKind::Unsupported) when you listen or connect. A portable name,
+/// also after `system:` and `session:`, has 1 to 48 characters of `a-z 0-9 . _ -` and does not
+/// start with a dot, so a name that is valid on one OS is valid on all. [`resolve`](Self::resolve)
+/// returns the addresses of an endpoint, and [Which address do I get?](crate::docs::which_address)
+/// explains them.
 ///
-/// Parsing what [`Display`](fmt::Display) prints gives the same endpoint again, except for a path
-/// that is not UTF-8, which no string can carry.
+/// An endpoint that is printed and parsed again is the same endpoint, except for a path that is not
+/// UTF-8, which no string can carry.
 ///
 /// ```
 /// use sockpipe::Endpoint;
@@ -49,8 +49,8 @@ pub use self::error::ParseEndpointError;
 /// # Ok::<(), sockpipe::ParseEndpointError>(())
 /// ```
 ///
-/// Where an endpoint is asked for, a `&str` or `String` is parsed as above, and a [`Path`] or
-/// [`PathBuf`] is a path: `"echo"` is a portable name, `Path::new("echo")` a file in the current
+/// Functions that take an endpoint parse a `&str` or `String` as above, and take a [`Path`] or
+/// [`PathBuf`] as a path: `"echo"` is a portable name, `Path::new("echo")` a file in the current
 /// directory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint(pub(crate) Form);
@@ -67,7 +67,7 @@ pub(crate) enum Form {
     Path(PathBuf),
     /// Not empty.
     Abstract(Vec<u8>),
-    /// What follows `\\.\pipe\`: parts between backslashes, none of which Windows would change.
+    /// What follows `\\.\pipe\`: parts between backslashes that Windows leaves unchanged.
     Pipe(String),
 }
 
@@ -76,7 +76,7 @@ const VERBATIM_PIPE: &str = r"\\?\pipe\";
 const NAME_LIMIT: usize = 48;
 
 impl Endpoint {
-    /// The path, of an endpoint that is one; also one that is not UTF-8, which no text can carry.
+    /// Returns the path if the endpoint is one, even if it is not UTF-8.
     ///
     /// ```
     /// use sockpipe::Endpoint;
@@ -107,6 +107,7 @@ impl FromStr for Endpoint {
         if text.is_empty() {
             return Err(error(None, "it is empty; a portable name such as `echo` will do"));
         }
+
         if let Some(at) = text.find('\0') {
             return Err(error(Some(at), "it contains a NUL character"));
         }
@@ -125,6 +126,7 @@ impl FromStr for Endpoint {
                 None => Err(error(Some(6), "a pipe is written `npipe:////./pipe/NAME`")),
             };
         }
+
         if let Some(rest) = text.strip_prefix("unix:") {
             let path = match rest.strip_prefix("//") {
                 Some(path) if path.starts_with('/') => path,
@@ -139,6 +141,7 @@ impl FromStr for Endpoint {
             };
             return from_path(Path::new(path), text);
         }
+
         if let Some(rest) = text.strip_prefix("abstract:") {
             if rest.is_empty() {
                 return Err(error(Some(text.len()), "the abstract socket has no name"));
@@ -146,6 +149,7 @@ impl FromStr for Endpoint {
             return escape::decode(text, text.len() - rest.len())
                 .map(|name| Self(Form::Abstract(name)));
         }
+
         if let Some(rest) = text.strip_prefix("system:") {
             return Ok(Self(Form::System(name(text, text.len() - rest.len())?)));
         }
@@ -193,6 +197,7 @@ fn pipe(text: &str, start: usize) -> Result<Endpoint, ParseEndpointError> {
         if part.is_empty() {
             return Err(error(at, "a part of the pipe's name is empty; write one backslash"));
         }
+
         if part == "." || part == ".." {
             return Err(error(at, "a pipe's name has no part `.` or `..`; Windows resolves them"));
         }
@@ -218,6 +223,7 @@ fn from_path(path: &Path, input: &str) -> Result<Endpoint, ParseEndpointError> {
     if bytes.is_empty() {
         return Err(error("the path is empty"));
     }
+
     if bytes.contains(&0) {
         return Err(error("it contains a NUL character"));
     }
@@ -237,6 +243,7 @@ fn name(text: &str, start: usize) -> Result<String, ParseEndpointError> {
     let error = |position, reason: String| {
         Err(ParseEndpointError { input: text.to_owned(), position: Some(position), reason })
     };
+
     let name = &text[start..];
     let valid = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-');
     if let Some((at, c)) = name.char_indices().find(|&(_, c)| !valid(c)) {
@@ -250,11 +257,13 @@ fn name(text: &str, start: usize) -> Result<String, ParseEndpointError> {
             }
             _ => "it is made of a-z 0-9 . _ -".to_owned(),
         };
+
         return error(
             start + at,
             format!("'{}' cannot be in a portable name; {hint}", error::shown(&c.to_string())),
         );
     }
+
     if name.is_empty() {
         return error(start, "the name is empty".to_owned());
     }
@@ -265,7 +274,7 @@ fn name(text: &str, start: usize) -> Result<String, ParseEndpointError> {
         let length = name.len();
         return error(
             start + NAME_LIMIT,
-            format!("a portable name has at most {NAME_LIMIT} characters, this one has {length}"),
+            format!("portable name of {length} characters exceeds the limit of {NAME_LIMIT}"),
         );
     }
     Ok(name.to_owned())
@@ -288,6 +297,7 @@ impl fmt::Display for Endpoint {
                 } else {
                     "unix:"
                 };
+
                 write!(f, "{scheme}{shown}")
             }
         }
@@ -340,6 +350,7 @@ mod tests {
             ),
         ] {
             let endpoint = parse(written);
+
             assert_eq!(endpoint.to_string(), printed, "{written}");
             assert_eq!(parse(printed), endpoint, "{written}");
         }
@@ -399,7 +410,7 @@ mod tests {
             ("Echo", Some(0), "'E' cannot be in a portable name"),
             ("olá", Some(2), "'á' cannot be in a portable name"),
             (".hidden", Some(0), "does not start with a dot"),
-            (&long, Some(48), "at most 48 characters, this one has 49"),
+            (&long, Some(48), "portable name of 49 characters exceeds the limit of 48"),
             ("unix://run/x", Some(7), "`unix://` wants an absolute path"),
             ("unix:", None, "the path is empty"),
             ("/", None, "names a directory"),
@@ -419,6 +430,7 @@ mod tests {
             (r"\\?\pipe\", Some(9), "the pipe has no name"),
         ] {
             let error = written.parse::<Endpoint>().expect_err(written);
+
             let message = error.to_string();
             assert!(message.contains(says), "{written:?}: {message}");
             assert!(message.contains(&format!("\"{}\"", error::shown(written))), "{message}");

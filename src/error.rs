@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use crate::endpoint::{Endpoint, ParseEndpointError};
 
-/// What an operation on an endpoint failed at, and why. Every [`io::Error`] of such an operation
-/// carries one; [`Error::of`] returns it.
+/// The reason why an operation on an endpoint failed. Every [`io::Error`] of such an operation
+/// carries one, and [`Error::of`] returns it.
 ///
-/// The [`io::ErrorKind`] is the coarse answer and follows from the [`Reason`]. The message consists
-/// of [`what`](Self::what) failed and an [`advice`](Self::advice) that names items of this crate; a
-/// program with options of its own prints the first and adds its own next step.
+/// Match the [`Reason`]; the [`io::ErrorKind`] follows from it and is coarser. The message consists
+/// of [`what`](Self::what) failed and an [`advice`](Self::advice) that names items of this crate. A
+/// program with options of its own prints `what` and adds its own next step.
+/// [Troubleshooting](crate::docs::troubleshooting) describes each reason.
 ///
 /// ```no_run
 /// use sockpipe::{Error, Reason};
@@ -32,8 +33,8 @@ use crate::endpoint::{Endpoint, ParseEndpointError};
 /// # }
 /// ```
 ///
-/// [`io::Error::raw_os_error`] is `None` for every error that carries another one, so the OS's code
-/// is here: [`raw_os_error`](Self::raw_os_error). The OS's error itself is the
+/// [`io::Error::raw_os_error`] is `None` for every error that carries another one: use
+/// [`raw_os_error`](Self::raw_os_error) of this type. The OS's error itself is the
 /// [`source`](StdError::source).
 #[derive(Debug)]
 #[non_exhaustive]
@@ -47,11 +48,11 @@ pub struct Error {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What was attempted, from [`Error::operation`].
+/// An attempted operation, from [`Error::operation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Reading a text as an [`Endpoint`].
+    /// Parsing a text as an [`Endpoint`].
     Parse,
     /// Finding the addresses of an endpoint on this OS.
     Resolve,
@@ -61,13 +62,13 @@ pub enum Operation {
     Connect,
     /// Accepting a connection.
     Accept,
-    /// Looking at an address: [`Candidate::occupancy`](crate::Candidate::occupancy).
+    /// Inspecting an address: [`Candidate::occupancy`](crate::Candidate::occupancy).
     Inspect,
     /// Removing a stale socket: [`Candidate::remove_stale`](crate::Candidate::remove_stale).
     Clean,
     /// Starting a server: `connect_or_spawn`.
     Spawn,
-    /// Handing over what a later start was asked to do: `hand_over`.
+    /// Handing over a launch to the first instance: `hand_over`.
     HandOver,
     /// Taking a running server's endpoint over: `os::unix::take_over`.
     TakeOver,
@@ -75,7 +76,7 @@ pub enum Operation {
     Shutdown,
 }
 
-/// Why an operation failed, from [`Error::reason`].
+/// A reason why an operation failed, from [`Error::reason`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
@@ -85,11 +86,11 @@ pub enum Reason {
         /// The server's process, if the name's lock file specifies it.
         process: Option<u32>,
     },
-    /// Only the socket of a server that crashed is there.
+    /// A crashed server left its socket behind.
     StaleSocket,
     /// No server listens at any address of the endpoint.
     NoServer,
-    /// The directory of the socket does not exist, or is another one by now.
+    /// The directory of the socket does not exist, or was replaced meanwhile.
     NoDirectory,
     /// A file, a directory, or a socket of another type is at the path.
     NotASocket,
@@ -110,21 +111,21 @@ pub enum Reason {
     NameTooLong,
     /// The text is not an endpoint. The [`source`](StdError::source) is the [`ParseEndpointError`].
     InvalidEndpoint,
-    /// A descriptor that was made elsewhere is not what is needed: a Unix domain stream socket that
-    /// listens, or that is connected.
+    /// A descriptor from elsewhere is not a listening or a connected Unix domain stream socket.
     UnusableDescriptor,
     /// The file system has no locks.
     NoLocks,
-    /// A process holds the name, and no server answers there: it starts or ends and is kept from
-    /// running, or its socket was removed.
+    /// A process holds the name but does not listen there: it is stopped while it starts or ends,
+    /// or its socket was removed.
     #[non_exhaustive]
     NameWithoutServer {
         /// The process, if the name's lock file specifies it.
         process: Option<u32>,
     },
-    /// A socket refuses connections, which on macOS and the BSDs a server with a full queue does too.
+    /// A socket refuses connections. On macOS and the BSDs a live server with a full queue does so
+    /// too.
     UnprovenSocket,
-    /// The server lets nobody in any more: it finishes its last connections, and keeps its name until
+    /// The server is shutting down: it finishes its last connections, and holds its name until
     /// then.
     #[non_exhaustive]
     Stopping {
@@ -133,34 +134,34 @@ pub enum Reason {
     },
     /// The time limit expired.
     Deadline,
-    /// The listener was told to accept no more: `blocking::Listener::unblock`.
+    /// The listener was stopped: `blocking::Listener::unblock`.
     Stopped,
     /// Another process has taken the listener over: `os::unix::take_over`.
     #[non_exhaustive]
     TakenOver {
-        /// That process, if the OS tells it.
+        /// That process, if the OS reports it.
         process: Option<u32>,
     },
     /// There is no tokio runtime, or it lacks I/O or timers.
     NoRuntime,
     /// The server that was started exited before it listened.
     ServerExited,
-    /// The first instance did not take what was to be handed over, or the server did not hand its name
-    /// over: it is stopped, or hangs.
+    /// The first instance did not accept the launch, or the server did not hand its name over: it is
+    /// suspended or hangs.
     #[non_exhaustive]
     NoAnswer {
-        /// Its process, if the OS tells it.
+        /// Its process, if the OS reports it.
         process: Option<u32>,
     },
-    /// The first instance, or the server, speaks something else.
+    /// The process that holds the name speaks another protocol than `hand_over` or `take_over`.
     #[non_exhaustive]
     NotUnderstood {
-        /// Its process, if the OS tells it.
+        /// Its process, if the OS reports it.
         process: Option<u32>,
     },
     /// The pipe cannot carry the end of one direction (Windows).
     NoHalfClose,
-    /// This OS does not have this.
+    /// The OS or the peer does not support the operation.
     Unsupported,
     /// The OS reported an error, which is the [`source`](StdError::source).
     Os,
@@ -173,7 +174,7 @@ impl Error {
         error.get_ref()?.downcast_ref()
     }
 
-    /// Returns what was attempted.
+    /// Returns the operation that failed.
     #[must_use]
     pub fn operation(&self) -> Operation {
         self.operation
@@ -232,7 +233,7 @@ impl Error {
         }
     }
 
-    /// Returns the next step, in terms of this crate's items.
+    /// Returns the next step for the user, in terms of this crate's items.
     #[must_use]
     pub fn advice(&self) -> Option<&str> {
         Some(&*self.advice).filter(|advice| !advice.is_empty())
@@ -303,6 +304,7 @@ impl Error {
             | Reason::TakenOver { .. } => ErrorKind::Other,
             Reason::Os => {
                 let source = self.source.as_deref().and_then(|source| source.downcast_ref());
+
                 source.map_or(ErrorKind::Other, io::Error::kind)
             }
         }
@@ -414,7 +416,7 @@ pub(crate) fn peer_refused(
     endpoint: impl Borrow<Endpoint>,
     error: impl Into<io::Error>,
 ) -> io::Error {
-    let error = Error::new(Reason::PeerRefused, "the server does not let this user in")
+    let error = Error::new(Reason::PeerRefused, "the server refuses connections of this user")
         .caused_by(error.into());
     error.at(endpoint).into()
 }
@@ -426,7 +428,7 @@ pub(crate) fn unexpected_server(
 ) -> io::Error {
     let cause = format!("it runs as {user}, not as {expected}");
     let error = Error::new(Reason::UnexpectedServer, cause).at(endpoint);
-    error.advising("if that is right, say so with ConnectOptions::expect_server").into()
+    error.advising("if you trust that user, allow it with ConnectOptions::expect_server").into()
 }
 
 /// `bind_wait` found the name taken until the end.
@@ -444,21 +446,21 @@ pub(crate) fn still_taken(limit: Duration, error: io::Error) -> io::Error {
 /// `accept_timeout` found no client.
 #[cfg(feature = "blocking")]
 pub(crate) fn no_client(endpoint: &Endpoint, limit: Duration) -> io::Error {
-    let cause = format!("no client came within {} s", limit.as_secs_f32());
+    let cause = format!("no client connected within {} s", limit.as_secs_f32());
     during(Operation::Accept, endpoint, Error::new(Reason::Deadline, cause).into())
 }
 
 /// `unblock` has ended `accept`.
 #[cfg(feature = "blocking")]
 pub(crate) fn stopped() -> io::Error {
-    Error::new(Reason::Stopped, "the listener was told to accept no more").into()
+    Error::new(Reason::Stopped, "the listener was stopped by unblock").into()
 }
 
 /// `accept` cannot go on.
 pub(crate) fn accept_failed(endpoint: &Endpoint, error: io::Error) -> io::Error {
     let error = match error.downcast::<Error>() {
         Ok(error) => error,
-        Err(error) => Error::from_foreign(error).advising("listen on it anew"),
+        Err(error) => Error::from_foreign(error).advising("bind a new listener"),
     };
     during(Operation::Accept, endpoint, error.into())
 }

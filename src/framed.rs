@@ -1,4 +1,4 @@
-//! Small messages, put together so that a write carries many.
+//! A sink that combines small messages into one write.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -17,13 +17,13 @@ const PREFIX: usize = 4;
 /// As in tokio-util's `LengthDelimitedCodec`: a longer frame is refused by who reads it.
 const LIMIT: usize = 8 * 1024 * 1024;
 
-/// A sink of messages, each with its length before it: 4 bytes, the most significant first, as
-/// tokio-util's `LengthDelimitedCodec` reads and writes them by default.
+/// A sink of messages that each follow their length: 4 bytes, the most significant first, as in
+/// tokio-util's `LengthDelimitedCodec` with its default settings.
 ///
-/// A system call for each message costs ten times what it costs to copy a small one. The sink copies
-/// them into a buffer, and writes it when there is no room in its 64 KiB or when it is flushed. `forward` of
-/// [futures](https://docs.rs/futures) flushes whenever its source has nothing more for now, so a
-/// message that comes alone leaves at once, and those that come together leave together:
+/// A system call for each message costs ten times as much as a copy of a small one. The sink copies
+/// messages into a buffer of 64 KiB, and writes it when it is full or flushed. `forward` of
+/// [futures](https://docs.rs/futures) flushes whenever its source has no message ready. A single
+/// message is sent at once, and messages that arrive together are sent together:
 ///
 /// ```no_run
 /// use futures_util::{StreamExt, stream};
@@ -37,12 +37,12 @@ const LIMIT: usize = 8 * 1024 * 1024;
 /// # }
 /// ```
 ///
-/// By hand it is [`feed`](Self::feed) for each message that is there, and [`flush`](Self::flush) before
-/// waiting for more; best with messages by reference. Between flushes the buffer is kept; a sink that
-/// was flushed holds none.
+/// Without `forward`, call [`feed`](Self::feed) for each message that is ready, and
+/// [`flush`](Self::flush) before you wait for more. Pass messages by reference. A sink that was
+/// flushed holds no buffer.
 ///
-/// The other end reads with `FramedRead` and `LengthDelimitedCodec`, or any code that knows the four
-/// bytes.
+/// The peer reads with `FramedRead` and `LengthDelimitedCodec`, or with any code that reads the
+/// four bytes.
 #[cfg_attr(docsrs, doc(cfg(feature = "framed")))]
 pub struct FrameSink<W> {
     inner: W,
@@ -56,21 +56,22 @@ pub struct FrameSink<W> {
 }
 
 impl<W: AsyncWrite + Unpin> FrameSink<W> {
-    /// A sink that writes to `inner`.
+    /// Creates a sink that writes to `inner`.
     pub fn new(inner: W) -> Self {
         Self { inner, buffer: Vec::new(), queued: 0, written: 0, last: 0 }
     }
 
-    /// Queues `message`, after writing what is queued if the two are more than 64 KiB.
+    /// Queues `message`. If it does not fit into the 64 KiB, the queued messages are written first.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a message of more than 8 MiB, which the other end would refuse; what writing
-    /// reports.
+    /// `InvalidInput` for a message of more than 8 MiB, which the peer would refuse; else the error
+    /// of the write.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing: the message is queued when it completes, not before.
+    /// Dropping the future loses nothing: the message is queued when the future completes, and not
+    /// before.
     #[inline]
     pub fn feed(&mut self, message: impl AsRef<[u8]>) -> impl Future<Output = io::Result<()>> {
         // By hand: the states of an `async fn` cost a tenth of what a small message costs in all.
@@ -83,20 +84,20 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
         })
     }
 
-    /// Writes what is queued.
+    /// Writes all queued messages.
     ///
     /// # Errors
     ///
-    /// What writing reports.
+    /// The error of the write.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing: the next flush goes on.
+    /// Dropping the future loses nothing: the next flush continues.
     pub async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_all(cx)).await
     }
 
-    /// `feed` and `flush`: for a message after which there is none for now.
+    /// Queues `message` and flushes, for a message that no other follows for now.
     ///
     /// # Errors
     ///
@@ -106,18 +107,21 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
         self.flush().await
     }
 
-    /// What it writes to.
+    /// Returns a reference to the inner writer.
     pub fn get_ref(&self) -> &W {
         &self.inner
     }
 
-    /// What it writes to. Write there only after a flush that has completed: what is queued may be
-    /// written in part.
+    /// Returns a mutable reference to the inner writer.
+    ///
+    /// Write to it only after a completed flush, because a queued message may be written in part.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.inner
     }
 
-    /// What it writes to. What is queued is lost, and may be written in part: flush first.
+    /// Returns the inner writer.
+    ///
+    /// Flush first: queued messages are discarded, and one of them may be written in part.
     pub fn into_inner(self) -> W {
         self.inner
     }
@@ -216,7 +220,7 @@ impl<W: fmt::Debug> fmt::Debug for FrameSink<W> {
 
 #[cold]
 fn too_long(length: usize) -> io::Error {
-    let what = format!("a message has at most {LIMIT} bytes, this one has {length}: cut it up");
+    let what = format!("message of {length} bytes exceeds the limit of {LIMIT} bytes");
     io::Error::new(ErrorKind::InvalidInput, what)
 }
 

@@ -1,44 +1,5 @@
-//! One local transport for every OS: [`Listener`] and [`Stream`] are Unix domain sockets on Linux,
-//! macOS and the BSDs, named pipes on Windows, and behave the same on all of them.
-//!
-//! # Purpose
-//!
-//! Programs on one machine talk to each other over a name: an editor to its language server, a tool to
-//! its daemon, a client to Docker. The OS has the pieces, and leaves the hard part to each program: a
-//! server that crashed leaves a socket file on which the next one fails; a server that removes what it
-//! finds steals a running one's name; a socket is readable by others until its mode is set; a pipe has
-//! no half-close, and loses what was written just before the process ended; a client talks to whoever
-//! took the name first. Each of these is settled here once, and the same way on every OS.
-//!
-//! # The contract
-//!
-#![doc = include_str!("../docs/contract.md")]
-//!
-//! # When it fails
-//!
-//! Errors are [`std::io::Error`]s. Their kinds are the same on every OS, and their messages name the
-//! endpoint and the next step. Those of listening, connecting, accepting and cleaning carry an
-//! [`Error`], which [`Error::of`] returns: the [`Operation`], the endpoint, a [`Reason`] to match, and
-//! the OS's error with its code, which [`std::io::Error::raw_os_error`] does not return for them.
-//!
-//! | kind | situation |
-//! |---|---|
-//! | `AddrInUse` | a living server has the name |
-//! | `AlreadyExists` | what stands at the path is no socket |
-//! | `PermissionDenied` | another user's socket or directory, a server of somebody else, a client that may not connect |
-//! | `NotFound`, `ConnectionRefused` | no server is listening; a crashed server left its socket behind, or one stops |
-//! | `TimedOut` | the deadline is over |
-//! | `InvalidInput` | a bad endpoint (the source is a [`ParseEndpointError`]), or one too long for the OS |
-//! | `Unsupported` | this OS or this peer cannot |
-//! | `BrokenPipe` | written to a peer that is gone; reads give `Ok(0)` then |
-//! | `ResourceBusy` | a blocking stream that has other handles is to become an async one, a descriptor or a handle |
-//! | `Other` | there is no tokio runtime here; or it lacks I/O or timers, in which case tokio's message is printed first, and with `panic = "abort"` the process ends |
-//!
-//! What passes by itself is no error: [`Listener::accept`] handles clients that left and a lack of
-//! descriptors inside, and its error is final. There is never a signal for a write to a peer that is
-//! gone, and never a panic for what a peer does.
-//!
-//! # Examples
+//! A local transport for every OS: [`Listener`] and [`Stream`] are Unix domain sockets on Linux, macOS
+//! and the BSDs and named pipes on Windows, and behave the same on all of them.
 //!
 //! ```no_run
 //! use sockpipe::{Listener, Stream, echo};
@@ -47,7 +8,7 @@
 //! async fn server() -> std::io::Result<()> {
 //!     let mut listener = Listener::bind("echo")?; // $XDG_RUNTIME_DIR/echo.sock, \\.\pipe\SID.echo
 //!     loop {
-//!         let stream = listener.accept().await?; // an error here is final
+//!         let stream = listener.accept().await?; // an error here is permanent
 //!         tokio::spawn(echo::echo(stream, |_| ()));
 //!     }
 //! }
@@ -58,26 +19,79 @@
 //! }
 //! ```
 //!
-//! An echo server and its client are in `examples/`, the same source on every OS; so are a
-//! graceful stop, a daemon that its clients start, one instance of a program, messages, and HTTP and
-//! gRPC over a local endpoint. The pages of [`docs`] are a guide: [which address a name
-//! has](docs::which_address), [access and trust](docs::access_and_trust), [closing and one
-//! side](docs::closing), [daemons](docs::daemons), [embedding](docs::embedding) HTTP and gRPC, [notes
-//! on Windows](docs::windows) and [its other programs](docs::windows_interop), [moving from other
-//! crates](docs::moving), [a comparison](docs::comparison) with them, [performance](docs::performance),
-//! and [how it works](docs::how_it_works).
+//! `examples/` has an echo server and its client, a graceful shutdown, a daemon that its clients
+//! start, a program with one instance, messages, and HTTP and gRPC over a local endpoint. Each is the
+//! same source on every OS.
+//!
+//! # Where to go next
+//!
+//! | to | see |
+//! |---|---|
+//! | serve connections until a signal comes | [`serve()`], [`shutdown_signal`] |
+//! | use threads and no runtime | `blocking`, with the feature of that name |
+//! | choose who may connect, and which server a client accepts | [`Access`], [`ExpectServer`], [access and trust](docs::access_and_trust) |
+//! | start a daemon from its clients | [`connect_or_spawn`], [daemons](docs::daemons) |
+//! | run one instance of a program | [`SingleInstance`], [`hand_over`] |
+//! | set deadlines for silent clients | [`TimedListener`] |
+//! | test a server without a name | [`memory`], [testing your program](docs::testing) |
+//! | serve HTTP, gRPC or JSON-RPC | `adapters`, [embedding](docs::embedding) |
+//! | know the address of a name | [`Endpoint::resolve`], [which address do I get?](docs::which_address) |
+//! | understand an error | [`Reason`], [troubleshooting](docs::troubleshooting) |
+//! | port a program to sockpipe | [moving from other crates](docs::moving), [a comparison](docs::comparison) |
+//! | talk to programs on Windows | [notes on Windows](docs::windows), [its other programs](docs::windows_interop) |
+//!
+//! [Across machines](docs::across_machines), [other languages](docs::other_languages), [sandboxes and
+//! containers](docs::sandboxes), [a tour](docs::tour), [closing](docs::closing), [how it works](docs::how_it_works),
+//! [performance](docs::performance) and [versions](docs::versions) complete the guide.
+//!
+//! # The contract
+//!
+//! Every OS has the pieces of a local transport, but leaves the hard part to each program. A crashed
+//! server leaves a socket file on which the next one fails. A server that removes the file it finds
+//! can steal a live server's name. Other users can open a socket until its mode is set. A pipe has no
+//! half-close, and loses data that was written just before the process exits. A client trusts
+//! whichever process took the name first. sockpipe promises the following on every OS:
+//!
+#![doc = include_str!("../docs/contract.md")]
+//!
+//! # Errors
+//!
+//! Errors are [`std::io::Error`]s. Their kinds are the same on every OS, and their messages name the
+//! endpoint and the next step. The errors of listening, connecting, accepting and cleaning carry an
+//! [`Error`], which [`Error::of`] returns. It has the [`Operation`], the endpoint, a [`Reason`] to
+//! match, and the OS's error with its code, which [`std::io::Error::raw_os_error`] does not return
+//! for them.
+//!
+//! | kind | situation |
+//! |---|---|
+//! | `AddrInUse` | a live server holds the name |
+//! | `AlreadyExists` | the path exists and is not a socket |
+//! | `PermissionDenied` | a socket or directory of another user, a server of another user, or a client that may not connect |
+//! | `NotFound`, `ConnectionRefused` | no server is listening, a crashed server left its socket behind, or a server is stopping |
+//! | `TimedOut` | the deadline expired |
+//! | `InvalidInput` | a bad endpoint (the source is a [`ParseEndpointError`]), or one too long for the OS |
+//! | `Unsupported` | this OS or this peer does not support the operation |
+//! | `BrokenPipe` | a write to a peer that is gone; reads then return `Ok(0)` |
+//! | `ResourceBusy` | a blocking stream with several handles cannot become an async one, a descriptor or a handle |
+//! | `Other` | there is no tokio runtime here, or it lacks I/O or timers. If it lacks them, tokio first prints its own message, and with `panic = "abort"` the process ends |
+//!
+//! [`Listener::accept`] retries transient failures, such as a client that disconnects early or a lack
+//! of file descriptors. An error from it is permanent. A write to a peer that is gone never raises a
+//! signal, and no behavior of a peer causes a panic.
 //!
 //! # Features
 //!
-//! `tokio` (default): the async API. `blocking`: the same without a runtime, in the module
-//! `blocking`; tokio is not needed for it. One of the two is needed.
+//! | feature | adds |
+//! |---|---|
+//! | `tokio` (default) | the async API |
+//! | `blocking` | the same API for threads, in the module `blocking`; it does not need tokio |
+//! | `tracing` | events for what a listener handles by itself |
+//! | `serde` | [`Endpoint`] in configuration files |
+//! | `framed` | `FrameSink`, which combines small messages into one write |
+//! | `shared-memory` | hot connections in [memory that both processes map](docs::shared_memory) |
+//! | `axum`, `futures-core`, `hyper-util`, `interprocess`, `tokio-util`, `tonic` | `adapters` for these crates |
 //!
-//! `tracing`: events for what a listener otherwise handles in silence. `serde`: [`Endpoint`] in
-//! configuration files. `framed`: `FrameSink`, which puts small messages together. `shared-memory`: hot
-//! connections in [memory that both processes map](docs::shared_memory).
-//!
-//! `axum`, `futures-core`, `hyper-util`, `interprocess`, `tokio-util`, `tonic`: sockpipe in these frameworks,
-//! which `adapters` describes.
+//! `tokio` or `blocking` is required.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
 
@@ -187,7 +201,7 @@ mod sealed {
     impl Sealed for crate::blocking::Stream {}
 }
 
-/// What only one OS has. A program that uses it says so by the name.
+/// Extensions of one OS. Their names show that a program depends on it.
 pub mod os {
     #[cfg(unix)]
     pub use crate::imp::ext as unix;
@@ -197,6 +211,9 @@ pub mod os {
 
 /// Guide pages.
 pub mod docs {
+    #[doc = include_str!("../docs/across_machines.md")]
+    pub mod across_machines {}
+
     #[doc = include_str!("../docs/access_and_trust.md")]
     pub mod access_and_trust {}
 
@@ -215,8 +232,20 @@ pub mod docs {
     #[doc = include_str!("../docs/moving.md")]
     pub mod moving {}
 
+    #[doc = include_str!("../docs/other_languages.md")]
+    pub mod other_languages {}
+
+    #[doc = include_str!("../docs/sandboxes.md")]
+    pub mod sandboxes {}
+
+    #[doc = include_str!("../docs/testing.md")]
+    pub mod testing {}
+
     #[doc = include_str!("../docs/tour.md")]
     pub mod tour {}
+
+    #[doc = include_str!("../docs/troubleshooting.md")]
+    pub mod troubleshooting {}
 
     #[doc = include_str!("../docs/versions.md")]
     pub mod versions {}

@@ -23,38 +23,42 @@ use crate::wait::WaitForName;
 
 pub use self::credentials::WithCredentials;
 
-/// Something that yields local connections: a [`Listener`], a
-/// [`memory::Listener`](crate::memory::Listener), on Unix tokio's `UnixListener`, or one of your own.
+/// A source of local connections: a [`Listener`], a [`memory::Listener`](crate::memory::Listener),
+/// on Unix tokio's `UnixListener`, or a type of your own.
 ///
-/// [`serve`](crate::serve()) and the adapters for frameworks take any of them.
+/// [`serve`](crate::serve()) and the adapters for frameworks accept any of them. [Testing your
+/// program](crate::docs::testing) shows how to run a server without the OS's sockets.
 pub trait LocalListener: Send + 'static {
-    /// What [`accept`](Self::accept) yields.
+    /// The type of an accepted connection.
     type Stream: LocalStream;
 
-    /// The next connection.
+    /// Waits for the next connection and returns it.
     ///
     /// # Errors
     ///
-    /// An error is final: what passes by itself (clients that left, a process out of descriptors)
-    /// is handled inside.
+    /// An error is permanent. Implementations retry transient failures, such as a client that
+    /// disconnects early or a lack of file descriptors.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses no connection.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
-    /// The address clients use.
+    /// Returns the address that clients use.
     ///
     /// # Errors
     ///
-    /// [`Unsupported`](io::ErrorKind::Unsupported) where there is none to print.
+    /// [`Unsupported`](io::ErrorKind::Unsupported) if the listener has no address.
     fn endpoint(&self) -> io::Result<Endpoint>;
 
-    /// Lets nobody else in, and returns the connections that were made and not accepted yet: a
-    /// graceful stop serves them, for their clients have been let in. The name stays taken until the
-    /// listener is dropped. From then on [`accept`](Self::accept) fails.
+    /// Stops listening and returns the pending connections.
     ///
-    /// Unless overridden, it returns what `accept` yields at once, and goes on listening.
+    /// A graceful shutdown serves these connections, because their clients have connected already.
+    /// The name stays taken until the listener is dropped. From then on [`accept`](Self::accept)
+    /// fails.
+    ///
+    /// The default implementation returns the connections that `accept` yields without waiting, and
+    /// goes on listening.
     fn stop_listening(&mut self) -> Vec<Self::Stream>
     where
         Self: Sized,
@@ -77,10 +81,12 @@ pub(crate) fn waiting<L: LocalListener>(listener: &mut L) -> Vec<L::Stream> {
     streams
 }
 
-/// Listens on a local endpoint: a Unix domain socket, or a Windows named pipe.
+/// A listener on a local endpoint: a Unix domain socket or a Windows named pipe.
 ///
-/// The name belongs to the listener from [`bind`](Self::bind) to drop. A name that a crashed server
-/// left behind is taken over; a living server's never is, whether it answers or not.
+/// The listener holds the name from [`bind`](Self::bind) until it is dropped. `bind` takes over a
+/// name that a crashed server left behind. It never takes a live server's name, even if that server
+/// does not answer. [Which address do I get?](crate::docs::which_address) describes where a name
+/// leads, and [How it works](crate::docs::how_it_works) how it is claimed.
 ///
 /// ```no_run
 /// # async fn run() -> std::io::Result<()> {
@@ -95,12 +101,13 @@ pub(crate) fn waiting<L: LocalListener>(listener: &mut L) -> Vec<L::Stream> {
 ///
 /// # Platform-specific behavior
 ///
-/// Unix: a lock file, `.NAME.lock` beside the socket, is held as long as the listener lives and
-/// removed with it; the kernel frees the lock however the process ends. A listener that waits in
-/// `accept` looks every 10 seconds whether somebody removed its socket, and binds it anew, unless the
-/// directory was removed too or another server has the name. Windows: at least four
-/// instances of the pipe wait for clients at any time; streams already accepted keep the name alive
-/// until the last is closed, so that a new `bind` in that time is refused with `AddrInUse`.
+/// Unix: the listener holds a lock file, `.NAME.lock` beside the socket, and removes it when it is
+/// dropped. The kernel releases the lock however the process ends. While a listener waits in
+/// `accept`, it checks every 10 seconds whether its socket was removed. It then binds the name
+/// again, unless the directory was removed too or another server has the name.
+///
+/// Windows: at least four instances of the pipe wait for clients at any time. Accepted streams keep
+/// the name alive until the last one is closed, and `bind` fails with `AddrInUse` until then.
 pub struct Listener {
     pub(crate) inner: imp::Listener,
     endpoint: Endpoint,
@@ -108,9 +115,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on `endpoint` with the default options: own user only.
+    /// Binds `endpoint` with the default options, open to this process's user only.
     ///
-    /// When it returns, clients can connect. It does not wait for a name to become free.
+    /// Clients can connect as soon as `bind` returns. It does not wait for a name to become free:
+    /// [`bind_wait`](Self::bind_wait) does.
     ///
     /// # Errors
     ///
@@ -131,7 +139,7 @@ impl Listener {
         Self::bind_with(endpoint, &ListenOptions::default())
     }
 
-    /// Listens on `endpoint` with `options`.
+    /// Binds `endpoint` with `options`.
     ///
     /// # Errors
     ///
@@ -146,14 +154,15 @@ impl Listener {
         bound.map(Self::from_imp).map_err(|error| during(Operation::Bind, endpoint, error))
     }
 
-    /// Listens on `endpoint` as soon as the server that has it lets it go, for up to `limit`: for a
-    /// restart in which the old server may still be finishing. It is not a queue: of several that
-    /// wait, any may be the next.
+    /// Binds `endpoint`, and waits up to `limit` for the server that holds it to release it.
+    ///
+    /// Use it for a restart in which the old server may still be finishing. If several processes
+    /// wait, any of them may be the next.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](io::ErrorKind::TimedOut) when the name is still taken after `limit`; else as for
-    /// [`bind`](Self::bind), and then at once.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if the name is still taken after `limit`. Any other
+    /// error is that of [`bind`](Self::bind), and is returned at once.
     ///
     /// # Cancel safety
     ///
@@ -178,12 +187,13 @@ impl Listener {
         }
     }
 
-    /// The next connection.
+    /// Waits for the next connection and returns it.
     ///
     /// # Errors
     ///
-    /// An error is final. Clients that left again, and a process or system out of descriptors or
-    /// memory, are handled inside: the latter by waiting 5 ms to 1 s between tries.
+    /// An error is permanent: bind a new listener. `accept` retries transient failures. It skips
+    /// clients that disconnected early, and while the process or the system lacks descriptors or
+    /// memory it retries after 5 ms to 1 s.
     ///
     /// # Cancel safety
     ///
@@ -192,14 +202,17 @@ impl Listener {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// [`accept`](Self::accept) for poll-based callers. One task at a time is woken.
+    /// Polls for the next connection: [`accept`](Self::accept) for poll-based callers.
+    ///
+    /// Only the task of the last call is woken.
     ///
     /// # Errors
     ///
     /// As for [`accept`](Self::accept).
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         if self.stopped {
-            let stopped = Error::new(Reason::Stopping { process: None }, "it has been stopped");
+            let stopped =
+                Error::new(Reason::Stopping { process: None }, "the listener was stopped");
             return Poll::Ready(Err(accept_failed(&self.endpoint, stopped.into())));
         }
         imp::can_accept().map_err(|error| accept_failed(&self.endpoint, error))?;
@@ -210,17 +223,19 @@ impl Listener {
         }
     }
 
-    /// Lets nobody else in, and returns the connections that were made and not accepted yet. The name
-    /// stays taken until the listener is dropped, and [`accept`](Self::accept) fails.
+    /// Stops listening and returns the pending connections.
     ///
-    /// Who tries to connect until then fails with [`Reason::Stopping`], and with
-    /// [`wait_for_server`](crate::ConnectOptions::wait_for_server) waits for the next server.
+    /// The name stays taken until the listener is dropped, and [`accept`](Self::accept) fails from
+    /// now on.
+    ///
+    /// Until then, a client that connects fails with [`Reason::Stopping`]. With
+    /// [`wait_for_server`](crate::ConnectOptions::wait_for_server) it waits for the next server.
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: nobody holds the name but the connections, these and those accepted before, until the
-    /// last is closed. Who tries to connect until then finds the pipe busy, and waits. Unix: of a socket
-    /// that was inherited none are returned, for another process may accept them.
+    /// Windows: the open connections hold the name, both these and those accepted before, until the
+    /// last is closed. A client that connects until then finds the pipe busy and waits. Unix: an
+    /// inherited socket returns no connections, because another process may accept them.
     pub fn stop_listening(&mut self) -> Vec<Stream> {
         if std::mem::replace(&mut self.stopped, true) {
             return Vec::new();
@@ -228,13 +243,13 @@ impl Listener {
         self.inner.take_pending().into_iter().map(Stream::from_imp).collect()
     }
 
-    /// What has happened to clients that `accept` never yielded.
+    /// Returns counts of the clients that `accept` handled without yielding them.
     #[must_use]
     pub fn stats(&self) -> ListenerStats {
         self.inner.stats()
     }
 
-    /// The address that clients use, with a portable name resolved: a path or a pipe.
+    /// Returns the address that clients use, with a portable name resolved: a path or a pipe.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint

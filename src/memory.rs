@@ -1,5 +1,6 @@
-//! A listener inside the process, of the same trait as the OS's: for tests without a name on the
-//! machine, and for a program that is sometimes its own client.
+//! A listener inside the process, for tests that need no name on the machine and for a program that
+//! is sometimes its own client. It implements the same trait as [`Listener`](crate::Listener);
+//! [Testing your program](crate::docs::testing) has more.
 //!
 //! ```
 //! use sockpipe::{LocalListener, memory};
@@ -41,7 +42,7 @@ use crate::stream::LocalStream;
 /// Connections that wait for `accept`; the next one is busy.
 const BACKLOG: usize = 128;
 
-/// A listener, and what connects to it.
+/// Creates a listener and a connector for it.
 #[must_use]
 pub fn pair() -> (Listener, Connector) {
     let (sender, incoming) = mpsc::unbounded_channel();
@@ -52,12 +53,13 @@ pub fn pair() -> (Listener, Connector) {
 #[derive(Debug)]
 struct Backlog {
     room: Semaphore,
-    /// Held by a client that enters and by the listener that closes: who has entered is seen by
-    /// [`Listener::stop_listening`](LocalListener::stop_listening).
+    /// Held by a client that enters and by a closing listener:
+    /// [`Listener::stop_listening`](LocalListener::stop_listening) returns every client that has
+    /// entered.
     entry: Mutex<()>,
 }
 
-/// Accepts the connections of its [`Connector`].
+/// A listener for the connections of its [`Connector`].
 #[derive(Debug)]
 pub struct Listener {
     incoming: mpsc::UnboundedReceiver<Stream>,
@@ -69,7 +71,7 @@ impl Listener {
         let entry = self.backlog.entry.lock().unwrap_or_else(PoisonError::into_inner);
         self.incoming.close();
         drop(entry);
-        // Those that wait for room hear of it.
+        // Clients that wait for room are notified.
         self.backlog.room.close();
     }
 }
@@ -85,7 +87,7 @@ impl LocalListener for Listener {
 
     /// # Errors
     ///
-    /// `NotConnected` when every connector is gone, so that nobody can connect any more.
+    /// `NotConnected` when every connector is dropped, because no client can connect any more.
     async fn accept(&mut self) -> io::Result<Stream> {
         let Some(stream) = self.incoming.recv().await else {
             let what = "every connector of this listener is gone";
@@ -108,7 +110,7 @@ impl LocalListener for Listener {
     }
 }
 
-/// Connects to its [`Listener`]. Clones connect to the same one.
+/// A connector to its [`Listener`]. Clones connect to the same listener.
 ///
 /// It needs a tokio runtime, with timers, only while the backlog is full.
 #[derive(Clone, Debug)]
@@ -118,7 +120,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A new connection, with the default options.
+    /// Makes a new connection with the default options.
     ///
     /// # Errors
     ///
@@ -131,12 +133,13 @@ impl Connector {
         self.connect_with(&ConnectOptions::default()).await
     }
 
-    /// A new connection. Of the options, the [deadline](ConnectOptions::deadline) counts.
+    /// Makes a new connection. Of the options, only the [deadline](ConnectOptions::deadline)
+    /// applies.
     ///
     /// # Errors
     ///
-    /// `NotFound` when the listener is gone, `TimedOut` when its backlog of 128 stays full; `Other`
-    /// when it is full and there is no tokio runtime here, or one without timers.
+    /// `NotFound` if the listener is dropped, `TimedOut` if its backlog of 128 stays full; `Other`
+    /// if it is full and there is no tokio runtime, or one without timers.
     ///
     /// # Cancel safety
     ///
@@ -218,12 +221,12 @@ pub(crate) mod tests {
         let mut clients = fill(&connector);
         let error = at_once(connector.connect()).expect_err("no timers to wait with");
         assert_eq!(error.kind(), io::ErrorKind::Other);
-        assert!(error.to_string().contains("call this from inside one"), "{error}");
+        assert!(error.to_string().contains("call this inside a tokio runtime"), "{error}");
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         let error = runtime.block_on(connector.connect()).expect_err("no timers to wait with");
         assert_eq!(error.kind(), io::ErrorKind::Other);
         assert!(error.to_string().contains("enable_time()"), "{error}");
-        // The first was let in before.
+        // The first had entered before.
         let mut server = at_once(listener.accept()).expect("a client");
         at_once(clients[0].write_all(b"?")).expect("a write");
         assert_eq!(at_once(server.read_u8()).expect("a byte"), b'?');

@@ -8,31 +8,33 @@ use crate::peer::UserId;
 #[cfg(feature = "shared-memory")]
 use crate::shared_memory::SharedMemory;
 
-/// Who may connect to a listener.
+/// The users who may connect to a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Access {
-    /// The user the server runs as; on Unix also root.
+    /// The user that the server runs as; on Unix also root.
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: the socket has mode 0600 from its first instant, and the peer's user id is checked
-    /// again at `accept`. Windows: a security descriptor that names the user alone.
+    /// Unix: the socket has mode 0600 from its first instant, and `accept` checks the peer's user
+    /// id again. Windows: the security descriptor names this user only.
     #[default]
     Owner,
-    /// Every local user. Decide by [`PeerCredentials`](crate::PeerCredentials) what each may do.
+    /// Every local user. Decide by [`PeerCredentials`](crate::PeerCredentials) what each of them
+    /// may do.
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: mode 0666. Windows: every local user may connect, none may add an instance of the
-    /// pipe; clients from the network are refused.
+    /// Unix: the socket has mode 0666. Windows: every local user may connect, no other user may add
+    /// an instance of the pipe, and clients from the network are refused.
     Everyone,
 }
 
-/// Who must be at the other end for a client to go on.
+/// The user as which a server must run for a client to connect to it.
 ///
-/// It is the running server that is checked, not the file, and before the first byte is sent: a
-/// server of somebody else that holds the name gets nothing but the connection.
+/// The client checks the running server, not the file, before it sends the first byte. A server of
+/// another user that holds the name receives a connection and no data. [Access and
+/// trust](crate::docs::access_and_trust) describes the attacks that this prevents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ExpectServer {
@@ -45,47 +47,48 @@ pub enum ExpectServer {
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: the OS reports who called listen(2). For a service that systemd starts with its socket,
-    /// and for one that listens first and then gives up root, that is root, unless the service
-    /// calls `listen_as_current_user` of `os::unix::ListenerExt`.
+    /// Unix: the OS reports the user that called listen(2). That is root for a service that systemd
+    /// starts with its socket, and for a service that listens first and then drops root's rights,
+    /// unless the service calls `listen_as_current_user` of `os::unix::ListenerExt`.
     User(UserId),
-    /// A server of this user alone.
+    /// A server of this user and no other.
     ///
-    /// The strict form, for a path at which others can put a link: with [`User`](Self::User) a link
-    /// can lead to any server of root's.
+    /// Use this strict form for a path at which other users can create a link: with
+    /// [`User`](Self::User) a link can lead to any server of root's.
     Exactly(UserId),
-    /// Whoever holds the name.
+    /// Any server that holds the name.
     Anyone,
 }
 
-/// Whether a reader watches for the peer's answer before its thread goes to sleep.
+/// The choice whether a reader polls for the peer's answer before its thread sleeps.
 ///
-/// When two processes that run on different cores talk in turns, most of a round trip is the waking
-/// of a sleeping core. A reader that looks again for a moment has the answer without it: in a
-/// fraction of the time, and with less processor time in all. The price is that the core is not idle
-/// in that moment, which shows in `top`, counts against a quota and takes power.
+/// When two processes on different cores exchange requests and responses, most of a round trip is
+/// the time to wake a sleeping core. A reader that polls for a moment receives the answer without
+/// that wait, in a fraction of the time and with less processor time in total. The price: the core
+/// is not idle in that moment, which shows in `top`, counts against a quota and uses power.
 ///
-/// [Performance](crate::docs::performance) has the numbers, and says when it is worth it.
+/// [Performance](crate::docs::performance) has the measurements, and describes when polling is
+/// worth it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SpinPolicy {
-    /// A read that finds nothing sleeps until something comes.
+    /// A read without data sleeps until data arrives.
     #[default]
     Off,
-    /// A read that finds nothing watches for up to 50 microseconds where that has paid lately, and
-    /// then sleeps. It costs other tasks nothing: they, their timers and their I/O come first, and
-    /// at most one stream of a thread watches at a time, if no more than four are busy on it. Where
-    /// it does not pay (a peer that is slower, or on the same core) it ends by itself, and is tried
-    /// again ever more rarely.
+    /// A read without data polls for up to 50 microseconds if that has paid lately, and then
+    /// sleeps. Other tasks lose nothing: they, their timers and their I/O come first, and at most
+    /// one stream of a thread polls at a time, if no more than four are busy on it. If polling does
+    /// not pay, because the peer is slower or on the same core, it stops and is tried again ever
+    /// more rarely.
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix only. Windows: it changes nothing, as what comes over a pipe is received by a thread of
-    /// the crate and not by the reader.
+    /// Unix only. On Windows it changes nothing, because a thread of the crate receives the data of
+    /// a pipe, not the reader.
     Auto,
 }
 
-/// How the streams of a listener, or of a connect, are to be.
+/// The options of the streams of a listener or of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StreamOptions {
     pub(crate) spin: imp::Spin,
@@ -94,7 +97,7 @@ pub(crate) struct StreamOptions {
     pub(crate) shared_memory: imp::Memory,
 }
 
-/// How to listen. The default is safe: own user only.
+/// Options for a listener. With the defaults, only this process's user may connect.
 #[derive(Clone, Debug, Default)]
 pub struct ListenOptions {
     pub(crate) access: Access,
@@ -103,20 +106,20 @@ pub struct ListenOptions {
 }
 
 impl ListenOptions {
-    /// The defaults.
+    /// Creates the default options.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Who may connect. Default: [`Access::Owner`].
+    /// Sets the users who may connect. Default: [`Access::Owner`].
     #[must_use]
     pub fn access(mut self, access: Access) -> Self {
         self.access = access;
         self
     }
 
-    /// Whether reads of the listener's streams watch for the peer's answer before they sleep. Default:
+    /// Sets whether reads of the listener's streams poll before they sleep. Default:
     /// [`SpinPolicy::Off`].
     #[must_use]
     pub fn spin(mut self, policy: SpinPolicy) -> Self {
@@ -124,15 +127,16 @@ impl ListenOptions {
         self
     }
 
-    /// How many bytes the system takes from a writer that its peer has not read yet: more lets bulk
-    /// data flow with fewer waits, and 1 MiB is a good choice for it.
-    /// Default: the system's. What is written in turns gains nothing.
+    /// Sets the send buffer size: how much unread data the OS holds before a write blocks.
+    ///
+    /// Default: the system's. Bulk data flows with fewer waits if the buffer is larger, and 1 MiB
+    /// is a good choice. Request/response traffic does not benefit.
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: `SO_SNDBUF`, see socket(7). Linux cuts it to `net.core.wmem_max` without a word, which
-    /// is often no more than its default. Windows: the buffers of the pipe, for both
-    /// directions, unless `os::windows` sets them; the default is 256 KiB.
+    /// Unix: `SO_SNDBUF`, see socket(7). Linux silently caps it at `net.core.wmem_max`, which is
+    /// often no more than its default. Windows: the buffers of the pipe for both directions, unless
+    /// `os::windows` sets them. The default is 256 KiB.
     #[must_use]
     pub fn send_buffer_size(mut self, bytes: u32) -> Self {
         self.stream.send_buffer_size = Some(bytes);
@@ -140,11 +144,10 @@ impl ListenOptions {
     }
 
     /// Sets whether the listener's streams may move into memory that they share with their clients.
-    /// Default: [`SharedMemory::Off`].
+    /// Default: [`SharedMemory::Off`]. See [shared memory](crate::docs::shared_memory).
     ///
-    /// A stream that may is more than its socket: it cannot be converted into one, and it passes no
-    /// file descriptors. Both fail with [`Unsupported`](std::io::ErrorKind::Unsupported) from the
-    /// stream's first byte on.
+    /// Such a stream cannot be converted into a socket and passes no file descriptors: both fail
+    /// with [`Unsupported`](std::io::ErrorKind::Unsupported) from the stream's first byte on.
     #[cfg(feature = "shared-memory")]
     #[must_use]
     pub fn shared_memory(mut self, policy: SharedMemory) -> Self {
@@ -153,8 +156,8 @@ impl ListenOptions {
     }
 }
 
-/// How to connect. The default fails at once when nobody listens, waits up to 5 seconds for a busy
-/// server, and talks to no other user's server.
+/// Options for a client. With the defaults, `connect` fails at once if no server is listening,
+/// waits up to 5 seconds for a busy server, and refuses a server of another user.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
     pub(crate) deadline: Duration,
@@ -177,14 +180,16 @@ impl Default for ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// The defaults.
+    /// Creates the default options.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long to wait for a server that is there but busy: a full backlog on Unix, all instances
-    /// taken on Windows. Default: 5 seconds. Past it, `connect` fails with
+    /// Sets how long to wait for a busy server: a full backlog on Unix, no free instance on
+    /// Windows.
+    ///
+    /// Default: 5 seconds. After it, `connect` fails with
     /// [`TimedOut`](std::io::ErrorKind::TimedOut).
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -192,49 +197,50 @@ impl ConnectOptions {
         self
     }
 
-    /// Also wait, up to `limit`, for a server that has not started yet. Default: not at all. It can
-    /// only extend the [`deadline`](Self::deadline).
+    /// Waits up to `limit` for a server that has not started yet. Default: no wait.
+    ///
+    /// It can only extend the [`deadline`](Self::deadline).
     #[must_use]
     pub fn wait_for_server(mut self, limit: Duration) -> Self {
         self.wait_for_server = Some(limit);
         self
     }
 
-    /// Who must hold the name. Default: [`ExpectServer::Default`].
+    /// Sets the user as which the server must run. Default: [`ExpectServer::Default`].
     #[must_use]
     pub fn expect_server(mut self, expect: ExpectServer) -> Self {
         self.expect_server = expect;
         self
     }
 
-    /// Whether reads of the stream watch for the peer's answer before they sleep. Default:
-    /// [`SpinPolicy::Off`].
+    /// Sets whether reads of the stream poll before they sleep. Default: [`SpinPolicy::Off`].
     #[must_use]
     pub fn spin(mut self, policy: SpinPolicy) -> Self {
         self.stream.spin = imp::spin(policy);
         self
     }
 
-    /// How many bytes the system takes from a writer that its peer has not read yet: more lets bulk
-    /// data flow with fewer waits, and 1 MiB is a good choice for it.
-    /// Default: the system's. What is written in turns gains nothing.
+    /// Sets the send buffer size: how much unread data the OS holds before a write blocks.
+    ///
+    /// Default: the system's. Bulk data flows with fewer waits if the buffer is larger, and 1 MiB
+    /// is a good choice. Request/response traffic does not benefit.
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: `SO_SNDBUF`, see socket(7). Linux cuts it to `net.core.wmem_max` without a word, which
-    /// is often no more than its default. Windows: nothing, as the server makes
-    /// the pipe with its buffers.
+    /// Unix: `SO_SNDBUF`, see socket(7). Linux silently caps it at `net.core.wmem_max`, which is
+    /// often no more than its default. Windows: it changes nothing,
+    /// because the server creates the pipe with its buffers.
     #[must_use]
     pub fn send_buffer_size(mut self, bytes: u32) -> Self {
         self.stream.send_buffer_size = Some(bytes);
         self
     }
 
-    /// Sets whether the stream may move into memory that it shares with the server. Default: [`SharedMemory::Off`].
+    /// Sets whether the stream may move into memory that it shares with the server. Default:
+    /// [`SharedMemory::Off`]. See [shared memory](crate::docs::shared_memory).
     ///
-    /// A stream that may is more than its socket: it cannot be converted into one, and it passes no
-    /// file descriptors. Both fail with [`Unsupported`](std::io::ErrorKind::Unsupported) from the
-    /// stream's first byte on.
+    /// Such a stream cannot be converted into a socket and passes no file descriptors: both fail
+    /// with [`Unsupported`](std::io::ErrorKind::Unsupported) from the stream's first byte on.
     #[cfg(feature = "shared-memory")]
     #[must_use]
     pub fn shared_memory(mut self, policy: SharedMemory) -> Self {
@@ -242,28 +248,30 @@ impl ConnectOptions {
         self
     }
 
-    /// Whether `shutdown` may leave the end to the closing of the stream, where the server's pipe
-    /// cannot carry the end of one direction. `shutdown` then succeeds and further writes fail with
-    /// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe), but the server reads end of file only when
-    /// the stream is closed or dropped, so it cannot answer that end. Default: `false`, such a
-    /// `shutdown` is [`Unsupported`](std::io::ErrorKind::Unsupported).
+    /// Sets whether `shutdown` succeeds on a pipe that cannot carry the end of one direction.
+    /// Default: `false`.
+    ///
+    /// If `allowed`, such a `shutdown` succeeds and further writes fail with
+    /// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe). The server reads end of file only when the
+    /// stream is closed or dropped, so it cannot answer that end. If not `allowed`, `shutdown`
+    /// fails with [`Unsupported`](std::io::ErrorKind::Unsupported).
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: for servers whose pipe is of byte type, as Node's are and .NET's by default. To any
-    /// other server, and on Unix, it changes nothing: `shutdown` carries the end.
+    /// Windows: this concerns servers whose pipe is of byte type, the default of Node and .NET.
+    /// With any other server, and on Unix, it changes nothing: `shutdown` carries the end.
     #[must_use]
     pub fn end_on_close(mut self, allowed: bool) -> Self {
         self.end_on_close = imp::end_on_close(allowed);
         self
     }
 
-    /// The same, but for one try: a server that is not there is not waited for.
+    /// The same options for one try, which does not wait for a server to start.
     pub(crate) fn at_once(&self, deadline: Duration) -> Self {
         Self { deadline, wait_for_server: None, ..self.clone() }
     }
 
-    /// The whole time `connect` may take.
+    /// The longest time that `connect` may take.
     pub(crate) fn limit(&self) -> Duration {
         self.wait_for_server.map_or(self.deadline, |wait| wait.max(self.deadline))
     }

@@ -1,4 +1,4 @@
-//! Who is at the other end of a stream.
+//! The user and process at the other end of a stream.
 
 use std::fmt;
 use std::io;
@@ -6,10 +6,10 @@ use std::num::NonZeroU32;
 
 use crate::imp;
 
-/// A user, as the operating system names one: a number on Unix, a SID on Windows.
+/// A user as the operating system names it: a number on Unix, a SID on Windows.
 ///
-/// Both forms exist on every OS, so that configuration can be read anywhere; a backend refuses the
-/// form it cannot compare with [`Unsupported`](std::io::ErrorKind::Unsupported).
+/// Both forms exist on every OS, so that configuration can be read anywhere. A backend that cannot
+/// compare a form refuses it with [`Unsupported`](std::io::ErrorKind::Unsupported).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UserId {
@@ -24,7 +24,7 @@ impl UserId {
     ///
     /// # Errors
     ///
-    /// That Windows does not let the process look at its own token.
+    /// Windows: the process may not read its own token.
     ///
     /// # Platform-specific behavior
     ///
@@ -45,20 +45,21 @@ impl fmt::Display for UserId {
 
 /// The account of Windows's own services.
 pub(crate) const SYSTEM: &str = "S-1-5-18";
-/// The group that owns what its members make.
+/// The group that owns the objects its members create.
 pub(crate) const ADMINISTRATORS: &str = "S-1-5-32-544";
 
-/// Who is at the other end of a stream: the user always, the process where the OS tells.
+/// The credentials of a peer: always its user, and its process if the OS reports it.
 ///
-/// Decide by [`user`](Self::user) only. A process id may belong to another process by the time you
-/// look at it; it is for log lines.
+/// Decide by [`user`](Self::user) only. A process id is for log lines: it may belong to another
+/// process by the time you look at it. [Access and trust](crate::docs::access_and_trust) shows how
+/// to use them.
 ///
 /// # Platform-specific behavior
 ///
-/// On Unix these are the credentials of the process that called `connect` (seen by the server) or
-/// `listen` (seen by the client), as the kernel recorded them at that moment: `SO_PEERCRED` on
-/// Linux, `LOCAL_PEERCRED` or `getpeereid` on macOS and the BSDs. On Windows they are read when
-/// asked for: a server sees the client's token, a client sees the owner of the pipe.
+/// Unix: the kernel records the credentials when a process calls `connect` (seen by the server) or
+/// `listen` (seen by the client), and reports them by `SO_PEERCRED` on Linux, `LOCAL_PEERCRED` or
+/// `getpeereid` on macOS and the BSDs. Windows: the crate reads them when you ask; a server sees
+/// the client's token, a client sees the owner of the pipe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCredentials {
     user: UserId,
@@ -67,32 +68,34 @@ pub struct PeerCredentials {
 }
 
 impl PeerCredentials {
-    /// Credentials with what is known, for implementations of
-    /// [`LocalStream`](crate::LocalStream) outside this crate.
+    /// Creates credentials, for implementations of [`LocalStream`](crate::LocalStream) outside this
+    /// crate.
     #[must_use]
     pub fn new(user: UserId, group: Option<u32>, process: Option<u32>) -> Self {
         Self { user, group, process: process.and_then(NonZeroU32::new) }
     }
 
-    /// The user.
+    /// Returns the user.
     #[must_use]
     pub fn user(&self) -> &UserId {
         &self.user
     }
 
-    /// Returns whether the peer runs as the user of this process. `false` where that cannot be told.
+    /// Reports whether the peer runs as the user of this process. `false` if that is unknown.
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: a client sees the owner of the pipe, which can be the Administrators for a server that one
-    /// of them has started; that is [`is_system`](Self::is_system) and not this.
+    /// Windows: a client sees the owner of the pipe. For a server that an administrator started it
+    /// can be the Administrators group, for which [`is_system`](Self::is_system) is true and
+    /// `is_self` is not.
     #[must_use]
     pub fn is_self(&self) -> bool {
         UserId::current().is_ok_and(|own| own == self.user)
     }
 
-    /// Returns whether the peer runs as the system: root, or on Windows SYSTEM or the Administrators
-    /// group. Whom [`ExpectServer::Default`](crate::ExpectServer::Default) takes besides the own user.
+    /// Reports whether the peer runs as the system: root, or on Windows SYSTEM or the
+    /// Administrators group. [`ExpectServer::Default`](crate::ExpectServer::Default) accepts such a
+    /// server too.
     #[must_use]
     pub fn is_system(&self) -> bool {
         match &self.user {
@@ -101,7 +104,7 @@ impl PeerCredentials {
         }
     }
 
-    /// The effective user id. `None` on Windows.
+    /// Returns the effective user id. `None` on Windows.
     #[must_use]
     pub fn uid(&self) -> Option<u32> {
         match self.user {
@@ -110,21 +113,21 @@ impl PeerCredentials {
         }
     }
 
-    /// The effective group id. `None` on Windows.
+    /// Returns the effective group id. `None` on Windows.
     #[must_use]
     pub fn gid(&self) -> Option<u32> {
         self.group
     }
 
-    /// The process id, where the OS tells and the process is visible from here (a peer in another
-    /// PID namespace is not).
+    /// Returns the process id, if the OS reports it and the process is visible from here. A peer in
+    /// another PID namespace is not.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.map(NonZeroU32::get)
     }
 }
 
-/// Credentials of which only the user is known.
+/// Creates credentials with a user and nothing else.
 impl From<UserId> for PeerCredentials {
     fn from(user: UserId) -> Self {
         Self::new(user, None, None)

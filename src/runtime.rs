@@ -16,7 +16,7 @@ use crate::error::{Error, Reason};
 pub(crate) fn enter<T>(f: impl FnOnce() -> T) -> io::Result<T> {
     if Handle::try_current().is_err() {
         let error = Error::new(Reason::NoRuntime, "there is no tokio runtime here");
-        return Err(error.advising("call this from inside one").into());
+        return Err(error.advising("call this inside a tokio runtime").into());
     }
     catch_unwind(AssertUnwindSafe(f)).map_err(|_| {
         let error = Error::new(Reason::NoRuntime, "this tokio runtime has no I/O or no timers");

@@ -28,9 +28,10 @@ use crate::listener::LocalListener;
 
 /// Accepts connections and runs `handler` on each in a task of its own.
 ///
-/// Await it to serve for ever, or give it [`with_graceful_shutdown`](Serve::with_graceful_shutdown)
-/// first. A handler that panics ends its own connection only, be it in its future or in the call that
-/// makes that; so does one that gives an error, of which [`on_error`](Serve::on_error) is told.
+/// Await it to serve until the listener fails, or call
+/// [`with_graceful_shutdown`](Serve::with_graceful_shutdown) first. A handler that panics, or that
+/// returns an error, ends only its own connection. [`on_error`](Serve::on_error) receives the
+/// error.
 ///
 /// ```no_run
 /// use sockpipe::{Listener, echo, serve};
@@ -49,8 +50,8 @@ use crate::listener::LocalListener;
 ///
 /// # State
 ///
-/// Each connection has a clone of the handler. What all share goes into an `Arc`; a plain number that
-/// the handler counts up is each clone's own.
+/// Each connection gets a clone of the handler. Put shared state into an `Arc`: a plain number that
+/// the handler increments belongs to one clone.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -70,7 +71,8 @@ use crate::listener::LocalListener;
 ///
 /// # In a task
 ///
-/// `tokio::spawn` takes a future, which [`into_future`](IntoFuture::into_future) makes of the server:
+/// `tokio::spawn` takes a future. [`into_future`](IntoFuture::into_future) turns the server into
+/// one:
 ///
 /// ```no_run
 /// use std::future::IntoFuture;
@@ -83,14 +85,15 @@ use crate::listener::LocalListener;
 /// # }
 /// ```
 ///
-/// A handler that is to hear of a stop is [`serve_with`]'s. Deadlines for clients that say nothing come
-/// with [`TimedListener`](crate::TimedListener).
+/// [`serve_with`] notifies its handlers of a shutdown. [`TimedListener`](crate::TimedListener) sets
+/// deadlines for clients that send nothing. [Daemons](crate::docs::daemons) covers the life of a
+/// server, and [embedding](crate::docs::embedding) other protocols.
 ///
 /// # Errors
 ///
-/// Once awaited: `Other` where there is no tokio runtime, and with a graceful stop or
-/// [`on_refused`](Serve::on_refused) where the runtime has no timers; `InvalidInput` for a limit of 0;
-/// else that of [`accept`](LocalListener::accept), or of the signal of a graceful stop.
+/// Once awaited: `Other` if there is no tokio runtime, or if the runtime has no timers and a
+/// graceful shutdown or [`on_refused`](Serve::on_refused) needs them; `InvalidInput` for a limit of
+/// 0; else the error of [`accept`](LocalListener::accept) or of the shutdown signal.
 pub fn serve<L, H, F, E>(
     listener: L,
     handler: H,
@@ -103,7 +106,8 @@ where
     serve_with(listener, move |stream, _| handler(stream))
 }
 
-/// As [`serve()`], for handlers that hear of a stop: they get a [`Stopping`] beside the stream.
+/// Accepts connections as [`serve()`] does, and passes each handler a [`Stopping`] that reports a
+/// shutdown.
 ///
 /// ```no_run
 /// use sockpipe::{Listener, Stopping, Stream, serve_with, shutdown_signal};
@@ -152,10 +156,11 @@ where
     Serve { listener, settings }
 }
 
-/// Return type of [`serve()`] and [`serve_with`]: await it to serve until the listener fails.
+/// The server that [`serve()`] and [`serve_with`] return: await it to serve until the listener
+/// fails.
 ///
-/// Its output is `io::Result<Infallible>`: it never ends well. When the listener fails, the
-/// connections that are open go on by themselves.
+/// Its output is `io::Result<Infallible>`: it returns only an error. Open connections continue when
+/// the listener fails.
 #[must_use = "nothing is served until it is awaited"]
 pub struct Serve<L: LocalListener, H, E> {
     listener: L,
@@ -163,8 +168,9 @@ pub struct Serve<L: LocalListener, H, E> {
 }
 
 impl<L: LocalListener, H, E> Serve<L, H, E> {
-    /// Tells `hook` of each handler that gives an error, which has ended its own connection only.
-    /// With the feature `tracing` it is an event too. Default: nobody is told.
+    /// Calls `hook` with the error of each handler that fails. Default: the error is discarded.
+    ///
+    /// Such an error ends only its own connection. With the feature `tracing` it is also an event.
     ///
     /// The hook runs in the connection's task, so it must not block.
     pub fn on_error(mut self, hook: impl Fn(E) + Send + Sync + 'static) -> Self {
@@ -172,8 +178,10 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
         self
     }
 
-    /// Gives each client that is refused to `hook`, with the reason, so that it can be told in the
-    /// protocol's own words. Default: its connection is closed at once.
+    /// Calls `hook` with each refused client and the reason, to answer it in the protocol's own
+    /// words.
+    ///
+    /// Default: the connection is closed at once.
     ///
     /// ```no_run
     /// use sockpipe::{Listener, Refusal, Stream, serve};
@@ -192,11 +200,11 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// # }
     /// ```
     ///
-    /// It has a second for each client. At most 64 are told at a time; those beyond are closed at once.
-    /// An error that it gives is an event for `tracing`.
+    /// The hook has one second for each client, and runs for at most 64 at a time; further clients
+    /// are closed at once. An error of the hook is an event for `tracing`.
     ///
-    /// At a graceful stop it is told of those who connect while the last connections finish, with
-    /// [`Refusal::Stopping`].
+    /// During a graceful shutdown, the hook receives clients that connect while the last
+    /// connections finish, with [`Refusal::Stopping`].
     pub fn on_refused<R, G>(mut self, hook: R) -> Self
     where
         R: FnOnce(L::Stream, Refusal) -> G + Clone + Send + Sync + 'static,
@@ -206,8 +214,9 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
         self
     }
 
-    /// Serves at most `limit` connections at a time. Others wait to be accepted, in the backlog of
-    /// the listener. Default: no limit.
+    /// Serves at most `limit` connections at a time. Default: no limit.
+    ///
+    /// Further clients wait in the listener's backlog.
     ///
     /// A limit of 0 is `InvalidInput` when the server is awaited.
     pub fn max_connections(mut self, limit: usize) -> Self {
@@ -215,10 +224,12 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
         self
     }
 
-    /// Serves at most `limit` connections of one user at a time, and refuses those beyond at once,
-    /// so that one user cannot take all. Those whose user is not told count as one: all, where the
-    /// transport tells none, and on Windows foreign clients that do not let themselves be identified.
-    /// Default: no limit.
+    /// Serves at most `limit` connections of one user at a time and refuses further ones, so that
+    /// one user cannot take all. Default: no limit.
+    ///
+    /// Connections of unknown users count as those of one user. These are all connections of a
+    /// transport that does not report users, and on Windows foreign clients that do not allow their
+    /// identification.
     ///
     /// A limit of 0 is `InvalidInput` when the server is awaited.
     pub fn max_connections_per_user(mut self, limit: usize) -> Self {
@@ -226,11 +237,13 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
         self
     }
 
-    /// Drops the future of a handler whose client has left, be it in the middle of its work. Default:
-    /// `false`, a handler learns of it by its reads and writes.
+    /// Drops the future of a handler whose client has left, even in the middle of its work.
+    /// Default: `false`.
     ///
-    /// It is for protocols in which a client stays for its answer. One that writes and leaves may find
-    /// that nobody has read what it wrote.
+    /// By default a handler learns of it by its reads and writes.
+    ///
+    /// Use it for protocols in which a client stays for its answer. The data of a client that
+    /// writes and leaves may remain unread.
     ///
     /// ```no_run
     /// # async fn search(_: sockpipe::Stream) {}
@@ -242,9 +255,9 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// # }
     /// ```
     ///
-    /// A handler that has dropped its stream is not cancelled. Where the transport does not tell
-    /// ([`LocalStream::closed`](crate::LocalStream::closed)), or the process has no descriptor left to
-    /// hear it by, the handler goes on, and with the feature `tracing` there is an event.
+    /// A handler that has dropped its stream is not cancelled. If the transport does not report it
+    /// ([`LocalStream::closed`](crate::LocalStream::closed)), or if the process has no descriptor
+    /// left for it, the handler continues, and with the feature `tracing` there is an event.
     ///
     /// # Platform-specific behavior
     ///
@@ -277,25 +290,28 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
         self.settings.counters.clone()
     }
 
-    /// Stops when `signal` completes: nobody else is let in. Open connections, and those that were made
-    /// and not accepted yet, have the [drain deadline](GracefulServe::drain_deadline) to finish. The
-    /// limits hold to the end: those beyond [`max_connections`](Self::max_connections) wait until
-    /// others have finished. Handlers of [`serve_with`] hear of it.
+    /// Shuts down gracefully when `signal` completes: the server accepts no new connections and
+    /// finishes the others.
     ///
-    /// The name stays taken until the last connection has ended, so that no second server works beside
-    /// one that finishes; [`release_name_first`](GracefulServe::release_name_first) changes that. A
-    /// client that comes meanwhile is told at once: connecting fails with
-    /// [`Reason::Stopping`](crate::Reason::Stopping), or the hook of [`on_refused`](Self::on_refused)
-    /// answers it, if there is one.
+    /// Open and pending connections have the [drain deadline](GracefulServe::drain_deadline) to
+    /// finish. The limits hold to the end: connections beyond
+    /// [`max_connections`](Self::max_connections) wait until others have finished. Handlers of
+    /// [`serve_with`] are notified.
     ///
-    /// [`shutdown_signal()`] can be given as it is. A signal that fails stops the server in the same way,
-    /// and its error is the server's.
+    /// The name stays taken until the last connection has ended, so no second server works beside
+    /// one that finishes; [`release_name_first`](GracefulServe::release_name_first) changes that.
+    /// Until then a client that connects fails with [`Reason::Stopping`](crate::Reason::Stopping),
+    /// or the hook of [`on_refused`](Self::on_refused) answers it.
+    ///
+    /// Pass [`shutdown_signal()`] or any other future. A signal that fails stops the server in the
+    /// same way, and the server returns its error. For a server without a signal, pass
+    /// [`pending::<()>()`](std::future::pending).
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: without a hook, a client that comes meanwhile finds the pipe busy, and waits until its
-    /// deadline or the end of the server. There the open connections keep the name, so that it is free
-    /// as soon as the last of them is closed, be its handler still at work.
+    /// Windows: without a hook, a client that connects meanwhile finds the pipe busy. It waits
+    /// until its deadline or the end of the server. The open connections hold the name there: it is
+    /// free as soon as the last of them is closed, even if its handler still runs.
     pub fn with_graceful_shutdown<S>(self, signal: S) -> GracefulServe<L, H, E, S>
     where
         S: Future<Output: SignalOutput> + Send + 'static,
@@ -303,11 +319,14 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
         GracefulServe::new(self, signal)
     }
 
-    /// Stops when no connection has been served for `limit`, from the start on, as
-    /// [`with_graceful_shutdown`](Self::with_graceful_shutdown) does on a signal. Where both are to
-    /// stop it, the other has [a method of the same name](GracefulServe::stop_when_idle).
+    /// Shuts down gracefully when no connection has been served for `limit`, counted from the
+    /// start.
     ///
-    /// Nobody is lost to it: who was let in just then is served before the server ends.
+    /// To stop on a signal too, call [the method of the same name](GracefulServe::stop_when_idle)
+    /// after [`with_graceful_shutdown`](Self::with_graceful_shutdown).
+    ///
+    /// No client is lost: a connection that is made at that moment is served before the server
+    /// ends.
     ///
     /// ```no_run
     /// # async fn handle(_: sockpipe::Stream) {}
@@ -349,17 +368,17 @@ where
     }
 }
 
-/// Completes when the process is asked to end, the signal for
+/// Waits until the process is asked to end, as the signal for
 /// [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
 ///
-/// It is heard from the call on, not only from the first `await`: called before the server says that
-/// it listens, it misses nothing. (A call outside the runtime that the future is then given to hears
-/// from the first poll on.) From then on the OS no longer ends the process by itself on these
-/// signals: wait for a second one to let an impatient user out.
+/// The signal is caught from the call on, not only from the first `await`: call it before the
+/// server reports that it listens. A call outside the runtime catches signals from the first poll
+/// on. From then on these signals no longer terminate the process: wait for a second one to let an
+/// impatient user quit.
 ///
 /// # Errors
 ///
-/// That the OS does not let us listen for signals; `Other` when it is awaited outside a tokio runtime
+/// The OS's error if the signals cannot be caught; `Other` if it is awaited outside a tokio runtime
 /// with I/O.
 ///
 /// # Platform-specific behavior
@@ -370,7 +389,7 @@ pub fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'stati
     let signal = imp::shutdown_signal();
     async {
         signal.await.map_err(|error| {
-            let what = format!("cannot listen for the signals that ask a process to end: {error}");
+            let what = format!("cannot catch the signals that ask a process to end: {error}");
             io::Error::new(error.kind(), what)
         })
     }

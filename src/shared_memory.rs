@@ -1,10 +1,10 @@
-//! What can be chosen, and seen, of shared memory.
+//! The options and the state of shared memory.
 
-/// Whether a connection may move from its socket into memory that both processes map.
+/// The choice whether a connection may move from its socket into memory that both processes map.
 ///
-/// The stream stays the same, with the same contract; only its bytes take another way, without a
-/// system call for each. Both ends have to allow it. With any other peer nothing changes: it receives
-/// not one byte and not one file descriptor more.
+/// The stream and its contract stay the same, but its data no longer needs a system call for each
+/// read and write. Both ends have to allow it. With any other peer nothing changes: it receives no
+/// additional byte and no file descriptor.
 ///
 /// [Shared memory](crate::docs::shared_memory) describes when it pays, and what it costs.
 ///
@@ -26,7 +26,7 @@ pub enum SharedMemory {
     Eager,
 }
 
-/// What carries the bytes of a stream.
+/// The transport that carries the bytes of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Transport {

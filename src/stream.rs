@@ -24,9 +24,9 @@ use crate::shared_memory::Transport;
 /// What [`LocalStream::closed`] gives.
 pub(crate) type Closed = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
-/// What a [`LocalListener`](crate::LocalListener) yields.
+/// A connection that a [`LocalListener`](crate::LocalListener) yields.
 pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Who is at the other end.
+    /// Returns the credentials of the peer.
     ///
     /// # Errors
     ///
@@ -35,8 +35,8 @@ pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this transport does not know its peer"))
     }
 
-    /// Completes when the peer is gone, as [`Stream::closed`] does. The future borrows nothing, so that
-    /// the stream can be used, given away and dropped meanwhile.
+    /// Waits until the peer is gone, as [`Stream::closed`] does. The future borrows nothing, so the
+    /// stream can be used, moved and dropped meanwhile.
     ///
     /// # Errors
     ///
@@ -51,17 +51,20 @@ pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     }
 }
 
-/// A connection between two processes of one machine, bytes both ways.
+/// A connection between two processes of one machine that carries bytes both ways.
 ///
-/// It reads and writes as tokio's streams do. `&Stream` does too, for one task that reads and one
-/// that writes: two tasks that read one stream, or write it, wake only the later of them.
-/// [`split`](Self::split) and [`into_split`](Self::into_split) give each its own half.
+/// A stream implements tokio's [`AsyncRead`] and [`AsyncWrite`]. `&Stream` does too, for one task
+/// that reads and one that writes: if two tasks read (or write) one stream, only the later one is
+/// woken. [`split`](Self::split) and [`into_split`](Self::into_split) give each task its own half.
 ///
 /// * `shutdown` ends the write side: the peer reads end of file and can still answer.
-/// * When the peer is gone, reads give what had arrived and then end of file (`Ok(0)`), and writes
-///   fail with [`BrokenPipe`](io::ErrorKind::BrokenPipe), on every OS; there is never a signal.
-/// * Dropping a stream never blocks; what was written, and the end of file, still arrive as long as
-///   the process lives. [`close`](Self::close) before the process ends makes sure of it.
+/// * When the peer is gone, reads return the data that had arrived and then end of file (`Ok(0)`).
+///   Writes fail with [`BrokenPipe`](io::ErrorKind::BrokenPipe) on every OS, and never raise a
+///   signal.
+/// * Dropping a stream never blocks. Written data and the end of file still arrive as long as the
+///   process lives; call [`close`](Self::close) before the process exits.
+///
+/// [Closing](crate::docs::closing) describes what the peer sees in each case.
 ///
 /// ```no_run
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -79,27 +82,30 @@ pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 /// # Platform-specific behavior
 ///
 /// On Windows the end of the write side is a message of length zero, the convention of go-winio and
-/// Docker. A pipe of byte type (Node's, .NET's by default) cannot carry it: `shutdown` is then
-/// [`Unsupported`](io::ErrorKind::Unsupported), and the peer reads end of file when the stream is
-/// closed; [`ConnectOptions::end_on_close`] leaves it to that. [What other programs
-/// understand](crate::docs::windows_interop) is a page of its own.
+/// Docker. A pipe of byte type, the default of Node and .NET, cannot carry it. `shutdown` then
+/// fails with [`Unsupported`](io::ErrorKind::Unsupported), and the peer reads end of file when the
+/// stream is closed. [`ConnectOptions::end_on_close`] makes `shutdown` succeed there. [Other
+/// programs on Windows](crate::docs::windows_interop) lists what each of them understands.
 pub struct Stream {
     pub(crate) inner: imp::Stream,
 }
 
 impl Stream {
-    /// Connects to the server at `endpoint` with the default options: it fails at once when nobody
-    /// listens, waits up to 5 seconds for a busy server, and talks to no other user's server.
+    /// Connects to the server at `endpoint` with the default options.
+    ///
+    /// It fails at once if no server is listening, waits up to 5 seconds for a busy server, and
+    /// refuses a server of another user. [Access and trust](crate::docs::access_and_trust) explains
+    /// that check.
     ///
     /// # Errors
     ///
     /// | kind | when |
     /// |---|---|
     /// | `NotFound` | no server is listening |
-    /// | `ConnectionRefused` | a socket is there, and no server behind it (Unix) |
+    /// | `ConnectionRefused` | a crashed server left its socket behind, or a server is stopping (Unix) |
     /// | `TimedOut` | the server was busy until the deadline |
-    /// | `PermissionDenied` | the server refuses this user, or is another user's than expected |
-    /// | `AlreadyExists` | what stands at the path is not a socket |
+    /// | `PermissionDenied` | the server refuses this user, or runs as another user than expected |
+    /// | `AlreadyExists` | the path exists and is not a socket |
     /// | `InvalidInput` | the endpoint does not parse, or is too long for the OS |
     /// | `Unsupported` | this OS has no such endpoint |
     /// | `Other` | there is no tokio runtime here, or it lacks I/O or timers (Unix) |
@@ -120,8 +126,8 @@ impl Stream {
     /// # Errors
     ///
     /// As for [`connect`](Self::connect). With
-    /// [`wait_for_server`](ConnectOptions::wait_for_server), `NotFound` and `ConnectionRefused`
-    /// come only when that time is over.
+    /// [`wait_for_server`](ConnectOptions::wait_for_server), `NotFound` and `ConnectionRefused` are
+    /// returned only after that time.
     ///
     /// # Cancel safety
     ///
@@ -136,22 +142,24 @@ impl Stream {
         connected.map(Self::from_imp).map_err(|error| during(Operation::Connect, endpoint, error))
     }
 
-    /// Two streams connected to each other, without a name.
+    /// Creates two streams connected to each other, without a name.
     ///
     /// # Errors
     ///
-    /// What the OS reports, and `Other` where there is no tokio runtime with I/O (Unix).
+    /// The error that the OS reports, or `Other` if there is no tokio runtime with I/O (Unix).
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = imp::Stream::pair()?;
         Ok((Self::from_imp(one), Self::from_imp(other)))
     }
 
-    /// Starts a child that is connected to this process, as editors and browsers do with their workers.
-    /// The child takes its end with [`from_parent`](Self::from_parent). There is no name, and nobody else
-    /// can connect. The stream ends when the child drops its end, or ends itself.
+    /// Starts a child process that is connected to this one, as editors and browsers do with their
+    /// workers.
     ///
-    /// The child's end is its standard input, whatever `command` has for that. Else the child is like any
-    /// other: wait for it, so that it leaves no zombie.
+    /// The child takes its end with [`from_parent`](Self::from_parent). There is no name, and no
+    /// other process can connect. The stream ends when the child drops its end or exits.
+    ///
+    /// The child's end is its standard input, whatever `command` sets for it. Wait for the child,
+    /// so that it leaves no zombie.
     ///
     /// ```no_run
     /// use std::process::Command;
@@ -178,43 +186,48 @@ impl Stream {
         Ok((Self::from_imp(stream), child?))
     }
 
-    /// Takes the end that [`pair_with_child`](Self::pair_with_child) in the parent gave to this process.
-    /// The standard input is empty from then on: call it before anything is read from that. Both ends
-    /// report the parent as their peer.
+    /// Takes the end that [`pair_with_child`](Self::pair_with_child) in the parent gave to this
+    /// process.
+    ///
+    /// The standard input is empty from then on, so call it before anything is read from there.
+    /// Both ends report the parent as their peer.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when the standard input is no such end, as when the program was started by hand.
+    /// `InvalidInput` if the standard input is not such an end, for example because the program was
+    /// started by hand.
     pub fn from_parent() -> io::Result<Self> {
         let stream = worker::into_async(worker::from_parent()?)?;
         worker::empty_stdin()?;
         Ok(Self::from_imp(stream))
     }
 
-    /// Ends the write side and returns when the OS has every byte: after that even
-    /// [`std::process::exit`] loses nothing that was written.
+    /// Ends the write side and waits until the OS has every byte.
     ///
-    /// That the OS has the bytes does not mean that the peer has read them.
+    /// After that, even [`std::process::exit`] loses no written data. The peer may not have read it
+    /// yet.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](io::ErrorKind::TimedOut) when the peer did not take enough of them within
-    /// `deadline`; they still arrive while the process lives.
-    /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the peer left with bytes outstanding.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if the peer did not read enough within `deadline`; the
+    /// data still arrives while the process lives. [`BrokenPipe`](io::ErrorKind::BrokenPipe) if the
+    /// peer disconnected before it read everything.
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: the kernel has every byte as soon as a write returns, so this does not wait. Windows:
-    /// it waits until the pipe's buffer has taken the last write.
+    /// Unix: the kernel has every byte as soon as a write returns, so `close` does not wait.
+    /// Windows: it waits until the pipe's buffer has taken the last write.
     pub async fn close(self, deadline: Duration) -> io::Result<()> {
         self.inner.close(deadline).await
     }
 
-    /// Completes when the peer is gone: it has closed its stream, or its process has ended. Its
-    /// half-close is not that, nor is one of this side.
+    /// Waits until the peer is gone.
     ///
-    /// It reads nothing, and completes also while there are bytes that nobody has read. So a handler
-    /// can give up work whose answer nobody waits for:
+    /// A peer is gone when it has closed its stream or its process has ended, but not after a
+    /// half-close of either side.
+    ///
+    /// It reads no data, and completes even if there is unread data. So a handler can give up work
+    /// whose answer no client waits for:
     ///
     /// ```no_run
     /// # async fn work() -> Vec<u8> { Vec::new() }
@@ -229,17 +242,17 @@ impl Stream {
     /// }
     /// ```
     ///
-    /// The future borrows nothing: the stream can be read, written, split and given away meanwhile. It
-    /// does not keep the connection open. Once this side of it is dropped nothing is told any more, and
-    /// the future may stay pending for ever.
+    /// The future borrows nothing: the stream can be read, written, split and moved meanwhile. It
+    /// does not keep the connection open. After this side of the stream is dropped, the future may
+    /// stay pending forever.
     ///
     /// [`Serve::cancel_when_client_leaves`](crate::Serve::cancel_when_client_leaves) does the same for
     /// each handler of a server.
     ///
     /// # Errors
     ///
-    /// What the OS reports, as when the process is out of descriptors; `Other` where it is awaited
-    /// outside a tokio runtime with I/O and timers (Unix).
+    /// The error that the OS reports, for example if the process is out of descriptors; `Other` if
+    /// it is awaited outside a tokio runtime with I/O and timers (Unix).
     ///
     /// # Cancel safety
     ///
@@ -247,26 +260,26 @@ impl Stream {
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: each such future has a descriptor of its own. Windows: the system tells of it only when it
-    /// is asked, which is once a second. macOS and the BSDs, and Linux where sock_diag(7) cannot be
-    /// asked: once both sides have ended their writing, the peer counts as gone.
+    /// Unix: each such future has a descriptor of its own. Windows: the crate asks the system once
+    /// a second. macOS, the BSDs, and Linux without sock_diag(7): once both sides have ended their
+    /// writing, the peer counts as gone.
     pub fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
         self.inner.closed()
     }
 
-    /// Who is at the other end.
+    /// Returns the credentials of the peer.
     ///
     /// # Errors
     ///
-    /// Windows: that the peer cannot be asked, as when it is gone, or that it is a foreign client that
-    /// does not let itself be identified, as go-winio's. Unix: none, they were read when the
-    /// connection was made.
+    /// Windows: the peer is gone, or it is a foreign client that does not allow its identification,
+    /// as go-winio's. Unix: none, because the kernel recorded the credentials when the connection
+    /// was made.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.inner.peer_credentials()
     }
 
-    /// Returns what carries the bytes: [`Transport::SharedMemory`] once both directions have moved into
-    /// memory, as [`SharedMemory`](crate::SharedMemory) describes.
+    /// Returns the transport that carries the bytes: [`Transport::SharedMemory`] once both
+    /// directions have moved into memory, as [`SharedMemory`](crate::SharedMemory) describes.
     #[cfg(feature = "shared-memory")]
     #[must_use]
     pub fn transport(&self) -> Transport {
@@ -325,7 +338,7 @@ impl AsyncWrite for &Stream {
         self.inner.is_write_vectored()
     }
 
-    /// Nothing is buffered above the OS.
+    /// Returns at once: the crate buffers nothing above the OS.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

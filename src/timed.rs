@@ -1,4 +1,4 @@
-//! Deadlines for clients that say nothing.
+//! Deadlines for clients that send nothing.
 
 use std::fmt;
 use std::future::Future;
@@ -18,8 +18,8 @@ use crate::peer::PeerCredentials;
 use crate::runtime::sleep_until;
 use crate::stream::{Closed, LocalStream, OwnedReadHalf, OwnedWriteHalf, Stream};
 
-/// A listener whose streams fail with [`TimedOut`](ErrorKind::TimedOut) when the client lets a
-/// deadline pass: reads and writes alike, so that a handler comes to its end whatever it waits for.
+/// A listener whose streams fail with [`TimedOut`](ErrorKind::TimedOut) when the client misses a
+/// deadline. Reads and writes both fail, so a handler ends whatever it waits for.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -34,8 +34,8 @@ use crate::stream::{Closed, LocalStream, OwnedReadHalf, OwnedWriteHalf, Stream};
 /// # }
 /// ```
 ///
-/// It uses the timers of the tokio runtime it is used on. Where there are none, a read or write that
-/// has to wait fails with [`Other`](ErrorKind::Other).
+/// It needs the timers of the tokio runtime. Without them, a read or write that has to wait fails
+/// with [`Other`](ErrorKind::Other).
 #[derive(Debug)]
 pub struct TimedListener<L> {
     inner: L,
@@ -44,26 +44,27 @@ pub struct TimedListener<L> {
 }
 
 impl<L: LocalListener> TimedListener<L> {
-    /// Without deadlines yet.
+    /// Creates a listener without deadlines.
     pub fn new(listener: L) -> Self {
         Self { inner: listener, first_byte: None, idle: None }
     }
 
-    /// How long after it is accepted a client may take to send its first byte.
+    /// Sets how long after it is accepted a client may take to send its first byte.
     #[must_use]
     pub fn first_byte_deadline(mut self, deadline: Duration) -> Self {
         self.first_byte = Some(deadline);
         self
     }
 
-    /// How long a connection may go on without a byte in either direction. This is also what ends
-    /// a write to a client that no longer reads.
+    /// Sets how long a connection may stay open without a byte in either direction.
     ///
-    /// It knows nothing of requests and answers: a client that waits for a slow handler, a quiet stream
-    /// of events or a WebSocket on which nobody speaks is cut as well. It is for protocols in which
-    /// something is said more often than that; [embedding](crate::docs::embedding) has what is for HTTP.
+    /// This deadline also ends a write to a client that no longer reads.
     ///
-    /// Under `axum::serve` a client that waits for the beginning of its answer is not cut.
+    /// The listener knows nothing of requests and responses. It also cuts a client that waits for a
+    /// slow handler, a quiet stream of events, or a quiet WebSocket. Use it for protocols that send
+    /// data more often than that; [embedding](crate::docs::embedding) has deadlines for HTTP.
+    ///
+    /// Under `axum::serve`, a client that waits for the start of its response is not cut.
     #[must_use]
     pub fn idle_deadline(mut self, deadline: Duration) -> Self {
         self.idle = Some(deadline);
@@ -143,12 +144,12 @@ impl<S> TimedStream<S> {
         Self { answers: true, ..self }
     }
 
-    /// The stream, without deadlines from here on.
+    /// Returns the stream, which has no deadlines from now on.
     pub fn into_inner(self) -> S {
         self.inner
     }
 
-    /// The stream.
+    /// Returns a reference to the stream.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
@@ -166,7 +167,7 @@ impl<S> TimedStream<S> {
     fn passed(&self, direction: usize, deadline: Instant) -> io::Error {
         let first_byte = direction == READ && self.first_byte == Some(deadline);
         let what = match self.idle {
-            Some(idle) if !first_byte => format!("no byte went in either direction for {idle:?}"),
+            Some(idle) if !first_byte => format!("no data went in either direction for {idle:?}"),
             _ => "the client sent nothing before the deadline for its first byte".to_owned(),
         };
         io::Error::new(ErrorKind::TimedOut, what)
@@ -210,8 +211,9 @@ impl<S: AsyncWrite + Unpin> TimedStream<S> {
 
 /// Streams of sockpipe's own.
 impl TimedStream<Stream> {
-    /// Splits it into halves for two tasks, which know one idle deadline. As for
-    /// [`Stream::into_split`], dropping the write half ends the write side.
+    /// Splits the stream into halves for two tasks, which share one idle deadline.
+    ///
+    /// As for [`Stream::into_split`], dropping the write half ends the write side.
     pub fn into_split(self) -> (TimedStream<OwnedReadHalf>, TimedStream<OwnedWriteHalf>) {
         let Self { inner, first_byte, idle, answers, last, timers } = self;
         let [timer, other] = timers;
@@ -222,7 +224,7 @@ impl TimedStream<Stream> {
         (from, TimedStream { inner: to, first_byte: None, idle, answers, last, timers })
     }
 
-    /// As [`Stream::close`].
+    /// Ends the write side and waits until the OS has every byte, as [`Stream::close`] does.
     ///
     /// # Errors
     ///
@@ -233,7 +235,7 @@ impl TimedStream<Stream> {
 }
 
 impl<S: LocalStream> TimedStream<S> {
-    /// Returns who is at the other end.
+    /// Returns the credentials of the peer.
     ///
     /// # Errors
     ///
@@ -343,7 +345,7 @@ mod tests {
     async fn the_error_says_which_deadline_is_over() {
         for (first_byte, idle, said) in [
             (10, 60, "the client sent nothing before the deadline for its first byte"),
-            (60, 10, "no byte went in either direction for 10s"),
+            (60, 10, "no data went in either direction for 10s"),
         ] {
             let (_client, mut server) = accepted(first_byte, idle).await;
             let error = server.read(&mut [0]).await.expect_err("nothing was said");
@@ -352,7 +354,7 @@ mod tests {
         // A writer waits for the reader's deadline only.
         let (_client, mut server) = accepted(10, 60).await;
         let error = server.write_all(&vec![0; 1 << 20]).await.expect_err("no room");
-        assert_eq!(error.to_string(), "no byte went in either direction for 60s");
+        assert_eq!(error.to_string(), "no data went in either direction for 60s");
     }
 
     #[tokio::test(start_paused = true)]
@@ -366,6 +368,7 @@ mod tests {
             }
             client
         };
+
         let listen = async {
             for _ in 0..3 {
                 server.read_u8().await.expect("in time");

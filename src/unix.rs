@@ -329,12 +329,12 @@ fn prepare(socket: BorrowedFd<'_>, options: StreamOptions) -> io::Result<()> {
         Ok(size) if platform::SIZES_ARE_CUT && size < bytes as usize => Err(Errno::NOBUFS),
         _ => Ok(()),
     });
-    // These systems take no other size, whoever is there.
+    // These systems take no other size for any peer.
     let is_a_size = i32::try_from(bytes).is_ok_and(|bytes| bytes > 0);
     let set = if is_a_size { unless_gone(set) } else { set };
     set.map_err(|errno| {
         let error = io::Error::from(errno);
-        let what = format!("the system gives no send buffer of {bytes} bytes: {error}");
-        Error::new(Reason::Os, what).caused_by(error).advising("ask for less").into()
+        let what = format!("the system refuses a send buffer of {bytes} bytes: {error}");
+        Error::new(Reason::Os, what).caused_by(error).advising("choose a smaller one").into()
     })
 }

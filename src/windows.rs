@@ -98,7 +98,7 @@ pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
         Presence::There => Ok(Occupancy::Held { process: None }),
         Presence::Absent => Ok(Occupancy::Free),
         Presence::Unknown => {
-            let what = format!("the system does not tell whether there is a pipe at {address}");
+            let what = format!("cannot determine whether a pipe exists at {address}");
             Err(io::Error::other(what))
         }
     }
@@ -121,7 +121,7 @@ fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
     };
     let length = address.to_string().encode_utf16().count();
     if length > PATH_LIMIT {
-        let reason = format!("a pipe's path has at most {PATH_LIMIT} characters, not {length}");
+        let reason = format!("pipe path of {length} characters exceeds the limit of {PATH_LIMIT}");
         return Err(error::too_long(&address, reason));
     }
     Ok(address)

@@ -141,7 +141,7 @@ async fn the_daemon_is_on_its_own() {
 async fn a_daemon_that_fails_says_why() {
     let daemon = Daemon::new();
     let outcome = daemon.connect("fail", common::PATIENCE).await;
-    let says = ["ended before it listened", &daemon.name, "3", "the flux capacitor is empty"];
+    let says = ["exited before it listened", &daemon.name, "3", "the flux capacitor is empty"];
     assert_error(outcome, ErrorKind::Other, &says);
     // The next client starts one that works.
     drop(daemon.connect("serve", common::PATIENCE).await.expect("a connection"));
@@ -263,7 +263,7 @@ async fn a_client_that_connects_again_outlives_its_daemons() {
 async fn a_command_that_ends_well_without_a_server_is_told_of_soon() {
     let daemon = Daemon::new();
     let outcome = daemon.connect("nothing", common::PATIENCE).await;
-    assert_error(outcome, ErrorKind::Other, &["ended before it listened", &daemon.name, "0"]);
+    assert_error(outcome, ErrorKind::Other, &["exited before it listened", &daemon.name, "0"]);
 }
 
 #[tokio::test]

@@ -205,6 +205,29 @@ fn the_readme_is_short() {
     assert_eq!(long, None);
 }
 
+/// A reader who has an error finds its reason, and nothing that no longer exists.
+#[test]
+fn troubleshooting_has_a_row_for_each_reason() {
+    let source = read("src/error.rs");
+    let (_, body) = source.split_once("pub enum Reason {").expect("the reasons");
+    let (body, _) = body.split_once("\n}").expect("an end");
+    let variants = body.lines().filter_map(|line| line.strip_prefix("    "));
+    let variants = variants.filter(|line| line.starts_with(char::is_uppercase));
+    let variants: BTreeSet<_> =
+        variants.map(|line| line.trim_end_matches([' ', '{', ','])).collect();
+
+    let page = read("docs/troubleshooting.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut described = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<_> = row.split(" | ").collect();
+        assert_eq!(cells.len(), 4, "reason, meaning, what to look at, command: {row}");
+        assert!(!cells[1].is_empty() && !cells[2].is_empty(), "{row}");
+        described.insert(cells[0].trim_end_matches('`'));
+    }
+    assert_eq!(described, variants);
+}
+
 #[test]
 fn links_lead_somewhere() {
     let mut followed = 0;
@@ -250,4 +273,47 @@ fn the_page_about_performance_has_its_tables() {
             assert_eq!(empty, None, "somebody was not measured");
         }
     }
+}
+
+/// The programs of the page about other languages, with what each is built or run by.
+#[test]
+fn clients_in_other_languages_get_an_answer() {
+    let page = read("docs/other_languages.md");
+    let dir = tempfile::tempdir().expect("a directory");
+    let source = |fence: &str, file: &str| {
+        let block = blocks(&page, fence).pop().unwrap_or_else(|| panic!("no {fence}"));
+        let path = dir.path().join(file);
+        fs::write(&path, block.join("\n")).expect("a file");
+        path
+    };
+    let name = common::unique_name();
+    let mut server = example("echo_server");
+    server.arg(&name).env("XDG_RUNTIME_DIR", dir.path());
+    let server = Running::start(server);
+    assert!(server.next_line().starts_with("listening on "));
+
+    let ask = |program: &Path, arguments: &[&Path]| {
+        let mut client = Command::new(program);
+        client.args(arguments).arg(&name).env("XDG_RUNTIME_DIR", dir.path());
+        let output = client.stdin(Stdio::null()).output().expect("a process");
+        let says = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{client:?}: {says}");
+        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(answer.trim_end(), "hello", "{client:?}: {says}");
+    };
+    if is_here("python3") {
+        ask(Path::new("python3"), &[&source("```python", "client.py")]);
+    }
+    if is_here("node") {
+        ask(Path::new("node"), &[&source("```javascript", "client.js")]);
+    }
+    if is_here("go") {
+        let program = dir.path().join("client");
+        let mut build = Command::new("go");
+        build.args(["build", "-o"]).arg(&program).arg(source("```go", "client.go"));
+        let built = build.env("GO111MODULE", "off").env("GOFLAGS", "").output().expect("go");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        ask(&program, &[]);
+    }
+    server.crash();
 }

@@ -229,7 +229,7 @@ fn bad_endpoints() {
         ("a/b", "'/' cannot be in a portable name"),
         (r"a\b", r"'\' cannot be in a portable name"),
         ("Name", "'N' cannot be in a portable name"),
-        (&long_name, "at most 48 characters, this one has 60"),
+        (&long_name, "portable name of 60 characters exceeds the limit of 48"),
         ("unix://host/x", "`unix://` wants an absolute path"),
         ("/", "names a directory"),
     ] {
@@ -287,15 +287,15 @@ mod paths {
             let path = path(&os, name);
             let inode = fs::symlink_metadata(&path).expect("still there").ino();
             let text = path.to_str().expect("UTF-8");
-            let says = format!("cannot listen on {text}: {what} stands there");
+            let says = format!("cannot listen on {text}: {what} exists there");
             assert_fails("echo_server", text, &[&says]);
             assert_eq!(fs::symlink_metadata(&path).expect("still there").ino(), inode);
         }
         assert_eq!(fs::read_to_string(path(&os, "file")).expect("a file"), "data");
         assert_eq!(os.files(), before);
         for (name, says) in [
-            ("file", "it is a file, not a socket"),
-            ("directory", "it is a directory, not a socket"),
+            ("file", "the path is a file, not a socket"),
+            ("directory", "the path is a directory, not a socket"),
             ("dangling", "no server at"),
         ] {
             assert_fails("echo_client", path(&os, name).to_str().expect("UTF-8"), &[says]);

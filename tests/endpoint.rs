@@ -302,7 +302,7 @@ mod unix {
         meet(listener, Stream::connect(&endpoint)).await;
         drop(Listener::bind(&endpoint).expect("the name is free again"));
         let long = format!("abstract:{}", "n".repeat(108));
-        let says = ["at most 107 bytes, this one has 108"];
+        let says = ["abstract name of 108 bytes exceeds the limit of 107 bytes"];
         assert_error(Listener::bind(&long), ErrorKind::InvalidInput, &says);
         assert_error(within(Stream::connect(&long)).await, ErrorKind::InvalidInput, &says);
     }

@@ -150,7 +150,12 @@ async fn what_is_not_a_socket_is_left_alone_by_every_operation() {
     let cleaned = failure(candidate(&file).remove_stale(), exists, &file);
     cleaned.is(Operation::Clean, reason, None, "cannot clean");
     let failed = failure(connect(&file).await, exists, &file);
-    failed.is(Operation::Connect, reason, Some(libc::ECONNREFUSED), "it is a file, not a socket");
+    failed.is(
+        Operation::Connect,
+        reason,
+        Some(libc::ECONNREFUSED),
+        "the path is a file, not a socket",
+    );
 
     let datagrams = dir.endpoint("datagrams");
     let _socket = UnixDatagram::bind(dir.path("datagrams")).expect("a socket");
@@ -258,7 +263,7 @@ async fn a_daemon_that_exits_or_cannot_be_started() {
     let name = dir.endpoint("s");
     let outcome = connect_or_spawn(dir.path("s"), Command::new("false"));
     let failed = failure(within(outcome).await, ErrorKind::Other, &name);
-    failed.is(Operation::Spawn, &Reason::ServerExited, None, "ended before it listened");
+    failed.is(Operation::Spawn, &Reason::ServerExited, None, "exited before it listened");
 
     let outcome = connect_or_spawn(dir.path("s"), Command::new("/nowhere/daemon"));
     let failed = failure(within(outcome).await, ErrorKind::NotFound, &name);
@@ -309,7 +314,7 @@ async fn client_that_may_not_connect() {
     fs::set_permissions(dir.path("s"), fs::Permissions::from_mode(0o000)).expect("a mode");
     let failed = failure(connect(&name).await, ErrorKind::PermissionDenied, &name);
     let code = Some(libc::EACCES);
-    failed.is(Operation::Connect, &Reason::PeerRefused, code, "does not let this user in");
+    failed.is(Operation::Connect, &Reason::PeerRefused, code, "refuses connections of this user");
 }
 
 /// An error that is made from the kind and the text of another one loses the OS's code.

@@ -82,7 +82,7 @@ async fn a_first_instance_that_takes_nothing_is_named_at_the_deadline() {
     let (started, limit) = (Instant::now(), Duration::from_millis(500));
     let outcome = later(&name, &Launch::new().args(["a.txt"]), limit).await;
     let error =
-        assert_error(outcome, ErrorKind::TimedOut, &["cannot hand over to", "did not take"]);
+        assert_error(outcome, ErrorKind::TimedOut, &["cannot hand over to", "did not accept"]);
     assert_eq!(Error::of(&error).expect("ours").operation(), Operation::HandOver);
     assert_eq!(process_of(&error), Some(std::process::id()));
     assert!(started.elapsed() >= limit, "{:?}", started.elapsed());
@@ -133,7 +133,7 @@ async fn a_first_instance_that_drops_the_request_is_no_success() {
         drop(LaunchRequest::receive(stream, PATIENCE).await.expect("a launch"));
     });
     let outcome = later(&name, &Launch::new(), PATIENCE).await;
-    assert_error(outcome, ErrorKind::UnexpectedEof, &["ended before it was done"]);
+    assert_error(outcome, ErrorKind::UnexpectedEof, &["ended before it finished the launch"]);
     within(serving).await.expect("no panic");
 }
 
@@ -143,10 +143,10 @@ async fn a_later_start_that_speaks_something_else_leaves_the_first_one_as_it_was
     let mut listener = Listener::bind(&name).expect("a free name");
     let huge = [b"sp-run\0\x01".as_slice(), &u32::MAX.to_le_bytes()].concat();
     let cases: [(&[u8], &[u8], ErrorKind, &str); 5] = [
-        (b"open b.txt\n--------", b"", ErrorKind::InvalidData, "no launch"),
+        (b"open b.txt\n--------", b"", ErrorKind::InvalidData, "not a launch"),
         (b"sp-run\0\x02\0\0\0\0", b"sp-run\0\x01\x01", ErrorKind::InvalidData, "version 2"),
-        (&huge, b"sp-run\0\x01\x01", ErrorKind::InvalidData, "no launch"),
-        (b"sp-run\0\x01\x01\0\0\0?", b"sp-run\0\x01\x01", ErrorKind::InvalidData, "no launch"),
+        (&huge, b"sp-run\0\x01\x01", ErrorKind::InvalidData, "not a launch"),
+        (b"sp-run\0\x01\x01\0\0\0?", b"sp-run\0\x01\x01", ErrorKind::InvalidData, "not a launch"),
         (b"sp", b"", ErrorKind::UnexpectedEof, ""),
     ];
     for (sends, answer, kind, says) in cases {
@@ -195,7 +195,7 @@ async fn threads_and_tasks_hand_over_to_each_other() {
         let to = listener.endpoint().clone();
         let limit = ConnectOptions::new().deadline(Duration::from_millis(100));
         let late = blocking::hand_over_with(to, &launch, &ListenOptions::new(), &limit);
-        let error = assert_error(late, ErrorKind::TimedOut, &["did not take it within"]);
+        let error = assert_error(late, ErrorKind::TimedOut, &["did not accept the launch within"]);
         assert_eq!(process_of(&error), Some(std::process::id()));
         launch
     });

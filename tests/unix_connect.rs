@@ -165,8 +165,8 @@ fn errors_of_connect() {
     for (error, kind, says) in [
         // Its lock is held.
         ("ENOENT", "TimedOut", "name without server"),
-        ("EACCES", "PermissionDenied", "does not let this user in"),
-        ("EPERM", "PermissionDenied", "does not let this user in"),
+        ("EACCES", "PermissionDenied", "refuses connections of this user"),
+        ("EPERM", "PermissionDenied", "refuses connections of this user"),
         ("EPROTOTYPE", "AlreadyExists", "a socket of another type"),
     ] {
         let inject = format!("inject=connect:error={error}");
@@ -183,7 +183,7 @@ fn errors_of_connect() {
 async fn waiting_at_the_name_of_the_dead() {
     let os = Os::new();
     drop(UnixListener::bind(os.endpoint()).expect("a free name"));
-    let says = ["only the socket that one left behind", os.endpoint()];
+    let says = ["only the socket that a crashed server left behind", os.endpoint()];
     assert_error(within(os.connect()).await, ErrorKind::ConnectionRefused, &says);
     let short = ConnectOptions::new().deadline(Duration::ZERO);
     let short = short.wait_for_server(Duration::from_millis(200));

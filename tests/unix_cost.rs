@@ -116,21 +116,21 @@ fn assert_as_few_instructions(other: &str, ours: &str, debug: f64) {
 }
 
 #[test]
-fn reads_and_writes_take_as_many_instructions_as_tokio_s() {
+fn reads_and_writes_take_as_many_instructions_as_tokio() {
     assert_as_few_instructions("tokio", "sockpipe", 1.15);
 }
 
 /// The standard library never is a debug build, so ours must not be one.
 #[cfg(all(feature = "blocking", not(debug_assertions)))]
 #[test]
-fn reads_and_writes_that_block_take_as_many_instructions_as_std_s() {
+fn reads_and_writes_that_block_take_as_many_instructions_as_std() {
     assert_as_few_instructions("std", "blocking", 1.03);
 }
 
 /// What spins has its state beside the stream, so that other streams do not pay for it.
 #[cfg(not(feature = "shared-memory"))]
 #[test]
-fn a_stream_is_little_larger_than_tokio_s() {
+fn a_stream_is_little_larger_than_tokio() {
     let [ours, tokio] = [size_of::<Stream>(), size_of::<UnixStream>()];
     println!("a stream has {ours} bytes, tokio's {tokio}");
     assert!(ours <= tokio + 32);

@@ -63,7 +63,7 @@ async fn what_is_no_listener() {
         ("a connection", pair.into(), "it does not listen"),
     ];
     for (name, wrong, why) in cases {
-        let says = ["the descriptor is of no use here", why];
+        let says = ["unusable descriptor", why];
         println!("{name}: {}", assert_error(from_fd(wrong), ErrorKind::InvalidInput, &says));
     }
     #[cfg(target_os = "linux")]
@@ -95,7 +95,7 @@ async fn what_is_no_stream() {
         ("not connected", of_type(SocketType::STREAM), "it is not connected"),
     ];
     for (name, wrong, why) in cases {
-        let says = ["the descriptor is of no use here", why];
+        let says = ["unusable descriptor", why];
         let refused = Stream::from_fd(wrong);
         println!("{name}: {}", assert_error(refused, ErrorKind::InvalidInput, &says));
     }

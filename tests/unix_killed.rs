@@ -190,7 +190,10 @@ fn no_later_start_is_told_that_it_is_done_by_a_first_that_did_nothing() {
                 done += 1;
             }
             other => {
-                assert!(other.contains("ended before it was done"), "{name} {number}: {other}");
+                assert!(
+                    other.contains("ended before it finished the launch"),
+                    "{name} {number}: {other}"
+                );
                 told += 1;
             }
         }

@@ -30,7 +30,7 @@ fn sockets(os: &Os) -> Vec<PathBuf> {
 /// In a directory that others can write to, just before and just after the server looks at what it
 /// has bound, and before it sets the mode, which the umask makes it do.
 #[test]
-fn a_link_in_the_socket_s_place_is_never_followed() {
+fn a_link_in_place_of_the_socket_is_never_followed() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for delay in ["bind:delay_exit", "?fchmodat,?fchmodat2:delay_enter"] {
@@ -249,7 +249,7 @@ fn the_system_shows_the_socket_under_the_path_that_users_see() {
 
 /// By age, and at once: the socket, which the system lists, and the lock, which is marked.
 #[test]
-fn the_system_s_cleaner_leaves_a_living_server_alone() {
+fn the_system_cleaner_leaves_a_living_server_alone() {
     use std::process::{Command, Stdio};
 
     if !with_linux_backend("the sticky bit") || !is_here("systemd-tmpfiles") {

@@ -201,7 +201,7 @@ async fn a_name_that_others_took_is_theirs() {
     listener.republish().expect("the name of the dead");
     clean(&os, false);
     fs::write(os.endpoint(), "data").expect("a file");
-    assert_error(listener.republish(), ErrorKind::AlreadyExists, &["a file stands there"]);
+    assert_error(listener.republish(), ErrorKind::AlreadyExists, &["a file exists there"]);
     drop(listener);
     assert_eq!(fs::read(os.endpoint()).expect("a file"), b"data");
     assert_eq!(os.files(), ["s.sock"]);
@@ -337,7 +337,7 @@ fn a_second_start_from_elsewhere() {
     fs::rename(os.dir(), &elsewhere).expect("a free name");
     assert_eq!(command(&mut server, "published"), "published false");
     let refused = command(&mut server, "republish");
-    assert!(refused.contains("NotFound") && refused.contains("not where it was"), "{refused}");
+    assert!(refused.contains("NotFound") && refused.contains("removed or replaced"), "{refused}");
     fs::rename(&elsewhere, os.dir()).expect("a free name");
     assert_eq!(command(&mut server, "published"), "published true");
     assert_eq!(command(&mut server, "drop"), "dropped");

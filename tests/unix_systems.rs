@@ -210,7 +210,7 @@ async fn a_send_buffer_that_cannot_be_is_refused_by_bind_and_not_to_clients() {
         let mut listener = match Listener::bind_with(os.endpoint(), &options) {
             Ok(listener) => listener,
             Err(error) => {
-                assert!(error.to_string().contains("ask for less"), "{error}");
+                assert!(error.to_string().contains("choose a smaller one"), "{error}");
                 assert!(Error::of(&error).is_some(), "{error:?}");
                 continue;
             }

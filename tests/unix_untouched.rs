@@ -115,23 +115,23 @@ fn cases() -> Vec<Case> {
     use ErrorKind::{AddrInUse, AlreadyExists, PermissionDenied};
     vec![
         ("file", |path| { fs::write(path, "data").expect("a file"); None },
-            AlreadyExists, "a file stands there"),
+            AlreadyExists, "a file exists there"),
         ("empty file", |path| { drop(File::create(path).expect("a file")); None },
-            AlreadyExists, "a file stands there"),
+            AlreadyExists, "a file exists there"),
         ("directory", |path| { fs::create_dir(path).expect("a directory"); None },
-            AlreadyExists, "a directory stands there"),
+            AlreadyExists, "a directory exists there"),
         ("fifo", |path| { fifo(path); None },
-            AlreadyExists, "a FIFO stands there"),
+            AlreadyExists, "a FIFO exists there"),
         ("link to a file", |path| { symlink("beside.txt", path).expect("a link"); None },
-            AlreadyExists, "a symbolic link stands there"),
+            AlreadyExists, "a symbolic link exists there"),
         ("link to a directory", |path| { symlink(".", path).expect("a link"); None },
-            AlreadyExists, "a symbolic link stands there"),
+            AlreadyExists, "a symbolic link exists there"),
         ("link to nothing", |path| { symlink("nothing", path).expect("a link"); None },
-            AlreadyExists, "a symbolic link stands there"),
+            AlreadyExists, "a symbolic link exists there"),
         ("link to itself", |path| { symlink(path, path).expect("a link"); None },
-            AlreadyExists, "a symbolic link stands there"),
+            AlreadyExists, "a symbolic link exists there"),
         ("link to a living socket", |path| { symlink("living.sock", path).expect("a link"); None },
-            AlreadyExists, "a symbolic link stands there"),
+            AlreadyExists, "a symbolic link exists there"),
         ("datagram socket", |path| special(path, SocketType::DGRAM),
             AddrInUse, "already listening there"),
         ("packet socket", |path| {
@@ -155,7 +155,7 @@ fn cases() -> Vec<Case> {
             fs::write(path, "data").expect("a file");
             chown(path, Some(STRANGER), Some(STRANGER)).expect("an owner");
             None
-        }, AlreadyExists, "a file stands there"),
+        }, AlreadyExists, "a file exists there"),
     ]
 }
 

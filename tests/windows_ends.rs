@@ -233,7 +233,7 @@ async fn a_server_that_disconnects_is_gone() {
 
 /// With a write in flight, and without any.
 #[test]
-fn streams_outlive_their_runtime_s_end() {
+fn streams_outlive_the_end_of_their_runtime() {
     for (count, full) in [(100, true), (20, false)] {
         let (mut listener, path) = listen();
         let theirs = Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -183,7 +183,7 @@ async fn a_handle_made_elsewhere_becomes_a_stream() {
 }
 
 #[tokio::test]
-async fn the_peer_s_session_and_level() {
+async fn session_and_level_of_the_peer() {
     let (client, server) = connected(&ListenOptions::new()).await;
     // Both are this process.
     let session = server.peer_session().expect("the client's session");
@@ -358,7 +358,7 @@ async fn an_accepted_stream_keeps_the_name() {
 }
 
 #[tokio::test]
-async fn a_foreign_server_s_name_is_in_use() {
+async fn the_name_of_a_foreign_server_is_in_use() {
     let path = format!(r"\\.\pipe\{}", unique_name());
     let server = ServerOptions::new().create(&path).expect("a free name");
     assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[&path]);

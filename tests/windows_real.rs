@@ -128,7 +128,7 @@ async fn who_is_not_in_the_descriptor_is_not_let_in() {
     ] {
         let options = ListenOptions::new().security_descriptor(sddl).instances(1);
         let (_listener, path) = listen(&options);
-        let says = [&*path, "does not let this user in"];
+        let says = [&*path, "refuses connections of this user"];
         assert_error(within(Stream::connect(&path)).await, ErrorKind::PermissionDenied, &says);
     }
 }

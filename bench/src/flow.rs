@@ -230,9 +230,11 @@ pub async fn drive<T: Transport>(
             }
             gather(running, &clock).await
         }
-        Work::Many => {
+        Work::Many | Work::Scale(_) => {
+            run::allow_descriptors();
+            let count = if let Work::Scale(count) = work { count } else { CONNECTIONS };
             let mut streams = Vec::new();
-            for _ in 0..CONNECTIONS {
+            for _ in 0..count {
                 streams.push(transport.connect(address).await?);
             }
             let clock = Arc::new(Clock::new(millis));

@@ -1,5 +1,6 @@
 //! What is run: groups of competitors that take turns.
 
+use crate::charts::SCALE;
 use crate::competitors::Competitor::{self, *};
 use crate::run::Pin;
 use crate::work::{Neighbour, Sink, Work};
@@ -50,7 +51,7 @@ pub fn all() -> Vec<Group> {
     ];
     let across = [&talkers[..], &[TokioMt, SpinMt, Serve]].concat();
     let connectors = [Tokio, Noise, Sockpipe, Spin, Lane, InterprocessTokio, Tipsy, Tcp, Go, Node];
-    vec![
+    let mut groups = vec![
         group("W1 64 B round trip, same core", Pin::Same, By::P50, Work::PingPong(64), &talkers),
         group("W1 64 B round trip, cross core", Pin::Cross, By::P50, Work::PingPong(64), &across),
         group(
@@ -223,7 +224,12 @@ pub fn all() -> Vec<Group> {
             Work::Idle,
             &[Tokio, Noise, Sockpipe, Lane, Serve],
         ),
-    ]
+    ];
+    groups.extend(SCALE.map(|(count, title)| {
+        let who = [Tokio, Noise, Sockpipe, Spin];
+        group(title, Pin::Cross, By::Rate, Work::Scale(count as usize), &who)
+    }));
+    groups
 }
 
 /// The same over named pipes, beside tokio's own.

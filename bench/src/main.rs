@@ -4,6 +4,7 @@
 //! ```console
 //! sockpipe-bench table [full|reduced] [--only WORD]   runs the groups and prints them as markdown
 //! sockpipe-bench smoke                                one minute: does it run, and is nothing grossly slow
+//! sockpipe-bench charts PAGE FOLDER                   draws the tables of a page, as SVG
 //! sockpipe-bench list                                 what there is to run
 //! ```
 //!
@@ -12,6 +13,7 @@
 mod bars;
 mod beside;
 mod blocking;
+mod charts;
 mod competitors;
 mod flow;
 mod groups;
@@ -43,9 +45,17 @@ fn main() -> ExitCode {
         ["hog", _] => run::hog(),
         ["table", ref options @ ..] => return report::table(options),
         ["smoke"] => return report::smoke(),
+        ["charts", page, folder] => {
+            if let Err(error) = charts::draw(page, folder) {
+                eprintln!("cannot draw {page}: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
         ["list"] => groups::list(),
         _ => {
-            eprintln!("usage: sockpipe-bench table [full|reduced] [--only WORD] | smoke | list");
+            eprintln!(
+                "usage: sockpipe-bench table [full|reduced] [--only WORD] | smoke | charts PAGE FOLDER | list"
+            );
             return ExitCode::from(2);
         }
     }

@@ -90,7 +90,7 @@ fn measure(mut group: Group, effort: Effort) -> Results {
                 Ok(sample) => samples[at].push(sample),
                 Err(error) => eprintln!("{} in {}: {error}", who.name(), work.name()),
             }
-            let sockets = matches!(work, Work::Connect(_) | Work::Idle);
+            let sockets = matches!(work, Work::Connect(_) | Work::Idle | Work::Scale(_));
             thread::sleep(Duration::from_millis(if sockets { 100 } else { 10 }));
         }
     }

@@ -33,6 +33,8 @@ pub enum Work {
     Many,
     /// W6: 5,000 connections that have nothing to say.
     Idle,
+    /// W7: as W5, with so many.
+    Scale(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +71,7 @@ pub enum Service {
     Count { every: usize, frames: bool },
 }
 
-const NAMES: [(&str, Work); 20] = [
+const NAMES: [(&str, Work); 25] = [
     ("pingpong-64", Work::PingPong(64)),
     ("pingpong-1k", Work::PingPong(1024)),
     ("pingpong-64k", Work::PingPong(64 * 1024)),
@@ -90,6 +92,11 @@ const NAMES: [(&str, Work); 20] = [
     ("connect-64", Work::Connect(64)),
     ("many-64", Work::Many),
     ("idle-5000", Work::Idle),
+    ("scale-1", Work::Scale(1)),
+    ("scale-10", Work::Scale(10)),
+    ("scale-100", Work::Scale(100)),
+    ("scale-1000", Work::Scale(1000)),
+    ("scale-10000", Work::Scale(10_000)),
 ];
 
 impl Work {
@@ -108,7 +115,7 @@ impl Work {
             Self::Messages(Sink::Each) => Service::Count { every: FRAME << 13, frames: true },
             Self::Messages(_) => Service::Count { every: FRAME << 18, frames: true },
             Self::Thinking | Self::Beside(_) => Service::Think,
-            Self::Idle => Service::Echo(4096),
+            Self::Idle | Self::Scale(_) => Service::Echo(4096),
             _ => Service::Echo(64 * 1024),
         }
     }

@@ -17,28 +17,36 @@ pub use self::values::{Address, Place};
 use self::values::{address, endpoint, place, rate};
 
 const AFTER_HELP: &str = "\
-An ENDPOINT is a portable name such as `echo` (a socket in your runtime directory, or a pipe with \
-your SID in its name), `system:NAME` for the whole machine, a path (`/run/x.sock`, `./x.sock`), a \
-pipe (`\\\\.\\pipe\\NAME`) or a Linux `abstract:NAME`. A server can also listen at `fd:N`, a socket that \
-was passed to it.
+An ENDPOINT is one of:
+  echo              a portable name: a socket in your runtime directory, or a pipe of your user
+  system:NAME       a name for the whole machine
+  session:NAME      a name for this login session
+  ./x.sock          a path of a socket, also from the root
+  abstract:NAME     a Linux socket without a file
+  \\\\.\\pipe\\NAME    a named pipe
+  fd:N              a passed socket (Unix): listening for servers, connected for clients
+
+Examples:
+  sockpipe listen hello                     in one terminal,
+  sockpipe connect hello                    and in another: type into either, Ctrl-D ends a side
+  sockpipe info hello                       where is it, and which process listens?
+  sockpipe relay tcp:127.0.0.1:8080 hello   let a browser connect to a socket
 
 Exit codes:
-  0    done; info: a server is there
-  1    failed in another way than these
-  2    wrong usage, or an endpoint that cannot be on this system
-  3    no server is listening, or a crashed server left its socket; there is no such directory, also
-       for a server
-  4    the name is taken: by a server, or by something that is no socket
-  5    not allowed: another user's server, socket or directory
+  0    success; info: a server is listening
+  1    any other failure
+  2    wrong usage, or an endpoint that this system does not have
+  3    no server is listening, a crashed server left its socket, or the directory does not exist
+  4    the name is taken by a server, or the path is not a socket
+  5    permission denied: another user's server, socket or directory
   6    no answer in time
   130  stopped by Ctrl-C or a signal: listen, relay to stdio:, ping without an answer
-  141  standard output was closed by its reader
+  141  the reader of standard output closed it
 
-Servers of many clients (echo, relay, listen --keep --exec) let their connections finish when they \
-are asked to stop, say how many were cut after 5 s, and end with 0; asked a second time, they end \
-at once, with 130. A ping that has \
-figures prints them, and ends with 0. What is not named here is ended by the signal itself, which a \
-shell shows as 130 for Ctrl-C and 143 for SIGTERM: connect and relay stdio:, for example.";
+Signals: servers of many clients (echo, relay, listen --keep --exec) finish their connections, print \
+how many they cut after 5 s, and exit with 0; a second signal stops them at once, with 130. ping \
+prints its results, and exits with 0. connect and relay stdio: are terminated by the signal, which a \
+shell shows as 130 for Ctrl-C and 143 for SIGTERM.";
 
 /// Netcat for Unix domain sockets and Windows named pipes, the same on every OS.
 #[derive(Debug, Parser)]
@@ -47,37 +55,37 @@ pub struct Args {
     #[command(subcommand)]
     pub verb: Verb,
 
-    /// Say what happens, on standard error.
+    /// Print what happens to standard error.
     #[arg(short, long, global = true)]
     pub verbose: bool,
 
-    /// Say nothing but errors.
+    /// Print errors only.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Wait for a client, and join it to standard input and output.
+    /// Accept a client, and connect it to standard input and output.
     Listen(Listen),
-    /// Connect to a server, and join it to standard input and output.
+    /// Connect to a server, and send standard input to it.
     Connect(Connect),
-    /// Serve clients by sending back what they send.
+    /// Send received data back to clients.
     Echo(Echo),
-    /// Pass connections on, from one endpoint to another, to or from loopback TCP.
+    /// Pass connections on between endpoints, loopback TCP and standard streams.
     Relay(Box<Relay>),
-    /// Tell what an endpoint is here, and what is there.
+    /// Print the addresses of an endpoint, and the state of each.
     Info(Info),
-    /// Measure the round trips to an echo server.
+    /// Measure round trips to an echo server.
     Ping(Ping),
-    /// Remove what a crashed server has left, and nothing else.
+    /// Remove the socket of a crashed server, and nothing else.
     Clean(Clean),
     /// Print completions for a shell.
     Completions(Completions),
 }
 
 impl Verb {
-    /// Whether it decides what a signal does that asks it to stop.
+    /// Whether the verb handles the signals that ask it to stop.
     pub fn hears_signals(&self) -> bool {
         match self {
             Self::Listen(_) | Self::Echo(_) | Self::Ping(_) => true,
@@ -88,12 +96,24 @@ impl Verb {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The command of --exec finds its client in SOCKPIPE_PEER_USER and SOCKPIPE_PEER_PID. On Unix it has a \
+process group of its own. The group gets SIGTERM one second after its client has left, and when the \
+server ends, and SIGKILL 2 s later.
+
+--linger applies to a pipe of byte type, which cannot carry an end of file, and to a peer that does not \
+read the rest.
+
+Examples:
+  sockpipe listen hello > received.txt      write what one client sends to a file
+  sockpipe listen hello --keep --exec cat   echo to any number of clients
+  sockpipe listen system:log --everyone     let every user connect")]
 pub struct Listen {
     /// Where to listen.
     #[arg(value_parser = place(), value_hint = ValueHint::AnyPath)]
     pub endpoint: Place,
 
-    /// Serve one client after the other, until stopped; with --exec, all at a time.
+    /// Serve clients one after another, with --exec all at a time.
     #[arg(short, long)]
     pub keep: bool,
 
@@ -106,10 +126,7 @@ pub struct Listen {
     #[command(flatten)]
     pub spin: Spin,
 
-    /// Run a command for each client, joined to its standard input and output. All that follows is
-    /// the command. It finds who the client is in SOCKPIPE_PEER_USER and SOCKPIPE_PEER_PID. On Unix
-    /// it is in a process group of its own, which is sent SIGTERM a second after its client has left,
-    /// and when the server ends, and SIGKILL 2 s later.
+    /// Run the rest of the line for each client, connected to its standard streams.
     #[arg(
         long,
         value_name = "COMMAND",
@@ -121,10 +138,18 @@ pub struct Listen {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+--linger applies to a pipe of byte type, which cannot carry an end of file, and to a peer that does not \
+read the rest.
+
+Examples:
+  echo question | sockpipe connect hello    send a line, and print the answer
+  sockpipe connect hello --wait=10          wait up to 10 s for the server to start
+  ssh host sockpipe connect hello           connect to a server of another machine")]
 pub struct Connect {
-    /// Where the server listens.
-    #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath)]
-    pub endpoint: Endpoint,
+    /// Address of the server.
+    #[arg(value_parser = place(), value_hint = ValueHint::AnyPath)]
+    pub endpoint: Place,
 
     #[command(flatten)]
     pub end: End,
@@ -137,6 +162,10 @@ pub struct Connect {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sockpipe echo                             serve at the name `echo`, for sockpipe ping
+  sockpipe echo ./x.sock --mode 660         let the socket's group connect")]
 pub struct Echo {
     /// Where to listen.
     #[arg(value_parser = place(), value_hint = ValueHint::AnyPath, default_value = "echo")]
@@ -157,12 +186,18 @@ pub struct Echo {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each of FROM and TO is an ENDPOINT, `tcp:HOST:PORT`, or `stdio:` for standard input and output. \
-The relay listens at FROM and connects to TO for each client; with `stdio:` it serves one.
+FROM and TO are an ENDPOINT, `tcp:HOST:PORT`, or `stdio:` for standard input and output. The relay \
+listens at FROM and connects to TO for each client; with `stdio:` or a connected `fd:N` it \
+serves one client.
 
-Every user of this machine can connect to a TCP port, whatever guards the endpoint behind it.
+Every user of this machine can connect to a TCP port, even if the endpoint behind it admits one user.
 
-A peer that takes no end of file is given 0.5 s of silence, unless --linger says otherwise.")]
+A connection to a peer that takes no end of file is closed after 0.5 s without data, or after --linger.
+
+Examples:
+  sockpipe relay tcp:127.0.0.1:8080 hello   let a browser connect to a socket
+  sockpipe relay hello tcp:127.0.0.1:8080   put a socket in front of a TCP server
+  sockpipe relay outer.example inner        give a server a second name")]
 pub struct Relay {
     /// Where to listen.
     #[arg(value_parser = address())]
@@ -172,12 +207,11 @@ pub struct Relay {
     #[arg(value_parser = address())]
     pub to: Address,
 
-    /// Allow TCP addresses beyond this machine.
+    /// Allow TCP addresses of other machines.
     #[arg(long)]
     pub remote: bool,
 
-    /// Let no peer pass file descriptors, which are otherwise passed on between two endpoints. Bulk
-    /// data then flows faster on Linux.
+    /// Refuse file descriptors instead of passing them on; faster on Linux.
     #[arg(long)]
     pub no_descriptors: bool,
 
@@ -196,18 +230,22 @@ pub struct Relay {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-It makes no connection to a server that it can see otherwise, so that a server that serves one \
-client does not lose its turn. It does for a socket without sockpipe's lock that no process here is \
-seen to listen on: only a connection tells whether that is dead. The exit code tells what was \
-found: 0 a server, 2 what no socket can be called, 3 nobody, 4 something that is no socket, 5 that \
-this user may not know.")]
+Does not connect if the server can be detected otherwise: a server that accepts a single client would \
+be used up. It connects to a socket without sockpipe's lock on which no visible process listens, \
+because only a connection shows whether that server is alive.
+
+Exit codes: 0 a server is listening, 2 not an endpoint of this system, 3 no server, 4 not a socket, \
+5 permission denied.
+
+Examples:
+  sockpipe info hello                       print addresses, states and the next step
+  sockpipe info hello --json                the same for a program")]
 pub struct Info {
-    /// The endpoint to tell about.
+    /// Endpoint to look up.
     #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath)]
     pub endpoint: Endpoint,
 
-    /// Connect once and close again, to learn what only the server's end tells: its user and
-    /// process, and on Windows who may connect. The server sees a client that says nothing.
+    /// Connect once, to print the server's user and process.
     #[arg(long)]
     pub connect: bool,
 
@@ -218,14 +256,19 @@ pub struct Info {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A first round trip, in which the server has to accept, is not counted. --timeout is also for each \
-answer. Ctrl-C prints what there is so far.")]
+The first round trip, in which the server has to accept, is not counted. --timeout also limits each \
+answer. Ctrl-C prints the results so far.
+
+Examples:
+  sockpipe ping                             1000 round trips to sockpipe echo
+  sockpipe ping hello -n 10000 --json       print percentiles for a program
+  sockpipe ping hello --rate 500            send on time, even before answers")]
 pub struct Ping {
-    /// Where the echo server listens.
+    /// Address of the echo server.
     #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath, default_value = "echo")]
     pub endpoint: Endpoint,
 
-    /// How many round trips.
+    /// Number of round trips.
     #[arg(
         short = 'n',
         long,
@@ -235,7 +278,7 @@ pub struct Ping {
     )]
     pub count: u32,
 
-    /// How many bytes each way.
+    /// Bytes to send each way.
     #[arg(
         short,
         long,
@@ -245,8 +288,7 @@ pub struct Ping {
     )]
     pub size: u32,
 
-    /// How many to send in a second, on time and whether or not answers have come. Default: each
-    /// as soon as the one before has come back.
+    /// Requests to send each second, even before answers [default: one at a time].
     #[arg(short, long, value_name = "N", value_parser = rate)]
     pub rate: Option<f64>,
 
@@ -265,14 +307,21 @@ pub struct Ping {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A server does the same when it starts. Call this to remove the socket without a new server.
+
+Example:
+  sockpipe clean hello                      exits with 4 if a server is listening")]
 pub struct Clean {
-    /// Where the server was.
+    /// Address of the crashed server.
     #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath)]
     pub endpoint: Endpoint,
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "For example: sockpipe completions bash > /etc/bash_completion.d/sockpipe")]
+#[command(after_help = "\
+Example:
+  sockpipe completions bash > /etc/bash_completion.d/sockpipe")]
 pub struct Completions {
     pub shell: Shell,
 }

@@ -28,6 +28,7 @@ pub fn run(args: &args::Clean) -> Result<()> {
                     }
                     _ => String::new(),
                 };
+
                 let what = format!(
                     "{address} is not stale: a server{by} is listening there, and is left alone"
                 );
@@ -36,6 +37,7 @@ pub fn run(args: &args::Clean) -> Result<()> {
             Err(error) => failure = Some(at_endpoint(error)),
         }
     }
+
     match failure {
         Some(failure) => Err(failure.into()),
         None => {

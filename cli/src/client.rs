@@ -8,14 +8,33 @@ use std::time::Duration;
 use anyhow::Result;
 use sockpipe::{ConnectOptions, Endpoint, ExpectServer, PeerCredentials, Stream};
 
-use crate::args::{Client, Memory, Spin};
+use crate::args::{Client, Memory, Place, Spin};
 use crate::{exit, os, say};
 
 /// How long a server may be too busy, unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-pub async fn connect(endpoint: &Endpoint, args: &Client, spin: Spin) -> Result<Stream> {
-    connect_fast(endpoint, args, spin, Memory::default()).await
+pub async fn connect(place: &Place, args: &Client, spin: Spin) -> Result<Stream> {
+    match place {
+        Place::Endpoint(endpoint) => connect_fast(endpoint, args, spin, Memory::default()).await,
+        Place::Passed(number) => passed(*number, args),
+    }
+}
+
+/// A connection that was passed. Whoever did that chose the peer, so only a user that is named is
+/// insisted on.
+fn passed(number: u32, args: &Client) -> Result<Stream> {
+    let stream = os::passed_stream(number)?;
+    say::detail(format_args!("fd:{number} is connected, the peer is {}", peer(&stream)));
+    if let Some(user) = &args.expect_user {
+        let (expected, found) = (os::user_id(user)?, stream.peer_credentials()?);
+        if *found.user() != expected {
+            let found = credentials(&found);
+            let what = format!("the peer of fd:{number} is {found}, and not {user} as expected");
+            return Err(exit::Exit::new(exit::DENIED, what).into());
+        }
+    }
+    Ok(stream)
 }
 
 pub async fn connect_fast(

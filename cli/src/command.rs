@@ -1,4 +1,4 @@
-//! The commands of `listen --exec`, of which none outlives this process.
+//! The commands of `listen --exec`. None outlives this process.
 
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +47,7 @@ impl Joined {
             running.groups.push(Arc::clone(&group));
             group
         };
+
         let (tell, exited) = watch::channel(None);
         let waiter = Arc::clone(&group);
         let wait = move || {
@@ -55,6 +56,7 @@ impl Joined {
             // Its client's task may have ended.
             let _ = tell.send(Some(status));
         };
+
         if let Err(error) = thread::Builder::new().name("command".to_owned()).spawn(wait) {
             group.kill();
             let _ = group.wait();
@@ -76,8 +78,8 @@ impl Joined {
         Side::command(output, input, self.exited.clone()).context("cannot start a thread")
     }
 
-    /// Waits for the command, whose client has left and whose pipes are closed. One that does not end
-    /// by that is told to end, and then made to.
+    /// Waits for the command, whose client has left and whose pipes are closed. A command that does
+    /// not end by that is asked to end, and then killed.
     pub async fn finish(mut self) -> Result<ExitStatus> {
         if timeout(LAST_STEPS, self.has_exited()).await.is_err() {
             self.group.tell();
@@ -118,6 +120,7 @@ pub fn end_all() {
     for group in &groups {
         group.wait_until(deadline);
     }
+
     for group in &groups {
         group.kill();
     }

@@ -111,6 +111,7 @@ fn message(error: &io::Error) -> String {
         Reason::NoHalfClose => None,
         _ => error.advice(),
     };
+
     match advice {
         Some(advice) => format!("{}; {advice}", error.what()),
         None => error.what(),

@@ -34,6 +34,7 @@ pub async fn run(args: args::Info) -> Result<()> {
     } else {
         as_text(&args.endpoint, &found, chosen)
     };
+
     let mut out = os::stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(at_output)?;
     let code = match found[chosen].state {
@@ -118,6 +119,7 @@ impl Found {
             no_server: None,
             address,
         };
+
         let mut stream = found.look(candidate).await;
         if connect && stream.is_none() && found.state == State::Live {
             match probe(found.place()).await {
@@ -125,6 +127,7 @@ impl Found {
                 Err(error) => found.server = Some(format!("cannot be asked: {error}")),
             }
         }
+
         if let Some(peer) = stream.as_ref().and_then(|stream| stream.peer_credentials().ok()) {
             found.server = Some(client::credentials(&peer));
             found.server_uid = peer.uid();
@@ -152,6 +155,7 @@ impl Found {
                 self.target = Some(target.address());
             }
         }
+
         let listening = listening(self.place());
         let (state, because) = match occupancy {
             Ok(Occupancy::Free) => match self.too_long().await {
@@ -163,7 +167,8 @@ impl Found {
                 let how = if cfg!(windows) { "the pipe exists" } else { "its lock is held" };
                 (State::Live, how.to_owned())
             }
-            Ok(Occupancy::Foreign { what, .. }) => (State::Foreign, format!("{what} stands there")),
+
+            Ok(Occupancy::Foreign { what, .. }) => (State::Foreign, format!("{what} exists there")),
             Ok(Occupancy::Unclaimed) => {
                 self.process = listening.iter().find_map(procfs::process_of);
                 if self.process.is_none() {
@@ -175,7 +180,10 @@ impl Found {
                     (State::Live, "a socket listens there".to_owned())
                 }
             }
-            Ok(_) => (State::Unknown, "this version cannot tell".to_owned()),
+
+            Ok(_) => {
+                (State::Unknown, "this version of sockpipe does not know this state".to_owned())
+            }
             Err(error) => match self.too_long().await {
                 Some(why) => (State::Impossible, why),
                 None => (State::of_error(&error), error.to_string()),
@@ -204,7 +212,8 @@ impl Found {
                 }
                 ErrorKind::PermissionDenied if listed => (
                     State::Live,
-                    "by the system's list of sockets, for it does not let this user in".to_owned(),
+                    "by the system's list of sockets, because it refuses connections of this user"
+                        .to_owned(),
                 ),
                 _ => (State::of_error(&error), error.to_string()),
             },
@@ -213,8 +222,8 @@ impl Found {
         None
     }
 
-    /// Why the path does not fit into an address. No server is there to ask: the crate
-    /// says so before it connects.
+    /// Why the path does not fit into an address. No server is there to ask: the crate reports it
+    /// before it connects.
     async fn too_long(&self) -> Option<String> {
         let place = self.place();
         if place.as_path()?.as_os_str().len() <= SHORT {
@@ -290,11 +299,13 @@ fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
     if let Some(server) = &found.server {
         lines.push(("server", server.clone()));
     }
+
     if let Some(access) = &found.access {
         let meaning = access.meaning.map(|meaning| format!(" ({meaning})")).unwrap_or_default();
         lines.push(("owner", access.owner.clone()));
         lines.push(("access", format!("{}{meaning}", access.rights)));
     }
+
     lines.push(("next", next::step(endpoint, found)));
     let mut text: String =
         lines.iter().map(|(label, value)| format!("{label:<9} {}\n", shown(value))).collect();
@@ -302,6 +313,7 @@ fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
         text.push_str(
             "\nA server takes the first of these that is usable, a client tries all in turn:\n",
         );
+
         for (number, found) in all.iter().enumerate() {
             let (address, state) = (shown(&found.address.to_string()), found.state.word());
             let (why, because) = (shown(&found.why), shown(&found.because));

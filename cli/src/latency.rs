@@ -117,6 +117,7 @@ mod tests {
         ] {
             assert_eq!(hundred.percentile(percent), expected, "{percent}");
         }
+
         let one = Latencies::new(vec![7]);
         assert_eq!([0.0, 50.0, 99.0, 100.0].map(|percent| one.percentile(percent)), [7; 4]);
         let two = Latencies::new(vec![9, 7]);

@@ -22,8 +22,10 @@ pub async fn run(args: args::Listen) -> Result<()> {
     if let (Some(command), true) = (&args.exec, args.keep) {
         return run_for_each(&args, command.clone()).await;
     }
+
     let stop = asked_to_stop();
     let listener = bind(&args.endpoint, &args.server, args.spin)?;
+
     let work = async {
         match (args.exec, args.keep) {
             (Some(command), _) => {
@@ -86,6 +88,7 @@ async fn run_for_each(args: &args::Listen, command: Vec<OsString>) -> Result<()>
             }
         }
     };
+
     let served = serve(listener, handler).with_graceful_shutdown(stop).drain_deadline(DRAIN);
     tell_cut(served.await.map_err(at_endpoint)?.cut());
     Ok(())

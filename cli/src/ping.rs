@@ -142,7 +142,7 @@ impl Pings {
                 bail!("the server left after {answers} answers ({error}); is it an echo server?")
             }
             Ok(Ok(_)) if self.buffer != *self.payload => {
-                bail!("what came back is not what was sent: this is no echo server")
+                bail!("the server returned other data than was sent; ping needs an echo server")
             }
             Ok(Ok(_)) => Ok(()),
         }
@@ -164,7 +164,7 @@ impl Pings {
     }
 }
 
-/// A buffer for so many bytes, of which the system may not have so much.
+/// A buffer for so many bytes, which the system may not have.
 fn room(size: usize) -> Result<Vec<u8>> {
     let mut buffer = Vec::new();
     let reserved = buffer.try_reserve_exact(size);
@@ -191,7 +191,7 @@ impl OnTime {
                 return;
             }
             let mut to = &*self.stream;
-            // The reader sees that the server is gone, and says so.
+            // The reader sees that the server is gone, and reports it.
             if self.runtime.block_on(to.write_all(&self.payload)).is_err() {
                 return;
             }
@@ -201,8 +201,9 @@ impl OnTime {
 
 /// Answers come in the order of what was sent.
 fn next_of(sent: &Receiver<Instant>) -> Result<Instant> {
-    sent.try_recv()
-        .map_err(|_| anyhow!("the server sent more than it was sent: this is no echo server"))
+    sent.try_recv().map_err(|_| {
+        anyhow!("the server sent more data than it received; ping needs an echo server")
+    })
 }
 
 fn too_late(limit: Duration, answers: usize) -> anyhow::Error {
@@ -243,6 +244,7 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64, carrier: &str) 
             "rate": rate,
             "transport": carrier,
         });
+
         for (name, percent) in figures {
             object[format!("{name}_ns")] = latencies.percentile(percent).into();
         }
@@ -258,6 +260,7 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64, carrier: &str) 
         if carrier != "socket" {
             writeln!(text, "through {carrier}")?;
         }
+
         let shown = figures
             .map(|(name, percent)| format!("{name} {}", human(latencies.percentile(percent))));
         writeln!(text, "{}", shown.join("   "))?;

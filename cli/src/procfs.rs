@@ -28,7 +28,7 @@ fn table() -> Vec<u8> {
     fs::read("/proc/net/unix").unwrap_or_default()
 }
 
-/// Of the lines, those that are UTF-8: one socket with another name must not hide the rest.
+/// The lines that are UTF-8: one socket with another name must not hide the rest.
 fn sockets(table: &[u8]) -> impl Iterator<Item = Listening> {
     let lines = table.split(|&byte| byte == b'\n').skip(1);
     lines.filter_map(|line| std::str::from_utf8(line).ok()).filter_map(listening)
@@ -68,6 +68,7 @@ fn listening_in(
         if found.file_name() != wanted.file_name() {
             return None;
         }
+
         let dir = found.parent()?;
         let same = if dir.is_absolute() {
             Some(dir) == wanted.parent()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use sockpipe::Listener;
+use sockpipe::{Listener, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -24,7 +24,6 @@ use crate::session;
 use crate::side::Side;
 use crate::{client, os, say};
 
-const NO_TARGET: &str = "a passed socket that listens is a place to listen at; choose another TO";
 /// Fewer clients leave too little memory behind to look after it.
 const MANY: usize = 64;
 /// After an error of `accept`, such as no descriptors left.
@@ -33,10 +32,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn run(args: args::Relay) -> Result<()> {
     let links = Links::new(&args);
     let ends = args.linger.between_programs();
+
     let target =
         Arc::new(Target { to: args.to, remote: args.remote, client: args.client, links, ends });
     match (&args.from, &target.to) {
-        (_, Address::Passed(_)) => Err(Exit::new(USAGE, NO_TARGET).into()),
         (Address::Stdio, Address::Stdio) => {
             let what = "`stdio:` can be one end of the relay, not both";
             Err(Exit::new(USAGE, what).into())
@@ -47,8 +46,18 @@ pub async fn run(args: args::Relay) -> Result<()> {
         }
         (_, Address::Stdio) => {
             let stop = asked_to_stop();
+
             let door = Door::open(&args.from, args.remote, &args.server, args.spin).await?;
             let work = async { join(&mut Side::stdio()?, door.first(links).await?, ends).await };
+            tokio::select! {
+                done = work => done,
+                () = stop => Err(Exit::silent(INTERRUPTED).into()),
+            }
+        }
+        (from, to) if is_one_connection(from) || matches!(to, Address::Passed(_)) => {
+            let stop = asked_to_stop();
+            let door = Door::open(&args.from, args.remote, &args.server, args.spin).await?;
+            let work = async { pass_on(door.first(links).await?, &target, 1).await };
             tokio::select! {
                 done = work => done,
                 () = stop => Err(Exit::silent(INTERRUPTED).into()),
@@ -61,15 +70,22 @@ pub async fn run(args: args::Relay) -> Result<()> {
             if links.descriptors == Descriptors::Refused {
                 door.refuse_descriptors();
             }
+
             serve(door, target, stop).await
         }
     }
+}
+
+/// Whether it is a connection, which can be passed on once.
+fn is_one_connection(address: &Address) -> bool {
+    matches!(address, Address::Passed(number) if os::passed_is_connected(*number))
 }
 
 async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = ()>) -> Result<()> {
     let mut clients = Clients::default();
     let mut stop = pin!(stop);
     let mut number = 0_u64;
+
     loop {
         let near = tokio::select! {
             near = door.accept(format!("client {}", number + 1), target.links) => near?,
@@ -84,10 +100,11 @@ async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = (
             }
         });
     }
+
     drop(door);
     let drained = timeout(DRAIN, async { while clients.running.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        // Those that ended meanwhile were taken out.
+        // Connections that ended meanwhile were taken out.
         tell_cut(clients.running.len());
     }
     Ok(())
@@ -145,7 +162,9 @@ impl Links {
     fn new(args: &args::Relay) -> Self {
         let descriptors = match (&args.from, &args.to) {
             (Address::Stdio, _) | (_, Address::Stdio) => Descriptors::Closed,
-            (Address::Local(_) | Address::Passed(_), Address::Local(_)) if !args.no_descriptors => {
+            (Address::Local(_) | Address::Passed(_), Address::Local(_) | Address::Passed(_))
+                if !args.no_descriptors =>
+            {
                 Descriptors::PassedOn
             }
             _ => Descriptors::Refused,
@@ -158,6 +177,8 @@ impl Links {
 #[allow(clippy::large_enum_variant, reason = "a relay has one")]
 enum Door {
     Local(Listener),
+    /// A connection that was passed, until it is taken.
+    Passed(Option<Stream>),
     Tcp(TcpListener),
 }
 
@@ -168,24 +189,31 @@ impl Door {
                 let place = Place::Endpoint(endpoint.clone());
                 return Ok(Self::Local(bind(&place, server, spin)?));
             }
+            Address::Passed(number) if os::passed_is_connected(*number) => {
+                return Ok(Self::Passed(Some(os::passed_stream(*number)?)));
+            }
             Address::Passed(number) => {
                 return Ok(Self::Local(bind(&Place::Passed(*number), server, spin)?));
             }
             Address::Tcp(address) => address,
-            Address::Stdio => bail!("`stdio:` is no place to listen"),
+            Address::Stdio => bail!("a relay cannot listen on `stdio:`"),
         };
+
         let found = resolve(address, remote).await?;
         let cannot = |error: std::io::Error| {
             let message = format!("cannot listen on tcp:{address}: {error}; choose another port");
             at_endpoint(std::io::Error::new(error.kind(), message))
         };
+
         let listener = TcpListener::bind(&found[..]).await.map_err(cannot)?;
         let local = listener.local_addr().map_err(cannot)?;
         say::note(format_args!("listening on tcp:{local}"));
         if local.ip().is_loopback() {
             say::detail("every user of this machine can connect to it");
         } else {
-            say::warning(format_args!("whoever reaches this machine can connect to tcp:{local}"));
+            say::warning(format_args!(
+                "any machine that reaches this one can connect to tcp:{local}"
+            ));
         }
         Ok(Self::Tcp(listener))
     }
@@ -198,6 +226,13 @@ impl Door {
                 say::detail(format_args!("{it}: {}", client::peer(&stream)));
                 Ok(Side::local(stream, links.descriptors, links.spin)?)
             }
+            Self::Passed(stream) => match stream.take() {
+                Some(stream) => {
+                    say::detail(format_args!("{it}: {}", client::peer(&stream)));
+                    Ok(Side::local(stream, links.descriptors, links.spin)?)
+                }
+                None => std::future::pending().await,
+            },
             Self::Tcp(listener) => loop {
                 match listener.accept().await {
                     Ok((stream, peer)) => {
@@ -214,7 +249,7 @@ impl Door {
         }
     }
 
-    /// Keeps clients from passing descriptors, those that have not been accepted yet as well.
+    /// Keeps clients from passing descriptors, pending clients included.
     fn refuse_descriptors(&self) {
         if let Self::Local(listener) = self {
             os::refuse_descriptors(listener);
@@ -260,6 +295,7 @@ impl Target {
             }
             (_, Address::Passed(_) | Address::Stdio) => false,
         };
+
         if itself {
             let what = "the relay would connect to itself: FROM and TO are the same address; choose \
                         another one for FROM";
@@ -281,10 +317,8 @@ impl Target {
 
     async fn connect(&self) -> Result<Side> {
         match &self.to {
-            Address::Local(endpoint) => {
-                let stream = client::connect(endpoint, &self.client, self.links.spin).await?;
-                Ok(Side::local(stream, self.links.descriptors, self.links.spin)?)
-            }
+            Address::Local(endpoint) => self.connect_to(&Place::Endpoint(endpoint.clone())).await,
+            Address::Passed(number) => self.connect_to(&Place::Passed(*number)).await,
             Address::Tcp(address) => {
                 let found = resolve(address, self.remote).await?;
                 let stream = TcpStream::connect(&found[..]).await.map_err(|error| {
@@ -293,7 +327,12 @@ impl Target {
                 })?;
                 Ok(Side::tcp(stream, self.links.spin)?)
             }
-            Address::Passed(_) | Address::Stdio => bail!("{NO_TARGET}"),
+            Address::Stdio => bail!("`stdio:` is no place to connect to"),
         }
+    }
+
+    async fn connect_to(&self, place: &Place) -> Result<Side> {
+        let stream = client::connect(place, &self.client, self.links.spin).await?;
+        Ok(Side::local(stream, self.links.descriptors, self.links.spin)?)
     }
 }

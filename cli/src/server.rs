@@ -41,7 +41,7 @@ pub fn bind_fast(place: &Place, args: &Server, spin: Spin, memory: Memory) -> Re
     if args.everyone {
         if let Some(dir) = os::closed_directory(listener.endpoint()) {
             say::warning(format_args!(
-                "no other user can connect: the directory {dir} lets nobody else in"
+                "no other user can connect: the directory {dir} admits no other user"
             ));
         }
     }

@@ -129,6 +129,7 @@ impl Session {
             self.failed = Some(error);
             Ending::SourceGone
         });
+
         match way {
             Way::Up => self.up = Some(ending),
             Way::Down => self.down = Some(ending),

@@ -118,7 +118,7 @@ fn a_name_that_is_too_long() {
         (format!("./{}", "n".repeat(200)), "too long"),
         // No file can have this name either.
         (format!("./{}", "n".repeat(300)), "too long"),
-        (abstract_name, "at most 107 bytes"),
+        (abstract_name, "the limit of 107 bytes"),
     ] {
         if endpoint.starts_with("abstract:") && !common::unix::with_linux_backend("abstract") {
             continue;
@@ -156,7 +156,7 @@ fn of_another_user() {
     // Not let in to a socket of which nothing else can be told.
     drop(UnixListener::bind(path).expect("a socket"));
     set_mode(path.as_ref(), 0o600);
-    as_stranger(&["connect", path]).wait().assert_fails(5, &["does not let this user in"]);
+    as_stranger(&["connect", path]).wait().assert_fails(5, &["refuses connections of this user"]);
     assert_next(&as_stranger(&["info", path]).wait(), 5, &["ask as the user"], "sockpipe");
     set_mode(path.as_ref(), 0o666);
     let says = ["only uid 0", "choose another endpoint"];

@@ -28,9 +28,9 @@ fn usage() {
         (&["listen"], "<ENDPOINT>"),
         (&["connect", "one", "two"], "two"),
         (&["connect", "--loud", "x"], "--loud"),
-        (&["connect", "--wait=soon", "x"], "no number of seconds"),
+        (&["connect", "--wait=soon", "x"], "not a number of seconds"),
         (&["connect", "--timeout=-1", "x"], "seconds cannot be negative"),
-        (&["connect", "--wait=nan", "x"], "no number of seconds"),
+        (&["connect", "--wait=nan", "x"], "not a number of seconds"),
         (&["connect", "--wait=inf", "x"], "too long to be counted"),
         (&["listen", "x", "--exec"], "--exec"),
         (&["listen", "x", "--close", "--exec", "true"], "--close"),
@@ -69,7 +69,7 @@ fn no_endpoint() {
         ("a/b", "a path is written `./a/b`"),
         (r"a\b", "a named pipe is written"),
         ("Name", "'N' cannot be in a portable name"),
-        (&long, "at most 48 characters"),
+        (&long, "exceeds the limit of 48"),
         ("unix://host/x", "absolute path"),
         ("/", "names a directory"),
     ] {
@@ -294,7 +294,7 @@ mod paths {
             run(&["clean", endpoint]).assert_fails(4, &["cannot clean", what, endpoint]);
             let info = run(&["info", endpoint]);
             assert_eq!(info.code, Some(4), "{info:?}");
-            assert!(info.text().contains(&format!("foreign: {what} stands there")), "{info:?}");
+            assert!(info.text().contains(&format!("foreign: {what} exists there")), "{info:?}");
             assert_eq!(Standing::at(&path), standing);
         }
         assert_eq!(os.files(), before);

@@ -84,7 +84,7 @@ fn info_of_a_name() {
 /// As other tools do that look for a path in the system's table: nothing has a second name.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_system_s_table_has_the_path_that_info_names() {
+fn the_system_table_has_the_path_that_info_names() {
     let os = Os::new();
     let mut server = common::tool();
     server.current_dir(os.dir()).args(["echo", "./here"]);
@@ -226,7 +226,7 @@ async fn ping_of_a_server_that_is_no_echo_server() {
     for (answer, code, says) in [
         (None, 6, "no answer within 0.3 s"),
         (Some(&b""[..]), 1, "the server left after 0 answers"),
-        (Some(&[b'x'; 64][..]), 1, "not what was sent"),
+        (Some(&[b'x'; 64][..]), 1, "other data than was sent"),
     ] {
         let os = Os::new();
         let mut listener = os.bind().expect("a free name");

@@ -4,10 +4,11 @@
 mod common;
 
 use std::fs::{Permissions, metadata, set_permissions};
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
 use common::process::Users;
@@ -90,6 +91,74 @@ fn a_passed_socket_is_a_place_to_listen() {
     assert_eq!(ended.assert_succeeds().text(), "hello");
     run(&["echo", "fd:9"]).assert_fails(2, &["fd:9", "pass a socket that listens"]);
     run(&["echo", "fd:"]).assert_usage();
+}
+
+/// The tool with one end of `socket` as number 7.
+fn with_passed(arguments: &str, socket: OwnedFd) -> Command {
+    let mut command = Command::new("sh");
+    // Standard input is for what is typed.
+    command.args(["-c", &format!("exec \"$0\" {arguments} 7<&0 </dev/null")]);
+    command.arg(tool().get_program()).stdin(socket);
+    command
+}
+
+#[test]
+fn a_passed_connection_is_joined_like_one_that_is_made() {
+    let own = rustix::process::getuid().as_raw();
+    let expecting = format!("connect --expect-user {own} fd:7");
+    for verb in ["connect fd:7", "relay stdio: fd:7", &expecting] {
+        let (mut near, far) = UnixStream::pair().expect("sockets");
+        near.write_all(b"hello").expect("a write");
+        near.shutdown(Shutdown::Write).expect("an end");
+        let ended = Tool::of(with_passed(verb, far.into())).wait();
+        assert_eq!(ended.assert_succeeds().text(), "hello", "{verb}");
+        assert_eq!(near.read(&mut [0]).expect("an end"), 0, "{verb}");
+    }
+}
+
+#[test]
+fn a_passed_connection_is_relayed_as_one_client_or_one_server() {
+    let os = Os::new();
+    let mut echo = Tool::listening(&["echo", os.endpoint()]);
+    let (mut near, far) = UnixStream::pair().expect("sockets");
+    let relay = Tool::of(with_passed(&format!("relay fd:7 {}", os.endpoint()), far.into()));
+    near.write_all(b"hello").expect("a write");
+    near.shutdown(Shutdown::Write).expect("an end");
+    let mut heard = String::new();
+    near.read_to_string(&mut heard).expect("an end");
+    assert_eq!((heard.as_str(), relay.wait().code), ("hello", Some(0)));
+    echo.end_input();
+
+    let front = Os::new();
+    let (mut near, far) = UnixStream::pair().expect("sockets");
+    let mut relay = Tool::of(with_passed(&format!("relay {} fd:7", front.endpoint()), far.into()));
+    relay.await_listening();
+    let mut client = UnixStream::connect(front.endpoint()).expect("a connection");
+    client.write_all(b"question").expect("a write");
+    client.shutdown(Shutdown::Write).expect("an end");
+    let mut heard = String::new();
+    near.read_to_string(&mut heard).expect("an end");
+    near.write_all(b"answer").expect("a write");
+    near.shutdown(Shutdown::Write).expect("an end");
+    let mut answered = String::new();
+    client.read_to_string(&mut answered).expect("an end");
+    assert_eq!((heard.as_str(), answered.as_str()), ("question", "answer"));
+    assert_eq!(relay.wait().code, Some(0));
+}
+
+#[test]
+fn a_passed_socket_of_the_wrong_kind_is_told_what_to_pass() {
+    let os = Os::new();
+    let listener: OwnedFd = UnixListener::bind(os.endpoint()).expect("a socket").into();
+    let ended = Tool::of(with_passed("connect fd:7", listener)).wait();
+    ended.assert_fails(2, &["fd:7", "not connected", "pass a connected"]);
+    let (_near, far) = UnixStream::pair().expect("sockets");
+    let ended = Tool::of(with_passed("echo fd:7", far.into())).wait();
+    ended.assert_fails(2, &["fd:7", "is connected", "`connect`"]);
+    let (_near, far) = UnixStream::pair().expect("sockets");
+    let ended = Tool::of(with_passed("connect --expect-user 4294967294 fd:7", far.into())).wait();
+    ended.assert_fails(5, &["fd:7", "4294967294"]);
+    run(&["connect", "fd:9"]).assert_fails(2, &["fd:9", "pass a connected"]);
 }
 
 /// What leaves no reader and no writer behind, as a parent that was killed does.

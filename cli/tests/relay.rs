@@ -247,7 +247,7 @@ fn tcp_is_for_this_machine_unless_told_otherwise() {
     }
     let mut relay = Tool::start(&["relay", "--remote", "tcp:0.0.0.0:0", os.endpoint()]);
     relay.await_err("listening on tcp:0.0.0.0:");
-    relay.await_err("warning: whoever reaches this machine");
+    relay.await_err("warning: any machine that reaches this one");
     let port = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("tcp:{}", port.local_addr().expect("an address"));
     run(&["relay", &address, os.endpoint()]).assert_fails(4, &[&address, "another port"]);

@@ -252,7 +252,9 @@ fn other_users() {
     let os = open_to_all();
     let _server = Tool::listening(&["echo", os.endpoint()]);
     for verb in ["connect", "ping"] {
-        as_stranger(&[verb, os.endpoint()]).wait().assert_fails(5, &["does not let this user in"]);
+        as_stranger(&[verb, os.endpoint()])
+            .wait()
+            .assert_fails(5, &["refuses connections of this user"]);
     }
     as_stranger(&["clean", os.endpoint()]).wait().assert_fails(5, &["cannot"]);
     for verb in ["listen", "echo"] {
@@ -261,7 +263,11 @@ fn other_users() {
     let info = as_stranger(&["info", os.endpoint()]).wait();
     assert_eq!(info.code, Some(0), "{info:?}");
     assert!(info.text().contains("owner     uid 0"), "{}", info.text());
-    assert!(info.text().contains("next      it does not let this user in"), "{}", info.text());
+    assert!(
+        info.text().contains("next      the server refuses connections of this user"),
+        "{}",
+        info.text()
+    );
 
     // A server for everyone, of another user than the client expects.
     let os = open_to_all();

@@ -1,17 +1,21 @@
-//! The ring of the crate with loom's atomics: every order in which two threads can see each other's
-//! words, up to three preemptions. Bytes are plain memory here, so that an access without an order to
-//! it is found. `cargo test --release`, half a minute.
+//! The ring of the crate, and the agreement to use it, with loom's atomics: every order in which two
+//! threads can see each other's words, up to three preemptions. Bytes are plain memory here, so that an
+//! access without an order to it is found. `cargo test --release`, half a minute.
 #![cfg(test)]
 
 #[path = "../../src/ring.rs"]
 #[allow(dead_code, reason = "the model needs a part of it")]
 mod ring;
 
+#[path = "../../src/lane/header.rs"]
+mod header;
+
 use loom::cell::UnsafeCell;
 use loom::model::Builder;
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
+use header::Header;
 use ring::{Bytes, Reader, Words, Writer};
 
 /// Memory in which loom finds races.
@@ -143,5 +147,96 @@ fn who_sees_the_switch_sees_its_position() {
         assert!(words.switched_at().is_none_or(|position| position == 7));
         writing.join().expect("no panic");
         assert_eq!(words.switched_at(), Some(7));
+    });
+}
+
+/// One side accepts while the other withdraws: both come to the same, and who accepted has announced
+/// its switch before.
+#[test]
+fn an_offer_is_accepted_or_withdrawn_and_both_sides_know_which() {
+    loom::model(|| {
+        let header = Arc::new(Header::default());
+        header.prepare(8);
+        let taker = Arc::clone(&header);
+        let taking = thread::spawn(move || {
+            assert!(taker.fits(8));
+            taker.directions[0].switch(7);
+            taker.accept()
+        });
+        let withdrawn = header.withdraw();
+        if header.is_accepted() {
+            assert!(!withdrawn);
+            assert_eq!(header.directions[0].switched_at(), Some(7));
+        }
+        let accepted = taking.join().expect("no panic");
+        assert_ne!(accepted, withdrawn);
+        assert_eq!(header.is_accepted(), accepted);
+    });
+}
+
+/// The maker, which writes to the socket until it knows, sees the acceptance in the middle of that; its
+/// reader gets the bytes before the switch from there, and the others from the ring.
+#[test]
+fn a_switch_in_the_middle_loses_no_byte() {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
+        let header = Arc::new(Header::default());
+        header.prepare(2);
+        let plain = Arc::new(Plain((0..2).map(|_| UnsafeCell::new(0)).collect()));
+        let socket = Arc::new(loom::sync::Mutex::new(Vec::new()));
+        let bell = Arc::new(Notify::new());
+        let (makers, ring, sends) = (Arc::clone(&header), Arc::clone(&plain), Arc::clone(&socket));
+        let rings = Arc::clone(&bell);
+        let making = thread::spawn(move || {
+            let words = &makers.directions[1];
+            let (mut writer, mut on_ring) = (Writer::default(), false);
+            for next in 0..2 {
+                if !on_ring && makers.is_accepted() {
+                    words.switch(next);
+                    on_ring = true;
+                }
+                if on_ring {
+                    assert_eq!(writer.put(words, &&*ring, &[next as u8]), Ok(1));
+                    writer.publish(words);
+                    if words.reader_wants_bell() {
+                        rings.notify();
+                    }
+                } else {
+                    sends.lock().expect("no panic").push(next as u8);
+                    rings.notify();
+                }
+            }
+        });
+
+        header.directions[0].switch(0);
+        assert!(header.accept());
+        let words = &header.directions[1];
+        let (mut reader, mut got, mut byte) = (Reader::default(), 0, [0]);
+        while got < 2 {
+            let last = words.switched_at();
+            if last.is_some_and(|last| last <= u64::from(got)) {
+                let mut length = reader.read(words, &&*plain, &mut byte).expect("no corruption");
+                if length == 0 {
+                    words.reader_waits(true);
+                    length = reader.read(words, &&*plain, &mut byte).expect("no corruption");
+                }
+                if length == 0 {
+                    bell.wait();
+                    continue;
+                }
+            } else {
+                let mut socket = socket.lock().expect("no panic");
+                if socket.is_empty() {
+                    drop(socket);
+                    bell.wait();
+                    continue;
+                }
+                byte = [socket.remove(0)];
+            }
+            assert_eq!(byte, [got]);
+            got += 1;
+        }
+        making.join().expect("no panic");
     });
 }

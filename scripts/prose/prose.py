@@ -13,10 +13,10 @@ CODE_COLUMNS, PAGE_COLUMNS = 100, 110
 
 # How many places of each kind are left. A change may lower a limit and must not raise one.
 LIMITS = {
-    "banned phrases": 216,
-    "summaries without a verb": 109,
-    "long runs of code": 121,
-    "long lines": 454,
+    "banned phrases": 40,
+    "summaries without a verb": 0,
+    "long runs of code": 95,
+    "long lines": 340,
     "dead links": 0,
     "unknown words": 0,
 }
@@ -64,7 +64,8 @@ def verbless(documentation):
 
     for item in json.loads(Path(documentation).read_text())["index"].values():
         if item["crate_id"] == 0 and "function" in item["inner"] and item["docs"]:
-            if not starts_well(item["docs"]):
+            # The summary of an implemented method is the trait's; only its errors differ.
+            if not item["docs"].startswith("#") and not starts_well(item["docs"]):
                 where = f"{item['span']['filename']}:{item['span']['begin'][0]}"
                 yield f"{where}: {item['name']}: {item['docs'].splitlines()[0]!r}"
     # What only Windows has is not in the JSON of another system.
@@ -119,14 +120,14 @@ def runs():
 
 
 def long_lines():
-    def over(path, limit, line):
-        return len(line) > limit and not (path.suffix == ".md" and (line.startswith("|") or "](http" in line))
+    # A row of a table and an address have no place to break.
+    whole = re.compile(r"^\s*(//[/!] )?\||https?://")
 
     files = [(path, PAGE_COLUMNS) for path in pages()]
     files += [(path, CODE_COLUMNS) for path in tracked("*.rs")]
     for path, limit in files:
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            if over(path, limit, line):
+            if len(line) > limit and not whole.search(line):
                 yield f"{path}:{number}: {len(line)} columns"
 
 

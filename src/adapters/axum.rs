@@ -16,10 +16,10 @@ use crate::{imp, memory};
 /// Between tries of a listener that has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// With the feature `axum`. The address is the listener's, `None` for clients, which have none: who
-/// they are is in [`PeerInfo`].
+/// With the feature `axum`. The address is the listener's, and `None` for clients, which have no
+/// address: [`PeerInfo`] has their credentials.
 ///
-/// axum cannot be told that a listener has failed. It is tried again every second, and each failure
+/// axum has no way to report a failed listener. The adapter retries every second, and each failure
 /// is an event for `tracing`.
 impl AxumListener for Listener {
     type Io = <Self as LocalListener>::Stream;
@@ -34,8 +34,8 @@ impl AxumListener for Listener {
     }
 }
 
-/// With the feature `axum`, for deadlines, and for listeners that are not sockpipe's own. A client that
-/// waits for the beginning of its answer is not idle.
+/// With the feature `axum`, for deadlines, and for listeners of other crates. A client that waits
+/// for the start of its response is not idle.
 impl<L: LocalListener> AxumListener for TimedListener<L> {
     type Io = <Self as LocalListener>::Stream;
     type Addr = Option<Endpoint>;
@@ -77,7 +77,7 @@ impl<L: LocalListener> Connected<IncomingStream<'_, TimedListener<L>>> for PeerI
     }
 }
 
-/// With the feature `axum`. It holds an error: who is at the other end is this very process.
+/// With the feature `axum`. It holds an error, because the peer is this process itself.
 impl Connected<IncomingStream<'_, memory::Listener>> for PeerInfo {
     fn connect_info(stream: IncomingStream<'_, memory::Listener>) -> Self {
         Self::of(stream.io())

@@ -1,4 +1,4 @@
-//! How clients of HTTP and gRPC connect.
+//! The connector for clients of HTTP and gRPC.
 
 use std::fmt;
 use std::future::Future;
@@ -14,8 +14,9 @@ use tower_service::Service;
 use crate::connector::Connector;
 use crate::stream::Stream;
 
-/// With the feature `hyper-util`: connects a client of hyper or tonic to its one endpoint, whatever the
-/// address in the requests. Each call is a new connection; who calls it keeps them and uses them again.
+/// With the feature `hyper-util`: connects a client of hyper or tonic to this connector's endpoint,
+/// whatever address its requests have. Each call makes a new connection; the client pools and
+/// reuses them.
 ///
 /// ```no_run
 /// use http_body_util::Empty;
@@ -50,7 +51,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// What a call of a [`Connector`] gives. Dropping it leaves nothing behind.
+/// The future of a call of a [`Connector`]. Dropping it leaves nothing behind.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct Connecting(Pin<Box<dyn Future<Output = io::Result<HyperStream>> + Send>>);
 
@@ -73,13 +74,13 @@ impl fmt::Debug for Connecting {
 pub struct HyperStream(TokioIo<Stream>);
 
 impl HyperStream {
-    /// The stream.
+    /// Returns the stream.
     #[must_use]
     pub fn get_ref(&self) -> &Stream {
         self.0.inner()
     }
 
-    /// The stream.
+    /// Returns the stream.
     #[must_use]
     pub fn into_inner(self) -> Stream {
         self.0.into_inner()

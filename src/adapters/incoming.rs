@@ -1,4 +1,4 @@
-//! Connections as they come, for callers that poll.
+//! A stream of connections, for callers that poll.
 
 use std::fmt;
 use std::future::Future;
@@ -9,10 +9,10 @@ use std::task::{Context, Poll, ready};
 use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
 
-/// The connections of any [`LocalListener`] as a stream of them.
+/// The connections of a [`LocalListener`] as a stream.
 ///
-/// With the feature `futures-core` it is a `Stream`, which tonic's servers take too. The listener's error,
-/// which is final, is the last item; tonic then ends as after a stop.
+/// With the feature `futures-core` it implements `Stream`, which tonic's servers take. The
+/// listener's error is permanent and is the last item; tonic then ends as after a shutdown.
 ///
 /// ```
 /// # #[cfg(feature = "futures-core")]
@@ -32,7 +32,7 @@ use crate::listener::LocalListener;
 /// # }
 /// ```
 ///
-/// With the feature `tokio-util` it is a `tokio_util::net::Listener`.
+/// With the feature `tokio-util` it implements `tokio_util::net::Listener`.
 pub struct Incoming<L: LocalListener> {
     endpoint: Option<Endpoint>,
     state: State<L>,
@@ -42,25 +42,26 @@ type Accepting<L> =
     Pin<Box<dyn Future<Output = (L, io::Result<<L as LocalListener>::Stream>)> + Send>>;
 
 enum State<L: LocalListener> {
-    // Kept from poll to poll: a future that is made anew for each poll would be woken for the old
+    // Kept from poll to poll: a future that is created again for each poll would be woken for the old
     // one's sake.
     Accepting(Accepting<L>),
     Failed,
 }
 
 impl<L: LocalListener> Incoming<L> {
-    /// The connections of `listener`.
+    /// Creates a stream of the connections of `listener`.
     pub fn new(listener: L) -> Self {
         Self { endpoint: listener.endpoint().ok(), state: State::Accepting(accept(listener)) }
     }
 
-    /// The address clients use, where there is one.
+    /// Returns the address that clients use, if there is one.
     #[must_use]
     pub fn endpoint(&self) -> Option<&Endpoint> {
         self.endpoint.as_ref()
     }
 
-    /// The next connection; `None` after the listener's error, which is final.
+    /// Polls for the next connection. Returns `None` after the listener's error, which is
+    /// permanent.
     pub(super) fn poll_connection(
         &mut self,
         cx: &mut Context<'_>,

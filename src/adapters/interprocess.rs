@@ -1,5 +1,5 @@
-//! interprocess's tokio listener and stream under our traits, so that a program can come over bit by
-//! bit.
+//! interprocess's tokio listener and stream with sockpipe's traits, so that a program can move to
+//! sockpipe step by step.
 
 use std::io;
 
@@ -11,13 +11,13 @@ use crate::listener::LocalListener;
 use crate::peer::PeerCredentials;
 use crate::stream::LocalStream;
 
-/// With the feature `interprocess`: [`serve`](crate::serve()) and the other adapters on its
-/// listener. The name, and who may connect, are interprocess's own affair.
+/// With the feature `interprocess`: [`serve`](crate::serve()) and the other adapters work on its
+/// listener. interprocess determines the name, and which users may connect.
 ///
 /// # Platform-specific behavior
 ///
-/// Windows: the endpoint is `Unsupported`, for interprocess does not tell it, and `shutdown` of its
-/// streams does nothing.
+/// Windows: the endpoint is `Unsupported`, because interprocess does not report it, and `shutdown`
+/// of its streams does nothing.
 impl LocalListener for Listener {
     type Stream = Stream;
 

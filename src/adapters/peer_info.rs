@@ -1,4 +1,4 @@
-//! The credentials of a peer where frameworks keep what they know of a connection.
+//! The credentials of a peer, in the place where a framework keeps data about a connection.
 
 use std::io;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::peer::PeerCredentials;
 use crate::stream::LocalStream;
 
-/// Who is at the other end of a handler's connection: axum's `ConnectInfo<PeerInfo>`, and tonic's
-/// `request.extensions().get::<PeerInfo>()`.
+/// The credentials of the peer of a handler's connection: axum's `ConnectInfo<PeerInfo>`, and
+/// tonic's `request.extensions().get::<PeerInfo>()`.
 ///
 /// ```no_run
 /// # #[cfg(feature = "axum")]
@@ -32,9 +32,9 @@ use crate::stream::LocalStream;
 /// # }
 /// ```
 ///
-/// It is asked for once, when the connection is accepted. For tests, and for servers by other loops
-/// than axum's, it is made of [`PeerCredentials`], or of what
-/// [`peer_credentials`](LocalStream::peer_credentials) gave:
+/// The credentials are read once, when the connection is accepted. For tests, and for servers with
+/// other loops than axum's, convert [`PeerCredentials`] or the result of
+/// [`peer_credentials`](LocalStream::peer_credentials) into it:
 ///
 /// ```
 /// # #[cfg(feature = "axum")]
@@ -57,17 +57,17 @@ impl PeerInfo {
         stream.peer_credentials().into()
     }
 
-    /// The peer's credentials.
+    /// Returns the peer's credentials.
     ///
     /// # Errors
     ///
-    /// What [`LocalStream::peer_credentials`] said: `Unsupported` where the transport does not know
+    /// The error of [`LocalStream::peer_credentials`]: `Unsupported` if the transport does not know
     /// its peer.
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: a client that opened the pipe with a security context that changes (sockpipe's does
-    /// not) is known only once it has written, and so not here.
+    /// Windows: a client that opened the pipe with a changing security context (sockpipe's clients
+    /// do not) is known only after its first write, and so not here.
     pub fn credentials(&self) -> io::Result<&PeerCredentials> {
         self.0.as_ref().map_err(|error| io::Error::new(error.kind(), Arc::clone(error)))
     }

@@ -10,8 +10,8 @@ use crate::endpoint::Endpoint;
 use crate::listener::{Listener, LocalListener};
 use crate::stream::Stream;
 
-/// With the feature `tokio-util`. The address is the listener's, `None` for clients, which have
-/// none.
+/// With the feature `tokio-util`. The address is the listener's, and `None` for clients, which have
+/// no address.
 impl UtilListener for Listener {
     type Io = Stream;
     type Addr = Option<Endpoint>;

@@ -6,7 +6,7 @@ use super::stream::Stream;
 use crate::imp::blocking as imp;
 
 impl crate::Stream {
-    /// The same connection, for calls that block the thread.
+    /// Converts this connection into a stream whose calls block the thread.
     ///
     /// # Errors
     ///
@@ -24,7 +24,8 @@ impl crate::Stream {
 }
 
 impl Stream {
-    /// The same connection, for a tokio runtime. The timeouts do not go with it.
+    /// Converts this connection into an async stream for a tokio runtime. The timeouts are
+    /// discarded.
     ///
     /// # Errors
     ///

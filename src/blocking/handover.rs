@@ -1,4 +1,4 @@
-//! What a later start wants of the first one, for threads.
+//! Launches handed over to the first instance, for threads.
 
 use std::io;
 use std::time::Duration;
@@ -12,8 +12,10 @@ use crate::instance::single::Acquired;
 use crate::instance::way::Way;
 use crate::options::{ConnectOptions, ListenOptions};
 
-/// Becomes the first instance at `endpoint`, or hands `launch` to it, with the default options: 5
-/// seconds for the first one to take it.
+/// Binds `endpoint` as the first instance, or hands `launch` over to the first instance, with the
+/// default options.
+///
+/// The first instance has 5 seconds to accept the launch.
 ///
 /// # Errors
 ///
@@ -27,9 +29,11 @@ where
     hand_over_with(endpoint, launch, &listen, &connect)
 }
 
-/// Becomes the first instance at `endpoint`, or hands `launch` to it. It is
-/// [`HandOver::Taken`] only when the first one has said so, with a [`LaunchRequest`]; if that one ends
-/// before, this one takes its place or finds the next.
+/// Binds `endpoint` as the first instance, or hands `launch` over to the first instance.
+///
+/// It returns [`HandOver::Taken`] only after the first instance has accepted the launch with a
+/// [`LaunchRequest`]. If that instance ends before, this process takes its place or finds the next
+/// one.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -53,11 +57,13 @@ where
 ///
 /// # Errors
 ///
-/// Those of [`SingleInstance::acquire_with`](super::SingleInstance::acquire_with). `TimedOut` with
-/// [`Reason::NoAnswer`](crate::Reason::NoAnswer), which names the process, when the first one does
-/// not take the launch until the deadline of `connect`: it is stopped, or hangs. `InvalidData` with
-/// [`Reason::NotUnderstood`](crate::Reason::NotUnderstood) when it answers with something else, as an
-/// older version of the program does. `InvalidInput` for a launch of more than 16 MiB.
+/// Those of [`SingleInstance::acquire_with`](super::SingleInstance::acquire_with), and:
+///
+/// | kind | reason | when |
+/// |---|---|---|
+/// | `TimedOut` | [`Reason::NoAnswer`](crate::Reason::NoAnswer), with the process | the first instance does not accept the launch by the deadline of `connect`: it is suspended or hangs |
+/// | `InvalidData` | [`Reason::NotUnderstood`](crate::Reason::NotUnderstood) | it answers with something else, as an older version of the program does |
+/// | `InvalidInput` | | the launch has more than 16 MiB |
 pub fn hand_over_with<E>(
     endpoint: E,
     launch: &Launch,
@@ -75,18 +81,18 @@ where
     })
 }
 
-/// What came of [`hand_over`].
+/// The result of [`hand_over`].
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a program has one")]
 pub enum HandOver {
-    /// This is the first instance. It has the name, and accepts the later ones, each a
-    /// [`LaunchRequest`].
+    /// This process is the first instance. Its listener accepts the later starts: read a
+    /// [`LaunchRequest`] from each connection.
     First(Listener),
-    /// The first instance has taken the launch.
+    /// The first instance has accepted the launch.
     Taken(Reply),
 }
 
-/// The first instance, which has taken a launch.
+/// The first instance's answer to a launch that it has accepted.
 #[derive(Debug)]
 pub struct Reply {
     stream: Stream,
@@ -94,20 +100,20 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Waits, as long as it takes, until the first instance [has
-    /// finished](LaunchRequest::finish) what it was asked to do, and returns its exit code.
+    /// Waits until the first instance [has finished](LaunchRequest::finish) the launch, and returns
+    /// its exit code. It has no deadline.
     ///
     /// # Errors
     ///
-    /// `UnexpectedEof` with the process when the first instance ended or dropped the request before.
+    /// `UnexpectedEof` with the process if the first instance ended or dropped the request before.
     pub fn exit_code(mut self) -> io::Result<i32> {
         block_on(handover::exit_code::<Threads>(&mut self.stream, &self.endpoint))
     }
 }
 
-/// A later start that wants something done, at the first instance.
+/// A launch of a later start, received by the first instance.
 ///
-/// Dropped without [`finish`](Self::finish), it tells the later start that nothing is known of it.
+/// If it is dropped without [`finish`](Self::finish), the later start gets an error.
 #[derive(Debug)]
 pub struct LaunchRequest {
     launch: Launch,
@@ -115,31 +121,31 @@ pub struct LaunchRequest {
 }
 
 impl LaunchRequest {
-    /// Takes the launch from a connection that the first instance has accepted, and says so. A later
-    /// start that sends nothing is given up after `limit`; read each in a thread of its own.
+    /// Receives the launch from an accepted connection, and confirms it to the later start.
+    ///
+    /// It gives up after `limit` if the later start sends nothing. Call it in a thread of its own
+    /// for each connection.
     ///
     /// # Errors
     ///
-    /// `InvalidData` when what came is no launch, or one of another version; `TimedOut`;
-    /// `UnexpectedEof` or `BrokenPipe` when the later start has gone, and expects nothing any more.
-    /// The listener is as good as before.
+    /// `InvalidData` if the data is not a launch, or one of another version; `TimedOut`;
+    /// `UnexpectedEof` or `BrokenPipe` if the later start is gone. The listener is not affected.
     pub fn receive(mut stream: Stream, limit: Duration) -> io::Result<Self> {
         let launch = block_on(handover::receive::<Threads>(&mut stream, limit))?;
         Ok(Self { launch, stream })
     }
 
-    /// Returns what is to be done.
+    /// Returns the launch.
     #[must_use]
     pub fn launch(&self) -> &Launch {
         &self.launch
     }
 
-    /// Tells the later start that it is done, and how it went: the exit code that
-    /// [`Reply::exit_code`] returns there.
+    /// Sends the later start the exit code, which [`Reply::exit_code`] returns there.
     ///
     /// # Errors
     ///
-    /// `BrokenPipe` when the later start did not wait for it.
+    /// `BrokenPipe` if the later start did not wait for it.
     pub fn finish(mut self, code: i32) -> io::Result<()> {
         block_on(Threads::write_all(&mut self.stream, &code.to_le_bytes(), None))?;
         self.stream.close(CLOSING)

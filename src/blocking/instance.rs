@@ -1,4 +1,4 @@
-//! One instance of a program, and a server that is started when it is needed, for threads.
+//! One instance of a program, and a server that its clients start, for threads.
 
 use std::io;
 
@@ -10,9 +10,9 @@ use crate::instance::daemon::find_or_start;
 use crate::instance::single::{Acquired, acquire};
 use crate::options::{ConnectOptions, ListenOptions};
 
-/// Connects to `endpoint`, and starts `daemon` first when nobody listens there.
+/// Connects to `endpoint`, and starts `daemon` first if no server is listening there.
 ///
-/// As [`connect_or_spawn_with`], with the default options: 5 seconds in all.
+/// It does what [`connect_or_spawn_with`] does with the default options: 5 seconds in all.
 ///
 /// ```no_run
 /// use std::process::Command;
@@ -37,18 +37,26 @@ where
     connect_or_spawn_with(endpoint, daemon, &ConnectOptions::default())
 }
 
-/// Connects to `endpoint`, and starts `daemon` first when nobody listens there: a program that
-/// listens on that endpoint. Of any number of clients that come at once, one starts it, and all
-/// connect. The longer of the deadlines in `options` is for all of it.
+/// Connects to `endpoint` with `options`, and starts `daemon` first if no server is listening
+/// there.
 ///
-/// What the daemon has from this process, and what later calls do, is as for the async
-/// `connect_or_spawn_with`; [daemons](crate::docs::daemons) tells of it.
+/// `daemon` is a program that listens on that endpoint. If several clients call this at the same
+/// time, one of them starts it and all connect. The longer of the deadlines in `options` applies to
+/// the whole call.
+///
+/// The async `connect_or_spawn_with` and [daemons](crate::docs::daemons) describe what the daemon
+/// inherits from this process, and what later calls do.
 ///
 /// # Errors
 ///
-/// Those of [`Stream::connect`]; that of [`Command::spawn`](std::process::Command::spawn) when the
-/// program cannot be run; `Other` when it ended before it listened and no other server has the name;
-/// `TimedOut` with its process id when it does not listen in time; `Unsupported` for an abstract socket.
+/// Those of [`Stream::connect`], and:
+///
+/// | kind | when |
+/// |---|---|
+/// | that of [`Command::spawn`](std::process::Command::spawn) | the program cannot be run |
+/// | `Other` | the daemon exited before it listened, and no other server has the name |
+/// | `TimedOut`, with the process id | the daemon does not listen in time |
+/// | `Unsupported` | the endpoint is an abstract socket |
 pub fn connect_or_spawn_with<E>(
     endpoint: E,
     daemon: impl Into<DaemonCommand>,
@@ -62,21 +70,22 @@ where
     block_on(find_or_start::<Threads>(&endpoint, daemon.into(), options))
 }
 
-/// What this process is: the first of its name, or one that came later and is connected to it.
+/// The role of this process: the primary instance, or a secondary one that is connected to the
+/// primary.
 ///
-/// A portable name makes it one instance per user. When the first one crashes, the next to come is
-/// the first.
+/// A portable name makes it one instance for each user. When the primary crashes, the next process
+/// to start becomes the primary.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a program has one")]
 pub enum SingleInstance {
-    /// The first: it has the name, and hears of those that come later.
+    /// The primary instance: it holds the name, and its listener accepts the later ones.
     Primary(Listener),
-    /// A later one, connected to the first.
+    /// A secondary instance, connected to the primary.
     Secondary(Stream),
 }
 
 impl SingleInstance {
-    /// Takes `endpoint`, or connects to who has it, with the default options.
+    /// Binds `endpoint`, or connects to the process that holds it, with the default options.
     ///
     /// # Errors
     ///
@@ -89,14 +98,14 @@ impl SingleInstance {
         Self::acquire_with(endpoint, &ListenOptions::default(), &ConnectOptions::default())
     }
 
-    /// Takes `endpoint`, or connects to who has it. Whichever comes first is atomic: of any number
-    /// that start at once, one is the first.
+    /// Binds `endpoint`, or connects to the process that holds it. If several processes start at
+    /// the same time, exactly one becomes the primary.
     ///
     /// # Errors
     ///
-    /// Those of [`Listener::bind`] but `AddrInUse`, and those of [`Stream::connect`] but `NotFound`
-    /// and `ConnectionRefused`: when the first one is just starting or ending, it is tried again,
-    /// until the deadline of `connect`, and then `TimedOut`.
+    /// Those of [`Listener::bind`] except `AddrInUse`, and those of [`Stream::connect`] except
+    /// `NotFound` and `ConnectionRefused`. While the primary starts or ends, this call retries
+    /// until the deadline of `connect`, and then fails with `TimedOut`.
     pub fn acquire_with<E>(
         endpoint: E,
         listen: &ListenOptions,

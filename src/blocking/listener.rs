@@ -13,13 +13,14 @@ use crate::imp::blocking as imp;
 use crate::options::ListenOptions;
 use crate::wait::{Deadline, WaitForName};
 
-/// Listens on a local endpoint: a Unix domain socket, or a Windows named pipe.
+/// A listener on a local endpoint: a Unix domain socket or a Windows named pipe.
 ///
-/// As the async `Listener`, it owns the name from [`bind`](Self::bind) to drop.
-/// Any number of threads may be in [`accept`](Self::accept) at once.
+/// Like the async `Listener`, it holds the name from [`bind`](Self::bind) until it is dropped. Any
+/// number of threads may call [`accept`](Self::accept) at once.
 ///
-/// Unix: a child by fork(2) has a copy. While the process that listened lives, what the child drops
-/// leaves the name and the socket as they are; once that is gone, the child's end is the listener's.
+/// Unix: a child of fork(2) has a copy. While the process that bound the listener lives, the name
+/// and the socket stay when the child drops its copy. After that process has ended, the child's
+/// copy is the listener, and dropping it releases the name.
 ///
 /// ```no_run
 /// # fn handle(_: sockpipe::blocking::Stream) {}
@@ -43,9 +44,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on `endpoint` with the default options: own user only.
+    /// Binds `endpoint` with the default options, open to this process's user only.
     ///
-    /// When it returns, clients can connect. It does not wait for a name to become free.
+    /// Clients can connect as soon as `bind` returns. It does not wait for a name to become free:
+    /// [`bind_wait`](Self::bind_wait) does.
     ///
     /// # Errors
     ///
@@ -65,7 +67,7 @@ impl Listener {
         Self::bind_with(endpoint, &ListenOptions::default())
     }
 
-    /// Listens on `endpoint` with `options`.
+    /// Binds `endpoint` with `options`.
     ///
     /// # Errors
     ///
@@ -80,14 +82,15 @@ impl Listener {
         bound.map(Self::from_imp).map_err(|error| during(Operation::Bind, endpoint, error))
     }
 
-    /// Listens on `endpoint` as soon as the server that has it lets it go, for up to `limit`: for a
-    /// restart in which the old server may still be finishing. It is not a queue: of several that
-    /// wait, any may be the next.
+    /// Binds `endpoint`, and waits up to `limit` for the server that holds it to release it.
+    ///
+    /// Use it for a restart in which the old server may still be finishing. If several processes
+    /// wait, any of them may be the next.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](io::ErrorKind::TimedOut) when the name is still taken after `limit`; else as for
-    /// [`bind`](Self::bind), and then at once.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if the name is still taken after `limit`. Any other
+    /// error is that of [`bind`](Self::bind), and is returned at once.
     pub fn bind_wait<E>(endpoint: E, options: &ListenOptions, limit: Duration) -> io::Result<Self>
     where
         E: TryInto<Endpoint>,
@@ -103,12 +106,13 @@ impl Listener {
         }
     }
 
-    /// The next connection. Blocks until there is one.
+    /// Blocks until a client connects, and returns the connection.
     ///
     /// # Errors
     ///
-    /// An error is final. Clients that left again, and a process or system out of descriptors or
-    /// memory, are handled inside: the latter by waiting 5 ms to 1 s between tries.
+    /// An error is permanent: bind a new listener. `accept` retries transient failures. It skips
+    /// clients that disconnected early, and while the process or the system lacks descriptors or
+    /// memory it retries after 5 ms to 1 s.
     pub fn accept(&self) -> io::Result<Stream> {
         loop {
             if let Some(stream) = self.accept_until(Deadline::after(None))? {
@@ -117,9 +121,10 @@ impl Listener {
         }
     }
 
-    /// The next connection, if there is one within `limit`; with a limit of zero, one that is there
-    /// already. For a thread that has to look at something else from time to time, such as whether
-    /// the server is to stop:
+    /// Blocks for up to `limit` until a client connects, and returns the connection.
+    ///
+    /// With a limit of zero it returns a pending connection and never waits. Use it in a thread
+    /// that has to check something else from time to time, such as a flag to stop:
     ///
     /// ```no_run
     /// # fn handle(_: sockpipe::blocking::Stream) {}
@@ -144,14 +149,14 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](io::ErrorKind::TimedOut) when none came; the listener is as it was before. Else as
-    /// for [`accept`](Self::accept).
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if no client connected; the listener stays usable.
+    /// Else as for [`accept`](Self::accept).
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: from the first call on, the socket of the listener does not block, and threads in
-    /// `accept` wait by poll(2). What else has the socket, as a supervisor that it was inherited
-    /// from, sees that.
+    /// Unix: the first call puts the socket of the listener into nonblocking mode, and threads in
+    /// `accept` wait by poll(2). Other owners of the socket see that mode, for example a supervisor
+    /// that passed it on.
     pub fn accept_timeout(&self, limit: Duration) -> io::Result<Stream> {
         self.accept_until(Deadline::after(Some(limit)))?
             .ok_or_else(|| no_client(&self.endpoint, limit))
@@ -164,37 +169,38 @@ impl Listener {
         Ok(accepted.map(Stream::from_imp))
     }
 
-    /// The connections, one after another, for a `for` loop. It ends after an error.
+    /// Returns an iterator over the connections, for a `for` loop. It ends after an error.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: Some(self) }
     }
 
-    /// Ends [`accept`](Self::accept), and [`incoming`](Self::incoming), at once in every thread that is
-    /// in it, and for good: `accept` fails with [`Reason::Stopped`](crate::Reason::Stopped) from now
-    /// on. The name is released when the listener is dropped, which gives up the clients that wait, or
-    /// by [`into_pending`](Self::into_pending), which gives them out.
+    /// Stops [`accept`](Self::accept) and [`incoming`](Self::incoming) at once and permanently, in
+    /// every thread.
+    ///
+    /// From now on `accept` fails with [`Reason::Stopped`](crate::Reason::Stopped). The name is
+    /// released when the listener is dropped, which discards the pending connections, or by
+    /// [`into_pending`](Self::into_pending), which returns them.
     pub fn unblock(&self) {
         self.inner.unblock();
     }
 
-    /// Stops listening, releases the name, and gives the connections that were made and not
-    /// accepted yet.
+    /// Stops listening, releases the name, and returns the pending connections.
     ///
     /// # Platform-specific behavior
     ///
-    /// On Windows they keep the name alive until the last is closed, as accepted ones do.
+    /// Windows: these connections hold the name until the last is closed, as accepted ones do.
     #[must_use]
     pub fn into_pending(self) -> Vec<Stream> {
         self.inner.into_pending().into_iter().map(Stream::from_imp).collect()
     }
 
-    /// What has happened to clients that `accept` never returned.
+    /// Returns counts of the clients that `accept` handled without returning them.
     #[must_use]
     pub fn stats(&self) -> ListenerStats {
         self.inner.stats()
     }
 
-    /// The address that clients use, with a portable name resolved: a path or a pipe.
+    /// Returns the address that clients use, with a portable name resolved: a path or a pipe.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -216,7 +222,7 @@ pub(super) fn is_stopped(error: &io::Error) -> bool {
     Error::of(error).map(Error::reason) == Some(&Reason::Stopped)
 }
 
-/// The connections of a [`Listener`], from [`Listener::incoming`].
+/// An iterator over the connections of a [`Listener`], from [`Listener::incoming`].
 #[derive(Debug)]
 pub struct Incoming<'a> {
     /// `None` after an error, which is final.

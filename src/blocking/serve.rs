@@ -8,11 +8,12 @@ use std::thread;
 use super::listener::is_stopped;
 use super::{Listener, Stream};
 
-/// Serves each connection by `handler`, in `threads` threads of which the calling one is the first, until
-/// [`Listener::unblock`] is called: then it returns when the handlers that run have.
+/// Serves each connection by `handler` in `threads` threads, the calling thread included.
 ///
-/// As many connections are served at a time as there are threads; more wait. A handler that panics
-/// ends its own connection only. Where the system has no more threads, it serves with fewer.
+/// When [`Listener::unblock`] is called, it waits for the running handlers and returns.
+///
+/// It serves as many connections at a time as there are threads; further clients wait. A handler
+/// that panics ends only its own connection. If the system has no more threads, fewer serve.
 ///
 /// ```no_run
 /// use std::io::{self, Write};
@@ -39,8 +40,8 @@ use super::{Listener, Stream};
 ///
 /// # Errors
 ///
-/// Those of [`Listener::accept`] but that of `unblock`; the other threads end then too, and the
-/// listener accepts no more.
+/// Those of [`Listener::accept`] except that of `unblock`. The other threads end then too, and the
+/// listener accepts no more connections.
 pub fn serve(
     listener: &Listener,
     threads: NonZeroUsize,

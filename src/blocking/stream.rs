@@ -16,19 +16,19 @@ use crate::peer::PeerCredentials;
 use crate::shared_memory::Transport;
 use crate::wait::{Deadline, Limit};
 
-/// A connection between two processes of one machine, bytes both ways.
+/// A connection between two processes of one machine that carries bytes both ways.
 ///
-/// It reads and writes as the standard library's streams do, and `&Stream` does too: one thread may
-/// read while another writes. [`try_clone`](Self::try_clone) gives each a handle of its own.
+/// A stream implements [`Read`] and [`Write`], and so does `&Stream`: one thread may read while
+/// another writes. [`try_clone`](Self::try_clone) returns another handle of the same stream.
 ///
 /// * [`shutdown`](Self::shutdown) ends the write side: the peer reads end of file and can still
 ///   answer.
-/// * When the peer is gone, reads give what had arrived and then end of file (`Ok(0)`), and writes
-///   fail with [`BrokenPipe`](ErrorKind::BrokenPipe), on every OS; there is never a signal.
-/// * Reads and writes fail with [`TimedOut`](ErrorKind::TimedOut) when their time is over, on every
-///   OS, and the stream is as it was before. They are not interrupted by signals.
-/// * Dropping the last handle never blocks; what was written, and the end of file, still arrive as
-///   long as the process lives. [`close`](Self::close) before the process ends makes sure of it.
+/// * When the peer is gone, reads return the data that had arrived and then end of file (`Ok(0)`).
+///   Writes fail with [`BrokenPipe`](ErrorKind::BrokenPipe) on every OS, and never raise a signal.
+/// * Reads and writes fail with [`TimedOut`](ErrorKind::TimedOut) after their timeout on every OS,
+///   and the stream stays usable. Signals do not interrupt them.
+/// * Dropping the last handle never blocks. Written data and the end of file still arrive as long
+///   as the process lives; call [`close`](Self::close) before the process exits.
 pub struct Stream {
     shared: Arc<Shared>,
 }
@@ -42,18 +42,21 @@ struct Shared {
 }
 
 impl Stream {
-    /// Connects to the server at `endpoint` with the default options: it fails at once when nobody
-    /// listens, waits up to 5 seconds for a busy server, and talks to no other user's server.
+    /// Connects to the server at `endpoint` with the default options.
+    ///
+    /// It fails at once if no server is listening, waits up to 5 seconds for a busy server, and
+    /// refuses a server of another user. [Access and trust](crate::docs::access_and_trust) explains
+    /// that check.
     ///
     /// # Errors
     ///
     /// | kind | when |
     /// |---|---|
     /// | `NotFound` | no server is listening |
-    /// | `ConnectionRefused` | a socket is there, and no server behind it (Unix) |
+    /// | `ConnectionRefused` | a crashed server left its socket behind, or a server is stopping (Unix) |
     /// | `TimedOut` | the server was busy until the deadline |
-    /// | `PermissionDenied` | the server refuses this user, or is another user's than expected |
-    /// | `AlreadyExists` | what stands at the path is not a socket |
+    /// | `PermissionDenied` | the server refuses this user, or runs as another user than expected |
+    /// | `AlreadyExists` | the path exists and is not a socket |
     /// | `InvalidInput` | the endpoint does not parse, or is too long for the OS |
     /// | `Unsupported` | this OS has no such endpoint |
     pub fn connect<E>(endpoint: E) -> io::Result<Self>
@@ -69,8 +72,8 @@ impl Stream {
     /// # Errors
     ///
     /// As for [`connect`](Self::connect). With
-    /// [`wait_for_server`](ConnectOptions::wait_for_server), `NotFound` and `ConnectionRefused`
-    /// come only when that time is over.
+    /// [`wait_for_server`](ConnectOptions::wait_for_server), `NotFound` and `ConnectionRefused` are
+    /// returned only after that time.
     pub fn connect_with<E>(endpoint: E, options: &ConnectOptions) -> io::Result<Self>
     where
         E: TryInto<Endpoint>,
@@ -81,22 +84,24 @@ impl Stream {
         connected.map(Self::from_imp).map_err(|error| during(Operation::Connect, endpoint, error))
     }
 
-    /// Two streams connected to each other, without a name.
+    /// Creates two streams connected to each other, without a name.
     ///
     /// # Errors
     ///
-    /// What the OS reports.
+    /// The error that the OS reports.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = imp::Stream::pair()?;
         Ok((Self::from_imp(one), Self::from_imp(other)))
     }
 
-    /// Starts a child that is connected to this process, as editors and browsers do with their workers.
-    /// The child takes its end with [`from_parent`](Self::from_parent). There is no name, and nobody else
-    /// can connect. The stream ends when the child drops its end, or ends itself.
+    /// Starts a child process that is connected to this one, as editors and browsers do with their
+    /// workers.
     ///
-    /// The child's end is its standard input, whatever `command` has for that. Else the child is like any
-    /// other: wait for it, so that it leaves no zombie.
+    /// The child takes its end with [`from_parent`](Self::from_parent). There is no name, and no
+    /// other process can connect. The stream ends when the child drops its end or exits.
+    ///
+    /// The child's end is its standard input, whatever `command` sets for it. Wait for the child,
+    /// so that it leaves no zombie.
     ///
     /// ```no_run
     /// use std::process::Command;
@@ -123,54 +128,61 @@ impl Stream {
         Ok((Self::from_imp(stream), child?))
     }
 
-    /// Takes the end that [`pair_with_child`](Self::pair_with_child) in the parent gave to this process.
-    /// The standard input is empty from then on: call it before anything is read from that. Both ends
-    /// report the parent as their peer.
+    /// Takes the end that [`pair_with_child`](Self::pair_with_child) in the parent gave to this
+    /// process.
+    ///
+    /// The standard input is empty from then on, so call it before anything is read from there.
+    /// Both ends report the parent as their peer.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when the standard input is no such end, as when the program was started by hand.
+    /// `InvalidInput` if the standard input is not such an end, for example because the program was
+    /// started by hand.
     pub fn from_parent() -> io::Result<Self> {
         let stream = worker::into_blocking(worker::from_parent()?)?;
         worker::empty_stdin()?;
         Ok(Self::from_imp(stream))
     }
 
-    /// How long a read may wait for bytes before it fails with
-    /// [`TimedOut`](ErrorKind::TimedOut); `None`, the default: for ever. It counts for all handles
-    /// of the stream, and for the reads that begin after it.
+    /// Sets how long a read may wait before it fails with [`TimedOut`](ErrorKind::TimedOut).
+    /// Default: `None`, no timeout.
+    ///
+    /// The timeout applies to all handles of the stream, and to reads that begin after this call.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for a time of zero, as in the standard library.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a timeout of zero, as in the standard library.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         set(&self.shared.read_timeout, timeout)
     }
 
-    /// How long a write may wait for room before it fails with [`TimedOut`](ErrorKind::TimedOut),
-    /// having written nothing; `None`, the default: for ever. It counts for all handles of the
-    /// stream, and for the writes that begin after it.
+    /// Sets how long a write may wait before it fails with [`TimedOut`](ErrorKind::TimedOut).
+    /// Default: `None`, no timeout.
+    ///
+    /// A write that times out has written nothing. The timeout applies to all handles of the
+    /// stream, and to writes that begin after this call.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for a time of zero, as in the standard library.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a timeout of zero, as in the standard library.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         set(&self.shared.write_timeout, timeout)
     }
 
-    /// What [`set_read_timeout`](Self::set_read_timeout) has set; 584 years for any longer time.
+    /// Returns the timeout of [`set_read_timeout`](Self::set_read_timeout), capped at 584 years.
     #[must_use]
     pub fn read_timeout(&self) -> Option<Duration> {
         self.read_limit().get()
     }
 
-    /// What [`set_write_timeout`](Self::set_write_timeout) has set; 584 years for any longer time.
+    /// Returns the timeout of [`set_write_timeout`](Self::set_write_timeout), capped at 584 years.
     #[must_use]
     pub fn write_timeout(&self) -> Option<Duration> {
         self.write_limit().get()
     }
 
-    /// Another handle of the same stream, for another thread. The stream is closed with the last.
+    /// Creates another handle of the same stream, for another thread. The stream is closed with the
+    /// last handle.
     ///
     /// # Errors
     ///
@@ -179,46 +191,47 @@ impl Stream {
         Ok(Self { shared: Arc::clone(&self.shared) })
     }
 
-    /// Ends the write side, of all handles, without waiting: the peer reads end of file and can
-    /// still answer. Writes fail with [`BrokenPipe`](ErrorKind::BrokenPipe) from then on.
+    /// Ends the write side of all handles without waiting: the peer reads end of file and can still
+    /// answer.
+    ///
+    /// Writes fail with [`BrokenPipe`](ErrorKind::BrokenPipe) from then on.
     ///
     /// # Errors
     ///
-    /// What the OS reports.
+    /// The error that the OS reports.
     ///
     /// # Platform-specific behavior
     ///
     /// Windows: [`Unsupported`](ErrorKind::Unsupported) on a pipe of byte type, unless
-    /// [`ConnectOptions::end_on_close`] has left it to the closing of the stream.
+    /// [`ConnectOptions::end_on_close`] is set.
     pub fn shutdown(&self) -> io::Result<()> {
         self.shared.inner.shutdown()
     }
 
-    /// Ends the write side and returns when the OS has every byte: after that even
-    /// [`std::process::exit`] loses nothing that was written.
+    /// Ends the write side and waits until the OS has every byte.
     ///
-    /// That the OS has the bytes does not mean that the peer has read them. Other handles of the
-    /// stream can go on reading.
+    /// After that, even [`std::process::exit`] loses no written data. The peer may not have read it
+    /// yet. Other handles of the stream can go on reading.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](ErrorKind::TimedOut) when the peer did not take enough of them within
-    /// `deadline`; they still arrive while the process lives. [`BrokenPipe`](ErrorKind::BrokenPipe)
-    /// when the peer left with bytes outstanding.
+    /// [`TimedOut`](ErrorKind::TimedOut) if the peer did not read enough within `deadline`; the
+    /// data still arrives while the process lives. [`BrokenPipe`](ErrorKind::BrokenPipe) if the
+    /// peer disconnected before it read everything.
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: the kernel has every byte as soon as a write returns, so this does not wait. Windows:
-    /// it waits until the pipe's buffer has taken the last write.
+    /// Unix: the kernel has every byte as soon as a write returns, so `close` does not wait.
+    /// Windows: it waits until the pipe's buffer has taken the last write.
     pub fn close(self, deadline: Duration) -> io::Result<()> {
         self.shared.inner.close(deadline)
     }
 
-    /// Waits until the peer is gone, for no longer than `limit`, and returns whether it is: it has
-    /// closed its stream, or its process has ended. Its half-close is not that, nor is one of this side.
+    /// Waits up to `limit` until the peer is gone, and returns whether it is.
     ///
-    /// It reads nothing, and returns also while there are bytes that nobody has read. With a limit of
-    /// zero it only looks.
+    /// A peer is gone when it has closed its stream or its process has ended, but not after a
+    /// half-close of either side. It reads no data, and returns even if there is unread data. With
+    /// a limit of zero it does not wait.
     ///
     /// ```
     /// use std::time::Duration;
@@ -235,30 +248,29 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// What the OS reports, as when the process is out of descriptors.
+    /// The error that the OS reports, for example if the process is out of descriptors.
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: the system tells of it only when it is asked, which is once a second. macOS and the BSDs,
-    /// and Linux where sock_diag(7) cannot be asked: once both sides have ended their writing, the peer
-    /// counts as gone.
+    /// Windows: the crate asks the system once a second. macOS, the BSDs, and Linux without
+    /// sock_diag(7): once both sides have ended their writing, the peer counts as gone.
     pub fn closed(&self, limit: Option<Duration>) -> io::Result<bool> {
         self.shared.inner.closed(Deadline::after(limit))
     }
 
-    /// Who is at the other end.
+    /// Returns the credentials of the peer.
     ///
     /// # Errors
     ///
-    /// Windows: that the peer cannot be asked, as when it is gone, or that it is a foreign client that
-    /// does not let itself be identified, as go-winio's. Unix: none, they were read when the
-    /// connection was made.
+    /// Windows: the peer is gone, or it is a foreign client that does not allow its identification,
+    /// as go-winio's. Unix: none, because the kernel recorded the credentials when the connection
+    /// was made.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.shared.inner.peer_credentials()
     }
 
-    /// Returns what carries the bytes: [`Transport::SharedMemory`] once both directions have moved into
-    /// memory, as [`SharedMemory`](crate::SharedMemory) describes.
+    /// Returns the transport that carries the bytes: [`Transport::SharedMemory`] once both
+    /// directions have moved into memory, as [`SharedMemory`](crate::SharedMemory) describes.
     #[cfg(feature = "shared-memory")]
     #[must_use]
     pub fn transport(&self) -> Transport {
@@ -321,7 +333,7 @@ impl Write for &Stream {
         self.shared.inner.write_vectored(bufs, self.write_limit())
     }
 
-    /// Nothing is buffered above the OS.
+    /// Returns at once: the crate buffers nothing above the OS.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

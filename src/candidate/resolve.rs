@@ -68,6 +68,7 @@ pub(crate) fn candidates(endpoint: &Endpoint, env: &Environment) -> io::Result<V
         }
         (Form::System(name), Family::Bsd | Family::Apple) => {
             let path = format!("/var/run/{name}.sock").into();
+
             one(Candidacy::Path(path), "the system's runtime directory")
         }
         (Form::System(name), Family::Windows) => {
@@ -200,11 +201,13 @@ mod tests {
                 "Windows" => (Family::Windows, UserId::Sid("S-1-5-21-1-2-3-1001".to_owned())),
                 other => panic!("no system: {other}"),
             };
+
             let env = Environment {
                 runtime_dir: Some("/xdg".into()),
                 user_temp_dir: || Some("/var/folders/x/y/T/".into()),
                 ..env(family, user)
             };
+
             let endpoint: Endpoint = endpoint.trim_matches('`').parse().expect(line);
             let computed = match candidates(&endpoint, &env) {
                 Ok(found) => {
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_a_session_needs_one_that_fits_into_a_file_s_name() {
+    fn a_session_name_needs_a_session_that_fits_a_file_name() {
         let endpoint: Endpoint = "session:editor".parse().expect("an endpoint");
         for session in [|| None, || Some(String::new()), || Some("../x".to_owned())] {
             let session: fn() -> Option<String> = session;

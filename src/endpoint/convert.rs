@@ -62,7 +62,8 @@ impl From<&Self> for Endpoint {
     }
 }
 
-/// As the text that [`Display`](std::fmt::Display) prints. A path that is not UTF-8 is an error.
+/// Serializes the text that [`Display`](std::fmt::Display) prints. A path that is not UTF-8 is an
+/// error.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Endpoint {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -77,7 +78,7 @@ impl serde::Serialize for Endpoint {
     }
 }
 
-/// From the text that is parsed elsewhere too; its error says what is wrong.
+/// Parses the text as [`FromStr`](std::str::FromStr) does, with its errors.
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for Endpoint {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

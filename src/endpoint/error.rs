@@ -1,10 +1,10 @@
-//! What is wrong with a text that is to be an endpoint.
+//! The error of a text that is not an endpoint.
 
 use std::convert::Infallible;
 use std::fmt;
 
-/// Why a text or path is no [`Endpoint`](crate::Endpoint). The message shows the input, where it goes wrong, and
-/// what would be right.
+/// The error of a text or path that is not an [`Endpoint`](crate::Endpoint). The message shows the
+/// input, the place of the mistake, and the correct notation.
 ///
 /// As an [`io::Error`](std::io::Error) it is of kind
 /// [`InvalidInput`](std::io::ErrorKind::InvalidInput), carries an [`Error`](crate::Error), and has
@@ -22,13 +22,13 @@ impl ParseEndpointError {
         Self { input: input.to_string(), position: None, reason }
     }
 
-    /// What was to be an endpoint.
+    /// Returns the text that was parsed.
     #[must_use]
     pub fn input(&self) -> &str {
         &self.input
     }
 
-    /// The byte of [`input`](Self::input) at which it goes wrong, where it is one byte's fault.
+    /// Returns the byte of [`input`](Self::input) at which the mistake is, if it has one place.
     #[must_use]
     pub fn position(&self) -> Option<usize> {
         self.position

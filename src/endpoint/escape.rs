@@ -14,6 +14,7 @@ pub(super) fn decode(text: &str, start: usize) -> Result<Vec<u8>, ParseEndpointE
             bytes.push(*first);
             continue;
         }
+
         let Some((high, low)) = after.first().zip(after.get(1)) else {
             return Err(incomplete(text, text.len() - rest.len() - 1));
         };

@@ -23,6 +23,7 @@ pub(super) fn remedy(text: &str) -> Option<(usize, String)> {
     if let Some(name) = text.strip_prefix("unix-abstract:") {
         return Some((0, format!("an abstract socket is written `abstract:{name}`")));
     }
+
     if let Some(rest) = text.strip_prefix("http+unix://") {
         let host = rest.split('/').next().filter(|host| !host.is_empty()).unwrap_or(rest);
         let path = host.replace("%2F", "/").replace("%2f", "/");
@@ -32,7 +33,7 @@ pub(super) fn remedy(text: &str) -> Option<(usize, String)> {
         ));
     }
     if text.starts_with("fd:") {
-        let why = "a descriptor is no name: make a listener or stream of it with `from_fd`";
+        let why = "a descriptor is not a name; create a listener or stream from it with `from_fd`";
         return Some((0, why.to_owned()));
     }
     let rest = text.strip_prefix("unix:")?;
@@ -57,5 +58,5 @@ fn bus_address(rest: &str) -> Option<String> {
         "abstract=" => format!("an abstract socket is written `abstract:{value}`"),
         _ => "its server chooses the path: write the path itself".to_owned(),
     };
-    Some(format!("it is an address of D-Bus; {right}, and a file of this name `./{rest}`"))
+    Some(format!("this is an address of D-Bus; {right}, and a file of this name `./{rest}`"))
 }

@@ -3,18 +3,18 @@
 use std::io;
 use std::time::Duration;
 
-/// Counts of what a listener handles by itself, since it was bound.
+/// Counts of the events that a listener handled by itself since it was bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerStats {
-    /// Clients that were closed before `accept` yielded them: users who may not connect, or who
-    /// could not be told. Always 0 on Windows, where the OS refuses them.
+    /// Clients that the listener closed before `accept` yielded them, because their user may not
+    /// connect or is unknown. Always 0 on Windows, where the OS refuses them.
     pub refused: u64,
-    /// Times that accepting had to wait because the process or the system was out of descriptors,
-    /// memory or, on Windows, instances of the pipe.
+    /// Times that `accept` had to wait because the process or the system lacked descriptors, memory
+    /// or, on Windows, instances of the pipe.
     pub pauses: u64,
-    /// Times that the listener's name was removed by somebody and bound anew. Always 0 on Windows and
-    /// for blocking listeners.
+    /// Times that the listener's name was removed by another process and bound again. Always 0 on
+    /// Windows and for blocking listeners.
     pub republished: u64,
 }
 

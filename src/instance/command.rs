@@ -1,15 +1,15 @@
-//! What is started where no server listens.
+//! The program to start if no server is listening.
 
 use std::fmt;
 use std::process::Command;
 
 use crate::imp;
 
-/// The program that [`connect_or_spawn`](crate::connect_or_spawn) starts, and how. A [`Command`] alone
-/// is one with the defaults.
+/// The program that [`connect_or_spawn`](crate::connect_or_spawn) starts, with its options. A
+/// [`Command`] converts into one with the default options.
 ///
-/// Standard input and output of the program are empty, and its standard error is kept for the error
-/// message should it not come up, whatever the command has for them.
+/// The program's standard input and output are empty, whatever the command sets. Its standard error
+/// is kept for the error message in case it does not start.
 ///
 /// ```no_run
 /// use std::process::Command;
@@ -23,8 +23,8 @@ use crate::imp;
 /// # }
 /// ```
 ///
-/// `os::unix::DaemonCommandExt` has what only Unix knows: the umask, and descriptors that the program
-/// is to have.
+/// `os::unix::DaemonCommandExt` has the options of Unix: the umask, and the descriptors that the
+/// program inherits.
 pub struct DaemonCommand {
     pub(crate) command: Command,
     pub(crate) kill_at_deadline: bool,
@@ -33,32 +33,35 @@ pub struct DaemonCommand {
 }
 
 impl DaemonCommand {
-    /// Starts `command`, with the defaults.
+    /// Creates a daemon of `command` with the default options.
     #[must_use]
     pub fn new(command: Command) -> Self {
         let os = imp::OsDaemonOptions::default();
         Self { command, kill_at_deadline: false, on_start: None, os }
     }
 
-    /// Kills a daemon that does not listen at the deadline, be it this call's or one that an earlier
-    /// call started. Default: `false`, it goes on starting, and later calls wait for it.
+    /// Kills a daemon that does not listen by the deadline, even one that an earlier call started.
+    /// Default: `false`.
     ///
-    /// For a daemon that may hang when it starts: one that is only slow is killed too, and never
+    /// By default the daemon goes on starting, and later calls wait for it.
+    ///
+    /// Use it for a daemon that may hang while it starts. It kills a slow daemon too, which never
     /// comes up if every call is shorter than its start.
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: SIGKILL for its process group, which is its own. One of an earlier call is killed where the
-    /// system tells when a process started (Linux), and left elsewhere, where its number may be
-    /// another's by now. Windows: `TerminateProcess`.
+    /// Unix: SIGKILL goes to the daemon's own process group. A daemon of an earlier call is killed
+    /// only where the system reports when a process started (Linux), because elsewhere its process
+    /// id may belong to another process by now. Windows: `TerminateProcess`.
     #[must_use]
     pub fn kill_at_deadline(mut self, kill: bool) -> Self {
         self.kill_at_deadline = kill;
         self
     }
 
-    /// Tells `hook` that this call started the daemon, with its process id. It is not called where a
-    /// server was there, or another client started one.
+    /// Calls `hook` with the process id if this call starts the daemon.
+    ///
+    /// It is not called if a server was listening, or if another client started one.
     ///
     /// ```no_run
     /// use std::process::Command;

@@ -1,4 +1,4 @@
-//! Starting the server that a client needs, once.
+//! Starts the server that a client needs, exactly once.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -27,10 +27,10 @@ const SLOW: &str = "try again, or raise ConnectOptions::deadline";
 /// How much of a failed server's standard error is shown.
 const SHOWN: u64 = 2048;
 
-/// Connects to `endpoint`, and starts `daemon` first when nobody listens there.
+/// Connects to `endpoint`, and starts `daemon` first if no server is listening there.
 ///
-/// As [`connect_or_spawn_with`], with the default options: 5 seconds in all. What the daemon has from
-/// this process is told there.
+/// It does what [`connect_or_spawn_with`] does with the default options: 5 seconds in all. That
+/// function describes what the daemon inherits from this process.
 ///
 /// # Errors
 ///
@@ -47,22 +47,25 @@ where
     connect_or_spawn_with(endpoint, daemon, &ConnectOptions::default()).await
 }
 
-/// Connects to `endpoint`, and starts `daemon` first when nobody listens there: a program that
-/// listens on that endpoint. Of any number of clients that come at once, one starts it, and all
-/// connect. The longer of the deadlines in `options` is for all of it.
+/// Connects to `endpoint` with `options`, and starts `daemon` first if no server is listening
+/// there.
+///
+/// `daemon` is a program that listens on that endpoint. If several clients call this at the same
+/// time, one of them starts it and all connect. The longer of the deadlines in `options` applies to
+/// the whole call.
 ///
 /// The daemon is detached: it has no terminal, its standard input and output are empty, and it
-/// outlives this process. Its standard error goes to a file without a name, so that it can always
-/// write there; when it fails to start, the end of that is in the error.
+/// outlives this process. Its standard error goes to a file without a name, so it can always write
+/// there. If it fails to start, the error contains the end of that file.
 ///
-/// It has from this process, for as long as it runs:
+/// The daemon inherits from this process, for as long as it runs:
 ///
-/// * The working directory, whose file system cannot be unmounted then, and which on Windows cannot be
-///   removed: set [`current_dir`](Command::current_dir).
-/// * The environment, the limits and the place among processes:
-///   [daemons](crate::docs::daemons) has the whole list.
-/// * The file of its standard error, which takes room on the disk as it grows and nobody can read: a
-///   daemon that logs turns its log elsewhere once it has started.
+/// * The working directory. Its file system cannot be unmounted meanwhile, and on Windows the
+///   directory cannot be removed: set [`current_dir`](Command::current_dir).
+/// * The environment, the limits and the place among processes: [daemons](crate::docs::daemons) has
+///   the whole list.
+/// * The file of its standard error, which grows on disk and which no program can read: a daemon
+///   that logs redirects its log after the start.
 ///
 /// ```no_run
 /// use std::process::Command;
@@ -76,27 +79,28 @@ where
 /// # }
 /// ```
 ///
-/// Whether this call started it is told by [`on_start`](DaemonCommand::on_start).
+/// [`on_start`](DaemonCommand::on_start) reports whether this call started the daemon.
 ///
 /// # Errors
 ///
-/// Those of [`Stream::connect`]; that of [`Command::spawn`] when the program cannot be run; `Other`
-/// when it ended before it listened and no other server has the name, with its exit status, and a
-/// second later if that is success; `TimedOut` with its process id when it does not listen on
-/// `endpoint` in time, and it goes on starting, unless
-/// [`kill_at_deadline`](DaemonCommand::kill_at_deadline) is set. `Unsupported` for
-/// an abstract socket, which has no place for the lock that keeps a second client from starting a
-/// second daemon.
+/// Those of [`Stream::connect`], and:
+///
+/// | kind | when |
+/// |---|---|
+/// | that of [`Command::spawn`] | the program cannot be run |
+/// | `Other` | the daemon exited before it listened, and no other server has the name; after a successful exit it is reported a second later |
+/// | `TimedOut`, with the process id | the daemon does not listen in time. It goes on starting, unless [`kill_at_deadline`](DaemonCommand::kill_at_deadline) is set |
+/// | `Unsupported` | the endpoint is an abstract socket, which has no directory for the lock that keeps a second client from starting a second daemon |
 ///
 /// # Cancel safety
 ///
-/// A daemon that was started when the future is dropped goes on starting, and leaves no zombie when it
-/// ends.
+/// If the future is dropped after the daemon was started, the daemon goes on starting. It leaves no
+/// zombie when it ends.
 ///
 /// # Platform-specific behavior
 ///
-/// A later call waits for the daemon of an earlier one that timed out, was dropped or was
-/// killed, as long as that process lives, and starts no other.
+/// A later call waits for the daemon of an earlier call that timed out, was dropped or was killed,
+/// as long as that process lives, and starts no other.
 ///
 /// Unix: a session of its own (`setsid`), signals as they are by default, and no descriptor of this
 /// process but those of [`keep_fds`](crate::os). A lock file `.NAME.spawn` is beside the socket while it
@@ -173,7 +177,7 @@ impl<W: Way> Search<'_, W> {
             match W::connect(self.endpoint, &self.options.at_once(left)).await {
                 Ok(stream) => return Ok(Some(stream)),
                 Err(error) if is_absent(&error) => return Ok(None),
-                // It starts or ends, or binds its name anew: another one could not take it.
+                // It starts or ends, or binds its name again: another one could not take it.
                 Err(error) if is_in_gap(&error) && !left.is_zero() => self.pause().await?,
                 Err(error) => return Err(error),
             }
@@ -239,7 +243,7 @@ impl<W: Way> Search<'_, W> {
     }
 
     fn failed(&self, command: &Command, status: ExitStatus, said: &str) -> io::Error {
-        let what = format!("{} ended before it listened: {status}{said}", name(command));
+        let what = format!("{} exited before it listened: {status}{said}", name(command));
         during(Operation::Spawn, self.endpoint, Error::new(Reason::ServerExited, what).into())
     }
 
@@ -283,7 +287,7 @@ impl Daemon {
         let stderr = imp::nameless_file(endpoint).map_err(|error| {
             let (name, dir) = (name(command), std::env::temp_dir());
             let what =
-                format!("cannot start {name}: no file for what it says in {}", dir.display());
+                format!("cannot start {name}: no file for its standard error in {}", dir.display());
             Error::new(Reason::Os, format!("{what}: {error}")).caused_by(error)
         })?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone()?);
@@ -309,8 +313,8 @@ impl Daemon {
         }
         let said = String::from_utf8_lossy(&said);
         match said.trim() {
-            "" => ", and it said nothing".to_owned(),
-            said => format!("; it said: {said}"),
+            "" => ", and its standard error is empty".to_owned(),
+            said => format!("; its standard error: {said}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The later one sends a header, a mark and a version, and the launch with its length. The first one
 //! answers with the same header and whether it took it, and later, if it likes, with an exit code. A
-//! program that speaks something else is told by its answer or by its silence.
+//! program with another protocol is detected by its answer or by its silence.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -29,8 +29,10 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 /// How much room is made at a time for what a peer says that it sends.
 const STEP: usize = 64 * 1024;
 
-/// Becomes the first instance at `endpoint`, or hands `launch` to it, with the default options: 5
-/// seconds for the first one to take it.
+/// Binds `endpoint` as the first instance, or hands `launch` over to the first instance, with the
+/// default options.
+///
+/// The first instance has 5 seconds to accept the launch.
 ///
 /// # Errors
 ///
@@ -45,9 +47,11 @@ where
     hand_over_with(endpoint, launch, &listen, &connect).await
 }
 
-/// Becomes the first instance at `endpoint`, or hands `launch` to it. It is
-/// [`HandOver::Taken`] only when the first one has said so, with a [`LaunchRequest`]; if that one ends
-/// before, this one takes its place or finds the next.
+/// Binds `endpoint` as the first instance, or hands `launch` over to the first instance.
+///
+/// It returns [`HandOver::Taken`] only after the first instance has accepted the launch with a
+/// [`LaunchRequest`]. If that instance ends before, this process takes its place or finds the next
+/// one. [Daemons](crate::docs::daemons) compares this with a server of its own.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -71,15 +75,17 @@ where
 ///
 /// # Errors
 ///
-/// Those of [`SingleInstance::acquire_with`](crate::SingleInstance::acquire_with). `TimedOut` with
-/// [`Reason::NoAnswer`], which names the process, when the first one does not take the launch
-/// until the deadline of `connect`: it is stopped, or hangs. `InvalidData` with
-/// [`Reason::NotUnderstood`] when it answers with something else, as an older version of the program
-/// does. `InvalidInput` for a launch of more than 16 MiB.
+/// Those of [`SingleInstance::acquire_with`](crate::SingleInstance::acquire_with), and:
+///
+/// | kind | reason | when |
+/// |---|---|---|
+/// | `TimedOut` | [`Reason::NoAnswer`], with the process | the first instance does not accept the launch by the deadline of `connect`: it is suspended or hangs |
+/// | `InvalidData` | [`Reason::NotUnderstood`] | it answers with something else, as an older version of the program does |
+/// | `InvalidInput` | | the launch has more than 16 MiB |
 ///
 /// # Cancel safety
 ///
-/// Dropping the future leaves nothing behind; the first one may have taken the launch.
+/// Dropping the future leaves nothing behind, but the first instance may have accepted the launch.
 #[cfg(feature = "tokio")]
 pub async fn hand_over_with<E>(
     endpoint: E,
@@ -98,19 +104,19 @@ where
     })
 }
 
-/// What came of [`hand_over`].
+/// The result of [`hand_over`].
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a program has one")]
 pub enum HandOver {
-    /// This is the first instance. It has the name, and accepts the later ones, each a
-    /// [`LaunchRequest`].
+    /// This process is the first instance. Its listener accepts the later starts: read a
+    /// [`LaunchRequest`] from each connection.
     First(Listener),
-    /// The first instance has taken the launch.
+    /// The first instance has accepted the launch.
     Taken(Reply),
 }
 
-/// The first instance, which has taken a launch.
+/// The first instance's answer to a launch that it has accepted.
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
 pub struct Reply {
@@ -120,20 +126,20 @@ pub struct Reply {
 
 #[cfg(feature = "tokio")]
 impl Reply {
-    /// Waits, as long as it takes, until the first instance [has
-    /// finished](LaunchRequest::finish) what it was asked to do, and returns its exit code.
+    /// Waits until the first instance [has finished](LaunchRequest::finish) the launch, and returns
+    /// its exit code. It has no deadline.
     ///
     /// # Errors
     ///
-    /// `UnexpectedEof` with the process when the first instance ended or dropped the request before.
+    /// `UnexpectedEof` with the process if the first instance ended or dropped the request before.
     pub async fn exit_code(mut self) -> io::Result<i32> {
         exit_code::<Tasks>(&mut self.stream, &self.endpoint).await
     }
 }
 
-/// A later start that wants something done, at the first instance.
+/// A launch of a later start, received by the first instance.
 ///
-/// Dropped without [`finish`](Self::finish), it tells the later start that nothing is known of it.
+/// If it is dropped without [`finish`](Self::finish), the later start gets an error.
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
 pub struct LaunchRequest {
@@ -143,31 +149,31 @@ pub struct LaunchRequest {
 
 #[cfg(feature = "tokio")]
 impl LaunchRequest {
-    /// Takes the launch from a connection that the first instance has accepted, and says so. A later
-    /// start that sends nothing is given up after `limit`; read each in a task of its own.
+    /// Receives the launch from an accepted connection, and confirms it to the later start.
+    ///
+    /// It gives up after `limit` if the later start sends nothing. Call it in a task of its own for
+    /// each connection.
     ///
     /// # Errors
     ///
-    /// `InvalidData` when what came is no launch, or one of another version; `TimedOut`;
-    /// `UnexpectedEof` or `BrokenPipe` when the later start has gone, and expects nothing any more.
-    /// The listener is as good as before.
+    /// `InvalidData` if the data is not a launch, or one of another version; `TimedOut`;
+    /// `UnexpectedEof` or `BrokenPipe` if the later start is gone. The listener is not affected.
     pub async fn receive(mut stream: Stream, limit: Duration) -> io::Result<Self> {
         let launch = receive::<Tasks>(&mut stream, limit).await?;
         Ok(Self { launch, stream })
     }
 
-    /// Returns what is to be done.
+    /// Returns the launch.
     #[must_use]
     pub fn launch(&self) -> &Launch {
         &self.launch
     }
 
-    /// Tells the later start that it is done, and how it went: the exit code that
-    /// [`Reply::exit_code`] returns there.
+    /// Sends the later start the exit code, which [`Reply::exit_code`] returns there.
     ///
     /// # Errors
     ///
-    /// `BrokenPipe` when the later start did not wait for it.
+    /// `BrokenPipe` if the later start did not wait for it.
     pub async fn finish(mut self, code: i32) -> io::Result<()> {
         Tasks::write_all(&mut self.stream, &code.to_le_bytes(), None).await?;
         self.stream.close(CLOSING).await
@@ -258,7 +264,7 @@ pub(crate) async fn receive<W: Way>(later: &mut W::Stream, limit: Duration) -> i
                 mark[MARK], HEADER[MARK]
             )
         } else {
-            "what came is no launch".to_owned()
+            "the data is not a launch".to_owned()
         };
         io::Error::new(ErrorKind::InvalidData, what)
     })
@@ -271,7 +277,8 @@ pub(crate) async fn exit_code<W: Way>(
     let process = W::process(first);
     let mut code = [0; 4];
     W::read_exact(first, &mut code, None).await.map_err(|error| {
-        let what = format!("the first instance{} ended before it was done", named(process));
+        let what =
+            format!("the first instance{} ended before it finished the launch", named(process));
         let error = Error::new(Reason::Os, what).caused_by(error);
         during(Operation::HandOver, endpoint, error.into())
     })?;
@@ -294,9 +301,9 @@ fn no_answer(
 ) -> io::Error {
     let seconds = limit.as_secs_f32();
     let named = named(process);
-    let what = format!("the first instance{named} did not take it within {seconds} s");
+    let what = format!("the first instance{named} did not accept the launch within {seconds} s");
     let error = Error::new(Reason::NoAnswer { process }, what).caused_by(error);
-    let advice = "it is stopped or hangs: end it, or try again";
+    let advice = "it is suspended or hangs: end that process, or try again";
     during(Operation::HandOver, endpoint, error.advising(advice).into())
 }
 
@@ -310,6 +317,7 @@ fn not_understood(endpoint: &Endpoint, process: Option<u32>, answer: &[u8]) -> i
     };
     let what = format!("the first instance{} {why}", named(process));
     let error = Error::new(Reason::NotUnderstood { process }, what);
-    let advice = "it is an older version of this program, or another one: end it first";
+    let advice =
+        "it runs an older version of this program, or another program: end that process first";
     during(Operation::HandOver, endpoint, error.advising(advice).into())
 }

@@ -10,12 +10,12 @@ use crate::imp;
 /// The most that is taken of a message: many times what any system takes as arguments.
 pub(crate) const LIMIT: u32 = 16 << 20;
 
-/// What a start of a program was asked to do: its arguments, the directory that relative paths among
-/// them are meant from, and what of its environment matters.
+/// The arguments of a start of a program, the directory that relative paths among them refer to,
+/// and selected variables of its environment.
 ///
-/// A later start hands it to the first by [`hand_over`](crate::hand_over); the first takes it with a
-/// [`LaunchRequest`](crate::LaunchRequest). Arguments arrive as they were, also those that are no
-/// text and those with a line break.
+/// A later start passes it to the first instance by [`hand_over`](crate::hand_over), which receives
+/// it with a [`LaunchRequest`](crate::LaunchRequest). Arguments arrive unchanged, even if they are
+/// not text or contain a line break.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Launch {
     args: Vec<OsString>,
@@ -24,18 +24,20 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// An empty one.
+    /// Creates an empty launch.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns what this process was asked to do: its arguments but the program's name, and its working
-    /// directory. Nothing of its environment, which may hold secrets: add what the first start needs.
+    /// Returns the arguments of this process without the program's name, and its working directory.
+    ///
+    /// It contains nothing of the environment, which may hold secrets: add the variables that the
+    /// first instance needs.
     ///
     /// # Errors
     ///
-    /// What the OS reports of the working directory: it may have been removed.
+    /// The OS's error about the working directory, which may have been removed.
     pub fn of_this_process() -> io::Result<Self> {
         Ok(Self::new().args(env::args_os().skip(1)).current_dir(env::current_dir()?))
     }
@@ -97,7 +99,8 @@ impl Launch {
             put(&mut bytes, value)?;
         }
         if bytes.len() > LIMIT as usize {
-            let what = format!("a launch has at most {LIMIT} bytes, this one has {}", bytes.len());
+            let what =
+                format!("launch of {} bytes exceeds the limit of {LIMIT} bytes", bytes.len());
             return Err(io::Error::new(ErrorKind::InvalidInput, what));
         }
         Ok(bytes)
@@ -123,7 +126,7 @@ impl Launch {
 
 fn put_number(bytes: &mut Vec<u8>, number: usize) -> io::Result<()> {
     let number = u32::try_from(number)
-        .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "a launch has no room for so much"))?;
+        .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "the launch is too large"))?;
     bytes.extend_from_slice(&number.to_le_bytes());
     Ok(())
 }

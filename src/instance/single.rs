@@ -15,11 +15,11 @@ use crate::{listener::Listener, stream::Stream};
 /// Between tries, while the one that has the name is neither to be reached nor gone.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What this process is: the first of its name, or one that came later and can hand over its
-/// arguments.
+/// The role of this process: the primary instance, or a secondary one that can pass its arguments
+/// to the primary.
 ///
-/// A portable name makes it one instance per user. When the first one crashes, the next to come is
-/// the first.
+/// A portable name makes it one instance for each user. When the primary crashes, the next process
+/// to start becomes the primary.
 ///
 /// ```no_run
 /// use sockpipe::SingleInstance;
@@ -39,9 +39,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a program has one")]
 pub enum SingleInstance {
-    /// The first: it has the name, and hears of those that come later.
+    /// The primary instance: it holds the name, and its listener accepts the later ones.
     Primary(Listener),
-    /// A later one, connected to the first.
+    /// A secondary instance, connected to the primary.
     Secondary(Stream),
 }
 
@@ -65,9 +65,9 @@ impl SingleInstance {
     ///
     /// # Errors
     ///
-    /// Those of [`Listener::bind`] but `AddrInUse`, and those of [`Stream::connect`] but `NotFound`
-    /// and `ConnectionRefused`: when the first one is just starting or ending, it is tried again,
-    /// until the deadline of `connect`, and then `TimedOut`.
+    /// Those of [`Listener::bind`] except `AddrInUse`, and those of [`Stream::connect`] except
+    /// `NotFound` and `ConnectionRefused`. While the primary starts or ends, this call retries
+    /// until the deadline of `connect`, and then fails with `TimedOut`.
     ///
     /// # Cancel safety
     ///
@@ -113,7 +113,7 @@ pub(crate) async fn acquire<W: Way>(
                 return Err(error);
             }
             Err(error) if left.is_zero() => {
-                let what = format!("the name is taken, and cannot be reached: {error}");
+                let what = format!("a process holds the name, and cannot be reached: {error}");
                 let late = Error::new(Reason::Deadline, what).caused_by(error);
                 return Err(during(Operation::Connect, endpoint, late.into()));
             }

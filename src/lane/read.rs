@@ -37,6 +37,7 @@ impl<L: Link, O> Lane<L, O> {
 
     /// Reads what the ring has. It touches nothing but memory, unless the peer's writer waits.
     /// `None` unless the direction uses the ring.
+    #[cfg(any(feature = "tokio", test))]
     pub(crate) fn look(&self, buf: &mut [u8]) -> Option<io::Result<Outcome<Read>>> {
         let mut incoming = lock(&self.incoming);
         incoming.on_ring.then(|| self.read_ring(&mut incoming, buf, Then::LookAgain))

@@ -1,4 +1,4 @@
-//! Streams whose peer is known by other means than the transport's.
+//! Streams whose credentials come from the caller and not from the transport.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,9 +11,10 @@ use crate::endpoint::Endpoint;
 use crate::peer::PeerCredentials;
 use crate::stream::LocalStream;
 
-/// A stream with the credentials that it is given, or a listener whose streams have them: for tests
-/// over [`memory`](crate::memory) of what decides by who asks, and to make a [`LocalStream`] of
-/// whatever reads and writes, such as TLS.
+/// A stream with given credentials, or a listener whose streams have them.
+///
+/// Use it in tests over [`memory`](crate::memory) of code that decides by user, and to turn any
+/// reader and writer, such as a TLS stream, into a [`LocalStream`].
 ///
 /// ```
 /// use sockpipe::{LocalListener, LocalStream, PeerCredentials, UserId, WithCredentials, memory};
@@ -36,17 +37,18 @@ pub struct WithCredentials<T> {
 }
 
 impl<T> WithCredentials<T> {
-    /// Says of `inner`, a stream or a listener, that `credentials` are its peers'.
+    /// Creates a wrapper that reports `credentials` as the peer's of `inner`, a stream or a
+    /// listener.
     pub fn new(inner: T, credentials: PeerCredentials) -> Self {
         Self { inner, credentials }
     }
 
-    /// Returns the stream or listener.
+    /// Returns a reference to the inner stream or listener.
     pub fn get_ref(&self) -> &T {
         &self.inner
     }
 
-    /// Gives the stream or listener back.
+    /// Returns the inner stream or listener.
     pub fn into_inner(self) -> T {
         self.inner
     }

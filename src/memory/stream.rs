@@ -24,7 +24,7 @@ pub struct Stream {
     _life: mpsc::Receiver<Infallible>,
 }
 
-/// Two streams connected to each other.
+/// Creates two streams connected to each other.
 pub(super) fn connected() -> (Stream, Stream) {
     let (one, other) = duplex(BUFFER);
     let (to_one, one_s) = mpsc::channel(1);
@@ -34,8 +34,8 @@ pub(super) fn connected() -> (Stream, Stream) {
 }
 
 impl Stream {
-    /// Completes when the peer has dropped its stream, as [`Stream::closed`](crate::Stream::closed)
-    /// does. Its half-close is not that, nor is one of this side.
+    /// Waits until the peer has dropped its stream, as [`Stream::closed`](crate::Stream::closed)
+    /// does. A half-close of either side does not end the wait.
     ///
     /// # Errors
     ///

@@ -1,14 +1,14 @@
-//! What a server has done so far.
+//! Counts of a server's connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::Refusal;
 
-/// Counts of a server's connections, from [`Serve::counters`](crate::Serve::counters): read them
+/// Counts of a server's connections, from [`Serve::counters`](crate::Serve::counters). Read them
 /// while it serves, and after.
 ///
-/// Each is read by itself: two that are read one after the other may be of two moments.
+/// Each number is read by itself, so two of them may be of different moments.
 #[derive(Clone, Debug, Default)]
 pub struct Counters(Arc<Counts>);
 
@@ -34,16 +34,16 @@ impl Counters {
         self.0.accepted.load(Ordering::Relaxed)
     }
 
-    /// Returns how many connections were closed for that reason, with no handler run for them. Those
-    /// that the transport refuses by itself are counted by
-    /// [`Listener::stats`](crate::Listener::stats).
+    /// Returns how many connections were closed for reason `why` before a handler ran.
+    /// [`Listener::stats`](crate::Listener::stats) counts the clients that the transport refuses by
+    /// itself.
     #[must_use]
     pub fn refused(&self, why: Refusal) -> u64 {
         self.count(why).load(Ordering::Relaxed)
     }
 
     /// Returns how many connections were cut at the [drain
-    /// deadline](crate::GracefulServe::drain_deadline), or had not had their turn by then.
+    /// deadline](crate::GracefulServe::drain_deadline), or had not been served by then.
     #[must_use]
     pub fn cut(&self) -> u64 {
         self.0.cut.load(Ordering::Relaxed)

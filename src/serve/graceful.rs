@@ -1,4 +1,4 @@
-//! A server that stops: on a signal, or when nobody has come for a while.
+//! A server that shuts down: on a signal, or when it has been idle for a while.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -18,7 +18,8 @@ use crate::runtime::sleep;
 /// How long a graceful stop lets connections finish, unless told otherwise.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A [`Serve`] that stops on a signal, or when it is idle. Its output says how the connections ended.
+/// A [`Serve`] that shuts down on a signal or when it is idle. Its output reports how the
+/// connections ended.
 #[must_use = "nothing is served until it is awaited"]
 pub struct GracefulServe<L: LocalListener, H, E, S> {
     serve: Serve<L, H, E>,
@@ -40,33 +41,35 @@ impl<L: LocalListener, H, E, S> GracefulServe<L, H, E, S> {
         self.serve.counters()
     }
 
-    /// How long open connections have to finish after the signal. Default: 5 seconds. What is still
-    /// open then is cut.
+    /// Sets how long open connections have to finish after the signal. Default: 5 seconds.
     ///
-    /// A handler hears of that where it awaits something. One that blocks its thread counts as cut, and
-    /// after another second it is left behind: its connection stays open until it awaits or returns. On
-    /// a runtime with one thread nothing can go on in the meantime, this stop included.
+    /// Connections that are still open then are cut.
+    ///
+    /// A handler is cut at its next `await`. A handler that blocks its thread counts as cut, and
+    /// the server leaves it behind after another second: its connection stays open until it awaits
+    /// or returns. On a runtime with one thread nothing else can run meanwhile, this shutdown
+    /// included.
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Stops also when no connection has been served for `limit`, from the start on. See
+    /// Shuts down also when no connection has been served for `limit`, counted from the start. See
     /// [`Serve::stop_when_idle`].
     pub fn stop_when_idle(mut self, limit: Duration) -> Self {
         self.idle = Some(limit);
         self
     }
 
-    /// Frees the name when the stop begins, so that a successor can listen while the last connections
-    /// finish. Default: the name is free when they have.
+    /// Releases the name when the shutdown begins, so that a successor can listen while the last
+    /// connections finish. Default: the name is released after the last connection.
     ///
-    /// It is for servers that are replaced, where both may work at the same time. Nobody is told that
-    /// this one stops: who comes meanwhile finds the successor, or no server.
+    /// Use it to replace a server if both may work at the same time. Clients do not learn that this
+    /// server is stopping: a client that connects meanwhile reaches the successor, or no server.
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: open connections keep the name, so that this changes nothing there.
+    /// Windows: it changes nothing, because open connections hold the name.
     pub fn release_name_first(mut self) -> Self {
         self.release_name_first = true;
         self
@@ -89,7 +92,7 @@ where
             let Self { serve, signal, idle, deadline, release_name_first } = self;
             let Serve { mut listener, settings } = serve;
             let mut handlers = Handlers::new(settings)?;
-            // Without timers it could not stop: now is the time to say so.
+            // Without timers it could not stop: report it now.
             drop(sleep(Duration::ZERO)?);
             let signal = async { signal.await.into_result() };
             let mut idle = IdleClock::new(idle);
@@ -145,8 +148,8 @@ impl IdleClock {
     }
 }
 
-/// How the connections ended that were open, or made and not accepted yet, when a graceful stop began.
-/// Those that were refused are not among them.
+/// Counts of how connections ended that were open or pending when a graceful shutdown began.
+/// Refused connections are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
     pub(super) finished: usize,
@@ -154,13 +157,13 @@ pub struct Drained {
 }
 
 impl Drained {
-    /// Connections whose handlers finished before the deadline.
+    /// Returns how many handlers finished before the deadline.
     #[must_use]
     pub fn finished(&self) -> usize {
         self.finished
     }
 
-    /// Connections that were cut at the deadline, or whose turn had not come by then.
+    /// Returns how many connections were cut at the deadline, or had not been served by then.
     #[must_use]
     pub fn cut(&self) -> usize {
         self.cut

@@ -21,13 +21,13 @@ use crate::listener::LocalListener;
 use crate::runtime::sleep;
 use crate::stream::{Closed, LocalStream};
 
-/// How long those that are cut have to notice it.
+/// How long cut handlers have to notice it.
 const CUT: Duration = Duration::from_secs(1);
 
 /// Told of each handler that fails.
 pub(super) type OnError<E> = Arc<dyn Fn(E) + Send + Sync>;
 
-/// What a server is told before it serves.
+/// The options of a server.
 pub(super) struct Settings<S, H, E> {
     pub(super) handler: H,
     pub(super) on_error: Option<OnError<E>>,
@@ -70,7 +70,7 @@ where
     pub(super) fn new(settings: Settings<S, H, E>) -> io::Result<Self> {
         let Settings { max_connections, max_per_user, on_refused, .. } = settings;
         if [max_connections, max_per_user].contains(&Some(0)) {
-            let what = "a limit of 0 connections would serve nobody: give 1 or more";
+            let what = "a limit of 0 connections would serve no client; use 1 or more";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         if Handle::try_current().is_err() {
@@ -78,7 +78,7 @@ where
             return Err(io::Error::other(what));
         }
         if on_refused.is_some() {
-            // Without timers nobody could be told: now is the time to say so.
+            // Without timers no client could be answered: report it now.
             drop(sleep(Duration::ZERO)?);
         }
         let (stop, stopping) = Stopping::new();
@@ -132,8 +132,9 @@ where
         }
     }
 
-    /// Those whose clients were let in, and may have sent their questions. From here on `listener` lets
-    /// nobody in, unless those who come are to be told why not.
+    /// Returns connections that were made before the shutdown, whose clients may have sent
+    /// requests. From here on `listener` accepts no more, unless further clients are to get an
+    /// answer.
     pub(super) fn last<L: LocalListener<Stream = S>>(&self, listener: &mut L) -> Vec<S> {
         if self.refusals.are_told() {
             crate::listener::waiting(listener)
@@ -142,14 +143,14 @@ where
         }
     }
 
-    /// Lets those that run go on by themselves.
+    /// Lets running handlers continue by themselves.
     pub(super) fn leave(mut self) {
         self.tasks.detach_all();
         self.refusals.leave();
     }
 
-    /// Lets those that run finish, and starts `pending` as the limits allow, until the deadline. Those
-    /// whom `listener` lets in meanwhile are refused.
+    /// Lets running handlers finish, and starts `pending` as the limits allow, until the deadline.
+    /// Clients that `listener` yields meanwhile are refused.
     pub(super) async fn drain<L: LocalListener<Stream = S>>(
         mut self,
         mut listener: Option<L>,
@@ -244,7 +245,7 @@ where
         self.refusals.tell(stream, why);
     }
 
-    /// Ends those that run, but for one that blocks its thread: nothing can end that.
+    /// Ends running handlers, except one that blocks its thread: nothing can end that.
     async fn cut(&mut self) -> io::Result<()> {
         if self.tasks.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What the futures that a server is given may give.
+//! The output types of handlers and signals.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::io;
 
 use crate::sealed::Sealed;
 
-/// What a handler of [`serve`](crate::serve()) may give: nothing, or a `Result` whose error can be
-/// shown.
+/// The output of a handler of [`serve`](crate::serve()): `()`, or a `Result` whose error implements
+/// `Display`.
 pub trait HandlerOutput: Sealed {
-    /// What [`on_error`](crate::Serve::on_error) is told.
+    /// The type of the error that [`on_error`](crate::Serve::on_error) receives.
     type Error: fmt::Display + 'static;
 
     #[doc(hidden)]
@@ -37,8 +37,8 @@ impl<T, E: fmt::Display + 'static> HandlerOutput for Result<T, E> {
     }
 }
 
-/// What the signal of [`with_graceful_shutdown`](crate::Serve::with_graceful_shutdown) may give:
-/// nothing, or an `io::Result`, as [`shutdown_signal`](crate::shutdown_signal) does.
+/// The output of the signal of [`with_graceful_shutdown`](crate::Serve::with_graceful_shutdown):
+/// `()`, or an `io::Result` as of [`shutdown_signal`](crate::shutdown_signal).
 pub trait SignalOutput: Sealed {
     #[doc(hidden)]
     fn into_result(self) -> io::Result<()>;

@@ -1,4 +1,4 @@
-//! Clients that no handler is run for, and what they are told.
+//! Clients that are refused before a handler runs, and their answers.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,20 +12,20 @@ use tokio::time::timeout;
 use super::HandlerOutput;
 use crate::error::events;
 
-/// How many are told at a time. Those beyond are closed without a word: a flood of clients is no
+/// How many clients are answered at a time. Further ones are closed at once: a flood of clients is no
 /// reason to take memory for each.
 const TOLD: usize = 64;
 /// How long it may take to tell one.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Why a client is refused, from [`on_refused`](crate::Serve::on_refused).
+/// The reason why a client is refused, from [`on_refused`](crate::Serve::on_refused).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The user has as many connections as
     /// [`max_connections_per_user`](crate::Serve::max_connections_per_user) allows.
     UserLimit,
-    /// The server stops.
+    /// The server is shutting down.
     Stopping,
 }
 
@@ -61,7 +61,7 @@ impl<S> Refusals<S> {
         Self { hook, tasks: JoinSet::new() }
     }
 
-    /// Whether clients are told why.
+    /// Whether clients get an answer.
     pub(super) fn are_told(&self) -> bool {
         self.hook.is_some()
     }
@@ -76,12 +76,12 @@ impl<S> Refusals<S> {
         });
     }
 
-    /// Lets go of those that are done, so that their results do not pile up.
+    /// Drops finished answers, so that their results do not pile up.
     pub(super) fn reap(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
     }
 
-    /// Lets those that run go on by themselves.
+    /// Lets running answers continue by themselves.
     pub(super) fn leave(&mut self) {
         self.tasks.detach_all();
     }

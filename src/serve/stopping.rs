@@ -1,13 +1,13 @@
-//! How handlers hear of a stop.
+//! The notice of a shutdown for handlers.
 
 use std::future::Future;
 
 use tokio::sync::watch;
 
-/// Tells a handler of [`serve_with`](crate::serve_with()) that the server stops.
+/// A notice for handlers of [`serve_with`](crate::serve_with()) that the server is shutting down.
 ///
-/// A handler that waits for its client's next request can end there; one that is within a request
-/// finishes it first. Clones tell the same, for tasks that a handler starts.
+/// A handler that waits for the next request can return at once; a handler within a request
+/// finishes it first. Clones report the same shutdown, for tasks that a handler starts.
 ///
 /// ```
 /// use sockpipe::Stopping;
@@ -31,8 +31,11 @@ impl Stopping {
         (stop, Self(stopping))
     }
 
-    /// Completes when the server has been asked to stop, at once if it has been before. A server
-    /// without [`with_graceful_shutdown`](crate::Serve::with_graceful_shutdown) never is.
+    /// Waits until the server is asked to stop. It completes at once if that has happened already.
+    ///
+    /// It never completes for a server without
+    /// [`with_graceful_shutdown`](crate::Serve::with_graceful_shutdown) or
+    /// [`stop_when_idle`](crate::Serve::stop_when_idle).
     ///
     /// # Cancel safety
     ///
@@ -47,7 +50,7 @@ impl Stopping {
         }
     }
 
-    /// Returns whether the server has been asked to stop.
+    /// Reports whether the server has been asked to stop.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         *self.0.borrow()

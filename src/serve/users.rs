@@ -11,8 +11,7 @@ use crate::stream::LocalStream;
 pub(super) struct Users(Arc<Mutex<HashMap<Option<UserId>, usize>>>);
 
 impl Users {
-    /// `None` when the user at the other end has as many as there may be. Those that are not told
-    /// count as one.
+    /// `None` if the peer's user has as many connections as allowed. Unknown users count as one.
     pub(super) fn seat(&self, stream: &impl LocalStream, limit: usize) -> Option<Seat> {
         let user = stream.peer_credentials().ok().map(|peer| peer.user().clone());
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);

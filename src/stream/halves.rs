@@ -13,12 +13,12 @@ use super::Stream;
 use crate::peer::PeerCredentials;
 
 impl Stream {
-    /// Two halves that borrow the stream, to read and write at the same time.
+    /// Splits the stream into two halves that borrow it, to read and write at the same time.
     pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         (ReadHalf(self), WriteHalf(self))
     }
 
-    /// Two halves that own the stream, to read and write in two tasks.
+    /// Splits the stream into two halves that own it, to read and write in two tasks.
     ///
     /// Dropping the write half ends the write side, as `shutdown` does.
     #[must_use]
@@ -34,7 +34,7 @@ pub struct ReadHalf<'a>(&'a Stream);
 
 /// The write side of a [`Stream`], from [`Stream::split`].
 ///
-/// Dropping it ends nothing; `shutdown` ends the write side.
+/// Dropping it changes nothing; `shutdown` ends the write side.
 #[derive(Debug)]
 pub struct WriteHalf<'a>(&'a Stream);
 
@@ -52,7 +52,7 @@ pub struct OwnedWriteHalf {
     open: bool,
 }
 
-/// The halves given to [`OwnedReadHalf::reunite`] are not of one stream. They are in the error.
+/// The error of [`OwnedReadHalf::reunite`] for halves of different streams. It returns both halves.
 #[derive(Debug)]
 pub struct ReuniteError(pub OwnedReadHalf, pub OwnedWriteHalf);
 
@@ -65,7 +65,7 @@ impl fmt::Display for ReuniteError {
 impl Error for ReuniteError {}
 
 impl ReadHalf<'_> {
-    /// As [`Stream::closed`]: completes when the peer is gone.
+    /// Waits until the peer is gone, as [`Stream::closed`] does.
     ///
     /// # Errors
     ///
@@ -80,7 +80,7 @@ impl ReadHalf<'_> {
 }
 
 impl WriteHalf<'_> {
-    /// As [`Stream::closed`]: completes when the peer is gone.
+    /// Waits until the peer is gone, as [`Stream::closed`] does.
     ///
     /// # Errors
     ///
@@ -95,11 +95,11 @@ impl WriteHalf<'_> {
 }
 
 impl OwnedReadHalf {
-    /// Puts the stream together again.
+    /// Reunites the halves of a stream.
     ///
     /// # Errors
     ///
-    /// The halves are not of one stream.
+    /// [`ReuniteError`] if the halves come from different streams.
     pub fn reunite(self, mut write: OwnedWriteHalf) -> Result<Stream, ReuniteError> {
         if !Arc::ptr_eq(&self.0, &write.stream) {
             return Err(ReuniteError(self, write));
@@ -113,7 +113,7 @@ impl OwnedReadHalf {
         })
     }
 
-    /// As [`Stream::peer_credentials`].
+    /// Returns the credentials of the peer, as [`Stream::peer_credentials`] does.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl OwnedReadHalf {
         self.0.peer_credentials()
     }
 
-    /// As [`Stream::closed`]: completes when the peer is gone.
+    /// Waits until the peer is gone, as [`Stream::closed`] does.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl OwnedReadHalf {
 }
 
 impl OwnedWriteHalf {
-    /// As [`Stream::peer_credentials`].
+    /// Returns the credentials of the peer, as [`Stream::peer_credentials`] does.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl OwnedWriteHalf {
         self.stream.peer_credentials()
     }
 
-    /// As [`Stream::closed`]: completes when the peer is gone.
+    /// Waits until the peer is gone, as [`Stream::closed`] does.
     ///
     /// # Errors
     ///

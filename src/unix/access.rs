@@ -1,4 +1,4 @@
-//! Who may connect: the mode of the socket, and the same rule for the peers that it let in.
+//! Who may connect: the mode of the socket, and the same rule for the peers that it accepted.
 
 use std::os::fd::BorrowedFd;
 
@@ -34,7 +34,7 @@ impl Permission {
     }
 
     /// Whether nobody but the owner may connect.
-    pub(super) fn is_the_owner_s(&self) -> bool {
+    pub(super) fn is_owner_only(&self) -> bool {
         !self.mode.intersects(Mode::RWXG | Mode::RWXO)
     }
 

@@ -152,7 +152,7 @@ fn give_up_standard_streams() -> io::Result<()> {
 fn variable(name: &str) -> io::Result<Option<u64>> {
     let Some(text) = env::var_os(name) else { return Ok(None) };
     let number = text.to_str().and_then(|text| text.parse().ok());
-    number.map(Some).ok_or_else(|| unusable(format!("{name} is {text:?}, which is no number")))
+    number.map(Some).ok_or_else(|| unusable(format!("{name} is {text:?}, not a number")))
 }
 
 fn unusable(what: String) -> io::Error {

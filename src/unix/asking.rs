@@ -1,5 +1,5 @@
-//! Whether somebody holds a lock, asked without taking it: who is stopped while it asks keeps nobody
-//! from anything.
+//! Checks whether a process holds a lock without taking it, so that a checking process that is
+//! suspended blocks no other.
 //!
 //! flock(2) has no such question. On Linux the holder has a second lock on the same descriptor, one
 //! of an open file description (`F_OFD_SETLK`), which keeps nobody out, for the two kinds do not see

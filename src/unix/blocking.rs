@@ -1,9 +1,10 @@
 //! The backend that blocks.
 //!
 //! Its sockets block, so that a call that waits is one system call. With a time limit, a call does
-//! not wait in the kernel: `SO_RCVTIMEO` counts in ticks of up to 10 ms, and on a write `SO_SNDTIMEO`
-//! counts anew for each part that the kernel takes. Where the kernel cannot be told so for one call,
-//! a stream's socket does not block at all, and whatever would wait polls first.
+//! not wait in the kernel: `SO_RCVTIMEO` counts in ticks of up to 10 ms, and on a write
+//! `SO_SNDTIMEO` starts again for each part that the kernel takes. If the kernel has no flag for
+//! that in a single call, a stream's socket is in nonblocking mode, and calls that would wait poll
+//! first.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -103,7 +104,7 @@ impl Listener {
                         return Ok(None);
                     }
                 }
-                // The socket does not block, for this or another call, or since somebody else who
+                // The socket does not block, for this or another call, or since another process that
                 // has it wanted that.
                 Err(Errno::AGAIN) => {
                     if !self.wait(deadline)? {
@@ -196,7 +197,7 @@ impl Listener {
                 return Some(stream);
             }
             Ok(stream) => ("it may not connect", Some(stream.peer.uid)),
-            Err(_) => ("who it is cannot be told", None),
+            Err(_) => ("its user is unknown", None),
         };
         peer_refused(why, user);
         self.refused.fetch_add(1, Ordering::Relaxed);

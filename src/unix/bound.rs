@@ -32,7 +32,7 @@ pub(super) fn settle(place: &Place, name: &OsStr, permission: Permission) -> io:
     if now != wanted {
         if let Err(errno) = file.set_mode(wanted) {
             // Nobody else gets in then, and `accept` asks who a peer is.
-            if !permission.is_the_owner_s() || !wanted.contains(now) {
+            if !permission.is_owner_only() || !wanted.contains(now) {
                 return Err(no_mode(place, wanted, errno));
             }
         }

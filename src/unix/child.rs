@@ -139,7 +139,7 @@ impl Cleaning {
     }
 }
 
-/// A number above all descriptors that are open now, and those that are opened soon.
+/// A number above all descriptors that are open now or will be opened soon.
 fn end_of_descriptors() -> RawFd {
     let numbers = ["/proc/self/fd", "/dev/fd"].into_iter().find_map(|dir| {
         let names = fs::read_dir(dir).ok()?.filter_map(Result::ok).map(|entry| entry.file_name());

@@ -54,7 +54,7 @@ pub(super) struct Claim {
     /// be withdrawn.
     id: FileId,
     former: Option<FileId>,
-    /// Until the name is taken away, or left to somebody else.
+    /// Until the name is removed, or left to another process.
     ours: bool,
     backlog: i32,
 }
@@ -120,7 +120,7 @@ impl Claim {
     pub(super) fn is_gone(&self) -> bool {
         let place = &self.lock.place;
         let gone = || matches!(place.stat(place.name()), Ok(None));
-        let ours = self.ours && self.is_this_process_s() && self.lock.is_this_user_s();
+        let ours = self.ours && self.owned_by_this_process() && self.lock.owned_by_this_user();
         ours && gone() && place.is_where_it_was()
     }
 
@@ -129,8 +129,8 @@ impl Claim {
         matches!(place.stat(place.name()), Ok(Some(stat)) if file_id(&stat) == self.id)
     }
 
-    pub(super) fn is_this_process_s(&self) -> bool {
-        self.lock.is_this_process_s()
+    pub(super) fn owned_by_this_process(&self) -> bool {
+        self.lock.owned_by_this_process()
     }
 
     /// The group of the socket's file, which the system may have taken from the directory.
@@ -147,12 +147,13 @@ impl Claim {
     ) -> io::Result<OwnedFd> {
         if !self.lock.place.is_where_it_was() {
             let dir = self.lock.place.dir_path().display();
-            let what = format!("the directory {dir} is not where it was");
+            let what = format!("the directory {dir} was removed or replaced");
             let error = Error::new(Reason::NoDirectory, what).at(self.lock.place.endpoint());
-            return Err(error.advising("bind it anew").into());
+            return Err(error.advising("bind a new listener").into());
         }
         if !self.lock.is_ours()? {
-            // Who removes sockets removes lock files too; somebody else may have made one since.
+            // A cleaner that removes sockets removes lock files too; another process may have made
+            // one since.
             self.lock = Lock::take(self.lock.place.try_clone()?)?;
         }
         let (socket, id) = listen_in(&self.lock, permission, self.backlog, probes)?;
@@ -190,7 +191,7 @@ impl Claim {
         self.ours = false;
     }
 
-    /// Leaves the name to whoever has the socket, without a lock.
+    /// Leaves the name to the process that has the socket, without a lock.
     pub(super) fn leave(mut self) {
         self.ours = false;
         self.lock.leave();
@@ -200,7 +201,7 @@ impl Claim {
 /// Of a listener that came to nothing after its name was taken.
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.is_this_process_s() {
+        if self.owned_by_this_process() {
             self.unpublish();
         }
     }
@@ -284,8 +285,8 @@ pub(super) fn backlog_of(asked_for: Option<u32>) -> i32 {
     asked_for.and_then(|length| length.try_into().ok()).unwrap_or(i32::MAX)
 }
 
-/// Gives the file of the bound `socket` its group and mode, where the umask or the system did not
-/// let `bind` do so, and listens: who connects before that is refused.
+/// Gives the file of the bound `socket` its group and mode, if the umask or the system kept `bind`
+/// from it, and listens. A client that connects before that is refused.
 fn listen_on(
     place: &Place,
     socket: &OwnedFd,

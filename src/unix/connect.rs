@@ -240,7 +240,7 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
         },
         Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
             Some(what) if what != place::SOCKET => {
-                (Reason::NotASocket, format!("it is {what}, not a socket"))
+                (Reason::NotASocket, format!("the path is {what}, not a socket"))
             }
             _ => match lock::holding(&place)? {
                 Held::By(_) if platform::REFUSED_MAY_BE_BUSY => return Err(Missed::Busy),
@@ -261,7 +261,8 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
 }
 
 fn stale(address: Endpoint, errno: Errno) -> io::Error {
-    let error = Error::new(Reason::StaleSocket, ", only the socket that one left behind");
+    let error =
+        Error::new(Reason::StaleSocket, ", only the socket that a crashed server left behind");
     error.at(address).caused_by(io::Error::from(errno)).into()
 }
 
@@ -270,7 +271,7 @@ fn name_without_server(address: Endpoint, process: Option<u32>) -> io::Error {
     let holder = process.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
     let cause = format!("name without server: {holder} holds the name, and no server answers");
     let error = Error::new(Reason::NameWithoutServer { process }, cause).at(address);
-    error.advising("look at that process, or stop it").into()
+    error.advising("check that process, or stop it").into()
 }
 
 /// Where it was looked for, if that is more than one address.
@@ -306,7 +307,7 @@ fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Resu
             "its user has no id in this user namespace or container ({uid} stands for all of \
              those), so it cannot be told from others"
         );
-        let advice = "if you trust who can listen there, say so with \
+        let advice = "if you trust all users who can listen there, allow it with \
                       ConnectOptions::expect_server and ExpectServer::Anyone";
         let error = Error::new(Reason::UnexpectedServer, what).at(address);
         return Err(error.advising(advice).into());

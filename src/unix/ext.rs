@@ -1,4 +1,5 @@
-//! What only Unix has; `sockpipe::os::unix` to users.
+//! Functions and options of Unix only. See [daemons](crate::docs::daemons) for services that
+//! systemd starts.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -19,43 +20,45 @@ use crate::{
     stream::Stream,
 };
 
-/// What a listener can be told on Unix only. For the types of this crate: it will grow.
+/// Options of a listener on Unix. Implemented for this crate's types only, so methods can be added.
 pub trait ListenOptionsExt: Sealed {
-    /// Listen although others could replace the socket: in a directory that is another user's, or
-    /// that others can write to and that is not sticky. Default: `false`, such a directory is
-    /// refused with `PermissionDenied`.
+    /// Allows a directory in which other users could replace the socket: another user's, or one
+    /// that others can write to and that is not sticky. Default: `false`, and `bind` fails with
+    /// `PermissionDenied`.
     ///
-    /// A client then relies on its own check of who listens, which
+    /// A client then relies on its own check of the server, which
     /// [`ExpectServer`](crate::ExpectServer) describes.
     #[must_use]
     fn unsafe_directory(self, allowed: bool) -> Self;
 
-    /// The permission bits of the socket, in place of those of [`Access`](crate::Access): 0o660
-    /// lets the socket's group in, 0o666 everybody. Only the bits of 0o666 count.
+    /// Sets the permission bits of the socket in place of those of [`Access`](crate::Access): 0o660
+    /// admits the group.
     ///
-    /// The peer is checked by the same bits at `accept`: its user, and for the group bits its
-    /// groups where the OS tells them (Linux, macOS, FreeBSD).
+    /// `accept` checks the peer by the same bits: its user, and for the group bits its groups if
+    /// the OS reports them (Linux, macOS, FreeBSD).
     #[must_use]
     fn mode(self, mode: u32) -> Self;
 
-    /// The group of the socket, by its id. Default: that of the process, or of the directory where
-    /// the OS takes it from there. Meant for [`mode`](Self::mode) 0o660.
+    /// Sets the group of the socket by its id. Use it with [`mode`](Self::mode) 0o660.
+    ///
+    /// Default: the group of the process, or of the directory on systems that inherit it from
+    /// there.
     #[must_use]
     fn group(self, group: u32) -> Self;
 
-    /// How many clients may wait to be accepted, in place of the system's limit (`somaxconn`).
+    /// Sets how many clients may wait to be accepted, in place of the system's limit (`somaxconn`).
     #[must_use]
     fn backlog(self, length: u32) -> Self;
 
-    /// Lets another process of this user take the listener over with [`take_over`], as the next version
-    /// of a program does. Default: `false`.
+    /// Allows another process of this user to take the listener over with [`take_over`], as the
+    /// next version of a program does. Default: `false`.
     ///
-    /// The async listener then also listens on a socket beside its own, `.NAME.upgrade`, for its user
-    /// alone. Once it is taken over, [`accept`](Listener::accept) fails with
-    /// [`Reason::TakenOver`](crate::Reason::TakenOver), and a server
-    /// [with a graceful shutdown](crate::Serve::with_graceful_shutdown) finishes its connections and
-    /// ends well. A blocking listener, an inherited one, and one of an abstract socket cannot be taken
-    /// over: to bind it is `Unsupported`.
+    /// The async listener then also listens on a socket beside its own, `.NAME.upgrade`, for its
+    /// user only. After it is taken over, [`accept`](Listener::accept) fails with
+    /// [`Reason::TakenOver`](crate::Reason::TakenOver), and a server [with a graceful
+    /// shutdown](crate::Serve::with_graceful_shutdown) finishes its connections and returns without
+    /// an error. A blocking listener, an inherited one, and one of an abstract socket cannot be
+    /// taken over: `bind` fails with `Unsupported`.
     #[must_use]
     fn upgradable(self, allowed: bool) -> Self;
 }
@@ -87,20 +90,23 @@ impl ListenOptionsExt for ListenOptions {
     }
 }
 
-/// What a daemon can be given on Unix only. For the types of this crate: it will grow.
+/// Options of a daemon on Unix. Implemented for this crate's types only, so methods can be added.
 pub trait DaemonCommandExt: Sealed {
-    /// The open descriptors that the daemon gets besides the standard ones, under the same numbers and
-    /// whether or not they are close-on-exec: a jobserver's pipe, sockets for `LISTEN_FDS`. Default:
-    /// none. Every other descriptor of this process is closed in the daemon, those of a
-    /// [`pre_exec`](std::os::unix::process::CommandExt::pre_exec) of the command's own too.
+    /// Passes open descriptors to the daemon under the same numbers, whether or not they are
+    /// close-on-exec. Default: none.
     ///
-    /// One that is not open when the daemon is started makes that fail, with `EBADF`.
+    /// Examples are a jobserver's pipe, and sockets for `LISTEN_FDS`. The daemon keeps only these
+    /// and the standard descriptors. It also closes the descriptors that a
+    /// [`pre_exec`](std::os::unix::process::CommandExt::pre_exec) of the command opens.
+    ///
+    /// The start fails with `EBADF` if one of them is not open.
     #[must_use]
     fn keep_fds(self, fds: impl IntoIterator<Item = RawFd>) -> Self;
 
-    /// The daemon's umask, in place of this process's: 0o077 for one whose files are nobody else's
-    /// business. One that writes files for others, as a compiler's cache does, is better off with the
-    /// umask of whoever asks it to.
+    /// Sets the daemon's umask in place of this process's: 0o077 keeps its files private.
+    ///
+    /// A daemon that writes files for others, such as a compiler's cache, should use the umask of
+    /// the client that asks for the file.
     #[must_use]
     fn umask(self, mask: u32) -> Self;
 }
@@ -117,55 +123,63 @@ impl DaemonCommandExt for DaemonCommand {
     }
 }
 
-/// What a listener can do on Unix only. For the types of this crate: it will grow.
+/// Methods of a listener on Unix. Implemented for this crate's types only, so methods can be added.
 pub trait ListenerExt: Sealed + Sized {
-    /// Whether clients still find this listener under its name. Somebody may have removed it: a
-    /// cleaner of `/tmp`, or a server that takes what it wants.
+    /// Reports whether clients still find this listener under its name. A cleaner of `/tmp` or
+    /// another program may have removed it.
     fn is_published(&self) -> bool;
 
-    /// Takes the name again that somebody removed, with a new socket. Clients that were waiting
-    /// keep their connections. Does nothing while the listener [is
+    /// Binds the name again after it was removed, with a new socket.
+    ///
+    /// Clients that were waiting keep their connections. It does nothing while the listener [is
     /// published](Self::is_published).
     ///
     /// # Errors
     ///
-    /// As for [`Listener::bind`]: `AddrInUse` when another server has the name by now.
-    /// `NotFound` when the directory is not where it was. `Unsupported` for an inherited listener,
-    /// whose name is not its own. `Other` outside a tokio runtime, for the async listener. The
-    /// listener is as it was before then, and this can be tried again.
+    /// As for [`Listener::bind`]: `AddrInUse` if another server has the name by now; `NotFound` if
+    /// the directory was removed or replaced; `Unsupported` for an inherited listener, which does
+    /// not own its name; `Other` outside a tokio runtime, for the async listener. The listener
+    /// stays as it was, and you can try again.
     fn republish(&mut self) -> io::Result<()>;
 
-    /// A listener from a socket that listens already, made elsewhere. It listens again, so that
-    /// clients are told this process's user as the server's. Its name is not this listener's: it is not removed on drop, and there is no lock. Of the options,
-    /// [`Access`](crate::Access) and [`mode`](ListenOptionsExt::mode) say whose connections are
-    /// accepted.
+    /// Creates a listener from a socket that is already listening.
     ///
-    /// `endpoint` is what the socket itself knows of its name. Of one that [`into_fd`](Self::into_fd)
-    /// gave that is the path that clients use, unless it was longer than a socket's address.
+    /// It calls listen(2) again, so that clients see this process's user as the server's. The
+    /// listener does not own the name: it does not remove it on drop, and holds no lock. Of the
+    /// options, [`Access`](crate::Access) and [`mode`](ListenOptionsExt::mode) determine whose
+    /// connections are accepted.
+    ///
+    /// `endpoint` returns the name that the socket itself knows. For a socket from
+    /// [`into_fd`](Self::into_fd) that is the path that clients use, unless the path was longer
+    /// than a socket's address.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when it is not a Unix domain stream socket that listens, or has a name that no
-    /// endpoint can be written for; `Other` outside a tokio runtime, for the async listener.
+    /// `InvalidInput` if it is not a listening Unix domain stream socket, or if its name cannot be
+    /// written as an endpoint; `Other` outside a tokio runtime, for the async listener.
     fn from_fd(socket: OwnedFd, options: &ListenOptions) -> io::Result<Self>;
 
-    /// Listens again, with the same socket: clients are told that the process's present user is who
-    /// listens, for their [`ExpectServer`](crate::ExpectServer). For a process that has given up root
-    /// since it began to listen. What waits to be accepted stays.
+    /// Calls listen(2) again, so that clients see the process's present user as the server's, for
+    /// their [`ExpectServer`](crate::ExpectServer).
+    ///
+    /// Use it in a process that has dropped root's rights since it began to listen. Pending
+    /// connections stay.
     ///
     /// # Errors
     ///
-    /// What the OS reports.
+    /// The error that the OS reports.
     fn listen_as_current_user(&self) -> io::Result<()>;
 
-    /// The listening socket, to be handed to another process. Its name stays, and nobody owns it
-    /// from here on: it is the receiver's to remove. That of the async listener does not block, that
-    /// of the blocking one does. Clients that waited when the listener was
-    /// [published again](Self::republish) do not wait on it: accept them first, or they are closed.
+    /// Converts the listener into its socket, to pass it to another process.
+    ///
+    /// The name stays and belongs to the receiver, which has to remove it. The socket of the async
+    /// listener is in nonblocking mode, that of the blocking one blocks. Accept first any clients
+    /// that waited when the listener was [published again](Self::republish): they wait on another
+    /// socket, and are closed.
     ///
     /// # Errors
     ///
-    /// What the OS reports.
+    /// The error that the OS reports.
     fn into_fd(self) -> io::Result<OwnedFd>;
 }
 
@@ -192,38 +206,38 @@ impl ListenerExt for Listener {
     }
 }
 
-/// What a stream can do on Unix only. For the types of this crate: it will grow.
+/// Methods of a stream on Unix. Implemented for this crate's types only, so methods can be added.
 pub trait StreamExt: Sealed + Sized {
-    /// All groups of the peer, as they were when it connected.
+    /// Returns all groups of the peer, as they were when it connected.
     ///
     /// # Errors
     ///
-    /// `Unsupported` where the OS does not tell: anywhere but on Linux.
+    /// `Unsupported` on every system but Linux.
     fn peer_groups(&self) -> io::Result<Vec<u32>>;
 
-    /// A descriptor of the peer's process, which unlike its id never means another one. See
-    /// pidfd_open(2).
+    /// Returns a descriptor of the peer's process, which unlike a process id never refers to
+    /// another process. See pidfd_open(2).
     ///
     /// # Errors
     ///
-    /// `Unsupported` where the OS has none: anywhere but on Linux 6.5 or newer. `NotFound` when
-    /// the process is gone and nothing is left of it.
+    /// `Unsupported` on every system but Linux 6.5 or newer. `NotFound` if the process is gone and
+    /// was waited for.
     fn peer_pidfd(&self) -> io::Result<OwnedFd>;
 
-    /// A stream from a connected socket, made elsewhere.
+    /// Creates a stream from a connected socket.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when it is not a connected Unix domain stream socket; `Other` outside a tokio
+    /// `InvalidInput` if it is not a connected Unix domain stream socket; `Other` outside a tokio
     /// runtime, for the async stream.
     fn from_fd(socket: OwnedFd) -> io::Result<Self>;
 
-    /// The socket, for use elsewhere. That of the async stream does not block, that of the blocking
-    /// one does.
+    /// Converts the stream into its socket. The socket of the async stream is in nonblocking mode,
+    /// that of the blocking one blocks.
     ///
     /// # Errors
     ///
-    /// `ResourceBusy` when the blocking stream has other handles; what the OS reports.
+    /// `ResourceBusy` if the blocking stream has other handles; else the error that the OS reports.
     fn into_fd(self) -> io::Result<OwnedFd>;
 }
 
@@ -318,12 +332,14 @@ impl AsFd for blocking::Listener {
     }
 }
 
-/// Takes the endpoint over from the server that has it, or listens on it as soon as it is free, for up
-/// to `limit`: the start of a new version, while the old one runs. The old one was bound with
-/// [`upgradable`](ListenOptionsExt::upgradable), and finishes the connections that it has.
+/// Takes the endpoint over from the server that holds it, or binds it as soon as it is free, for up to
+/// `limit`.
 ///
-/// There is no moment without a server: the new one has the very socket that clients connect to, and
-/// those that wait to be accepted. Should either process crash on the way, the other one has the name.
+/// Use it to start a new version of a program while the old one runs. The old server was bound with
+/// [`upgradable`](ListenOptionsExt::upgradable), and finishes its connections.
+///
+/// There is no moment without a server: the new one gets the socket that clients connect to, with its
+/// pending connections. If either process crashes on the way, the other one has the name.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -340,17 +356,17 @@ impl AsFd for blocking::Listener {
 /// # }
 /// ```
 ///
-/// Of `options`, mode and group are given to the socket anew.
+/// Of `options`, the socket gets the mode and the group.
 ///
 /// # Errors
 ///
-/// `TimedOut` when the server there does not answer, naming its process, or cannot be taken over and
-/// keeps the name. `InvalidData` when it speaks another version of this; `PermissionDenied` when it is
-/// another user's. `Unsupported` for an abstract socket. Else as for [`Listener::bind`].
+/// `TimedOut` if the server does not answer (the error names its process), or if it cannot be taken over
+/// and keeps the name. `InvalidData` if it speaks another version of this protocol; `PermissionDenied` if
+/// it is another user's. `Unsupported` for an abstract socket. Else as for [`Listener::bind`].
 ///
 /// # Cancel safety
 ///
-/// Dropping the future leaves the name with the one that has it.
+/// Dropping the future leaves the name with the process that holds it.
 #[cfg(feature = "tokio")]
 pub async fn take_over<E>(
     endpoint: E,
@@ -365,20 +381,21 @@ where
     super::successor::take_over(&endpoint, options, limit).await
 }
 
-/// Returns the listeners that the service manager passed to this process, with their names: systemd's
-/// socket activation, sd_listen_fds(3). Empty when there are none, and when they were taken before:
-/// they are there once. The environment is left as it is, and is meant for this process only
-/// (`LISTEN_PID`).
+/// Returns the listeners that the service manager passed to this process, with their names:
+/// systemd's socket activation, sd_listen_fds(3).
 ///
-/// What else was passed, such as a TCP socket, stays open for the program:
-/// [`activated_descriptors`] lists it. The listeners' names are the service manager's: not removed on
-/// drop. Of the options, [`Access`](crate::Access) and [`mode`](ListenOptionsExt::mode) say whose
-/// connections are accepted; set them as the unit's `SocketMode=` has it.
+/// It is empty if there are none, or if an earlier call returned them. The environment is left
+/// unchanged, and applies to this process only (`LISTEN_PID`).
+///
+/// Other descriptors, such as a TCP socket, stay open for the program: [`activated_descriptors`]
+/// lists them. The service manager owns the listeners' names, so they are not removed on drop. Of
+/// the options, [`Access`](crate::Access) and [`mode`](ListenOptionsExt::mode) determine whose
+/// connections are accepted; set them to match the unit's `SocketMode=`.
 ///
 /// # Errors
 ///
-/// `InvalidInput` when the variables make no sense, or a descriptor is not open. `Other` outside a tokio
-/// runtime, for async listeners. They are there still then.
+/// `InvalidInput` if the variables are malformed, or if a descriptor is not open. `Other` outside a
+/// tokio runtime, for async listeners; call it again inside one.
 pub fn activated_listeners<L: ListenerExt>(
     options: &ListenOptions,
 ) -> io::Result<Vec<(String, L)>> {
@@ -386,11 +403,12 @@ pub fn activated_listeners<L: ListenerExt>(
     activation::listeners(|copy| L::from_fd(copy, options))
 }
 
-/// Returns the connection that this process was started for, if there is one and nobody took it: that
-/// of a unit with `Accept=yes`, or the standard input of a server that inetd starts (`nowait`).
+/// Returns the connection that this process was started for, unless an earlier call returned it:
+/// that of a unit with `Accept=yes`, or the standard input of a server that inetd starts
+/// (`nowait`).
 ///
-/// inetd's connection is the three standard streams at once. These lead to `/dev/null` afterwards, so
-/// that the peer sees the end of the stream.
+/// inetd passes one connection as all three standard streams. They lead to `/dev/null` afterwards,
+/// so that the peer sees the end of the stream.
 ///
 /// ```no_run
 /// use sockpipe::{Stream, echo};
@@ -405,15 +423,17 @@ pub fn activated_listeners<L: ListenerExt>(
 ///
 /// # Errors
 ///
-/// `InvalidInput` when the variables make no sense, or a descriptor is not open. `Other` outside a tokio
-/// runtime, for the async stream, which is lost then.
+/// `InvalidInput` if the variables are malformed, or if a descriptor is not open. `Other` outside a
+/// tokio runtime, for the async stream, which is lost then.
 pub fn activated_stream<S: StreamExt>() -> io::Result<Option<S>> {
     activation::stream()?.map(S::from_fd).transpose()
 }
 
-/// Returns what the service manager passed to this process and nobody has taken, in its order: also
-/// sockets, FIFOs and files that are not this crate's. They stay open, and are closed in children that
-/// the process starts.
+/// Returns the descriptors that the service manager passed and that no call has taken, in its
+/// order.
+///
+/// They include sockets, FIFOs and files of other kinds. They stay open in this process, and are
+/// closed in children that it starts.
 ///
 /// ```no_run
 /// use sockpipe::os::unix::{ActivatedKind, activated_descriptors};
@@ -428,7 +448,7 @@ pub fn activated_stream<S: StreamExt>() -> io::Result<Option<S>> {
 ///
 /// # Errors
 ///
-/// `InvalidInput` when the variables make no sense, or a descriptor is not open.
+/// `InvalidInput` if the variables are malformed, or if a descriptor is not open.
 pub fn activated_descriptors() -> io::Result<Vec<Activated>> {
     activation::passed()
 }

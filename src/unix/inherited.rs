@@ -96,6 +96,6 @@ fn endpoint(name: &SockName) -> Option<Endpoint> {
 }
 
 fn wrong(why: &str) -> io::Error {
-    let what = format!("the descriptor is of no use here: {why}");
+    let what = format!("unusable descriptor: {why}");
     Error::new(Reason::UnusableDescriptor, what).into()
 }

@@ -54,7 +54,7 @@ pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
 #[cfg(feature = "tokio")]
 pub(super) const STREAM_INTEREST: Interest =
     Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
-/// The most bytes of one call: any length, of which the kernel takes what it takes.
+/// The most bytes of one call: any length; the kernel takes a part.
 pub(super) const MOST: usize = isize::MAX as usize;
 /// The most descriptors in one message: `SCM_MAX_FD`.
 pub(super) const FDS_IN_A_MESSAGE: usize = 253;
@@ -88,16 +88,16 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(socket_acceptconn(socket)?)
 }
 
-/// Nothing to do: each call says so.
+/// Nothing to do: each call has a flag for it.
 pub(super) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether the peer has ever sent an out-of-band byte. Reads end at its place in the stream, with
-/// nothing that says so.
+/// Whether the peer has ever sent an out-of-band byte. Reads end at its place in the stream,
+/// without any sign of it.
 #[cfg(feature = "tokio")]
 pub(super) fn may_have_marks(socket: &AsyncFd<OwnedFd>) -> bool {
-    // The reactor remembers it until it is told otherwise, which it never is.
+    // The reactor remembers it until the readiness is cleared, which never happens.
     socket.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
 }
 
@@ -146,7 +146,7 @@ pub(super) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 fn unsupported(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::ENOPROTOOPT | libc::EINVAL) => {
-            io::Error::new(io::ErrorKind::Unsupported, "this kernel does not tell that of a peer")
+            io::Error::new(io::ErrorKind::Unsupported, "this kernel does not report it for a peer")
         }
         _ => error,
     }
@@ -181,7 +181,7 @@ pub(super) fn abstract_address(name: &[u8]) -> io::Result<SocketAddrUnix> {
     SocketAddrUnix::new_abstract_name(name).map_err(|_| {
         let length = name.len();
         let reason =
-            format!("an abstract name has at most {PATH_LIMIT} bytes, this one has {length}");
+            format!("abstract name of {length} bytes exceeds the limit of {PATH_LIMIT} bytes");
         too_long(&Endpoint(Form::Abstract(name.to_owned())), reason)
     })
 }

@@ -236,7 +236,7 @@ impl Listener {
                 return Some(stream);
             }
             Ok(stream) => ("it may not connect", Some(stream.peer.uid)),
-            Err(_) => ("who it is cannot be told", None),
+            Err(_) => ("its user is unknown", None),
         };
         peer_refused(why, user);
         self.stats.refused += 1;
@@ -291,16 +291,16 @@ impl Listener {
     }
 }
 
-/// Somebody removed the listener's name, and it is bound anew.
+/// The listener's name was removed, and is bound again.
 fn name_republished() {
     #[cfg(feature = "tracing")]
-    tracing::warn!("the listener's name was removed, and is bound anew");
+    tracing::warn!("the listener's name was removed, and is bound again");
 }
 
-/// Somebody removed the listener's name, and it cannot be bound anew.
+/// The listener's name was removed, and cannot be bound again.
 fn name_lost(error: &io::Error) {
     #[cfg(feature = "tracing")]
-    tracing::error!(%error, "the listener's name was removed, and cannot be bound anew");
+    tracing::error!(%error, "the listener's name was removed, and cannot be bound again");
     #[cfg(not(feature = "tracing"))]
     let _ = error;
 }

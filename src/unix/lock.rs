@@ -88,8 +88,8 @@ impl Lock {
             let stat = fstat(&file).map_err(cannot)?;
             // It is never written: what is in it may be somebody's.
             let linked = stat.st_nlink > 1;
-            if !is_this_user_s(&stat) || linked && place.why_unsafe()?.is_some() {
-                let what = format!("its lock file {} is not one of this user's", path.display());
+            if !owned_by_this_user(&stat) || linked && place.why_unsafe()?.is_some() {
+                let what = format!("its lock file {} belongs to another user", path.display());
                 let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
                 return Err(error.advising("choose a directory of your own").into());
             }
@@ -125,13 +125,13 @@ impl Lock {
         note::write_stopping(&self.file);
     }
 
-    pub(super) fn is_this_process_s(&self) -> bool {
+    pub(super) fn owned_by_this_process(&self) -> bool {
         self.maker.is_this_or_gone()
     }
 
     /// Whether this process still acts as the user who took the lock.
     #[cfg(feature = "tokio")]
-    pub(super) fn is_this_user_s(&self) -> bool {
+    pub(super) fn owned_by_this_user(&self) -> bool {
         matches!(fstat(&self.file), Ok(stat) if stat.st_uid == geteuid().as_raw())
     }
 
@@ -162,7 +162,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if self.stays || !self.is_this_process_s() {
+        if self.stays || !self.owned_by_this_process() {
             return;
         }
         // While it is still held: who opened it before finds that it is gone, and starts over. Not
@@ -198,16 +198,16 @@ fn open(place: &Place, name: &OsStr) -> Result<Option<(OwnedFd, bool)>, Errno> {
     }
 }
 
-/// Whether a lock file of this user's that it may not open has its mode again: who made it under a
-/// strict umask was killed before it could set the mode.
+/// Whether a lock file of this user that it may not open has its mode again: a process that made it
+/// under a strict umask was killed before it could set the mode.
 fn mend(place: &Place, name: &OsStr) -> bool {
     let Ok(file) = BoundFile::open(place, name) else { return false };
     let mode = Mode::from_raw_mode(file.stat.st_mode);
-    let is_ours = is_this_user_s(&file.stat) && file.stat.st_nlink == 1;
+    let is_ours = owned_by_this_user(&file.stat) && file.stat.st_nlink == 1;
     is_ours && !mode.contains(LOCK_MODE) && file.set_mode(LOCK_MODE).is_ok()
 }
 
-fn is_this_user_s(stat: &Stat) -> bool {
+fn owned_by_this_user(stat: &Stat) -> bool {
     is_regular(stat) && stat.st_uid == geteuid().as_raw()
 }
 
@@ -257,7 +257,7 @@ fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
         errno if errno == platform::NOT_FOLLOWED || errno == Errno::LOOP => FOREIGN,
         _ => (Reason::Os, "choose another directory"),
     };
-    let what = format!("its lock file {} cannot be had: {error}", lock.display());
+    let what = format!("cannot open its lock file {}: {error}", lock.display());
     let error = Error::new(reason, what).at(place.endpoint()).caused_by(error);
     error.advising(remedy).into()
 }

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_made_is_its_own_or_its_successor_s() {
+    fn what_a_process_made_belongs_to_it_or_its_successor() {
         assert!(Maker::this().is_this_or_gone());
         // It is there, and nobody's child here.
         assert!(!is_gone(1));

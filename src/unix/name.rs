@@ -28,7 +28,7 @@ pub(super) enum Name {
 }
 
 impl Name {
-    /// A socket that listens, its name, whom it lets in, and the address that clients use.
+    /// A listening socket, its name, the users who may connect, and the address that clients use.
     pub(super) fn take(
         endpoint: &Endpoint,
         options: &ListenOptions,
@@ -56,7 +56,7 @@ impl Name {
         }
     }
 
-    /// Whether somebody removed the name, so that `republish` makes it anew.
+    /// Whether the name was removed, so that `republish` has to bind it again.
     #[cfg(feature = "tokio")]
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Claimed(claim) if claim.is_gone())
@@ -87,7 +87,7 @@ impl Name {
         }
     }
 
-    /// Leaves the name to whoever has the socket.
+    /// Leaves the name to the process that has the socket.
     pub(super) fn leave(&mut self) {
         if let Self::Claimed(claim) = std::mem::replace(self, Self::Inherited) {
             claim.leave();
@@ -130,7 +130,7 @@ impl Name {
     /// child by fork(2) has a copy of its parent's.
     pub(super) fn is_ours(&self) -> bool {
         match self {
-            Self::Claimed(claim) => claim.is_this_process_s(),
+            Self::Claimed(claim) => claim.owned_by_this_process(),
             Self::Abstract(maker) => maker.is_this_or_gone(),
             Self::Inherited => false,
         }
@@ -162,7 +162,9 @@ pub(super) fn place_to_bind(
         }
     }
     Err(refused.unwrap_or_else(|| {
-        Error::new(Reason::NoDirectory, "this system has no place for it").at(endpoint).into()
+        Error::new(Reason::NoDirectory, "this system has no directory for this name")
+            .at(endpoint)
+            .into()
     }))
 }
 

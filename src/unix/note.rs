@@ -15,7 +15,7 @@ const BINDING: &str = "binding";
 /// After the process.
 const STOPPING: &str = "stopping";
 
-/// What a lock file says of the socket under its name, to who has the lock by now.
+/// The content of a lock file about the socket under its name, for the next holder of the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     /// The holder before bound this very socket.

@@ -1,4 +1,4 @@
-//! Handing open descriptors to the peer: `SCM_RIGHTS`, unix(7).
+//! Passing open descriptors to the peer: `SCM_RIGHTS`, unix(7).
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -19,8 +19,8 @@ use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
-/// The most descriptors that one message can carry: Linux's limit, `SCM_MAX_FD`. OpenBSD sends 127 at
-/// the most, and receives these.
+/// The maximum number of descriptors in one message: Linux's limit, `SCM_MAX_FD`. OpenBSD sends at
+/// most 127, and receives these.
 pub const MAX_FDS: usize = 253;
 
 /// Bytes of control data: all that one message can have here, whatever the limit asked for. XNU
@@ -29,11 +29,11 @@ pub const MAX_FDS: usize = 253;
 pub(super) const ROOM: usize =
     cmsg_space!(ScmRights(platform::FDS_IN_A_MESSAGE)) + platform::ROOM_FOR_CREDENTIALS;
 
-/// Sends and receives open descriptors with bytes; the async form is [`AsyncPassFds`].
+/// Methods to send and receive open descriptors with data; [`AsyncPassFds`] is the async form.
 ///
-/// The receiver gets descriptors of its own, of the same open files. They come with the first of the
-/// bytes that they were sent with, so both sides have to agree on when to look for them: a plain
-/// read of those bytes closes them.
+/// The receiver gets its own descriptors of the same open files. They arrive with the first byte
+/// that they were sent with, and a plain read of that byte closes them. So both sides have to agree
+/// when to look for them.
 ///
 /// ```
 /// use std::io;
@@ -54,25 +54,29 @@ pub(super) const ROOM: usize =
 /// ```
 #[cfg(feature = "blocking")]
 pub trait PassFds: Sealed {
-    /// Writes bytes of `data`, and hands over `fds` with the first of them. They stay the caller's
-    /// too. The rest of `data`, if not all of it was written, goes by a plain write. With no `fds` it
-    /// is a plain write.
+    /// Writes some of `data`, and sends `fds` with its first byte. Returns the number of bytes
+    /// written.
+    ///
+    /// The caller keeps its descriptors. Write the rest of `data`, if any, with a plain write.
+    /// Without `fds` this is a plain write.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` without a byte to go with the descriptors, or with more than [`MAX_FDS`]; else
-    /// as a write, `TimedOut` included. The peer then got none of them.
+    /// `InvalidInput` if `data` is empty and `fds` is not, or for more than [`MAX_FDS`]
+    /// descriptors; else the error of the write. The peer then received none of them.
     fn send_with_fds(&self, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize>;
 
-    /// Reads bytes, and the descriptors that came with them, at most `limit`. They are
-    /// close-on-exec. Zero bytes are the end of file; no descriptors came where the peer sent none.
+    /// Reads data, and at most `limit` descriptors that came with it.
+    ///
+    /// The descriptors are close-on-exec. Zero bytes mean end of file. The list is empty if the
+    /// peer sent no descriptors.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` without room for a byte, or with a `limit` above [`MAX_FDS`]. `InvalidData`
-    /// when more than `limit` came, or this process has no room for them: all that came are closed,
-    /// and the bytes that they came with are lost. Where there is no room, other systems than Linux
-    /// may report an error of their own. Else as a read, `TimedOut` included.
+    /// `InvalidInput` if the buffer is empty, or for a `limit` above [`MAX_FDS`]. `InvalidData` if
+    /// more than `limit` descriptors came, or if this process has no room for them: all of them are
+    /// closed, and the data that they came with is lost. If there is no room, systems other than
+    /// Linux may report an error of their own. Else the error of the read.
     fn recv_with_fds(&self, buf: &mut [u8], limit: usize) -> io::Result<(usize, Vec<OwnedFd>)>;
 }
 
@@ -92,21 +96,22 @@ impl PassFds for blocking::Stream {
     }
 }
 
-/// Sends and receives open descriptors with bytes; as `PassFds`, for the async
-/// [`Stream`](crate::Stream).
+/// Methods to send and receive open descriptors with data, for the async [`Stream`](crate::Stream).
 ///
-/// The descriptors come with the first of the bytes that they were sent with. A plain read of those
-/// bytes closes them. So both sides have to agree on when to look for them.
+/// The descriptors arrive with the first byte that they were sent with, and a plain read of that
+/// byte closes them. So both sides have to agree when to look for them.
 #[cfg(feature = "tokio")]
 pub trait AsyncPassFds: Sealed {
-    /// Writes bytes of `data`, and hands over `fds` with the first of them. They stay the caller's
-    /// too. The rest of `data`, if not all of it was written, goes by a plain write. With no `fds` it
-    /// is a plain write.
+    /// Writes some of `data`, and sends `fds` with its first byte. Returns the number of bytes
+    /// written.
+    ///
+    /// The caller keeps its descriptors. Write the rest of `data`, if any, with a plain write.
+    /// Without `fds` this is a plain write.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` without a byte to go with the descriptors, or with more than [`MAX_FDS`]; else
-    /// as a write. The peer then got none of them.
+    /// `InvalidInput` if `data` is empty and `fds` is not, or for more than [`MAX_FDS`]
+    /// descriptors; else the error of the write. The peer then received none of them.
     ///
     /// # Cancel safety
     ///
@@ -117,15 +122,17 @@ pub trait AsyncPassFds: Sealed {
         fds: &[BorrowedFd<'_>],
     ) -> impl Future<Output = io::Result<usize>> + Send;
 
-    /// Reads bytes, and the descriptors that came with them, at most `limit`. They are
-    /// close-on-exec. Zero bytes are the end of file; no descriptors came where the peer sent none.
+    /// Reads data, and at most `limit` descriptors that came with it.
+    ///
+    /// The descriptors are close-on-exec. Zero bytes mean end of file. The list is empty if the
+    /// peer sent no descriptors.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` without room for a byte, or with a `limit` above [`MAX_FDS`]. `InvalidData`
-    /// when more than `limit` came, or this process has no room for them: all that came are closed,
-    /// and the bytes that they came with are lost. Where there is no room, other systems than Linux
-    /// may report an error of their own. Else as a read.
+    /// `InvalidInput` if the buffer is empty, or for a `limit` above [`MAX_FDS`]. `InvalidData` if
+    /// more than `limit` descriptors came, or if this process has no room for them: all of them are
+    /// closed, and the data that they came with is lost. If there is no room, systems other than
+    /// Linux may report an error of their own. Else the error of the read.
     ///
     /// # Cancel safety
     ///
@@ -163,23 +170,25 @@ fn check_send(data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     }
     if fds.len() > platform::FDS_TO_SEND {
         let (most, count) = (platform::FDS_TO_SEND, fds.len());
-        return Err(invalid(&format!("one message carries {most} descriptors here, not {count}")));
+        return Err(invalid(&format!(
+            "{count} descriptors exceed the limit of {most} for one message"
+        )));
     }
     Ok(())
 }
 
 fn check_receive(buf: &[u8], limit: usize) -> io::Result<()> {
     if buf.is_empty() {
-        return Err(invalid(
-            "descriptors come with at least one byte, and there is no room for it",
-        ));
+        return Err(invalid("descriptors come with at least one byte, and the buffer is empty"));
     }
     check_count(limit)
 }
 
 fn check_count(count: usize) -> io::Result<()> {
     if count > MAX_FDS {
-        return Err(invalid(&format!("one message carries {MAX_FDS} descriptors, not {count}")));
+        return Err(invalid(&format!(
+            "{count} descriptors exceed the limit of {MAX_FDS} for one message"
+        )));
     }
     Ok(())
 }

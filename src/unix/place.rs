@@ -117,7 +117,7 @@ impl Place {
                 error.advising(advice).into()
             };
             match errno {
-                Errno::NOENT => missing("", "make it first, or choose another path"),
+                Errno::NOENT => missing("", "create it first, or choose another path"),
                 Errno::NOTDIR => missing(", but something else", "choose another path"),
                 errno => failed(dir, "cannot use the directory", errno),
             }
@@ -217,7 +217,7 @@ impl Place {
         let whole = self.dir_path.join(name).as_os_str().len();
         let limit = platform::PATH_LIMIT;
         if whole <= limit {
-            let what = format!("{} is another directory by now", self.dir_path.display());
+            let what = format!("{} was replaced by another directory", self.dir_path.display());
             return Error::new(Reason::NoDirectory, what).at(self.endpoint()).into();
         }
         let mut reason =

@@ -38,9 +38,9 @@ pub(super) const MOST: usize = i32::MAX as usize;
 #[cfg(feature = "tokio")]
 pub(super) const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// Whether reads end at a place in the stream with nothing that says so. Control data begins a record
-/// of its own there, and no read reaches from one record into the next; Linux ends a read behind such
-/// data, and says that there was some.
+/// Whether reads end at a place in the stream without any sign of it. Control data begins a record
+/// of its own there, and no read reaches from one record into the next; Linux ends a read behind
+/// such data, and reports that there was some.
 #[cfg(feature = "tokio")]
 pub(super) fn may_have_marks(_: &AsyncFd<OwnedFd>) -> bool {
     true
@@ -108,10 +108,10 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// The same, of a kernel without the option, as macOS's and older ones of OpenBSD's. A socket that
-/// listens connects to nothing, and says so before it looks at where to; any other one finds fault
-/// with the address. In a sandbox neither is said, and a socket that does not listen says so when
-/// it is to accept.
+/// The same for a kernel without the option, as macOS's and older ones of OpenBSD. A listening
+/// socket cannot connect, and reports that before it looks at the address; any other socket reports
+/// a bad address. In a sandbox both are hidden, and a socket that does not listen is found when it
+/// is to accept.
 fn refuses_all(socket: BorrowedFd<'_>) -> bool {
     matches!(connect_to_nothing(socket), Errno::OPNOTSUPP | Errno::PERM)
 }

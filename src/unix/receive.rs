@@ -84,8 +84,8 @@ unsafe fn receive_message(
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of::<Control>() as _;
     }
-    // SAFETY: `message` has one buffer, of which the caller says that it is as long as it says, and
-    // room for control data or none, and no place for an address.
+    // SAFETY: `message` has one buffer, whose length the caller guarantees, and room for control
+    // data or none, and no place for an address.
     let mut received = unsafe { receive_once(socket, &mut message, flags) };
     if platform::READS_INSTALL_DESCRIPTORS {
         if received == Err(Errno::MSGSIZE) {

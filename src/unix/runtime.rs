@@ -15,7 +15,7 @@ pub(crate) use crate::runtime::sleep;
 
 /// # Errors
 ///
-/// Without a runtime here no client could be let in, and each would be closed.
+/// Without a runtime here no client could be accepted, and each would be closed.
 pub(crate) fn can_accept() -> io::Result<()> {
     enter(|| ())
 }

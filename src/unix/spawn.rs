@@ -58,8 +58,8 @@ impl SpawnLock {
         self.child = Some(child);
     }
 
-    /// Ends the process that starts, with those that it has started; `false` where it cannot be told
-    /// from another one with its number.
+    /// Ends the starting process and its children; `false` if it cannot be distinguished from
+    /// another process with its number.
     pub(crate) fn kill(&mut self) -> bool {
         let child = self.child.as_ref().filter(|child| child.ours || child.since.is_some());
         let killed = child.filter(|child| child.lives()).is_some_and(Starting::kill);
@@ -113,7 +113,8 @@ pub(super) fn place(endpoint: &Endpoint) -> io::Result<Place> {
     let mut options = ListenOptions::default();
     options.os.unsafe_directory = true;
     let (Some(place), _) = place_to_bind(endpoint, &options)? else {
-        let error = Error::new(Reason::Unsupported, "it has no place for a lock").at(endpoint);
+        let error =
+            Error::new(Reason::Unsupported, "this endpoint has no place for a lock").at(endpoint);
         return Err(error.advising("use a path, or a name").into());
     };
     Ok(place)

@@ -48,7 +48,8 @@ pub(super) fn remove_stale(place: Place) -> io::Result<bool> {
     if nothing(place.name())? && nothing(&lock::lock_name(&place, NAME_LOCK))? {
         return Ok(false);
     }
-    // The lock file goes with the lock. It is not to serve, so that nobody who asks is told of it.
+    // The lock file is removed with the lock. This process will not serve, so no other process may
+    // find it as the holder.
     let lock = Lock::take_as_left(place, NAME_LOCK)?;
     let stale = is_stale(&lock, Probes::Paused)?;
     if stale {
@@ -78,7 +79,7 @@ pub(super) fn is_stale(lock: &Lock, probes: Probes) -> io::Result<bool> {
     let Some(stat) = place.stat(place.name())? else { return Ok(false) };
     let what = what(&stat);
     if what != SOCKET {
-        let what = format!("{what} stands there, which is left alone");
+        let what = format!("{what} exists there and is not removed");
         let error = Error::new(Reason::NotASocket, what).at(place.endpoint());
         return Err(error.advising("choose another path, or remove it yourself").into());
     }
@@ -88,12 +89,12 @@ pub(super) fn is_stale(lock: &Lock, probes: Probes) -> io::Result<bool> {
         let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
         return Err(error.advising("choose another path").into());
     }
-    is_nobody_s(lock, &stat, probes)
+    is_abandoned(lock, &stat, probes)
 }
 
 /// Whether nobody has the socket. The kernel is asked first where it tells, then the last holder of
 /// the lock, and then the socket itself, which a server notices.
-fn is_nobody_s(lock: &Lock, stat: &Stat, probes: Probes) -> io::Result<bool> {
+fn is_abandoned(lock: &Lock, stat: &Stat, probes: Probes) -> io::Result<bool> {
     let place = &lock.place;
     let said = note::said(&lock.file, stat);
     let path = place.resolved().unwrap_or_else(|| place.path());
@@ -131,7 +132,8 @@ fn is_refused(place: &Place) -> io::Result<Option<bool>> {
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => {
             let error = io::Error::from(errno);
-            let cause = format!("whether a server has the socket there cannot be told: {error}");
+            let cause =
+                format!("cannot determine whether a server holds the socket there: {error}");
             Err(Error::new(Reason::Os, cause).at(place.endpoint()).caused_by(error).into())
         }
     }

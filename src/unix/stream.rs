@@ -99,8 +99,8 @@ impl Stream {
         let mut ready = ready!(self.socket.poll_read_ready(cx))?;
         match receive(self.as_fd(), buf) {
             Received::Whole => {}
-            // The socket is empty, unless an out-of-band byte ended the read. The reactor is told so;
-            // else the next read would have to find out.
+            // The socket is empty, unless an out-of-band byte ended the read. Clear the readiness
+            // now; else the next read would have to find out.
             Received::Short => {
                 if !platform::may_have_marks(&self.socket) {
                     ready.clear_ready();

@@ -57,7 +57,7 @@ impl Stream {
     }
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
-        // The client is there, and a server's end of which that is true needs no `ConnectNamedPipe`.
+        // A server's end that has its client already needs no `ConnectNamedPipe`.
         let (server, client) = pipe::pair()?;
         let server = Own::new(Arc::new(server), End::Server, true, false)?;
         Ok((Self::Own(server), Self::Own(Own::client(client, false)?)))
@@ -143,7 +143,7 @@ impl Stream {
             Self::Registered(_) => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the crate's event loop completes the I/O of this stream, which was an async one, \
-                 and the system does not let it go",
+                 and the system does not release it",
             )),
         }
     }

@@ -1,9 +1,9 @@
-//! What only Windows has; `sockpipe::os::windows` to users.
+//! Functions and options of Windows only.
 //!
-//! There is no way from an async stream to an `OwnedHandle`: its handle stays bound to the crate's
-//! event loop, and a read is always under way on it, whose bytes the new owner would miss. A blocking
-//! stream has one, [`StreamExt::into_handle`]; an end that is made elsewhere becomes a stream of
-//! either kind with [`StreamExt::from_handle`].
+//! An async stream cannot be converted into an `OwnedHandle`. Its handle stays bound to the crate's
+//! event loop, and a read is always in progress on it, whose data the new owner would miss.
+//! [`StreamExt::into_handle`] converts a blocking stream; [`StreamExt::from_handle`] creates a
+//! stream of either kind from a pipe that was made elsewhere.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -18,43 +18,52 @@ use crate::sealed::Sealed;
 #[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
-/// What a listener can be told on Windows only.
+/// Options of a listener on Windows.
 pub trait ListenOptionsExt: Sealed {
-    /// The security descriptor of the pipe, in SDDL, in place of that of [`Access`](crate::Access).
-    /// It is used as it is, so:
+    /// Sets the security descriptor of the pipe, in SDDL, in place of that of
+    /// [`Access`](crate::Access).
     ///
-    /// * clients of other machines need no entry: the pipe itself refuses them in any case. One that
-    ///   denies the network, `(D;;GA;;;NU)`, also refuses whoever was logged on over it, as by SSH or
-    ///   WinRM, on this machine, and a server that was can then not add instances to its own pipe;
-    /// * give your own user `GA`, or `bind` fails with `PermissionDenied`, for it cannot add instances;
+    /// It is used unchanged, so:
+    ///
+    /// * clients of other machines need no entry, because the pipe refuses them. An entry that
+    ///   denies the network, `(D;;GA;;;NU)`, also refuses users of this machine who logged on over
+    ///   the network, as by SSH or WinRM, and such a server cannot add instances to its own pipe;
+    /// * give your own user `GA`, or `bind` fails with `PermissionDenied`, because it cannot add
+    ///   instances;
     /// * give others `0x12019b` (read and write) and not `GA` or `GW`, with which they could add an
     ///   instance to the pipe and receive its clients;
-    /// * name the owner, `O:`, for clients check it; that of an elevated process is otherwise the
-    ///   Administrators group.
+    /// * name the owner, `O:`, because clients check it. The owner of an elevated process is
+    ///   otherwise the Administrators group.
     ///
-    /// What is not SDDL, or has no `D:` part and so would not say who may connect, makes `bind` fail
-    /// with `InvalidInput`.
+    /// `bind` fails with `InvalidInput` if the text is not SDDL, or has no `D:` part that grants
+    /// access.
     #[must_use]
     fn security_descriptor(self, sddl: impl Into<String>) -> Self;
 
-    /// How many bytes the system buffers in each direction of each connection. Default: 256 KiB. It
-    /// is what the peer can be behind before a write waits; the system takes the memory only for
-    /// what is in it, but from a pool that the whole machine shares.
+    /// Sets how many bytes the system buffers in each direction of each connection. Default: 256
+    /// KiB.
+    ///
+    /// A write waits when the peer is that far behind. The system allocates memory only for unread
+    /// data, but from a pool that the whole machine shares.
     #[must_use]
     fn buffer_size(self, bytes: u32) -> Self;
 
-    /// How many instances of the pipe wait for clients at any time. Default: 4; at least 1. With
-    /// few, clients that come together have to retry. The last is handed out only when the next
-    /// exists, so the name is never free. A blocking listener arms 63 at most.
+    /// Sets how many instances of the pipe wait for clients at any time. Default: 4; at least 1.
+    ///
+    /// With few instances, clients that connect at the same time have to retry. The listener hands
+    /// out the last instance only after it has created the next, so the name is never free. A
+    /// blocking listener uses at most 63.
     #[must_use]
     fn instances(self, count: usize) -> Self;
 
-    /// Make the pipe of byte type, which cannot carry the end of one direction: `shutdown` of the
-    /// listener's streams is `Unsupported`, and both sides read end of file when the other closes.
-    /// Default: `false`.
+    /// Creates the pipe with byte type, which cannot carry the end of one direction. Default:
+    /// `false`.
     ///
-    /// For clients that do not know the empty message as an end, and might send one: a Node.js
-    /// client does, with `socket.write('')`, and would be taken to have ended.
+    /// `shutdown` of the listener's streams then fails with `Unsupported`, and each side reads end
+    /// of file when the other closes.
+    ///
+    /// Use it for clients that do not treat the empty message as an end and might send one. A
+    /// Node.js client does so with `socket.write('')`, and would appear to have ended.
     #[must_use]
     fn byte_type(self, byte_type: bool) -> Self;
 }
@@ -81,8 +90,8 @@ impl ListenOptionsExt for ListenOptions {
     }
 }
 
-/// How much a process is trusted: one with a lower level cannot write to the objects of one with a
-/// higher. Levels between the named ones exist.
+/// The integrity level of a process. A process cannot write to the objects of a process with a
+/// higher level. Levels between the named ones exist.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IntegrityLevel(u32);
 
@@ -91,14 +100,14 @@ impl IntegrityLevel {
     pub const UNTRUSTED: Self = Self(0);
     /// Sandboxes, such as those of browsers.
     pub const LOW: Self = Self(0x1000);
-    /// What users run.
+    /// Programs of users.
     pub const MEDIUM: Self = Self(0x2000);
-    /// What users run as administrator.
+    /// Programs that users run as administrator.
     pub const HIGH: Self = Self(0x3000);
     /// Services of the system.
     pub const SYSTEM: Self = Self(0x4000);
 
-    /// The number of the level, which stands last in its SID `S-1-16-…`.
+    /// Returns the number of the level, the last part of its SID `S-1-16-…`.
     #[must_use]
     pub fn number(self) -> u32 {
         self.0
@@ -111,42 +120,48 @@ impl fmt::Debug for IntegrityLevel {
     }
 }
 
-/// What a stream can do on Windows only. The handle, to ask the system about, is in its `AsHandle`.
+/// Methods of a stream on Windows. `AsHandle` borrows the handle for other calls of the system.
 pub trait StreamExt: Sealed + Sized {
-    /// The terminal session of the process at the other end: of the client that opened the pipe, or
-    /// of the server that created its first instance.
+    /// Returns the terminal session of the peer: of the client that opened the pipe, or of the
+    /// server that created its first instance.
     ///
     /// # Errors
     ///
-    /// What the system reports, as when the peer is gone.
+    /// The error that the system reports, for example if the peer is gone.
     fn peer_session(&self) -> io::Result<u32>;
 
-    /// The integrity level of the client, as it was when it connected.
+    /// Returns the integrity level of the client, as it was when it connected.
     ///
     /// # Errors
     ///
-    /// `Unsupported` on the client's side: a server's level could be asked only of the process with
-    /// its id, which may be another by then. What the system reports, as when the peer is gone.
+    /// `Unsupported` on the client's side: the level of a server is known only by its process id,
+    /// which may belong to another process by then. Else the error that the system reports, for
+    /// example if the peer is gone.
     fn peer_integrity(&self) -> io::Result<IntegrityLevel>;
 
-    /// A stream from either end of a named pipe, made elsewhere and opened for overlapped I/O, in
-    /// both directions. For the async stream, the crate's event loop has it from here on. A pipe of
-    /// message type is read in message mode, and has a half-close; one of byte type has none.
+    /// Creates a stream from either end of a named pipe that was opened for overlapped I/O in both
+    /// directions.
+    ///
+    /// An async stream is bound to the crate's event loop from here on. A pipe of message type is
+    /// read in message mode and has a half-close; a pipe of byte type has none.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when it is not a pipe's, has no peer, is not for overlapped I/O, or, for the
-    /// async stream, is used with another event loop (completion port) already.
+    /// `InvalidInput` if the handle is not a pipe's, has no peer, was not opened for overlapped
+    /// I/O, or, for the async stream, is bound to another event loop (completion port).
     fn from_handle(pipe: OwnedHandle) -> io::Result<Self>;
 
-    /// The end of the pipe, for use elsewhere: overlapped, in message mode if the pipe is of message
-    /// type, and bound to no completion port. It waits for a write that is still under way.
+    /// Converts the stream into the handle of its end of the pipe. It waits for a write that is in
+    /// progress.
+    ///
+    /// The handle is overlapped, is in message mode if the pipe is of message type, and is not
+    /// bound to a completion port.
     ///
     /// # Errors
     ///
-    /// `Unsupported` for the async stream: the crate's event loop has a read under way on the
-    /// handle, whose bytes the new owner would miss. The same for a blocking stream that was an
-    /// async one. `ResourceBusy` when the blocking stream has other handles.
+    /// `Unsupported` for the async stream, and for a blocking stream that was an async one: the
+    /// crate's event loop has a read in progress on the handle, whose data the new owner would
+    /// miss. `ResourceBusy` if the blocking stream has other handles.
     fn into_handle(self) -> io::Result<OwnedHandle>;
 }
 
@@ -219,7 +234,7 @@ fn integrity(pipe: &impl AsHandle, end: End) -> io::Result<IntegrityLevel> {
         End::Server => security::client_integrity(pipe).map(IntegrityLevel),
         End::Client => Err(io::Error::new(
             ErrorKind::Unsupported,
-            "the system does not tell clients the integrity level of a pipe's server",
+            "the system does not report the integrity level of a pipe's server to clients",
         )),
     }
 }

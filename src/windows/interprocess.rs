@@ -24,7 +24,7 @@ pub(crate) async fn accept(listener: &Listener) -> io::Result<Stream> {
 }
 
 pub(crate) fn endpoint(_: &Listener) -> io::Result<Endpoint> {
-    let what = "interprocess does not tell the name of its pipe";
+    let what = "interprocess does not report the name of its pipe";
     Err(io::Error::new(ErrorKind::Unsupported, what))
 }
 

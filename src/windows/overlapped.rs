@@ -121,7 +121,7 @@ pub(super) fn read(
     }
 }
 
-/// One write, of which the system takes all, or nothing because the peer is gone. No other operation
+/// One write. The system takes all of it, or nothing because the peer is gone. No other operation
 /// may be under way with the same event. `begun` is let go as soon as the write has its place in the
 /// pipe, before it is waited for.
 pub(super) fn write<T>(
@@ -256,8 +256,8 @@ impl Write {
     }
 
     fn operation(&self) -> &Operation {
-        // SAFETY: it is freed only by `free` and by the callback of `linger`, both of which get the
-        // `Write` itself.
+        // SAFETY: only `free` and the callback of `linger` free it, and both get the `Write`
+        // itself.
         unsafe { self.0.as_ref() }
     }
 

@@ -44,7 +44,7 @@ impl Pipe {
         Ok(Self::new(Registered::Client(pipe), opened.messages))
     }
 
-    /// A server's end, whose client has been let in.
+    /// A server's end, whose client has been accepted.
     pub(super) fn server(pipe: NamedPipeServer, messages: bool) -> Self {
         Self::new(Registered::Server(pipe), messages)
     }
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_s_end_is_adopted_once_it_has_a_client() {
+    fn a_server_end_is_adopted_once_it_has_a_client() {
         let path = unique();
         let error = adopt(made_elsewhere(&path)).expect_err("no client");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");

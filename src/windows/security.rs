@@ -80,7 +80,7 @@ fn client_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
     // SAFETY: the handle is open as long as the pipe is borrowed.
     check(unsafe { ImpersonateNamedPipeClient(raw(pipe)) })?;
     let client = thread_token(TOKEN_QUERY);
-    // Going on otherwise would be going on as somebody else.
+    // To continue would be to act as another user.
     // SAFETY: it has no preconditions.
     if unsafe { RevertToSelf() } == 0 {
         std::process::abort();
@@ -152,7 +152,7 @@ pub(super) fn owner_sid(pipe: &impl AsHandle) -> io::Result<Option<String>> {
     unsafe { sid_to_string(owner) }.map(Some)
 }
 
-/// Who is at the other end of a pipe, of which `pipe` is this end.
+/// The credentials of the peer of `pipe`.
 pub(super) fn peer(pipe: &impl AsHandle, end: End) -> io::Result<PeerCredentials> {
     let (sid, process) = match end {
         End::Server => (client_sid(pipe)?, client_process(pipe)),
@@ -238,7 +238,7 @@ impl SecurityDescriptor {
         if descriptor.has_dacl()? {
             return Ok(descriptor);
         }
-        Err(invalid("it has no D: part that says who may connect"))
+        Err(invalid("it has no D: part that grants access"))
     }
 
     fn has_dacl(&self) -> io::Result<bool> {

@@ -127,7 +127,8 @@ impl Drop for SpawnLock {
 fn lock_name(endpoint: &Endpoint) -> io::Result<String> {
     let address = resolve(endpoint)?;
     let Form::Pipe(pipe) = &address.0 else {
-        let error = Error::new(Reason::Unsupported, "it has no place for a lock").at(endpoint);
+        let error =
+            Error::new(Reason::Unsupported, "this endpoint has no place for a lock").at(endpoint);
         return Err(error.advising("use a pipe, or a name").into());
     };
     Ok(format!("sockpipe.{}", pipe.to_lowercase()))
@@ -200,8 +201,8 @@ fn standard_handles() -> [HANDLE; 3] {
     [io::stdin().as_raw_handle(), io::stdout().as_raw_handle(), io::stderr().as_raw_handle()]
 }
 
-/// A child gets every handle that can be inherited, also those that it is not told of. With our
-/// standard output, say, it would keep whoever reads ours from seeing the end.
+/// A child gets every handle that can be inherited, even if it is not passed. With our standard
+/// output, for example, it would keep the reader of ours from seeing the end.
 struct NotInherited(Option<HANDLE>);
 
 impl NotInherited {

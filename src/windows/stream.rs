@@ -34,7 +34,7 @@ pub(crate) struct Stream {
     _name: Option<Arc<()>>,
 }
 
-/// Between the first times that a peer is told of our end; then twice as long each time.
+/// Between the first notices of our end to a peer; then twice as long each time.
 const AGAIN: Duration = Duration::from_millis(10);
 /// The last time is eleven minutes after the first.
 const TIMES: u32 = 16;

@@ -122,7 +122,7 @@ async fn handlers_see_who_asks() {
 /// Connections of several users at a time: each handler sees its own.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handlers_see_each_connection_s_own_user() {
+async fn handlers_see_the_user_of_each_connection() {
     use crate::common::process::Users;
     use crate::common::unix::{OTHER_STRANGER, STRANGER, open_to_all};
     use sockpipe::{Access, ListenOptions, Listener};
@@ -259,7 +259,7 @@ fn a_connector_refuses_what_is_no_endpoint() {
 }
 
 #[tokio::test]
-async fn the_connector_s_errors_are_connect_s() {
+async fn the_connector_fails_with_the_errors_of_connect() {
     let os = Os::new();
     let mut connector = Connector::new(os.endpoint()).expect("an endpoint");
     let error = within(connector.call(hyper::Uri::from_static("http://localhost/"))).await;
@@ -276,7 +276,7 @@ async fn the_connector_s_errors_are_connect_s() {
 }
 
 #[tokio::test]
-async fn the_client_s_error_has_connect_s_as_its_source() {
+async fn the_client_error_has_the_connect_error_as_source() {
     let os = Os::new();
     let error = within(client(os.endpoint()).get(hyper::Uri::from_static("http://localhost/")));
     let error = anyhow::Error::from(error.await.expect_err("nobody is there"));

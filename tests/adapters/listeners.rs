@@ -25,7 +25,7 @@ where
 }
 
 #[tokio::test]
-async fn tokio_util_s_listener() {
+async fn the_listener_of_tokio_util() {
     let os = Os::new();
     let listener = os.bind().expect("a free name");
     let expected = listener.endpoint().clone();

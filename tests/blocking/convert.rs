@@ -14,7 +14,7 @@ mod unix {
     use crate::blocking::bounded::{bounded, exchange};
 
     #[test]
-    fn std_s_streams_and_descriptors_go_in_and_out() {
+    fn streams_of_std_and_descriptors_go_in_and_out() {
         bounded(|| {
             let (one, other) = UnixStream::pair().expect("a pair");
             // A socket that does not block, with timeouts.
@@ -194,7 +194,7 @@ mod tokio {
 
     #[cfg(unix)]
     #[test]
-    fn tokio_s_streams_go_in_and_out() {
+    fn streams_of_tokio_go_in_and_out() {
         runtime().block_on(async {
             let (one, other) = ::tokio::net::UnixStream::pair().expect("a pair");
             let mut one = sockpipe::Stream::try_from(one).expect("a stream");
@@ -238,7 +238,7 @@ mod tokio {
 
     #[cfg(windows)]
     #[test]
-    fn tokio_s_pipes_go_in() {
+    fn pipes_of_tokio_go_in() {
         use ::tokio::net::windows::named_pipe::{ClientOptions, PipeMode, ServerOptions};
 
         let path = format!(r"\\.\pipe\{}", crate::blocking::bounded::unique_name());

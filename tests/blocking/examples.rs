@@ -3,11 +3,15 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::thread;
+#[cfg(unix)]
+use std::{fs::File, io::Seek};
 
-use sockpipe::blocking::Listener;
+use sockpipe::blocking::{Listener, Stream};
 
+#[cfg(unix)]
+use super::bounded::read_all;
 use super::bounded::{bounded, unique_name};
-use crate::process::{example, text};
+use crate::process::{Running, example, text};
 
 #[test]
 fn blocking_client() {
@@ -55,5 +59,66 @@ fn pass_fd() {
                 "{out}"
             );
         }
+    });
+}
+
+#[test]
+fn window() {
+    bounded(|| {
+        let name = unique_name();
+        let mut command = example("window");
+        let program = Running::start({
+            command.arg(&name);
+            command
+        });
+        assert!(program.next_line().starts_with("listening on "));
+        let stream = Stream::connect(&name).expect("a connection");
+        let mut answers = BufReader::new(&stream).lines();
+        for asked in ["show settings", "quit"] {
+            writeln!(&stream, "{asked}").expect("a write");
+            let answer = answers.next().expect("an answer").expect("a line");
+            assert_eq!(answer, format!("done: {asked}"));
+            assert_eq!(program.next_line(), format!("asked to {asked}"));
+        }
+        drop(answers);
+        drop(stream);
+        let (status, _, errors) = program.wait();
+        assert!(status.success(), "{errors:?}");
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn fd_proxy() {
+    use std::os::fd::AsFd;
+
+    use sockpipe::os::unix::PassFds;
+
+    bounded(|| {
+        let (name, front) = (unique_name(), unique_name());
+        let listener = Listener::bind(&name).expect("a free name");
+        let mut command = example("fd_proxy");
+        command.args([&front, &name]);
+        let proxy = Running::start(command);
+        assert!(proxy.next_line().starts_with("listening on "));
+
+        let client = Stream::connect(&front).expect("a connection");
+        let server = listener.accept().expect("the proxy");
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(b"in a file").expect("a write");
+        client.send_with_fds(b"look", &[file.as_fd()]).expect("a write");
+        let (length, mut fds) = server.recv_with_fds(&mut [0; 16], 2).expect("a read");
+        assert_eq!((length, fds.len()), (4, 1));
+        let mut passed = File::from(fds.pop().expect("a descriptor"));
+        passed.rewind().expect("a start");
+        assert_eq!(read_all(&passed), b"in a file");
+        assert_eq!(proxy.next_line(), "client: 4 bytes, 1 descriptors");
+
+        (&mut &server).write_all(b"seen").expect("a write");
+        server.shutdown().expect("an end");
+        assert_eq!(read_all(&client), b"seen");
+        client.shutdown().expect("an end");
+        assert_eq!(read_all(&server), b"");
+        proxy.crash();
     });
 }

@@ -40,7 +40,7 @@ impl<T> Shared<T> {
 }
 
 #[test]
-fn what_a_child_drops_stays_its_parent_s() {
+fn a_listener_that_a_child_drops_stays_with_its_parent() {
     bounded(|| {
         for abstract_too in [false, true] {
             let name = unique_name();

@@ -11,11 +11,10 @@ use super::values::{FOREVER, mode, seconds};
 /// How long a client may take for the last bytes of its connection, unless told otherwise.
 pub const LAST_BYTES: Duration = Duration::from_secs(5);
 
-/// What a client can be told.
+/// Options of a client.
 #[derive(Debug, clap::Args)]
 pub struct Client {
-    /// Wait for a server that is not there yet: for so many seconds, or without a number for as
-    /// long as it takes.
+    /// Wait for the server to start, for SECONDS or without a limit.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -26,40 +25,39 @@ pub struct Client {
     )]
     pub wait: Option<Duration>,
 
-    /// How long a server may be too busy [default: 5].
+    /// How long to wait for a busy server [default: 5].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
 
-    /// Talk to the server whoever runs it. Otherwise it must be yours, or the system's.
+    /// Connect even if another user runs the server.
     #[arg(long)]
     pub any_server: bool,
 
-    /// Talk to the server only if this user runs it: a name or number, on Windows a SID.
+    /// Connect only if USER runs the server: a name, a number or a SID.
     #[arg(long, value_name = "USER", conflicts_with = "any_server")]
     pub expect_user: Option<String>,
 }
 
-/// What a server can be told.
+/// Options of a server.
 #[derive(Debug, clap::Args)]
 pub struct Server {
-    /// Let every user of this machine connect, and not only your own.
+    /// Accept every user of this machine.
     #[arg(long, conflicts_with = "mode")]
     pub everyone: bool,
 
-    /// Permission bits of the socket, such as 660 for its group. Unix only.
+    /// Permission bits of the socket, such as 660 for its group (Unix).
     #[arg(long, value_name = "OCTAL", value_parser = mode)]
     pub mode: Option<u32>,
 
-    /// Group of the socket, by name or number; its members may connect unless --mode says otherwise.
-    /// Unix only.
+    /// Group of the socket; alone it means --mode 660 (Unix).
     #[arg(long, value_name = "GROUP", conflicts_with = "everyone")]
     pub group: Option<String>,
 
-    /// Listen in a directory where other users could replace the socket. Unix only.
+    /// Allow a directory where others can replace the socket (Unix).
     #[arg(long)]
     pub unsafe_directory: bool,
 
-    /// How many clients may wait to be accepted [default: the system's limit]. Unix only.
+    /// Number of pending connections [default: the system's limit] (Unix).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub backlog: Option<u32>,
 }
@@ -67,8 +65,7 @@ pub struct Server {
 /// How a program waits for its peer.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Spin {
-    /// Look for an answer for up to 50 microseconds before sleeping: quicker round trips between two
-    /// cores, for processor time. Unix only.
+    /// Poll for up to 50 microseconds before a read sleeps (Unix).
     #[arg(long)]
     pub spin: bool,
 }
@@ -76,8 +73,7 @@ pub struct Spin {
 /// Whether a busy connection may move into memory.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Memory {
-    /// Let a busy connection move into memory that both processes share, if the peer allows it too.
-    /// Linux only.
+    /// Move busy connections into shared memory, if the peer does too (Linux).
     #[cfg(feature = "shared-memory")]
     #[arg(long)]
     pub shared_memory: bool,
@@ -108,11 +104,10 @@ impl Spin {
     }
 }
 
-/// What the end of standard input means.
+/// Handling of the end of standard input.
 #[derive(Debug, clap::Args)]
 pub struct End {
-    /// Close the connection at the end of input, without waiting for an answer. Otherwise the peer
-    /// reads the end and can still answer, which a pipe of byte type cannot carry.
+    /// Close the connection at the end of input, without waiting for an answer.
     #[arg(long)]
     pub close: bool,
 
@@ -126,17 +121,16 @@ impl End {
     }
 }
 
-/// How long what cannot be ended otherwise is waited for.
+/// The time limit for a connection that cannot be ended otherwise.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Linger {
-    /// Once one side has ended, wait so long for more from a peer that takes no end of file (a pipe of
-    /// byte type), and for a peer to read the rest.
+    /// How long to wait for a peer after one side has ended.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub linger: Option<Duration>,
 }
 
 impl Linger {
-    /// For a session between two programs, of which nobody would end one that waits for ever.
+    /// For a session between two programs, which would otherwise wait forever.
     pub fn between_programs(self) -> Ends {
         let linger = self.linger.unwrap_or(Duration::from_millis(500));
         Ends { half_close: true, linger: Some(linger) }

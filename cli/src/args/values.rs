@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use sockpipe::{Endpoint, ParseEndpointError};
 
-/// Where to listen.
+/// Where to listen, or to connect.
 #[derive(Clone, Debug)]
 pub enum Place {
     Endpoint(Endpoint),
-    /// At a socket that listens already, which whoever started this process has passed.
+    /// A socket that listens or is connected already, which whoever started this process has passed.
     Passed(u32),
 }
 
@@ -81,6 +81,7 @@ fn parse_address(text: OsString) -> Result<Address, String> {
         Some(text) if text.starts_with("stdio:") => {
             return Err("nothing follows `stdio:`".to_owned());
         }
+
         Some(text) if text.starts_with("tcp:") => {
             let address = &text["tcp:".len()..];
             let right = address
@@ -94,6 +95,7 @@ fn parse_address(text: OsString) -> Result<Address, String> {
         }
         _ => {}
     }
+
     match passed(&text) {
         Some(number) => number.map(Address::Passed),
         None => parse_endpoint(text).map(Address::Local),
@@ -110,7 +112,7 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
             Ok(duration) => return Ok(duration),
             Err(_) => "it is too long to be counted; 1000000000 seconds are 31 years",
         },
-        _ => "it is no number of seconds, such as 2 or 0.5",
+        _ => "not a number of seconds, such as 2 or 0.5",
     };
     Err(what.to_owned())
 }
@@ -123,7 +125,7 @@ pub fn mode(text: &str) -> Result<u32, String> {
 }
 
 pub fn rate(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.001..=1e6).contains(&number) {
         Ok(number)
     } else {
@@ -152,6 +154,7 @@ mod tests {
             ("stdio:", false),
         ] {
             let text = OsString::from_vec([start.as_bytes(), b"caf\xe9"].concat());
+
             match parse_address(text) {
                 Ok(_) => assert!(right, "{start}"),
                 Err(why) => {

@@ -47,10 +47,10 @@ fn see_to_it() -> String {
 fn with_a_server(endpoint: &Endpoint, found: &Found) -> String {
     let access = found.access.as_ref();
     if access.is_some_and(|access| !access.admits) {
-        return "it does not let this user in: ask its owner".to_owned();
+        return "the server refuses connections of this user: ask its owner".to_owned();
     }
     if found.server.is_none() && access.is_none() {
-        return "`--connect` asks the server who it is and who may connect".to_owned();
+        return "`--connect` asks for the server's user and access".to_owned();
     }
     let uid = found.server_uid.or_else(|| access.and_then(|access| access.uid));
     match uid.filter(|&uid| os::is_stranger(uid)) {

@@ -4,6 +4,7 @@ mod group;
 mod init;
 mod listen;
 mod obstacle;
+mod passed;
 mod receive;
 mod signals;
 mod socket;
@@ -27,8 +28,9 @@ use sockpipe::{Endpoint, Stream, UserId};
 
 pub use self::group::Group;
 pub use self::init::{is_first_process, take_orphans};
-pub use self::listen::{closed_directory, listen_options, passed_listener, user_id};
+pub use self::listen::{closed_directory, listen_options, user_id};
 pub use self::obstacle::why_no_server;
+pub use self::passed::{passed_is_connected, passed_listener, passed_stream};
 pub use self::signals::{asked_to_stop, bear_file_limit};
 pub use self::socket::{Attached, Socket};
 use self::stdio::{Stdin, Stdout};

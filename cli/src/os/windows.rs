@@ -28,7 +28,9 @@ use windows_sys::Win32::System::Threading::{
     OpenProcess, PROCESS_NAME_WIN32, PROCESS_QUERY_LIMITED_INFORMATION, QueryFullProcessImageNameW,
 };
 
-pub use self::listen::{closed_directory, listen_options, passed_listener, user_id};
+pub use self::listen::{
+    closed_directory, listen_options, passed_is_connected, passed_listener, passed_stream, user_id,
+};
 pub use self::socket::{Attached, Socket};
 use super::Access;
 
@@ -193,6 +195,7 @@ fn security_descriptor(pipe: HANDLE) -> Option<String> {
             &mut descriptor,
         )
     };
+
     if code != 0 {
         return None;
     }

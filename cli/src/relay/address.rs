@@ -45,7 +45,7 @@ fn leads_to(path: &Path) -> PathBuf {
     path
 }
 
-/// Whether who connects to `to` gets to who listens on `from`.
+/// Whether a client of `to` reaches the server on `from`.
 pub fn reaches(to: SocketAddr, from: SocketAddr) -> bool {
     // One that listens on all addresses of IPv6 hears those of IPv4 too, as a rule.
     let heard = from.is_ipv6() || to.is_ipv4();

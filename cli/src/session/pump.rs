@@ -36,6 +36,7 @@ pub async fn pump(
             Err(Fault::Gone) => return Ok(Ending::SinkGone),
             Err(Fault::Failed(error)) => return Err(error),
         }
+
         if full {
             match from.splice(to, moved).await {
                 Ok(()) => {}

@@ -19,7 +19,7 @@ pub(in crate::unix) const DIRECTORY: OFlags = OFlags::from_bits_retain(libc::O_S
 /// Nobody else's control data comes before descriptors.
 pub(in crate::unix) const ROOM_FOR_CREDENTIALS: usize = 0;
 
-/// Nothing to do: each call says so.
+/// Nothing to do: each call has a flag for it.
 pub(in crate::unix) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }

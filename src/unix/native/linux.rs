@@ -27,7 +27,7 @@ pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut numbers = [0; 3];
     get(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut numbers)?;
     let [pid, uid, gid] = numbers;
-    // Linux says so of a socket that was never connected; the others have an error.
+    // Linux reports this for a socket that was never connected; the others report an error.
     if (pid, uid) == (0, u32::MAX) {
         return Err(Errno::NOTCONN.into());
     }
@@ -35,7 +35,7 @@ pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
 }
 
 pub(in crate::unix) fn peer_groups(_: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
-    let what = "this system does not tell a peer's groups";
+    let what = "this system does not report a peer's groups";
     Err(io::Error::new(io::ErrorKind::Unsupported, what))
 }
 

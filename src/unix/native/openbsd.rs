@@ -17,7 +17,7 @@ pub(in crate::unix) const DIRECTORY: OFlags = OFlags::RDONLY;
 /// Nobody else's control data comes before descriptors.
 pub(in crate::unix) const ROOM_FOR_CREDENTIALS: usize = 0;
 
-/// Nothing to do: each call says so.
+/// Nothing to do: each call has a flag for it.
 pub(in crate::unix) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
@@ -31,7 +31,7 @@ pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
 }
 
 pub(in crate::unix) fn peer_groups(_: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
-    let what = "this system does not tell a peer's groups";
+    let what = "this system does not report a peer's groups";
     Err(io::Error::new(io::ErrorKind::Unsupported, what))
 }
 

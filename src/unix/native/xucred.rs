@@ -43,7 +43,7 @@ impl Credentials {
     }
 
     pub(super) fn gid(&self) -> io::Result<u32> {
-        let none = || io::Error::other("the system tells no group of the peer");
+        let none = || io::Error::other("the system reports no group of the peer");
         self.groups().first().copied().ok_or_else(none)
     }
 

@@ -104,7 +104,7 @@ mod tests {
         let lengths = (0..40).chain([511, 512, 513, 1024]);
         for (offset, length) in (0..8).flat_map(|offset| lengths.clone().map(move |n| (offset, n)))
         {
-            // SAFETY: the words have 2048 bytes, of which no more than 8 + 1024 are used.
+            // SAFETY: the words have 2048 bytes, and no more than 8 + 1024 of them are used.
             let at = unsafe { start.add(offset) };
             let mut got = vec![0; length];
             // SAFETY: as above, and nothing else uses the words meanwhile.

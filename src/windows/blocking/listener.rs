@@ -180,7 +180,7 @@ impl Drop for Gone {
     fn drop(&mut self) {
         let mut clients = self.0.lock();
         if !clients.closed && clients.failed.is_none() {
-            clients.failed = Some(io::Error::other("the thread that lets clients in is gone"));
+            clients.failed = Some(io::Error::other("the thread that accepts clients has ended"));
         }
         drop(clients);
         self.0.came.notify_all();
@@ -213,7 +213,7 @@ impl Arming {
         }
         let failed = self.serve().err();
         let mut clients = self.shared.lock();
-        // Those that came and were not handed over yet.
+        // Clients that connected and were not handed over yet.
         let connected = self.armed.drain(..).filter_map(|armed| armed.end().ok());
         clients.waiting.extend(connected);
         clients.failed = failed;

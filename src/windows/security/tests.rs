@@ -40,7 +40,7 @@ fn text(descriptor: &SecurityDescriptor) -> String {
 }
 
 #[test]
-fn a_descriptor_of_the_user_s_own_is_one_and_keeps_somebody_out() {
+fn a_private_descriptor_refuses_another_user() {
     let descriptor = SecurityDescriptor::from_sddl("O:SYG:SYD:P(A;;GA;;;BA)").expect("SDDL");
     assert_eq!(text(&descriptor), "O:SYG:SYD:P(A;;GA;;;BA)");
     for (sddl, says) in [
@@ -92,7 +92,7 @@ fn who_came_over_the_network_is_not_refused_by_his_own_pipe() {
 
 /// A service that acts for one client may ask who another is.
 #[test]
-fn to_ask_about_a_client_ends_no_impersonation_of_the_caller_s() {
+fn identifying_a_client_keeps_the_impersonation_of_the_caller() {
     let path = unique();
     let mut listener = Listener::bind(&path).expect("a free name");
     let _client = run(Stream::connect(&path)).expect("a server");
@@ -261,7 +261,7 @@ fn another_user_is_let_in_where_everyone_is() {
     let outcome = acting_as(&user, || run(Stream::connect(&path)));
     let error = outcome.expect_err("another user was let in");
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
-    assert!(error.to_string().contains("does not let this user in"), "{error}");
+    assert!(error.to_string().contains("refuses connections of this user"), "{error}");
     // The first whom the server sees is somebody else.
     let _client = run(Stream::connect(&path)).expect("a server");
     let server = run(listener.accept()).expect("a client");
@@ -286,7 +286,7 @@ fn another_user_is_let_in_where_everyone_is() {
 
 /// Row 16.
 #[test]
-fn another_user_s_server_is_refused() {
+fn a_server_of_another_user_is_refused() {
     let Some(user) = second_user() else { return };
     let other = token_user(&user).expect("a user");
     let path = unique();

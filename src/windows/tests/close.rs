@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_drop_after_the_runtime_s_end_loses_nothing() {
+fn a_drop_after_the_end_of_the_runtime_loses_nothing() {
     let path = unique();
     let mut listener = Listener::bind(&path).expect("a free name");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

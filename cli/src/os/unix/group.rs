@@ -51,7 +51,7 @@ impl Group {
     /// Waits for the command's end, and ends what is left of its group if it was told to end.
     pub fn wait(&self) -> io::Result<ExitStatus> {
         if let Err(error) = self.await_exit() {
-            // It is gone, and somebody else may have its number.
+            // It is gone, and another process may have its number.
             self.leader().reaped = true;
             self.ended.notify_all();
             return Err(error);

@@ -18,8 +18,10 @@ pub fn why_no_server(address: &Endpoint) -> Option<String> {
     let dir = dir.unwrap_or_else(|| Path::new("."));
     let data = fs::metadata(dir).ok().filter(fs::Metadata::is_dir)?;
     let (shown, mode) = (dir.display(), data.mode() & 0o7777);
+
     if is_stranger(data.uid()) {
         let owner = user(&UserId::Uid(data.uid()));
+
         Some(format!(
             "the directory {shown} belongs to {owner}, who could replace the socket; choose one of \
              your own, or allow it with --unsafe-directory"
@@ -36,6 +38,7 @@ pub fn why_no_server(address: &Endpoint) -> Option<String> {
         Some(format!("{} is a mount point; unmount it first", path.display()))
     } else {
         let mut lock = std::ffi::OsString::from(".");
+
         lock.push(path.file_name()?);
         lock.push(".lock");
         unusual_lock(&dir.join(lock))
@@ -47,6 +50,9 @@ fn unusual_lock(lock: &Path) -> Option<String> {
     let data = fs::symlink_metadata(lock).ok()?;
     let usual = data.is_file() && data.uid() == geteuid().as_raw() && data.nlink() == 1;
     (!usual).then(|| {
-        format!("its lock file {} is no plain file of this user's; remove it first", lock.display())
+        format!(
+            "its lock file {} is not a plain file of this user; remove it first",
+            lock.display()
+        )
     })
 }

@@ -9,9 +9,9 @@ use std::task::Poll;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Completes at the first signal that asks the process to stop, a closed terminal included. They are
-/// heard from now on. Those that whoever started this process has had ignored stay so, as of `nohup`
-/// and of what a shell's script runs in the background.
+/// Completes at the first signal that asks the process to stop, a closed terminal included. Signals
+/// are caught from now on. Signals that the parent process ignores stay ignored, as under `nohup`
+/// and in the background of a shell script.
 pub fn asked_to_stop() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
     let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
     let heard = kinds.into_iter().filter(|kind| !is_ignored(kind.as_raw_value()));
@@ -36,9 +36,9 @@ pub fn bear_file_limit() -> io::Result<()> {
 #[allow(unsafe_code, reason = "rustix does not tell what a signal does")]
 fn is_ignored(signal: i32) -> bool {
     let mut found = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: no action is given, so nothing changes, and there is room for the one that is told.
+    // SAFETY: no action is given, so nothing changes, and there is room for the present one.
     let done = unsafe { libc::sigaction(signal, null(), found.as_mut_ptr()) };
-    // SAFETY: numbers and a pointer that may be null, of which all may be zero, as they were before.
+    // SAFETY: numbers and a pointer that may be null, and all of them may be zero, as they were before.
     let found = unsafe { found.assume_init() };
     done == 0 && found.sa_sigaction == libc::SIG_IGN
 }

@@ -179,6 +179,7 @@ impl Socket {
             Kind::PassesOn | Kind::Refuses(false) => true,
             Kind::Closes => return Ok(()),
         };
+
         let Some(pipe) = self.pipe.get_or_init(|| Pipe::new().ok()) else { return Ok(()) };
         loop {
             let most = if looks_first { Some(self.bytes_ahead()?) } else { None };

@@ -1,7 +1,7 @@
 //! What a server can be told on Unix only.
 
 use anyhow::Result;
-use sockpipe::{Endpoint, ListenOptions, Listener, UserId};
+use sockpipe::{Endpoint, ListenOptions, Listener, Stream, UserId};
 
 use crate::args::Server;
 use crate::exit::{Exit, USAGE};
@@ -23,6 +23,14 @@ pub fn passed_listener(number: u32, _: &ListenOptions) -> Result<Listener> {
     Err(only_on_unix(&format!("fd:{number}")))
 }
 
+pub fn passed_stream(number: u32) -> Result<Stream> {
+    Err(only_on_unix(&format!("fd:{number}")))
+}
+
+pub fn passed_is_connected(_: u32) -> bool {
+    false
+}
+
 fn only_on_unix(what: &str) -> anyhow::Error {
     Exit::new(USAGE, format!("{what} is for Unix only; leave it out")).into()
 }
@@ -37,6 +45,7 @@ pub fn user_id(user: &str) -> Result<UserId> {
     if user.starts_with("S-1-") {
         return Ok(UserId::Sid(user.to_owned()));
     }
-    let what = format!("{user} is no SID, such as S-1-5-21-1-2-3-1001; `whoami /user` tells yours");
+    let what =
+        format!("{user} is not a SID, such as S-1-5-21-1-2-3-1001; `whoami /user` prints yours");
     Err(Exit::new(USAGE, what).into())
 }

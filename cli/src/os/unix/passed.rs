@@ -1,0 +1,57 @@
+//! Sockets that whoever started this process has passed to it: `fd:N`.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use anyhow::Result;
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::net::getpeername;
+use sockpipe::os::unix::{ListenerExt, StreamExt};
+use sockpipe::{ListenOptions, Listener, Stream};
+
+use crate::exit::{Exit, USAGE, at_endpoint};
+
+/// A listener at a socket that listens.
+pub fn passed_listener(number: u32, options: &ListenOptions) -> Result<Listener> {
+    let socket = duplicate(number).map_err(|error| {
+        let what = format!("cannot listen at fd:{number}: {error}; pass a socket that listens");
+        Exit::new(USAGE, what)
+    })?;
+    if getpeername(&socket).is_ok() {
+        let what = format!(
+            "cannot listen at fd:{number}: it is connected; `connect` and `relay` take such a socket"
+        );
+        return Err(Exit::new(USAGE, what).into());
+    }
+    Listener::from_fd(socket, options).map_err(|error| at_endpoint(error).into())
+}
+
+/// The stream of a socket that is connected.
+pub fn passed_stream(number: u32) -> Result<Stream> {
+    duplicate(number).and_then(Stream::from_fd).map_err(|error| {
+        let what = format!("cannot use fd:{number}: {error}; pass a connected Unix domain socket");
+        Exit::new(USAGE, what).into()
+    })
+}
+
+/// Whether it has a peer, or had one that is gone.
+pub fn passed_is_connected(number: u32) -> bool {
+    let peer = borrow(number).and_then(|socket| Ok(getpeername(socket)?));
+    peer.is_ok()
+}
+
+/// What was passed stays open, for the number may be another's; commands do not inherit it.
+fn duplicate(number: u32) -> io::Result<OwnedFd> {
+    let passed = borrow(number)?;
+    let socket = fcntl_dupfd_cloexec(passed, 3)?;
+    fcntl_setfd(passed, FdFlags::CLOEXEC)?;
+    Ok(socket)
+}
+
+#[allow(unsafe_code, reason = "a number is all that there is of a passed descriptor")]
+fn borrow(number: u32) -> io::Result<BorrowedFd<'static>> {
+    let number = i32::try_from(number).map_err(|_| Errno::BADF)?;
+    // SAFETY: the number is not -1. Whether it is open is what is asked, by calls that report that it
+    // is not.
+    Ok(unsafe { BorrowedFd::borrow_raw(number) })
+}

@@ -1,0 +1,67 @@
+//! The start of the memory: what it is, and who has agreed to use it.
+
+#[cfg(not(sockpipe_loom))]
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+#[cfg(sockpipe_loom)]
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::ring::{Line, Words};
+
+const MAGIC: u64 = u64::from_ne_bytes(*b"sockpipe");
+const VERSION: u64 = 1;
+
+const OFFERED: u32 = 1;
+const ACCEPTED: u32 = 2;
+const WITHDRAWN: u32 = 3;
+
+/// The start of the memory.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Header {
+    magic: Line<AtomicU64>,
+    version: Line<AtomicU64>,
+    length: Line<AtomicU64>,
+    state: Line<AtomicU32>,
+    pub(crate) directions: [Words; 2],
+}
+
+impl Header {
+    /// Makes memory of zeros one that can be offered, with rings of `length` bytes.
+    pub(crate) fn prepare(&self, length: u64) {
+        self.magic.0.store(MAGIC, Ordering::Relaxed);
+        self.version.0.store(VERSION, Ordering::Relaxed);
+        self.length.0.store(length, Ordering::Relaxed);
+        for direction in &self.directions {
+            // A reader that still waits for the socket is woken by the first bytes in the ring.
+            direction.reader_waits(true);
+        }
+        self.state.0.store(OFFERED, Ordering::Release);
+    }
+
+    /// Reports whether this is the memory of a lane with rings of `length` bytes.
+    pub(crate) fn fits(&self, length: u64) -> bool {
+        self.magic.0.load(Ordering::Relaxed) == MAGIC
+            && self.version.0.load(Ordering::Relaxed) == VERSION
+            && self.length.0.load(Ordering::Relaxed) == length
+    }
+
+    /// Reports whether the peer had not withdrawn it.
+    pub(crate) fn accept(&self) -> bool {
+        self.change(ACCEPTED)
+    }
+
+    /// Reports whether the peer had not accepted it.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.change(WITHDRAWN)
+    }
+
+    fn change(&self, to: u32) -> bool {
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        self.state.0.compare_exchange(OFFERED, to, order.0, order.1).is_ok()
+    }
+
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.state.0.load(Ordering::Acquire) == ACCEPTED
+    }
+}
