@@ -77,6 +77,9 @@ pub enum Occupancy {
         /// The server's process, if it is known.
         process: Option<u32>,
     },
+    /// Windows: no server listens, but connections of a former one still hold the pipe's name, until the
+    /// last is closed.
+    HeldByConnections,
     /// Unix: a socket whose lock no process is seen to hold. A crashed server left it, or it
     /// belongs to a server without this crate's locks, or to another user whose lock this process
     /// may not read: a connection shows which. Also returned for every abstract socket, whether it

@@ -74,6 +74,10 @@ pub enum Operation {
     TakeOver,
     /// Ending the write side of a stream, or closing it.
     Shutdown,
+    /// Closing a listener: `Listener::close`.
+    Release,
+    /// Asking who the peer is: `peer_credentials`.
+    Identify,
 }
 
 /// A reason why an operation failed, from [`Error::reason`].
@@ -122,6 +126,8 @@ pub enum Reason {
         /// The process, if the name's lock file specifies it.
         process: Option<u32>,
     },
+    /// No server listens, but connections of a former one still hold the pipe's name (Windows).
+    HeldByConnections,
     /// A socket refuses connections. On macOS and the BSDs a live server with a full queue does so
     /// too.
     UnprovenSocket,
@@ -157,6 +163,19 @@ pub enum Reason {
     #[non_exhaustive]
     NotUnderstood {
         /// Its process, if the OS reports it.
+        process: Option<u32>,
+    },
+    /// The OS does not tell yet who the client is: it has written nothing that was read, and connected
+    /// without saying how far it may be identified (Windows).
+    #[non_exhaustive]
+    PeerNotToldYet {
+        /// Its process, if the OS tells it.
+        process: Option<u32>,
+    },
+    /// The client connected anonymously, and nobody can tell who it is (Windows).
+    #[non_exhaustive]
+    AnonymousPeer {
+        /// Its process, if the OS tells it.
         process: Option<u32>,
     },
     /// The pipe cannot carry the end of one direction (Windows).
@@ -280,7 +299,9 @@ impl Error {
     /// The kind of the [`io::Error`] that carries this error.
     fn kind(&self) -> ErrorKind {
         match self.reason {
-            Reason::LiveServer { .. } | Reason::UnprovenSocket => ErrorKind::AddrInUse,
+            Reason::LiveServer { .. } | Reason::UnprovenSocket | Reason::HeldByConnections => {
+                ErrorKind::AddrInUse
+            }
             Reason::StaleSocket | Reason::Stopping { .. } => ErrorKind::ConnectionRefused,
             Reason::NoServer | Reason::NoDirectory => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,
@@ -299,6 +320,8 @@ impl Error {
             }
             Reason::NotUnderstood { .. } => ErrorKind::InvalidData,
             Reason::NoRuntime
+            | Reason::PeerNotToldYet { .. }
+            | Reason::AnonymousPeer { .. }
             | Reason::ServerExited
             | Reason::Stopped
             | Reason::TakenOver { .. } => ErrorKind::Other,
@@ -352,6 +375,8 @@ impl Operation {
             Self::HandOver => ("hand over", " to"),
             Self::TakeOver => ("take over", ""),
             Self::Shutdown => ("end the write side", " of"),
+            Self::Release => ("release", ""),
+            Self::Identify => ("identify the peer", " at"),
         }
     }
 }
@@ -398,6 +423,16 @@ pub(crate) fn live_server(endpoint: impl Borrow<Endpoint>, process: Option<u32>)
     let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
     let cause = format!("a server is already listening there{holder}");
     Error::new(Reason::LiveServer { process }, cause).at(endpoint).into()
+}
+
+/// A former server's connections hold the name.
+pub(crate) fn held_by_connections(endpoint: impl Borrow<Endpoint>) -> io::Error {
+    let cause =
+        "no server listens there, and connections still hold the name until they are closed";
+    let error = Error::new(Reason::HeldByConnections, cause).at(endpoint);
+    error
+        .advising("end the clients of the server that was there, or choose another endpoint")
+        .into()
 }
 
 pub(crate) fn no_server(endpoint: impl Borrow<Endpoint>) -> io::Error {

@@ -146,6 +146,8 @@ pub use error::{Error, Operation, Reason};
 pub use instance::command::DaemonCommand;
 pub use instance::launch::Launch;
 pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolicy};
+#[cfg(feature = "tokio")]
+pub use peer::PeerTold;
 pub use peer::{PeerCredentials, UserId};
 #[cfg(feature = "shared-memory")]
 pub use shared_memory::{SharedMemory, Transport};

@@ -243,6 +243,39 @@ impl Listener {
         self.inner.take_pending().into_iter().map(Stream::from_imp).collect()
     }
 
+    /// Stops listening and returns when the OS has released the name, so that another process can
+    /// bind it. Connections that were not accepted are closed.
+    ///
+    /// A drop stops listening too and does not wait. `bind` in this process succeeds right after
+    /// either.
+    ///
+    /// ```no_run
+    /// # async fn run() -> std::io::Result<()> {
+    /// let listener = sockpipe::Listener::bind("org.example.tool")?;
+    /// // Serve, until a newer version is to take over.
+    /// listener.close().await?;
+    /// std::process::Command::new("tool").arg("serve").spawn()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse`: the listener is closed, and its name still taken.
+    ///
+    /// # Cancel safety
+    ///
+    /// The listener is closed even if the future is dropped.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// On Windows streams that were accepted hold the name until they are closed; then this fails. On
+    /// Unix the name is free when a drop returns, so this never waits and never fails.
+    pub async fn close(self) -> io::Result<()> {
+        let Self { inner, endpoint, .. } = self;
+        inner.close().await.map_err(|error| during(Operation::Release, endpoint, error))
+    }
+
     /// Returns counts of the clients that `accept` handled without yielding them.
     #[must_use]
     pub fn stats(&self) -> ListenerStats {

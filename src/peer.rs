@@ -1,8 +1,12 @@
 //! The user and process at the other end of a stream.
 
 use std::fmt;
+#[cfg(feature = "tokio")]
+use std::future::Future;
 use std::io;
 use std::num::NonZeroU32;
+#[cfg(feature = "tokio")]
+use std::pin::Pin;
 
 use crate::imp;
 
@@ -126,6 +130,10 @@ impl PeerCredentials {
         self.process.map(NonZeroU32::get)
     }
 }
+
+/// A future of who the peer is, from [`LocalStream::peer_told`](crate::LocalStream::peer_told).
+#[cfg(feature = "tokio")]
+pub type PeerTold = Pin<Box<dyn Future<Output = io::Result<PeerCredentials>> + Send>>;
 
 /// Creates credentials with a user and nothing else.
 impl From<UserId> for PeerCredentials {

@@ -227,11 +227,15 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// Serves at most `limit` connections of one user at a time and refuses further ones, so that
     /// one user cannot take all. Default: no limit.
     ///
-    /// Connections of unknown users count as those of one user. These are all connections of a
-    /// transport that does not report users, and on Windows foreign clients that do not allow their
-    /// identification.
+    /// All connections of a transport that does not report users count as those of one user.
     ///
     /// A limit of 0 is `InvalidInput` when the server is awaited.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows tells the user of some foreign clients only after their first bytes, as Node.js's and
+    /// .NET's, and of others never. Such a connection counts for its process until the user is told. It
+    /// is closed then, with its handler, if that user has as many as there may be.
     pub fn max_connections_per_user(mut self, limit: usize) -> Self {
         self.settings.max_per_user = Some(limit);
         self

@@ -17,7 +17,7 @@ use crate::endpoint::{Endpoint, ParseEndpointError};
 use crate::error::{Operation, during};
 use crate::imp::{self, worker};
 use crate::options::ConnectOptions;
-use crate::peer::PeerCredentials;
+use crate::peer::{PeerCredentials, PeerTold};
 #[cfg(feature = "shared-memory")]
 use crate::shared_memory::Transport;
 
@@ -33,6 +33,16 @@ pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// [`Unsupported`](io::ErrorKind::Unsupported) unless overridden.
     fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this transport does not know its peer"))
+    }
+
+    /// Returns a future of who is at the other end, where
+    /// [`peer_credentials`](Self::peer_credentials) fails only for now
+    /// ([`Reason::PeerNotToldYet`](crate::Reason::PeerNotToldYet)). It takes no byte, and does not keep
+    /// the connection open.
+    ///
+    /// `None` unless overridden.
+    fn peer_told(&self) -> Option<PeerTold> {
+        None
     }
 
     /// Waits until the peer is gone, as [`Stream::closed`] does. The future borrows nothing, so the
@@ -271,9 +281,10 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Windows: the peer is gone, or it is a foreign client that does not allow its identification,
-    /// as go-winio's. Unix: none, because the kernel recorded the credentials when the connection
-    /// was made.
+    /// Windows: the peer is gone; or Windows does not report a foreign client before its first bytes
+    /// ([`Reason::PeerNotToldYet`](crate::Reason::PeerNotToldYet)); or the client connected
+    /// anonymously ([`Reason::AnonymousPeer`](crate::Reason::AnonymousPeer)). Unix: none, because the
+    /// kernel recorded the credentials when the connection was made.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.inner.peer_credentials()
     }
@@ -300,6 +311,10 @@ impl fmt::Debug for Stream {
 impl LocalStream for Stream {
     fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         Self::peer_credentials(self)
+    }
+
+    fn peer_told(&self) -> Option<PeerTold> {
+        self.inner.peer_told()
     }
 
     fn closed(&self) -> Closed {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
-use crate::peer::PeerCredentials;
+use crate::peer::{PeerCredentials, PeerTold};
 use crate::runtime::sleep_until;
 use crate::stream::{Closed, LocalStream, OwnedReadHalf, OwnedWriteHalf, Stream};
 
@@ -300,6 +300,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
 impl<S: LocalStream> LocalStream for TimedStream<S> {
     fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.inner.peer_credentials()
+    }
+
+    fn peer_told(&self) -> Option<PeerTold> {
+        self.inner.peer_told()
     }
 
     fn closed(&self) -> Closed {

@@ -166,7 +166,6 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
@@ -191,9 +190,6 @@ use crate::candidate::{Candidacy, Candidate};
 use crate::error::{Error, Reason};
 use crate::options::StreamOptions;
 use crate::peer::UserId;
-
-/// Waits between tries to accept while the system is out of descriptors or memory.
-const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// More buffers are refused whole. The limit is POSIX's on all of these systems.
 const IOV_MAX: usize = 1024;

@@ -55,19 +55,42 @@ impl Limit {
     }
 }
 
+/// Pauses between tries, each twice as long as the one before, from `first` to `most`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+    most: Duration,
+}
+
+impl Backoff {
+    /// Of a listener, while the process or the system is out of something.
+    pub(crate) const ACCEPT: Self = Self::new(Duration::from_millis(5), Duration::from_secs(1));
+
+    pub(crate) const fn new(first: Duration, most: Duration) -> Self {
+        Self { next: first, most }
+    }
+
+    /// How long to wait before the next try.
+    pub(crate) fn pause(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = pause.saturating_mul(2).min(self.most);
+        pause
+    }
+}
+
 /// The turns of `bind_wait`.
 pub(crate) struct WaitForName {
     limit: Duration,
     end: Deadline,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 impl WaitForName {
-    /// Between two tries to take a name that another server has: first, and at most.
-    const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+    /// Between two tries to take a name that another server has.
+    const PAUSES: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
 
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit, end: Deadline::after(Some(limit)), pause: Self::PAUSE.0 }
+        Self { limit, end: Deadline::after(Some(limit)), backoff: Self::PAUSES }
     }
 
     /// How long to wait after a try that has failed, if another one is worth it.
@@ -78,9 +101,8 @@ impl WaitForName {
         if self.end.is_past() {
             return Err(still_taken(self.limit, error));
         }
-        let pause = self.end.left().map_or(self.pause, |left| left.min(self.pause));
-        self.pause = (self.pause * 2).min(Self::PAUSE.1);
-        Ok(pause)
+        let pause = self.backoff.pause();
+        Ok(self.end.left().map_or(pause, |left| left.min(pause)))
     }
 }
 
@@ -88,4 +110,17 @@ impl WaitForName {
 #[cfg(feature = "blocking")]
 pub(crate) fn timed_out(what: &str) -> Error {
     Error::new(ErrorKind::TimedOut, format!("the peer let the {what} timeout pass"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_most() {
+        let ms = Duration::from_millis;
+        let mut backoff = Backoff::new(ms(5), ms(17));
+        let pauses: Vec<_> = (0..4).map(|_| backoff.pause()).collect();
+        assert_eq!(pauses, [ms(5), ms(10), ms(17), ms(17)]);
+    }
 }

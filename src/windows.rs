@@ -1,20 +1,19 @@
 //! Named pipes.
 
-#[cfg(feature = "tokio")]
 mod accept;
+mod arming;
 #[cfg(feature = "blocking")]
 pub(crate) mod blocking;
 mod connect;
 mod convert;
+mod end;
 pub mod ext;
 #[cfg(feature = "interprocess")]
 pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod options;
-#[cfg(feature = "blocking")]
 mod overlapped;
-mod pauses;
 mod pipe;
 mod process;
 #[cfg(feature = "tokio")]
@@ -27,10 +26,9 @@ pub(crate) mod signal;
 mod spawn;
 #[cfg(feature = "tokio")]
 mod stream;
+mod system;
 #[cfg(all(test, feature = "tokio"))]
 mod tests;
-#[cfg(feature = "tokio")]
-mod wakers;
 pub(crate) mod worker;
 
 use std::ffi::{OsStr, OsString};
@@ -56,7 +54,7 @@ use crate::candidate::Candidate;
 use crate::candidate::Occupancy;
 use crate::candidate::resolve::{Environment, Family, candidates};
 use crate::endpoint::Endpoint;
-use crate::error::{self, Error, Operation, Reason, live_server};
+use crate::error::{self, Error, Operation, Reason, held_by_connections, live_server};
 use crate::peer::UserId;
 
 /// The longest `\\.\pipe\NAME` that the system takes, in UTF-16 units.
@@ -96,6 +94,7 @@ pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
     let address = resolve(&candidate.address())?;
     match pipe::presence(&address.to_string()) {
         Presence::There => Ok(Occupancy::Held { process: None }),
+        Presence::Orphaned => Ok(Occupancy::HeldByConnections),
         Presence::Absent => Ok(Occupancy::Free),
         Presence::Unknown => {
             let what = format!("cannot determine whether a pipe exists at {address}");
@@ -108,6 +107,7 @@ pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
 pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
     match occupancy(candidate)? {
         Occupancy::Held { process } => Err(live_server(candidate.address(), process)),
+        Occupancy::HeldByConnections => Err(held_by_connections(candidate.address())),
         _ => Ok(false),
     }
 }
@@ -128,25 +128,36 @@ fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
 }
 
 /// The system refuses a second server too, but not with an error that means only this.
-fn refuse_present(address: &Endpoint, path: &str) -> io::Result<()> {
-    match pipe::presence(path) {
+fn refuse_present(address: &Endpoint) -> io::Result<()> {
+    let path = address.to_string();
+    if matches!(pipe::presence(&path), Presence::Absent | Presence::Unknown) {
+        return Ok(());
+    }
+    // What was dropped here is closed by the reactor, which may not have come to it yet.
+    #[cfg(feature = "tokio")]
+    reactor::settle();
+    match pipe::presence(&path) {
         Presence::There => Err(live_server(address, None)),
+        Presence::Orphaned => Err(held_by_connections(address)),
         Presence::Absent | Presence::Unknown => Ok(()),
     }
 }
 
 fn cannot_listen(address: &Endpoint, path: &str, error: io::Error) -> io::Error {
-    match pipe::code(&error) {
-        Some(ERROR_ACCESS_DENIED | ERROR_PIPE_BUSY) if pipe::presence(path) == Presence::There => {
-            live_server(address, None)
-        }
-        _ => error::os(address, error),
+    if !matches!(system::code(&error), Some(ERROR_ACCESS_DENIED | ERROR_PIPE_BUSY)) {
+        return error::os(address, error);
+    }
+
+    match pipe::presence(path) {
+        Presence::There => live_server(address, None),
+        Presence::Orphaned => held_by_connections(address),
+        Presence::Absent | Presence::Unknown => error::os(address, error),
     }
 }
 
 /// Another instance, of the pipe that is ours by its first.
 fn cannot_add(address: &Endpoint, error: io::Error) -> io::Error {
-    let what = if pipe::code(&error) == Some(ERROR_ACCESS_DENIED) {
+    let what = if system::code(&error) == Some(ERROR_ACCESS_DENIED) {
         "its security descriptor does not let this user add instances of it (0x4, as in GA)"
     } else {
         "another instance of the pipe cannot be made"

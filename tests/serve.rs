@@ -279,7 +279,8 @@ async fn who_is_let_in_as_an_idle_server_stops_is_served() {
         let options = ConnectOptions::new().deadline(common::PATIENCE);
         match within(os.connect_with(&options)).await {
             Ok(mut client) => {
-                within(client.write_all(b"?")).await.expect("a write");
+                let written = within(client.write_all(b"?")).await;
+                assert!(cfg!(windows) || written.is_ok(), "{written:?}");
                 match within(client.read(&mut [0])).await.expect("a read") {
                     0 if cfg!(windows) => late += 1,
                     length => {
@@ -302,7 +303,8 @@ async fn who_is_let_in_as_an_idle_server_stops_is_served() {
 #[tokio::test]
 async fn halves_of_a_timed_stream_know_one_deadline_and_end_one_side() {
     let os = Os::new();
-    let limit = Duration::from_millis(200);
+    // Long enough for a machine that is busy with Wine.
+    let limit = Duration::from_millis(if cfg!(windows) { 1000 } else { 200 });
     let mut listener = TimedListener::new(os.bind().expect("a free name")).idle_deadline(limit);
     let mut client = within(os.connect()).await.expect("a connection");
     let server = within(listener.accept()).await.expect("a client");

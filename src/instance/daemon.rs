@@ -13,7 +13,7 @@ use crate::candidate::{Candidate, Occupancy};
 use crate::endpoint::Endpoint;
 #[cfg(feature = "tokio")]
 use crate::endpoint::ParseEndpointError;
-use crate::error::{Error, Operation, Reason, during};
+use crate::error::{Error, Operation, Reason, during, held_by_connections};
 use crate::imp;
 use crate::options::ConnectOptions;
 #[cfg(feature = "tokio")]
@@ -197,7 +197,15 @@ impl<W: Way> Search<'_, W> {
             if let Some(stream) = self.connect().await? {
                 return Ok(stream);
             }
-            let Some(pid) = earlier else { break };
+            let Some(pid) = earlier else {
+                // A server that is started now could not take the name.
+                let Some(address) = self.held_by_connections() else { break };
+                if self.left().is_zero() {
+                    return Err(during(Operation::Spawn, &address, held_by_connections(&address)));
+                }
+                self.pause().await?;
+                continue;
+            };
             if self.left().is_zero() {
                 let killed = command.kill_at_deadline && lock.kill();
                 return Err(self.still_starting(&name(&command.command), pid, killed, ""));
@@ -234,6 +242,14 @@ impl<W: Way> Search<'_, W> {
             }
             self.pause().await?;
         }
+    }
+
+    /// The address that connections of a former server hold.
+    fn held_by_connections(&self) -> Option<Endpoint> {
+        let held = |place: &Candidate| {
+            matches!(place.occupancy(), Ok(Occupancy::HeldByConnections)).then(|| place.address())
+        };
+        self.endpoint.resolve().ok()?.iter().find_map(held)
     }
 
     /// Whether a server has the name, be it one that does not listen yet.

@@ -15,6 +15,7 @@ use crate::endpoint::Endpoint;
 use crate::endpoint::ParseEndpointError;
 use crate::error::{Error, Operation, Reason, during};
 use crate::options::{ConnectOptions, ListenOptions};
+use crate::wait::Backoff;
 #[cfg(feature = "tokio")]
 use crate::{instance::way::Tasks, listener::Listener, stream::Stream};
 
@@ -25,7 +26,7 @@ const MARK: usize = 7;
 const TAKEN: u8 = 0;
 const NOT_UNDERSTOOD: u8 = 1;
 /// Between tries while the first one goes: at first, and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 /// How much room is made at a time for what a peer says that it sends.
 const STEP: usize = 64 * 1024;
 
@@ -194,7 +195,7 @@ pub(crate) async fn deliver<W: Way>(
     let message = [&HEADER[..], &length, &launch].concat();
     let end = Instant::now().checked_add(connect.limit());
     let left = || end.map(|end| end.saturating_duration_since(Instant::now()));
-    let mut pause = PAUSE.0;
+    let mut backoff = PAUSES;
     loop {
         let options = left().map_or_else(|| connect.clone(), |left| connect.at_once(left));
         let mut first = match acquire::<W>(endpoint, listen, &options).await? {
@@ -212,8 +213,8 @@ pub(crate) async fn deliver<W: Way>(
             }
             // It ends, and has left this one to its successor, which may be us.
             Err(error) if is_gone(&error) => {
+                let pause = backoff.pause();
                 W::sleep(left().map_or(pause, |left| left.min(pause))).await?;
-                pause = (pause * 2).min(PAUSE.1);
             }
             Err(error) => return Err(during(Operation::HandOver, endpoint, error)),
         }

@@ -101,17 +101,19 @@ pub(crate) async fn acquire<W: Way>(
 ) -> io::Result<Acquired<W::Listener, W::Stream>> {
     let started = Instant::now();
     loop {
-        match W::bind(endpoint, listen) {
+        let taken = match W::bind(endpoint, listen) {
             Ok(listener) => return Ok(Acquired::First(listener)),
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            Err(error) if error.kind() == ErrorKind::AddrInUse => error,
             Err(error) => return Err(error),
-        }
+        };
         let left = connect.limit().saturating_sub(started.elapsed());
         match W::connect(endpoint, &connect.at_once(left)).await {
             Ok(stream) => return Ok(Acquired::Later(stream)),
             Err(error) if !is_absent(&error) && (!is_in_gap(&error) || left.is_zero()) => {
                 return Err(error);
             }
+            // Nobody starts or ends there, who would be waited for.
+            Err(_) if left.is_zero() && is_held_by_connections(&taken) => return Err(taken),
             Err(error) if left.is_zero() => {
                 let what = format!("a process holds the name, and cannot be reached: {error}");
                 let late = Error::new(Reason::Deadline, what).caused_by(error);
@@ -125,6 +127,11 @@ pub(crate) async fn acquire<W: Way>(
 /// Whether `connect` failed because no server is listening, and nobody has the name.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) && !is_in_gap(error)
+}
+
+/// Whether `bind` failed because of a former server's connections.
+fn is_held_by_connections(error: &io::Error) -> bool {
+    matches!(Error::of(error).map(Error::reason), Some(Reason::HeldByConnections))
 }
 
 /// Whether `connect` failed because the one that has the name does not listen at the moment, or any

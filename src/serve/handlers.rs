@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::refusals::{OnRefused, Refusals};
-use super::users::Users;
+use super::users::{Seat, Users};
 use super::{Counters, Drained, HandlerOutput, Refusal, Stopping};
 use crate::error::events;
 use crate::listener::LocalListener;
+use crate::peer::PeerTold;
 use crate::runtime::sleep;
 use crate::stream::{Closed, LocalStream};
 
@@ -213,20 +214,30 @@ where
 
     /// Unless the user has as many as there may be.
     fn start(&mut self, stream: S) {
-        let seat = self.max_per_user.map(|limit| self.users.seat(&stream, limit));
-        if let Some(None) = seat {
-            return self.refuse(stream, Refusal::UserLimit);
+        let mut seat = None;
+        if let Some(limit) = self.max_per_user {
+            let Some(free) = self.users.seat(&stream, limit) else {
+                return self.refuse(stream, Refusal::UserLimit);
+            };
+            seat = Some((free, stream.peer_told()));
         }
         let (handler, on_error) = (self.handler.clone(), self.on_error.clone());
         let (stopping, active) = (self.stopping.clone(), self.counters.accept());
+        let counters = self.counters.clone();
         let mut closed = self.cancels.then(|| stream.closed());
         self.tasks.spawn(async move {
             let output = {
                 // Called here, so that its future has its room once, and a panic ends this task only.
                 let mut handler = pin!(handler(stream, stopping));
-                poll_fn(|cx| match handler.as_mut().poll(cx) {
-                    Poll::Ready(output) => Poll::Ready(Some(output)),
-                    Poll::Pending => has_left(&mut closed, cx).map(|()| None),
+                poll_fn(|cx| {
+                    if is_over_limit(&mut seat, cx) {
+                        counters.refuse(Refusal::UserLimit);
+                        return Poll::Ready(None);
+                    }
+                    match handler.as_mut().poll(cx) {
+                        Poll::Ready(output) => Poll::Ready(Some(output)),
+                        Poll::Pending => has_left(&mut closed, cx).map(|()| None),
+                    }
                 })
                 .await
             };
@@ -263,6 +274,16 @@ where
         .await;
         Ok(())
     }
+}
+
+/// Whether it is only now told whose the connection is, and that user has as many as there may be.
+fn is_over_limit(seat: &mut Option<(Seat, Option<PeerTold>)>, cx: &mut Context<'_>) -> bool {
+    let Some((seat, told)) = seat else { return false };
+    let Some(Poll::Ready(peer)) = told.as_mut().map(|told| told.as_mut().poll(cx)) else {
+        return false;
+    };
+    *told = None;
+    !seat.told(&peer)
 }
 
 /// Whether the client of a handler that is to end then has left. Not asked again where it is not told.

@@ -30,8 +30,8 @@ use super::receive::receive_into;
 use super::shared_memory::threads::Lane;
 use super::spin::threads::Spin;
 use super::{
-    ACCEPT_PAUSE, at_most, at_most_of, inherited, is_broken, is_passing, is_shortage, platform,
-    prepare, shut_down, socket_is_not_all,
+    at_most, at_most_of, inherited, is_broken, is_passing, is_shortage, platform, prepare,
+    shut_down, socket_is_not_all,
 };
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
@@ -40,7 +40,7 @@ use crate::error::stopped;
 use crate::options::SpinPolicy;
 use crate::options::{ConnectOptions, ListenOptions, StreamOptions};
 use crate::peer::PeerCredentials;
-use crate::wait::{Deadline, Limit, timed_out};
+use crate::wait::{Backoff, Deadline, Limit, timed_out};
 
 /// A wait that is longer takes more than one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -85,7 +85,7 @@ impl Listener {
             ioctl_fionbio(&self.socket, true)?;
             self.polls.store(true, Ordering::Relaxed);
         }
-        let mut pause = ACCEPT_PAUSE.0;
+        let mut backoff = Backoff::ACCEPT;
         loop {
             if self.stopped.load(Ordering::Acquire) {
                 return Err(stopped());
@@ -114,13 +114,13 @@ impl Listener {
                 Err(errno) if is_passing(errno) && deadline.is_past() => return Ok(None),
                 Err(errno) if is_passing(errno) => {}
                 Err(errno) if is_shortage(errno) => {
+                    let pause = backoff.pause();
                     events::accept_paused(&errno.into(), pause);
                     self.pauses.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(deadline.left().map_or(pause, |left| left.min(pause)));
                     if deadline.is_past() {
                         return Ok(None);
                     }
-                    pause = (pause * 2).min(ACCEPT_PAUSE.1);
                 }
                 Err(_) if self.stopped.load(Ordering::Acquire) => return Err(stopped()),
                 Err(errno) => return Err(errno.into()),

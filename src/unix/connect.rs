@@ -21,9 +21,10 @@ use crate::endpoint::{Endpoint, Form};
 use crate::error::{self, Error, Reason};
 use crate::options::{ConnectOptions, ExpectServer};
 use crate::peer::UserId;
+use crate::wait::Backoff;
 
 /// Waits between tries.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
 
 /// How long a name may have no server while somebody holds it: between the calls with which a server
 /// takes it, or gives it back. They take microseconds, unless it is kept from running.
@@ -37,7 +38,7 @@ pub(super) struct Search<'a> {
     candidates: Vec<Candidate>,
     options: &'a ConnectOptions,
     started: Instant,
-    pause: Duration,
+    backoff: Backoff,
     /// Since when the name has been held without a server.
     gap: Option<Instant>,
 }
@@ -50,7 +51,7 @@ impl<'a> Search<'a> {
             candidates,
             options,
             started: Instant::now(),
-            pause: PAUSE.0,
+            backoff: PAUSES,
             gap: None,
         })
     }
@@ -87,9 +88,7 @@ impl<'a> Search<'a> {
         if !may_wait || left.is_zero() {
             return Err(self.explained(failure));
         }
-        let pause = jittered(self.pause).min(left);
-        self.pause = (self.pause * 2).min(PAUSE.1);
-        Ok(Err(pause))
+        Ok(Err(jittered(self.backoff.pause()).min(left)))
     }
 }
 

@@ -9,13 +9,14 @@ use tokio::task::coop::consume_budget;
 
 use super::claim::drain;
 use super::gone::Watch;
-use super::{ACCEPT_PAUSE, inherited, is_passing, is_shortage, platform, runtime};
+use super::{inherited, is_passing, is_shortage, platform, runtime};
 use crate::endpoint::Endpoint;
 use crate::error::events;
 use crate::listener::LocalListener;
 use crate::peer::{PeerCredentials, UserId};
 use crate::runtime::enter;
 use crate::stream::{Closed, LocalStream};
+use crate::wait::Backoff;
 
 /// As many as wait in a queue, by Linux's default of `somaxconn`; those of the others are shorter.
 const LONGEST_QUEUE: usize = 4096;
@@ -68,7 +69,7 @@ pub(super) fn stream(socket: OwnedFd) -> io::Result<UnixStream> {
 /// Not by its owner's call, which reads the peer's address: that is the peer's choice, and nothing
 /// here depends on it.
 pub(super) async fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut pause = ACCEPT_PAUSE.0;
+    let mut backoff = Backoff::ACCEPT;
     loop {
         // A flood of clients does not keep other tasks from their turn.
         consume_budget().await;
@@ -83,9 +84,9 @@ pub(super) async fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         match Errno::from_io_error(&error) {
             Some(errno) if is_passing(errno) => {}
             Some(errno) if is_shortage(errno) => {
+                let pause = backoff.pause();
                 events::accept_paused(&error, pause);
                 runtime::sleep(pause)?.await;
-                pause = (pause * 2).min(ACCEPT_PAUSE.1);
             }
             _ => return Err(error),
         }

@@ -1,7 +1,7 @@
 //! Accepting, by the user's tokio runtime.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{self, Future, Ready};
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,10 +20,11 @@ use super::options::cannot_be_upgraded;
 use super::runtime::{self, sleep};
 use super::stream::Stream;
 use super::upgrade::{Offer, taken_over};
-use super::{ACCEPT_PAUSE, inherited, is_passing, is_shortage, platform, prepare};
+use super::{inherited, is_passing, is_shortage, platform, prepare};
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
 use crate::options::{ListenOptions, StreamOptions};
+use crate::wait::Backoff;
 
 /// Between looks at the name of a listener that waits. Cleaners and people remove sockets.
 const LOOK: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ pub(crate) struct Listener {
     /// Accepted before a call of `republish`, on the socket that it replaced.
     waiting: VecDeque<OwnedFd>,
     pause: Option<Pin<Box<Sleep>>>,
-    next_pause: Duration,
+    backoff: Backoff,
     /// The next look at the name.
     look: Option<Pin<Box<Sleep>>>,
     /// It was reported that the name is lost.
@@ -90,17 +91,17 @@ impl Listener {
             };
             match accepted {
                 Ok(socket) => {
-                    self.next_pause = ACCEPT_PAUSE.0;
+                    self.backoff = Backoff::ACCEPT;
                     if let Some(stream) = self.admit(socket) {
                         return Poll::Ready(Ok(stream));
                     }
                 }
                 Err(errno) if errno == Errno::AGAIN || is_passing(errno) => {}
                 Err(errno) if is_shortage(errno) => {
-                    self.pause = Some(Box::pin(sleep(self.next_pause)?));
-                    events::accept_paused(&errno.into(), self.next_pause);
+                    let pause = self.backoff.pause();
+                    self.pause = Some(Box::pin(sleep(pause)?));
+                    events::accept_paused(&errno.into(), pause);
                     self.stats.pauses += 1;
-                    self.next_pause = (self.next_pause * 2).min(ACCEPT_PAUSE.1);
                 }
                 Err(errno) => return Poll::Ready(Err(errno.into())),
             }
@@ -197,6 +198,12 @@ impl Listener {
         sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
     }
 
+    /// The system's calls do not wait, so a drop is all of it.
+    pub(crate) fn close(self) -> Ready<io::Result<()>> {
+        drop(self);
+        future::ready(Ok(()))
+    }
+
     pub(crate) fn stats(&self) -> ListenerStats {
         self.stats
     }
@@ -217,7 +224,7 @@ impl Listener {
             permission,
             waiting: VecDeque::new(),
             pause: None,
-            next_pause: ACCEPT_PAUSE.0,
+            backoff: Backoff::ACCEPT,
             look: None,
             reported: false,
             stats: ListenerStats::default(),

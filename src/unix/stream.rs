@@ -24,7 +24,7 @@ use super::{
 };
 use crate::endpoint::Endpoint;
 use crate::options::{ConnectOptions, StreamOptions};
-use crate::peer::PeerCredentials;
+use crate::peer::{PeerCredentials, PeerTold};
 use crate::runtime::enter;
 
 /// The most that is received into a buffer that is not initialized before the reactor is asked.
@@ -157,6 +157,11 @@ impl Stream {
     /// The kernel has the bytes as soon as a write returns, so there is nothing to wait for.
     pub(crate) async fn close(self, _: Duration) -> io::Result<()> {
         self.shutdown()
+    }
+
+    /// It is told from the start.
+    pub(crate) fn peer_told(&self) -> Option<PeerTold> {
+        None
     }
 
     pub(crate) fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {

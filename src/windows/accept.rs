@@ -1,205 +1,164 @@
-//! The instances of a pipe that wait for clients, and the name that they hold.
+//! The instances of a listener's pipe, and their clients. Who drives them waits: a task on the reactor
+//! (`listener.rs`), or a thread (`blocking/listener.rs`). It has to stay, for the system cancels what a
+//! thread has begun when that ends.
+//!
+//! No event loop has them before they are handed out. So they can be closed at any time and at once.
 
-use std::future::{Future, poll_fn};
+use std::collections::VecDeque;
 use std::io;
-use std::pin::{Pin, pin};
+use std::os::windows::io::OwnedHandle;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::task::Poll;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::task::Waker;
+use std::time::Instant;
 
-use tokio::net::windows::named_pipe::NamedPipeServer;
-use tokio::sync::mpsc::Sender;
-use tokio::task::{self, JoinSet};
-use tokio::time;
-
-use super::pauses::Pauses;
-use super::pipe::{self, Instance, Kind, Presence};
-use super::{cannot_add, cannot_listen, reactor, registered};
+use super::arming::{Arming, Step};
+use super::overlapped::Connect;
+use super::pipe::{self, Instance, Kind};
+use super::{cannot_add, cannot_listen};
 use crate::endpoint::Endpoint;
-
-/// Turns of the reactor in which a client that has connected becomes known.
-const LAST_TURNS: usize = 8;
-/// How long the end of a listener may wait for the reactor and the system.
-pub(super) const RELEASE: Duration = Duration::from_millis(250);
 
 pub(super) struct Instances {
     path: String,
     kind: Kind,
-    wanted: usize,
-    armed: JoinSet<(NamedPipeServer, io::Result<()>)>,
-    /// A client that cannot be handed out yet.
-    connected: Option<NamedPipeServer>,
-    /// Between tries to make an instance, or after one that failed.
-    pauses: Pauses,
+    /// Instances that no client is let into yet. They hold the name all the same. Clients open the
+    /// oldest that is free, so this order and that of `armed` is the order in which they come.
+    made: VecDeque<OwnedHandle>,
+    armed: Vec<Connect>,
+    arming: Arming<Connect>,
+}
+
+pub(super) enum Next {
+    Client(OwnedHandle),
+    /// Wait until woken, up to this time.
+    Wait(Option<Instant>),
 }
 
 impl Instances {
+    /// Takes the name. Clients can open the pipe from here on.
     pub(super) fn claim(address: &Endpoint, kind: Kind, wanted: usize) -> io::Result<Self> {
-        let path = address.to_string();
-        let mut instances = Self::new(&path, kind, wanted);
-        instances.arm(Instance::First).map_err(|error| cannot_listen(address, &path, error))?;
-        instances.refill().map_err(|error| cannot_add(address, error))?;
+        let path = &address.to_string();
+        let first = pipe::create(path, Instance::First, &kind)
+            .map_err(|error| cannot_listen(address, path, error))?;
+        let mut instances = Self::new(path, kind, wanted);
+        instances.made.push_back(first);
+        while instances.made.len() < wanted {
+            instances.make().map_err(|error| cannot_add(address, error))?;
+        }
         Ok(instances)
     }
 
     fn new(path: &str, kind: Kind, wanted: usize) -> Self {
-        Self {
-            path: path.to_owned(),
-            kind,
-            wanted,
-            armed: JoinSet::new(),
-            connected: None,
-            pauses: Pauses::new(),
-        }
+        let (made, armed, arming) = (VecDeque::new(), Vec::new(), Arming::new(wanted));
+        Self { path: path.to_owned(), kind, made, armed, arming }
     }
 
-    /// How often it had to wait, also once it serves.
+    pub(super) fn has_messages(&self) -> bool {
+        self.kind.has_messages()
+    }
+
+    /// How often it had to wait, also later.
     pub(super) fn pauses(&self) -> Arc<AtomicU64> {
-        self.pauses.count()
+        self.arming.pauses()
     }
 
-    fn arm(&mut self, instance: Instance) -> io::Result<()> {
-        let pipe = registered::server(pipe::create(&self.path, instance, &self.kind)?)?;
-        let wait = async move {
-            let connected = pipe.connect().await;
-            (pipe, connected)
-        };
-        self.armed.spawn_on(wait, reactor::handle()?);
-        Ok(())
-    }
-
-    /// # Errors
-    ///
-    /// Not all that should be armed are. What keeps one from being made may pass.
-    fn refill(&mut self) -> io::Result<()> {
-        while self.armed.len() < self.wanted {
-            self.arm(Instance::Further)?;
-        }
-        self.pauses.went_well();
-        Ok(())
-    }
-
-    /// The name lives as long as an instance does. Were the last one handed out, and its client
-    /// left, anybody could take the name.
-    async fn hold_name(&mut self) {
-        while let Err(error) = self.refill() {
-            if !self.armed.is_empty() {
-                return;
-            }
-            time::sleep(self.pauses.after(&error)).await;
-        }
-    }
-
-    /// Sends the clients that come, until it is dropped or nobody receives them; returns those
-    /// that it still has then.
-    pub(super) async fn serve(mut self, clients: Sender<NamedPipeServer>) -> Vec<NamedPipeServer> {
-        // Room first: clients beyond it wait in the armed instances, and then before the pipe.
-        while let Ok(room) = clients.reserve().await {
-            match self.next_until(pin!(clients.closed())).await {
-                Some(pipe) => room.send(pipe),
-                None => break,
-            }
-        }
-        // What the system has completed is known only after a turn of the reactor, and to the
-        // instance's own task first.
-        for _ in 0..LAST_TURNS {
-            task::yield_now().await;
-        }
-        let mut left: Vec<_> = self.connected.take().into_iter().collect();
-        while let Some(joined) = self.armed.try_join_next() {
-            if let Ok((pipe, Ok(()))) = joined {
-                left.push(pipe);
-            }
-        }
-        left
-    }
-
-    async fn next_until(
-        &mut self,
-        mut closed: Pin<&mut impl Future<Output = ()>>,
-    ) -> Option<NamedPipeServer> {
-        let mut next = pin!(self.next());
-        poll_fn(|cx| match closed.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => next.as_mut().poll(cx).map(Some),
-        })
-        .await
-    }
-
-    /// Dropping its future loses no client.
-    async fn next(&mut self) -> NamedPipeServer {
+    /// The next client. `waker` is woken when one may have come.
+    pub(super) fn next(&mut self, waker: &Waker) -> Next {
         loop {
-            let joined = match self.refill() {
-                Ok(()) => self.armed.join_next().await,
-                Err(error) => {
-                    let pause = self.pauses.after(&error);
-                    match time::timeout(pause, self.armed.join_next()).await {
-                        Ok(joined) => joined,
-                        Err(_) => continue,
-                    }
-                }
-            };
-            let mut failure = None;
-            match joined {
-                Some(Ok((pipe, Ok(())))) => self.connected = Some(pipe),
-                Some(Ok((_, Err(error)))) => failure = Some(error),
-                Some(Err(_)) | None => {}
-            }
-            self.hold_name().await;
-            if let Some(pipe) = self.connected.take() {
-                return pipe;
-            }
-            if let Some(error) = failure {
-                time::sleep(self.pauses.after(&error)).await;
+            let now = Instant::now();
+            match self.arming.step(now) {
+                Step::Arm => match self.arm(waker) {
+                    Ok(()) => self.arming.armed(),
+                    Err(error) => self.arming.failed(&error, now),
+                },
+                Step::HandOut(over) => match over.end() {
+                    Ok(client) => return Next::Client(client),
+                    Err(error) => self.arming.failed(&error, now),
+                },
+                // One at a time, or clients that come as fast as instances are made would keep all
+                // from being handed out.
+                Step::Wait(until) => match self.armed.iter().position(Connect::is_over) {
+                    Some(over) => self.arming.taken(self.armed.remove(over)),
+                    None => return Next::Wait(until),
+                },
             }
         }
     }
-}
 
-/// A listener's name. Its drop waits until the system has released it, so that it can be bound
-/// again at once.
-pub(super) struct Name {
-    path: String,
-    /// Each accepted stream has a clone: it keeps the name alive.
-    streams: Arc<()>,
-}
-
-impl Name {
-    pub(super) fn new(path: String) -> Self {
-        Self { path, streams: Arc::new(()) }
+    /// A client that was handed out could not be used.
+    pub(super) fn failed(&mut self, error: &io::Error) {
+        self.arming.failed(error, Instant::now());
     }
 
-    pub(super) fn keep(&self) -> Arc<()> {
-        Arc::clone(&self.streams)
-    }
-}
-
-impl Drop for Name {
-    fn drop(&mut self) {
-        // It is the reactor that closes the handles, once their I/O is cancelled.
-        if Arc::strong_count(&self.streams) > 1 || reactor::is_current_thread() {
-            return;
+    /// Closes the instances, but for those that have a client. The newest first: a client that comes
+    /// meanwhile opens the oldest, and is among those that are returned.
+    pub(super) fn end(self) -> Vec<OwnedHandle> {
+        let mut clients: Vec<_> = Vec::new();
+        for pipe in self.made.into_iter().rev() {
+            // A client may have opened one that nobody let it into.
+            if pipe::has_client(&pipe).unwrap_or(false) {
+                clients.push(pipe);
+            }
         }
-        let started = Instant::now();
-        while pipe::presence(&self.path) == Presence::There && started.elapsed() < RELEASE {
-            thread::sleep(Duration::from_millis(1));
+        let over = self.arming.into_taken().into_iter().chain(self.armed);
+        clients.extend(over.rev().filter_map(|over| over.end().ok()));
+        clients.reverse();
+        clients
+    }
+
+    fn make(&mut self) -> io::Result<()> {
+        self.made.push_back(pipe::create(&self.path, Instance::Further, &self.kind)?);
+        Ok(())
+    }
+
+    fn arm(&mut self, waker: &Waker) -> io::Result<()> {
+        if self.made.is_empty() {
+            self.make()?;
         }
+        let Some(pipe) = self.made.pop_front() else { return Ok(()) };
+        match Connect::begin(pipe, waker) {
+            Ok(armed) => self.armed.push(armed),
+            Err((pipe, error)) => {
+                self.made.push_front(pipe);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "tokio"))]
 mod tests {
     use std::sync::atomic::Ordering;
+    use std::task::Waker;
+    use std::time::Duration;
 
     use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
-    use tokio::sync::mpsc::channel;
 
-    use super::super::pipe::ARMED;
-    use super::super::tests::{run, unique};
+    use super::super::pipe::{ARMED, Presence, presence};
+    use super::super::reactor;
+    use super::super::tests::unique;
     use super::*;
     use crate::options::Access;
+
+    fn further(path: &str, count: usize) -> Instances {
+        let kind = Kind::new(Access::Owner).expect("a descriptor");
+        let mut instances = Instances::new(path, kind, count);
+        for _ in 0..count {
+            instances.make().expect("room for these");
+        }
+        instances
+    }
+
+    /// Looks again until there is one, as woken.
+    fn next(instances: &mut Instances) -> OwnedHandle {
+        loop {
+            match instances.next(Waker::noop()) {
+                Next::Client(client) => return client,
+                Next::Wait(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
 
     /// A foreign instance sets the limit that a system out of resources would.
     #[test]
@@ -207,45 +166,37 @@ mod tests {
         let path = unique();
         let context = reactor::handle().expect("a reactor").enter();
         let mut foreign = ServerOptions::new();
-        foreign.max_instances(ARMED + 2).pipe_mode(PipeMode::Message);
+        foreign.max_instances(ARMED + 1).pipe_mode(PipeMode::Message);
         let foreign = foreign.create(&path).expect("a free name");
         drop(context);
         let busy = pipe::open(&path).expect("the foreign instance");
-
-        let kind = Kind::new(Access::Owner).expect("a descriptor");
-        let mut instances = Instances::new(&path, kind, ARMED);
-        instances.refill().expect("room for these");
+        let mut instances = further(&path, ARMED);
+        assert!(matches!(instances.next(Waker::noop()), Next::Wait(None)));
         let pauses = instances.pauses();
-        let (sender, mut clients) = channel(16);
-        let _serving = reactor::Task::spawn(instances.serve(sender)).expect("a reactor");
 
-        // All but one of ours are handed out, and that one is taken too: there is no room left.
-        let opened: Vec<_> = run(async {
-            let mut opened = Vec::new();
-            while opened.len() <= ARMED {
-                match pipe::open(&path) {
-                    Ok(client) => opened.push(client),
-                    Err(_) => reactor::sleep(Duration::from_millis(1)).expect("a reactor").await,
-                }
-            }
-            opened
-        });
-        let handed_out: Vec<_> = run(async {
-            let mut handed_out = Vec::new();
-            while handed_out.len() < ARMED {
-                handed_out.push(clients.recv().await.expect("a client"));
-            }
-            handed_out
-        });
-        // Longer than the pause between tries.
-        run(reactor::sleep(Duration::from_millis(200)).expect("a reactor"));
-        assert!(clients.try_recv().is_err(), "the last instance was handed out");
-        // Waiting longer each time: 5, 10, 20, 40, 80 ms.
-        let count = pauses.load(Ordering::Relaxed);
-        assert!((1..20).contains(&count), "{count}");
+        // With no room for a successor all but one are handed out.
+        let opened: Vec<_> = (0..ARMED).map(|_| pipe::open(&path).expect("an instance")).collect();
+        let handed_out: Vec<_> = (1..ARMED).map(|_| next(&mut instances)).collect();
+        assert!(matches!(instances.next(Waker::noop()), Next::Wait(Some(_))));
+        assert_ne!(pauses.load(Ordering::Relaxed), 0);
         drop((foreign, busy, opened, handed_out));
-        // With all others closed there is room again for its successor.
-        run(clients.recv()).expect("the last client");
-        assert_eq!(pipe::presence(&path), Presence::There);
+        // With all others closed there is room again.
+        drop(next(&mut instances));
+        assert_eq!(presence(&path), Presence::There);
+        assert_eq!(instances.end().len(), 0);
+        assert_eq!(presence(&path), Presence::Absent);
+    }
+
+    #[test]
+    fn whoever_opened_an_instance_is_given_out_at_the_end() {
+        let path = unique();
+        for let_in in [true, false] {
+            let mut instances = further(&path, ARMED);
+            if let_in {
+                assert!(matches!(instances.next(Waker::noop()), Next::Wait(None)));
+            }
+            let clients: Vec<_> = (0..2).map(|_| pipe::open(&path).expect("one")).collect();
+            assert_eq!(instances.end().len(), clients.len(), "let in: {let_in}");
+        }
     }
 }

@@ -8,17 +8,20 @@ mod write;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::task::{Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 pub(crate) use self::listener::Listener;
 use self::write::WriteSide;
+#[cfg(feature = "tokio")]
 pub(super) use self::write::WriteState;
 use super::connect::Search;
+use super::end::PeerEnd;
 use super::overlapped::{self, Event};
-use super::pipe::{self, End, Opened};
+use super::pipe::{self, Opened};
+use super::system::End;
 use super::{CHUNK, security};
 use crate::endpoint::Endpoint;
 use crate::options::ConnectOptions;
@@ -38,8 +41,7 @@ pub(crate) struct Own {
     end: End,
     /// Whether it is of message type, so that an end can be written into it.
     messages: bool,
-    /// The peer's end was read. Later reads must not wait for another.
-    at_end: AtomicBool,
+    peer_end: PeerEnd,
     reading: Turn,
     read_event: Event,
     write: WriteSide,
@@ -138,7 +140,7 @@ impl Stream {
     /// The handle, which is bound to no completion port of ours.
     pub(super) fn into_handle(self) -> io::Result<OwnedHandle> {
         match self {
-            Self::Own(own) => own.into_parts().map(|(handle, _)| handle),
+            Self::Own(own) => own.into_handle(),
             #[cfg(feature = "tokio")]
             Self::Registered(_) => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -160,10 +162,9 @@ impl Stream {
             Self::Registered(stream) => return Ok(stream.into_inner()),
         };
         let (end, messages) = (own.end, own.messages);
-        let at_end = own.at_end.load(Ordering::Relaxed);
-        let (handle, state) = own.into_parts()?;
+        let (handle, peer_end, state) = own.into_parts()?;
         let pipe = super::registered::Pipe::connected(handle, end, messages)?;
-        Ok(super::Stream::resumed(pipe, at_end, state))
+        Ok(super::Stream::resumed(pipe, peer_end, state))
     }
 }
 
@@ -182,7 +183,7 @@ impl Own {
             pipe,
             end,
             messages,
-            at_end: AtomicBool::new(false),
+            peer_end: PeerEnd::default(),
             reading: Turn::default(),
             read_event: Event::new()?,
             write: WriteSide::new(end_on_close)?,
@@ -192,18 +193,13 @@ impl Own {
     fn read(&self, buf: &mut [u8], deadline: Deadline) -> io::Result<usize> {
         // One at a time: an end that another read has taken does not come again.
         let Some(_turn) = self.reading.take(deadline) else { return Err(timed_out("read")) };
-        if buf.is_empty() || self.at_end.load(Ordering::Relaxed) {
+        if buf.is_empty() || self.peer_end.is_read() {
             return Ok(0);
         }
         match overlapped::read(&*self.pipe, buf, &self.read_event, deadline) {
-            Ok(Some(length @ 1..)) => Ok(length),
             Ok(None) => Err(timed_out("read")),
-            Err(error) if !pipe::is_gone(&error) => Err(error),
-            // An empty message, or the peer is gone.
-            Ok(Some(0)) | Err(_) => {
-                self.at_end.store(true, Ordering::Relaxed);
-                Ok(0)
-            }
+            Ok(Some(length)) => self.peer_end.read(Ok(length)),
+            Err(error) => self.peer_end.read(Err(error)),
         }
     }
 
@@ -212,13 +208,23 @@ impl Own {
     }
 
     /// The pipe, once nothing is under way on it.
-    fn into_parts(self) -> io::Result<(OwnedHandle, WriteState)> {
-        let state = self.write.into_state()?;
-        let handle = Arc::try_unwrap(self.pipe).map_err(|_| {
-            io::Error::new(io::ErrorKind::ResourceBusy, "a write of this stream is under way")
-        })?;
-        Ok((handle, state))
+    fn into_handle(self) -> io::Result<OwnedHandle> {
+        self.write.finish()?;
+        unshared(self.pipe)
     }
+
+    /// The same, and what is known of its ends.
+    #[cfg(feature = "tokio")]
+    fn into_parts(self) -> io::Result<(OwnedHandle, PeerEnd, WriteState)> {
+        let state = self.write.into_state()?;
+        Ok((unshared(self.pipe)?, self.peer_end, state))
+    }
+}
+
+fn unshared(pipe: Arc<OwnedHandle>) -> io::Result<OwnedHandle> {
+    Arc::try_unwrap(pipe).map_err(|_| {
+        io::Error::new(io::ErrorKind::ResourceBusy, "a write of this stream is under way")
+    })
 }
 
 /// What of them one write takes: as many as fit in a chunk, in one message.
@@ -248,6 +254,17 @@ impl fmt::Debug for Stream {
             .field("end", &self.end())
             .finish_non_exhaustive()
     }
+}
+
+/// Unparks this thread.
+fn waker() -> Waker {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    Waker::from(Arc::new(Unpark(thread::current())))
 }
 
 /// A lock that is not waited for longer than said.

@@ -8,13 +8,16 @@ use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_FILE_NOT_FOUND, 
 use super::pipe::{self, Opened};
 use super::resolve;
 use super::security::{self, own_sid};
+use super::system;
 use crate::endpoint::Endpoint;
 use crate::error::{self, Error, Reason};
 use crate::options::{ConnectOptions, ExpectServer};
 use crate::peer::{ADMINISTRATORS, SYSTEM, UserId};
+use crate::wait::Backoff;
 
-/// The random part of the longest pause between tries, in microseconds.
-const LONGEST_PAUSE: u64 = 32_000;
+/// Bounds of the random part of a pause between tries. Short at first: an instance is taken for no
+/// longer than the server needs to make another.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(32));
 
 /// One attempt to open the pipe after another, until there is a server or no time left.
 pub(super) struct Search<'a> {
@@ -22,15 +25,14 @@ pub(super) struct Search<'a> {
     path: String,
     options: &'a ConnectOptions,
     started: Instant,
-    /// Short at first: an instance is taken for no longer than the server needs to make another.
-    longest: u64,
+    backoff: Backoff,
 }
 
 impl<'a> Search<'a> {
     pub(super) fn new(endpoint: &Endpoint, options: &'a ConnectOptions) -> io::Result<Self> {
         let address = resolve(endpoint)?;
         let path = address.to_string();
-        Ok(Self { address, path, options, started: Instant::now(), longest: 1_000 })
+        Ok(Self { address, path, options, started: Instant::now(), backoff: PAUSES })
     }
 
     /// The end of a pipe whose server is the right one; or how long to wait before the next
@@ -41,7 +43,7 @@ impl<'a> Search<'a> {
             Err(error) => error,
         };
         let (address, limit) = (&self.address, self.options.limit());
-        let (failure, may_wait) = match pipe::code(&error) {
+        let (failure, may_wait) = match system::code(&error) {
             Some(ERROR_PIPE_BUSY) => (error::busy(address, limit), true),
             // The server closed the instance that we were about to get.
             Some(_) if pipe::is_gone(&error) => (error::busy(address, limit), true),
@@ -56,8 +58,8 @@ impl<'a> Search<'a> {
         if !may_wait || left.is_zero() {
             return Err(failure);
         }
-        let pause = Duration::from_micros(500 + pipe::random() % self.longest);
-        self.longest = (self.longest * 2).min(LONGEST_PAUSE);
+        let random = pipe::random() % self.backoff.pause().as_micros() as u64;
+        let pause = Duration::from_micros(500 + random);
         Ok(Err(pause.min(left)))
     }
 

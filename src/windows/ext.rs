@@ -9,8 +9,8 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
 
-use super::pipe::End;
 use super::security;
+use super::system::End;
 #[cfg(feature = "blocking")]
 use crate::blocking;
 use crate::options::ListenOptions;
@@ -51,8 +51,7 @@ pub trait ListenOptionsExt: Sealed {
     /// Sets how many instances of the pipe wait for clients at any time. Default: 4; at least 1.
     ///
     /// With few instances, clients that connect at the same time have to retry. The listener hands
-    /// out the last instance only after it has created the next, so the name is never free. A
-    /// blocking listener uses at most 63.
+    /// out the last instance only after it has created the next, so the name is never free.
     #[must_use]
     fn instances(self, count: usize) -> Self;
 
@@ -66,6 +65,17 @@ pub trait ListenOptionsExt: Sealed {
     /// Node.js client does so with `socket.write('')`, and would appear to have ended.
     #[must_use]
     fn byte_type(self, byte_type: bool) -> Self;
+
+    /// Lets also those apps connect that Windows runs in an AppContainer, such as UWP apps, for the
+    /// users who may connect. Default: `false`.
+    ///
+    /// It gives the group of all such apps the right to connect, and the pipe a low integrity level, so
+    /// that sandboxed processes of those users can write to it: browsers' too. It changes nothing
+    /// beside [`security_descriptor`](Self::security_descriptor), which is used as it is.
+    ///
+    /// An app that itself listens has to take a name that begins with `\\.\pipe\LOCAL\`.
+    #[must_use]
+    fn app_containers(self, allowed: bool) -> Self;
 }
 
 impl ListenOptionsExt for ListenOptions {
@@ -86,6 +96,11 @@ impl ListenOptionsExt for ListenOptions {
 
     fn byte_type(mut self, byte_type: bool) -> Self {
         self.os.byte_type = byte_type;
+        self
+    }
+
+    fn app_containers(mut self, allowed: bool) -> Self {
+        self.os.app_containers = allowed;
         self
     }
 }

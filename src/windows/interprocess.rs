@@ -6,20 +6,24 @@ use std::io::{self, ErrorKind};
 use ::interprocess::local_socket::tokio::{Listener, Stream};
 use ::interprocess::local_socket::traits::tokio::Listener as _;
 
-use super::pauses::Pauses;
-use super::pipe::End;
+use super::system::End;
 use super::{reactor, security};
 use crate::endpoint::Endpoint;
+use crate::error::events;
 use crate::peer::PeerCredentials;
+use crate::wait::Backoff;
 
 /// As in a listener of ours, whatever keeps it from accepting may pass.
 pub(crate) async fn accept(listener: &Listener) -> io::Result<Stream> {
-    let mut pauses = Pauses::new();
+    let mut backoff = Backoff::ACCEPT;
     loop {
-        match listener.accept().await {
+        let error = match listener.accept().await {
             Ok(stream) => return Ok(stream),
-            Err(error) => reactor::sleep(pauses.after(&error))?.await,
-        }
+            Err(error) => error,
+        };
+        let pause = backoff.pause();
+        events::accept_paused(&error, pause);
+        reactor::sleep(pause)?.await;
     }
 }
 

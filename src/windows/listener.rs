@@ -1,33 +1,43 @@
 //! Accepting, by the crate's reactor.
 
 use std::io;
-use std::sync::Arc;
+use std::os::windows::io::OwnedHandle;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker, ready};
+use std::time::Instant;
 
-use tokio::net::windows::named_pipe::NamedPipeServer;
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{Permit, Receiver, Sender, channel};
+use tokio::time::timeout_at;
 
-use super::accept::{Instances, Name, RELEASE};
-use super::pipe::{ARMED, BACKLOG, Kind};
+use super::accept::{Instances, Next};
+use super::pipe::{self, ARMED, BACKLOG, Kind, Presence};
 use super::reactor::{self, Task};
 use super::registered::Pipe;
 use super::stream::Stream;
-use super::wakers::Guard;
 use super::{refuse_present, resolve};
 use crate::endpoint::Endpoint;
 use crate::error::events::ListenerStats;
+use crate::error::held_by_connections;
 use crate::options::ListenOptions;
 
+/// Its drop closes all that it has, and waits for nobody.
 pub(crate) struct Listener {
-    // Dropped in this order: first what holds instances of the pipe, then the name, which waits
-    // until they are closed.
-    instances: Task<Vec<NamedPipeServer>>,
-    clients: Receiver<NamedPipeServer>,
-    name: Name,
+    address: Endpoint,
+    shared: Arc<Shared>,
+    clients: Receiver<OwnedHandle>,
     messages: bool,
     pauses: Arc<AtomicU64>,
-    guard: Guard,
+    _serving: Task<()>,
+}
+
+/// What the listener has in common with the reactor's task.
+struct Shared {
+    /// `None` once nobody wants clients any more.
+    instances: Mutex<Option<Instances>>,
+    /// A client may have come.
+    came: Notify,
 }
 
 impl Listener {
@@ -36,43 +46,137 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<(Self, Endpoint)> {
         let address = resolve(endpoint)?;
-        let path = address.to_string();
         let kind = Kind::chosen(options)?;
-        let (messages, armed) = (kind.has_messages(), options.os.instances.unwrap_or(ARMED));
-        refuse_present(&address, &path)?;
+        refuse_present(&address)?;
+        let armed = options.os.instances.unwrap_or(ARMED);
         let instances = Instances::claim(&address, kind, armed)?;
+        Ok((Self::start(address.clone(), instances)?, address))
+    }
+
+    fn start(address: Endpoint, instances: Instances) -> io::Result<Self> {
+        let (messages, pauses) = (instances.has_messages(), instances.pauses());
         let (sender, clients) = channel(BACKLOG);
-        let (name, pauses) = (Name::new(path), instances.pauses());
-        let instances = Task::spawn(instances.serve(sender))?;
-        let guard = Guard::new();
-        Ok((Self { instances, clients, name, messages, pauses, guard }, address))
+        let instances = Mutex::new(Some(instances));
+        let shared = Arc::new(Shared { instances, came: Notify::new() });
+        let _serving = Task::spawn(Arc::clone(&shared).serve(sender))?;
+        Ok(Self { address, shared, clients, messages, pauses, _serving })
     }
 
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        let Some(pipe) = ready!(self.guard.poll(cx, |cx| self.clients.poll_recv(cx))) else {
-            return Poll::Ready(Err(io::Error::other("the thread that accepts clients is gone")));
-        };
-        Poll::Ready(Ok(self.stream(pipe)))
+        loop {
+            let Some(pipe) = ready!(self.clients.poll_recv(cx)) else {
+                let what = "the thread that accepts clients is gone";
+                return Poll::Ready(Err(io::Error::other(what)));
+            };
+            match self.stream(pipe) {
+                Ok(stream) => return Poll::Ready(Ok(stream)),
+                // The system is out of something. The next client may find it has it again.
+                Err(error) => self.shared.failed(&error),
+            }
+        }
     }
 
     pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
+        let left = self.end();
+        left.into_iter().filter_map(|pipe| self.stream(pipe).ok()).collect()
+    }
+
+    pub(crate) async fn close(self) -> io::Result<()> {
+        let address = self.address.clone();
+        drop(self);
+        // The streams that were accepted and dropped before.
+        reactor::settled()?.await?;
+        match pipe::presence(&address.to_string()) {
+            Presence::There | Presence::Orphaned => Err(held_by_connections(&address)),
+            Presence::Absent | Presence::Unknown => Ok(()),
+        }
+    }
+
+    /// Whoever has connected and was not accepted.
+    fn end(&mut self) -> Vec<OwnedHandle> {
         self.clients.close();
-        let left = if reactor::is_current_thread() { None } else { self.instances.wait(RELEASE) };
+        // The task sends nothing without them.
+        let instances = self.shared.lock().take();
         let mut pipes = Vec::new();
         while let Ok(pipe) = self.clients.try_recv() {
             pipes.push(pipe);
         }
-        pipes.extend(left.into_iter().flatten());
-        pipes.into_iter().map(|pipe| self.stream(pipe)).collect()
+        pipes.extend(instances.into_iter().flat_map(Instances::end));
+        pipes
     }
 
-    fn stream(&self, pipe: NamedPipeServer) -> Stream {
-        let pipe = Pipe::server(pipe, self.messages);
-        Stream::new(pipe, false, Some(self.name.keep()))
+    fn stream(&self, pipe: OwnedHandle) -> io::Result<Stream> {
+        Ok(Stream::new(Pipe::server(pipe, self.messages)?, false))
     }
 
     /// No client is refused here: the system does, by the pipe's descriptor.
     pub(crate) fn stats(&self) -> ListenerStats {
         ListenerStats { pauses: self.pauses.load(Ordering::Relaxed), ..ListenerStats::default() }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        drop(self.end());
+    }
+}
+
+/// What became of an attempt to send a client.
+enum Sending {
+    Sent,
+    Wait(Option<Instant>),
+    Ended,
+}
+
+impl Shared {
+    /// Sends the clients that come, until nobody receives them.
+    async fn serve(self: Arc<Self>, clients: Sender<OwnedHandle>) {
+        let waker = Waker::from(Arc::clone(&self));
+        // Room first: clients beyond it wait in the armed instances, and then before the pipe.
+        while let Ok(room) = clients.reserve().await {
+            let mut room = Some(room);
+            loop {
+                match self.send_next(&waker, &mut room) {
+                    Sending::Sent => break,
+                    Sending::Ended => return,
+                    Sending::Wait(None) => self.came.notified().await,
+                    Sending::Wait(Some(until)) => {
+                        // Woken or not, it tries again.
+                        let _ = timeout_at(until.into(), self.came.notified()).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// With the lock held all the time: a client is among the instances, or it is sent.
+    fn send_next(&self, waker: &Waker, room: &mut Option<Permit<'_, OwnedHandle>>) -> Sending {
+        let mut instances = self.lock();
+        let Some(instances) = &mut *instances else { return Sending::Ended };
+        match instances.next(waker) {
+            Next::Wait(until) => Sending::Wait(until),
+            Next::Client(pipe) => {
+                if let Some(room) = room.take() {
+                    room.send(pipe);
+                }
+                Sending::Sent
+            }
+        }
+    }
+
+    fn failed(&self, error: &io::Error) {
+        if let Some(instances) = &mut *self.lock() {
+            instances.failed(error);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instances>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Shared {
+    fn wake(self: Arc<Self>) {
+        self.came.notify_one();
     }
 }

@@ -11,6 +11,7 @@ pub(crate) struct OsListenOptions {
     pub(super) buffer_size: Option<u32>,
     pub(super) instances: Option<usize>,
     pub(super) byte_type: bool,
+    pub(super) app_containers: bool,
 }
 
 pub(crate) type EndOnClose = bool;

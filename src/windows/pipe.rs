@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::os::windows::fs::OpenOptionsExt;
-use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::os::windows::io::{AsHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
 use std::process;
 use std::ptr::{null, null_mut};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use windows_sys::Wdk::Storage::FileSystem::{
 };
 use windows_sys::Win32::Foundation::{
     ERROR_BROKEN_PIPE, ERROR_FILE_NOT_FOUND, ERROR_NO_DATA, ERROR_PIPE_BUSY,
-    ERROR_PIPE_NOT_CONNECTED, ERROR_SEM_TIMEOUT, HANDLE, INVALID_HANDLE_VALUE,
+    ERROR_PIPE_NOT_CONNECTED, ERROR_SEM_TIMEOUT, INVALID_HANDLE_VALUE,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, PIPE_ACCESS_DUPLEX,
@@ -31,7 +31,8 @@ use windows_sys::Win32::System::Pipes::{
     SetNamedPipeHandleState, WaitNamedPipeW,
 };
 
-use super::security::{SecurityDescriptor, check};
+use super::security::SecurityDescriptor;
+use super::system::{End, check, code, raw, wide};
 use crate::endpoint::{Endpoint, Form};
 use crate::options::{Access, ListenOptions};
 
@@ -62,7 +63,7 @@ impl Kind {
         let chosen = &options.os;
         let security = match &chosen.security_descriptor {
             Some(sddl) => SecurityDescriptor::from_sddl(sddl),
-            None => SecurityDescriptor::new(options.access),
+            None => SecurityDescriptor::chosen(options.access, chosen.app_containers),
         };
         let quota = chosen.buffer_size.or(options.stream.send_buffer_size).unwrap_or(QUOTA);
         Ok(Self { security: security?, messages: !chosen.byte_type, quota })
@@ -221,36 +222,51 @@ impl AsHandle for Opened {
     }
 }
 
-/// Which end of a pipe one is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Server,
-    Client,
-}
-
 /// Whether a pipe exists, where that can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
     There,
+    /// Without a server: what is left are connections of a former one, which NT lets hold the name.
+    Orphaned,
     Absent,
     Unknown,
 }
 
 /// Looks without connecting, so that the server's clients are not disturbed.
 pub(super) fn presence(path: &str) -> Presence {
-    let path = wide(path);
+    let text = wide(path);
     // Zero would mean the server's choice; this waits a millisecond for an instance to be free.
     // SAFETY: the path ends in NUL.
-    match check(unsafe { WaitNamedPipeW(path.as_ptr(), 1) }).map_err(|error| code(&error)) {
-        Ok(()) | Err(Some(ERROR_SEM_TIMEOUT | ERROR_PIPE_BUSY)) => Presence::There,
+    let waited = check(unsafe { WaitNamedPipeW(text.as_ptr(), 1) });
+    tell_presence(waited.map_err(|error| code(&error)), || open_refused(path))
+}
+
+/// What the system's answers mean: to waiting for an instance to be free, and where none was within
+/// the time, to [`open_refused`].
+fn tell_presence(
+    waited: Result<(), Option<u32>>,
+    opened: impl FnOnce() -> Option<u32>,
+) -> Presence {
+    match waited {
+        Ok(()) | Err(Some(ERROR_PIPE_BUSY)) => Presence::There,
+        Err(Some(ERROR_SEM_TIMEOUT)) => match opened() {
+            Some(ERROR_FILE_NOT_FOUND) => Presence::Orphaned,
+            _ => Presence::There,
+        },
         Err(Some(ERROR_FILE_NOT_FOUND)) => Presence::Absent,
         Err(_) => Presence::Unknown,
     }
 }
 
-/// The system's number of an error.
-pub(super) fn code(error: &io::Error) -> Option<u32> {
-    error.raw_os_error().map(|code| code as u32)
+/// `windows-sys` has it under other names only.
+const ACCESS_SYSTEM_SECURITY: u32 = 0x0100_0000;
+
+/// The error of an open that is to be refused. NT looks first whether there is a server's end at all,
+/// then whether the caller may ask for this access, and takes an instance last. Only with the
+/// privilege of auditors, and a free instance just now, does it connect.
+fn open_refused(path: &str) -> Option<u32> {
+    let opened = OpenOptions::new().access_mode(ACCESS_SYSTEM_SECURITY).open(path);
+    opened.err().and_then(|error| code(&error))
 }
 
 /// Whether `error` says that the other end is closed.
@@ -258,16 +274,34 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(code(error), Some(ERROR_BROKEN_PIPE | ERROR_NO_DATA | ERROR_PIPE_NOT_CONNECTED))
 }
 
-pub(super) fn raw(pipe: &impl AsHandle) -> HANDLE {
-    pipe.as_handle().as_raw_handle()
-}
-
-/// As the system wants text: UTF-16 that ends in NUL.
-pub(super) fn wide(text: &str) -> Vec<u16> {
-    text.encode_utf16().chain([0]).collect()
-}
-
 /// The standard library seeds its hashers from the system's source of randomness.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one(())
+}
+
+#[cfg(test)]
+mod tests {
+    use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PRIVILEGE_NOT_HELD};
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_only_connections_hold_is_told_from_a_busy_server_s() {
+        let told = |waited, opened| tell_presence(Err(Some(waited)), || Some(opened));
+        assert_eq!(told(ERROR_SEM_TIMEOUT, ERROR_FILE_NOT_FOUND), Presence::Orphaned);
+        for refused in [ERROR_PRIVILEGE_NOT_HELD, ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY] {
+            assert_eq!(told(ERROR_SEM_TIMEOUT, refused), Presence::There, "{refused}");
+        }
+        assert_eq!(tell_presence(Err(Some(ERROR_SEM_TIMEOUT)), || None), Presence::There);
+    }
+
+    /// A server that answers at once is not touched: an open could take its instance.
+    #[test]
+    fn only_a_name_without_a_free_instance_is_opened() {
+        let opened = || -> Option<u32> { panic!("opened") };
+        assert_eq!(tell_presence(Ok(()), opened), Presence::There);
+        assert_eq!(tell_presence(Err(Some(ERROR_PIPE_BUSY)), opened), Presence::There);
+        assert_eq!(tell_presence(Err(Some(ERROR_FILE_NOT_FOUND)), opened), Presence::Absent);
+        assert_eq!(tell_presence(Err(None), opened), Presence::Unknown);
+    }
 }

@@ -2,21 +2,22 @@
 //!
 //! Not the user's: on Windows a closed pipe's handle is released by the event loop it belongs to,
 //! so a stream that outlives its runtime would leave its peer without an end of file.
+//!
+//! Users' wakers run on its thread. One that panics ends it, as it would end any runtime of tokio's.
 
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::error::Elapsed;
-
-use super::wakers::guarded;
 
 struct Reactor {
     handle: Handle,
@@ -49,9 +50,38 @@ pub(super) fn handle() -> io::Result<&'static Handle> {
     reactor().map(|reactor| &reactor.handle)
 }
 
-/// Whether this is the thread that completes I/O, which must not wait for any.
-pub(super) fn is_current_thread() -> bool {
-    REACTOR.get().is_some_and(|reactor| reactor.thread == thread::current().id())
+/// Turns in which the reactor has closed the handles of the pipes that were dropped before: their I/O
+/// was cancelled then, and it learns of that in its next turn. The others are for tasks.
+const TURNS: usize = 8;
+/// How long a thread may wait for these.
+const SETTLED: Duration = Duration::from_millis(250);
+
+/// Ready when the pipes that were dropped by now are closed. A write that the peer does not read keeps
+/// its pipe open for longer.
+pub(super) fn settled() -> io::Result<Task<()>> {
+    Task::spawn(turns())
+}
+
+async fn turns() {
+    for _ in 0..TURNS {
+        yield_now().await;
+    }
+}
+
+/// Waits until the pipes that were dropped by now are closed: for the reactor's own work, and for
+/// nobody else's.
+pub(super) fn settle() {
+    let Some(reactor) = REACTOR.get() else { return };
+    if reactor.thread == thread::current().id() {
+        return;
+    }
+    let (sender, receiver) = channel::<()>();
+    reactor.handle.spawn(async move {
+        turns().await;
+        drop(sender);
+    });
+    // Nothing is sent: it is the sender's end that is waited for.
+    let _ = receiver.recv_timeout(SETTLED);
 }
 
 /// Anywhere: no runtime of the user's is needed.
@@ -63,7 +93,7 @@ pub(crate) fn can_accept() -> io::Result<()> {
 /// A sleep for any thread, with or without a runtime.
 pub(crate) fn sleep(duration: Duration) -> io::Result<impl Future<Output = ()>> {
     let _context = handle()?.enter();
-    Ok(guarded(tokio::time::sleep(duration)))
+    Ok(tokio::time::sleep(duration))
 }
 
 /// A timeout for any thread, with or without a runtime.
@@ -72,7 +102,7 @@ pub(super) fn timeout<F: Future>(
     future: F,
 ) -> io::Result<impl Future<Output = Result<F::Output, Elapsed>>> {
     let _context = handle()?.enter();
-    Ok(guarded(tokio::time::timeout(limit, future)))
+    Ok(tokio::time::timeout(limit, future))
 }
 
 pub(crate) fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'static {
@@ -96,21 +126,6 @@ pub(super) struct Task<T>(JoinHandle<T>);
 impl<T: Send + 'static> Task<T> {
     pub(super) fn spawn(future: impl Future<Output = T> + Send + 'static) -> io::Result<Self> {
         Ok(Self(handle()?.spawn(future)))
-    }
-
-    /// Its outcome, if it ends before `limit`. Blocks this thread, which must not be the reactor's.
-    pub(super) fn wait(&mut self, limit: Duration) -> Option<T> {
-        let started = Instant::now();
-        while !self.0.is_finished() {
-            if started.elapsed() >= limit {
-                return None;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        match Pin::new(&mut self.0).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(outcome) => outcome.ok(),
-            Poll::Pending => None,
-        }
     }
 }
 

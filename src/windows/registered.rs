@@ -11,17 +11,15 @@ use tokio::io::ReadBuf;
 use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer};
 use windows_sys::Win32::Foundation::ERROR_INVALID_PARAMETER;
 
-use super::pipe::{self, End, Opened};
+use super::pipe::{self, Opened};
 use super::reactor;
-use super::wakers::Guard;
+use super::system::{self, End};
 
 /// One end, registered with the reactor.
 #[derive(Debug)]
 pub(super) struct Pipe {
     registered: Registered,
     messages: bool,
-    reader: Guard,
-    writer: Guard,
 }
 
 #[derive(Debug)]
@@ -32,7 +30,7 @@ enum Registered {
 
 impl Pipe {
     fn new(registered: Registered, messages: bool) -> Self {
-        Self { registered, messages, reader: Guard::new(), writer: Guard::new() }
+        Self { registered, messages }
     }
 
     /// A client's end, which the server has accepted or is going to.
@@ -44,9 +42,13 @@ impl Pipe {
         Ok(Self::new(Registered::Client(pipe), opened.messages))
     }
 
-    /// A server's end, whose client has been accepted.
-    pub(super) fn server(pipe: NamedPipeServer, messages: bool) -> Self {
-        Self::new(Registered::Server(pipe), messages)
+    /// A server's end, whose client is there.
+    pub(super) fn server(handle: OwnedHandle, messages: bool) -> io::Result<Self> {
+        let _context = reactor::handle()?.enter();
+        // SAFETY: the handle is a server's end, and nobody else's any more. That it is for overlapped
+        // I/O is what the system checks when it is registered.
+        let pipe = unsafe { NamedPipeServer::from_raw_handle(handle.into_raw_handle()) }?;
+        Ok(Self::new(Registered::Server(pipe), messages))
     }
 
     /// An end whose peer is there already.
@@ -55,14 +57,14 @@ impl Pipe {
             return Self::client(Opened { handle, messages });
         }
         connected(&handle)?;
-        Ok(Self::server(server(handle)?, messages))
+        Self::server(handle, messages)
     }
 
     /// One that another runtime than the reactor has.
     pub(super) fn from_server(pipe: NamedPipeServer) -> io::Result<Self> {
         complete(&pipe)?;
         let messages = pipe::reads_messages(&pipe)?;
-        Ok(Self::server(pipe, messages))
+        Ok(Self::new(Registered::Server(pipe), messages))
     }
 
     /// One that another runtime than the reactor has.
@@ -83,21 +85,28 @@ impl Pipe {
         self.messages
     }
 
-    pub(super) fn poll_read_ready(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.reader.poll(cx, |cx| match &self.registered {
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.registered {
             Registered::Server(pipe) => pipe.poll_read_ready(cx),
             Registered::Client(pipe) => pipe.poll_read_ready(cx),
-        })
+        }
     }
 
-    pub(super) fn poll_write_ready(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.writer.poll(cx, |cx| match &self.registered {
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.registered {
             Registered::Server(pipe) => pipe.poll_write_ready(cx),
             Registered::Client(pipe) => pipe.poll_write_ready(cx),
-        })
+        }
     }
 
-    /// For the reactor's own tasks, whose wakers do not panic.
+    /// Beside those who read: it takes nothing.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        match &self.registered {
+            Registered::Server(pipe) => pipe.readable().await,
+            Registered::Client(pipe) => pipe.readable().await,
+        }
+    }
+
     pub(super) async fn writable(&self) -> io::Result<()> {
         match &self.registered {
             Registered::Server(pipe) => pipe.writable().await,
@@ -142,18 +151,10 @@ impl AsHandle for Pipe {
     }
 }
 
-/// An instance of a pipe that clients can open, or have opened.
-pub(super) fn server(handle: OwnedHandle) -> io::Result<NamedPipeServer> {
-    let _context = reactor::handle()?.enter();
-    // SAFETY: the handle is a server's end, and nobody else's any more. That it is for overlapped
-    // I/O is what the system checks when it is registered.
-    unsafe { NamedPipeServer::from_raw_handle(handle.into_raw_handle()) }
-}
-
 /// An end that was made elsewhere.
 pub(super) fn adopt(handle: OwnedHandle) -> io::Result<Pipe> {
     let (end, messages) = pipe::check_adopted(&handle)?;
-    Pipe::connected(handle, end, messages).map_err(|error| match pipe::code(&error) {
+    Pipe::connected(handle, end, messages).map_err(|error| match system::code(&error) {
         // The system's answer for a handle that is not for overlapped I/O, or that another event
         // loop has: that cannot be undone.
         Some(ERROR_INVALID_PARAMETER) => io::Error::new(
@@ -164,12 +165,20 @@ pub(super) fn adopt(handle: OwnedHandle) -> io::Result<Pipe> {
     })
 }
 
-/// Completes a connection whose client is there already. A pipe that was registered before its client
-/// came reads nothing until then.
+/// Completes a connection whose client is there already, unless its owner has. A pipe that was registered
+/// before its client came reads nothing until then.
 fn complete(pipe: &NamedPipeServer) -> io::Result<()> {
-    match pin!(pipe.connect()).poll(&mut Context::from_waker(Waker::noop())) {
+    connected(pipe)?;
+    let cx = &mut Context::from_waker(Waker::noop());
+    // It is ready for writing once it reads. NT forgets who the client is when it is asked to let one in
+    // that is there.
+    if let Poll::Ready(ready) = pipe.poll_write_ready(cx) {
+        return ready;
+    }
+    match pin!(pipe.connect()).poll(cx) {
         Poll::Ready(connected) => connected,
-        Poll::Pending => Err(no_client()),
+        // The client is there, and the owner's call is told so later.
+        Poll::Pending => Ok(()),
     }
 }
 
@@ -200,7 +209,7 @@ mod tests {
     use super::*;
 
     fn made_elsewhere(path: &str) -> OwnedHandle {
-        let (path, access) = (pipe::wide(path), PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED);
+        let (path, access) = (system::wide(path), PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED);
         // SAFETY: the path ends in NUL, and null means the default descriptor.
         let handle = unsafe {
             CreateNamedPipeW(path.as_ptr(), access, PIPE_TYPE_MESSAGE, 1, 4096, 4096, 0, null())

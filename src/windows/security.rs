@@ -8,7 +8,9 @@ use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 
-use windows_sys::Win32::Foundation::{ERROR_NO_TOKEN, HANDLE, LocalFree};
+use windows_sys::Win32::Foundation::{
+    ERROR_CANNOT_IMPERSONATE, ERROR_CANT_OPEN_ANONYMOUS, ERROR_NO_TOKEN, HANDLE, LocalFree,
+};
 use windows_sys::Win32::Security::Authorization::{
     ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, GetSecurityInfo,
     SDDL_REVISION_1, SE_KERNEL_OBJECT,
@@ -29,7 +31,8 @@ use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, GetCurrentThread, OpenProcessToken, OpenThreadToken, SetThreadToken,
 };
 
-use super::pipe::{End, code, raw, wide};
+use super::system::{End, check, code, raw, wide};
+use crate::error::{Error, Operation, Reason};
 use crate::options::Access;
 use crate::peer::{PeerCredentials, UserId};
 
@@ -70,6 +73,32 @@ pub(super) fn client_integrity(pipe: &impl AsHandle) -> io::Result<u32> {
 
 /// What says who the client at the other end of a server's pipe is.
 fn client_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
+    impersonated_token(pipe).map_err(|error| not_told(error, client_process(pipe)))
+}
+
+/// In place of the system's answers for a client that it does not tell.
+///
+/// Of a client that opened the pipe without a level (`SECURITY_SQOS_PRESENT`), NT knows who it is from
+/// what it has written, once that is read.
+fn not_told(error: io::Error, process: Option<u32>) -> io::Error {
+    let (reason, cause, advice) = match code(&error) {
+        Some(ERROR_CANNOT_IMPERSONATE) => (
+            Reason::PeerNotToldYet { process },
+            "nothing that the client has written was read, and Windows tells who it is only then",
+            "ask again after the first bytes",
+        ),
+        Some(ERROR_CANT_OPEN_ANONYMOUS) => (
+            Reason::AnonymousPeer { process },
+            "the client has connected as nobody (anonymous level)",
+            "",
+        ),
+        _ => return error,
+    };
+    let told = Error::new(reason, cause).advising(advice).caused_by(error);
+    told.in_operation(Operation::Identify).into()
+}
+
+fn impersonated_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
     // Whom this thread impersonates for its own ends, it goes on impersonating.
     let former = thread_token(TOKEN_IMPERSONATE);
     let former = match former {
@@ -205,7 +234,15 @@ unsafe impl Sync for SecurityDescriptor {}
 
 impl SecurityDescriptor {
     pub(super) fn new(access: Access) -> io::Result<Self> {
-        Self::from_sddl(&sddl(access, own_sid()?, over_network()?))
+        Self::chosen(access, false)
+    }
+
+    pub(super) fn chosen(access: Access, app_containers: bool) -> io::Result<Self> {
+        let mut sddl = sddl(access, own_sid()?, over_network()?);
+        if app_containers {
+            sddl.push_str(APP_CONTAINERS);
+        }
+        Self::from_sddl(&sddl)
     }
 
     /// # Errors
@@ -260,6 +297,10 @@ impl SecurityDescriptor {
         }
     }
 }
+
+/// All application packages may connect, which is asked beside what the user may; and the level, for
+/// they run at a low one and could not write otherwise.
+const APP_CONTAINERS: &str = "(A;;0x0012019b;;;S-1-15-2-1)S:(ML;;NW;;;LW)";
 
 /// The owner is named because that of an elevated process would be a group; clients compare it.
 /// The network is refused first, which is one more lock on a door that the pipe itself keeps shut: so
@@ -363,11 +404,6 @@ unsafe fn from_wide(text: *const u16) -> String {
         }
         units.push(unit);
     }
-}
-
-/// The error of a call that returned a BOOL.
-pub(super) fn check(success: i32) -> io::Result<()> {
-    if success == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(all(test, feature = "tokio"))]

@@ -8,7 +8,7 @@ use std::thread;
 use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, CTRL_C_EVENT, SetConsoleCtrlHandler};
 use windows_sys::core::BOOL;
 
-use super::security::check;
+use super::system::check;
 
 static HEARD: Mutex<bool> = Mutex::new(false);
 static TELL: Condvar = Condvar::new();

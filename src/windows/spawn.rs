@@ -20,10 +20,11 @@ use windows_sys::Win32::System::Threading::{
     CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, CreateMutexW,
 };
 
-use super::pipe::{code, random, wide};
+use super::pipe::random;
 use super::process;
 use super::resolve;
 use super::security::SecurityDescriptor;
+use super::system::{code, wide};
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{Error, Reason};
 use crate::options::Access;

@@ -1,43 +1,38 @@
 //! A connection: one end of a pipe that the crate's reactor completes the I/O of.
 
 use std::fmt;
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::connect::Search;
+use super::end::{self, Again, PeerEnd};
+use super::reactor::{self, Task};
+use super::registered::Pipe;
+use super::{CHUNK, broken_pipe, no_half_close, not_taken, pipe, security, system};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Reason};
+use crate::options::ConnectOptions;
+use crate::peer::{PeerCredentials, PeerTold};
 use tokio::io::ReadBuf;
 use tokio::sync::watch;
 use tokio::time;
-use windows_sys::Win32::Foundation::ERROR_NO_DATA;
-
-use super::connect::Search;
-use super::reactor::{self, Task};
-use super::registered::Pipe;
-use super::{CHUNK, broken_pipe, no_half_close, not_taken, pipe, security};
-use crate::endpoint::Endpoint;
-use crate::options::ConnectOptions;
-use crate::peer::PeerCredentials;
 
 pub(crate) struct Stream {
     pub(super) pipe: Arc<Pipe>,
-    /// The peer's end was read. Later reads must not wait for another.
-    at_end: AtomicBool,
+    peer_end: PeerEnd,
     shut: AtomicBool,
     /// What `shutdown` may do on a pipe that cannot carry our end.
     end_on_close: bool,
     /// Once the write side is shut.
     end: Mutex<Option<Ending>>,
-    // Last, so that the listener's name is not waited for before the pipe is on its way out.
-    _name: Option<Arc<()>>,
+    /// Dropped with the stream, which is heard by who waits for the peer to be told.
+    open: OnceLock<watch::Sender<()>>,
 }
-
-/// Between the first notices of our end to a peer; then twice as long each time.
-const AGAIN: Duration = Duration::from_millis(10);
-/// The last time is eleven minutes after the first.
-const TIMES: u32 = 16;
 
 struct Ending {
     end: End,
@@ -45,8 +40,7 @@ struct Ending {
     _task: Option<Task<()>>,
 }
 
-/// An empty message, the end of a stream; nothing on a pipe of byte type. The system takes it when
-/// it has all that was written before, so it is also the proof of that.
+/// An empty message, the end of a stream; nothing on a pipe of byte type.
 #[derive(Clone)]
 enum End {
     Sent(Outcome),
@@ -62,7 +56,7 @@ impl Stream {
         loop {
             match search.attempt()? {
                 Ok(opened) => {
-                    return Ok(Self::new(Pipe::client(opened)?, options.end_on_close, None));
+                    return Ok(Self::new(Pipe::client(opened)?, options.end_on_close));
                 }
                 Err(pause) => reactor::sleep(pause)?.await,
             }
@@ -71,9 +65,9 @@ impl Stream {
 
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (server, client) = pipe::pair()?;
-        let server = Pipe::connected(server, pipe::End::Server, true)?;
+        let server = Pipe::connected(server, system::End::Server, true)?;
         let client = Pipe::client(client)?;
-        Ok((Self::new(server, false, None), Self::new(client, false, None)))
+        Ok((Self::new(server, false), Self::new(client, false)))
     }
 
     pub(crate) fn poll_read(
@@ -81,20 +75,14 @@ impl Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if buf.remaining() == 0 || self.at_end.load(Ordering::Relaxed) {
+        if buf.remaining() == 0 || self.peer_end.is_read() {
             return Poll::Ready(Ok(()));
         }
         loop {
             ready!(self.pipe.poll_read_ready(cx))?;
             match self.pipe.try_read(buf) {
-                Ok(1..) => return Poll::Ready(Ok(())),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) if !pipe::is_gone(&error) => return Poll::Ready(Err(error)),
-                // An empty message, or the peer is gone.
-                Ok(0) | Err(_) => {
-                    self.at_end.store(true, Ordering::Relaxed);
-                    return Poll::Ready(Ok(()));
-                }
+                outcome => return Poll::Ready(self.peer_end.read(outcome).map(drop)),
             }
         }
     }
@@ -169,11 +157,39 @@ impl Stream {
         security::peer(&*self.pipe, self.pipe.end())
     }
 
+    pub(crate) fn peer_told(&self) -> Option<PeerTold> {
+        let error = self.peer_credentials().err()?;
+        match Error::of(&error)?.reason() {
+            Reason::PeerNotToldYet { .. } => Some(Box::pin(self.told_when_readable())),
+            _ => None,
+        }
+    }
+
+    /// The event loop reads ahead. What it has read tells who has written it.
+    pub(super) fn told_when_readable(
+        &self,
+    ) -> impl Future<Output = io::Result<PeerCredentials>> + Send + use<> {
+        let pipe = Arc::clone(&self.pipe);
+        let mut open = self.open.get_or_init(|| watch::Sender::new(())).subscribe();
+        async move {
+            let (mut closed, mut readable) = (pin!(open.changed()), pin!(pipe.readable()));
+            poll_fn(|cx| match closed.as_mut().poll(cx) {
+                Poll::Ready(_) => Poll::Ready(Err(ErrorKind::NotConnected.into())),
+                Poll::Pending => readable.as_mut().poll(cx),
+            })
+            .await?;
+            security::peer(&*pipe, pipe.end())
+        }
+    }
+
     /// One that was used before, and has read the peer's end or written ours.
     #[cfg(feature = "blocking")]
-    pub(super) fn resumed(pipe: Pipe, at_end: bool, write: super::blocking::WriteState) -> Self {
-        let stream = Self::new(pipe, write.end_on_close, None);
-        stream.at_end.store(at_end, Ordering::Relaxed);
+    pub(super) fn resumed(
+        pipe: Pipe,
+        peer_end: PeerEnd,
+        write: super::blocking::WriteState,
+    ) -> Self {
+        let stream = Self { peer_end, ..Self::new(pipe, write.end_on_close) };
         stream.shut.store(write.ended.is_some(), Ordering::Relaxed);
         let sent = |outcome: io::Result<()>| End::Sent(outcome.map_err(Arc::new));
         let end = write.ended.map(|outcome| Ending { end: sent(outcome), _task: None });
@@ -181,21 +197,21 @@ impl Stream {
     }
 
     pub(super) fn adopted(pipe: Pipe) -> Self {
-        Self::new(pipe, false, None)
+        Self::new(pipe, false)
     }
 
     pub(super) fn pipe(&self) -> &Pipe {
         &self.pipe
     }
 
-    pub(super) fn new(pipe: Pipe, end_on_close: bool, name: Option<Arc<()>>) -> Self {
+    pub(super) fn new(pipe: Pipe, end_on_close: bool) -> Self {
         Self {
             pipe: Arc::new(pipe),
-            at_end: AtomicBool::new(false),
+            peer_end: PeerEnd::default(),
             shut: AtomicBool::new(false),
             end_on_close,
             end: Mutex::new(None),
-            _name: name,
+            open: OnceLock::new(),
         }
     }
 
@@ -302,12 +318,9 @@ async fn send_end(pipe: &Pipe) -> io::Result<()> {
     }
 }
 
-/// For peers that read in byte mode, as go-winio and .NET do. There an end that stands behind data
-/// when that is read vanishes in it; one that comes later does not. Peers that have read the end
-/// read no further, and one more empty message takes no room in the pipe.
 async fn repeat_end(pipe: &Pipe) {
-    for time in 0..TIMES {
-        time::sleep(AGAIN * 2_u32.pow(time)).await;
+    for pause in Again::new() {
+        time::sleep(pause).await;
         match pipe.try_write(&[]) {
             Err(error) if error.kind() != ErrorKind::WouldBlock => return,
             _ => {}
@@ -318,12 +331,7 @@ async fn repeat_end(pipe: &Pipe) {
 /// `None` while a write of ours is under way.
 fn try_end(pipe: &Pipe) -> Option<io::Result<()>> {
     match pipe.try_write(&[]) {
-        Ok(_) => Some(Ok(())),
         Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-        // It is this write that met a closed pipe. One that was under way when the peer left has
-        // another error, which comes first.
-        Err(error) if pipe::code(&error) == Some(ERROR_NO_DATA) => Some(Ok(())),
-        Err(error) if pipe::is_gone(&error) => Some(Err(broken_pipe())),
-        Err(error) => Some(Err(error)),
+        outcome => Some(end::sent(outcome.map(drop))),
     }
 }

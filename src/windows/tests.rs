@@ -5,7 +5,6 @@
 mod close;
 mod listener;
 mod stream;
-mod wakers;
 #[path = "../../tests/common/wine.rs"]
 pub(super) mod wine;
 
@@ -23,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite as _, AsyncWriteExt};
 use tokio::net::windows::named_pipe::ServerOptions;
 
 use super::security::own_sid;
-use super::{pipe, reactor};
+use super::{pipe, reactor, system};
 use crate::peer::SYSTEM;
 use crate::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, UserId};
 

@@ -40,6 +40,25 @@ async fn row_2_a_living_server_keeps_its_name() {
     assert_eq!(read_all(&mut server).await, b"first");
 }
 
+/// With a limit on those that are served at once, who came later would keep who came first waiting.
+#[tokio::test]
+async fn clients_are_accepted_in_the_order_in_which_they_connected() {
+    let backend = Os::new();
+    for _ in 0..20 {
+        let mut listener = backend.bind().expect("a free name");
+        let mut clients = Vec::new();
+        for number in 0..4 {
+            let mut client = within(backend.connect()).await.expect("a connection");
+            within(client.write_all(&[number])).await.expect("a write");
+            clients.push(client);
+        }
+        for number in 0..4 {
+            let mut server = within(listener.accept()).await.expect("a connection");
+            assert_eq!(within(server.read_u8()).await.expect("a byte"), number);
+        }
+    }
+}
+
 /// The helper of rows 2 and 3: holds the name in its argument until it is killed.
 #[tokio::test]
 async fn hold() {
@@ -113,6 +132,44 @@ async fn row_6_nothing_is_left_and_the_name_is_free_at_once() {
         drop(listener);
         assert_eq!(backend.files(), [""; 0]);
     }
+}
+
+#[tokio::test]
+async fn row_6_another_process_can_bind_the_name_of_a_closed_listener() {
+    let backend = Os::new();
+    for _ in 0..5 {
+        let mut listener = backend.bind().expect("a free name");
+        let client = within(backend.connect()).await.expect("a connection");
+        let accepted = within(listener.accept()).await.expect("a connection");
+        let mut waiting = within(backend.connect()).await.expect("a connection");
+        drop((client, accepted));
+        within(listener.close()).await.expect("a free name");
+        assert_eq!(backend.files(), [""; 0]);
+        // Nobody accepts it any more.
+        assert_eq!(within(waiting.read(&mut [0])).await.expect("an end"), 0);
+        drop(waiting);
+        let mut child = holder(backend.endpoint());
+        child.kill().expect("a kill");
+        child.wait().expect("an end");
+    }
+}
+
+/// Streams that were accepted go on. What they hold of the name is the system's matter.
+#[tokio::test]
+async fn row_6_accepted_streams_outlive_a_closed_listener() {
+    let backend = Os::new();
+    let mut listener = backend.bind().expect("a free name");
+    let mut client = within(backend.connect()).await.expect("a connection");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    let closed = within(listener.close()).await;
+    if cfg!(windows) {
+        let error = closed.expect_err("the connection holds it");
+        let reason = sockpipe::Error::of(&error).map(sockpipe::Error::reason);
+        assert_eq!(reason, Some(&sockpipe::Reason::HeldByConnections), "{error}");
+    } else {
+        closed.expect("a free name");
+    }
+    exchange(&mut client, &mut server).await;
 }
 
 /// Outside a runtime, or in one without I/O or timers, there is an error and nothing is left.

@@ -4,8 +4,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 
-use sockpipe::echo;
+use sockpipe::{LocalStream, echo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::join;
 
 use crate::common::{PATIENCE, assert_error, within};
 use crate::{
@@ -52,7 +53,14 @@ async fn a_node_client_talks_and_ends() {
         let (mut listener, path) = listen(byte_type);
         let Some(node) = start("talk", &path) else { return };
         let mut stream = accept(&mut listener).await;
-        let total = within(echo::echo(&mut stream, |_| ())).await;
+        // It names no level, so Windows tells who it is when it has written.
+        let told = stream.peer_told();
+        let told = async {
+            if let Some(told) = told {
+                assert!(told.await.expect("a peer").is_self());
+            }
+        };
+        let (total, ()) = within(async { join!(echo::echo(&mut stream, |_| ()), told) }).await;
         // To Node, to end is to close after a while: what comes back too late meets nobody.
         match total {
             Ok(total) => assert_eq!(total, EXCHANGED as u64 + 4),

@@ -4,16 +4,15 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::windows::io::{AsHandle, BorrowedHandle};
 use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Poll};
+use std::thread;
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
 
-use super::super::pipe::End;
 use super::super::stream::Stream;
-use super::Turn;
+use super::super::system::End;
+use super::{Turn, waker};
 use crate::wait::{Deadline, timed_out};
 
 pub(crate) struct Registered {
@@ -83,13 +82,7 @@ impl AsHandle for Registered {
 
 /// Runs `future` on this thread. `None` once the deadline is past; the future is dropped then.
 fn wait<T>(deadline: Deadline, future: impl Future<Output = T>) -> Option<T> {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let waker = waker();
     let mut future = pin!(future);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {

@@ -13,15 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use windows_sys::Win32::Foundation::ERROR_NO_DATA;
-
+use super::super::end;
 use super::super::overlapped::{self, Event, Write};
 use super::super::{broken_pipe, no_half_close, not_taken, pipe};
 use super::Turn;
 use crate::wait::{Deadline, timed_out};
 
 /// What of the write side goes with a stream that is converted.
-#[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "there is an async stream with it"))]
+#[cfg(feature = "tokio")]
 pub(in super::super) struct WriteState {
     pub(in super::super) end_on_close: bool,
     /// What became of our end, where the write side is shut.
@@ -127,14 +126,18 @@ impl WriteSide {
         self.wait_for_end(deadline)?.unwrap_or_else(|| Err(not_taken(limit)))
     }
 
-    /// Once nothing is under way, for which it waits.
-    pub(super) fn into_state(self) -> io::Result<WriteState> {
+    /// Waits until nothing is under way. Returns what became of our end, where the side is shut.
+    pub(super) fn finish(&self) -> io::Result<Option<io::Result<()>>> {
         let deadline = Deadline::after(None);
         let whole = self.wait_for_last(deadline)? != Some(false);
         let shut = self.lock().end.is_some();
         let ended = if shut { self.wait_for_end(deadline)? } else { None };
-        let ended = ended.map(|outcome| if whole { outcome } else { Err(broken_pipe()) });
-        Ok(WriteState { end_on_close: self.end_on_close, ended })
+        Ok(ended.map(|outcome| if whole { outcome } else { Err(broken_pipe()) }))
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn into_state(self) -> io::Result<WriteState> {
+        Ok(WriteState { end_on_close: self.end_on_close, ended: self.finish()? })
     }
 
     /// Whether the system has taken all of the last write; `None` once the deadline is past.
@@ -164,7 +167,7 @@ impl WriteSide {
                 Some(End::Sent(Ok(()))) | None => return Ok(Some(Ok(()))),
             };
             match outcome {
-                Some(outcome) => self.lock().end = Some(End::Sent(end_outcome(outcome))),
+                Some(outcome) => self.lock().end = Some(End::Sent(end::sent(outcome))),
                 None if !event.wait(deadline)? => return Ok(None),
                 None => {}
             }
@@ -189,19 +192,9 @@ impl State {
         self.end = Some(match begin_elsewhere(Arc::clone(pipe), Vec::new()) {
             Ok(Some(write)) => End::Sending(write),
             Ok(None) => End::Sent(Ok(())),
-            Err(error) => End::Sent(end_outcome(Err(error))),
+            Err(error) => End::Sent(end::sent(Err(error))),
         });
         Ok(())
-    }
-}
-
-fn end_outcome(outcome: io::Result<()>) -> io::Result<()> {
-    match outcome {
-        // It is this write that met a closed pipe. One that was under way when the peer left has its
-        // own error.
-        Err(error) if pipe::code(&error) == Some(ERROR_NO_DATA) => Ok(()),
-        Err(error) if pipe::is_gone(&error) => Err(broken_pipe()),
-        outcome => outcome,
     }
 }
 

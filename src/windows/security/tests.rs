@@ -6,8 +6,9 @@ use windows_sys::Win32::Foundation::ERROR_ACCESS_DENIED;
 use windows_sys::Win32::Security::Authorization::ConvertSecurityDescriptorToStringSecurityDescriptorW;
 use windows_sys::Win32::Security::{
     ACL, DACL_SECURITY_INFORMATION, GROUP_SECURITY_INFORMATION, ImpersonateLoggedOnUser,
-    ImpersonateSelf, LOGON32_LOGON_INTERACTIVE, LOGON32_PROVIDER_DEFAULT, LogonUserW,
-    SecurityIdentification, SecurityImpersonation, TokenImpersonationLevel,
+    ImpersonateSelf, LABEL_SECURITY_INFORMATION, LOGON32_LOGON_INTERACTIVE,
+    LOGON32_PROVIDER_DEFAULT, LogonUserW, OBJECT_SECURITY_INFORMATION, SecurityIdentification,
+    SecurityImpersonation, TokenImpersonationLevel,
 };
 
 use super::super::pipe::{self, Instance, Kind};
@@ -22,13 +23,17 @@ const PARTS: u32 =
 
 /// As the system writes it: what was left out of our text would show here.
 fn text(descriptor: &SecurityDescriptor) -> String {
+    parts(descriptor, PARTS)
+}
+
+fn parts(descriptor: &SecurityDescriptor, parts: OBJECT_SECURITY_INFORMATION) -> String {
     let mut text = null_mut();
     // SAFETY: the descriptor is one; `text` is a place for a pointer, null means not wanted.
     check(unsafe {
         ConvertSecurityDescriptorToStringSecurityDescriptorW(
             descriptor.0.0,
             SDDL_REVISION_1,
-            PARTS,
+            parts,
             &mut text,
             null_mut(),
         )
@@ -65,13 +70,35 @@ fn as_the_system_writes(sddl: &str) -> String {
 fn owner_only_names_the_user_alone_and_everyone_may_not_create() {
     let own = own_sid().expect("a user");
     assert!(own.starts_with("S-1-5-"), "{own}");
-    let owned = format!("O:{own}G:{own}D:P(D;;GA;;;NU)");
+    let network = if over_network().expect("a token") { "" } else { "(D;;GA;;;NU)" };
+    let owned = format!("O:{own}G:{own}D:P{network}");
     let owner = SecurityDescriptor::new(Access::Owner).expect("a descriptor");
     assert_eq!(text(&owner), as_the_system_writes(&format!("{owned}(A;;GA;;;{own})")));
     let everyone = SecurityDescriptor::new(Access::Everyone).expect("a descriptor");
     let expected = format!("{owned}(A;;GA;;;SY)(A;;GA;;;{own})(A;;0x12019b;;;WD)");
     assert_eq!(text(&everyone), as_the_system_writes(&expected));
     assert_eq!(everyone.attributes().bInheritHandle, 0);
+}
+
+#[test]
+fn apps_in_containers_may_connect_where_that_is_chosen_and_not_create() {
+    let label = LABEL_SECURITY_INFORMATION | PARTS;
+    for access in [Access::Owner, Access::Everyone] {
+        let without = SecurityDescriptor::new(access).expect("a descriptor");
+        let with = SecurityDescriptor::chosen(access, true).expect("a descriptor");
+        let apps = format!("{}(A;;0x12019b;;;S-1-15-2-1)S:(ML;;NW;;;LW)", text(&without));
+        let apps = SecurityDescriptor::from_sddl(&apps).expect("SDDL");
+        assert_eq!(parts(&with, label), parts(&apps, label));
+    }
+    let path = unique();
+    let options = ListenOptions::new().app_containers(true);
+    let mut listener = Listener::bind_with(&path, &options).expect("a free name");
+    run(async {
+        let client = Stream::connect(&path).await.expect("a server");
+        let _server = listener.accept().await.expect("a client");
+        // Only their entry has these rights.
+        assert!(text(&of_pipe(&client)).contains("(A;;0x12019b;;;"));
+    });
 }
 
 /// In a session by SSH or WinRM we are the network, and would refuse ourselves.
@@ -157,7 +184,9 @@ fn both_ends_of_a_live_pipe_have_the_descriptor_that_was_asked_for() {
     let own = own_sid().expect("a user");
     // Windows turns "all" into what that is for a file when it makes the pipe.
     let all = if is_wine() { "GA" } else { "FA" };
-    let owned = format!("O:{own}G:{own}D:P(D;;{all};;;NU)");
+    let network = format!("(D;;{all};;;NU)");
+    let network = if over_network().expect("a token") { "" } else { &network };
+    let owned = format!("O:{own}G:{own}D:P{network}");
     let sddl = format!("O:{own}G:{own}D:P(A;;GA;;;{own})(A;;0x12019b;;;AU)");
     for (options, expected) in [
         (ListenOptions::new(), format!("{owned}(A;;{all};;;{own})")),
@@ -302,4 +331,21 @@ fn a_server_of_another_user_is_refused() {
         .expect("a further instance");
     let options = ConnectOptions::new().expect_server(ExpectServer::User(UserId::Sid(other)));
     run(Stream::connect_with(&path, &options)).expect("the one that is expected");
+}
+
+/// Wine tells at once who a client is, so this is what NT would answer.
+#[test]
+fn a_client_that_the_system_does_not_tell_has_a_reason_of_its_own() {
+    let system = |code: u32| io::Error::from_raw_os_error(code as i32);
+    for (code, reason) in [
+        (ERROR_CANNOT_IMPERSONATE, Reason::PeerNotToldYet { process: Some(7) }),
+        (ERROR_CANT_OPEN_ANONYMOUS, Reason::AnonymousPeer { process: Some(7) }),
+    ] {
+        let error = not_told(system(code), Some(7));
+        let known = Error::of(&error).expect("an error of ours");
+        assert_eq!((known.reason(), known.raw_os_error()), (&reason, Some(code as i32)));
+        assert!(error.to_string().starts_with("cannot identify the peer"), "{error}");
+    }
+    let other = not_told(system(ERROR_ACCESS_DENIED), Some(7));
+    assert_eq!(code(&other), Some(ERROR_ACCESS_DENIED));
 }

@@ -19,7 +19,7 @@ fn both_ends_are_of_message_type_and_read_messages() {
     let (client, server) = connected();
     let (one, other) = Stream::pair().expect("a pair");
     for stream in [client, server, one, other] {
-        let handle = pipe::raw(&stream);
+        let handle = system::raw(&stream);
         let mut state = 0;
         let (none, nobody) = (null_mut(), null_mut());
         // SAFETY: the handle is open, and null means not wanted.
@@ -62,7 +62,7 @@ fn the_handles_are_what_was_asked_for() {
             let server = run(listener.accept()).expect("a client");
             for (stream, end) in [(client, 0), (server, SERVER_END)] {
                 let (mut flags, mut out, mut into, mut most, mut inherited) = (0, 0, 0, 0, 1);
-                let handle = pipe::raw(&stream);
+                let handle = system::raw(&stream);
                 // SAFETY: the handle is open, and the others are places for numbers.
                 let known =
                     unsafe { GetNamedPipeInfo(handle, &mut flags, &mut out, &mut into, &mut most) };
@@ -172,6 +172,30 @@ fn both_ends_know_each_other() {
         let peer = stream.peer_credentials().expect("a peer");
         assert_eq!((peer.user(), peer.pid()), (&own, Some(std::process::id())));
     }
+}
+
+/// As NT tells a client that named no level. Wine tells it at once.
+#[test]
+fn who_has_written_is_told_before_a_byte_is_taken() {
+    let (mut client, mut server) = connected();
+    run(async {
+        let mut told = pin!(server.inner.told_when_readable());
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(told.as_mut().poll(cx).is_pending());
+        client.write_all(b"question").await.expect("a write");
+        // Beside somebody who reads.
+        let mut question = [0; 8];
+        assert!(told.await.expect("a peer").is_self());
+        server.read_exact(&mut question).await.expect("a read");
+        assert_eq!(&question, b"question");
+        // Who waits for it does not keep the connection open.
+        let (mut client, server) = connected();
+        let told = server.inner.told_when_readable();
+        let waits = reactor::Task::spawn(told).expect("a reactor");
+        drop(server);
+        assert_eq!(read_all(&mut client).await, b"");
+        assert_error(waits.await.expect("no panic"), ErrorKind::NotConnected, "");
+    });
 }
 
 #[test]

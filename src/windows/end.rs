@@ -1,0 +1,122 @@
+//! The ends of a stream's two directions: what the system's answers mean for them, and when ours is sent
+//! again. The drivers, on the reactor and with threads, make the calls.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(feature = "tokio")]
+use std::time::Duration;
+
+use windows_sys::Win32::Foundation::ERROR_NO_DATA;
+
+use super::{broken_pipe, pipe, system};
+#[cfg(feature = "tokio")]
+use crate::wait::Backoff;
+
+/// The peer's end. Once it was read, later reads must not wait for another.
+#[derive(Debug, Default)]
+pub(super) struct PeerEnd(AtomicBool);
+
+impl PeerEnd {
+    pub(super) fn is_read(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// What a read has got: bytes, or none at the end. That is an empty message, or a peer that is gone.
+    pub(super) fn read(&self, outcome: io::Result<usize>) -> io::Result<usize> {
+        match outcome {
+            Ok(length @ 1..) => Ok(length),
+            Err(error) if !pipe::is_gone(&error) => Err(error),
+            Ok(0) | Err(_) => {
+                self.0.store(true, Ordering::Relaxed);
+                Ok(0)
+            }
+        }
+    }
+}
+
+/// What became of our end, an empty message, by the outcome of writing it. The system takes it when it
+/// has all that was written before, so it is also the proof of that.
+pub(super) fn sent(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        // It is this write that met a closed pipe. One that was under way when the peer left has another
+        // error, which comes first.
+        Err(error) if system::code(&error) == Some(ERROR_NO_DATA) => Ok(()),
+        Err(error) if pipe::is_gone(&error) => Err(broken_pipe()),
+        outcome => outcome,
+    }
+}
+
+/// The pauses before our end is sent again.
+///
+/// For peers that read in byte mode, as go-winio and .NET do. There an end that is behind data when that
+/// is read vanishes in it; one that comes later does not. Peers that have read the end read no further,
+/// and one more empty message takes no room in the pipe.
+#[cfg(feature = "tokio")]
+pub(super) struct Again {
+    backoff: Backoff,
+    left: u32,
+}
+
+#[cfg(feature = "tokio")]
+impl Again {
+    /// The last is eleven minutes after the first.
+    pub(super) fn new() -> Self {
+        let longest = Duration::from_millis(10 << 15);
+        Self { backoff: Backoff::new(Duration::from_millis(10), longest), left: 16 }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Iterator for Again {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.left = self.left.checked_sub(1)?;
+        Some(self.backoff.pause())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_BROKEN_PIPE};
+
+    use super::*;
+
+    fn system(code: u32) -> io::Error {
+        io::Error::from_raw_os_error(code as i32)
+    }
+
+    #[test]
+    fn the_peer_s_end_is_an_empty_message_or_its_absence_and_stays() {
+        for outcome in [Ok(0), Err(system(ERROR_BROKEN_PIPE))] {
+            let end = PeerEnd::default();
+            assert_eq!(end.read(Ok(7)).expect("bytes"), 7);
+            assert!(!end.is_read());
+            assert_eq!(end.read(outcome).expect("an end"), 0);
+            assert!(end.is_read());
+        }
+        let end = PeerEnd::default();
+        let error = end.read(Err(system(ERROR_ACCESS_DENIED))).expect_err("no end");
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(!end.is_read());
+    }
+
+    #[test]
+    fn our_end_is_the_proof_of_what_was_written_before() {
+        sent(Ok(())).expect("taken");
+        sent(Err(system(ERROR_NO_DATA))).expect("the peer had all that it wanted");
+        let error = sent(Err(system(ERROR_BROKEN_PIPE))).expect_err("a write was under way");
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[cfg(feature = "tokio")]
+    #[test]
+    fn our_end_is_sent_again_for_eleven_minutes() {
+        let pauses: Vec<_> = Again::new().collect();
+        assert_eq!(pauses[..3], [10, 20, 40].map(Duration::from_millis));
+        let all = pauses.iter().sum::<Duration>();
+        assert_eq!((pauses.len(), all.as_secs() / 60), (16, 10));
+    }
+}

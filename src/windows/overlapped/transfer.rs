@@ -1,0 +1,233 @@
+//! Reads and writes of threads that wait for them.
+
+use std::cell::UnsafeCell;
+use std::ffi::c_void;
+use std::io;
+use std::os::windows::io::{AsHandle, AsRawHandle, OwnedHandle};
+use std::ptr::{NonNull, null, null_mut};
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use windows_sys::Wdk::Storage::FileSystem::{
+    FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, FileModeInformation,
+    NtQueryInformationFile,
+};
+use windows_sys::Win32::Foundation::{ERROR_IO_PENDING, ERROR_MORE_DATA, ERROR_OPERATION_ABORTED};
+use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
+use windows_sys::Win32::System::IO::{IO_STATUS_BLOCK, OVERLAPPED};
+use windows_sys::Win32::System::Threading::{
+    CloseThreadpoolWait, CreateThreadpoolWait, PTP_CALLBACK_INSTANCE, PTP_WAIT, SetThreadpoolWait,
+};
+
+use super::super::pipe;
+use super::super::system::{End, check, code, raw};
+use super::{Event, is_under_way, result, wait};
+use crate::wait::Deadline;
+
+/// Whether an end that was made elsewhere can be used so: it is for overlapped I/O, and has a peer.
+pub(in crate::windows) fn check_adopted(pipe: &OwnedHandle, end: End) -> io::Result<()> {
+    let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    if is_synchronous(pipe)? {
+        return invalid("the handle is not for overlapped I/O");
+    }
+    if end == End::Server && !pipe::has_client(pipe)? {
+        return invalid("the pipe has no client yet");
+    }
+    Ok(())
+}
+
+fn is_synchronous(pipe: &impl AsHandle) -> io::Result<bool> {
+    let (mut mode, mut status) = (0_u32, IO_STATUS_BLOCK::default());
+    let (pipe, to) = (raw(pipe), (&raw mut mode).cast());
+    let length = size_of::<u32>() as u32;
+    // SAFETY: the handle is open as long as the pipe is borrowed; `mode` is a place for what is
+    // asked, a FILE_MODE_INFORMATION of one number, as long as is said, and `status` one for the
+    // outcome.
+    let outcome =
+        unsafe { NtQueryInformationFile(pipe, &mut status, to, length, FileModeInformation) };
+    if outcome < 0 {
+        return Err(io::Error::other(format!("the handle's mode is not told ({outcome:#x})")));
+    }
+    Ok(mode & (FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT) != 0)
+}
+
+/// One read: at most one message's bytes. `None` once the deadline is past. No other operation may
+/// be under way with the same event.
+pub(in crate::windows) fn read(
+    pipe: &impl AsHandle,
+    buf: &mut [u8],
+    event: &Event,
+    deadline: Deadline,
+) -> io::Result<Option<usize>> {
+    let pipe = pipe.as_handle();
+    let overlapped = UnsafeCell::new(event.overlapped());
+    let length = u32::try_from(buf.len()).unwrap_or(u32::MAX);
+    // SAFETY: the handle is open as long as the pipe is borrowed. The system may write to the buffer
+    // and to `overlapped` until the operation is over; both outlive it, for where the call left it
+    // under way this function does not return before `wait`, which returns when it is over, and
+    // nothing else touches them until then.
+    let begun = check(unsafe {
+        ReadFile(raw(&pipe), buf.as_mut_ptr(), length, null_mut(), overlapped.get())
+    });
+    match begun {
+        Ok(()) => {}
+        Err(error) if code(&error) == Some(ERROR_MORE_DATA) => {}
+        Err(error) if code(&error) != Some(ERROR_IO_PENDING) => return Err(error),
+        Err(_) => wait(pipe, &overlapped, event, deadline),
+    }
+    match result(pipe, &overlapped) {
+        Ok(length) => Ok(Some(length)),
+        Err(error) if code(&error) == Some(ERROR_OPERATION_ABORTED) && deadline.is_past() => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// One write, of which the system takes all, or nothing because the peer is gone. No other operation
+/// may be under way with the same event. `begun` is let go as soon as the write has its place in the
+/// pipe, before it is waited for.
+pub(in crate::windows) fn write<T>(
+    pipe: &impl AsHandle,
+    bytes: &[u8],
+    event: &Event,
+    begun: MutexGuard<'_, T>,
+) -> io::Result<()> {
+    let pipe = pipe.as_handle();
+    let overlapped = UnsafeCell::new(event.overlapped());
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    // SAFETY: the handle is open as long as the pipe is borrowed. The system may read the bytes and
+    // write to `overlapped` until the operation is over; both outlive it, for where the call left it
+    // under way this function does not return before `wait`, which returns when it is over. In
+    // between only a lock is let go, which does not panic.
+    let written = check(unsafe {
+        WriteFile(raw(&pipe), bytes.as_ptr(), length, null_mut(), overlapped.get())
+    });
+    drop(begun);
+    match written {
+        Ok(()) => Ok(()),
+        Err(error) if code(&error) != Some(ERROR_IO_PENDING) => Err(error),
+        Err(_) => {
+            wait(pipe, &overlapped, event, Deadline::after(None));
+            result(pipe, &overlapped).map(drop)
+        }
+    }
+}
+
+/// A write that the system has not taken whole yet. Dropping it lets it go on by itself, and the
+/// pipe stays open until then.
+pub(in crate::windows) struct Write(NonNull<Operation>);
+
+struct Operation {
+    overlapped: UnsafeCell<OVERLAPPED>,
+    /// What the system reads from.
+    _bytes: Vec<u8>,
+    /// Its own, so that it is signalled only when the operation is over.
+    event: Arc<Event>,
+    pipe: Arc<OwnedHandle>,
+}
+
+// SAFETY: a `Write` owns its operation, which is only asked about; any thread may do so.
+unsafe impl Send for Write {}
+// SAFETY: as above; asking changes nothing on our side.
+unsafe impl Sync for Write {}
+
+impl Write {
+    /// `None` where the system took it all at once. It is cancelled when this thread ends.
+    pub(in crate::windows) fn begin(
+        pipe: Arc<OwnedHandle>,
+        bytes: Vec<u8>,
+    ) -> io::Result<Option<Self>> {
+        let event = Arc::new(Event::new()?);
+        let (from, length) = (bytes.as_ptr(), bytes.len());
+        let length = u32::try_from(length).map_err(io::Error::other)?;
+        let overlapped = UnsafeCell::new(event.overlapped());
+        let operation = Box::new(Operation { overlapped, _bytes: bytes, event, pipe });
+        let (overlapped, handle) = (operation.overlapped.get(), raw(&*operation.pipe));
+        let this = Self(NonNull::from(Box::leak(operation)));
+        // SAFETY: the handle is open, for the operation has a share in it. The system may read the
+        // bytes and write to `overlapped` until the operation is over; both are on the heap, in the
+        // operation, and nothing frees or changes that before it is over: see `drop`.
+        match check(unsafe { WriteFile(handle, from, length, null_mut(), overlapped) }) {
+            Ok(()) => {
+                this.free();
+                Ok(None)
+            }
+            Err(error) if code(&error) == Some(ERROR_IO_PENDING) => Ok(Some(this)),
+            Err(error) => {
+                this.free();
+                Err(error)
+            }
+        }
+    }
+
+    /// `None` while it is under way.
+    pub(in crate::windows) fn outcome(&self) -> Option<io::Result<()>> {
+        let operation = self.operation();
+        if !matches!(operation.event.wait(Deadline::after(Some(Duration::ZERO))), Ok(true)) {
+            return None;
+        }
+        let outcome = result(operation.pipe.as_handle(), &operation.overlapped);
+        (!is_under_way(&outcome)).then(|| outcome.map(drop))
+    }
+
+    /// Signalled when it is over.
+    pub(in crate::windows) fn event(&self) -> Arc<Event> {
+        Arc::clone(&self.operation().event)
+    }
+
+    fn operation(&self) -> &Operation {
+        // SAFETY: it is freed only by `free` and by the callback of `linger`, both of which get the
+        // `Write` itself.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Of an operation that is over, or has not begun.
+    fn free(self) {
+        let operation = self.0.as_ptr();
+        std::mem::forget(self);
+        // SAFETY: the pointer is from a leaked box and nobody else has it; the system is done with
+        // what is in it.
+        drop(unsafe { Box::from_raw(operation) });
+    }
+
+    /// Frees the operation when it is over, on one of the system's threads. It is leaked, and the
+    /// peer reads no end, where the system has no memory for that: freeing what it reads from would
+    /// be worse.
+    fn linger(&self) {
+        let operation = self.0.as_ptr().cast();
+        // SAFETY: the callback is one, and its argument a pointer that stays valid until it runs:
+        // only it frees the operation from here on. It runs when the event is signalled, which only
+        // the system does, when the operation is over.
+        let wait = unsafe { CreateThreadpoolWait(Some(freed_when_over), operation, null()) };
+        if wait != 0 {
+            // SAFETY: the wait was just made; the event is open, for the operation has a share in
+            // it; null means for ever.
+            unsafe { SetThreadpoolWait(wait, self.operation().event.0.as_raw_handle(), null()) };
+        }
+    }
+}
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        match self.outcome() {
+            Some(_) => Self(self.0).free(),
+            None => self.linger(),
+        }
+    }
+}
+
+/// # Safety
+///
+/// `operation` is a leaked box of an [`Operation`] that is over, and nobody else has it.
+unsafe extern "system" fn freed_when_over(
+    _: PTP_CALLBACK_INSTANCE,
+    operation: *mut c_void,
+    wait: PTP_WAIT,
+    _: u32,
+) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(operation.cast::<Operation>()) });
+    // SAFETY: it is the wait whose callback this is; it is freed when the callback has returned.
+    unsafe { CloseThreadpoolWait(wait) };
+}
