@@ -48,6 +48,8 @@ mod stream;
 #[cfg(feature = "blocking")]
 mod swap;
 #[cfg(feature = "tokio")]
+mod successor;
+#[cfg(feature = "tokio")]
 mod upgrade;
 pub(crate) mod worker;
 

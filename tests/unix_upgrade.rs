@@ -76,7 +76,9 @@ async fn no_client_is_refused_or_lost_while_one_version_after_another_takes_over
     for client in clients {
         served += within(client).await.expect("a client that was always served");
     }
-    assert_eq!(within(ask(&os)).await.expect("an answer"), server.child.id());
+    let process = server.child.id();
+    assert_eq!(within(ask(&os)).await.expect("an answer"), process);
+    assert_error(os.bind(), ErrorKind::AddrInUse, &[&format!("pid {process}")]);
     assert_eq!(os.files(), [".s.sock.lock", ".s.sock.upgrade", "s.sock"]);
     println!("{upgrades} upgrades, {served} clients, none refused and none lost");
 }

@@ -388,7 +388,7 @@ where
     ParseEndpointError: From<E::Error>,
 {
     let endpoint = endpoint.try_into().map_err(ParseEndpointError::from)?;
-    super::upgrade::take_over(&endpoint, options, limit).await
+    super::successor::take_over(&endpoint, options, limit).await
 }
 
 /// Returns the listeners that the service manager passed to this process, with their names:
