@@ -33,6 +33,9 @@ mod options;
 mod pass;
 mod peer;
 mod place;
+mod places;
+#[cfg(feature = "blocking")]
+mod poll;
 mod receive;
 #[cfg(feature = "tokio")]
 mod runtime;
@@ -45,10 +48,10 @@ mod spin;
 mod stale;
 #[cfg(feature = "tokio")]
 mod stream;
-#[cfg(feature = "blocking")]
-mod swap;
 #[cfg(feature = "tokio")]
 mod successor;
+#[cfg(feature = "blocking")]
+mod swap;
 #[cfg(feature = "tokio")]
 mod upgrade;
 pub(crate) mod worker;

@@ -33,6 +33,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use rustix::fs::{Stat, Timespec, Timestamps, UTIME_NOW, futimens};
 use rustix::io::Errno;
@@ -40,10 +41,9 @@ use rustix::net::{Shutdown, bind, listen, shutdown};
 
 use super::access::Permission;
 use super::lock::{self, Held, Lock, ROUNDS};
-use super::look::Watch;
-use super::name::other_places;
 use super::options::{OnNameLost, OsListenOptions};
 use super::place::{FileId, Place, file_id, remove};
+use super::places::other_places;
 use super::stale::{self, Probes};
 use super::{bound, is_passing, note, platform};
 use crate::endpoint::{Endpoint, Form};
@@ -64,6 +64,14 @@ pub(super) struct Claim {
     backlog: i32,
     pub(super) on_lost: OnNameLost,
     pub(super) watch: Watch,
+}
+
+/// What became of the looks so far.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// It was said that the name is lost.
+    pub(super) reported: bool,
+    pub(super) touched: Option<Instant>,
 }
 
 impl Claim {

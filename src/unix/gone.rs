@@ -14,9 +14,9 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 use rustix::fs::fstat;
 
-#[cfg(feature = "blocking")]
-use super::blocking::wait_for;
 use super::platform::{self, Heard};
+#[cfg(feature = "blocking")]
+use super::poll::wait_for;
 #[cfg(feature = "tokio")]
 use super::runtime;
 #[cfg(feature = "blocking")]

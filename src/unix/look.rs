@@ -21,14 +21,6 @@ pub(super) const LOOK: Duration = Duration::from_secs(10);
 /// Between touches of a lock file where cleaners go by age: theirs is counted in days.
 const TOUCH: Duration = Duration::from_secs(60 * 60);
 
-/// What became of the looks so far.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    /// It was said that the name is lost.
-    reported: bool,
-    touched: Option<Instant>,
-}
-
 impl Claim {
     /// A new socket under the name, if somebody removed it; `None` while nothing is to be done.
     ///

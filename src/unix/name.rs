@@ -3,25 +3,20 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
-
 use super::access::Permission;
 pub(super) use super::claim::refuse_and_drain;
 use super::claim::{self, Claim};
+use super::inherited;
 pub(super) use super::look::LOOK;
 use super::maker::Maker;
 use super::options::OnNameLost;
-use super::place::Place;
+use super::places::place_to_bind;
 #[cfg(feature = "tokio")]
 use super::platform;
 #[cfg(feature = "tokio")]
 use super::runtime::Tidings;
 pub(super) use super::stale::Probes;
-use super::{environment, inherited, is_transient};
-use crate::candidate::Candidacy;
-use crate::candidate::resolve::candidates;
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Reason};
 use crate::options::ListenOptions;
 
 /// Whose the listener's name is.
@@ -159,68 +154,4 @@ impl Name {
             Self::Inherited => false,
         }
     }
-}
-
-/// The first usable candidate, and its place unless it is an abstract socket.
-pub(super) fn place_to_bind(
-    endpoint: &Endpoint,
-    options: &ListenOptions,
-) -> io::Result<(Option<Place>, Endpoint)> {
-    let mut refused = None;
-    for candidate in candidates(endpoint, &environment()?)? {
-        let opened = match &candidate.place {
-            Candidacy::Path(path) => Place::of_path(path)
-                .and_then(|place| place.safe(options.os.unsafe_directory))
-                .map(Some),
-            Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file) {
-                Ok(None) => continue,
-                opened => opened,
-            },
-            Candidacy::PrivateDir { dir, file } => Place::in_private_dir(dir, file).map(Some),
-            Candidacy::Abstract(_) => Ok(None),
-            Candidacy::Pipe(_) => continue,
-        };
-        match opened {
-            Ok(place) => return Ok((place, candidate.address())),
-            // Clients that can look there would not find a server in the next place.
-            Err(error) if is_transient_error(&error) => return Err(error),
-            Err(error) => refused = Some(error),
-        }
-    }
-    Err(refused.unwrap_or_else(|| {
-        Error::new(Reason::NoDirectory, "this system has no directory for this name")
-            .at(endpoint)
-            .into()
-    }))
-}
-
-/// Where else clients look for `endpoint`, as far as such places are there: a server that was started
-/// with another environment may live in one of them. In a directory that is passed over by now it may
-/// have been from before.
-pub(super) fn other_places(endpoint: &Endpoint, chosen: &Endpoint) -> io::Result<Vec<Place>> {
-    let mut others = Vec::new();
-    for candidate in candidates(endpoint, &environment()?)? {
-        if candidate.address() == *chosen {
-            continue;
-        }
-        let place = match &candidate.place {
-            Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file) {
-                Ok(None) => Ok(Place::in_passed_over_dir(dir, file)),
-                place => place,
-            },
-            Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
-            Candidacy::Path(_) | Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
-        };
-        match place {
-            Ok(place) => others.extend(place),
-            Err(error) if is_transient_error(&error) => return Err(error),
-            Err(_) => {}
-        }
-    }
-    Ok(others)
-}
-
-fn is_transient_error(error: &io::Error) -> bool {
-    let code = Error::of(error).map_or_else(|| error.raw_os_error(), Error::raw_os_error);
-    code.is_some_and(|code| is_transient(Errno::from_raw_os_error(code)))
 }

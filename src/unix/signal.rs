@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use rustix::event::PollFlags;
 use rustix::net::{SendFlags, send};
 
-use super::blocking::wait_for;
+use super::poll::wait_for;
 use crate::wait::Deadline;
 
 const SIGNALS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];

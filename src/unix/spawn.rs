@@ -9,8 +9,8 @@ use rustix::io::{Errno, pread, pwrite};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 
 use super::lock::{Lock, lock_name};
-use super::name::place_to_bind;
 use super::place::Place;
+use super::places::place_to_bind;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Reason};
 use crate::options::ListenOptions;

@@ -11,7 +11,7 @@ use super::tasks;
 use super::{Bell, Link, Offer, Wire, eager};
 use crate::lane::{self, Outcome, Role, Then};
 use crate::options::StreamOptions;
-use crate::unix::blocking::wait_for;
+use crate::unix::poll::wait_for;
 use crate::unix::spin::threads::Spin;
 use crate::wait::{Deadline, timed_out};
 

@@ -1,0 +1,310 @@
+//! A listener whose calls block.
+
+use std::collections::VecDeque;
+use std::io::{self};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{Shutdown, shutdown};
+
+use super::stream::Stream;
+use crate::endpoint::Endpoint;
+use crate::error::events::{self, ListenerStats};
+use crate::error::stopped;
+use crate::options::{ListenOptions, StreamOptions};
+use crate::unix::access::{Permission, peer_refused};
+use crate::unix::name::{self, LOOK, Name, Probes};
+use crate::unix::options::cannot_be_upgraded;
+use crate::unix::poll::wait_for_one;
+use crate::unix::{inherited, is_passing, is_shortage, platform, prepare, swap};
+use crate::wait::{Backoff, Deadline};
+
+pub(crate) struct Listener {
+    // Dropped in this order: the socket is closed before the claim lets go of the name's lock.
+    socket: OwnedFd,
+    name: Mutex<Name>,
+    permission: Permission,
+    /// The last look at the name, where it is looked after.
+    looked: Option<Mutex<Instant>>,
+    /// Accepted before a call of `republish`, on the socket that it replaced.
+    waiting: Mutex<VecDeque<OwnedFd>>,
+    /// The socket does not block: there was an `accept` with a deadline, or others may have it too,
+    /// and want that.
+    polls: AtomicBool,
+    stopped: AtomicBool,
+    /// One end is polled with the socket, and the other one closed to end that; where the socket cannot
+    /// be shut down for it, as others have it too or the system does not know of it.
+    stop: Option<(UnixStream, UnixStream)>,
+    refused: AtomicU64,
+    pauses: AtomicU64,
+    republished: AtomicU64,
+    stream_options: StreamOptions,
+    backlog: Option<u32>,
+}
+
+impl Listener {
+    pub(crate) fn bind(
+        endpoint: &Endpoint,
+        options: &ListenOptions,
+    ) -> io::Result<(Self, Endpoint)> {
+        if options.os.upgradable {
+            return Err(cannot_be_upgraded("a blocking listener"));
+        }
+        let (socket, name, permission, endpoint) = Name::take(endpoint, options, Probes::Paused)?;
+        Ok((Self::new(socket, name, permission, options)?, endpoint))
+    }
+
+    /// `None` once the deadline is past.
+    pub(crate) fn accept(&self, deadline: Deadline) -> io::Result<Option<Stream>> {
+        // Of several threads that wait for one client all but one would block.
+        if deadline.left().is_some() {
+            // Each time: whoever else has the socket may have made it one that blocks.
+            ioctl_fionbio(&self.socket, true)?;
+            self.polls.store(true, Ordering::Relaxed);
+        }
+        let mut backoff = Backoff::ACCEPT;
+        loop {
+            if self.stopped.load(Ordering::Acquire) {
+                return Err(stopped());
+            }
+            let times = self.republished.load(Ordering::Acquire);
+            let waiting = lock(&self.waiting).pop_front();
+            let accepted = match waiting {
+                Some(socket) => Ok(socket),
+                None => platform::accept(&self.socket),
+            };
+            match accepted {
+                Ok(socket) => {
+                    if let Some(stream) = self.admit(socket) {
+                        return Ok(Some(stream));
+                    }
+                    if deadline.is_past() {
+                        return Ok(None);
+                    }
+                }
+                // The socket does not block, for this or another call, or since another process that
+                // has it wanted that.
+                Err(Errno::AGAIN) => {
+                    if !self.wait(deadline)? {
+                        return Ok(None);
+                    }
+                }
+                // Another thread has bound the name anew: this was the socket before.
+                Err(_) if times != self.republished.load(Ordering::Acquire) => {}
+                Err(errno) if is_passing(errno) && deadline.is_past() => return Ok(None),
+                Err(errno) if is_passing(errno) => {}
+                Err(errno) if is_shortage(errno) => {
+                    let pause = backoff.pause();
+                    events::accept_paused(&errno.into(), pause);
+                    self.pauses.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(deadline.left().map_or(pause, |left| left.min(pause)));
+                    if deadline.is_past() {
+                        return Ok(None);
+                    }
+                }
+                Err(_) if self.stopped.load(Ordering::Acquire) => return Err(stopped()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Until there is a client, or no more are wanted, or it is time to look after the name. `false`
+    /// once the deadline is past.
+    fn wait(&self, deadline: Deadline) -> io::Result<bool> {
+        let Some(looked) = &self.looked else { return self.wait_for_client(deadline) };
+        let since = lock(looked).elapsed();
+        if since >= LOOK {
+            self.look(looked)?;
+            return Ok(!deadline.is_past());
+        }
+        let left = (LOOK - since).min(deadline.left().unwrap_or(LOOK));
+        let came = self.wait_for_client(Deadline::after(Some(left)))?;
+        Ok(came || !deadline.is_past())
+    }
+
+    fn wait_for_client(&self, deadline: Deadline) -> io::Result<bool> {
+        let socket = PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN);
+        match &self.stop {
+            Some((end, _)) => {
+                let end = PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN);
+                wait_for_one(&mut [socket, end], deadline)
+            }
+            None => wait_for_one(&mut [socket], deadline),
+        }
+    }
+
+    /// One of the threads that wait looks. What ends one of them ends the others: they look in turn.
+    fn look(&self, looked: &Mutex<Instant>) -> io::Result<()> {
+        let mut name = lock(&self.name);
+        if lock(looked).elapsed() < LOOK {
+            return Ok(());
+        }
+        if let Some(socket) = name.look(self.permission)? {
+            if self.listen_on(socket).is_err() {
+                name.withdraw();
+            }
+        }
+        *lock(looked) = Instant::now();
+        Ok(())
+    }
+
+    /// The new socket under the name, in place of the old one, by the same descriptor: others wait on
+    /// it meanwhile.
+    fn listen_on(&self, socket: OwnedFd) -> io::Result<()> {
+        self.prepare(&socket)?;
+        let before = self.socket.try_clone()?;
+        swap::replace(&self.socket, &socket)?;
+        self.republished.fetch_add(1, Ordering::Release);
+        let _ = ioctl_fionbio(&before, true);
+        // Who waits on it is told, and goes on with the new one.
+        let queue = name::refuse_and_drain(&before);
+        lock(&self.waiting).extend(queue);
+        if self.stopped.load(Ordering::Acquire) {
+            self.unblock();
+        }
+        Ok(())
+    }
+
+    /// A socket that blocks waits no longer than until the next look at its name.
+    fn prepare(&self, socket: &OwnedFd) -> io::Result<()> {
+        ioctl_fionbio(socket, self.polls.load(Ordering::Relaxed))?;
+        if self.looked.is_some() {
+            set_socket_timeout(socket, Timeout::Recv, Some(LOOK))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unblock(&self) {
+        self.stopped.store(true, Ordering::Release);
+        // Neither can fail: both are open sockets.
+        let _ = match &self.stop {
+            Some((_, end)) => end.shutdown(std::net::Shutdown::Both),
+            None => shutdown(&self.socket, Shutdown::Both).map_err(io::Error::from),
+        };
+    }
+
+    pub(crate) fn into_pending(mut self) -> Vec<Stream> {
+        let mut sockets: Vec<_> = lock(&self.waiting).drain(..).collect();
+        sockets.extend(self.end());
+        sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
+    }
+
+    pub(crate) fn stats(&self) -> ListenerStats {
+        let refused = self.refused.load(Ordering::Relaxed);
+        let pauses = self.pauses.load(Ordering::Relaxed);
+        let republished = self.republished.load(Ordering::Relaxed);
+        ListenerStats { refused, pauses, republished }
+    }
+
+    fn new(
+        socket: OwnedFd,
+        name: Name,
+        permission: Permission,
+        options: &ListenOptions,
+    ) -> io::Result<Self> {
+        let looked = name.is_looked_after().then(|| Mutex::new(Instant::now()));
+        // Where the room for a client is made sure of before the call, that is when there is one.
+        let polls = matches!(name, Name::Inherited)
+            || platform::ACCEPT_DROPS_CLIENTS
+            || !platform::ACCEPT_ENDS_AT_SHUTDOWN;
+        let stop = if polls { Some(UnixStream::pair()?) } else { None };
+        // Better to learn now what no client's socket would be let have.
+        prepare(socket.as_fd(), options.stream)?;
+        let listener = Self {
+            socket,
+            name: Mutex::new(name),
+            permission,
+            looked,
+            waiting: Mutex::default(),
+            polls: AtomicBool::new(polls),
+            stopped: AtomicBool::new(false),
+            stop,
+            refused: AtomicU64::new(0),
+            pauses: AtomicU64::new(0),
+            republished: AtomicU64::new(0),
+            stream_options: options.stream,
+            backlog: options.os.backlog,
+        };
+        listener.prepare(&listener.socket)?;
+        Ok(listener)
+    }
+
+    /// A peer that may not stay, or cannot be told, is closed here.
+    fn admit(&self, socket: OwnedFd) -> Option<Stream> {
+        let (why, user) = match Stream::from_socket(socket, self.stream_options) {
+            Ok(stream) if self.permission.admits(&stream.peer, stream.as_fd()) => {
+                return Some(stream);
+            }
+            Ok(stream) => ("it may not connect", Some(stream.peer.uid)),
+            Err(_) => ("its user is unknown", None),
+        };
+        peer_refused(why, user);
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    fn end(&mut self) -> Vec<OwnedFd> {
+        let name = self.name.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if name.is_ours() {
+            // What is in the queue is wanted, and no more.
+            let _ = ioctl_fionbio(&self.socket, true);
+        }
+        name.end(&self.socket)
+    }
+
+    pub(in crate::unix) fn is_published(&self) -> bool {
+        lock(&self.name).is_published(self.as_fd())
+    }
+
+    pub(in crate::unix) fn republish(&mut self, probes: Probes) -> io::Result<()> {
+        let mut name = lock(&self.name);
+        let Some(socket) = name.republish(self.permission, probes)? else { return Ok(()) };
+        self.listen_on(socket).inspect_err(|_| name.withdraw())
+    }
+
+    pub(in crate::unix) fn from_fd(
+        socket: OwnedFd,
+        options: &ListenOptions,
+    ) -> io::Result<(Self, Endpoint)> {
+        let endpoint = inherited::check_listener(socket.as_fd())?;
+        inherited::listen_again(socket.as_fd(), options.os.backlog)?;
+        Ok((Self::new(socket, Name::Inherited, Permission::new(options), options)?, endpoint))
+    }
+
+    pub(in crate::unix) fn listen_again(&self) -> io::Result<()> {
+        inherited::listen_again(self.socket.as_fd(), self.backlog)
+    }
+
+    pub(in crate::unix) fn into_fd(mut self) -> io::Result<OwnedFd> {
+        let socket = self.socket.try_clone()?;
+        ioctl_fionbio(&socket, false)?;
+        if self.looked.is_some() {
+            set_socket_timeout(&socket, Timeout::Recv, None)?;
+        }
+        self.name.get_mut().unwrap_or_else(PoisonError::into_inner).leave();
+        Ok(socket)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        drop(self.end());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
