@@ -50,4 +50,4 @@ pub use self::incoming::Incoming;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 pub use self::peer_info::PeerInfo;
 #[cfg(feature = "hyper-util")]
-pub use crate::connector::Connector;
+pub use crate::instance::connector::Connector;

@@ -113,8 +113,6 @@ pub mod adapters;
 pub mod blocking;
 mod candidate;
 #[cfg(feature = "tokio")]
-mod connector;
-#[cfg(feature = "tokio")]
 pub mod echo;
 mod endpoint;
 mod error;
@@ -135,8 +133,6 @@ mod serve;
 mod shared_memory;
 #[cfg(feature = "tokio")]
 mod stream;
-#[cfg(feature = "tokio")]
-mod timed;
 mod wait;
 
 pub use candidate::{Candidate, Occupancy};
@@ -156,10 +152,11 @@ pub use shared_memory::{SharedMemory, Transport};
 pub use framed::FrameSink;
 #[cfg(feature = "tokio")]
 pub use {
-    connector::{Connector, LocalConnector},
+    instance::connector::{Connector, LocalConnector},
     instance::daemon::{connect_or_spawn, connect_or_spawn_with},
     instance::handover::{HandOver, LaunchRequest, Reply, hand_over, hand_over_with},
     instance::single::SingleInstance,
+    listener::timed::{TimedListener, TimedStream},
     listener::{Listener, LocalListener, WithCredentials},
     serve::{
         Counters, Drained, GracefulServe, HandlerOutput, Refusal, Serve, SignalOutput, Stopping,
@@ -168,7 +165,6 @@ pub use {
     stream::{
         LocalStream, OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, Stream, WriteHalf,
     },
-    timed::{TimedListener, TimedStream},
 };
 
 // The seam: everything above it is neutral, everything below it is one OS's.
@@ -176,14 +172,6 @@ cfg_if::cfg_if! {
     if #[cfg(unix)] { mod unix; use unix as imp; }
     else if #[cfg(windows)] { mod windows; use windows as imp; }
     else { compile_error!("sockpipe needs Unix domain sockets or Windows named pipes"); }
-}
-
-// The lane of shared memory, which only Linux has so far.
-cfg_if::cfg_if! {
-    if #[cfg(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix)))] {
-        mod lane;
-        mod ring;
-    }
 }
 
 /// Keeps traits to the types of this crate, so that a method can be added to them.

@@ -1,6 +1,7 @@
 //! Listening: the trait, and the OS listener behind it.
 
 mod credentials;
+pub(crate) mod timed;
 
 use std::fmt;
 use std::future::{Future, poll_fn};

@@ -32,8 +32,8 @@ use tokio::io::DuplexStream;
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError, mpsc};
 
 pub use self::stream::Stream;
-use crate::connector::LocalConnector;
 use crate::endpoint::Endpoint;
+use crate::instance::connector::LocalConnector;
 use crate::listener::LocalListener;
 use crate::options::ConnectOptions;
 use crate::runtime::sleep;

@@ -18,7 +18,7 @@ use common::unix::{
 };
 use common::{Backend, Os, assert_error};
 use rustix::fs::{FlockOperation, flock};
-use sockpipe::os::unix::ListenOptionsExt;
+use sockpipe::os::unix::{ListenOptionsExt, OnNameLost};
 use sockpipe::{Endpoint, ListenOptions, Listener, Occupancy, Stream};
 
 /// The sockets that stand in the endpoint's directory, whatever they are called.
@@ -263,14 +263,16 @@ fn who_asks_about_the_lock_does_not_hold_it() {
 #[tokio::test]
 async fn a_name_without_its_server_is_an_error_that_names_the_process() {
     let os = Os::new();
-    let (server, id) = listening(helper(&["server", os.endpoint()]));
+    let options = ListenOptions::new().on_name_lost(OnNameLost::Ignore);
+    let server = Listener::bind_with(os.endpoint(), &options).expect("a free name");
+    let id = std::process::id();
     fs::remove_file(os.endpoint()).expect("a socket");
     let started = Instant::now();
     let connected = common::within(Stream::connect(os.endpoint())).await;
     let says = ["name without server", os.endpoint(), &format!("process {id}")];
     assert_error(connected, ErrorKind::TimedOut, &says);
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    common::unix::finish(server);
+    drop(server);
 
     // With its end nobody holds the name.
     let started = Instant::now();

@@ -3,11 +3,11 @@
 //! access without an order to it is found. `cargo test --release`, half a minute.
 #![cfg(test)]
 
-#[path = "../../src/ring.rs"]
+#[path = "../../src/shared_memory/ring.rs"]
 #[allow(dead_code, reason = "the model needs a part of it")]
 mod ring;
 
-#[path = "../../src/lane/header.rs"]
+#[path = "../../src/shared_memory/lane/header.rs"]
 mod header;
 
 use loom::cell::UnsafeCell;

@@ -11,7 +11,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tower_service::Service;
 
-use crate::connector::Connector;
+use crate::instance::connector::Connector;
 use crate::stream::Stream;
 
 /// With the feature `hyper-util`: connects a client of hyper or tonic to this connector's endpoint,

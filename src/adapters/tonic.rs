@@ -3,8 +3,8 @@
 use tonic::transport::server::Connected;
 
 use super::PeerInfo;
+use crate::listener::timed::TimedStream;
 use crate::stream::{LocalStream, Stream};
-use crate::timed::TimedStream;
 
 /// With the feature `tonic`.
 impl Connected for Stream {

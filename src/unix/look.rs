@@ -39,7 +39,7 @@ impl Claim {
         if self.on_lost == OnNameLost::Stop {
             let cause = "its name was removed";
             let error = Error::new(Reason::NameLost, cause).at(self.place().endpoint());
-            return Err(error.advising("bind it anew").into());
+            return Err(error.advising("bind a new listener").into());
         }
 
         match self.republish(permission, Probes::AtOnce) {

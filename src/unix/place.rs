@@ -217,9 +217,9 @@ impl Place {
             Origin::Private => Some(Self::in_private_dir(&self.absolute, &file)?),
         };
         opened.ok_or_else(|| {
-            let what = format!("the directory {} is not where it was", self.dir_path.display());
+            let what = format!("the directory {} was removed or replaced", self.dir_path.display());
             let error = Error::new(Reason::NoDirectory, what).at(self.endpoint());
-            error.advising("bind it anew").into()
+            error.advising("bind a new listener").into()
         })
     }
 

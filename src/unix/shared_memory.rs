@@ -31,10 +31,10 @@ use self::mapping::Mapping;
 use super::place::random;
 use super::sockname::SockName;
 use super::{platform, shut_down};
-use crate::lane::{self, Came, Header, Received};
 use crate::options::StreamOptions;
-use crate::ring::Bytes;
 use crate::shared_memory::SharedMemory;
+use crate::shared_memory::lane::{self, Came, Header, Received};
+use crate::shared_memory::ring::Bytes;
 
 /// Of the abstract name that marks a socket; behind it stand random digits.
 const MARK: &[u8] = b"sockpipe-lane-1-";

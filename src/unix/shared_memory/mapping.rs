@@ -13,8 +13,8 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use rustix::process::{Resource, getrlimit};
 
 use super::copy;
-use crate::lane::Header;
-use crate::ring::Bytes;
+use crate::shared_memory::lane::Header;
+use crate::shared_memory::ring::Bytes;
 
 /// Bytes of one ring. Two of them and a reader's buffer fit into a processor's own cache.
 const RING: usize = 256 * 1024;

@@ -9,8 +9,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::coop::poll_proceed;
 
 use super::{Bell, Link, Offer, Wire, eager};
-use crate::lane::{self, Outcome, Role, Then};
 use crate::options::StreamOptions;
+use crate::shared_memory::lane::{self, Outcome, Role, Then};
 use crate::unix::platform;
 use crate::unix::runtime::register;
 use crate::unix::shared_memory::watch::{Watched, found as spin_found, watch_memory};

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 #[cfg(feature = "tokio")]
 use super::tasks;
 use super::{Bell, Link, Offer, Wire, eager};
-use crate::lane::{self, Outcome, Role, Then};
 use crate::options::StreamOptions;
+use crate::shared_memory::lane::{self, Outcome, Role, Then};
 use crate::unix::poll::wait_for;
 use crate::unix::spin::threads::Spin;
 use crate::wait::{Deadline, timed_out};

@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub(crate) use self::header::Header;
 use self::heat::Heat;
-use crate::ring::{Bytes, Corrupt, Reader, Writer};
+use crate::shared_memory::ring::{Bytes, Corrupt, Reader, Writer};
 
 /// Which side of the connection this is, and so who does what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use crate::lane::{Came, Header, Link, Received, Wire};
-use crate::ring::Bytes;
-use crate::ring::tests::{Plain, STEP};
+use crate::shared_memory::lane::{Came, Header, Link, Received, Wire};
+use crate::shared_memory::ring::Bytes;
+use crate::shared_memory::ring::tests::{Plain, STEP};
 
 /// Bytes of a ring, and of a socket.
 const RING: usize = 8;
@@ -209,7 +209,7 @@ fn step_while(waiting: bool) {
 }
 
 /// Steps until `condition` holds. It is a standstill if every thread is in here for long.
-pub(in crate::lane) fn wait_for(condition: impl Fn() -> bool) {
+pub(in crate::shared_memory::lane) fn wait_for(condition: impl Fn() -> bool) {
     if HERE.with_borrow(Option::is_none) {
         return;
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[cfg(sockpipe_loom)]
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::ring::{Line, Words};
+use crate::shared_memory::ring::{Line, Words};
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"sockpipe");
 const VERSION: u64 = 1;

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::atomic::Ordering;
 
 use super::{Lane, Link, Offering, Outcome, Outgoing, Role, Then, Wire, lock};
-use crate::ring::{Bytes, Words};
+use crate::shared_memory::ring::{Bytes, Words};
 
 /// The reader gets a long write in pieces, so that both sides copy at the same time.
 const PIECE: usize = 32 * 1024;

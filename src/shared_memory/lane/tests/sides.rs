@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use super::world::{Case, Ended, Memory, Pair, Readiness, Socket, World, wait_for};
-use crate::lane::{Lane, Outcome, Role, Then};
+use crate::shared_memory::lane::{Lane, Outcome, Role, Then};
 
 struct Side {
     lane: Lane<Pair, Memory>,

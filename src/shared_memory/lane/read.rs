@@ -5,7 +5,7 @@ use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
 use super::{Came, Incoming, Lane, Link, Mark, Outcome, Read, Received, Role, Then, Wire, lock};
-use crate::ring::{Bytes, Corrupt};
+use crate::shared_memory::ring::{Bytes, Corrupt};
 
 /// Receives that bring no data, in one call: bells, offers. More than a peer of this crate sends.
 const EMPTY_RECEIVES: usize = 16;

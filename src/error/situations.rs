@@ -1,0 +1,102 @@
+//! The errors of situations that several places meet.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::{Error, Operation, Reason, during};
+use crate::endpoint::{Endpoint, ParseEndpointError};
+
+/// `process` holds the name, if it is known.
+pub(crate) fn live_server(endpoint: impl Borrow<Endpoint>, process: Option<u32>) -> io::Error {
+    let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    let cause = format!("a server is already listening there{holder}");
+    Error::new(Reason::LiveServer { process }, cause).at(endpoint).into()
+}
+
+/// A former server's connections hold the name.
+pub(crate) fn held_by_connections(endpoint: impl Borrow<Endpoint>) -> io::Error {
+    let cause =
+        "no server listens there, and connections still hold the name until they are closed";
+    let error = Error::new(Reason::HeldByConnections, cause).at(endpoint);
+    error
+        .advising("end the clients of the server that was there, or choose another endpoint")
+        .into()
+}
+
+pub(crate) fn no_server(endpoint: impl Borrow<Endpoint>) -> io::Error {
+    Error::new(Reason::NoServer, "").at(endpoint).into()
+}
+
+pub(crate) fn busy(endpoint: impl Borrow<Endpoint>, limit: Duration) -> io::Error {
+    let limit = limit.as_secs_f32();
+    let cause = format!("the server was too busy to answer within {limit} s");
+    let error = Error::new(Reason::Deadline, cause).at(endpoint);
+    error.advising("try again, or raise ConnectOptions::deadline").into()
+}
+
+/// The OS did not let this user connect.
+pub(crate) fn peer_refused(
+    endpoint: impl Borrow<Endpoint>,
+    error: impl Into<io::Error>,
+) -> io::Error {
+    let error = Error::new(Reason::PeerRefused, "the server refuses connections of this user")
+        .caused_by(error.into());
+    error.at(endpoint).into()
+}
+
+pub(crate) fn unexpected_server(
+    endpoint: impl Borrow<Endpoint>,
+    user: impl fmt::Display,
+    expected: impl fmt::Display,
+) -> io::Error {
+    let cause = format!("it runs as {user}, not as {expected}");
+    let error = Error::new(Reason::UnexpectedServer, cause).at(endpoint);
+    error.advising("if you trust that user, allow it with ConnectOptions::expect_server").into()
+}
+
+/// `bind_wait` found the name taken until the end.
+pub(crate) fn still_taken(limit: Duration, error: io::Error) -> io::Error {
+    let (endpoint, holds) = match Error::of(&error) {
+        Some(known) => (known.endpoint.clone(), known.cause.clone()),
+        None => (None, error.to_string()),
+    };
+    let cause = format!("waited {} s for the name: {holds}", limit.as_secs_f32());
+    let advice = "stop it, or choose another endpoint";
+    let error = Error::new(Reason::Deadline, cause).advising(advice).caused_by(error);
+    Error { endpoint, ..error }.into()
+}
+
+/// `accept_timeout` found no client.
+#[cfg(feature = "blocking")]
+pub(crate) fn no_client(endpoint: &Endpoint, limit: Duration) -> io::Error {
+    let cause = format!("no client connected within {} s", limit.as_secs_f32());
+    during(Operation::Accept, endpoint, Error::new(Reason::Deadline, cause).into())
+}
+
+/// `unblock` has ended `accept`.
+#[cfg(feature = "blocking")]
+pub(crate) fn stopped() -> io::Error {
+    Error::new(Reason::Stopped, "the listener was stopped by unblock").into()
+}
+
+/// `accept` cannot go on.
+pub(crate) fn accept_failed(endpoint: &Endpoint, error: io::Error) -> io::Error {
+    let error = match error.downcast::<Error>() {
+        Ok(error) => error,
+        Err(error) => Error::from_foreign(error).advising("bind a new listener"),
+    };
+    during(Operation::Accept, endpoint, error.into())
+}
+
+pub(crate) fn too_long(endpoint: &Endpoint, reason: String) -> io::Error {
+    let error = Error::new(Reason::NameTooLong, reason.clone());
+    error.at(endpoint).caused_by(ParseEndpointError::new(endpoint, reason)).into()
+}
+
+/// This OS has no such endpoint.
+pub(crate) fn not_here(endpoint: &Endpoint, why: &str) -> io::Error {
+    let error = Error::new(Reason::Unsupported, why).at(endpoint);
+    error.in_operation(Operation::Resolve).into()
+}
