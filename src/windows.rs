@@ -96,7 +96,10 @@ pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
         Presence::There => Ok(Occupancy::Held { process: None }),
         Presence::Orphaned => Ok(Occupancy::HeldByConnections),
         Presence::Absent => Ok(Occupancy::Free),
-        Presence::Unknown => {
+        Presence::Unknown(Some(code)) => {
+            Err(error::os(address, io::Error::from_raw_os_error(code as i32)))
+        }
+        Presence::Unknown(None) => {
             let what = format!("cannot determine whether a pipe exists at {address}");
             Err(io::Error::other(what))
         }
@@ -130,7 +133,7 @@ fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
 /// The system refuses a second server too, but not with an error that means only this.
 fn refuse_present(address: &Endpoint) -> io::Result<()> {
     let path = address.to_string();
-    if matches!(pipe::presence(&path), Presence::Absent | Presence::Unknown) {
+    if matches!(pipe::presence(&path), Presence::Absent | Presence::Unknown(_)) {
         return Ok(());
     }
     // What was dropped here is closed by the reactor, which may not have come to it yet.
@@ -139,7 +142,7 @@ fn refuse_present(address: &Endpoint) -> io::Result<()> {
     match pipe::presence(&path) {
         Presence::There => Err(live_server(address, None)),
         Presence::Orphaned => Err(held_by_connections(address)),
-        Presence::Absent | Presence::Unknown => Ok(()),
+        Presence::Absent | Presence::Unknown(_) => Ok(()),
     }
 }
 
@@ -151,7 +154,7 @@ fn cannot_listen(address: &Endpoint, path: &str, error: io::Error) -> io::Error 
     match pipe::presence(path) {
         Presence::There => live_server(address, None),
         Presence::Orphaned => held_by_connections(address),
-        Presence::Absent | Presence::Unknown => error::os(address, error),
+        Presence::Absent | Presence::Unknown(_) => error::os(address, error),
     }
 }
 

@@ -88,7 +88,7 @@ impl Listener {
         reactor::settled()?.await?;
         match pipe::presence(&address.to_string()) {
             Presence::There | Presence::Orphaned => Err(held_by_connections(&address)),
-            Presence::Absent | Presence::Unknown => Ok(()),
+            Presence::Absent | Presence::Unknown(_) => Ok(()),
         }
     }
 

@@ -229,7 +229,8 @@ pub(super) enum Presence {
     /// Without a server: what is left are connections of a former one, which NT lets hold the name.
     Orphaned,
     Absent,
-    Unknown,
+    /// With the error that the system gave instead.
+    Unknown(Option<u32>),
 }
 
 /// Looks without connecting, so that the server's clients are not disturbed.
@@ -254,7 +255,7 @@ fn tell_presence(
             _ => Presence::There,
         },
         Err(Some(ERROR_FILE_NOT_FOUND)) => Presence::Absent,
-        Err(_) => Presence::Unknown,
+        Err(code) => Presence::Unknown(code),
     }
 }
 
@@ -302,6 +303,6 @@ mod tests {
         assert_eq!(tell_presence(Ok(()), opened), Presence::There);
         assert_eq!(tell_presence(Err(Some(ERROR_PIPE_BUSY)), opened), Presence::There);
         assert_eq!(tell_presence(Err(Some(ERROR_FILE_NOT_FOUND)), opened), Presence::Absent);
-        assert_eq!(tell_presence(Err(None), opened), Presence::Unknown);
+        assert_eq!(tell_presence(Err(None), opened), Presence::Unknown(None));
     }
 }
