@@ -132,10 +132,9 @@ impl Side {
                 }
                 Ok(Outcome::Socket) => *cleared = Some(seen),
                 Ok(Outcome::Ring) => {
+                    // From here on the socket brings bells and the end only.
                     *cleared = Some(seen);
-                    if self.case.readiness == Readiness::Level {
-                        return self.read_ring(buf, cleared);
-                    }
+                    return self.read_ring(buf, cleared);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
