@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::process::{Running, Users, is_here};
+use common::process::{Running, Users};
 use common::unix::{
     OTHER_STRANGER, STRANGER, command, count, finish, helper, helper_as, linked, listening,
     open_to_all, output, rounds, set_mode, strace, through, with_linux_backend,
@@ -358,7 +358,7 @@ async fn a_directory_whose_group_is_its_owner_s_alone() {
     let says = ["mode 0777", "chmod go-w", "unsafe_directory"];
     assert_error(Listener::bind(os.endpoint()), ErrorKind::PermissionDenied, &says);
     // Somebody is let in by a list.
-    if is_here("setfacl") {
+    if common::process::is_here("setfacl") {
         set_mode(&os.dir(), 0o700);
         let list = format!("u:{STRANGER}:rwx");
         let set = Command::new("setfacl").args(["-m", &list]).arg(os.dir()).status();
