@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use sockpipe::os::unix::{AsyncPassFds, ListenOptionsExt, ListenerExt, take_over};
 use sockpipe::{Error, ListenOptions, Listener, Reason, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::RwLock;
 
 fn upgradable() -> ListenOptions {
     ListenOptions::new().upgradable(true)
@@ -41,7 +42,10 @@ fn start(os: &Os) -> Running {
 
 /// The process that answers.
 async fn ask(os: &Os) -> io::Result<u32> {
-    let mut stream = Stream::connect(os.endpoint()).await?;
+    answer(Stream::connect(os.endpoint()).await?).await
+}
+
+async fn answer(mut stream: Stream) -> io::Result<u32> {
     stream.write_u8(b'?').await?;
     stream.read_u32().await
 }
@@ -51,13 +55,18 @@ async fn no_client_is_refused_or_lost_while_one_version_after_another_takes_over
     let os = Arc::new(Os::new());
     let mut server = start(&os);
     let over = Arc::new(AtomicBool::new(false));
+    // On macOS a process that is started just as a socket is made inherits it, and keeps it open.
+    let making = Arc::new(RwLock::new(()));
     let clients: Vec<_> = (0..4)
         .map(|_| {
-            let (os, over) = (os.clone(), over.clone());
+            let (os, over, making) = (os.clone(), over.clone(), making.clone());
             tokio::spawn(async move {
                 let mut served = 0;
                 while !over.load(Ordering::Relaxed) {
-                    within(ask(&os)).await.expect("an answer");
+                    let made = making.read().await;
+                    let stream = within(Stream::connect(os.endpoint())).await.expect("a server");
+                    drop(made);
+                    within(answer(stream)).await.expect("an answer");
                     served += 1;
                 }
                 served
@@ -66,7 +75,10 @@ async fn no_client_is_refused_or_lost_while_one_version_after_another_takes_over
         .collect();
     let upgrades = rounds(20, 200);
     for _ in 0..upgrades {
-        let next = start(&os);
+        let started = making.write().await;
+        let next = Running::start(helper(&["upgrade", os.endpoint()]));
+        drop(started);
+        assert_eq!(next.next_line(), "serves");
         let (status, out, err) = std::mem::replace(&mut server, next).wait();
         assert!(status.success(), "{err:?}");
         assert_eq!(out, ["taken over, 0 cut"]);
