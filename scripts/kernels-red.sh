@@ -17,15 +17,14 @@ trap 'rm -rf "$work"' EXIT
 git ls-files -z | xargs -0 tar cf - | tar xf - -C "$work"
 
 missed=()
-# without WHAT SYSTEM FILE SED-EXPRESSION TEST-PROGRAM [TEST]
+# without WHAT SYSTEM FILE SED-EXPRESSION TEST-PROGRAM
 without() {
-    local what=$1 system=$2 file=$3 change=$4 program=$5 only=${6:-}
+    local what=$1 system=$2 file=$3 change=$4 program=$5
     cp "$work/$file" "$work/original"
     sed -i "$change" "$work/$file"
     ! cmp -s "$work/original" "$work/$file" || die "nothing to change in $file for: $what"
     local result=MISSED log=$work/log
-    # shellcheck disable=SC2086 # one test or none
-    if ! (cd "$work" && CARGO_TARGET_DIR=$target timeout 200 scripts/kernels.sh "$system" -- --test "$program" $only) \
+    if ! (cd "$work" && CARGO_TARGET_DIR=$target timeout 200 scripts/kernels.sh "$system" -- --test "$program") \
         >"$log" 2>&1; then
         # Not because it does not build.
         if grep -q '^test result: FAILED' "$log" || grep -q 'has been running' "$log"; then result=red; else result="does not build"; fi
@@ -37,14 +36,14 @@ without() {
 
 without "no SO_ACCEPTCONN" darwin src/unix/posix.rs 's/Some(libc::ENOPROTOOPT)/Some(-1)/' unix_inherited
 without "reads install descriptors" darwin src/unix/apple.rs 's/\(READS_INSTALL_DESCRIPTORS: bool\) = true/\1 = false/' unix_systems
-without "accept drops a client at EMFILE" darwin src/unix/apple.rs '/drop(rustix::net::socket/d' contract row_13
+without "accept drops a client at EMFILE" darwin src/unix/apple.rs '/drop(rustix::net::socket/d' contract
 without "a full socket is EMSGSIZE" darwin src/unix/apple.rs 's/\(A_FULL_SOCKET_IS_EMSGSIZE: bool\) = true/\1 = false/' unix_systems
 without "a full socket is EMSGSIZE" netbsd src/unix/netbsd.rs 's/\(A_FULL_SOCKET_IS_EMSGSIZE: bool\) = true/\1 = false/' unix_systems
 without "a peer that has left has no name" darwin src/unix/inherited.rs 's/platform::A_GONE_PEER_HAS_NO_NAME \&\& had()/false/' unix_systems
 without "a buffer that cannot be is cut" darwin src/unix/apple.rs 's/\(SIZES_ARE_CUT: bool\) = true/\1 = false/' unix_systems
-without "a queue of less than nothing" netbsd src/unix/claim.rs 's/unwrap_or(i32::MAX)/unwrap_or(-1)/' unix_systems several
+without "a queue of less than nothing" netbsd src/unix/claim.rs 's/unwrap_or(i32::MAX)/unwrap_or(-1)/' unix_systems
 without "descriptors in a message" openbsd src/unix/openbsd.rs 's/\(FDS_TO_SEND: usize\) = 127/\1 = 253/' unix_systems
-without "a write races a close" darwin src/unix.rs 's/Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN/Errno::PIPE | Errno::CONNRESET/' contract row_12
-without "a pair has no credentials" netbsd src/unix/stream.rs 's/Self::new(socket.into(), Peer::this_process(),/Self::new(socket.into(), Peer::of(socket.as_fd())?,/' unix_systems the_peer_in_a_pair
-without "more than INT_MAX bytes" darwin src/unix.rs 's/buf.len().min(platform::MOST)/buf.len()/' unix_systems more_bytes
+without "a write races a close" darwin src/unix.rs 's/Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN/Errno::PIPE | Errno::CONNRESET/' contract
+without "a pair has no credentials" netbsd src/unix/stream.rs 's/Self::new(socket.into(), Peer::this_process(),/Self::new(socket.into(), Peer::of(socket.as_fd())?,/' unix_systems
+without "more than INT_MAX bytes" darwin src/unix.rs 's/buf.len().min(platform::MOST)/buf.len()/' unix_systems
 [ ${#missed[@]} -eq 0 ] || die "no test noticed: ${missed[*]}"
