@@ -155,8 +155,8 @@ async fn a_name_that_is_published_again_can_still_be_taken_over() {
     next(&os, &mut old).await.expect("the name");
 }
 
-/// A process that has been sent what it needs, and stops there: its connection, and what the byte that
-/// says whose the name is can be read from.
+/// A process that has been sent what it needs, and stops there: its connection, and where the byte
+/// can be read that says whose the name is.
 async fn undecided(os: &Os, old: &mut Listener) -> (Stream, UnixStream) {
     let heir = Stream::connect(os.dir().join(".s.sock.upgrade")).await.expect("a connection");
     let mut message = [0; 64];

@@ -86,7 +86,15 @@ impl Transport for Raw {
     }
 
     async fn connect(&self, address: &str) -> io::Result<Self::Stream> {
-        tokio::net::UnixStream::connect(address).await
+        // A full queue is an error there, which is left to the program.
+        loop {
+            match tokio::net::UnixStream::connect(address).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+                connected => return connected,
+            }
+        }
     }
 
     fn split(stream: Self::Stream) -> (Self::Reader, Self::Writer) {

@@ -54,7 +54,7 @@ pub trait ListenOptionsExt: Sealed {
     #[must_use]
     fn backlog(self, length: u32) -> Self;
 
-    /// What the listener does when somebody removed its name. Default: [`OnNameLost::Republish`].
+    /// Sets what the listener does if its name is removed. Default: [`OnNameLost::Republish`].
     #[must_use]
     fn on_name_lost(self, choice: OnNameLost) -> Self;
 

@@ -66,7 +66,7 @@ pub trait ListenOptionsExt: Sealed {
     #[must_use]
     fn byte_type(self, byte_type: bool) -> Self;
 
-    /// Lets also those apps connect that Windows runs in an AppContainer, such as UWP apps, for the
+    /// Allows apps that Windows runs in an AppContainer, such as UWP apps, to connect on behalf of the
     /// users who may connect. Default: `false`.
     ///
     /// It gives the group of all such apps the right to connect, and the pipe a low integrity level, so
