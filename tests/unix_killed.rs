@@ -1,5 +1,5 @@
-//! Killed at a system call, one after another, while it starts a daemon, hands a launch over, or takes a
-//! server's place: the next one gets on, and nothing is left.
+//! Killed at a system call, one after another, while it starts a daemon, hands a launch over, or
+//! takes a server's place: the next one gets on, and nothing is left.
 #![cfg(unix)] // strace
 
 mod common;

@@ -1,5 +1,5 @@
-//! What is done to a name, and to nothing else: not to what a link leads to that somebody put in the
-//! socket's place, nor to a file that has the lock's name beside its own.
+//! What is done to a name, and to nothing else: not to what a link leads to that somebody put in
+//! the socket's place, nor to a file that has the lock's name beside its own.
 #![cfg(unix)] // A pipe's name is not a file.
 
 mod common;

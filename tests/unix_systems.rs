@@ -1,5 +1,5 @@
-//! Where the kernels of Unix systems differ, and who uses the crate does not notice. On Linux these hold
-//! in any case; `scripts/kernels.sh` runs them with the answers of the others.
+//! Where the kernels of Unix systems differ, and who uses the crate does not notice. On Linux
+//! these hold in any case; `scripts/kernels.sh` runs them with the answers of the others.
 #![cfg(unix)]
 
 mod common;

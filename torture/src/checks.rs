@@ -1,5 +1,5 @@
-//! Two faults by themselves, before the storm: many clients killed at once in the middle of a frame, and
-//! clients that are suspended while the server sends to them.
+//! Two faults by themselves, before the storm: many clients killed at once in the middle of a
+//! frame, and clients that are suspended while the server sends to them.
 
 use std::time::{Duration, Instant};
 

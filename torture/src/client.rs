@@ -1,5 +1,6 @@
-//! Client processes. They print a line for each thing that happened: `did`, `lost` for what somebody's
-//! end explains, `back` for how long a connection was missed, `wrong` for what never may be.
+//! Client processes. They print a line for each thing that happened: `did`, `lost` for what
+//! somebody's end explains, `back` for how long a connection was missed, `wrong` for what never
+//! may be.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind};

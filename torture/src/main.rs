@@ -1,5 +1,5 @@
-//! A storm over sockpipe that judges itself: clients of all sorts, killed and suspended, over a server
-//! that lives for the whole run and one that is killed every ten seconds.
+//! A storm over sockpipe that judges itself: clients of all sorts, killed and suspended, over a
+//! server that lives for the whole run and one that is killed every ten seconds.
 //!
 //! ```console
 //! $ cargo run --release -p sockpipe-torture -- --seconds 600
