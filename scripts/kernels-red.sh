@@ -11,7 +11,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 cd "$here/.."
 
-target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+# Its own folder: cargo takes what was built of the changed files for what it builds elsewhere.
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}/red")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 git ls-files -z | xargs -0 tar cf - | tar xf - -C "$work"

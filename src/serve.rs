@@ -23,6 +23,7 @@ use self::handlers::{Ended, Handlers, Settings};
 pub use self::output::{HandlerOutput, SignalOutput};
 pub use self::refusals::Refusal;
 pub use self::stopping::Stopping;
+use crate::error::{Error, Reason};
 use crate::imp;
 use crate::listener::LocalListener;
 
@@ -394,7 +395,7 @@ pub fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'stati
     async {
         signal.await.map_err(|error| {
             let what = format!("cannot catch the signals that ask a process to end: {error}");
-            io::Error::new(error.kind(), what)
+            Error::new(Reason::Os, what).caused_by(error).into()
         })
     }
 }

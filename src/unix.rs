@@ -170,8 +170,8 @@ cfg_if::cfg_if! {
     if #[cfg(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix)))] {
         mod shared_memory;
     } else {
-        #[path = "unix/no_shared_memory.rs"]
-        mod shared_memory;
+        mod no_shared_memory;
+        use no_shared_memory as shared_memory;
     }
 }
 

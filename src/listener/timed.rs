@@ -34,8 +34,7 @@ use crate::stream::{Closed, LocalStream, OwnedReadHalf, OwnedWriteHalf, Stream};
 /// # }
 /// ```
 ///
-/// It needs the timers of the tokio runtime. Without them, a read or write that has to wait fails
-/// with [`Other`](ErrorKind::Other).
+/// It needs the tokio runtime's timers. Without them, a wait fails with [`Other`](ErrorKind::Other).
 #[derive(Debug)]
 pub struct TimedListener<L> {
     inner: L,
@@ -100,8 +99,7 @@ pub struct TimedStream<S> {
     answers: bool,
     /// What both halves know.
     last: Arc<Last>,
-    // One for each direction: two tasks may wait, and a timer wakes one. Made when first waited
-    // for.
+    // One for each direction, made when needed: two tasks may wait, and a timer wakes one.
     timers: [Option<Pin<Box<Sleep>>>; 2],
 }
 

@@ -66,3 +66,10 @@ fn prepare(socket: OwnedFd) -> Result<OwnedFd, Errno> {
 pub(super) fn close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
     fcntl_setfd(fd, FdFlags::CLOEXEC)
 }
+
+/// A child that another thread starts between the two calls inherits it.
+#[cfg(feature = "blocking")]
+pub(super) fn put_over(from: &OwnedFd, to: &mut OwnedFd) -> Result<(), Errno> {
+    rustix::io::dup2(from, to)?;
+    fcntl_setfd(to, FdFlags::CLOEXEC)
+}

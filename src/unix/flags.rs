@@ -25,3 +25,9 @@ pub(super) fn accept(socket: impl AsFd) -> Result<OwnedFd, Errno> {
 pub(super) fn close_on_exec(_: &OwnedFd) -> Result<(), Errno> {
     Ok(())
 }
+
+/// Makes `to` a descriptor of what `from` is one of.
+#[cfg(feature = "blocking")]
+pub(super) fn put_over(from: &OwnedFd, to: &mut OwnedFd) -> Result<(), Errno> {
+    rustix::io::dup3(from, to, rustix::io::DupFlags::CLOEXEC)
+}

@@ -3,6 +3,8 @@
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
+#[cfg(feature = "blocking")]
+pub(super) use super::flags::put_over;
 pub(super) use super::flags::{CLOSE_ON_EXEC, accept, close_on_exec, socket};
 pub(super) use super::posix::*;
 

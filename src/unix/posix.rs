@@ -11,11 +11,9 @@ use rustix::net::SocketAddrUnix;
 #[cfg(feature = "tokio")]
 use tokio::io::{Interest, unix::AsyncFd};
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) use super::group::is_the_owner_s as is_private_group;
 pub(super) use super::native::{
-    DIRECTORY, Heard, ROOM_FOR_CREDENTIALS, SYSTEM, no_signals, peer, peer_groups, user_temp_dir,
-    watch_for_hangup,
+    DIRECTORY, Heard, ROOM_FOR_CREDENTIALS, SYSTEM, is_private_group, no_signals, peer,
+    peer_groups, user_temp_dir, watch_for_hangup,
 };
 #[cfg(feature = "tokio")]
 use super::runtime::Tidings;
@@ -77,12 +75,6 @@ pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Nothing to do: cleaners of these systems ask for locks, or for nothing.
 pub(super) fn keep(_: &OwnedFd) {}
-
-/// Not told here: these systems have access control lists of their own.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn is_private_group(_: &OwnedFd, _: &Stat) -> bool {
-    false
-}
 
 /// Sockets are not mounted on here.
 pub(super) fn is_mount_point(_: &Path) -> bool {

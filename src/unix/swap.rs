@@ -4,25 +4,11 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use rustix::io::Errno;
+use super::platform;
 
 /// Makes `descriptor` one of `socket`: whoever uses the number from now on has that.
 pub(super) fn replace(descriptor: &OwnedFd, socket: &OwnedFd) -> io::Result<()> {
-    Ok(copy_over(socket, &mut alias(descriptor))?)
-}
-
-cfg_if::cfg_if! {
-    if #[cfg(any(target_vendor = "apple", sockpipe_posix = "darwin"))] {
-        /// A child that another thread starts between the two calls inherits it.
-        fn copy_over(from: &OwnedFd, to: &mut OwnedFd) -> Result<(), Errno> {
-            rustix::io::dup2(from, to)?;
-            rustix::io::fcntl_setfd(to, rustix::io::FdFlags::CLOEXEC)
-        }
-    } else {
-        fn copy_over(from: &OwnedFd, to: &mut OwnedFd) -> Result<(), Errno> {
-            rustix::io::dup3(from, to, rustix::io::DupFlags::CLOEXEC)
-        }
-    }
+    Ok(platform::put_over(socket, &mut alias(descriptor))?)
 }
 
 #[allow(unsafe_code, reason = "the descriptor is shared, and stays what it is")]
