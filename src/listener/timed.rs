@@ -34,7 +34,7 @@ use crate::stream::{Closed, LocalStream, OwnedReadHalf, OwnedWriteHalf, Stream};
 /// # }
 /// ```
 ///
-/// It needs the tokio runtime's timers. Without them, a wait fails with [`Other`](ErrorKind::Other).
+/// It needs tokio's timers. Without them, a wait fails with [`Other`](ErrorKind::Other).
 #[derive(Debug)]
 pub struct TimedListener<L> {
     inner: L,
