@@ -422,7 +422,7 @@ async fn who_is_refused_hears_why_and_is_counted() {
     // It came after the stop, and hears of that and not of its user's limit.
     let third = connector.connect().await.expect("a connection");
     assert_eq!(said(third).await, "Stopping");
-    // Who was let in before is served.
+    // A client accepted before the stop is served.
     first.write_u8(7).await.expect("a write");
     assert_eq!(first.read_u8().await.expect("an answer"), 7);
     let drained = server.await.expect("no panic").expect("no error");

@@ -193,7 +193,7 @@ impl Listener {
     }
 
     pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
-        // Who has it serves those who wait.
+        // The process that holds it serves the waiting clients.
         let _ = self.end_offer();
         let mut sockets: Vec<_> = self.waiting.drain(..).collect();
         sockets.extend(self.name.stop(self.socket.get_ref()));

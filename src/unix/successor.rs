@@ -59,7 +59,7 @@ fn cannot_be_had(limit: Duration, error: io::Error) -> io::Error {
     Error::new(Reason::Deadline, what).advising(advice).caused_by(error).into()
 }
 
-/// `None` where nobody is there to be asked, or is just ending.
+/// `None` if no server answers, or if it is just ending.
 async fn ask(
     endpoint: &Endpoint,
     options: &ListenOptions,
