@@ -412,16 +412,15 @@ fn a_stop_that_may_not_remove_its_name_says_so() {
             };
             assert_said(&os, how, &error);
         }
+        #[cfg(feature = "blocking")]
+        {
+            let os = Os::new();
+            let listener = sockpipe::blocking::Listener::bind(os.endpoint()).expect("a free name");
+            become_user(65534);
+            let error = listener.close().expect_err("it may not");
+            assert_said(&os, "blocking", &error);
+        }
     });
-
-    #[cfg(feature = "blocking")]
-    {
-        let os = Os::new();
-        let listener = sockpipe::blocking::Listener::bind(os.endpoint()).expect("a free name");
-        become_user(65534);
-        let error = listener.close().expect_err("it may not");
-        assert_said(&os, "blocking", &error);
-    }
 }
 
 /// Whatever the system says of it; what failed once and not the second time is no error.
