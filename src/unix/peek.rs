@@ -103,7 +103,7 @@ fn check(buf: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Without room for control data: with room, each look would make descriptors of the peer's anew.
+/// Without room for control data: with room, each look would make new descriptors of the peer's.
 fn look(socket: BorrowedFd<'_>, buf: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
     let room = buf.len().min(platform::MOST);
     recv(socket, &mut buf[..room], flags | RecvFlags::PEEK).map(|(_, length)| length)
