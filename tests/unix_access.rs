@@ -177,8 +177,9 @@ fn another_user_never_gets_in_at_the_start() {
     output(with_umask("000", &helper(&["binds", os.endpoint(), &times])));
     let line = finish(client).concat();
     println!("{times} binds: {line}");
-    // Elsewhere the mode is set between `bind` and `listen`: who was let in by the mode just before, and
-    // was kept from running until it listened, is connected, and closed by the check in `accept`.
+    // Elsewhere the mode is set between `bind` and `listen`: who was let in by the mode just
+    // before, and was kept from running until it listened, is connected, and closed by the check in
+    // `accept`.
     if with_linux_backend("the mode of a socket that has no name yet") {
         assert_eq!(count(&line, "connected"), 0, "{line}");
     }
@@ -207,7 +208,7 @@ fn an_impostor_gets_nothing() {
     let ask = |uid: u32, options: &[&str]| -> Option<(String, usize)> {
         let arguments = [&["connect", os.endpoint()], options].concat();
         let client = helper_as(&users, uid, &[], &arguments);
-        let calls = "trace=connect,write,writev,sendto,sendmsg,sendmmsg,?sendfile";
+        let calls = "trace=connect,write,writev,?send,sendto,sendmsg,sendmmsg,?sendfile";
         let client = strace(&log, &["-yy", "-e", calls], &client)?;
         let line = output(client).concat();
         let log = fs::read_to_string(&log).expect("a log");
@@ -238,8 +239,8 @@ fn an_impostor_gets_nothing() {
     }
 }
 
-/// A service that root makes a socket for, by itself or by systemd, runs as another user than the one
-/// that the kernel reports, until it listens again.
+/// A service that root makes a socket for, by itself or by systemd, runs as another user than the
+/// one that the kernel reports, until it listens again.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_service_that_gave_up_root_is_known_as_its_user_once_it_listens_again() {

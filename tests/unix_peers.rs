@@ -287,7 +287,8 @@ fn a_client_whose_kernel_does_not_tell() {
     let log = logs.path().join("log");
     for anyone in [&[][..], &["--anyone"]] {
         let client = helper(&[&["connect", os.endpoint()], anyone].concat());
-        let options = ["-e", "inject=getsockopt:error=EIO", "-e", "trace=getsockopt,sendto,write"];
+        let options =
+            ["-e", "inject=getsockopt:error=EIO", "-e", "trace=getsockopt,?send,sendto,write"];
         let Some(client) = strace(&log, &options, &client) else { return };
         let line = output(client).concat();
         assert!(line.contains("os error 5") && !line.contains("by uid"), "{line}");

@@ -13,10 +13,10 @@ CODE_COLUMNS, PAGE_COLUMNS = 100, 110
 
 # How many places of each kind are left. A change may lower a limit and must not raise one.
 LIMITS = {
-    "banned phrases": 65,
+    "banned phrases": 63,
     "summaries without a verb": 0,
-    "long runs of code": 92,
-    "long lines": 384,
+    "long runs of code": 91,
+    "long lines": 381,
     "dead links": 0,
     "unknown words": 0,
 }
