@@ -3,6 +3,7 @@
 mod copy;
 mod limits;
 mod mapping;
+mod pace;
 #[cfg(feature = "tokio")]
 pub(super) mod tasks;
 #[cfg(feature = "blocking")]
