@@ -206,9 +206,9 @@ impl Place {
         Ok(Self { dir, dir_path, absolute, name, origin: self.origin })
     }
 
-    /// The place in the directory that stands at the path by now, where it is this crate's to choose:
-    /// a session's, say, that ended and began again. A directory that the user wrote is left to who
-    /// removed it and made it anew, who wants no old server there.
+    /// The place in the directory that is at the path by now, where this crate chooses it: for example
+    /// the directory of a session that ended and began again. A directory in a user's path is left
+    /// alone: a user who removed it and created it again wants no old server there.
     pub(super) fn reopened(&self) -> io::Result<Self> {
         let file = self.name.to_string_lossy();
         let opened = match self.origin {
@@ -332,11 +332,15 @@ impl Place {
 
     /// What has this name in the directory; links are not followed.
     pub(super) fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
-        match statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match self.stat_there(name) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(failed(&self.dir_path.join(name), "cannot look at", errno)),
         }
+    }
+
+    pub(super) fn stat_there(&self, name: &OsStr) -> Result<Stat, Errno> {
+        statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// What a client finds under the name, links followed.

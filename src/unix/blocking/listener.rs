@@ -96,7 +96,7 @@ impl Listener {
                         return Ok(None);
                     }
                 }
-                // Another thread has bound the name anew: this was the socket before.
+                // Another thread has bound the name again: this was the socket before.
                 Err(_) if times != self.republished.load(Ordering::Acquire) => {}
                 Err(errno) if is_passing(errno) && deadline.is_past() => return Ok(None),
                 Err(errno) if is_passing(errno) => {}
@@ -163,7 +163,7 @@ impl Listener {
         swap::replace(&self.socket, &socket)?;
         self.republished.fetch_add(1, Ordering::Release);
         let _ = ioctl_fionbio(&before, true);
-        // Who waits on it is told, and goes on with the new one.
+        // A thread that waits on it wakes, and continues with the new one.
         let queue = name::refuse_and_drain(&before);
         lock(&self.waiting).extend(queue);
         if self.stopped.load(Ordering::Acquire) {
@@ -192,8 +192,14 @@ impl Listener {
 
     pub(crate) fn into_pending(mut self) -> Vec<Stream> {
         let mut sockets: Vec<_> = lock(&self.waiting).drain(..).collect();
-        sockets.extend(self.end());
+        let (queue, released) = self.end();
+        released.unwrap_or_else(|error| events::release_failed(&error));
+        sockets.extend(queue);
         sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
+    }
+
+    pub(crate) fn close(mut self) -> io::Result<()> {
+        self.end().1
     }
 
     pub(crate) fn stats(&self) -> ListenerStats {
@@ -250,7 +256,7 @@ impl Listener {
         None
     }
 
-    fn end(&mut self) -> Vec<OwnedFd> {
+    fn end(&mut self) -> (Vec<OwnedFd>, io::Result<()>) {
         let name = self.name.get_mut().unwrap_or_else(PoisonError::into_inner);
         if name.is_ours() {
             // What is in the queue is wanted, and no more.
@@ -301,7 +307,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        drop(self.end());
+        self.end().1.unwrap_or_else(|error| events::release_failed(&error));
     }
 }
 

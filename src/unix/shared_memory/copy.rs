@@ -3,7 +3,7 @@
 //! An ordinary copy of such memory would be a data race, which the language does not define. These
 //! access it through relaxed atomics, for which any concurrent write is defined: the bytes are then
 //! some mixture, and they are looked at by nobody but the user. On x86-64 long copies are
-//! instructions of the processor, of which the compiler knows only that they read and write memory.
+//! instructions of the processor, and the compiler knows only that they read and write memory.
 //!
 //! Those into the memory go past the caches. A line of the ring is still in the cache of the core that
 //! read it last, and a write to it would first have to fetch it from there: between cores that have no
