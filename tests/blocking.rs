@@ -19,6 +19,7 @@ mod blocking {
     mod unblock;
 }
 // Of the other tests' modules this is the one that needs no tokio.
+// With a path, as rustfmt looks for it in the folder of this file otherwise.
 #[path = "common/process.rs"]
 #[allow(dead_code, reason = "this test uses a part")]
 mod process;
