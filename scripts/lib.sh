@@ -21,18 +21,23 @@ as_root() {
 
 # need PACKAGE...: installs those Debian packages that are missing.
 need() {
-    local missing=() p
+    local missing=() p apt
     for p in "$@"; do
         dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing+=("$p")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || die "this needs ${missing[*]} (Debian's names), and there is no apt-get here"
     as_root true 2>/dev/null || die "not root; as root: apt-get install --no-install-recommends ${missing[*]}"
+    # Lanes run beside one another, and two that ask for the lists at once fail.
+    mkdir -p "$CACHE"
+    exec {apt}>"$CACHE/apt.lock"
+    flock "$apt"
     say "installing ${missing[*]}"
     refresh_lists
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
         -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 "${missing[@]}" >/dev/null ||
         die "apt-get could not install ${missing[*]}"
+    exec {apt}>&-
 }
 
 # need_command COMMAND PACKAGE: a command that may as well have come from elsewhere.

@@ -31,6 +31,7 @@ mod name;
 mod note;
 mod options;
 mod pass;
+mod peek;
 mod peer;
 mod place;
 mod places;

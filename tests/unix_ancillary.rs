@@ -6,11 +6,13 @@ mod common;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::task::Poll;
 
 use common::{Backend, Os, within};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
+use sockpipe::os::unix::{AsyncPassFds, AsyncPeek};
 use sockpipe::{ConnectOptions, ListenOptions, Listener, SpinPolicy, Stream};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 const FIRST: [u8; 155] = [b'a'; 155];
 const SECOND: [u8; 1000] = [b'b'; 1000];
@@ -261,7 +263,7 @@ mod linux {
                 let mut byte = [0];
                 let mut byte = ReadBuf::new(&mut byte);
                 let nothing = poll_fn(|cx| {
-                    std::task::Poll::Ready(std::pin::Pin::new(&mut reader).poll_read(cx, &mut byte))
+                    Poll::Ready(std::pin::Pin::new(&mut reader).poll_read(cx, &mut byte))
                 });
                 assert!(nothing.await.is_pending());
             }
@@ -312,4 +314,53 @@ async fn descriptors_that_come_with_a_plain_read_are_closed() {
     ours.set_nonblocking(true).expect("a mode");
     let mut byte = [0];
     assert_eq!(std::io::Read::read(&mut &ours, &mut byte).expect("an end"), 0);
+}
+
+#[tokio::test]
+async fn a_look_takes_neither_bytes_nor_descriptors() {
+    let (reader, peer) = Stream::pair().expect("a pair");
+    send_both(peer.as_fd());
+    let before = std::fs::read_dir("/dev/fd").expect("a listing").count();
+    let mut buffer = [0; 4096];
+    for _ in 0..50 {
+        let length = within(reader.peek(&mut buffer)).await.expect("a look");
+        assert!(length > 0 && length <= FIRST.len(), "{length}");
+        assert_eq!(buffer[..length], FIRST[..length]);
+    }
+    let grown = std::fs::read_dir("/dev/fd").expect("a listing").count().saturating_sub(before);
+    assert!(grown < 40, "{grown} descriptors more; those of tests beside this one are among them");
+    let (length, fds) = within(reader.recv_with_fds(&mut buffer, 1)).await.expect("a read");
+    assert_eq!((&buffer[..length], fds.len()), (&FIRST[..], 1));
+    let length = within(reader.peek(&mut buffer[..3])).await.expect("a look");
+    assert_eq!(buffer[..length], SECOND[..3]);
+    let mut reader = reader;
+    let mut rest = [0; SECOND.len()];
+    within(reader.read_exact(&mut rest)).await.expect("the bytes");
+    assert_eq!(rest, SECOND);
+}
+
+#[tokio::test]
+async fn a_look_waits_for_bytes_and_a_dropped_one_loses_none() {
+    let (reader, mut peer) = Stream::pair().expect("a pair");
+    let mut buffer = [0; 8];
+    let error = within(reader.peek(&mut [])).await.expect_err("no room");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    {
+        let mut dropped = std::pin::pin!(reader.peek(&mut buffer));
+        let pending =
+            std::future::poll_fn(|cx| Poll::Ready(dropped.as_mut().poll(cx).is_pending()));
+        assert!(within(pending).await);
+    }
+    let looking = async {
+        let length = reader.peek(&mut buffer).await.expect("a look");
+        assert_eq!(&buffer[..length], b"first");
+    };
+    let writing = async { peer.write_all(b"first").await.expect("a write") };
+    within(async { tokio::join!(looking, writing) }).await;
+    drop(peer);
+    let mut reader = reader;
+    let mut all = Vec::new();
+    within(reader.read_to_end(&mut all)).await.expect("an end");
+    assert_eq!(all, b"first");
+    assert_eq!(within(reader.peek(&mut buffer)).await.expect("the end"), 0);
 }

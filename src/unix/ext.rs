@@ -12,6 +12,7 @@ use super::inherited;
 use super::name::Probes;
 pub use super::options::OnNameLost;
 pub use super::pass::*;
+pub use super::peek::*;
 #[cfg(feature = "blocking")]
 use crate::blocking;
 use crate::instance::command::DaemonCommand;

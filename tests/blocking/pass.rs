@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_getfd};
 use sockpipe::blocking::Stream;
-use sockpipe::os::unix::{MAX_FDS, PassFds};
+use sockpipe::os::unix::{MAX_FDS, PassFds, Peek};
 
 use super::bounded::{bounded, read_all};
 
@@ -151,5 +151,26 @@ fn nothing_leaks() {
         drop((one, other));
         let after = open_files();
         assert!(after < before + 500, "{before} before, {after} after {PASSES} passes");
+    });
+}
+
+#[test]
+fn a_look_takes_nothing_and_keeps_the_time_limit() {
+    bounded(|| {
+        let (mut one, other) = Stream::pair().expect("a pair");
+        let mut buffer = [0; 8];
+        other.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+        let error = other.peek(&mut buffer).expect_err("nothing came");
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        let error = other.peek(&mut []).expect_err("no room");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        one.write_all(b"GET /").expect("a write");
+        for _ in 0..3 {
+            assert_eq!(other.peek(&mut buffer).expect("a look"), 5);
+            assert_eq!(&buffer[..5], b"GET /");
+        }
+        drop(one);
+        assert_eq!(read_all(&other), b"GET /");
+        assert_eq!(other.peek(&mut buffer).expect("the end"), 0);
     });
 }

@@ -41,6 +41,7 @@ fn server() {
 }
 
 fn start(name: &str) -> (Child, impl Iterator<Item = String> + use<>) {
+    crate::process::heed_interrupts();
     let mut command = Command::new(env::current_exe().expect("this program"));
     command.args(["--exact", "blocking::signal::server", "--nocapture"]).env(ARGUMENT, name);
     let mut child = command.stdout(Stdio::piped()).spawn().expect("a process");

@@ -10,7 +10,23 @@ use sockpipe::Endpoint;
 
 use super::PATIENCE;
 
+/// A shell that starts the tests in the background, or `nohup`, may have them ignore Ctrl-C, and what
+/// they start inherits that. The programs are to heed it.
+#[cfg(unix)]
+#[allow(unsafe_code, reason = "there is no safe call for it")]
+pub fn heed_interrupts() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: the default is a valid action for the signal, and no handler of this process is lost.
+    ONCE.call_once(|| unsafe {
+        libc::signal(libc::SIGINT, libc::SIG_DFL);
+    });
+}
+
+#[cfg(not(unix))]
+pub fn heed_interrupts() {}
+
 pub fn example(name: &str) -> Command {
+    heed_interrupts();
     // Examples are built beside the tests: target/debug/deps/echo-… and target/debug/examples/….
     let program = std::env::current_exe().expect("the test's own program");
     let directory = program.parent().and_then(|deps| deps.parent()).expect("two parents");
@@ -23,6 +39,7 @@ pub fn example(name: &str) -> Command {
 
 /// The program `sockpipe`, of the package `sockpipe-cli`.
 pub fn tool() -> Command {
+    heed_interrupts();
     let program = std::env::current_exe().expect("the test's own program");
     let directory = program.parent().and_then(|deps| deps.parent()).expect("two parents");
     let path = directory.join(format!("sockpipe{}", std::env::consts::EXE_SUFFIX));
