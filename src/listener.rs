@@ -66,6 +66,20 @@ pub trait LocalListener: Send + 'static {
     {
         waiting(self)
     }
+
+    /// Stops listening and releases the name, as a drop does, and returns what a drop cannot report.
+    ///
+    /// A graceful shutdown calls it at its end and returns the error in
+    /// [`Drained::release_error`](crate::Drained::release_error).
+    ///
+    /// The default implementation leaves it to the drop.
+    ///
+    /// # Errors
+    ///
+    /// The name is left behind.
+    fn release(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What `accept` of `listener` yields at once.
@@ -262,7 +276,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// `AddrInUse`: the listener is closed, and its name still taken.
+    /// The listener is closed, and its name still there: `AddrInUse` on Windows, the OS's error on Unix.
     ///
     /// # Cancel safety
     ///
@@ -271,7 +285,8 @@ impl Listener {
     /// # Platform-specific behavior
     ///
     /// On Windows streams that were accepted hold the name until they are closed; then this fails. On
-    /// Unix the name is free when a drop returns, so this never waits and never fails.
+    /// Unix it never waits. It fails if the socket cannot be removed, for example because the process
+    /// may no longer write to the directory; a drop makes that an event for `tracing`.
     pub async fn close(self) -> io::Result<()> {
         let Self { inner, endpoint, .. } = self;
         inner.close().await.map_err(|error| during(Operation::Release, endpoint, error))
@@ -335,5 +350,11 @@ impl LocalListener for Listener {
 
     fn stop_listening(&mut self) -> Vec<Stream> {
         Self::stop_listening(self)
+    }
+
+    fn release(&mut self) -> io::Result<()> {
+        self.stopped = true;
+        let released = self.inner.release();
+        released.map_err(|error| during(Operation::Release, &self.endpoint, error))
     }
 }

@@ -131,6 +131,14 @@ fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
 }
 
 /// The system refuses a second server too, but not with an error that means only this.
+/// Once its listener is closed: whether nothing holds the name.
+fn released(address: &Endpoint) -> io::Result<()> {
+    match pipe::presence(&address.to_string()) {
+        Presence::There | Presence::Orphaned => Err(held_by_connections(address)),
+        Presence::Absent | Presence::Unknown(_) => Ok(()),
+    }
+}
+
 fn refuse_present(address: &Endpoint) -> io::Result<()> {
     let path = address.to_string();
     if matches!(pipe::presence(&path), Presence::Absent | Presence::Unknown(_)) {

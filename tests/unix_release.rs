@@ -15,7 +15,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use common::process::Running;
-use common::unix::{Standing, ask, command, finish, helper, listening};
+use common::unix::{Standing, ask, command, finish, helper, listening, strace};
 use common::{Backend, Os, assert_error, within};
 use sockpipe::os::unix::{ListenerExt, StreamExt};
 use sockpipe::{ListenOptions, Listener, Stream};
@@ -342,4 +342,105 @@ fn a_second_start_from_elsewhere() {
     assert_eq!(command(&mut server, "published"), "published true");
     assert_eq!(command(&mut server, "drop"), "dropped");
     assert_eq!(os.files(), [""; 0]);
+}
+
+/// As a server that gave up its rights to the directory: it has ended, and says what it leaves.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stop_that_may_not_remove_its_name_says_so() {
+    use std::time::Duration;
+
+    use rustix::process::{Uid, geteuid};
+    use rustix::thread::set_thread_res_uid;
+    use sockpipe::{Error, LocalListener, Operation, TimedListener, echo, serve};
+
+    if !geteuid().is_root() {
+        println!("not run: only root can become another user");
+        return;
+    }
+    // Of this thread alone, in which all of it runs.
+    let become_user =
+        |uid| set_thread_res_uid(None, Uid::from_raw(uid), None).expect("another user");
+    let assert_said = |os: &Os, how: &str, error: &io::Error| {
+        let known = Error::of(error).expect("one of ours");
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{how}: {error}");
+        assert_eq!(known.operation(), Operation::Release, "{how}: {error}");
+        let says = ["cannot release", os.endpoint(), "cannot be removed: Permission denied"];
+        for part in says.into_iter().chain(["remove it, or leave it"]) {
+            assert!(error.to_string().contains(part), "{how}: {part:?} is not in {error}");
+        }
+        // Who comes next is told the truth about it.
+        become_user(0);
+        assert_eq!(os.files(), [".s.sock.lock", "s.sock"], "{how}");
+        let refused = UnixStream::connect(os.endpoint()).expect_err("nobody listens");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{how}");
+        drop(Listener::bind(os.endpoint()).expect("the name of the dead"));
+        assert_eq!(os.files(), [""; 0], "{how}");
+    };
+
+    runtime(true, true).block_on(async {
+        for how in ["close", "release", "stop and release", "serve", "serve that releases first"] {
+            let os = Os::new();
+            let listener = Listener::bind(os.endpoint()).expect("a free name");
+            become_user(65534);
+            let error = match how {
+                "close" => listener.close().await.expect_err("it may not"),
+                "release" => {
+                    let mut listener = TimedListener::new(listener);
+                    let error = listener.release().expect_err("it may not");
+                    listener.release().expect("it is said once");
+                    error
+                }
+                "stop and release" => {
+                    let mut listener = listener;
+                    assert!(listener.stop_listening().is_empty());
+                    listener.close().await.expect_err("it may not")
+                }
+                how => {
+                    let server = serve(listener, |stream| echo::echo(stream, |_| ()));
+                    let server = server.stop_when_idle(Duration::ZERO);
+                    let drained = if how == "serve" {
+                        server.await
+                    } else {
+                        server.release_name_first().await
+                    };
+                    let drained = drained.expect("no other error");
+                    let error = drained.release_error().expect("it may not");
+                    assert_said(&os, how, error);
+                    continue;
+                }
+            };
+            assert_said(&os, how, &error);
+        }
+        #[cfg(feature = "blocking")]
+        {
+            let os = Os::new();
+            let listener = sockpipe::blocking::Listener::bind(os.endpoint()).expect("a free name");
+            become_user(65534);
+            let error = listener.close().expect_err("it may not");
+            assert_said(&os, "blocking", &error);
+        }
+    });
+}
+
+/// Whatever the system says of it; what failed once and not the second time is no error.
+#[test]
+fn a_stop_whose_calls_fail_says_which_name_it_leaves() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for error in ["EROFS", "EIO", "EPERM", "EBUSY"] {
+        let os = Os::new();
+        let server = helper(&["server", os.endpoint()]);
+        let inject = format!("inject=unlinkat:error={error}");
+        let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
+        let (mut server, _) = listening(server);
+        let said = ask(&mut server, "close");
+        for part in ["cannot release", os.endpoint(), "cannot be removed", "replaces it"] {
+            assert!(said.contains(part), "{error}: {part:?} is not in {said:?}");
+        }
+        finish(server);
+        let (mut next, _) = listening(helper(&["server", os.endpoint()]));
+        assert_eq!(ask(&mut next, "close"), "closed", "{error}");
+        assert_eq!(os.files(), [""; 0], "{error}");
+    }
 }

@@ -5,14 +5,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use sockpipe::{Listener, Stream, serve};
+use sockpipe::{LocalListener, Stream, serve};
 
 use crate::args::{Ends, LAST_BYTES, Linger, Spin};
 use crate::command::Joined;
 use crate::connect::{CUT, join};
 use crate::exit::{Exit, INTERRUPTED, at_endpoint};
 use crate::os::Descriptors;
-use crate::server::{DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
+use crate::server::{Bound, DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
 use crate::session;
 use crate::side::Side;
 use crate::{args, client, say};
@@ -46,7 +46,7 @@ pub async fn run(args: args::Listen) -> Result<()> {
 }
 
 /// The name is free as soon as the one client is there.
-async fn first(mut listener: Listener) -> Result<Stream> {
+async fn first(mut listener: Bound) -> Result<Stream> {
     let stream = listener.accept().await.map_err(at_endpoint)?;
     say::detail(format_args!("a client is there: {}", client::peer(&stream)));
     Ok(stream)
@@ -56,7 +56,7 @@ fn side(stream: Stream, spin: Spin) -> Result<Side> {
     Ok(Side::local(stream, Descriptors::Closed, spin)?)
 }
 
-async fn one_after_another(mut listener: Listener, ends: Ends, spin: Spin) -> Result<()> {
+async fn one_after_another(mut listener: Bound, ends: Ends, spin: Spin) -> Result<()> {
     let mut near = Side::stdio()?;
     loop {
         let stream = listener.accept().await.map_err(at_endpoint)?;

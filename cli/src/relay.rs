@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use sockpipe::{Listener, Stream};
+use sockpipe::{LocalListener, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -19,7 +19,7 @@ use crate::args::{self, Address, Client, Ends, Place, Spin};
 use crate::connect::{CUT, join};
 use crate::exit::{Exit, INTERRUPTED, USAGE, at_endpoint};
 use crate::os::Descriptors;
-use crate::server::{DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
+use crate::server::{Bound, DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
 use crate::session;
 use crate::side::Side;
 use crate::{client, os, say};
@@ -176,7 +176,7 @@ impl Links {
 /// Where clients come in.
 #[allow(clippy::large_enum_variant, reason = "a relay has one")]
 enum Door {
-    Local(Listener),
+    Local(Bound),
     /// A connection that was passed, until it is taken.
     Passed(Option<Stream>),
     Tcp(TcpListener),
@@ -251,7 +251,7 @@ impl Door {
 
     /// Keeps clients from passing descriptors, pending clients included.
     fn refuse_descriptors(&self) {
-        if let Self::Local(listener) = self {
+        if let Self::Local(Bound(listener)) = self {
             os::refuse_descriptors(listener);
         }
     }

@@ -1,13 +1,14 @@
 //! Listening as the options say, until asked to stop.
 
 use std::future::{Future, pending};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::ops::Deref;
 use std::pin::Pin;
 use std::process::exit;
 use std::time::Duration;
 
 use anyhow::Result;
-use sockpipe::{Access, ListenOptions, Listener};
+use sockpipe::{Access, Endpoint, ListenOptions, Listener, LocalListener, Stream};
 use tokio::time::sleep;
 
 use crate::args::{Memory, Place, Server, Spin};
@@ -19,11 +20,14 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 /// When a user wonders why it has not ended.
 const FELT: Duration = Duration::from_millis(700);
 
-pub fn bind(place: &Place, args: &Server, spin: Spin) -> Result<Listener> {
+/// A listener that says if it leaves its name behind.
+pub struct Bound(pub Listener);
+
+pub fn bind(place: &Place, args: &Server, spin: Spin) -> Result<Bound> {
     bind_fast(place, args, spin, Memory::default())
 }
 
-pub fn bind_fast(place: &Place, args: &Server, spin: Spin, memory: Memory) -> Result<Listener> {
+pub fn bind_fast(place: &Place, args: &Server, spin: Spin, memory: Memory) -> Result<Bound> {
     let access = if args.everyone { Access::Everyone } else { Access::Owner };
     let options = memory.listening(ListenOptions::new().access(access).spin(spin.policy()));
     let options = os::listen_options(options, args)?;
@@ -45,7 +49,39 @@ pub fn bind_fast(place: &Place, args: &Server, spin: Spin, memory: Memory) -> Re
             ));
         }
     }
-    Ok(listener)
+    Ok(Bound(listener))
+}
+
+impl LocalListener for Bound {
+    type Stream = Stream;
+
+    async fn accept(&mut self) -> io::Result<Stream> {
+        self.0.accept().await
+    }
+
+    fn endpoint(&self) -> io::Result<Endpoint> {
+        LocalListener::endpoint(&self.0)
+    }
+
+    fn stop_listening(&mut self) -> Vec<Stream> {
+        self.0.stop_listening()
+    }
+}
+
+impl Deref for Bound {
+    type Target = Listener;
+
+    fn deref(&self) -> &Listener {
+        &self.0
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.release() {
+            say::warning(at_endpoint(error));
+        }
+    }
 }
 
 /// The process is asked to stop. It is heard from now on, so this comes before what must be undone.

@@ -383,3 +383,41 @@ mod paths {
         assert_eq!(Tool::of(ping).wait().code, Some(0));
     }
 }
+
+/// Its directory cannot be written to any more: it has done its work, and says what it leaves.
+#[cfg(unix)]
+#[test]
+fn a_server_that_cannot_remove_its_name_says_so() {
+    use std::os::unix::fs::chown;
+
+    use common::process::Users;
+    use common::unix::{STRANGER, set_mode};
+    use rustix::process::Signal;
+
+    let Some(users) = Users::new() else { return };
+    for (verb, code) in [("echo", 0), ("listen", 130), ("relay", 0), ("one client", 0)] {
+        let os = Os::new();
+        chown(os.dir(), Some(STRANGER), Some(STRANGER)).expect("an owner");
+        let verb_and_name: &[&str] = match verb {
+            "one client" => &["listen", os.endpoint()],
+            "relay" => &["relay", os.endpoint(), "tcp:127.0.0.1:1"],
+            verb => &[verb, os.endpoint()],
+        };
+        let mut server = Tool::as_stranger(&users, verb_and_name);
+        server.await_listening();
+        set_mode(&os.dir(), 0o555);
+        if verb == "one client" {
+            server.end_input();
+            common::run_with(&["connect", "--any-server", os.endpoint()], b"").assert_succeeds();
+        } else {
+            server.signal(Signal::TERM);
+        }
+        let ended = server.wait();
+        let says = ["warning: cannot release", os.endpoint(), "cannot be removed", "leave it to"];
+        assert!(says.iter().all(|part| ended.err.contains(part)), "{verb}: {ended:?}");
+        assert_eq!(ended.err.matches("cannot release").count(), 1, "{verb}: {ended:?}");
+        assert_eq!(ended.code, Some(code), "{verb}: {ended:?}");
+        assert!(os.files().contains(&"s.sock".to_owned()), "{verb}");
+        set_mode(&os.dir(), 0o755);
+    }
+}

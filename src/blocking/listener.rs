@@ -194,6 +194,23 @@ impl Listener {
         self.inner.into_pending().into_iter().map(Stream::from_imp).collect()
     }
 
+    /// Stops listening and releases the name. Connections that were not accepted are closed.
+    ///
+    /// A drop does the same and cannot report what failed.
+    ///
+    /// # Errors
+    ///
+    /// The listener is closed, and its name still there.
+    ///
+    /// # Platform-specific behavior
+    ///
+    /// Windows: `AddrInUse`, because accepted streams hold the name until they are closed. Unix: the
+    /// OS's error, if the socket cannot be removed.
+    pub fn close(self) -> io::Result<()> {
+        let Self { inner, endpoint } = self;
+        inner.close().map_err(|error| during(Operation::Release, endpoint, error))
+    }
+
     /// Returns counts of the clients that `accept` handled without returning them.
     #[must_use]
     pub fn stats(&self) -> ListenerStats {

@@ -70,6 +70,10 @@ impl<L: LocalListener> LocalListener for WithCredentials<L> {
         let streams = self.inner.stop_listening().into_iter();
         streams.map(|stream| WithCredentials::new(stream, self.credentials.clone())).collect()
     }
+
+    fn release(&mut self) -> io::Result<()> {
+        self.inner.release()
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> LocalStream for WithCredentials<S> {

@@ -87,6 +87,10 @@ impl<L: LocalListener> LocalListener for TimedListener<L> {
         let streams = self.inner.stop_listening().into_iter();
         streams.map(|stream| TimedStream::new(stream, self.first_byte, self.idle)).collect()
     }
+
+    fn release(&mut self) -> io::Result<()> {
+        self.inner.release()
+    }
 }
 
 /// A stream of a [`TimedListener`], or a half of one.

@@ -107,8 +107,10 @@ where
             };
             let drained = if release_name_first {
                 let pending = listener.stop_listening();
+                let released = listener.release();
                 drop(listener);
-                handlers.drain::<L>(None, pending, deadline).await?
+                let drained = handlers.drain::<L>(None, pending, deadline).await?;
+                Drained { release_error: released.err(), ..drained }
             } else {
                 let pending = handlers.last(&mut listener);
                 handlers.drain(Some(listener), pending, deadline).await?
@@ -150,10 +152,11 @@ impl IdleClock {
 
 /// Counts of how connections ended that were open or pending when a graceful shutdown began.
 /// Refused connections are not counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Drained {
     pub(super) finished: usize,
     pub(super) cut: usize,
+    pub(super) release_error: Option<io::Error>,
 }
 
 impl Drained {
@@ -167,6 +170,13 @@ impl Drained {
     #[must_use]
     pub fn cut(&self) -> usize {
         self.cut
+    }
+
+    /// Returns why the listener's name is left behind, if it is: on Unix a socket that the process may
+    /// not remove.
+    #[must_use]
+    pub fn release_error(&self) -> Option<&io::Error> {
+        self.release_error.as_ref()
     }
 }
 

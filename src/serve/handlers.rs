@@ -199,7 +199,8 @@ where
             self.refuse(stream, Refusal::Stopping);
         }
         self.refusals.finish().await;
-        Ok(Drained { finished, cut })
+        let release_error = listener.and_then(|mut listener| listener.release().err());
+        Ok(Drained { finished, cut, release_error })
     }
 
     fn is_full(&self) -> bool {

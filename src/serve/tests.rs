@@ -15,6 +15,10 @@ use super::*;
 use crate::memory::tests::at_once;
 use crate::{echo, memory};
 
+fn ends(drained: Drained) -> (usize, usize) {
+    (drained.finished(), drained.cut())
+}
+
 /// A signal that comes when the other end is dropped or sends.
 async fn ended(stopped: oneshot::Receiver<()>) {
     let _ = stopped.await;

@@ -35,7 +35,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use rustix::fs::{Stat, Timespec, Timestamps, UTIME_NOW, futimens};
+use rustix::fs::{AtFlags, Stat, Timespec, Timestamps, UTIME_NOW, futimens, unlinkat};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, bind, listen, shutdown};
 
@@ -47,7 +47,7 @@ use super::places::other_places;
 use super::stale::{self, Probes};
 use super::{bound, is_passing, note, platform};
 use crate::endpoint::{Endpoint, Form};
-use crate::error::{self, live_server};
+use crate::error::{self, Error, Reason, events, live_server};
 
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -207,7 +207,7 @@ impl Claim {
         let (socket, id) = listen_in(lock, permission, self.backlog, probes)?;
         if let Some(lock) = taken {
             // What is left in a directory that another one is mounted over, say.
-            self.remove_name();
+            self.remove_name().unwrap_or_else(|error| events::release_failed(&error));
             self.lock = lock;
         }
         self.former = Some(std::mem::replace(&mut self.id, id));
@@ -217,31 +217,42 @@ impl Claim {
     /// Takes the name away that `republish` gave to a socket which is not to be used. Once that is
     /// closed, its file's number may be another's.
     pub(super) fn withdraw(&mut self) {
-        self.remove_name();
+        self.remove_name().unwrap_or_else(|error| events::release_failed(&error));
         if let Some(former) = self.former.take() {
             self.id = former;
         }
     }
 
-    fn remove_name(&self) {
-        if self.ours && self.has_name() {
-            remove(&self.lock.place, self.lock.place.name());
+    fn remove_name(&self) -> io::Result<()> {
+        let place = &self.lock.place;
+        let removed = match place.stat_there(place.name()) {
+            Ok(stat) if self.ours && file_id(&stat) == self.id => {
+                unlinkat(place.dir(), place.name(), AtFlags::empty())
+            }
+            Err(errno) if self.ours => Err(errno),
+            _ => Ok(()),
+        };
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(not_removed(place, errno)),
         }
     }
 
     /// Takes the socket away from the name, which nobody else can have while the lock is held, and says
     /// so in it. A socket that only refuses would not do: not every system lets a listening one.
+    /// What fails here is tried again at the end.
     #[cfg(feature = "tokio")]
     pub(super) fn stop(&mut self) {
         self.lock.write_stopping();
-        self.unpublish();
+        self.ours = self.remove_name().is_err();
     }
 
     /// Takes the name away for good. The socket is to be closed next, then the claim dropped.
-    pub(super) fn unpublish(&mut self) {
-        self.remove_name();
+    pub(super) fn unpublish(&mut self) -> io::Result<()> {
+        let removed = self.remove_name();
         // From here on the file's number may be another's.
         self.ours = false;
+        removed
     }
 
     /// Leaves the name to the process that has the socket, without a lock.
@@ -255,9 +266,16 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if self.owned_by_this_process() {
-            self.unpublish();
+            self.unpublish().unwrap_or_else(|error| events::release_failed(&error));
         }
     }
+}
+
+fn not_removed(place: &Place, errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    let cause = format!("its socket cannot be removed: {error}");
+    let error = Error::new(Reason::Os, cause).at(place.endpoint()).caused_by(error);
+    error.advising("remove it, or leave it to the next server there, which replaces it").into()
 }
 
 /// The lock, while no server lives where clients look for `wanted` too. With the lock: who starts there

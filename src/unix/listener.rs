@@ -200,10 +200,16 @@ impl Listener {
         sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
     }
 
-    /// The system's calls do not wait, so a drop is all of it.
-    pub(crate) fn close(self) -> Ready<io::Result<()>> {
-        drop(self);
-        future::ready(Ok(()))
+    /// The system's calls do not wait.
+    pub(crate) fn close(mut self) -> Ready<io::Result<()>> {
+        future::ready(self.release())
+    }
+
+    /// All of a drop but that the socket is closed.
+    pub(crate) fn release(&mut self) -> io::Result<()> {
+        let _ = self.end_offer();
+        let (_queue, released) = self.name.end(self.socket.get_ref());
+        released
     }
 
     pub(crate) fn stats(&self) -> ListenerStats {
@@ -311,7 +317,6 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let _ = self.end_offer();
-        drop(self.name.end(self.socket.get_ref()));
+        self.release().unwrap_or_else(|error| events::release_failed(&error));
     }
 }

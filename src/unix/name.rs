@@ -123,14 +123,19 @@ impl Name {
 
     /// Takes the name away, refuses new connections, and gives those in the queue. The socket is to
     /// be closed next.
-    pub(super) fn end(&mut self, socket: &OwnedFd) -> Vec<OwnedFd> {
+    ///
+    /// # Errors
+    ///
+    /// The name is left behind. All else is done.
+    pub(super) fn end(&mut self, socket: &OwnedFd) -> (Vec<OwnedFd>, io::Result<()>) {
         if !self.is_ours() {
-            return Vec::new();
+            return (Vec::new(), Ok(()));
         }
-        if let Self::Claimed(claim) = self {
-            claim.unpublish();
-        }
-        refuse_and_drain(socket)
+        let removed = match self {
+            Self::Claimed(claim) => claim.unpublish(),
+            Self::Abstract(_) | Self::Inherited => Ok(()),
+        };
+        (refuse_and_drain(socket), removed)
     }
 
     /// Refuses new connections, keeps the name from others, and gives those in the queue.

@@ -332,11 +332,15 @@ impl Place {
 
     /// What has this name in the directory; links are not followed.
     pub(super) fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
-        match statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match self.stat_there(name) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(failed(&self.dir_path.join(name), "cannot look at", errno)),
         }
+    }
+
+    pub(super) fn stat_there(&self, name: &OsStr) -> Result<Stat, Errno> {
+        statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// What a client finds under the name, links followed.

@@ -12,14 +12,13 @@ use tokio::sync::mpsc::{Permit, Receiver, Sender, channel};
 use tokio::time::timeout_at;
 
 use super::accept::{Instances, Next};
-use super::pipe::{self, ARMED, BACKLOG, Kind, Presence};
+use super::pipe::{ARMED, BACKLOG, Kind};
 use super::reactor::{self, Task};
 use super::registered::Pipe;
 use super::stream::Stream;
-use super::{refuse_present, resolve};
+use super::{refuse_present, released, resolve};
 use crate::endpoint::Endpoint;
 use crate::error::events::ListenerStats;
-use crate::error::held_by_connections;
 use crate::options::ListenOptions;
 
 /// Its drop closes all that it has, and waits for nobody.
@@ -86,10 +85,13 @@ impl Listener {
         drop(self);
         // The streams that were accepted and dropped before.
         reactor::settled()?.await?;
-        match pipe::presence(&address.to_string()) {
-            Presence::There | Presence::Orphaned => Err(held_by_connections(&address)),
-            Presence::Absent | Presence::Unknown(_) => Ok(()),
-        }
+        released(&address)
+    }
+
+    /// The name goes with the last handle, which a drop closes too.
+    pub(crate) fn release(&mut self) -> io::Result<()> {
+        drop(self.end());
+        Ok(())
     }
 
     /// Whoever has connected and was not accepted.

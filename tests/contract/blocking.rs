@@ -241,6 +241,30 @@ fn row_6_nothing_is_left_and_the_name_is_free_at_once() {
     });
 }
 
+/// On Windows connections that were accepted hold it.
+#[test]
+fn row_6_a_close_says_whether_the_name_is_free() {
+    let os = Os::new();
+    let bind = || blocking::Listener::bind(os.endpoint()).expect("a free name");
+    let listener = bind();
+    let waiting = blocking::Stream::connect(os.endpoint()).expect("a server");
+    drop(waiting);
+    listener.close().expect("a free name");
+    assert_eq!(os.files(), [""; 0]);
+
+    let listener = bind();
+    let client = blocking::Stream::connect(os.endpoint()).expect("a server");
+    let accepted = listener.accept().expect("a client");
+    let closed = listener.close();
+    if cfg!(windows) {
+        assert_error(closed, ErrorKind::AddrInUse, &[os.endpoint()]);
+    } else {
+        closed.expect("a free name");
+        drop(bind());
+    }
+    drop((client, accepted));
+}
+
 #[test]
 fn row_7_waits_for_a_server_when_asked_to_and_not_for_ever() {
     bounded(|| {

@@ -229,6 +229,10 @@ async fn serve(listener: Listener, options: &Options) {
                     listener = None;
                     println!("dropped");
                 }
+                Some("close") => {
+                    let listener = listener.take().expect("not dropped");
+                    println!("{}", listener.close().await.map_or_else(|e| shown(&e), |()| "closed".into()));
+                }
                 Some("panic") => panic!("as asked"),
                 Some("abort") => abort(),
                 Some("drain") => {

@@ -34,7 +34,7 @@ async fn who_is_refused_hears_why_and_is_counted() {
     first.write_u8(7).await.expect("a write");
     assert_eq!(first.read_u8().await.expect("an answer"), 7);
     let drained = server.await.expect("no panic").expect("no error");
-    assert_eq!(drained, Drained { finished: 0, cut: 1 });
+    assert_eq!(ends(drained), (0, 1));
     let refused = [Refusal::UserLimit, Refusal::Stopping].map(|why| counters.refused(why));
     assert_eq!((refused, counters.cut(), counters.active()), ([1, 1], 1, 0));
     connector.connect().await.expect_err("the listener is gone");
@@ -52,7 +52,7 @@ async fn those_whose_turn_does_not_come_hear_that_it_stops() {
         .on_refused(tell)
         .with_graceful_shutdown(async {})
         .await;
-    assert_eq!(server.expect("no error"), Drained { finished: 0, cut: 3 });
+    assert_eq!(ends(server.expect("no error")), (0, 3));
     let mut said_to_all = Vec::new();
     for client in clients {
         said_to_all.push(said(client).await);

@@ -192,8 +192,14 @@ impl Listener {
 
     pub(crate) fn into_pending(mut self) -> Vec<Stream> {
         let mut sockets: Vec<_> = lock(&self.waiting).drain(..).collect();
-        sockets.extend(self.end());
+        let (queue, released) = self.end();
+        released.unwrap_or_else(|error| events::release_failed(&error));
+        sockets.extend(queue);
         sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
+    }
+
+    pub(crate) fn close(mut self) -> io::Result<()> {
+        self.end().1
     }
 
     pub(crate) fn stats(&self) -> ListenerStats {
@@ -250,7 +256,7 @@ impl Listener {
         None
     }
 
-    fn end(&mut self) -> Vec<OwnedFd> {
+    fn end(&mut self) -> (Vec<OwnedFd>, io::Result<()>) {
         let name = self.name.get_mut().unwrap_or_else(PoisonError::into_inner);
         if name.is_ours() {
             // What is in the queue is wanted, and no more.
@@ -301,7 +307,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        drop(self.end());
+        self.end().1.unwrap_or_else(|error| events::release_failed(&error));
     }
 }
 

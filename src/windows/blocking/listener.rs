@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::super::accept::{Instances, Next};
 use super::super::pipe::{ARMED, BACKLOG, Kind};
 use super::super::system::End;
-use super::super::{refuse_present, resolve};
+use super::super::{refuse_present, released, resolve};
 use super::{Own, Stream, waker};
 use crate::endpoint::Endpoint;
 use crate::error::events::ListenerStats;
@@ -21,6 +21,7 @@ use crate::options::ListenOptions;
 use crate::wait::Deadline;
 
 pub(crate) struct Listener {
+    address: Endpoint,
     shared: Arc<Shared>,
     pauses: Arc<AtomicU64>,
     arming: Thread,
@@ -52,10 +53,10 @@ impl Listener {
         refuse_present(&address)?;
         let wanted = options.os.instances.unwrap_or(ARMED);
         let instances = Instances::claim(&address, Kind::chosen(options)?, wanted)?;
-        Ok((Self::start(instances)?, address))
+        Ok((Self::start(address.clone(), instances)?, address))
     }
 
-    fn start(instances: Instances) -> io::Result<Self> {
+    fn start(address: Endpoint, instances: Instances) -> io::Result<Self> {
         let pauses = instances.pauses();
         let clients = Clients {
             waiting: VecDeque::new(),
@@ -67,7 +68,7 @@ impl Listener {
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("sockpipe-accept".to_owned());
         let thread = thread.spawn(move || theirs.serve())?;
-        Ok(Self { shared, pauses, arming: thread.thread().clone() })
+        Ok(Self { address, shared, pauses, arming: thread.thread().clone() })
     }
 
     /// `None` once the deadline is past.
@@ -105,6 +106,12 @@ impl Listener {
 
     pub(crate) fn into_pending(self) -> Vec<Stream> {
         self.end().into_iter().map(Stream::Own).collect()
+    }
+
+    pub(crate) fn close(self) -> io::Result<()> {
+        let address = self.address.clone();
+        drop(self);
+        released(&address)
     }
 
     /// No client is refused here: the system does, by the pipe's descriptor.
