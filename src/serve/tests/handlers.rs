@@ -20,7 +20,7 @@ async fn a_panicking_handler_ends_its_own_connection_only() {
     let mut text = String::new();
     second.read_to_string(&mut text).await.expect("an answer");
     assert_eq!(text, "still here");
-    // With the last connector gone, accept fails for good, and serve says so.
+    // With the last connector gone, accept fails for good, and serve reports it.
     drop(connector);
     let error = server.await.expect("no panic").expect_err("serve ends only by an error");
     assert_eq!(error.kind(), io::ErrorKind::NotConnected);
@@ -95,5 +95,5 @@ async fn a_handlers_error_is_told_and_ends_its_own_connection_only() {
     quiet.write_u8(b'.').await.expect("a write");
     assert_eq!(quiet.read_u8().await.expect("an answer"), b'.');
     server.abort();
-    assert!(told.recv().await.is_none(), "who was answered made no error");
+    assert!(told.recv().await.is_none(), "an answer succeeds");
 }

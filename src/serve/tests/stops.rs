@@ -149,7 +149,7 @@ async fn a_server_that_nobody_needs_stops() {
     let server = serve(listener, |stream| echo::echo(stream, |_| ())).stop_when_idle(MINUTE);
     let server = tokio::spawn(server.into_future());
     sleep(Duration::from_secs(50)).await;
-    // A client is served for longer than the limit, and it counts anew from its end.
+    // A client is served for longer than the limit, which counts again from the client's end.
     let client = connector.connect().await.expect("a connection");
     sleep(2 * MINUTE).await;
     drop(client);

@@ -84,7 +84,7 @@ pub(in crate::windows) fn read(
     }
 }
 
-/// One write, of which the system takes all, or nothing because the peer is gone. No other operation
+/// Makes one write. The system takes all of it, or nothing because the peer is gone. No other operation
 /// may be under way with the same event. `begun` is called as soon as the write has its place in the
 /// pipe, or has failed, before it is waited for.
 pub(in crate::windows) fn write(
