@@ -172,8 +172,8 @@ cfg_if::cfg_if! {
     else { compile_error!("sockpipe needs Unix domain sockets or Windows named pipes"); }
 }
 
-/// Streams in shared memory, on neither side of the seam: the ring and the switch to it know no OS, and
-/// only Linux's backend has the memory so far.
+/// Streams in shared memory, on neither side of the seam: the ring and the switch to it know no OS,
+/// and only Linux's backend has the memory so far.
 #[cfg(feature = "shared-memory")]
 mod shared_memory {
     cfg_if::cfg_if! {

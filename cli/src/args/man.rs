@@ -1,13 +1,13 @@
-//! The manual pages in `cli/man`, which are made from the definitions of the command line. They are of one
-//! system; the options are the same on each.
+//! The manual pages in `cli/man`, which are made from the definitions of the command line. They are
+//! of one system; the options are the same on each.
 
 use std::fs;
 use std::path::Path;
 
 use clap::CommandFactory;
 
-/// After a change of the command line, `SOCKPIPE_WRITE_MAN=1 cargo test -p sockpipe-cli --bin sockpipe man`
-/// writes the pages again.
+/// After a change of the command line, this writes the pages again:
+/// `SOCKPIPE_WRITE_MAN=1 cargo test -p sockpipe-cli --bin sockpipe man`.
 #[test]
 fn the_manual_pages_are_those_of_the_command_line() {
     let made = tempfile::tempdir().expect("a directory");

@@ -1,9 +1,9 @@
 //! One thread at a time, without a lock.
 //!
-//! A direction of a pipe is used by one thread at a time, since the system hands an end to one read only,
-//! and what is to be written next depends on what was written last. A thread that comes alone changes one
-//! number when it comes and again when it goes: 20 ns together, where the call on the pipe between takes
-//! microseconds. Only threads that come at the same time use the lock, to sleep.
+//! A direction of a pipe is used by one thread at a time: the system hands an end to one read only,
+//! and what is written next depends on what was written last. A thread that comes alone changes one
+//! number when it comes and again when it goes. Both take 20 ns, and the call on the pipe between
+//! them microseconds. Only threads that come at the same time use the lock, to sleep.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -37,7 +37,7 @@ impl Turn {
     #[cold]
     fn wait(&self, deadline: Deadline) -> Option<Taken<'_>> {
         let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who gets it so may wake somebody who need not be there; who is there is never forgotten.
+        // Afterwards the mark stays, though nobody may wait by then: that costs one call too many.
         while self.state.swap(WANTED, Ordering::Acquire) != FREE {
             asleep = match deadline.left() {
                 Some(Duration::ZERO) => return None,

@@ -103,9 +103,8 @@ pub(in crate::windows) fn write(
         }
     };
     // SAFETY: the handle is open as long as the pipe is borrowed. The system may read the bytes and
-    // write to `overlapped` until the operation is over; both outlive it, for where the call left it
-    // under way `UnderWay` waits when it is dropped, also by a panic of `begun`, and that returns when
-    // it is over.
+    // write to `overlapped` until the operation is over. Both outlive it: where the call left it
+    // under way, `UnderWay` waits for its end when it is dropped, also by a panic of `begun`.
     let written = check(unsafe {
         WriteFile(raw(&pipe), bytes.as_ptr(), length, null_mut(), overlapped.get())
     });
@@ -199,7 +198,7 @@ impl Write {
     }
 
     fn operation(&self) -> &Operation {
-        // SAFETY: it is freed only by `free` and by the callback of `linger`, both of which get the
+        // SAFETY: it is freed only by `free` and by the callback of `linger`, and both take the
         // `Write` itself.
         unsafe { self.0.as_ref() }
     }
