@@ -1,27 +1,22 @@
 //! Streams that move into shared memory.
 #![cfg(all(target_os = "linux", not(sockpipe_posix), feature = "shared-memory"))]
 
-#[path = "shared_memory/by_hand.rs"]
-mod by_hand;
-#[path = "shared_memory/clients.rs"]
-mod clients;
 mod common;
-#[path = "shared_memory/floods.rs"]
-mod floods;
-#[path = "shared_memory/hostile.rs"]
-mod hostile;
-#[path = "shared_memory/kills.rs"]
-mod kills;
-#[path = "shared_memory/offers.rs"]
-mod offers;
-#[path = "shared_memory/plain.rs"]
-mod plain;
-#[cfg(feature = "blocking")]
-#[path = "shared_memory/storm.rs"]
-mod storm;
-#[cfg(feature = "blocking")]
-#[path = "shared_memory/threads.rs"]
-mod threads;
+mod shared_memory {
+    use super::*;
+
+    mod by_hand;
+    mod clients;
+    mod floods;
+    mod hostile;
+    mod kills;
+    mod offers;
+    mod plain;
+    #[cfg(feature = "blocking")]
+    mod storm;
+    #[cfg(feature = "blocking")]
+    mod threads;
+}
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
