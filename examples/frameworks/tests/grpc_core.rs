@@ -1,7 +1,6 @@
 //! A client by gRPC's C core, which Python, C++, Ruby and C# have: Python's `grpcio`.
 #![cfg(unix)] // Its Windows has no local endpoints.
 
-#[path = "../../../tests/common/mod.rs"]
 mod common;
 
 use std::process::{Command, Output};
@@ -23,7 +22,7 @@ with grpc.insecure_channel(target, options=options) as channel:
         print(error.details())
 ";
 
-/// A Python with grpcio and grpcio-health-checking; says so where there is none, which is a failure with
+/// A Python with grpcio and grpcio-health-checking. Reports where there is none, which is a failure with
 /// `SOCKPIPE_REQUIRE_PEERS` set.
 fn python() -> Option<String> {
     let python = std::env::var("SOCKPIPE_GRPC_PYTHON").unwrap_or_else(|_| "python3".to_owned());
