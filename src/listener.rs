@@ -1,6 +1,7 @@
 //! Listening: the trait, and the OS listener behind it.
 
 mod credentials;
+mod exchanges;
 pub(crate) mod timed;
 
 use std::fmt;

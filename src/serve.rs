@@ -234,9 +234,10 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows tells the user of some foreign clients only after their first bytes, as Node.js's and
-    /// .NET's, and of others never. Such a connection counts for its process until the user is told. It
-    /// is closed then, with its handler, if that user has as many as there may be.
+    /// Windows reports the user of some foreign clients, such as Node.js's and .NET's, only after
+    /// their first bytes, and the user of others never. Such a connection counts for its process
+    /// until the user is known. If that user is over the limit by then, the connection is closed
+    /// and its handler ends.
     pub fn max_connections_per_user(mut self, limit: usize) -> Self {
         self.settings.max_per_user = Some(limit);
         self

@@ -336,7 +336,7 @@ async fn directories_in_which_others_could_replace_the_socket() {
 /// As a umask of 002 makes it, where each user has a group of its own.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_directory_whose_group_is_its_owner_s_alone() {
+async fn a_directory_whose_group_has_only_its_owner() {
     let fields = |file: &str| -> Vec<Vec<String>> {
         let text = fs::read_to_string(file).unwrap_or_default();
         text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()

@@ -13,7 +13,7 @@ CODE_COLUMNS, PAGE_COLUMNS = 100, 110
 
 # How many places of each kind are left. A change may lower a limit and must not raise one.
 LIMITS = {
-    "banned phrases": 65,
+    "banned phrases": 0,
     "summaries without a verb": 0,
     "long runs of code": 92,
     "long lines": 384,

@@ -34,14 +34,14 @@ impl AxumListener for Listener {
     }
 }
 
-/// With the feature `axum`, for deadlines, and for listeners of other crates. A client that waits
-/// for the start of its response is not idle.
+/// With the feature `axum`, for deadlines, and for listeners of other crates. The
+/// [`idle_deadline`](TimedListener::idle_deadline) of reads runs between requests only.
 impl<L: LocalListener> AxumListener for TimedListener<L> {
     type Io = <Self as LocalListener>::Stream;
     type Addr = Option<Endpoint>;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        (accept(self).await.with_answers(), None)
+        (accept(self).await.for_http(), None)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {

@@ -6,12 +6,13 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::exchanges::Exchanges;
 use crate::endpoint::Endpoint;
 use crate::listener::LocalListener;
 use crate::peer::{PeerCredentials, PeerTold};
@@ -55,15 +56,20 @@ impl<L: LocalListener> TimedListener<L> {
         self
     }
 
-    /// Sets how long a connection may stay open without a byte in either direction.
+    /// Sets how long a read or a write may wait without a byte in either direction.
     ///
-    /// This deadline also ends a write to a client that no longer reads.
+    /// A read that waits this long means that the client is idle; a write, that the client no
+    /// longer reads. The deadline runs only while the handler waits in a read or a write, so it
+    /// does not interrupt a handler that works between them. A handler that reads while the client
+    /// waits for news turns the deadline off with
+    /// [`set_idle_deadline`](TimedStream::set_idle_deadline).
     ///
-    /// The listener knows nothing of requests and responses. It also cuts a client that waits for a
-    /// slow handler, a quiet stream of events, or a quiet WebSocket. Use it for protocols that send
-    /// data more often than that; [embedding](crate::docs::embedding) has deadlines for HTTP.
+    /// # Under `axum::serve`
     ///
-    /// Under `axum::serve`, a client that waits for the start of its response is not cut.
+    /// The deadline of reads runs between requests only: it closes a connection that the client
+    /// keeps open without a request, and does not cut a client that waits for a slow handler, a
+    /// quiet stream of events or a quiet WebSocket. An HTTP/2 connection, and one that was
+    /// upgraded, has no idle deadline for reads.
     #[must_use]
     pub fn idle_deadline(mut self, deadline: Duration) -> Self {
         self.idle = Some(deadline);
@@ -98,35 +104,55 @@ pub struct TimedStream<S> {
     inner: S,
     /// Until a byte has come.
     first_byte: Option<Instant>,
-    idle: Option<Duration>,
-    /// Of requests and answers: a client that waits for an answer is not idle.
-    answers: bool,
+    /// The messages of HTTP, if that is the protocol.
+    exchanges: Option<Exchanges>,
+    /// A reader without a deadline, until the response that it owes has gone out.
+    reader: Option<Waker>,
     /// What both halves know.
-    last: Arc<Last>,
+    idle: Arc<Idle>,
     // One for each direction, made when needed: two tasks may wait, and a timer wakes one.
     timers: [Option<Pin<Box<Sleep>>>; 2],
 }
 
-/// When a byte last went either way, and whether it was the client's.
-struct Last {
+/// The idle deadline, and when it began to run.
+struct Idle {
     accepted: Instant,
-    /// Nanoseconds since then, and in the lowest bit who spoke.
-    spoken: AtomicU64,
+    /// Nanoseconds from there to the last byte in either direction.
+    last: AtomicU64,
+    /// Nanoseconds, or `NEVER`.
+    limit: AtomicU64,
 }
 
-impl Last {
-    fn now(&self, by_client: bool) {
-        let nanos = self.accepted.elapsed().as_nanos() as u64;
-        self.spoken.store(nanos & !1 | u64::from(by_client), Ordering::Relaxed);
+const NEVER: u64 = u64::MAX;
+
+impl Idle {
+    fn new(accepted: Instant, limit: Option<Duration>) -> Self {
+        let idle = Self { accepted, last: AtomicU64::new(0), limit: AtomicU64::new(NEVER) };
+        idle.set_limit(limit);
+        idle
     }
 
-    fn at(&self) -> Instant {
-        self.accepted + Duration::from_nanos(self.spoken.load(Ordering::Relaxed) & !1)
+    fn restart(&self) {
+        self.last.store(nanos(self.accepted.elapsed()), Ordering::Relaxed);
     }
 
-    fn is_by_client(&self) -> bool {
-        self.spoken.load(Ordering::Relaxed) & 1 == 1
+    fn limit(&self) -> Option<Duration> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        (limit != NEVER).then(|| Duration::from_nanos(limit))
     }
+
+    fn set_limit(&self, limit: Option<Duration>) {
+        self.limit.store(limit.map_or(NEVER, nanos), Ordering::Relaxed);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let last = Duration::from_nanos(self.last.load(Ordering::Relaxed));
+        self.accepted.checked_add(last)?.checked_add(self.limit()?)
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(NEVER)
 }
 
 const READ: usize = 0;
@@ -136,14 +162,17 @@ impl<S> TimedStream<S> {
     fn new(inner: S, first_byte: Option<Duration>, idle: Option<Duration>) -> Self {
         let accepted = Instant::now();
         let first_byte = first_byte.and_then(|limit| accepted.checked_add(limit));
-        let last = Arc::new(Last { accepted, spoken: AtomicU64::new(0) });
-        Self { inner, first_byte, idle, answers: false, last, timers: [None, None] }
+        Self::half(inner, first_byte, Arc::new(Idle::new(accepted, idle)))
     }
 
-    /// For a protocol of requests and answers.
+    fn half(inner: S, first_byte: Option<Instant>, idle: Arc<Idle>) -> Self {
+        Self { inner, first_byte, exchanges: None, reader: None, idle, timers: [None, None] }
+    }
+
+    /// Lets the idle deadline of reads run between requests only.
     #[cfg(feature = "axum")]
-    pub(crate) fn with_answers(self) -> Self {
-        Self { answers: true, ..self }
+    pub(crate) fn for_http(self) -> Self {
+        Self { exchanges: self.idle.limit().map(|_| Exchanges::default()), ..self }
     }
 
     /// Returns the stream, which has no deadlines from now on.
@@ -156,19 +185,50 @@ impl<S> TimedStream<S> {
         &self.inner
     }
 
+    /// Replaces the [idle deadline](TimedListener::idle_deadline) of this connection, for both
+    /// halves. `None` turns it off, for a client that waits for news.
+    ///
+    /// The deadline starts again with this call. An earlier deadline does not wake a read or a write
+    /// that already waits in another task.
+    ///
+    /// ```no_run
+    /// use sockpipe::{Stream, TimedStream};
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # async fn publish(_: TimedStream<Stream>) -> std::io::Result<()> { Ok(()) }
+    /// async fn handle(mut stream: TimedStream<Stream>) -> std::io::Result<()> {
+    ///     let mut request = [0; 9];
+    ///     stream.read_exact(&mut request).await?;
+    ///     if request == *b"subscribe" {
+    ///         stream.set_idle_deadline(None);
+    ///         return publish(stream).await;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn set_idle_deadline(&mut self, deadline: Option<Duration>) {
+        self.idle.set_limit(deadline);
+        self.idle.restart();
+    }
+
+    /// Reports whether the client waits for a response.
+    fn owes_response(&self) -> bool {
+        self.exchanges.as_ref().is_some_and(|exchanges| !exchanges.are_answered())
+    }
+
     fn deadline(&self, direction: usize) -> Option<Instant> {
-        let waits = self.answers && direction == READ && self.last.is_by_client();
-        let idle = self.idle.filter(|_| !waits).and_then(|limit| self.last.at().checked_add(limit));
+        let waits = direction == READ && self.owes_response();
+        let idle = self.idle.deadline().filter(|_| !waits);
         match self.first_byte {
             Some(first) if direction == READ => Some(idle.map_or(first, |idle| idle.min(first))),
             _ => idle,
         }
     }
 
-    /// Says which deadline is over. Of the idle one nobody can say who should have spoken.
+    /// Reports which deadline has passed.
     fn passed(&self, direction: usize, deadline: Instant) -> io::Error {
         let first_byte = direction == READ && self.first_byte == Some(deadline);
-        let what = match self.idle {
+        let what = match self.idle.limit() {
             Some(idle) if !first_byte => format!("no data went in either direction for {idle:?}"),
             _ => "the client sent nothing before the deadline for its first byte".to_owned(),
         };
@@ -177,11 +237,21 @@ impl<S> TimedStream<S> {
 
     /// While a direction waits: an error once its deadline is over.
     fn poll_deadline<T>(&mut self, direction: usize, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let Some(deadline) = self.deadline(direction) else { return Poll::Pending };
+        let Some(deadline) = self.deadline(direction) else {
+            if direction == READ && self.owes_response() {
+                self.reader = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        };
+
         let timer = match &mut self.timers[direction] {
             Some(timer) => timer,
             none => none.insert(Box::pin(sleep_until(deadline)?)),
         };
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+
         // Bytes move the deadline; the timer is moved only when it would have rung.
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
@@ -197,17 +267,31 @@ impl<S: AsyncWrite + Unpin> TimedStream<S> {
     fn written(
         &mut self,
         cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
         outcome: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        match outcome {
-            Poll::Pending => self.poll_deadline(WRITE, cx),
+        let mut left = match outcome {
+            Poll::Pending => return self.poll_deadline(WRITE, cx),
             // An empty write says nothing of the client.
-            Poll::Ready(Ok(0)) => outcome,
-            ready => {
-                self.last.now(false);
-                ready
+            Poll::Ready(Ok(0) | Err(_)) => return outcome,
+            Poll::Ready(Ok(written)) => written,
+        };
+        self.idle.restart();
+
+        if let Some(exchanges) = &mut self.exchanges {
+            for buf in bufs {
+                let sent = &buf[..left.min(buf.len())];
+                exchanges.sent(sent);
+                left -= sent.len();
+            }
+            // From here on the reader has a deadline.
+            if exchanges.are_answered() {
+                if let Some(reader) = self.reader.take() {
+                    reader.wake();
+                }
             }
         }
+        outcome
     }
 }
 
@@ -217,13 +301,14 @@ impl TimedStream<Stream> {
     ///
     /// As for [`Stream::into_split`], dropping the write half ends the write side.
     pub fn into_split(self) -> (TimedStream<OwnedReadHalf>, TimedStream<OwnedWriteHalf>) {
-        let Self { inner, first_byte, idle, answers, last, timers } = self;
-        let [timer, other] = timers;
-        let (from, to) = inner.into_split();
-        let (timers, shared) = ([timer, None], last.clone());
-        let from = TimedStream { inner: from, first_byte, idle, answers, last: shared, timers };
-        let timers = [None, other];
-        (from, TimedStream { inner: to, first_byte: None, idle, answers, last, timers })
+        let [reads, writes] = self.timers;
+        let (from, to) = self.inner.into_split();
+        let from = TimedStream {
+            timers: [reads, None],
+            ..TimedStream::half(from, self.first_byte, self.idle.clone())
+        };
+        let to = TimedStream { timers: [None, writes], ..TimedStream::half(to, None, self.idle) };
+        (from, to)
     }
 
     /// Ends the write side and waits until the OS has every byte, as [`Stream::close`] does.
@@ -253,14 +338,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let is_empty = buf.remaining() == 0;
+        let (is_empty, before) = (buf.remaining() == 0, buf.filled().len());
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Pending => self.poll_deadline(READ, cx),
             // An empty read says nothing of the client.
             ready if is_empty => ready,
             ready => {
-                self.last.now(true);
-                self.first_byte = None;
+                let Self { first_byte, exchanges, idle, .. } = &mut *self;
+                idle.restart();
+                *first_byte = None;
+                if let Some(exchanges) = exchanges {
+                    exchanges.received(&buf.filled()[before..]);
+                }
                 ready
             }
         }
@@ -274,7 +363,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.written(cx, outcome)
+        self.written(cx, &[IoSlice::new(buf)], outcome)
     }
 
     fn poll_write_vectored(
@@ -283,7 +372,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.written(cx, outcome)
+        self.written(cx, bufs, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -320,135 +409,4 @@ impl<S: fmt::Debug> fmt::Debug for TimedStream<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
-    use tokio::time::sleep;
-
-    use super::*;
-    use crate::memory;
-    use crate::memory::tests::at_once;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    async fn accepted(first_byte: u64, idle: u64) -> (memory::Stream, TimedStream<memory::Stream>) {
-        let (listener, connector) = memory::pair();
-        let mut listener = TimedListener::new(listener)
-            .first_byte_deadline(SECOND * first_byte as u32)
-            .idle_deadline(SECOND * idle as u32);
-        let client = connector.connect().await.expect("a connection");
-        (client, listener.accept().await.expect("a connection"))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_says_nothing_is_given_up() {
-        let (_client, mut server) = accepted(10, 60).await;
-        let started = Instant::now();
-        let error = server.read(&mut [0]).await.expect_err("nothing was said");
-        assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, 10));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_error_says_which_deadline_is_over() {
-        for (first_byte, idle, said) in [
-            (10, 60, "the client sent nothing before the deadline for its first byte"),
-            (60, 10, "no data went in either direction for 10s"),
-        ] {
-            let (_client, mut server) = accepted(first_byte, idle).await;
-            let error = server.read(&mut [0]).await.expect_err("nothing was said");
-            assert_eq!(error.to_string(), said);
-        }
-        // A writer waits for the reader's deadline only.
-        let (_client, mut server) = accepted(10, 60).await;
-        let error = server.write_all(&vec![0; 1 << 20]).await.expect_err("no room");
-        assert_eq!(error.to_string(), "no data went in either direction for 60s");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn bytes_move_the_deadline() {
-        let (mut client, mut server) = accepted(10, 60).await;
-        let started = Instant::now();
-        let talk = async {
-            for pause in [9, 59, 59] {
-                sleep(SECOND * pause).await;
-                client.write_u8(1).await.expect("a write");
-            }
-            client
-        };
-
-        let listen = async {
-            for _ in 0..3 {
-                server.read_u8().await.expect("in time");
-            }
-            server.read_u8().await.expect_err("nothing more was said")
-        };
-        let (_client, error) = tokio::join!(talk, listen);
-        assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, 187));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_read_is_given_up_in_both_directions() {
-        let (mut client, server) = accepted(10, 60).await;
-        client.write_u8(1).await.expect("a write");
-        let (mut from, mut to) = split(server);
-        from.read_u8().await.expect("a byte");
-        let started = Instant::now();
-        let reader = async { from.read_u8().await.expect_err("nothing more was said").kind() };
-        let writer = async { to.write_all(&vec![0; 1 << 20]).await.expect_err("no room").kind() };
-        assert_eq!(tokio::join!(reader, writer), (ErrorKind::TimedOut, ErrorKind::TimedOut));
-        assert_eq!(started.elapsed().as_secs(), 60);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_deadlines_it_waits() {
-        let (listener, connector) = memory::pair();
-        let mut listener = TimedListener::new(listener);
-        let mut client = connector.connect().await.expect("a connection");
-        let mut server = listener.accept().await.expect("a connection");
-        let late = async {
-            sleep(SECOND * 100_000).await;
-            client.write_u8(7).await.expect("a write");
-        };
-        let (got, ()) = tokio::join!(server.read_u8(), late);
-        assert_eq!(got.expect("a byte"), 7);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_empty_read_or_write_moves_no_deadline() {
-        for (first_byte, idle, limit) in [(4, 60, 4), (10, 4, 4)] {
-            let (_client, mut server) = accepted(first_byte, idle).await;
-            let started = Instant::now();
-            sleep(SECOND * 3).await;
-            assert_eq!(at_once(server.read(&mut [])).expect("an empty read"), 0);
-            assert_eq!(at_once(server.write(&[])).expect("an empty write"), 0);
-            let error = server.read(&mut [0]).await.expect_err("nothing was said");
-            assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, limit));
-        }
-    }
-
-    #[cfg(feature = "axum")]
-    #[tokio::test(start_paused = true)]
-    async fn of_requests_and_answers_who_waits_is_not_idle() {
-        let (mut client, server) = accepted(10, 60).await;
-        let mut server = server.with_answers();
-        client.write_u8(1).await.expect("a write");
-        server.read_u8().await.expect("a request");
-        let waited = tokio::time::timeout(SECOND * 600, server.read_u8()).await;
-        waited.expect_err("it waits for its answer");
-        server.write_u8(2).await.expect("an answer");
-        let answered = Instant::now();
-        let error = server.read_u8().await.expect_err("nothing more was asked");
-        assert_eq!((error.kind(), answered.elapsed().as_secs()), (ErrorKind::TimedOut, 60));
-    }
-
-    #[test]
-    fn without_timers_to_wait_with_it_is_an_error() {
-        let (listener, connector) = memory::pair();
-        let mut listener = TimedListener::new(listener).idle_deadline(SECOND);
-        let mut client = at_once(connector.connect()).expect("a connection");
-        let mut server = at_once(listener.accept()).expect("a connection");
-        let error = at_once(server.read_u8()).expect_err("nothing was said");
-        assert_eq!(error.kind(), ErrorKind::Other, "{error}");
-        at_once(client.write_u8(7)).expect("a write");
-        assert_eq!(at_once(server.read_u8()).expect("it need not wait"), 7);
-    }
-}
+mod tests;

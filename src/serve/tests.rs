@@ -70,7 +70,7 @@ async fn a_panicking_handler_ends_its_own_connection_only() {
     let mut text = String::new();
     second.read_to_string(&mut text).await.expect("an answer");
     assert_eq!(text, "still here");
-    // With the last connector gone, accept fails for good, and serve says so.
+    // With the last connector gone, accept fails for good, and serve reports it.
     drop(connector);
     let error = server.await.expect("no panic").expect_err("serve ends only by an error");
     assert_eq!(error.kind(), io::ErrorKind::NotConnected);
@@ -338,7 +338,7 @@ async fn a_handlers_error_is_told_and_ends_its_own_connection_only() {
     quiet.write_u8(b'.').await.expect("a write");
     assert_eq!(quiet.read_u8().await.expect("an answer"), b'.');
     server.abort();
-    assert!(told.recv().await.is_none(), "an answer is no error");
+    assert!(told.recv().await.is_none(), "an answer succeeds");
 }
 
 #[tokio::test(start_paused = true)]
@@ -488,7 +488,7 @@ async fn a_server_that_nobody_needs_stops() {
     let server = serve(listener, |stream| echo::echo(stream, |_| ())).stop_when_idle(MINUTE);
     let server = tokio::spawn(server.into_future());
     sleep(Duration::from_secs(50)).await;
-    // A client is served for longer than the limit, and it counts anew from its end.
+    // A client is served for longer than the limit, which counts again from the client's end.
     let client = connector.connect().await.expect("a connection");
     sleep(2 * MINUTE).await;
     drop(client);

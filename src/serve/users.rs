@@ -77,7 +77,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Takes a seat of the user's in place of this one, once the user is told. `false` when there is
+    /// Takes a seat of the user's in place of this one, once the user is known. `false` when there is
     /// none.
     pub(super) fn told(&mut self, peer: &io::Result<PeerCredentials>) -> bool {
         let holder = match Holder::of(peer) {
@@ -119,7 +119,7 @@ mod tests {
     use crate::serve::{Refusal, serve};
     use crate::{echo, memory};
 
-    /// Of a process whose user is told later, as NT tells those of clients that named no level.
+    /// A client whose user is known later, as on NT that of a client that named no level.
     struct Foreign {
         inner: memory::Stream,
         process: u32,

@@ -17,8 +17,8 @@
 //! 3. Unlink a dead socket, bind a new one under the name itself, give it its mode, and listen. The
 //!    kernel refuses to bind over what a server without our lock put there just now; then step 2 is
 //!    taken again. Nothing is ever on disk but the name and its lock, and the name that the system
-//!    shows of the socket is the one that users know. Who is killed on the way leaves what a crash
-//!    leaves: nothing, or a socket that refuses.
+//!    shows of the socket is the one that users know. A process that is killed on the way leaves
+//!    what a crash leaves: nothing, or a socket that refuses.
 //!
 //! A client may come in the middle of step 3, and find nothing or be refused. One of ours sees that
 //! the lock is held, and tries again for a moment; see `connect`.
@@ -144,8 +144,8 @@ impl Claim {
         matches!(self.lock.place.stat_by_path(), Ok(stat) if file_id(&stat) == self.id)
     }
 
-    /// Whether this process may make the name anew: one that acts as another user by now would make
-    /// another user's socket.
+    /// Whether this process may make the name again: a process that acts as another user by now would
+    /// make another user's socket.
     pub(super) fn is_ours_to_keep(&self) -> bool {
         self.ours && self.owned_by_this_process() && self.lock.owned_by_this_user()
     }
@@ -198,7 +198,7 @@ impl Claim {
         let taken = if !place.is_where_it_was() {
             Some(take_alone(place.reopened()?, &self.wanted)?)
         } else if !self.lock.is_ours()? {
-            // Who removes sockets removes lock files too; somebody else may have made one since.
+            // A cleaner removes lock files too, and another server may have made one since.
             Some(take_alone(place.try_clone()?, &self.wanted)?)
         } else {
             None

@@ -6,7 +6,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
-/// What was heard so far: the kernel says it anew each time.
+/// What was heard so far: the kernel repeats it each time.
 #[derive(Default)]
 pub(super) struct Heard(());
 

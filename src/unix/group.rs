@@ -10,7 +10,7 @@ use rustix::process::geteuid;
 
 /// Whether the directory is this user's, and nobody else is in its group, by what the system's files
 /// say. What they do not say for sure, such as a user whom another service knows, is a no.
-pub(super) fn is_the_owner_s(dir: &OwnedFd, stat: &Stat) -> bool {
+pub(super) fn has_only_the_owner(dir: &OwnedFd, stat: &Stat) -> bool {
     if stat.st_uid != geteuid().as_raw() {
         return false;
     }
@@ -46,7 +46,7 @@ fn is_private(users: &str, groups: &str, user: u32, group: u32) -> bool {
 
 /// Whether no access control list lets others in.
 fn has_no_list(dir: &OwnedFd) -> bool {
-    // The directory may be open as a place only, of which nothing but this is asked.
+    // The directory may be open with O_PATH, which fgetxattr refuses.
     let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
     let asked = getxattr(path, "system.posix_acl_access", &mut [0_u8; 0][..]);
     matches!(asked, Err(Errno::NODATA | Errno::OPNOTSUPP))

@@ -22,7 +22,7 @@ pub(super) use super::epoll::{Heard, watch_for_hangup};
 #[cfg(feature = "blocking")]
 pub(super) use super::flags::put_over;
 pub(super) use super::flags::{CLOSE_ON_EXEC, accept, close_on_exec, socket};
-pub(super) use super::group::is_the_owner_s as is_private_group;
+pub(super) use super::group::has_only_the_owner as is_private_group;
 use super::peer::Peer;
 use super::sockopt::get;
 #[cfg(feature = "tokio")]

@@ -187,7 +187,7 @@ impl Listener {
     /// Of a listener that was passed to this process, with its name.
     pub(super) fn own(&mut self, claim: Claim, options: &ListenOptions) -> io::Result<()> {
         self.name = Name::Claimed(Box::new(claim));
-        // Clients are told of this process from here on.
+        // From here on, clients see this process as the server.
         self.listen_again()?;
         self.offer(options.os.upgradable)
     }

@@ -60,8 +60,8 @@ impl Claim {
         }
     }
 
-    /// The lock of a name that is there: made anew if somebody removed its file, so that others are
-    /// told of this server, and touched where that keeps cleaners away.
+    /// The lock of a name that is there: made again if its file was removed, so that other processes
+    /// find this server, and touched where that keeps cleaners away.
     fn keep_lock(&mut self) {
         if matches!(self.is_locked(), Ok(false)) {
             self.lock_again();
@@ -93,13 +93,13 @@ fn is_cleaned_by_age(dir: &Path) -> bool {
     shared.into_iter().chain(users.as_deref()).any(|cleaned| dir.starts_with(cleaned))
 }
 
-/// Somebody removed the listener's name, and it is bound anew.
+/// The listener's name was removed, and is bound again.
 fn republished() {
     #[cfg(feature = "tracing")]
     tracing::warn!("the listener's name was removed, and is bound again");
 }
 
-/// Somebody removed the listener's name, and it cannot be bound anew.
+/// The listener's name was removed, and cannot be bound again.
 fn lost(error: &io::Error) {
     #[cfg(feature = "tracing")]
     tracing::error!(%error, "the listener's name was removed, and cannot be bound again");

@@ -27,9 +27,11 @@ pub(crate) struct OsListenOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnNameLost {
-    /// Bind it anew, with a new socket; clients that wait keep their connections. A directory that was
-    /// removed and made anew is left alone if the endpoint is a path. For a portable name the user's
-    /// runtime directory may be another by now, as after a logout and a login.
+    /// Bind it again, with a new socket. Pending clients keep their connections.
+    ///
+    /// If the endpoint is a path, a directory that was removed and created again is left alone. For
+    /// a portable name the user's runtime directory may be another by now, as after a logout and a
+    /// login.
     #[default]
     Republish,
     /// End: `accept` fails with `NotFound`.

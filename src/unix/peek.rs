@@ -1,4 +1,4 @@
-//! Looking at bytes that stay: `MSG_PEEK`, recv(2).
+//! Looking at bytes that stay: `MSG_PEEK` of a socket.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
@@ -39,17 +39,17 @@ use crate::stream::Stream;
 /// ```
 #[cfg(feature = "blocking")]
 pub trait Peek: Sealed {
-    /// Waits for bytes, and copies the next ones into `buf`. Returns their number; zero means end of
-    /// file. They stay, and so do descriptors that came with them.
+    /// Waits for bytes, and copies the next ones into `buf`. Returns their number; zero means end
+    /// of file. They stay, and so do descriptors that came with them.
     ///
     /// More bytes than it returns may have come: it stops where a read would, for example behind a
-    /// descriptor. Calling it again returns the same bytes at once, so it is no way to wait for more.
+    /// descriptor. Calling it again returns the same bytes at once, so it cannot wait for more.
     /// The [read timeout](blocking::Stream::set_read_timeout) holds for it.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the buffer is empty; `Unsupported` for a stream that may use shared memory;
-    /// else the error of the read.
+    /// `InvalidInput` if the buffer is empty; `Unsupported` for a stream that may use shared
+    /// memory; else the error of the read.
     fn peek(&self, buf: &mut [u8]) -> io::Result<usize>;
 }
 
@@ -69,16 +69,16 @@ impl Peek for blocking::Stream {
 /// both systems uses `fill_buf` of a [`BufReader`](tokio::io::BufReader), and passes that on.
 #[cfg(feature = "tokio")]
 pub trait AsyncPeek: Sealed {
-    /// Waits for bytes, and copies the next ones into `buf`. Returns their number; zero means end of
-    /// file. They stay, and so do descriptors that came with them.
+    /// Waits for bytes, and copies the next ones into `buf`. Returns their number; zero means end
+    /// of file. They stay, and so do descriptors that came with them.
     ///
     /// More bytes than it returns may have come: it stops where a read would, for example behind a
-    /// descriptor. Calling it again returns the same bytes at once, so it is no way to wait for more.
+    /// descriptor. Calling it again returns the same bytes at once, so it cannot wait for more.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the buffer is empty; `Unsupported` for a stream that may use shared memory;
-    /// else the error of the read.
+    /// `InvalidInput` if the buffer is empty; `Unsupported` for a stream that may use shared
+    /// memory; else the error of the read.
     ///
     /// # Cancel safety
     ///
@@ -103,7 +103,7 @@ fn check(buf: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Without room for control data: with room, each look would make descriptors of the peer's anew.
+/// Without room for control data: with room, each look would make new descriptors of the peer's.
 fn look(socket: BorrowedFd<'_>, buf: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
     let room = buf.len().min(platform::MOST);
     recv(socket, &mut buf[..room], flags | RecvFlags::PEEK).map(|(_, length)| length)

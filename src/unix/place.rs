@@ -206,9 +206,9 @@ impl Place {
         Ok(Self { dir, dir_path, absolute, name, origin: self.origin })
     }
 
-    /// The place in the directory that stands at the path by now, where it is this crate's to choose:
-    /// a session's, say, that ended and began again. A directory that the user wrote is left to who
-    /// removed it and made it anew, who wants no old server there.
+    /// The place in the directory that is at the path by now, where this crate chooses it: for example
+    /// the directory of a session that ended and began again. A directory in a user's path is left
+    /// alone: a user who removed it and created it again wants no old server there.
     pub(super) fn reopened(&self) -> io::Result<Self> {
         let file = self.name.to_string_lossy();
         let opened = match self.origin {

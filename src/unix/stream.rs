@@ -159,7 +159,7 @@ impl Stream {
         self.shutdown()
     }
 
-    /// It is told from the start.
+    /// The peer is known from the start.
     pub(crate) fn peer_told(&self) -> Option<PeerTold> {
         None
     }

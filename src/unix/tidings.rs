@@ -20,7 +20,7 @@ use super::runtime::{Tidings, register_for};
 static INOTIFY: Mutex<Weak<OwnedFd>> = Mutex::new(Weak::new());
 
 /// Those of the socket at `path`; of mounts too, where a directory that is mounted over is looked for
-/// anew.
+/// again.
 pub(super) fn of(path: &Path, follows_mounts: bool) -> Vec<Tidings> {
     let mut all: Vec<Tidings> = Vec::new();
     if let Ok((shared, watch)) = watch(path) {

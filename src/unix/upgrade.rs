@@ -1,15 +1,15 @@
 //! A server that the next version of its program takes over, without a moment in which there is none or
 //! two.
 //!
-//! The old one listens on `.NAME.upgrade` too, for its own user. Who connects there is sent, in one
-//! message, the listening socket, the file that has the lock on the name, and one end of a pair from
-//! which one byte can be read. What flock(2) locks is the open file, so that both processes have the
-//! lock from then on, and whoever is killed leaves it to the other. Which of them has the name is said by
-//! that byte, which the kernel gives to one: the new process reads it once it has all that it needs; the
-//! old one reads it if it is to end, or to bind its name anew, before it has heard from the new one.
+//! The old process listens on `.NAME.upgrade` too, for its own user. It sends each process that connects
+//! there, in one message, the listening socket, the file that has the lock on the name, and one end of a
+//! pair from which one byte can be read. flock(2) locks the open file, so both processes have the lock
+//! from then on, and if one is killed, the other keeps it. The byte decides which of them has the name,
+//! because the kernel gives it to one: the new process reads it once it has all that it needs. The old
+//! one reads it if it is to end, or to bind its name again, before the new one has answered.
 //!
-//! Killed before it has read the byte, or before it has said so, the new process leaves the old one as it
-//! was. Killed at any time after the message, the old one leaves all to the new one.
+//! If the new process is killed before it has read the byte, or before it has answered, the old one
+//! continues as it was. If the old one is killed at any time after the message, the new one has all.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -165,7 +165,7 @@ fn poll_call<T>(
     }
 }
 
-/// Takes the socket of an upgrade away, which is that of whoever has the lock.
+/// Removes the socket of an upgrade, which belongs to the process with the lock.
 pub(super) fn withdraw(place: &Place) {
     let name = lock_name(place, UPGRADE);
     if matches!(place.stat(&name), Ok(Some(stat)) if bound::is_our_socket(&stat)) {

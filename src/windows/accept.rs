@@ -90,8 +90,8 @@ impl Instances {
         self.arming.failed(error, Instant::now());
     }
 
-    /// Closes the instances, but for those that have a client. The newest first: a client that comes
-    /// meanwhile opens the oldest, and is among those that are returned.
+    /// Closes the instances without a client, and returns the others. It begins with the newest: a
+    /// client that comes meanwhile opens the oldest, and is returned too.
     pub(super) fn end(self) -> Vec<OwnedHandle> {
         let mut clients: Vec<_> = Vec::new();
         for pipe in self.made.into_iter().rev() {
@@ -196,7 +196,7 @@ mod tests {
                 assert!(matches!(instances.next(Waker::noop()), Next::Wait(None)));
             }
             let clients: Vec<_> = (0..2).map(|_| pipe::open(&path).expect("one")).collect();
-            assert_eq!(instances.end().len(), clients.len(), "let in: {let_in}");
+            assert_eq!(instances.end().len(), clients.len(), "accepted: {let_in}");
         }
     }
 }

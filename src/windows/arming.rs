@@ -60,7 +60,7 @@ impl<C> Arming<C> {
         if self.armed < self.wanted && self.rest.is_none() {
             return Step::Arm;
         }
-        // The name is held by those that were taken, too.
+        // Instances that were taken hold the name, too.
         let held = self.armed + self.taken.len();
         match if held > 1 { self.taken.pop_front() } else { None } {
             Some(taken) => Step::HandOut(taken),
@@ -92,7 +92,7 @@ impl<C> Arming<C> {
         }
     }
 
-    /// Those that were not handed out.
+    /// Returns the taken instances that were not handed out.
     pub(super) fn into_taken(self) -> VecDeque<C> {
         self.taken
     }
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(arming.step(now), Step::Arm);
         arming.armed();
         assert_eq!(arming.step(now), Step::HandOut(7));
-        // Anew from the shortest.
+        // Again from the shortest.
         arming.failed(&shortage(), now);
         assert_eq!(arming.step(now), Step::Wait(Some(now + Duration::from_millis(5))));
     }

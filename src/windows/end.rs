@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peer_s_end_is_an_empty_message_or_its_absence_and_stays() {
+    fn an_empty_message_or_an_absent_peer_ends_reading_for_good() {
         for outcome in [Ok(0), Err(system(ERROR_BROKEN_PIPE))] {
             let end = PeerEnd::default();
             assert_eq!(end.read(Ok(7)).expect("bytes"), 7);

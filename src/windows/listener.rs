@@ -94,7 +94,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Whoever has connected and was not accepted.
+    /// Returns the connections that were not accepted.
     fn end(&mut self) -> Vec<OwnedHandle> {
         self.clients.close();
         // The task sends nothing without them.

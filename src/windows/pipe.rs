@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_only_connections_hold_is_told_from_a_busy_server_s() {
+    fn a_name_that_only_connections_hold_differs_from_a_busy_server() {
         let told = |waited, opened| tell_presence(Err(Some(waited)), || Some(opened));
         assert_eq!(told(ERROR_SEM_TIMEOUT, ERROR_FILE_NOT_FOUND), Presence::Orphaned);
         for refused in [ERROR_PRIVILEGE_NOT_HELD, ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY] {

@@ -177,7 +177,7 @@ fn complete(pipe: &NamedPipeServer) -> io::Result<()> {
     }
     match pin!(pipe.connect()).poll(cx) {
         Poll::Ready(connected) => connected,
-        // The client is there, and the owner's call is told so later.
+        // The client is there, and the owner's call learns that later.
         Poll::Pending => Ok(()),
     }
 }

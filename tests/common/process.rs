@@ -10,8 +10,8 @@ use sockpipe::Endpoint;
 
 use super::PATIENCE;
 
-/// A shell that starts the tests in the background, or `nohup`, may have them ignore Ctrl-C, and what
-/// they start inherits that. The programs are to heed it.
+/// A shell that starts the tests in the background may have them ignore Ctrl-C, and what they start
+/// inherits that. The programs are to heed it.
 #[cfg(unix)]
 #[allow(unsafe_code, reason = "there is no safe call for it")]
 pub fn heed_interrupts() {

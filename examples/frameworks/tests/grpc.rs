@@ -40,7 +40,7 @@ fn question() -> HealthCheckRequest {
     HealthCheckRequest { service: String::new() }
 }
 
-/// A server that lets in only the callers that it can name.
+/// A server that accepts only callers whose user it knows.
 fn start<L>(listener: L) -> HealthReporter
 where
     L: LocalListener<Stream: tonic::transport::server::Connected<ConnectInfo = PeerInfo>>,

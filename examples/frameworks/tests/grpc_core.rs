@@ -23,7 +23,7 @@ with grpc.insecure_channel(target, options=options) as channel:
         print(error.details())
 ";
 
-/// A Python with grpcio and grpcio-health-checking; says so where there is none, which is a failure with
+/// A Python with grpcio and grpcio-health-checking. Reports where there is none, which is a failure with
 /// `SOCKPIPE_REQUIRE_PEERS` set.
 fn python() -> Option<String> {
     let python = std::env::var("SOCKPIPE_GRPC_PYTHON").unwrap_or_else(|_| "python3".to_owned());

@@ -3,20 +3,23 @@
 #[path = "../../../tests/common/mod.rs"]
 mod common;
 
+use std::convert::Infallible;
 use std::future::IntoFuture;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::response::sse::{Event, Sse};
 use axum::routing::get;
 use common::process::{Running, example};
 use common::{Backend, Os, within};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, stream};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use sockpipe::{Connector, Endpoint, Stream, TimedListener};
-use tokio::io::AsyncReadExt;
+use sockpipe::{Connector, Endpoint, TimedListener};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
 type HttpClient = Client<Connector, Empty<Bytes>>;
@@ -65,24 +68,87 @@ async fn a_client_that_waits_is_not_cut_and_one_that_is_idle_is() {
     assert_eq!(said.into_text().expect("a text").as_str(), "still there");
 }
 
-/// In the form that comes to mind first.
+/// The deadline of the server below.
+const LIMIT: Duration = Duration::from_millis(300);
+
+/// In the form that comes to mind first: axum's own loop over a listener with a deadline.
+fn serve_with_idle_deadline(os: &Os) -> tokio::task::JoinHandle<std::io::Result<()>> {
+    let news = async || {
+        Sse::new(stream::once(async {
+            tokio::time::sleep(3 * LIMIT).await;
+            Ok::<_, Infallible>(Event::default().data("news"))
+        }))
+    };
+    let slow = async || {
+        tokio::time::sleep(3 * LIMIT).await;
+        "at last"
+    };
+    let echo = async |upgrade: WebSocketUpgrade| {
+        upgrade.on_upgrade(async |mut socket| {
+            while let Some(Ok(message)) = socket.recv().await {
+                drop(socket.send(message).await);
+            }
+        })
+    };
+
+    let listener = TimedListener::new(os.bind().expect("a free name")).idle_deadline(LIMIT);
+    let app = Router::new()
+        .route("/slow", get(slow))
+        .route("/events", get(news))
+        .route("/echo", get(echo))
+        .route("/hello", get(async || "hello"));
+    tokio::spawn(axum::serve(listener, app).into_future())
+}
+
 #[tokio::test]
-async fn an_idle_deadline_under_axum_serve_cuts_no_slow_handler() {
+async fn an_idle_deadline_under_axum_serve_cuts_no_client_that_waits() {
     let os = Os::new();
-    let limit = Duration::from_millis(200);
-    let listener = TimedListener::new(os.bind().expect("a free name")).idle_deadline(limit);
-    let app = Router::new().route(
-        "/slow",
-        get(async move || {
-            tokio::time::sleep(3 * limit).await;
-            "at last"
-        }),
-    );
-    let server = tokio::spawn(axum::serve(listener, app).into_future());
-    assert_eq!(text(&client(os.endpoint()), "slow").await, "at last");
-    // Between requests it does cut.
-    let mut idle = within(Stream::connect(os.endpoint())).await.expect("a connection");
-    assert_eq!(within(idle.read(&mut [0; 512])).await.expect("an end"), 0);
+    let server = serve_with_idle_deadline(&os);
+    let client = client(os.endpoint());
+    let (slow, events) = tokio::join!(text(&client, "slow"), text(&client, "events"));
+    assert_eq!((slow.as_str(), events.as_str()), ("at last", "data: news\n\n"));
+
+    let stream = within(os.connect()).await.expect("a connection");
+    let handshake = tokio_tungstenite::client_async("ws://localhost/echo", stream);
+    let (mut socket, _) = within(handshake).await.expect("a WebSocket");
+    for _ in 0..2 {
+        tokio::time::sleep(3 * LIMIT).await;
+        within(socket.send(Message::text("still there"))).await.expect("a write");
+        let said = within(socket.next()).await.expect("a message").expect("a message");
+        assert_eq!(said.into_text().expect("a text").as_str(), "still there");
+    }
+    server.abort();
+}
+
+#[tokio::test]
+async fn an_idle_deadline_under_axum_serve_ends_a_connection_between_requests() {
+    let os = Os::new();
+    let server = serve_with_idle_deadline(&os);
+    for (method, path, end) in [
+        ("GET", "hello", "hello"),
+        ("HEAD", "hello", "\r\n\r\n"),
+        ("GET", "events", "\r\n0\r\n\r\n"),
+        ("GET", "slow", "at last"),
+    ] {
+        let mut stream = within(os.connect()).await.expect("a connection");
+        let request = format!("{method} /{path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        // The second request on a connection is answered as the first.
+        for _ in 0..2 {
+            within(stream.write_all(request.as_bytes())).await.expect("a request");
+            let mut answer = Vec::new();
+            while !answer.ends_with(end.as_bytes()) {
+                let read = within(stream.read_buf(&mut answer)).await.expect("an answer");
+                assert_ne!(read, 0, "{method} {path}: {}", String::from_utf8_lossy(&answer));
+            }
+        }
+        let mut rest = Vec::new();
+        within(stream.read_to_end(&mut rest)).await.expect("an end");
+        assert!(rest.is_empty(), "{method} {path}: {}", String::from_utf8_lossy(&rest));
+    }
+
+    // So is a client that never sends a request.
+    let mut silent = within(os.connect()).await.expect("a connection");
+    assert_eq!(within(silent.read(&mut [0; 512])).await.expect("an end"), 0);
     server.abort();
 }
 

@@ -1,4 +1,4 @@
-//! TLS over a local endpoint, for a protocol that insists on it: who is at the other end is known still.
+//! TLS over a local endpoint, for a protocol that requires it. The peer stays known.
 #![cfg(unix)] // Under Wine 8 the client waits for the answer for ever; why is not known yet.
 
 #[path = "../../../tests/common/mod.rs"]

@@ -98,7 +98,7 @@ impl Listener {
                         return Ok(None);
                     }
                 }
-                // Another thread has bound the name anew: this was the socket before.
+                // Another thread has bound the name again: this was the socket before.
                 Err(_) if times != self.republished.load(Ordering::Acquire) => {}
                 Err(errno) if is_passing(errno) && deadline.is_past() => return Ok(None),
                 Err(errno) if is_passing(errno) => {}
@@ -165,7 +165,7 @@ impl Listener {
         swap::replace(&self.socket, &socket)?;
         self.republished.fetch_add(1, Ordering::Release);
         let _ = ioctl_fionbio(&before, true);
-        // Who waits on it is told, and goes on with the new one.
+        // A thread that waits on it wakes, and continues with the new one.
         let queue = name::refuse_and_drain(&before);
         lock(&self.waiting).extend(queue);
         if self.stopped.load(Ordering::Acquire) {

@@ -12,15 +12,15 @@ use rustix::io::Errno;
 
 use super::super::platform;
 
-/// Each direction's end is told once.
+/// The end of each direction, which the kernel reports once.
 #[derive(Default)]
 pub(in crate::unix) struct Heard {
     incoming: bool,
     outgoing: bool,
 }
 
-/// Neither filter is to tell of bytes or of room: the mark is more than there ever is. (XNU lowers it
-/// to the size of the buffer, so that a full or empty one is told of, for nothing.)
+/// Neither filter reports bytes or room: the mark is more than there ever is. (XNU lowers it to the
+/// size of the buffer, and so reports a full or an empty one for nothing.)
 ///
 /// Outgoing ends when the peer is gone or by a half-close of ours, incoming when the peer is gone or
 /// by one of its own.

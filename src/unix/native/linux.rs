@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 pub(in crate::unix) use super::super::epoll::{Heard, watch_for_hangup};
-pub(in crate::unix) use super::super::group::is_the_owner_s as is_private_group;
+pub(in crate::unix) use super::super::group::has_only_the_owner as is_private_group;
 use super::super::peer::Peer;
 use super::super::sockopt::get;
 

@@ -2,8 +2,8 @@
 //!
 //! An ordinary copy of such memory would be a data race, which the language does not define. These
 //! access it through relaxed atomics, for which any concurrent write is defined: the bytes are then
-//! some mixture, and they are looked at by nobody but the user. On x86-64 long copies are one
-//! instruction of the processor, of which the compiler knows only that it reads and writes memory.
+//! some mixture, and they are looked at by nobody but the user. On x86-64 a long copy is one
+//! instruction of the processor, and the compiler knows only that it reads and writes memory.
 #![allow(unsafe_code, reason = "the memory is known by its address")]
 
 use std::ptr::NonNull;

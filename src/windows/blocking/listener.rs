@@ -119,7 +119,7 @@ impl Listener {
         ListenerStats { pauses: self.pauses.load(Ordering::Relaxed), ..ListenerStats::default() }
     }
 
-    /// Closes the instances and lets the thread go. Returns whoever has connected and was not accepted.
+    /// Closes the instances and releases the thread. Returns the connections that were not accepted.
     fn end(&self) -> VecDeque<Own> {
         let mut clients = self.shared.lock();
         let mut left = std::mem::take(&mut clients.waiting);

@@ -84,7 +84,7 @@ pub(in crate::windows) fn read(
     }
 }
 
-/// One write, of which the system takes all, or nothing because the peer is gone. No other operation
+/// Makes one write. The system takes all of it, or nothing because the peer is gone. No other operation
 /// may be under way with the same event. `begun` is let go as soon as the write has its place in the
 /// pipe, before it is waited for.
 pub(in crate::windows) fn write<T>(
@@ -177,7 +177,7 @@ impl Write {
     }
 
     fn operation(&self) -> &Operation {
-        // SAFETY: it is freed only by `free` and by the callback of `linger`, both of which get the
+        // SAFETY: it is freed only by `free` and by the callback of `linger`, and both take the
         // `Write` itself.
         unsafe { self.0.as_ref() }
     }

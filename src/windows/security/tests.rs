@@ -203,7 +203,7 @@ fn both_ends_of_a_live_pipe_have_the_descriptor_that_was_asked_for() {
         let mut listener = Listener::bind_with(&path, &options).expect("a free name");
         let bytes = SecurityDescriptor::from_sddl(&expected).expect("SDDL");
         let expected = text(&bytes);
-        // The first instance and, after the armed ones, those that take their place.
+        // The first instance, the armed ones, and the instances that replace these.
         for _ in 0..6 {
             let (client, server) = run(async {
                 let client = Stream::connect(&path).await.expect("a server");
@@ -262,7 +262,7 @@ fn second_user() -> Option<OwnedHandle> {
     Some(unsafe { OwnedHandle::from_raw_handle(token) })
 }
 
-/// Runs `what` on this thread as somebody else.
+/// Runs `what` on this thread as another user.
 fn acting_as<T>(user: &OwnedHandle, what: impl FnOnce() -> T) -> T {
     // SAFETY: the token is open.
     check(unsafe { ImpersonateLoggedOnUser(user.as_raw_handle()) }).expect("a right of the tests");
@@ -272,7 +272,7 @@ fn acting_as<T>(user: &OwnedHandle, what: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// A pipe that belongs to who makes it.
+/// A pipe that belongs to the user who makes it.
 fn for_all() -> Kind {
     Kind::chosen(&ListenOptions::new().security_descriptor("D:P(A;;GA;;;WD)")).expect("SDDL")
 }
@@ -288,10 +288,10 @@ fn another_user_is_let_in_where_everyone_is() {
     let path = unique();
     let mut listener = Listener::bind(&path).expect("a free name");
     let outcome = acting_as(&user, || run(Stream::connect(&path)));
-    let error = outcome.expect_err("another user was let in");
+    let error = outcome.expect_err("another user was accepted");
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     assert!(error.to_string().contains("refuses connections of this user"), "{error}");
-    // The first whom the server sees is somebody else.
+    // The first client that the server sees is another user's.
     let _client = run(Stream::connect(&path)).expect("a server");
     let server = run(listener.accept()).expect("a client");
     assert_eq!(*server.peer_credentials().expect("a peer").user(), UserId::Sid(own.to_owned()));

@@ -56,7 +56,7 @@ fn the_handles_are_what_was_asked_for() {
         let path = unique();
         let options = ListenOptions::new().access(access);
         let mut listener = Listener::bind_with(&path, &options).expect("a free name");
-        // The armed instances, and those that take their place.
+        // The armed instances, and the instances that replace these.
         for _ in 0..6 {
             let client = run(Stream::connect(&path)).expect("a server");
             let server = run(listener.accept()).expect("a client");
