@@ -5,7 +5,7 @@ use std::io;
 use crate::error::{Error, Reason};
 use crate::options::SpinPolicy;
 #[cfg(feature = "shared-memory")]
-use crate::shared_memory::SharedMemory;
+use crate::shared_memory::options::SharedMemory;
 
 pub(crate) type Spin = SpinPolicy;
 

@@ -1,7 +1,6 @@
 //! TLS over a local endpoint, for a protocol that requires it. The peer stays known.
 #![cfg(unix)] // Under Wine 8 the client waits for the answer for ever; why is not known yet.
 
-#[path = "../../../tests/common/mod.rs"]
 mod common;
 
 use std::io;
