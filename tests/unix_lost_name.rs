@@ -134,6 +134,29 @@ async fn a_removed_lock_is_made_anew() {
     assert_eq!(os.files(), [""; 0]);
 }
 
+/// Where cleaners go by age the lock file stays young, and elsewhere it is left alone.
+#[tokio::test(start_paused = true)]
+async fn the_lock_of_a_living_server_does_not_look_old() {
+    use std::time::SystemTime;
+
+    let old = SystemTime::now() - Duration::from_secs(40 * 24 * 60 * 60);
+    let here = [std::path::absolute(std::env::temp_dir()).expect("a path"), "/dev/shm".into()];
+    for parent in here.iter().filter(|parent| parent.is_dir()) {
+        let cleaned = parent.starts_with("/tmp") || parent.starts_with("/var/tmp");
+        let dir = tempfile::tempdir_in(parent).expect("a directory");
+        let socket = dir.path().join("s.sock");
+        let mut listener = Listener::bind(socket.as_path()).expect("a free name");
+        let lock = fs::File::open(lock_of(&socket)).expect("a lock");
+        lock.set_modified(old).expect("a time");
+        wait_in_vain(&mut listener).await;
+        let now = fs::metadata(lock_of(&socket)).expect("a lock").modified().expect("a time");
+        assert_eq!(now > old, cleaned, "{}", parent.display());
+        // That makes it no other server's.
+        assert_eq!(listener.stats().republished, 0);
+        assert_reachable(&mut listener).await;
+    }
+}
+
 /// What was chosen for it.
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_is_not_to_bind_its_name_anew() {

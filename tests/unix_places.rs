@@ -4,13 +4,14 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::process::{Running, is_here};
+use common::process::{Running, Users, is_here};
 use common::unix::{
-    can_unshare, finish, helper, listening, output, set_mode, strace, through, until,
+    can_unshare, finish, helper, helper_as, listening, output, set_mode, strace, through, until,
     with_linux_backend,
 };
 use common::{Backend, Os, unique_name};
@@ -202,5 +203,90 @@ fn a_dead_socket_in_the_lower_layer_of_an_overlay() {
             // Lower layers are not written.
             assert!(out.iter().any(|line| line == "s.sock"), "{before} {verb}: {out:?}");
         }
+    }
+}
+
+/// As a backup by links has it (`cp -al`), of a server that lives and of one that has died.
+#[test]
+fn a_copy_by_links_of_a_server_s_directory() {
+    if !is_here("cp") {
+        return;
+    }
+    for dies in [false, true] {
+        let os = Os::new();
+        let (one, copy) = (os.dir().join("one"), os.dir().join("copy"));
+        fs::create_dir(&one).expect("a directory");
+        let [path, copied] = [&one, &copy].map(|dir| dir.join("s.sock").display().to_string());
+        let (server, id) = listening(helper(&["server", &path]));
+        let copies = Command::new("cp").arg("-al").args([&one, &copy]).status().expect("cp");
+        assert!(copies.success(), "{copies}");
+        let lock = copy.join(".s.sock.lock");
+        let before = fs::read(&lock).expect("a lock");
+        if dies {
+            server.crash();
+            // Each is the name of a dead server by now, and neither start minds the other.
+            let (second, _) = listening(helper(&["server", &copied]));
+            let (first, _) = listening(helper(&["server", &path]));
+            for (server, dir) in [(first, &one), (second, &copy)] {
+                finish(server);
+                assert_eq!(fs::read_dir(dir).expect("a directory").count(), 0);
+            }
+            continue;
+        }
+        for path in [&path, &copied] {
+            let said = output(helper(&["server", path])).concat();
+            assert!(said.starts_with("AddrInUse: ") && said.contains(path.as_str()), "{said}");
+        }
+        assert_eq!(fs::read(&lock).expect("a lock"), before);
+        let said = output(helper(&["connect", &path])).concat();
+        assert!(said.contains(&id.to_string()) || said.starts_with("served by"), "{said}");
+        finish(server);
+        // It has removed its own names, and those of the copy are nobody's.
+        assert_eq!(fs::read_dir(&one).expect("a directory").count(), 0);
+        finish(listening(helper(&["server", &copied])).0);
+        assert_eq!(fs::read_dir(&copy).expect("a directory").count(), 0);
+    }
+}
+
+/// Under umasks that leave not even its owner's rights, and as a start left it that was killed before
+/// it could give them.
+#[test]
+fn a_private_directory_that_its_owner_may_not_enter() {
+    const OWNER: u32 = 61_017;
+    let Some(users) = Users::new() else { return };
+    let dir = Path::new("/tmp").join(format!("sockpipe-{OWNER}"));
+    let _ = fs::remove_dir_all(&dir);
+    let name = unique_name();
+    let start = |umask: &str| {
+        let mut server = helper_as(&users, OWNER, &[], &["server", &name]);
+        server.env_remove("XDG_RUNTIME_DIR");
+        let script = format!(r#"umask {umask}; exec "$0" "$@""#);
+        let mut server = through("sh", &["-c", &script], &server);
+        server.env_remove("XDG_RUNTIME_DIR");
+        server
+    };
+    for umask in ["0777", "0277", "0177"] {
+        finish(listening(start(umask)).0);
+        let mode = fs::metadata(&dir).expect("a directory").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700, "{umask}");
+        fs::remove_dir(&dir).expect("nothing in it");
+    }
+    for mode in [0, 0o200, 0o400, 0o500] {
+        fs::create_dir(&dir).expect("a directory");
+        chown(&dir, Some(OWNER), Some(OWNER)).expect("an owner");
+        set_mode(&dir, mode);
+        finish(listening(start("022")).0);
+        fs::remove_dir(&dir).expect("nothing in it");
+    }
+    // Not that of somebody else, nor one that others may enter.
+    for (owner, mode) in [(OWNER + 1, 0), (OWNER, 0o070), (OWNER, 0o007)] {
+        fs::create_dir(&dir).expect("a directory");
+        chown(&dir, Some(owner), Some(owner)).expect("an owner");
+        set_mode(&dir, mode);
+        let said = output(start("022")).concat();
+        assert!(said.starts_with("PermissionDenied: "), "{owner} {mode:o}: {said}");
+        let kept = fs::metadata(&dir).expect("a directory").permissions().mode();
+        assert_eq!(kept & 0o7777, mode, "{owner}");
+        fs::remove_dir(&dir).expect("nothing in it");
     }
 }
