@@ -370,6 +370,39 @@ async fn a_directory_whose_group_has_only_its_owner() {
     }
 }
 
+/// A member of it may write there, and so may the others.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_directory_of_root_s_whose_group_may_write_is_not_its_members_own() {
+    let Some(users) = Users::new() else { return };
+    let os = Os::new();
+    for (mode, safe) in [(0o775, false), (0o2775, false), (0o1775, true)] {
+        chown(os.dir(), Some(0), Some(STRANGER)).expect("an owner");
+        set_mode(&os.dir(), mode);
+        for uid in [STRANGER, 0] {
+            let run = |options: &[&str]| {
+                let arguments = [&["server", os.endpoint()], options].concat();
+                let server = helper_as(&users, uid, &[STRANGER], &arguments);
+                let mut server = Running::start(server);
+                drop(server.child.stdin.take());
+                server.wait().1.concat()
+            };
+            let said = run(&[]);
+            if safe {
+                assert!(said.starts_with("listening "), "{uid} {mode:o}: {said}");
+            } else {
+                let how = if uid == 0 { "chmod go-w" } else { "a directory of your own" };
+                for part in ["PermissionDenied: ", &format!("(mode {mode:04o}"), how] {
+                    assert!(said.contains(part), "{uid} {mode:o}: {part:?} is not in {said:?}");
+                }
+            }
+            let allowed = run(&["--unsafe-directory"]);
+            assert!(allowed.starts_with("listening "), "{uid} {mode:o}: {allowed}");
+            assert_eq!(os.files(), [""; 0], "{uid} {mode:o}");
+        }
+    }
+}
+
 /// Connects as a member of the group and as another, and gives what each got.
 fn as_member_and_as_other(users: &Users, os: &Os) -> [String; 3] {
     let connects = ["raw-connects", os.endpoint(), "20"];
