@@ -72,7 +72,7 @@ for p in src:
             if not any("caused_by(" in near for near in lines[number:number + 8]):
                 lost.append(f"{p}: {line.strip()}")
 rows = [
-    ("files at the top of src", len(list(pathlib.Path("src").glob("*.rs"))), 20),
+    ("files at the top of src", len(list(pathlib.Path("src").glob("*.rs"))), 19),
     ("median lines of a file", int(statistics.median(lengths)), 250),
     (f"lines of the largest ({largest})", max(lengths), 450),
     ("allow(dead_code) in src and cli", count(r"allow\([^)]*dead_code", src + cli) - count(r"doc\(test\(attr", src), 0),

@@ -129,8 +129,6 @@ mod peer;
 mod runtime;
 #[cfg(feature = "tokio")]
 mod serve;
-#[cfg(feature = "shared-memory")]
-mod shared_memory;
 #[cfg(feature = "tokio")]
 mod stream;
 mod wait;
@@ -146,7 +144,7 @@ pub use options::{Access, ConnectOptions, ExpectServer, ListenOptions, SpinPolic
 pub use peer::PeerTold;
 pub use peer::{PeerCredentials, UserId};
 #[cfg(feature = "shared-memory")]
-pub use shared_memory::{SharedMemory, Transport};
+pub use shared_memory::options::{SharedMemory, Transport};
 
 #[cfg(feature = "framed")]
 pub use framed::FrameSink;
@@ -172,6 +170,19 @@ cfg_if::cfg_if! {
     if #[cfg(unix)] { mod unix; use unix as imp; }
     else if #[cfg(windows)] { mod windows; use windows as imp; }
     else { compile_error!("sockpipe needs Unix domain sockets or Windows named pipes"); }
+}
+
+/// Streams in shared memory, on neither side of the seam: the ring and the switch to it know no OS,
+/// and only Linux's backend has the memory so far.
+#[cfg(feature = "shared-memory")]
+mod shared_memory {
+    cfg_if::cfg_if! {
+        if #[cfg(all(target_os = "linux", not(sockpipe_posix)))] {
+            pub(crate) mod lane;
+            pub(crate) mod ring;
+        }
+    }
+    pub(crate) mod options;
 }
 
 /// Keeps traits to the types of this crate, so that a method can be added to them.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::imp;
 use crate::peer::UserId;
 #[cfg(feature = "shared-memory")]
-use crate::shared_memory::SharedMemory;
+use crate::shared_memory::options::SharedMemory;
 
 /// The users who may connect to a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -19,7 +19,7 @@ use crate::imp::{self, worker};
 use crate::options::ConnectOptions;
 use crate::peer::{PeerCredentials, PeerTold};
 #[cfg(feature = "shared-memory")]
-use crate::shared_memory::Transport;
+use crate::shared_memory::options::Transport;
 
 /// What [`LocalStream::closed`] gives.
 pub(crate) type Closed = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;

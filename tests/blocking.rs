@@ -19,6 +19,7 @@ mod blocking {
     mod unblock;
 }
 // Of the other tests' modules this is the one that needs no tokio.
+// With a path, as rustfmt looks for it in the folder of this file otherwise.
 #[path = "common/process.rs"]
 #[allow(dead_code, reason = "this test uses a part")]
 mod process;
@@ -40,6 +41,32 @@ fn echo(mut stream: &Stream) {
             return;
         }
         stream.write_all(&buffer[..length]).expect("a write");
+    }
+}
+
+/// One thread writes and another ends the direction: the reader gets what was written, and the end.
+#[test]
+fn an_end_beside_a_writer_comes_behind_what_was_written() {
+    for round in 0..50 {
+        bounded(move || {
+            let (client, server) = connected();
+            let written = AtomicUsize::new(0);
+            let read = thread::scope(|scope| {
+                scope.spawn(|| {
+                    while let Ok(length) = (&client).write(&[7; 100]) {
+                        written.fetch_add(length, Ordering::Relaxed);
+                    }
+                });
+                scope.spawn(|| {
+                    while written.load(Ordering::Relaxed) < round * 100 {
+                        thread::yield_now();
+                    }
+                    client.shutdown().expect("a half-close");
+                });
+                read_all(&server).len()
+            });
+            assert_eq!(read, written.into_inner());
+        });
     }
 }
 

@@ -7,6 +7,7 @@
 //! listeners too, against each other and the async ones: `contract/blocking.rs` says which rows.
 
 #[cfg(feature = "blocking")]
+// With a path, as rustfmt looks for it in the folder of this file otherwise.
 #[path = "blocking/bounded.rs"]
 mod bounded;
 mod common;

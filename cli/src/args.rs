@@ -1,5 +1,7 @@
 //! The command line.
 
+#[cfg(all(test, target_os = "linux"))]
+mod man;
 // Written out for the fuzz target, which has this file from elsewhere.
 #[path = "args/shared.rs"]
 mod shared;

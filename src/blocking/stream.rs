@@ -13,7 +13,7 @@ use crate::imp::{blocking as imp, worker};
 use crate::options::ConnectOptions;
 use crate::peer::PeerCredentials;
 #[cfg(feature = "shared-memory")]
-use crate::shared_memory::Transport;
+use crate::shared_memory::options::Transport;
 use crate::wait::{Deadline, Limit};
 
 /// A connection between two processes of one machine that carries bytes both ways.

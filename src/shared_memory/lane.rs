@@ -195,7 +195,7 @@ impl<L: Link, O> Lane<L, O> {
             reader: Reader::default(),
             socket_ended: false,
             mark: Mark::NotYet,
-            heat: Heat::new(eager),
+            heat: Heat::new(role, eager),
         };
         let outgoing = Outgoing {
             sent: 0,
@@ -205,7 +205,7 @@ impl<L: Link, O> Lane<L, O> {
             broken: false,
             looked: 0,
             offer: Offering::NotYet,
-            heat: Heat::new(eager),
+            heat: Heat::new(role, eager),
         };
         Self {
             role,

@@ -3,6 +3,7 @@
 mod copy;
 mod limits;
 mod mapping;
+mod pace;
 #[cfg(feature = "tokio")]
 pub(super) mod tasks;
 #[cfg(feature = "blocking")]
@@ -32,8 +33,8 @@ use super::place::random;
 use super::sockname::SockName;
 use super::{platform, shut_down};
 use crate::options::StreamOptions;
-use crate::shared_memory::SharedMemory;
 use crate::shared_memory::lane::{self, Came, Header, Received};
+use crate::shared_memory::options::SharedMemory;
 use crate::shared_memory::ring::Bytes;
 
 /// Of the abstract name that marks a socket; behind it stand random digits.

@@ -3,17 +3,19 @@
 mod listener;
 #[cfg(feature = "tokio")]
 mod reactor;
+mod turn;
 mod write;
 
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 pub(crate) use self::listener::Listener;
+use self::turn::Turn;
 use self::write::WriteSide;
 #[cfg(feature = "tokio")]
 pub(super) use self::write::WriteState;
@@ -92,7 +94,7 @@ impl Stream {
 
     pub(crate) fn shutdown(&self) -> io::Result<()> {
         match self {
-            Self::Own(own) => own.write.shutdown(&own.pipe, own.messages),
+            Self::Own(own) => own.write.shutdown(&own.pipe),
             #[cfg(feature = "tokio")]
             Self::Registered(stream) => stream.shutdown(),
         }
@@ -100,7 +102,7 @@ impl Stream {
 
     pub(crate) fn close(&self, deadline: Duration) -> io::Result<()> {
         match self {
-            Self::Own(own) => own.write.close(&own.pipe, own.messages, deadline),
+            Self::Own(own) => own.write.close(&own.pipe, deadline),
             #[cfg(feature = "tokio")]
             Self::Registered(stream) => stream.close(deadline),
         }
@@ -186,7 +188,7 @@ impl Own {
             peer_end: PeerEnd::default(),
             reading: Turn::default(),
             read_event: Event::new()?,
-            write: WriteSide::new(end_on_close)?,
+            write: WriteSide::new(messages, end_on_close)?,
         })
     }
 
@@ -265,38 +267,4 @@ fn waker() -> Waker {
         }
     }
     Waker::from(Arc::new(Unpark(thread::current())))
-}
-
-/// A lock that is not waited for longer than said.
-#[derive(Default)]
-struct Turn {
-    taken: Mutex<bool>,
-    free: Condvar,
-}
-
-struct Taken<'a>(&'a Turn);
-
-impl Turn {
-    fn take(&self, deadline: Deadline) -> Option<Taken<'_>> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        while *taken {
-            taken = match deadline.left() {
-                Some(Duration::ZERO) => return None,
-                Some(left) => {
-                    let waited = self.free.wait_timeout(taken, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.free.wait(taken).unwrap_or_else(PoisonError::into_inner),
-            };
-        }
-        *taken = true;
-        Some(Taken(self))
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.free.notify_one();
-    }
 }

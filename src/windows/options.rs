@@ -2,7 +2,7 @@
 
 use crate::options::SpinPolicy;
 #[cfg(feature = "shared-memory")]
-use crate::shared_memory::SharedMemory;
+use crate::shared_memory::options::SharedMemory;
 
 /// Set through `os::windows`.
 #[derive(Clone, Debug, Default)]

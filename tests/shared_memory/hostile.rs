@@ -68,7 +68,7 @@ async fn a_peer_that_writes_random_words_hurts_its_own_stream_only() {
     let (mut one, mut other) = in_memory_pair().await;
     let (started, mut peers) = (Instant::now(), 0);
     while started.elapsed() < time() {
-        let mut child = spawn_helper("hostile::scribble", os.endpoint());
+        let mut child = spawn_helper("shared_memory::hostile::scribble", os.endpoint());
         let mut stream = within(listener.accept()).await.expect("a client");
         let until = Instant::now() + Duration::from_millis(300);
         let mut buffer = vec![0; 4096];

@@ -138,7 +138,7 @@ async fn outlive() {
             let inject = format!("inject={call}:signal=KILL:when={number}");
             let trace = format!("trace={call}");
             let name = format!("{role} {}", os.endpoint());
-            let helper = helper_command("kills::talk_until_killed", &name);
+            let helper = helper_command("shared_memory::kills::talk_until_killed", &name);
             let options = ["-e", &trace, "-e", &inject];
             let log = logs.path().join("log");
             let Some(mut command) = strace(&log, &options, &helper) else { return };
@@ -157,7 +157,7 @@ async fn outlive() {
         let os = Os::new();
         let role = if round % 2 == 0 { "client" } else { "server" };
         let name = format!("{role} {}", os.endpoint());
-        let mut helper = helper_command("kills::talk_until_killed", &name);
+        let mut helper = helper_command("shared_memory::kills::talk_until_killed", &name);
         helper.stdout(Stdio::null());
         let (stream, mut child) = meet(role, os.endpoint(), helper).await;
         let stream = stream.expect("a peer");
@@ -179,7 +179,7 @@ async fn a_peer_that_is_killed_at_any_step_is_an_end_and_leaves_nothing() {
     if !on_linux("strace") {
         return;
     }
-    run_alone("kills::outlive");
+    run_alone("shared_memory::kills::outlive");
 }
 
 /// Runs a helper that counts what its process has, and so has to be alone in it.

@@ -205,5 +205,5 @@ async fn blow() {
 
 #[test]
 fn many_conversations_at_once_keep_their_bytes_on_their_way_into_memory() {
-    run_alone("storm::blow");
+    run_alone("shared_memory::storm::blow");
 }

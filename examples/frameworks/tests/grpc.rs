@@ -1,6 +1,5 @@
 //! tonic's server and client.
 
-#[path = "../../../tests/common/mod.rs"]
 mod common;
 
 use std::io;

@@ -1,7 +1,6 @@
 //! A client by gRPC's C core, which Python, C++, Ruby and C# have: Python's `grpcio`.
 #![cfg(unix)] // Its Windows has no local endpoints.
 
-#[path = "../../../tests/common/mod.rs"]
 mod common;
 
 use std::process::{Command, Output};

@@ -1,6 +1,5 @@
 //! HTTP by several frameworks over one endpoint: axum, hyper's and reqwest's clients, WebSockets.
 
-#[path = "../../../tests/common/mod.rs"]
 mod common;
 
 use std::convert::Infallible;

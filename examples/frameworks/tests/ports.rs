@@ -1,7 +1,6 @@
 //! Programs that come from other crates: their clients of yesterday find the server of today, at the names
 //! that the page on moving gives.
 
-#[path = "../../../tests/common/mod.rs"]
 mod common;
 
 use std::path::PathBuf;

@@ -1,6 +1,5 @@
 //! Remote calls by crates that take any stream: tarpc, and remoc's channels; on Unix D-Bus by zbus.
 
-#[path = "../../../tests/common/mod.rs"]
 mod common;
 
 use common::{Backend, Os, within};

@@ -1,6 +1,5 @@
 //! TLS over a local endpoint, for a protocol that requires it. The peer stays known.
 
-#[path = "../../../tests/common/mod.rs"]
 mod common;
 
 use std::io;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::Role;
+
 /// So many answers within the time, or so many bytes within theirs.
 const EXCHANGES: (u32, Duration) = (16, Duration::from_millis(10));
 const BYTES: (u64, Duration) = (1 << 20, Duration::from_millis(100));
@@ -9,25 +11,33 @@ const BYTES: (u64, Duration) = (1 << 20, Duration::from_millis(100));
 /// A call on a socket costs as much as so many bytes.
 const CALL: u64 = 256;
 
+/// The side that accepted asks after a part of the bytes already whether its peer is hot: one read may
+/// bring many small writes, so it cannot tell how much these cost.
+const ASKED: u64 = BYTES.0 / 4;
+
 /// Counts what one direction of a stream carries.
 #[derive(Debug)]
 pub(super) struct Heat {
     since: Option<Instant>,
     exchanges: u32,
     bytes: u64,
+    /// How many bytes are hot.
+    enough: u64,
     /// What is to be reached before the next look at the clock, or, once hot, at the peer.
     next: (u32, u64),
     hot: bool,
 }
 
 impl Heat {
-    pub(super) fn new(eager: bool) -> Self {
-        let next = if eager { (1, 1) } else { (EXCHANGES.0, BYTES.0) };
-        Self { since: None, exchanges: 0, bytes: 0, next, hot: eager }
+    pub(super) fn new(role: Role, eager: bool) -> Self {
+        let enough = if role == Role::Maker { ASKED } else { BYTES.0 };
+        let next = if eager { (1, 1) } else { (EXCHANGES.0, enough) };
+        Self { since: None, exchanges: 0, bytes: 0, enough, next, hot: eager }
     }
 
     /// Counts `bytes`, and an exchange if they answer something. Reports whether it is time to try
-    /// for memory: once the stream is hot, and then each time it has carried twice as much.
+    /// for memory: once the stream is hot, and then each time it has carried twice as much, or another
+    /// mebibyte. The peer may be hot much later: a try costs nothing beside so many bytes.
     pub(super) fn carried(&mut self, bytes: usize, answers: bool) -> bool {
         self.bytes += (bytes as u64).max(CALL);
         self.exchanges = self.exchanges.saturating_add(u32::from(answers));
@@ -41,12 +51,12 @@ impl Heat {
         if !self.hot {
             let took = self.since.map_or(Duration::ZERO, |since| since.elapsed());
             self.hot = (self.exchanges >= EXCHANGES.0 && took <= EXCHANGES.1)
-                || (self.bytes >= BYTES.0 && took <= BYTES.1);
+                || (self.bytes >= self.enough && took <= BYTES.1);
         }
         if self.hot {
             self.next = (
                 self.exchanges.max(self.next.0).saturating_mul(2),
-                self.bytes.max(self.next.1).saturating_mul(2),
+                self.bytes.saturating_add(self.bytes.min(BYTES.0)),
             );
         } else {
             self.since = Some(Instant::now());
@@ -62,24 +72,32 @@ mod tests {
 
     #[test]
     fn sixteen_quick_answers_or_a_mebibyte_are_hot() {
-        let mut heat = Heat::new(false);
+        let mut heat = Heat::new(Role::Taker, false);
         assert!((0..15).all(|_| !heat.carried(1, true)));
         assert!(heat.carried(1, true));
-        let mut heat = Heat::new(false);
+        let mut heat = Heat::new(Role::Taker, false);
         let calls = BYTES.0 / CALL;
         assert!(
             (1..calls).all(|_| !heat.carried(1, false)),
             "small writes that wait for no answer"
         );
         assert!(heat.carried(1, false));
-        let mut heat = Heat::new(false);
+        let mut heat = Heat::new(Role::Taker, false);
         assert!(!heat.carried((1 << 20) - CALL as usize, false));
         assert!(heat.carried(CALL as usize, false));
     }
 
     #[test]
+    fn the_side_that_accepted_asks_after_a_quarter_of_it() {
+        let mut heat = Heat::new(Role::Maker, false);
+        let quarter = (BYTES.0 / 4) as usize;
+        assert!(!heat.carried(quarter - 1, false));
+        assert!(heat.carried(1, false));
+    }
+
+    #[test]
     fn a_slow_stream_stays_cold() {
-        let mut heat = Heat::new(false);
+        let mut heat = Heat::new(Role::Taker, false);
         for _ in 0..64 {
             let long_ago = heat.since.and_then(|since| since.checked_sub(Duration::from_secs(1)));
             heat.since = long_ago.or(heat.since);
@@ -88,9 +106,16 @@ mod tests {
     }
 
     #[test]
-    fn a_hot_stream_tries_ever_more_rarely() {
-        let mut heat = Heat::new(false);
+    fn a_hot_stream_tries_rarely() {
+        let mut heat = Heat::new(Role::Taker, false);
         let tries = (0..1 << 16).filter(|_| heat.carried(1, true)).count();
-        assert!((2..20).contains(&tries), "{tries}");
+        assert!((2..30).contains(&tries), "{tries}");
+    }
+
+    #[test]
+    fn a_hot_stream_tries_with_each_mebibyte() {
+        let mut heat = Heat::new(Role::Maker, false);
+        let tries = (0..64 * 16).filter(|_| heat.carried(1 << 16, false)).count();
+        assert!((60..70).contains(&tries), "{tries}");
     }
 }

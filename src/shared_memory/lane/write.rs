@@ -8,7 +8,7 @@ use super::{Lane, Link, Offering, Outcome, Outgoing, Role, Then, Wire, lock};
 use crate::shared_memory::ring::{Bytes, Words};
 
 /// The reader gets a long write in pieces, so that both sides copy at the same time.
-const PIECE: usize = 32 * 1024;
+const PIECE: usize = 16 * 1024;
 
 impl<L: Link, O> Lane<L, O> {
     /// Does what is to be done before the first byte.

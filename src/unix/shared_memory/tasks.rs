@@ -8,6 +8,7 @@ use tokio::io::ReadBuf;
 use tokio::io::unix::AsyncFd;
 use tokio::task::coop::poll_proceed;
 
+use super::pace::Pace;
 use super::{Bell, Link, Offer, Wire, eager};
 use crate::options::StreamOptions;
 use crate::shared_memory::lane::{self, Outcome, Role, Then};
@@ -42,6 +43,7 @@ pub(in crate::unix) struct Lane {
     user: u32,
     /// Watching for room.
     spin: Option<Box<Spin>>,
+    pace: Pace,
 }
 
 impl Lane {
@@ -72,7 +74,7 @@ impl Lane {
         let eager = eager(options)?;
         let core = Box::new(Core::new(role, eager));
         core.start(&Wire::new(socket.get_ref(), user), eager);
-        Some(Self { core, user, spin: Spin::new(options.spin) })
+        Some(Self { core, user, spin: Spin::new(options.spin), pace: Pace::default() })
     }
 
     #[cfg(feature = "blocking")]
@@ -82,7 +84,8 @@ impl Lane {
 
     #[cfg(feature = "blocking")]
     pub(super) fn from_parts(core: Core<AsyncBell>, user: u32, options: StreamOptions) -> Self {
-        Self { core: Box::new(core), user, spin: Spin::new(options.spin) }
+        let (core, pace) = (Box::new(core), Pace::default());
+        Self { core, user, spin: Spin::new(options.spin), pace }
     }
 
     pub(in crate::unix) fn is_upgraded(&self) -> bool {
@@ -114,22 +117,32 @@ impl Lane {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let paused = spin.is_some() && self.pace.pause();
         match self.core.look(buf) {
             None => return self.read_socket(socket, cx, buf),
             Some(Ok(Outcome::Done(read))) => {
                 if let Some(spin) = spin {
+                    self.pace.found(read.length);
                     spin_found(spin);
                 }
                 return Poll::Ready(Ok(read.length));
             }
             Some(Err(error)) => return Poll::Ready(Err(error)),
+            Some(Ok(_)) if paused => self.pace.ends(),
             Some(Ok(_)) => {}
         }
         let watched = spin.map(|spin| watch_memory(spin, cx, || found(self.core.look(buf)?)));
         match watched {
-            Some(Watched::Found(read)) => return Poll::Ready(read.map(|read| read.length)),
-            Some(Watched::GoesOn) => return Poll::Pending,
-            Some(Watched::Sleeps) | None => {}
+            Some(Watched::Found(Ok(read))) => {
+                self.pace.found(read.length);
+                return Poll::Ready(Ok(read.length));
+            }
+            Some(Watched::Found(error)) => return Poll::Ready(error.map(|read| read.length)),
+            Some(Watched::GoesOn) => {
+                self.pace.ends();
+                return Poll::Pending;
+            }
+            Some(Watched::Sleeps) | None => self.pace.ends(),
         }
         let wire = Wire::new(socket.get_ref(), self.user);
         for _ in 0..TRIES {
@@ -181,6 +194,7 @@ impl Lane {
         turn.made_progress();
         if let Some(spin) = spin {
             spin.wrote();
+            self.pace.ends();
         }
         Poll::Ready(Ok(written))
     }

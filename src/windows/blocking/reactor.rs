@@ -12,7 +12,8 @@ use tokio::io::ReadBuf;
 
 use super::super::stream::Stream;
 use super::super::system::End;
-use super::{Turn, waker};
+use super::turn::Turn;
+use super::waker;
 use crate::wait::{Deadline, timed_out};
 
 pub(crate) struct Registered {

@@ -6,8 +6,12 @@
 //! next write waits until the pipe has had room for them: one whose time is over has written
 //! nothing. Such a write is begun by a thread that stays, for it may outlive the caller's.
 
+//!
+//! A write without a time limit takes no lock: a byte says what the locks guard, see [`Phase`].
+
 use std::io;
 use std::os::windows::io::OwnedHandle;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -16,7 +20,7 @@ use std::time::Duration;
 use super::super::end;
 use super::super::overlapped::{self, Event, Write};
 use super::super::{broken_pipe, no_half_close, not_taken, pipe};
-use super::Turn;
+use super::turn::Turn;
 use crate::wait::{Deadline, timed_out};
 
 /// What of the write side goes with a stream that is converted.
@@ -28,19 +32,49 @@ pub(in super::super) struct WriteState {
 }
 
 pub(super) struct WriteSide {
-    /// What `shutdown` may do on a pipe that cannot carry our end.
+    /// Whether the pipe can carry our end.
+    messages: bool,
+    /// What `shutdown` may do where it cannot.
     end_on_close: bool,
     /// One writes at a time, and waits for the last write.
     turn: Turn,
     /// Of a write without a time limit, which waits until it is over.
     event: Event,
-    state: Mutex<State>,
+    phase: Phase,
+    /// Of who has the turn.
+    last: Mutex<Last>,
+    /// What became of our end, once the write side is shut.
+    end: Mutex<Option<End>>,
 }
 
-struct State {
-    last: Last,
-    /// What became of our end, once the write side is shut.
-    end: Option<End>,
+/// How far the write side is, as it is known without a lock.
+///
+/// Nothing is written behind our end. So a write that is being handed to the system and a shutdown
+/// each leave a mark, and the later one sees the earlier one's: a write that finds the side shut is
+/// not begun, and a shutdown that finds a write leaves it to that to send the end behind it.
+#[derive(Default)]
+struct Phase(AtomicU8);
+
+/// A write is being handed to the system.
+const BEGINNING: u8 = 1;
+/// Our end is sent, or whoever writes just now sends it.
+const SHUT: u8 = 2;
+/// The last write may be under way, or has failed. Of who has the turn.
+const UNSETTLED: u8 = 4;
+
+impl Phase {
+    fn is(&self, mark: u8) -> bool {
+        self.0.load(Ordering::Acquire) & mark != 0
+    }
+
+    /// Returns the marks that there were.
+    fn mark(&self, mark: u8) -> u8 {
+        self.0.fetch_or(mark, Ordering::AcqRel)
+    }
+
+    fn unmark(&self, mark: u8) -> u8 {
+        self.0.fetch_and(!mark, Ordering::AcqRel)
+    }
 }
 
 /// The last write.
@@ -59,9 +93,16 @@ enum End {
 }
 
 impl WriteSide {
-    pub(super) fn new(end_on_close: bool) -> io::Result<Self> {
-        let state = Mutex::new(State { last: Last::Done, end: None });
-        Ok(Self { end_on_close, turn: Turn::default(), event: Event::new()?, state })
+    pub(super) fn new(messages: bool, end_on_close: bool) -> io::Result<Self> {
+        Ok(Self {
+            messages,
+            end_on_close,
+            turn: Turn::default(),
+            event: Event::new()?,
+            phase: Phase::default(),
+            last: Mutex::new(Last::Done),
+            end: Mutex::new(None),
+        })
     }
 
     pub(super) fn write(
@@ -71,7 +112,7 @@ impl WriteSide {
         deadline: Deadline,
     ) -> io::Result<usize> {
         let Some(_turn) = self.turn.take(deadline) else { return Err(timed_out("write")) };
-        if self.lock().end.is_some() {
+        if self.phase.is(SHUT) {
             return Err(broken_pipe());
         }
         // An empty message would be the end.
@@ -83,17 +124,22 @@ impl WriteSide {
             Some(false) => return Err(broken_pipe()),
             None => return Err(timed_out("write")),
         }
-        // The write side may have been shut meanwhile. Nothing is written behind the end, so the lock
-        // is held until the system has the write in hand.
-        let mut state = self.lock();
-        if state.end.is_some() {
+        // The write side may have been shut meanwhile.
+        if self.phase.mark(BEGINNING) & SHUT != 0 {
+            self.phase.unmark(BEGINNING);
             return Err(broken_pipe());
         }
+        let begun = || {
+            if self.phase.unmark(BEGINNING) & SHUT != 0 {
+                *lock(&self.end) = Some(End::send(pipe, self.messages));
+            }
+        };
         let written = if deadline.left().is_none() {
-            overlapped::write(&**pipe, bytes, &self.event, state)
+            overlapped::write(&**pipe, bytes, &self.event, begun)
         } else {
-            begin_elsewhere(Arc::clone(pipe), bytes.to_vec())
-                .map(|under_way| state.last = under_way.map_or(Last::Done, Last::UnderWay))
+            let write = begin_elsewhere(Arc::clone(pipe), bytes.to_vec());
+            begun();
+            write.map(|write| self.unsettled(write))
         };
         match written {
             Ok(()) => Ok(bytes.len()),
@@ -102,21 +148,18 @@ impl WriteSide {
         }
     }
 
-    pub(super) fn shutdown(&self, pipe: &Arc<OwnedHandle>, messages: bool) -> io::Result<()> {
-        if !messages && !self.end_on_close {
+    pub(super) fn shutdown(&self, pipe: &Arc<OwnedHandle>) -> io::Result<()> {
+        if !self.messages && !self.end_on_close {
             return Err(no_half_close());
         }
-        self.lock().end(pipe, messages)
+        self.end(pipe);
+        Ok(())
     }
 
-    pub(super) fn close(
-        &self,
-        pipe: &Arc<OwnedHandle>,
-        messages: bool,
-        limit: Duration,
-    ) -> io::Result<()> {
+    pub(super) fn close(&self, pipe: &Arc<OwnedHandle>, limit: Duration) -> io::Result<()> {
         let deadline = Deadline::after(Some(limit));
-        self.lock().end(pipe, messages)?;
+        self.end(pipe);
+        // Who writes just now has sent the end when it gives the turn back.
         let Some(_turn) = self.turn.take(deadline) else { return Err(not_taken(limit)) };
         match self.wait_for_last(deadline)? {
             Some(true) => {}
@@ -126,11 +169,19 @@ impl WriteSide {
         self.wait_for_end(deadline)?.unwrap_or_else(|| Err(not_taken(limit)))
     }
 
+    /// Ends the write side, if it is not ended yet, without waiting.
+    fn end(&self, pipe: &Arc<OwnedHandle>) {
+        let mut end = lock(&self.end);
+        if self.phase.mark(SHUT) & (SHUT | BEGINNING) == 0 {
+            *end = Some(End::send(pipe, self.messages));
+        }
+    }
+
     /// Waits until nothing is under way. Returns what became of our end, where the side is shut.
     pub(super) fn finish(&self) -> io::Result<Option<io::Result<()>>> {
         let deadline = Deadline::after(None);
         let whole = self.wait_for_last(deadline)? != Some(false);
-        let shut = self.lock().end.is_some();
+        let shut = self.phase.is(SHUT);
         let ended = if shut { self.wait_for_end(deadline)? } else { None };
         Ok(ended.map(|outcome| if whole { outcome } else { Err(broken_pipe()) }))
     }
@@ -140,20 +191,32 @@ impl WriteSide {
         Ok(WriteState { end_on_close: self.end_on_close, ended: self.finish()? })
     }
 
+    fn unsettled(&self, write: Option<Write>) {
+        if let Some(write) = write {
+            *lock(&self.last) = Last::UnderWay(write);
+            self.phase.mark(UNSETTLED);
+        }
+    }
+
     /// Whether the system has taken all of the last write; `None` once the deadline is past.
     fn wait_for_last(&self, deadline: Deadline) -> io::Result<Option<bool>> {
+        if !self.phase.is(UNSETTLED) {
+            return Ok(Some(true));
+        }
+        let mut last = lock(&self.last);
         loop {
-            let (outcome, event) = match &self.lock().last {
+            match &*last {
                 Last::Done => return Ok(Some(true)),
                 Last::Failed => return Ok(Some(false)),
-                Last::UnderWay(write) => (write.outcome(), write.event()),
-            };
-            // Not with the lock: others may want to shut the write side down meanwhile.
-            match outcome {
-                Some(Ok(())) => self.lock().last = Last::Done,
-                Some(Err(_)) => self.lock().last = Last::Failed,
-                None if !event.wait(deadline)? => return Ok(None),
-                None => {}
+                Last::UnderWay(write) => match write.outcome() {
+                    Some(Ok(())) => {
+                        *last = Last::Done;
+                        self.phase.unmark(UNSETTLED);
+                    }
+                    Some(Err(_)) => *last = Last::Failed,
+                    None if !write.event().wait(deadline)? => return Ok(None),
+                    None => {}
+                },
             }
         }
     }
@@ -161,41 +224,35 @@ impl WriteSide {
     /// What became of our end, which was begun; `None` once the deadline is past.
     fn wait_for_end(&self, deadline: Deadline) -> io::Result<Option<io::Result<()>>> {
         loop {
-            let (outcome, event) = match &self.lock().end {
+            let (outcome, event) = match &*lock(&self.end) {
                 Some(End::Sending(write)) => (write.outcome(), write.event()),
                 Some(End::Sent(Err(error))) => return Ok(Some(Err(error.kind().into()))),
                 Some(End::Sent(Ok(()))) | None => return Ok(Some(Ok(()))),
             };
             match outcome {
-                Some(outcome) => self.lock().end = Some(End::Sent(end::sent(outcome))),
+                Some(outcome) => *lock(&self.end) = Some(End::Sent(end::sent(outcome))),
                 None if !event.wait(deadline)? => return Ok(None),
                 None => {}
             }
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl End {
+    fn send(pipe: &Arc<OwnedHandle>, messages: bool) -> Self {
+        if !messages {
+            return Self::Sent(Ok(()));
+        }
+        match begin_elsewhere(Arc::clone(pipe), Vec::new()) {
+            Ok(Some(write)) => Self::Sending(write),
+            Ok(None) => Self::Sent(Ok(())),
+            Err(error) => Self::Sent(end::sent(Err(error))),
+        }
     }
 }
 
-impl State {
-    /// Ends the write side, if it is not ended yet, without waiting.
-    fn end(&mut self, pipe: &Arc<OwnedHandle>, messages: bool) -> io::Result<()> {
-        if self.end.is_some() {
-            return Ok(());
-        }
-        if !messages {
-            self.end = Some(End::Sent(Ok(())));
-            return Ok(());
-        }
-        self.end = Some(match begin_elsewhere(Arc::clone(pipe), Vec::new()) {
-            Ok(Some(write)) => End::Sending(write),
-            Ok(None) => End::Sent(Ok(())),
-            Err(error) => End::Sent(end::sent(Err(error))),
-        });
-        Ok(())
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Job {

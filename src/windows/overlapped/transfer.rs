@@ -3,9 +3,9 @@
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::io;
-use std::os::windows::io::{AsHandle, AsRawHandle, OwnedHandle};
+use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, OwnedHandle};
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use windows_sys::Wdk::Storage::FileSystem::{
@@ -85,32 +85,53 @@ pub(in crate::windows) fn read(
 }
 
 /// Makes one write. The system takes all of it, or nothing because the peer is gone. No other operation
-/// may be under way with the same event. `begun` is let go as soon as the write has its place in the
-/// pipe, before it is waited for.
-pub(in crate::windows) fn write<T>(
+/// may be under way with the same event. `begun` is called as soon as the write has its place in the
+/// pipe, or has failed, before it is waited for.
+pub(in crate::windows) fn write(
     pipe: &impl AsHandle,
     bytes: &[u8],
     event: &Event,
-    begun: MutexGuard<'_, T>,
+    begun: impl FnOnce(),
 ) -> io::Result<()> {
     let pipe = pipe.as_handle();
     let overlapped = UnsafeCell::new(event.overlapped());
-    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    let length = match u32::try_from(bytes.len()) {
+        Ok(length) => length,
+        Err(error) => {
+            begun();
+            return Err(io::Error::other(error));
+        }
+    };
     // SAFETY: the handle is open as long as the pipe is borrowed. The system may read the bytes and
-    // write to `overlapped` until the operation is over; both outlive it, for where the call left it
-    // under way this function does not return before `wait`, which returns when it is over. In
-    // between only a lock is let go, which does not panic.
+    // write to `overlapped` until the operation is over. Both outlive it: where the call left it
+    // under way, `UnderWay` waits for its end when it is dropped, also by a panic of `begun`.
     let written = check(unsafe {
         WriteFile(raw(&pipe), bytes.as_ptr(), length, null_mut(), overlapped.get())
     });
-    drop(begun);
     match written {
-        Ok(()) => Ok(()),
-        Err(error) if code(&error) != Some(ERROR_IO_PENDING) => Err(error),
-        Err(_) => {
-            wait(pipe, &overlapped, event, Deadline::after(None));
+        Err(error) if code(&error) == Some(ERROR_IO_PENDING) => {
+            let under_way = UnderWay { pipe, overlapped: &overlapped, event };
+            begun();
+            drop(under_way);
             result(pipe, &overlapped).map(drop)
         }
+        written => {
+            begun();
+            written
+        }
+    }
+}
+
+/// An operation that must be over before what it uses goes.
+struct UnderWay<'a> {
+    pipe: BorrowedHandle<'a>,
+    overlapped: &'a UnsafeCell<OVERLAPPED>,
+    event: &'a Event,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        wait(self.pipe, self.overlapped, self.event, Deadline::after(None));
     }
 }
 

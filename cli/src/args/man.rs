@@ -1,26 +1,17 @@
-//! The manual pages in `cli/man`, which are made from the definitions of the command line.
-#![cfg(target_os = "linux")] // The pages are of one system; the options are the same on each.
-
-#[path = "../src/args.rs"]
-#[allow(
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    reason = "only its definitions are needed here"
-)]
-mod args;
+//! The manual pages in `cli/man`, which are made from the definitions of the command line. They are
+//! of one system; the options are the same on each.
 
 use std::fs;
 use std::path::Path;
 
 use clap::CommandFactory;
 
-/// After a change of the command line, `SOCKPIPE_WRITE_MAN=1 cargo test -p sockpipe-cli --test man`
-/// writes the pages again.
+/// After a change of the command line, this writes the pages again:
+/// `SOCKPIPE_WRITE_MAN=1 cargo test -p sockpipe-cli --bin sockpipe man`.
 #[test]
 fn the_manual_pages_are_those_of_the_command_line() {
     let made = tempfile::tempdir().expect("a directory");
-    clap_mangen::generate_to(args::Args::command(), made.path()).expect("pages");
+    clap_mangen::generate_to(super::Args::command(), made.path()).expect("pages");
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
     let write = std::env::var_os("SOCKPIPE_WRITE_MAN").is_some();
 

@@ -1,13 +1,5 @@
 //! The options and the state of shared memory.
 
-// Only Linux has the lane so far.
-cfg_if::cfg_if! {
-    if #[cfg(all(target_os = "linux", not(sockpipe_posix)))] {
-        pub(crate) mod lane;
-        pub(crate) mod ring;
-    }
-}
-
 /// The choice whether a connection may move from its socket into memory that both processes map.
 ///
 /// The stream and its contract stay the same, but its data no longer needs a system call for each
