@@ -54,6 +54,7 @@ pub async fn run(args: args::Relay) -> Result<()> {
                 () = stop => Err(Exit::silent(INTERRUPTED).into()),
             }
         }
+
         (from, to) if is_one_connection(from) || matches!(to, Address::Passed(_)) => {
             let stop = asked_to_stop();
             let door = Door::open(&args.from, args.remote, &args.server, args.spin).await?;
@@ -63,6 +64,7 @@ pub async fn run(args: args::Relay) -> Result<()> {
                 () = stop => Err(Exit::silent(INTERRUPTED).into()),
             }
         }
+
         _ => {
             let stop = asked_to_finish();
             target.check(&args.from).await?;
@@ -233,6 +235,7 @@ impl Door {
                 }
                 None => std::future::pending().await,
             },
+
             Self::Tcp(listener) => loop {
                 match listener.accept().await {
                     Ok((stream, peer)) => {

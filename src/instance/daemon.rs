@@ -139,6 +139,7 @@ pub(crate) async fn find_or_start<W: Way>(
             imp::SpawnLock::tidy(endpoint);
             return Ok(stream);
         }
+
         let lock = imp::SpawnLock::try_take(endpoint)
             .map_err(|error| during(Operation::Spawn, endpoint, error))?;
         if let Some(mut lock) = lock {
@@ -146,6 +147,7 @@ pub(crate) async fn find_or_start<W: Way>(
             lock.settled();
             return Ok(stream);
         }
+
         if search.left().is_zero() {
             return Err(match imp::SpawnLock::told(endpoint) {
                 Some(pid) => search.still_starting(&name(&daemon.command), pid, false, ""),
@@ -202,6 +204,7 @@ impl<W: Way> Search<'_, W> {
             let Some(pid) = earlier else {
                 // A server that is started now could not take the name.
                 let Some(address) = self.held_by_connections() else { break };
+
                 if self.left().is_zero() {
                     return Err(during(Operation::Spawn, &address, held_by_connections(&address)));
                 }
@@ -214,12 +217,14 @@ impl<W: Way> Search<'_, W> {
             }
             self.pause().await?;
         }
+
         let mut daemon = Daemon::spawn(&mut command, self.endpoint)
             .map_err(|error| during(Operation::Spawn, self.endpoint, error))?;
         lock.started(daemon.pid);
         if let Some(on_start) = command.on_start.take() {
             on_start(daemon.pid);
         }
+
         let mut ended_well = None;
         loop {
             // First: it may have been seen to end because another one listens by now.

@@ -193,15 +193,18 @@ pub(crate) async fn deliver<W: Way>(
     let launch = launch.to_bytes()?;
     let length = u32::try_from(launch.len()).unwrap_or(u32::MAX).to_le_bytes();
     let message = [&HEADER[..], &length, &launch].concat();
+
     let end = Instant::now().checked_add(connect.limit());
     let left = || end.map(|end| end.saturating_duration_since(Instant::now()));
     let mut backoff = PAUSES;
+
     loop {
         let options = left().map_or_else(|| connect.clone(), |left| connect.at_once(left));
         let mut first = match acquire::<W>(endpoint, listen, &options).await? {
             Acquired::Later(stream) => stream,
             first => return Ok(first),
         };
+
         let process = W::process(&first);
         match offer::<W>(&mut first, &message, left()).await {
             Ok(answer) if answer == [&HEADER[..], &[TAKEN]].concat()[..] => {
@@ -238,10 +241,12 @@ async fn offer<W: Way>(
 pub(crate) async fn receive<W: Way>(later: &mut W::Stream, limit: Duration) -> io::Result<Launch> {
     let end = Instant::now().checked_add(limit);
     let left = || end.map(|end| end.saturating_duration_since(Instant::now()));
+
     let mut header = [0; HEADER.len() + 4];
     W::read_exact(later, &mut header, left()).await?;
     let (mark, length) = header.split_at(HEADER.len());
     let length = length.try_into().map_or(u32::MAX, u32::from_le_bytes);
+
     let launch = if mark == HEADER && length <= LIMIT {
         let mut launch = Vec::new();
         while launch.len() < length as usize {
@@ -253,6 +258,7 @@ pub(crate) async fn receive<W: Way>(later: &mut W::Stream, limit: Duration) -> i
     } else {
         None
     };
+
     let said = if launch.is_some() { TAKEN } else { NOT_UNDERSTOOD };
     // One that does not begin as ours do would not understand the answer.
     if mark[..MARK] == HEADER[..MARK] {

@@ -89,15 +89,18 @@ impl Launch {
         for arg in &self.args {
             put(&mut bytes, arg)?;
         }
+
         put_number(&mut bytes, usize::from(self.current_dir.is_some()))?;
         if let Some(dir) = &self.current_dir {
             put(&mut bytes, dir.as_os_str())?;
         }
+
         put_number(&mut bytes, self.envs.len())?;
         for (name, value) in &self.envs {
             put(&mut bytes, name)?;
             put(&mut bytes, value)?;
         }
+
         if bytes.len() > LIMIT as usize {
             let what =
                 format!("launch of {} bytes exceeds the limit of {LIMIT} bytes", bytes.len());

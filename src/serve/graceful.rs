@@ -97,6 +97,7 @@ where
             let signal = async { signal.await.into_result() };
             let mut idle = IdleClock::new(idle);
             let idle = |cx: &mut Context<'_>, is_idle| idle.poll(cx, is_idle);
+
             let heard = match handlers.accept_until(&mut listener, signal, idle).await {
                 Ended::Stopped(heard) | Ended::Idle(heard) => heard,
                 Ended::Failed(error) => {
@@ -105,6 +106,7 @@ where
                     return if is_taken_over(&error) { Ok(drained) } else { Err(error) };
                 }
             };
+
             let drained = if release_name_first {
                 let pending = listener.stop_listening();
                 let released = listener.release();
@@ -115,6 +117,7 @@ where
                 let pending = handlers.last(&mut listener);
                 handlers.drain(Some(listener), pending, deadline).await?
             };
+
             heard.map(|()| drained)
         })
     }

@@ -82,6 +82,7 @@ where
             // Without timers no client could be answered: report it now.
             drop(sleep(Duration::ZERO)?);
         }
+
         let (stop, stopping) = Stopping::new();
         Ok(Self {
             handler: settings.handler,
@@ -245,6 +246,7 @@ where
                 })
                 .await
             };
+
             if let Some(Err(error)) = output.map(HandlerOutput::into_result) {
                 events::handler_failed(&error);
                 if let Some(on_error) = on_error {

@@ -206,6 +206,7 @@ mod tests {
         let server = tokio::spawn(server.into_future());
         let mut clients = Vec::new();
         let mut tell = Vec::new();
+
         for served in [true, true, false] {
             let mut client = connector.connect().await.expect("a connection");
             assert_eq!(is_served(&mut client).await, served);

@@ -12,8 +12,10 @@ async fn a_panicking_handler_ends_its_own_connection_only() {
         })
         .into_future(),
     );
+
     let mut first = connector.connect().await.expect("a connection");
     assert_eq!(first.read(&mut [0]).await.expect("an end"), 0);
+
     let mut second = connector.connect().await.expect("a connection");
     second.write_all(b"still here").await.expect("a write");
     second.shutdown().await.expect("a shutdown");
@@ -41,8 +43,10 @@ async fn a_handler_that_panics_before_its_future_ends_its_own_connection_only() 
             None => server,
         };
         let server = tokio::spawn(server.into_future());
+
         let mut first = connector.connect().await.expect("a connection");
         assert_eq!(first.read(&mut [0]).await.expect("an end"), 0);
+
         let mut second = connector.connect().await.expect("a connection");
         second.write_u8(7).await.expect("a write");
         assert_eq!(second.read_u8().await.expect("an answer"), 7);
@@ -62,6 +66,7 @@ async fn an_async_closure_shares_its_state_among_connections() {
         })
         .into_future(),
     );
+
     for number in 0..3 {
         let mut client = connector.connect().await.expect("a connection");
         assert_eq!(client.read_u64().await.expect("a number"), number);
@@ -85,12 +90,14 @@ async fn a_handlers_error_is_told_and_ends_its_own_connection_only() {
         .on_error(move |error| tell.send(error).expect("a test"))
         .into_future(),
     );
+
     let mut loud = connector.connect().await.expect("a connection");
     loud.write_u8(b'!').await.expect("a write");
     let error = timeout(Duration::from_secs(9), told.recv()).await.expect("in time");
     let error = error.expect("an error");
     assert_eq!((error.kind(), &*error.to_string()), (io::ErrorKind::InvalidData, "it shouts"));
     assert_eq!(loud.read(&mut [0]).await.expect("an end"), 0);
+
     let mut quiet = connector.connect().await.expect("a connection");
     quiet.write_u8(b'.').await.expect("a write");
     assert_eq!(quiet.read_u8().await.expect("an answer"), b'.');

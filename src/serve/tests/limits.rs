@@ -16,6 +16,7 @@ async fn connections_beyond_the_limit_wait_until_one_is_done() {
         .max_connections(2)
         .into_future(),
     );
+
     let mut clients = Vec::new();
     for _ in 0..5 {
         clients.push(connector.connect().await.expect("a connection"));
@@ -95,6 +96,7 @@ async fn at_a_stop_those_beyond_the_limit_wait_for_their_turn() {
                 .drain_deadline(Duration::from_secs(10))
                 .into_future(),
         );
+
         let mut clients = Vec::new();
         for _ in 0..5 {
             clients.push(connector.connect().await.expect("a connection"));
@@ -108,6 +110,7 @@ async fn at_a_stop_those_beyond_the_limit_wait_for_their_turn() {
             client.write_u8(1).await.expect("a write");
             assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
         }
+
         let drained = server.await.expect("no panic").expect("no error");
         assert_eq!(ends(drained), (talking, 5 - talking));
         assert_eq!(gauge.most.load(Ordering::SeqCst), 2);
@@ -125,6 +128,7 @@ async fn at_a_stop_a_users_connections_beyond_the_limit_are_closed() {
     for _ in 0..3 {
         clients.push(connector.connect().await.expect("a connection"));
     }
+
     let gauge = Arc::new(Gauge::default());
     let server = tokio::spawn(
         serve(listener, move |stream| gauge.clone().handle(stream))
@@ -132,6 +136,7 @@ async fn at_a_stop_a_users_connections_beyond_the_limit_are_closed() {
             .with_graceful_shutdown(async {})
             .into_future(),
     );
+
     assert_eq!(clients[2].read(&mut [0]).await.expect("an end"), 0);
     drop(clients);
     let drained = server.await.expect("no panic").expect("no error");

@@ -47,12 +47,14 @@ async fn those_whose_turn_does_not_come_hear_that_it_stops() {
     for _ in 0..3 {
         clients.push(connector.connect().await.expect("a connection"));
     }
+
     let server = serve(listener, |stream| echo::echo(stream, |_| ()))
         .max_connections(1)
         .on_refused(tell)
         .with_graceful_shutdown(async {})
         .await;
     assert_eq!(ends(server.expect("no error")), (0, 3));
+
     let mut said_to_all = Vec::new();
     for client in clients {
         said_to_all.push(said(client).await);

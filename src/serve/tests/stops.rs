@@ -14,12 +14,14 @@ async fn a_graceful_stop_lets_connections_finish_and_cuts_the_rest_at_the_deadli
         .drain_deadline(Duration::from_secs(10))
         .into_future(),
     );
+
     let mut quick = connector.connect().await.expect("a connection");
     let mut slow = connector.connect().await.expect("a connection");
     quick.write_u8(3).await.expect("a write");
     slow.write_u8(60).await.expect("a write");
     // Both handlers must have their byte before the stop.
     sleep(Duration::from_secs(1)).await;
+
     let asked = Instant::now();
     stop.send(()).expect("a server");
     assert_eq!(quick.read_u8().await.expect("an answer"), 3);
@@ -193,16 +195,19 @@ async fn a_stop_serves_those_that_wait_at_any_listener() {
     for _ in 0..20 {
         clients.push(connector.connect().await.expect("a connection"));
     }
+
     let server = serve(Plain(listener), |stream| echo::echo(stream, |_| ()));
     let server = tokio::spawn(server.with_graceful_shutdown(async {}).into_future());
     tokio::task::yield_now().await;
     let mut late = connector.connect().await.expect("it goes on listening");
     assert_eq!(late.read(&mut [0]).await.expect("an end"), 0);
+
     for client in &mut clients {
         client.write_u8(7).await.expect("a write");
         assert_eq!(client.read_u8().await.expect("an answer"), 7);
     }
     drop(clients);
+
     let drained = server.await.expect("no panic").expect("no error");
     assert_eq!(ends(drained), (20, 0));
     connector.connect().await.expect_err("the listener is gone");
