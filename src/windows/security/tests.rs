@@ -1,3 +1,5 @@
+mod owners;
+
 use std::env;
 use std::ptr::null_mut;
 
