@@ -1,5 +1,5 @@
-//! What is Windows' own: pipes of byte type, which cannot carry the end of one direction, and no numbers
-//! of sockets.
+//! What is Windows' own: pipes of byte type, which cannot carry the end of one direction, and no
+//! numbers of sockets.
 #![cfg(windows)]
 
 mod common;
@@ -98,7 +98,7 @@ async fn a_relay_that_lingers_waits_for_a_late_answer() {
     assert_eq!(ended.text(), "answer");
 }
 
-/// It is a usage error that names what to use, whichever verb, and nothing is listened at or connected to.
+/// It is a usage error that names what to use, whichever verb.
 #[test]
 fn a_socket_by_number_is_of_unix() {
     let os = Os::new();

@@ -96,6 +96,7 @@ pub(super) fn check_owner(
             return Err(Error::new(Reason::Unsupported, what).at(address).into());
         }
     };
+
     if owner.is_some_and(|sid| users.iter().any(|user| user.eq_ignore_ascii_case(sid))) {
         return Ok(());
     }

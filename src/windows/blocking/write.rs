@@ -134,6 +134,7 @@ impl WriteSide {
                 *lock(&self.end) = Some(End::send(pipe, self.messages));
             }
         };
+
         let written = if deadline.left().is_none() {
             overlapped::write(&**pipe, bytes, &self.event, begun)
         } else {
@@ -203,6 +204,7 @@ impl WriteSide {
         if !self.phase.is(UNSETTLED) {
             return Ok(Some(true));
         }
+
         let mut last = lock(&self.last);
         loop {
             match &*last {

@@ -32,6 +32,7 @@ fn services_are_expected_beside_a_user_and_not_beside_exactly_one() {
     let (system, administrators) = (owner_of("O:SYD:P"), owner_of("O:BAD:P"));
     assert_eq!((&*system, &*administrators), ("S-1-5-18", "S-1-5-32-544"));
     let services = [&*system, &*administrators];
+
     for (expect, named) in [
         (ExpectServer::Default, own),
         (ExpectServer::User(user(SOMEBODY)), SOMEBODY),
@@ -43,6 +44,7 @@ fn services_are_expected_beside_a_user_and_not_beside_exactly_one() {
         for owner in services.into_iter().chain([own, SOMEBODY, ANOTHER]) {
             let owner = owner_of(&format!("O:{owner}D:P"));
             let right = owner == named || !strict && services.contains(&&*owner);
+
             let outcome = check_owner(&at, Some(&owner), &expect);
             assert_eq!(outcome.is_ok(), right, "{owner} for {expect:?}");
             if let Err(error) = outcome {
