@@ -68,7 +68,8 @@ pub trait LocalListener: Send + 'static {
         waiting(self)
     }
 
-    /// Stops listening and releases the name, as a drop does, and returns what a drop cannot report.
+    /// Stops listening and releases the name, as a drop does, and returns the error that a drop
+    /// cannot report.
     ///
     /// A graceful shutdown calls it at its end and returns the error in
     /// [`Drained::release_error`](crate::Drained::release_error).
@@ -119,8 +120,8 @@ pub(crate) fn waiting<L: LocalListener>(listener: &mut L) -> Vec<L::Stream> {
 ///
 /// Unix: the listener holds a lock file, `.NAME.lock` beside the socket, and removes it when it is
 /// dropped. The kernel releases the lock however the process ends. While a listener waits in
-/// `accept`, it checks at least every 10 seconds whether its socket was removed. It then binds the name
-/// again, unless the directory was removed too or another server has the name.
+/// `accept`, it checks at least every 10 seconds whether its socket was removed. It then binds the
+/// name again, unless the directory was removed too or another server has the name.
 ///
 /// Windows: at least four instances of the pipe wait for clients at any time. Accepted streams keep
 /// the name alive until the last one is closed, and `bind` fails with `AddrInUse` until then.
@@ -277,7 +278,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The listener is closed, and its name still there: `AddrInUse` on Windows, the OS's error on Unix.
+    /// The listener is closed, and its name still there: `AddrInUse` on Windows, the OS's error on
+    /// Unix.
     ///
     /// # Cancel safety
     ///
@@ -285,9 +287,9 @@ impl Listener {
     ///
     /// # Platform-specific behavior
     ///
-    /// On Windows streams that were accepted hold the name until they are closed; then this fails. On
-    /// Unix it never waits. It fails if the socket cannot be removed, for example because the process
-    /// may no longer write to the directory; a drop makes that an event for `tracing`.
+    /// On Windows streams that were accepted hold the name until they are closed; then this fails.
+    /// On Unix it never waits. It fails if the socket cannot be removed, for example because the
+    /// process may no longer write to the directory; a drop makes that an event for `tracing`.
     pub async fn close(self) -> io::Result<()> {
         let Self { inner, endpoint, .. } = self;
         inner.close().await.map_err(|error| during(Operation::Release, endpoint, error))

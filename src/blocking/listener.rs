@@ -204,8 +204,8 @@ impl Listener {
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: `AddrInUse`, because accepted streams hold the name until they are closed. Unix: the
-    /// OS's error, if the socket cannot be removed.
+    /// Windows: `AddrInUse`, because accepted streams hold the name until they are closed. Unix:
+    /// the OS's error, if the socket cannot be removed.
     pub fn close(self) -> io::Result<()> {
         let Self { inner, endpoint } = self;
         inner.close().map_err(|error| during(Operation::Release, endpoint, error))

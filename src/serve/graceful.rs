@@ -105,6 +105,7 @@ where
                     return if is_taken_over(&error) { Ok(drained) } else { Err(error) };
                 }
             };
+
             let drained = if release_name_first {
                 let pending = listener.stop_listening();
                 let released = listener.release();
@@ -172,8 +173,8 @@ impl Drained {
         self.cut
     }
 
-    /// Returns why the listener's name is left behind, if it is: on Unix a socket that the process may
-    /// not remove.
+    /// Returns why the listener's name is left behind, if it is: on Unix a socket that the
+    /// process may not remove.
     #[must_use]
     pub fn release_error(&self) -> Option<&io::Error> {
         self.release_error.as_ref()

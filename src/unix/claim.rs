@@ -308,6 +308,7 @@ fn listen_in(
         if stale {
             stale::remove(lock)?;
         }
+
         note::write_binding(&lock.file);
         match bind(&socket, &address) {
             Ok(()) => {

@@ -199,6 +199,7 @@ fn try_to_lock(place: &Place, name: &OsStr, file: &OwnedFd) -> io::Result<bool> 
         let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
         return Err(error.advising("choose a directory of your own").into());
     }
+
     match lock_exclusively(file) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
@@ -207,6 +208,7 @@ fn try_to_lock(place: &Place, name: &OsStr, file: &OwnedFd) -> io::Result<bool> 
         }
         Err(errno) => return Err(cannot(errno)),
     }
+
     let still_there = place.stat(name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
     if still_there && linked {
         // A copy by links, of a backup say. The other name keeps it; who waits for this one,
@@ -297,6 +299,7 @@ pub(super) fn holding(place: &Place) -> io::Result<Held> {
         Err(errno) if is_transient(errno) => return Err(cannot(errno)),
         Err(_) => return Ok(Held::ByNobody),
     };
+
     let stat = fstat(&lock).map_err(cannot)?;
     let counts = stat.st_uid == geteuid().as_raw() || stat.st_uid == 0;
     if !is_regular(&stat) || stat.st_nlink != 1 || !counts {

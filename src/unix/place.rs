@@ -200,6 +200,13 @@ impl Place {
         })
     }
 
+    /// Whether nobody else can enter the directory.
+    pub(super) fn is_private(&self) -> bool {
+        let Ok(stat) = fstat(&self.dir) else { return false };
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        stat.st_uid == geteuid().as_raw() && !mode.intersects(Mode::RWXG | Mode::RWXO)
+    }
+
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let (dir_path, absolute) = (self.dir_path.clone(), self.absolute.clone());
         let (dir, name) = (self.dir.try_clone()?, self.name.clone());

@@ -74,6 +74,7 @@ impl Listener {
             if self.stopped.load(Ordering::Acquire) {
                 return Err(stopped());
             }
+
             // Before it waits: it may be long ago that it waited last.
             self.look_if_due()?;
             let times = self.republished.load(Ordering::Acquire);
@@ -82,11 +83,13 @@ impl Listener {
                 Some(socket) => Ok(socket),
                 None => platform::accept(&self.socket),
             };
+
             match accepted {
                 Ok(socket) => {
                     if let Some(stream) = self.admit(socket) {
                         return Ok(Some(stream));
                     }
+
                     if deadline.is_past() {
                         return Ok(None);
                     }
@@ -98,6 +101,7 @@ impl Listener {
                         return Ok(None);
                     }
                 }
+
                 // Another thread has bound the name again: this was the socket before.
                 Err(_) if times != self.republished.load(Ordering::Acquire) => {}
                 Err(errno) if is_passing(errno) && deadline.is_past() => return Ok(None),
