@@ -119,7 +119,7 @@ pub(crate) fn waiting<L: LocalListener>(listener: &mut L) -> Vec<L::Stream> {
 ///
 /// Unix: the listener holds a lock file, `.NAME.lock` beside the socket, and removes it when it is
 /// dropped. The kernel releases the lock however the process ends. While a listener waits in
-/// `accept`, it checks every 10 seconds whether its socket was removed. It then binds the name
+/// `accept`, it checks at least every 10 seconds whether its socket was removed. It then binds the name
 /// again, unless the directory was removed too or another server has the name.
 ///
 /// Windows: at least four instances of the pipe wait for clients at any time. Accepted streams keep

@@ -177,8 +177,9 @@ fn another_user_never_gets_in_at_the_start() {
     output(with_umask("000", &helper(&["binds", os.endpoint(), &times])));
     let line = finish(client).concat();
     println!("{times} binds: {line}");
-    // Elsewhere the mode is set between `bind` and `listen`: who was let in by the mode just before, and
-    // was kept from running until it listened, is connected, and closed by the check in `accept`.
+    // Elsewhere the mode is set between `bind` and `listen`: who was let in by the mode just
+    // before, and was kept from running until it listened, is connected, and closed by the check in
+    // `accept`.
     if with_linux_backend("the mode of a socket that has no name yet") {
         assert_eq!(count(&line, "connected"), 0, "{line}");
     }
@@ -207,7 +208,7 @@ fn an_impostor_gets_nothing() {
     let ask = |uid: u32, options: &[&str]| -> Option<(String, usize)> {
         let arguments = [&["connect", os.endpoint()], options].concat();
         let client = helper_as(&users, uid, &[], &arguments);
-        let calls = "trace=connect,write,writev,sendto,sendmsg,sendmmsg,?sendfile";
+        let calls = "trace=connect,write,writev,?send,sendto,sendmsg,sendmmsg,?sendfile";
         let client = strace(&log, &["-yy", "-e", calls], &client)?;
         let line = output(client).concat();
         let log = fs::read_to_string(&log).expect("a log");
@@ -238,8 +239,8 @@ fn an_impostor_gets_nothing() {
     }
 }
 
-/// A service that root makes a socket for, by itself or by systemd, runs as another user than the one
-/// that the kernel reports, until it listens again.
+/// A service that root makes a socket for, by itself or by systemd, runs as another user than the
+/// one that the kernel reports, until it listens again.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_service_that_gave_up_root_is_known_as_its_user_once_it_listens_again() {
@@ -365,6 +366,39 @@ async fn a_directory_whose_group_has_only_its_owner() {
         if set.is_ok_and(|status| status.success()) {
             let refused = Listener::bind(os.endpoint());
             assert_error(refused, ErrorKind::PermissionDenied, &["can be written by others"]);
+        }
+    }
+}
+
+/// A member of it may write there, and so may the others.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_directory_of_root_s_whose_group_may_write_is_not_its_members_own() {
+    let Some(users) = Users::new() else { return };
+    let os = Os::new();
+    for (mode, safe) in [(0o775, false), (0o2775, false), (0o1775, true)] {
+        chown(os.dir(), Some(0), Some(STRANGER)).expect("an owner");
+        set_mode(&os.dir(), mode);
+        for uid in [STRANGER, 0] {
+            let run = |options: &[&str]| {
+                let arguments = [&["server", os.endpoint()], options].concat();
+                let server = helper_as(&users, uid, &[STRANGER], &arguments);
+                let mut server = Running::start(server);
+                drop(server.child.stdin.take());
+                server.wait().1.concat()
+            };
+            let said = run(&[]);
+            if safe {
+                assert!(said.starts_with("listening "), "{uid} {mode:o}: {said}");
+            } else {
+                let how = if uid == 0 { "chmod go-w" } else { "a directory of your own" };
+                for part in ["PermissionDenied: ", &format!("(mode {mode:04o}"), how] {
+                    assert!(said.contains(part), "{uid} {mode:o}: {part:?} is not in {said:?}");
+                }
+            }
+            let allowed = run(&["--unsafe-directory"]);
+            assert!(allowed.starts_with("listening "), "{uid} {mode:o}: {allowed}");
+            assert_eq!(os.files(), [""; 0], "{uid} {mode:o}");
         }
     }
 }

@@ -75,8 +75,8 @@ async fn bytes_behind_a_descriptor_are_read_by_a_stream_that_spins() {
     }
 }
 
-/// What Linux has besides to end a read with: out-of-band bytes, and a change of sender where the socket
-/// reports senders. An out-of-band byte that is not asked for is left out of the stream.
+/// What Linux has besides to end a read with: out-of-band bytes, and a change of sender where the
+/// socket reports senders. An out-of-band byte that is not asked for is left out of the stream.
 #[cfg(target_os = "linux")]
 mod linux {
     use std::future::poll_fn;

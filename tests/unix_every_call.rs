@@ -158,12 +158,31 @@ fn every_call_failing() {
                 let dir = os.dir().display().to_string();
                 assert!(well || line.contains(&dir), "{what}");
                 assert!(!line.contains("already listening"), "{what}");
+                assert_nothing_more_is_left(&os, deed, &call.name, well, &what);
                 assert_usable(&os, &what);
                 tried += 1;
             }
         }
         println!("{deed:?}: {tried} errors, 0 wrong");
     }
+}
+
+/// Who failed leaves what it found, or nothing; and who did not fail nothing but what it could not
+/// remove, as the call that would have done so failed.
+#[track_caller]
+fn assert_nothing_more_is_left(os: &Os, deed: Deed, call: &str, well: bool, after: &str) {
+    let left = os.files();
+    let (nothing, lock) = (left.is_empty(), left == [".s.sock.lock"]);
+    let both = left == [".s.sock.lock", "s.sock"];
+    let removes = matches!(call, "unlinkat" | "newfstatat" | "fstat" | "statx");
+    let right = match deed {
+        Deed::Start => nothing,
+        Deed::Takeover => nothing || both && !well,
+        Deed::Clean if well => nothing || lock && removes,
+        Deed::Clean => both,
+        Deed::Stop => nothing || removes && (lock || both),
+    };
+    assert!(right, "{after}: {left:?}");
 }
 
 fn errors_of(call: &str) -> &'static [&'static str] {

@@ -134,6 +134,29 @@ async fn a_removed_lock_is_made_anew() {
     assert_eq!(os.files(), [""; 0]);
 }
 
+/// Where cleaners go by age the lock file stays young, and elsewhere it is left alone.
+#[tokio::test(start_paused = true)]
+async fn the_lock_of_a_living_server_does_not_look_old() {
+    use std::time::SystemTime;
+
+    let old = SystemTime::now() - Duration::from_secs(40 * 24 * 60 * 60);
+    let here = [std::path::absolute(std::env::temp_dir()).expect("a path"), "/dev/shm".into()];
+    for parent in here.iter().filter(|parent| parent.is_dir()) {
+        let cleaned = parent.starts_with("/tmp") || parent.starts_with("/var/tmp");
+        let dir = tempfile::tempdir_in(parent).expect("a directory");
+        let socket = dir.path().join("s.sock");
+        let mut listener = Listener::bind(socket.as_path()).expect("a free name");
+        let lock = fs::File::open(lock_of(&socket)).expect("a lock");
+        lock.set_modified(old).expect("a time");
+        wait_in_vain(&mut listener).await;
+        let now = fs::metadata(lock_of(&socket)).expect("a lock").modified().expect("a time");
+        assert_eq!(now > old, cleaned, "{}", parent.display());
+        // That makes it no other server's.
+        assert_eq!(listener.stats().republished, 0);
+        assert_reachable(&mut listener).await;
+    }
+}
+
 /// What was chosen for it.
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_is_not_to_bind_its_name_anew() {
@@ -231,12 +254,14 @@ fn a_portable_name_follows_the_runtime_directory() {
 #[test]
 fn a_blocking_listener_binds_a_removed_name_anew() {
     use std::thread;
+    use std::time::Instant;
 
     use common::unix::until;
     use sockpipe::blocking;
 
     let os = Os::new();
     let listener = blocking::Listener::bind(os.endpoint()).expect("a free name");
+    let mut took = Duration::ZERO;
     thread::scope(|scope| {
         let waiting = [
             scope.spawn(|| listener.accept()),
@@ -244,7 +269,9 @@ fn a_blocking_listener_binds_a_removed_name_anew() {
             scope.spawn(|| listener.accept_timeout(common::PATIENCE)),
         ];
         fs::remove_file(os.endpoint()).expect("a socket");
+        let removed = Instant::now();
         until("it is bound anew", || Path::new(os.endpoint()).exists());
+        took = removed.elapsed();
         assert!(listener.is_published());
         assert_eq!(listener.stats().republished, 1);
         for _ in &waiting {
@@ -254,6 +281,43 @@ fn a_blocking_listener_binds_a_removed_name_anew() {
             thread.join().expect("no panic").expect("a client");
         }
     });
+    assert!(took < Duration::from_secs(10), "{took:?}");
     drop(listener);
     assert_eq!(os.files(), [""; 0]);
+}
+
+/// It has had something else to do for long, and then waits for a client: it does not wait any longer
+/// before it looks.
+#[cfg(feature = "blocking")]
+#[test]
+fn a_blocking_listener_that_was_busy_looks_before_it_waits() {
+    use std::thread;
+    use std::time::Instant;
+
+    use common::unix::until;
+    use sockpipe::blocking;
+
+    let [one, other] = [Os::new(), Os::new()];
+    let listeners =
+        [&one, &other].map(|os| blocking::Listener::bind(os.endpoint()).expect("a free name"));
+    for os in [&one, &other] {
+        fs::remove_file(os.endpoint()).expect("a socket");
+    }
+    thread::sleep(Duration::from_secs(10));
+    let (waits, mut took) = (Instant::now(), Duration::ZERO);
+    thread::scope(|scope| {
+        let waiting = [
+            scope.spawn(|| listeners[0].accept()),
+            scope.spawn(|| listeners[1].accept_timeout(common::PATIENCE)),
+        ];
+        for os in [&one, &other] {
+            until("it is bound anew", || Path::new(os.endpoint()).exists());
+            blocking::Stream::connect(os.endpoint()).expect("a server");
+        }
+        took = waits.elapsed();
+        for thread in waiting {
+            thread.join().expect("no panic").expect("a client");
+        }
+    });
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -246,7 +246,12 @@ fn who_asks_about_the_lock_does_not_hold_it() {
     let os = Os::new();
     listening(helper(&["server", os.endpoint()])).0.crash();
     let client = helper(&["connect", os.endpoint()]);
-    let options = ["-e", "trace=flock,fcntl", "-e", "inject=flock,fcntl:delay_exit=2000000"];
+    let options = [
+        "-e",
+        "trace=flock,fcntl,?fcntl64",
+        "-e",
+        "inject=flock,fcntl,?fcntl64:delay_exit=2000000",
+    ];
     let Some(client) = strace(&log, &options, &client) else { return };
     let client = Running::start(client);
     let asks = |log: &str| log.contains("F_OFD_GETLK") || log.contains("flock(");

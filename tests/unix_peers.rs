@@ -17,6 +17,7 @@ use common::unix::{
 };
 use common::{Backend, Os, assert_error, within};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
 use sockpipe::os::unix::StreamExt;
 use sockpipe::{Access, ListenOptions, Listener};
 use tokio::io::AsyncWriteExt;
@@ -287,7 +288,8 @@ fn a_client_whose_kernel_does_not_tell() {
     let log = logs.path().join("log");
     for anyone in [&[][..], &["--anyone"]] {
         let client = helper(&[&["connect", os.endpoint()], anyone].concat());
-        let options = ["-e", "inject=getsockopt:error=EIO", "-e", "trace=getsockopt,sendto,write"];
+        let options =
+            ["-e", "inject=getsockopt:error=EIO", "-e", "trace=getsockopt,?send,sendto,write"];
         let Some(client) = strace(&log, &options, &client) else { return };
         let line = output(client).concat();
         assert!(line.contains("os error 5") && !line.contains("by uid"), "{line}");
@@ -295,4 +297,55 @@ fn a_client_whose_kernel_does_not_tell() {
         assert!(!log.contains("epayload"), "{log}");
     }
     assert_eq!(ask(&mut server, "stats"), "accepted 2 refused 0 pauses 0");
+}
+
+/// The number that a holder of a name has there may be another process's here, and the other way round.
+#[test]
+fn nobody_is_told_the_number_of_a_process_in_another_namespace() {
+    if !can_unshare(&["-p", "-f"]) {
+        return;
+    }
+    let apart = ["-p", "-f"];
+    let digit = |letter: char| letter.is_ascii_digit();
+    for server_is_apart in [true, false] {
+        let os = Os::new();
+        let run = |inside: bool, verb: &str| {
+            let command = helper(&[verb, os.endpoint()]);
+            if inside { unshared(&apart, &command) } else { command }
+        };
+        let (server, id) = listening(run(server_is_apart, "server"));
+        let no_number = |said: &str, what: &str| {
+            let words = said.replace(os.endpoint(), "");
+            let numbers = |word| words.split(word).skip(1).any(|rest| rest.starts_with(digit));
+            assert!(
+                !numbers("pid ") && !numbers("process ") && !words.contains("Some("),
+                "{what} of process {id}: {said}"
+            );
+        };
+        let told = |verb: &str| output(run(!server_is_apart, verb)).concat();
+        let said = told("server");
+        assert!(said.starts_with("AddrInUse: "), "{said}");
+        no_number(&said, "a second server");
+        let said = told("occupancy");
+        assert!(said.contains("Held"), "{said}");
+        no_number(&said, "a look");
+        let said = told("reason");
+        assert!(said.contains("LiveServer"), "{said}");
+        no_number(&said, "a reason");
+        // It cannot bind its name anew, and has it.
+        let id = if server_is_apart { child_of(server.child.id()) } else { id };
+        let id = Pid::from_raw(id as i32).expect("a number");
+        kill_process(id, Signal::STOP).expect("a signal");
+        fs::remove_file(os.endpoint()).expect("a socket");
+        let said = told("connect");
+        assert!(said.contains("name without server"), "{said}");
+        no_number(&said, "a client");
+        kill_process(id, Signal::KILL).expect("a signal");
+    }
+}
+
+fn child_of(process: u32) -> u32 {
+    let children = format!("/proc/{process}/task/{process}/children");
+    let children = fs::read_to_string(children).expect("its children");
+    children.trim().parse().expect("one child")
 }

@@ -4,13 +4,15 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::process::is_here;
+use common::process::{Running, Users, is_here};
 use common::unix::{
-    can_unshare, finish, helper, listening, output, set_mode, through, until, with_linux_backend,
+    can_unshare, finish, helper, helper_as, listening, output, set_mode, strace, through, until,
+    with_linux_backend,
 };
 use common::{Backend, Os, unique_name};
 
@@ -94,16 +96,197 @@ fn a_runtime_directory_that_is_mounted_anew() {
 
     let socket = format!("/proc/{id}/root{dir}/{name}.sock");
     assert!(Path::new(&socket).exists());
+    // Long enough for a look meanwhile, which finds the directory below.
+    let below = home.path().join(format!("{name}.sock"));
+    let inside = format!("/proc/{id}/root{}", below.display());
+    let enter = |script: &str| {
+        let entered = ["-m", "-t", &id.to_string(), "sh", "-c", script];
+        let status = Command::new("nsenter").args(entered).status().expect("nsenter");
+        assert!(status.success(), "{status}");
+    };
+    enter(&format!("umount -l {dir}"));
+    until("it is bound in the directory below", || Path::new(&inside).exists());
     let changed = Instant::now();
-    let again = format!("set -e; umount -l {dir}; sleep 0.2; {mount}");
-    let entered = ["-m", "-t", &id.to_string(), "sh", "-c", &again];
-    let status = Command::new("nsenter").args(entered).status().expect("nsenter");
-    assert!(status.success(), "{status}");
+    enter(&mount);
     assert!(!Path::new(&socket).exists(), "the new directory has nothing yet");
     until("it is bound anew", || Path::new(&socket).exists());
     let took = changed.elapsed();
     assert!(took < Duration::from_secs(4), "{took:?}");
+    until("it has left the directory below", || !below.exists());
     finish(server);
     let left = fs::read_dir(home.path()).expect("a directory").count();
     assert_eq!(left, 0, "in the directory below");
+}
+
+/// What passes is no reason to listen, or to look, where other programs do not.
+#[test]
+fn errors_that_pass_lead_to_no_other_place() {
+    let (home, name) = (tempfile::tempdir().expect("a directory"), unique_name());
+    set_mode(home.path(), 0o700);
+    let dir = home.path().to_str().expect("UTF-8");
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    // There is one in the next place, which a client that looks there finds.
+    let elsewhere = |arguments: &[&str]| {
+        let mut command = helper(arguments);
+        command.env_remove("XDG_RUNTIME_DIR");
+        command
+    };
+    for error in ["EMFILE", "ENFILE", "ENOMEM", "EIO", "EINTR"] {
+        for call in ["openat", "fstat"] {
+            let inject = format!("inject={call}:error={error}:when=1");
+            let options = ["-P", dir, "-e", &inject];
+            for verb in ["server", "connect"] {
+                let next = (verb == "connect").then(|| listening(elsewhere(&["server", &name])));
+                let Some(mut command) = strace(&log, &options, &helper(&[verb, &name])) else {
+                    return;
+                };
+                command.env("XDG_RUNTIME_DIR", dir);
+                let mut running = Running::start(command);
+                drop(running.child.stdin.take());
+                let (_, out, err) = running.wait();
+                let calls = fs::read_to_string(&log).expect("a log");
+                assert!(calls.contains("(INJECTED)"), "{verb} {call} {error}: {calls}");
+                let said = out.concat();
+                let what = format!("{verb}, {error} of {call}: {said:?} {err:?}");
+                let well = ["listening", "served", "cleaned"];
+                assert!(!well.iter().any(|well| said.starts_with(well)), "{what}");
+                assert!(said.contains(&name) || said.contains(dir), "{what}");
+                if let Some((next, _)) = next {
+                    finish(next);
+                }
+                assert_eq!(fs::read_dir(home.path()).expect("a directory").count(), 0, "{what}");
+            }
+        }
+    }
+}
+
+/// A dead socket in the lower layer, with the lock file that tells of it and without: its file in the
+/// layer above is another one.
+#[test]
+fn a_dead_socket_in_the_lower_layer_of_an_overlay() {
+    if !can_unshare(&["-m"]) || !is_here("mount") {
+        return;
+    }
+    let os = Os::new();
+    let base = os.dir();
+    let base = base.to_str().expect("UTF-8");
+    let overlay = format!(
+        r#"set -e; mount -t tmpfs none {base}; cd {base}; mkdir lower upper work merged
+        mkfifo input; exec 9<>input
+        "$0" server {base}/lower/s.sock <input >said & server=$!
+        while ! grep -q listening said; do :; done
+        kill -9 $server; wait $server || true; exec 9>&-
+        "#
+    );
+    let mount = "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none merged";
+    for before in ["", "rm lower/.s.sock.lock;", "mkdir -p other; cp -al lower/. other;"] {
+        for verb in ["server", "clean"] {
+            let script = format!(
+                r#"{overlay} {before} {mount} || {{ echo "no overlay"; exit 0; }}
+                set +e; "$0" "$@"; echo "left $(ls -A merged)"; umount merged; ls -A lower"#
+            );
+            let path = os.dir().join("merged/s.sock");
+            let command = helper(&[verb, path.to_str().expect("UTF-8")]);
+            let mut running =
+                Running::start(through("unshare", &["-m", "sh", "-c", &script], &command));
+            drop(running.child.stdin.take());
+            let (_, out, err) = running.wait();
+            if out.first().is_some_and(|line| line == "no overlay") {
+                println!("not run: no overlay can be mounted here: {err:?}");
+                return;
+            }
+            let first = out.first().cloned().unwrap_or_default();
+            let well = first.starts_with("listening ") || first == "cleaned true";
+            assert!(well, "{before} {verb}: {out:?} {err:?}");
+            assert_eq!(out.get(1).map(String::as_str), Some("left "), "{before} {verb}: {out:?}");
+            // Lower layers are not written.
+            assert!(out.iter().any(|line| line == "s.sock"), "{before} {verb}: {out:?}");
+        }
+    }
+}
+
+/// As a backup by links has it (`cp -al`), of a server that lives and of one that has died.
+#[test]
+fn a_copy_by_links_of_a_server_s_directory() {
+    if !is_here("cp") {
+        return;
+    }
+    for dies in [false, true] {
+        let os = Os::new();
+        let (one, copy) = (os.dir().join("one"), os.dir().join("copy"));
+        fs::create_dir(&one).expect("a directory");
+        let [path, copied] = [&one, &copy].map(|dir| dir.join("s.sock").display().to_string());
+        let (server, id) = listening(helper(&["server", &path]));
+        let copies = Command::new("cp").arg("-al").args([&one, &copy]).status().expect("cp");
+        assert!(copies.success(), "{copies}");
+        let lock = copy.join(".s.sock.lock");
+        let before = fs::read(&lock).expect("a lock");
+        if dies {
+            server.crash();
+            // Each is the name of a dead server by now, and neither start minds the other.
+            let (second, _) = listening(helper(&["server", &copied]));
+            let (first, _) = listening(helper(&["server", &path]));
+            for (server, dir) in [(first, &one), (second, &copy)] {
+                finish(server);
+                assert_eq!(fs::read_dir(dir).expect("a directory").count(), 0);
+            }
+            continue;
+        }
+        for path in [&path, &copied] {
+            let said = output(helper(&["server", path])).concat();
+            assert!(said.starts_with("AddrInUse: ") && said.contains(path.as_str()), "{said}");
+        }
+        assert_eq!(fs::read(&lock).expect("a lock"), before);
+        let said = output(helper(&["connect", &path])).concat();
+        assert!(said.contains(&id.to_string()) || said.starts_with("served by"), "{said}");
+        finish(server);
+        // It has removed its own names, and those of the copy are nobody's.
+        assert_eq!(fs::read_dir(&one).expect("a directory").count(), 0);
+        finish(listening(helper(&["server", &copied])).0);
+        assert_eq!(fs::read_dir(&copy).expect("a directory").count(), 0);
+    }
+}
+
+/// Under umasks that leave not even its owner's rights, and as a start left it that was killed before
+/// it could give them.
+#[test]
+fn a_private_directory_that_its_owner_may_not_enter() {
+    const OWNER: u32 = 61_017;
+    let Some(users) = Users::new() else { return };
+    let dir = Path::new("/tmp").join(format!("sockpipe-{OWNER}"));
+    let _ = fs::remove_dir_all(&dir);
+    let name = unique_name();
+    let start = |umask: &str| {
+        let mut server = helper_as(&users, OWNER, &[], &["server", &name]);
+        server.env_remove("XDG_RUNTIME_DIR");
+        let script = format!(r#"umask {umask}; exec "$0" "$@""#);
+        let mut server = through("sh", &["-c", &script], &server);
+        server.env_remove("XDG_RUNTIME_DIR");
+        server
+    };
+    for umask in ["0777", "0277", "0177"] {
+        finish(listening(start(umask)).0);
+        let mode = fs::metadata(&dir).expect("a directory").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700, "{umask}");
+        fs::remove_dir(&dir).expect("nothing in it");
+    }
+    for mode in [0, 0o200, 0o400, 0o500] {
+        fs::create_dir(&dir).expect("a directory");
+        chown(&dir, Some(OWNER), Some(OWNER)).expect("an owner");
+        set_mode(&dir, mode);
+        finish(listening(start("022")).0);
+        fs::remove_dir(&dir).expect("nothing in it");
+    }
+    // Not that of somebody else, nor one that others may enter.
+    for (owner, mode) in [(OWNER + 1, 0), (OWNER, 0o070), (OWNER, 0o007)] {
+        fs::create_dir(&dir).expect("a directory");
+        chown(&dir, Some(owner), Some(owner)).expect("an owner");
+        set_mode(&dir, mode);
+        let said = output(start("022")).concat();
+        assert!(said.starts_with("PermissionDenied: "), "{owner} {mode:o}: {said}");
+        let kept = fs::metadata(&dir).expect("a directory").permissions().mode();
+        assert_eq!(kept & 0o7777, mode, "{owner}");
+        fs::remove_dir(&dir).expect("nothing in it");
+    }
 }

@@ -4,14 +4,16 @@
 mod common;
 
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::process::Running;
-use common::unix::{helper, rounds};
+use common::process::{Running, Users};
+use common::unix::{
+    OTHER_STRANGER, STRANGER, helper, helper_as, open_to_all, output, rounds, set_mode,
+};
 use common::{Backend, Os, PATIENCE, assert_error, within};
 use rustix::process::Signal;
 use sockpipe::os::unix::{AsyncPassFds, ListenOptionsExt, ListenerExt, take_over};
@@ -219,6 +221,32 @@ async fn a_server_that_hangs_is_named_and_goes_on_later() {
     let new = start(&os);
     assert_eq!(old.wait().1, ["taken over, 0 cut"]);
     assert_eq!(within(ask(&os)).await.expect("an answer"), new.child.id());
+}
+
+#[tokio::test]
+async fn another_user_does_not_take_over_and_neither_does_root() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    chown(os.dir(), Some(STRANGER), Some(STRANGER)).expect("a new owner");
+    let old = Running::start(helper_as(&users, STRANGER, &[], &["upgrade", os.endpoint()]));
+    assert_eq!(old.next_line(), "serves");
+
+    // Somebody has opened the socket to all. The peer is looked at too.
+    let upgrade = os.dir().join(".s.sock.upgrade");
+    for mode in [0o600, 0o666] {
+        set_mode(&upgrade, mode);
+        for uid in [0, OTHER_STRANGER] {
+            let line = output(helper_as(&users, uid, &[], &["upgrade", os.endpoint()])).concat();
+            assert!(line.starts_with("PermissionDenied: "), "{mode:o} {uid}: {line}");
+        }
+    }
+    // Who does not look at the server's user gets nothing.
+    let mut raw = UnixStream::connect(&upgrade).expect("a socket");
+    assert_eq!(raw.read(&mut [0; 64]).expect("an end"), 0);
+
+    let next = Running::start(helper_as(&users, STRANGER, &[], &["upgrade", os.endpoint()]));
+    assert_eq!(next.next_line(), "serves");
+    assert_eq!(old.wait().1, ["taken over, 0 cut"]);
 }
 
 #[tokio::test]

@@ -110,8 +110,9 @@ where
 ///
 /// Windows: no console window, a process group of its own, and out of this process's job where that lets
 /// its processes leave. A named mutex while it starts, and a file in the temporary directory that says
-/// which process that is. It gets the handles of this process that can be inherited, as every
-/// child does: the standard library and sockpipe make none.
+/// which process that is. The daemon starts suspended, and runs once the handles that it inherited are
+/// closed in it. A process that forbids invalid handles (`ProcessStrictHandleCheckPolicy`) cannot
+/// determine which ones these are, so its daemon keeps them.
 #[cfg(feature = "tokio")]
 pub async fn connect_or_spawn_with<E>(
     endpoint: E,

@@ -170,6 +170,7 @@ where
             if self.tasks.is_empty() {
                 break;
             }
+
             let mut late = pin!(late(listener.as_mut().filter(|_| accepts)));
             let next = poll_fn(|cx| {
                 self.refusals.reap(cx);
@@ -189,6 +190,7 @@ where
                 None => break,
             }
         }
+
         let cut = self.tasks.len() + pending.len();
         self.counters.add_cut(cut);
         for stream in pending {

@@ -6,7 +6,6 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, openat, unlinkat,
@@ -19,7 +18,7 @@ use super::maker::Maker;
 use super::note::{self, Said};
 use super::place::{Place, file_id, remove};
 use super::{asking, is_transient, platform};
-use crate::error::{self, Error, Reason, live_server};
+use crate::error::{self, Error, Reason, events, live_server};
 
 /// What the lock on a name is called, after a dot and the name.
 pub(super) const NAME_LOCK: &str = ".lock";
@@ -81,39 +80,24 @@ impl Lock {
     /// With what the last holder wrote in the file.
     pub(super) fn take_as_left(place: Place, suffix: &str) -> io::Result<Self> {
         let name = lock_name(&place, suffix);
-        let path = place.dir_path().join(&name);
-        let cannot = |errno| cannot_lock(&place, &path, errno);
         for _ in 0..ROUNDS {
-            let Some((file, made)) = open(&place, &name).map_err(cannot)? else { continue };
-            let stat = fstat(&file).map_err(cannot)?;
-            // It is never written: what is in it may be somebody's.
-            let linked = stat.st_nlink > 1;
-            if !owned_by_this_user(&stat) || linked && place.why_unsafe()?.is_some() {
-                let what = format!("its lock file {} belongs to another user", path.display());
-                let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
-                return Err(error.advising("choose a directory of your own").into());
-            }
-            match lock_exclusively(&file) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => {
-                    let holder = if linked { None } else { note::holder(&file) };
-                    return Err(live_server(place.endpoint(), holder));
+            let opened = open(&place, &name).map_err(|errno| cannot_lock(&place, &name, errno))?;
+            let Some((file, made)) = opened else { continue };
+            match try_to_lock(&place, &name, &file) {
+                Ok(true) => {
+                    return Ok(Self { place, name, file, maker: Maker::this(), stays: false });
                 }
-                Err(errno) => {
-                    // Where there are no locks, nobody else has one on it.
-                    if made && has_no_locks(errno) {
+                Ok(false) => {}
+                Err(error) => {
+                    // Nobody knows of it, unless another has locked it since.
+                    if made && lock_exclusively(&file).is_ok() {
+                        drop(Self { place, name, file, maker: Maker::this(), stays: false });
+                    } else if made && Error::of(&error).is_some_and(says_no_locks) {
+                        // Nobody else has a lock on it either.
                         remove(&place, &name);
                     }
-                    return Err(cannot(errno));
+                    return Err(error);
                 }
-            }
-            let still_there = place.stat(&name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
-            if still_there && linked {
-                // A copy by links, of a backup say. The other name keeps it; who waits for this one,
-                // as the holder of a lock would have it, sees that it is gone and starts over.
-                unlinkat(place.dir(), &name, AtFlags::empty()).map_err(cannot)?;
-            } else if still_there {
-                return Ok(Self { place, name, file, maker: Maker::this(), stays: false });
             }
         }
         Err(live_server(place.endpoint(), None))
@@ -141,9 +125,15 @@ impl Lock {
 
     /// Not a file that somebody put in its place.
     fn remove_file(&self) {
-        if matches!(self.is_ours(), Ok(true)) {
-            remove(&self.place, &self.name);
-        }
+        let removed = self.is_ours().and_then(|ours| {
+            let remove = || unlinkat(self.place.dir(), &self.name, AtFlags::empty());
+            if ours {
+                remove().map_err(|errno| cannot_lock(&self.place, &self.name, errno))
+            } else {
+                Ok(())
+            }
+        });
+        removed.unwrap_or_else(|error| events::release_failed(&error));
     }
 
     /// Lets go of the lock on a socket that lives on: its note would call it dead.
@@ -187,7 +177,7 @@ fn open(place: &Place, name: &OsStr) -> Result<Option<(OwnedFd, bool)>, Errno> {
     match there(flags | OFlags::CREATE | OFlags::EXCL) {
         Ok(file) => {
             // Whatever the umask has left of it.
-            if Mode::from_raw_mode(fstat(&file)?.st_mode) != LOCK_MODE {
+            if fstat(&file).map(|stat| Mode::from_raw_mode(stat.st_mode)) != Ok(LOCK_MODE) {
                 let _ = fchmod(&file, LOCK_MODE);
             }
             Ok(Some((file, true)))
@@ -195,6 +185,35 @@ fn open(place: &Place, name: &OsStr) -> Result<Option<(OwnedFd, bool)>, Errno> {
         Err(Errno::EXIST) => Ok(None),
         Err(errno) => Err(errno),
     }
+}
+
+/// Whether the file is locked, and still the one that stands there.
+fn try_to_lock(place: &Place, name: &OsStr, file: &OwnedFd) -> io::Result<bool> {
+    let cannot = |errno| cannot_lock(place, name, errno);
+    let stat = fstat(file).map_err(cannot)?;
+    // It is never written: what is in it may be somebody's.
+    let linked = stat.st_nlink > 1;
+    if !owned_by_this_user(&stat) || linked && place.why_unsafe()?.is_some() {
+        let path = place.dir_path().join(name);
+        let what = format!("its lock file {} belongs to another user", path.display());
+        let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
+        return Err(error.advising("choose a directory of your own").into());
+    }
+    match lock_exclusively(file) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let holder = if linked { None } else { note::holder(file) };
+            return Err(live_server(place.endpoint(), holder));
+        }
+        Err(errno) => return Err(cannot(errno)),
+    }
+    let still_there = place.stat(name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
+    if still_there && linked {
+        // A copy by links, of a backup say. The other name keeps it; who waits for this one,
+        // as the holder of a lock would have it, sees that it is gone and starts over.
+        unlinkat(place.dir(), name, AtFlags::empty()).map_err(cannot)?;
+    }
+    Ok(still_there && !linked)
 }
 
 /// Whether a lock file of this user that it may not open has its mode again: a process that made it
@@ -217,6 +236,7 @@ fn is_regular(stat: &Stat) -> bool {
 fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
     for _ in 0..ROUNDS {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::INTR) => continue,
             Err(Errno::WOULDBLOCK) => {}
             done => return done,
         }
@@ -241,7 +261,11 @@ fn has_no_locks(errno: Errno) -> bool {
     known || errno == Errno::NOTSUP
 }
 
-fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
+fn says_no_locks(error: &Error) -> bool {
+    *error.reason() == Reason::NoLocks
+}
+
+fn cannot_lock(place: &Place, name: &OsStr, errno: Errno) -> io::Error {
     const NO_LOCKS: (Reason, &str) = (Reason::NoLocks, "choose a directory on a local file system");
     const FOREIGN: (Reason, &str) = (Reason::ForeignOwner, "choose a directory of your own");
     let error = io::Error::from(errno);
@@ -256,6 +280,7 @@ fn cannot_lock(place: &Place, lock: &Path, errno: Errno) -> io::Error {
         errno if errno == platform::NOT_FOLLOWED || errno == Errno::LOOP => FOREIGN,
         _ => (Reason::Os, "choose another directory"),
     };
+    let lock = place.dir_path().join(name);
     let what = format!("cannot open its lock file {}: {error}", lock.display());
     let error = Error::new(reason, what).at(place.endpoint()).caused_by(error);
     error.advising(remedy).into()

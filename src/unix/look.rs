@@ -16,8 +16,8 @@ use super::stale::Probes;
 use crate::endpoint::Form;
 use crate::error::{Error, Reason};
 
-/// Between looks.
-pub(super) const LOOK: Duration = Duration::from_secs(10);
+/// Between looks: a name that was removed is there again within 10 seconds.
+pub(super) const LOOK: Duration = Duration::from_secs(9);
 /// Between touches of a lock file where cleaners go by age: theirs is counted in days.
 const TOUCH: Duration = Duration::from_secs(60 * 60);
 

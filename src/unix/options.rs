@@ -22,7 +22,7 @@ pub(crate) struct OsListenOptions {
 
 /// What a listener does when it finds that its name is gone.
 ///
-/// A listener that waits in `accept` looks every 10 seconds. Whichever is chosen, `accept` ends with an
+/// A listener that waits in `accept` looks every 9 seconds. Whichever is chosen, `accept` ends with an
 /// `AddrInUse` error once another server has the name, unless it is [`Ignore`](Self::Ignore).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

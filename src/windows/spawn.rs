@@ -1,20 +1,17 @@
 //! Starting a daemon: once, and on its own.
 #![allow(unsafe_code, reason = "system calls")]
 
+mod inherited;
+
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::windows::fs::OpenOptionsExt;
-use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
-use std::os::windows::process::CommandExt;
+use std::os::windows::io::{FromRawHandle, OwnedHandle};
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::{Mutex, PoisonError};
 
-use windows_sys::Win32::Foundation::{
-    ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS, GetHandleInformation, HANDLE, HANDLE_FLAG_INHERIT,
-    SetHandleInformation,
-};
+use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS};
 use windows_sys::Win32::Storage::FileSystem::FILE_FLAG_DELETE_ON_CLOSE;
 use windows_sys::Win32::System::Threading::{
     CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, CreateMutexW,
@@ -183,49 +180,12 @@ pub(crate) fn nameless_file(_: &Endpoint) -> io::Result<File> {
 
 /// Away from our console, so that none of its signals reach it, nor its end.
 pub(crate) fn spawn_detached(command: &mut Command, _: &OsDaemonOptions) -> io::Result<Child> {
-    // Another such call would find nothing to change, and start its child when this one is through.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let _not_inherited = standard_handles().map(NotInherited::new);
     let flags = CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP;
     // A job that kills what is in it when it is closed, a build's or a terminal's, would end the daemon.
-    match command.creation_flags(flags | CREATE_BREAKAWAY_FROM_JOB).spawn() {
+    match inherited::spawn(command, flags | CREATE_BREAKAWAY_FROM_JOB) {
         // The job lets nobody leave, so the daemon ends with it; or it is the program that is refused.
-        Err(error) if code(&error) == Some(ERROR_ACCESS_DENIED) => {
-            command.creation_flags(flags).spawn()
-        }
+        Err(error) if code(&error) == Some(ERROR_ACCESS_DENIED) => inherited::spawn(command, flags),
         spawned => spawned,
-    }
-}
-
-fn standard_handles() -> [HANDLE; 3] {
-    [io::stdin().as_raw_handle(), io::stdout().as_raw_handle(), io::stderr().as_raw_handle()]
-}
-
-/// A child gets every handle that can be inherited, even if it is not passed. With our standard
-/// output, for example, it would keep the reader of ours from seeing the end.
-struct NotInherited(Option<HANDLE>);
-
-impl NotInherited {
-    fn new(handle: HANDLE) -> Self {
-        let mut flags = 0;
-        // SAFETY: standard handles stay open, and are refused if there are none; `flags` is a
-        // place for a number.
-        let known = unsafe { GetHandleInformation(handle, &mut flags) } != 0;
-        let inherited = known && flags & HANDLE_FLAG_INHERIT != 0;
-        // SAFETY: as above.
-        let changed =
-            inherited && unsafe { SetHandleInformation(handle, HANDLE_FLAG_INHERIT, 0) } != 0;
-        Self(changed.then_some(handle))
-    }
-}
-
-impl Drop for NotInherited {
-    fn drop(&mut self) {
-        if let Some(handle) = self.0 {
-            // SAFETY: standard handles stay open.
-            unsafe { SetHandleInformation(handle, HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT) };
-        }
     }
 }
 
@@ -238,6 +198,13 @@ pub(crate) fn leave(child: Child) {
 mod tests {
     use std::io::{Read, Seek, Write};
 
+    use std::os::windows::io::AsRawHandle;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use windows_sys::Win32::Foundation::{HANDLE_FLAG_INHERIT, SetHandleInformation};
+
+    use super::super::pipe;
     use super::super::tests::unique;
     use super::*;
 
@@ -249,7 +216,7 @@ mod tests {
         assert!(SpawnLock::try_take(&endpoint).expect("an answer").is_none());
         assert!(SpawnLock::try_take(&other_case).expect("an answer").is_none());
         // Not the thread has it.
-        std::thread::spawn(|| drop(lock)).join().expect("no panic");
+        thread::spawn(|| drop(lock)).join().expect("no panic");
         drop(SpawnLock::try_take(&endpoint).expect("an answer").expect("the lock"));
         assert!(SpawnLock::try_take(&other_case).expect("an answer").is_some());
     }
@@ -272,5 +239,48 @@ mod tests {
         assert_eq!(text, "said");
         drop(file);
         assert_eq!(here(), before);
+    }
+
+    /// The program of the test below: it lives until it is killed.
+    #[test]
+    fn lives_on() {
+        if env::var_os("SOCKPIPE_LIVES_ON").is_some() {
+            println!("here");
+            thread::sleep(Duration::from_secs(60));
+        }
+    }
+
+    #[test]
+    fn a_daemon_has_no_handle_that_it_was_not_given() {
+        let (server, client) = pipe::pair().expect("a pair");
+        let handle = client.handle.as_raw_handle();
+        // SAFETY: the handle is open.
+        let set = unsafe { SetHandleInformation(handle, HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT) };
+        assert_ne!(set, 0);
+        let mut log = tempfile::tempfile().expect("a file");
+        let mut command = Command::new(env::current_exe().expect("a program"));
+        command.args(["--exact", "windows::spawn::tests::lives_on", "--nocapture"]);
+        command.env("SOCKPIPE_LIVES_ON", "1").stdin(std::process::Stdio::null());
+        command.stdout(log.try_clone().expect("a handle")).stderr(std::process::Stdio::null());
+        let mut child = spawn_detached(&mut command, &OsDaemonOptions {}).expect("a process");
+
+        let began = Instant::now();
+        let mut said = String::new();
+        while !said.contains("here") && began.elapsed() < Duration::from_secs(60) {
+            thread::sleep(Duration::from_millis(5));
+            said.clear();
+            log.rewind().expect("a place");
+            log.read_to_string(&mut said).expect("text");
+        }
+        // The other end is ours alone: no more than this program had it.
+        let held = !pipe::peer_is_gone(&server).expect("a state");
+        drop(client);
+        let gone = pipe::peer_is_gone(&server).expect("a state");
+        let ended = child.try_wait().expect("a process");
+        child.kill().expect("a kill");
+        child.wait().expect("an end");
+        assert!(said.contains("here"), "it does not run, or what it was given is closed");
+        assert_eq!(ended, None, "it lives on");
+        assert!(held && gone, "the daemon holds our end of a pipe");
     }
 }

@@ -58,3 +58,67 @@ fn a_listener_that_a_child_drops_stays_with_its_parent() {
         }
     });
 }
+
+/// The test below, with a listener and a child of this process that drops its copy where neither sees
+/// the other's number.
+#[cfg(target_os = "linux")]
+#[test]
+fn apart() {
+    let Ok(name) = std::env::var("SOCKPIPE_TEST_HELPER") else { return };
+    let listener = Listener::bind(&*name).expect("a free name");
+    let shared = Shared(&raw const listener);
+    in_child(move || {
+        // SAFETY: it has no arguments in memory.
+        let apart = unsafe { libc::unshare(libc::CLONE_NEWPID) };
+        assert_eq!(apart, 0, "a namespace");
+        // SAFETY: this process has one thread, and its child ends without a return from here.
+        match unsafe { libc::fork() } {
+            0 => {
+                shared.drop_copy();
+                // SAFETY: as above.
+                unsafe { libc::_exit(0) }
+            }
+            child => {
+                let mut status = 0;
+                // SAFETY: the place for the status is a number of this function.
+                assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+                assert_eq!(status, 0);
+            }
+        }
+    });
+    Listener::bind(&*name).expect_err("the name is taken");
+    let client = Stream::connect(&*name).expect("a server");
+    exchange(&client, &listener.accept().expect("a client"));
+    println!("\nkept {}", std::process::id());
+}
+
+/// Its number may be its parent's there, or nobody's.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_child_in_a_namespace_of_its_own_leaves_the_name_to_its_parent() {
+    let command = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).env("SOCKPIPE_TEST_HELPER", unique_name());
+        command.output().expect("a process")
+    };
+    let tried = command("unshare", &["-p", "-f", "true"]);
+    if !tried.status.success() {
+        let why = crate::process::text(&tried.stderr);
+        println!("not run: unshare does not work here: {}", why.trim());
+        return;
+    }
+    let this = std::env::current_exe().expect("the test's own program");
+    let this = this.to_str().expect("UTF-8");
+    let helper = ["--exact", "blocking::fork::apart", "--nocapture"];
+    for first in [false, true] {
+        let ended = match first {
+            true => command("unshare", &[&["-p", "-f", this], &helper[..]].concat()),
+            false => command(this, &helper),
+        };
+        let out = crate::process::text(&ended.stdout);
+        let kept = out.lines().find_map(|line| line.strip_prefix("kept "));
+        let err = crate::process::text(&ended.stderr);
+        let id = kept.unwrap_or_else(|| panic!("{first}: {out} {err}"));
+        assert_eq!(id == "1", first);
+    }
+}

@@ -1,5 +1,4 @@
 //! TLS over a local endpoint, for a protocol that requires it. The peer stays known.
-#![cfg(unix)] // Under Wine 8 the client waits for the answer for ever; why is not known yet.
 
 mod common;
 
@@ -48,6 +47,9 @@ async fn ask(connector: TlsConnector, stream: impl LocalStream) -> io::Result<St
     let name = ServerName::try_from("localhost").expect("a name");
     let mut stream = connector.connect(name, stream).await?;
     stream.write_all(b"hello").await?;
+    // tokio-rustls keeps what it cannot write at once. On Windows that is so while the write before,
+    // the end of the handshake, is under way.
+    stream.flush().await?;
     let mut heard = String::new();
     stream.read_to_string(&mut heard).await?;
     Ok(heard)

@@ -74,6 +74,8 @@ impl Listener {
             if self.stopped.load(Ordering::Acquire) {
                 return Err(stopped());
             }
+            // Before it waits: it may be long ago that it waited last.
+            self.look_if_due()?;
             let times = self.republished.load(Ordering::Acquire);
             let waiting = lock(&self.waiting).pop_front();
             let accepted = match waiting {
@@ -119,12 +121,8 @@ impl Listener {
     /// once the deadline is past.
     fn wait(&self, deadline: Deadline) -> io::Result<bool> {
         let Some(looked) = &self.looked else { return self.wait_for_client(deadline) };
-        let since = lock(looked).elapsed();
-        if since >= LOOK {
-            self.look(looked)?;
-            return Ok(!deadline.is_past());
-        }
-        let left = (LOOK - since).min(deadline.left().unwrap_or(LOOK));
+        let until_look = LOOK.saturating_sub(lock(looked).elapsed());
+        let left = until_look.min(deadline.left().unwrap_or(LOOK));
         let came = self.wait_for_client(Deadline::after(Some(left)))?;
         Ok(came || !deadline.is_past())
     }
@@ -141,7 +139,11 @@ impl Listener {
     }
 
     /// One of the threads that wait looks. What ends one of them ends the others: they look in turn.
-    fn look(&self, looked: &Mutex<Instant>) -> io::Result<()> {
+    fn look_if_due(&self) -> io::Result<()> {
+        let Some(looked) = &self.looked else { return Ok(()) };
+        if lock(looked).elapsed() < LOOK {
+            return Ok(());
+        }
         let mut name = lock(&self.name);
         if lock(looked).elapsed() < LOOK {
             return Ok(());
