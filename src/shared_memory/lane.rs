@@ -197,6 +197,7 @@ impl<L: Link, O> Lane<L, O> {
             mark: Mark::NotYet,
             heat: Heat::new(role, eager),
         };
+
         let outgoing = Outgoing {
             sent: 0,
             on_ring: false,
@@ -207,6 +208,7 @@ impl<L: Link, O> Lane<L, O> {
             offer: Offering::NotYet,
             heat: Heat::new(role, eager),
         };
+
         Self {
             role,
             link: OnceLock::new(),

@@ -148,6 +148,7 @@ impl<L: Link, O> Lane<L, O> {
         let Some(link) = self.accepted() else { return Err(Corrupt.into()) };
         let words = &link.header().directions[self.role.reads()];
         let ring = link.ring(self.role.reads());
+
         let ended = incoming.socket_ended || words.has_ended();
         let mut length = incoming.reader.read(words, &ring, buf)?;
         if length == 0 && !ended && then == Then::Sleep {
