@@ -1,5 +1,5 @@
-//! Stands between a server and its clients, and passes on what each sends, file descriptors too: for a look
-//! at what a D-Bus or Wayland client says, or to keep some of it back.
+//! Stands between a server and its clients, and passes on what each sends, file descriptors too:
+//! for a look at what a D-Bus or Wayland client says, or to keep some of it back.
 //!
 //! ```text
 //! cargo run --features blocking --example fd_proxy -- /tmp/bus.sock "$XDG_RUNTIME_DIR/bus"

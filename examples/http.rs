@@ -22,8 +22,8 @@ async fn main() -> Result<()> {
     let stop = shutdown_signal();
     let listener = Listener::bind(endpoint)?;
     println!("listening on {}", listener.endpoint());
-    // axum's `serve` waits for ever for a request, and at a stop. An idle deadline would cut those who
-    // wait for a slow answer.
+    // axum's `serve` waits for ever for a request, and at a stop. An idle deadline would cut those
+    // who wait for a slow answer.
     let listener = TimedListener::new(listener).first_byte_deadline(Duration::from_secs(10));
 
     let app = Router::new()

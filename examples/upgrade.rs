@@ -5,7 +5,8 @@
 //! cargo run --example upgrade    # in a second terminal: takes over, and the first one ends
 //! ```
 //!
-//! The example `echo_client` talks to it: `cargo run --example echo_client sockpipe-example-upgrade`.
+//! The example `echo_client` talks to it: `cargo run --example echo_client
+//! sockpipe-example-upgrade`.
 
 #[cfg(unix)]
 #[tokio::main]

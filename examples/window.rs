@@ -1,5 +1,6 @@
-//! A program with an event loop of its own, as a window has, that does what other processes ask for. It has
-//! no runtime: a thread waits for clients, and wakes the loop by the channel that all its events take.
+//! A program with an event loop of its own, as a window has, that does what other processes ask
+//! for. It has no runtime: a thread waits for clients, and wakes the loop by the channel that all
+//! its events take.
 //!
 //! ```text
 //! cargo run --features blocking --example window                   # in a first terminal
@@ -7,7 +8,8 @@
 //! echo quit | sockpipe connect window
 //! ```
 //!
-//! With winit the channel is an `EventLoopProxy`, with GTK a `glib` channel, with Win32 `PostMessage`.
+//! With winit the channel is an `EventLoopProxy`, with GTK a `glib` channel, with Win32
+//! `PostMessage`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::num::NonZeroUsize;

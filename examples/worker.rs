@@ -1,5 +1,5 @@
-//! A worker that is connected to the program that started it, without a name: what editors and browsers
-//! do. Both are one program here.
+//! A worker that is connected to the program that started it, without a name: what editors and
+//! browsers do. Both are one program here.
 //!
 //! ```text
 //! cargo run --example worker

@@ -1,4 +1,5 @@
-//! The addresses of an endpoint: what there is at each, and the removal of what a crash has left there.
+//! The addresses of an endpoint: what there is at each, and the removal of what a crash has left
+//! there.
 
 pub(crate) mod resolve;
 
@@ -77,8 +78,8 @@ pub enum Occupancy {
         /// The server's process, if it is known.
         process: Option<u32>,
     },
-    /// Windows: no server listens, but connections of a former one still hold the pipe's name, until the
-    /// last is closed.
+    /// Windows: no server listens, but connections of a former one still hold the pipe's name,
+    /// until the last is closed.
     HeldByConnections,
     /// Unix: a socket whose lock no process is seen to hold. A crashed server left it, or it
     /// belongs to a server without this crate's locks, or to another user whose lock this process

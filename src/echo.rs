@@ -43,8 +43,8 @@ where
     }
 }
 
-/// What comes next; nothing at the end. The buffer is made for each look, and let go of where there is
-/// nothing yet, so that one is held only by those who have something in it.
+/// What comes next; nothing at the end. The buffer is made for each look, and let go of where there
+/// is nothing yet, so that one is held only by those who have something in it.
 async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
     poll_fn(|cx| {
         let mut chunk = Vec::with_capacity(CHUNK);

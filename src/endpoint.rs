@@ -63,7 +63,8 @@ pub(crate) enum Form {
     System(String),
     /// A checked portable name.
     Session(String),
-    /// Not empty, no NUL, does not end in a slash; with `./` where it starts as something else does.
+    /// Not empty, no NUL, does not end in a slash; with `./` where it starts as something else
+    /// does.
     Path(PathBuf),
     /// Not empty.
     Abstract(Vec<u8>),

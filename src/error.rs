@@ -103,8 +103,8 @@ pub enum Reason {
     ForeignOwner,
     /// Other users could replace a socket in the directory.
     UnsafeDirectory,
-    /// The directory that holds the sockets of portable names belongs to another user, or is open to
-    /// other users.
+    /// The directory that holds the sockets of portable names belongs to another user, or is open
+    /// to other users.
     PrivateDirectory,
     /// This user may not create files in the directory.
     NotWritable,
@@ -155,8 +155,8 @@ pub enum Reason {
     NoRuntime,
     /// The server that was started exited before it listened.
     ServerExited,
-    /// The first instance did not accept the launch, or the server did not hand its name over: it is
-    /// suspended or hangs.
+    /// The first instance did not accept the launch, or the server did not hand its name over: it
+    /// is suspended or hangs.
     #[non_exhaustive]
     NoAnswer {
         /// Its process, if the OS reports it.
@@ -168,8 +168,8 @@ pub enum Reason {
         /// Its process, if the OS reports it.
         process: Option<u32>,
     },
-    /// The OS does not tell yet who the client is: it has written nothing that was read, and connected
-    /// without saying how far it may be identified (Windows).
+    /// The OS does not tell yet who the client is: it has written nothing that was read, and
+    /// connected without saying how far it may be identified (Windows).
     #[non_exhaustive]
     PeerNotToldYet {
         /// Its process, if the OS tells it.

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use futures_sink::Sink;
 use tokio::io::AsyncWrite;
 
-/// What is queued before it is written, and so the most of a write of small messages. Those who read
-/// have buffers of this size, and would have to read twice for a few bytes more.
+/// What is queued before it is written, and so the most of a write of small messages. Those who
+/// read have buffers of this size, and would have to read twice for a few bytes more.
 const BOUNDARY: usize = 64 * 1024;
 /// The length before a message.
 const PREFIX: usize = 4;

@@ -1,5 +1,5 @@
-//! A local transport for every OS: [`Listener`] and [`Stream`] are Unix domain sockets on Linux, macOS
-//! and the BSDs and named pipes on Windows, and behave the same on all of them.
+//! A local transport for every OS: [`Listener`] and [`Stream`] are Unix domain sockets on Linux,
+//! macOS and the BSDs and named pipes on Windows, and behave the same on all of them.
 //!
 //! ```no_run
 //! use sockpipe::{Listener, Stream, echo};
@@ -20,8 +20,8 @@
 //! ```
 //!
 //! `examples/` has an echo server and its client, a graceful shutdown, a daemon that its clients
-//! start, a program with one instance, messages, and HTTP and gRPC over a local endpoint. Each is the
-//! same source on every OS.
+//! start, a program with one instance, messages, and HTTP and gRPC over a local endpoint. Each is
+//! the same source on every OS.
 //!
 //! # Where to go next
 //!
@@ -40,27 +40,28 @@
 //! | port a program to sockpipe | [moving from other crates](docs::moving), [a comparison](docs::comparison) |
 //! | talk to programs on Windows | [notes on Windows](docs::windows), [its other programs](docs::windows_interop) |
 //!
-//! [Across machines](docs::across_machines), [other languages](docs::other_languages), [sandboxes and
-//! containers](docs::sandboxes), [a tour](docs::tour), [closing](docs::closing), [how it works](docs::how_it_works),
-//! [performance](docs::performance) and [versions](docs::versions) complete the guide.
+//! [Across machines](docs::across_machines), [other languages](docs::other_languages), [sandboxes
+//! and containers](docs::sandboxes), [a tour](docs::tour), [closing](docs::closing), [how it
+//! works](docs::how_it_works), [performance](docs::performance) and [versions](docs::versions)
+//! complete the guide.
 //!
 //! # The contract
 //!
-//! Every OS has the pieces of a local transport, but leaves the hard part to each program. A crashed
-//! server leaves a socket file on which the next one fails. A server that removes the file it finds
-//! can steal a live server's name. Other users can open a socket until its mode is set. A pipe has no
-//! half-close, and loses data that was written just before the process exits. A client trusts
-//! whichever process took the name first. sockpipe promises the following on every OS:
+//! Every OS has the pieces of a local transport, but leaves the hard part to each program. A
+//! crashed server leaves a socket file on which the next one fails. A server that removes the file
+//! it finds can steal a live server's name. Other users can open a socket until its mode is set. A
+//! pipe has no half-close, and loses data that was written just before the process exits. A client
+//! trusts whichever process took the name first. sockpipe promises the following on every OS:
 //!
 #![doc = include_str!("../docs/contract.md")]
 //!
 //! # Errors
 //!
-//! Errors are [`std::io::Error`]s. Their kinds are the same on every OS, and their messages name the
-//! endpoint and the next step. The errors of listening, connecting, accepting and cleaning carry an
-//! [`Error`], which [`Error::of`] returns. It has the [`Operation`], the endpoint, a [`Reason`] to
-//! match, and the OS's error with its code, which [`std::io::Error::raw_os_error`] does not return
-//! for them.
+//! Errors are [`std::io::Error`]s. Their kinds are the same on every OS, and their messages name
+//! the endpoint and the next step. The errors of listening, connecting, accepting and cleaning
+//! carry an [`Error`], which [`Error::of`] returns. It has the [`Operation`], the endpoint, a
+//! [`Reason`] to match, and the OS's error with its code, which [`std::io::Error::raw_os_error`]
+//! does not return for them.
 //!
 //! | kind | situation |
 //! |---|---|
@@ -75,9 +76,9 @@
 //! | `ResourceBusy` | a blocking stream with several handles cannot become an async one, a descriptor or a handle |
 //! | `Other` | there is no tokio runtime here, or it lacks I/O or timers. If it lacks them, tokio first prints its own message, and with `panic = "abort"` the process ends |
 //!
-//! [`Listener::accept`] retries transient failures, such as a client that disconnects early or a lack
-//! of file descriptors. An error from it is permanent. A write to a peer that is gone never raises a
-//! signal, and no behavior of a peer causes a panic.
+//! [`Listener::accept`] retries transient failures, such as a client that disconnects early or a
+//! lack of file descriptors. An error from it is permanent. A write to a peer that is gone never
+//! raises a signal, and no behavior of a peer causes a panic.
 //!
 //! # Features
 //!

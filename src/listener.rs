@@ -312,8 +312,8 @@ fn is_unproven(error: &io::Error) -> bool {
     matches!(Error::of(error).map(Error::reason), Some(Reason::UnprovenSocket))
 }
 
-/// Removes the socket that kept `bind` from its name, if it turns out to be dead: which takes a while,
-/// on a thread of its own.
+/// Removes the socket that kept `bind` from its name, if it turns out to be dead: which takes a
+/// while, on a thread of its own.
 async fn prove(error: io::Error, wait: &mut WaitForName) -> io::Result<()> {
     let address = Error::of(&error).and_then(Error::endpoint).cloned();
     let pause = wait.after(error)?;

@@ -37,8 +37,8 @@ pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 
     /// Returns a future of who is at the other end, where
     /// [`peer_credentials`](Self::peer_credentials) fails only for now
-    /// ([`Reason::PeerNotToldYet`](crate::Reason::PeerNotToldYet)). It takes no byte, and does not keep
-    /// the connection open.
+    /// ([`Reason::PeerNotToldYet`](crate::Reason::PeerNotToldYet)). It takes no byte, and does not
+    /// keep the connection open.
     ///
     /// `None` unless overridden.
     fn peer_told(&self) -> Option<PeerTold> {
@@ -256,8 +256,8 @@ impl Stream {
     /// does not keep the connection open. After this side of the stream is dropped, the future may
     /// stay pending forever.
     ///
-    /// [`Serve::cancel_when_client_leaves`](crate::Serve::cancel_when_client_leaves) does the same for
-    /// each handler of a server.
+    /// [`Serve::cancel_when_client_leaves`](crate::Serve::cancel_when_client_leaves) does the same
+    /// for each handler of a server.
     ///
     /// # Errors
     ///
@@ -281,10 +281,10 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Windows: the peer is gone; or Windows does not report a foreign client before its first bytes
-    /// ([`Reason::PeerNotToldYet`](crate::Reason::PeerNotToldYet)); or the client connected
-    /// anonymously ([`Reason::AnonymousPeer`](crate::Reason::AnonymousPeer)). Unix: none, because the
-    /// kernel recorded the credentials when the connection was made.
+    /// Windows: the peer is gone; or Windows does not report a foreign client before its first
+    /// bytes ([`Reason::PeerNotToldYet`](crate::Reason::PeerNotToldYet)); or the client connected
+    /// anonymously ([`Reason::AnonymousPeer`](crate::Reason::AnonymousPeer)). Unix: none, because
+    /// the kernel recorded the credentials when the connection was made.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.inner.peer_credentials()
     }

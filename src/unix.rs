@@ -58,7 +58,8 @@ mod upgrade;
 pub(crate) mod worker;
 
 // How each system behaves: files that list the same items, so that a mend for one compiles on all.
-// `--cfg sockpipe_posix` runs FreeBSD's on Linux, `--cfg sockpipe_posix="darwin"` besides it macOS's.
+// `--cfg sockpipe_posix` runs FreeBSD's on Linux, `--cfg sockpipe_posix="darwin"` besides it
+// macOS's.
 #[cfg(any(target_vendor = "apple", sockpipe_posix = "darwin"))]
 mod apple;
 #[cfg(any(target_vendor = "apple", sockpipe_posix = "darwin"))]
@@ -116,8 +117,8 @@ mod flags;
 #[cfg(any(not(any(target_os = "linux", target_os = "android")), sockpipe_posix))]
 mod posix;
 
-/// The constants, layouts and calls that one kernel alone has: checked by their types only, where that
-/// system cannot be run.
+/// The constants, layouts and calls that one kernel alone has: checked by their types only, where
+/// that system cannot be run.
 #[cfg(any(not(any(target_os = "linux", target_os = "android")), sockpipe_posix))]
 mod native {
     #[cfg(target_vendor = "apple")]
@@ -270,14 +271,14 @@ fn is_passing(errno: Errno) -> bool {
     matches!(errno, Errno::INTR | Errno::CONNABORTED | Errno::PROTO)
 }
 
-/// Whether accept(2) failed for want of descriptors or memory, or a sandbox or a firewall let nobody
-/// through. The client stays in the backlog until that is over.
+/// Whether accept(2) failed for want of descriptors or memory, or a sandbox or a firewall let
+/// nobody through. The client stays in the backlog until that is over.
 fn is_shortage(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::PERM)
 }
 
-/// Whether a write failed because the peer is gone: before the call, with bytes of ours unread in the
-/// middle of it (Linux), or in the middle of it anyhow (macOS, and older ones of the BSDs).
+/// Whether a write failed because the peer is gone: before the call, with bytes of ours unread in
+/// the middle of it (Linux), or in the middle of it anyhow (macOS, and older ones of the BSDs).
 fn is_broken(errno: Errno) -> bool {
     matches!(errno, Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN)
 }
@@ -288,8 +289,8 @@ fn at_most(buf: &[u8]) -> &[u8] {
     &buf[..buf.len().min(platform::MOST)]
 }
 
-/// Those of the first of `bufs` that one call takes. A first one that is too long is left out too, and
-/// then there are none.
+/// Those of the first of `bufs` that one call takes. A first one that is too long is left out too,
+/// and then there are none.
 #[inline]
 fn at_most_of<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     if platform::MOST == isize::MAX as usize {
@@ -303,7 +304,8 @@ fn at_most_of<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     &bufs[..bufs.iter().take(IOV_MAX).take_while(fits).count()]
 }
 
-/// Whether a look failed for what may be over at the next one, so that it says nothing of what is there.
+/// Whether a look failed for what may be over at the next one, so that it says nothing of what is
+/// there.
 fn is_transient(errno: Errno) -> bool {
     is_shortage(errno) || matches!(errno, Errno::INTR | Errno::IO | Errno::AGAIN)
 }

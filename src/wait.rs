@@ -26,8 +26,8 @@ impl Deadline {
     }
 }
 
-/// A time limit of a read or a write, in nanoseconds, 0 for none: one number, which is read without a
-/// lock and costs nothing to pass on.
+/// A time limit of a read or a write, in nanoseconds, 0 for none: one number, which is read without
+/// a lock and costs nothing to pass on.
 #[cfg(feature = "blocking")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limit(u64);

@@ -1,10 +1,11 @@
 //! The portability contract, row by row, against each backend that a row can apply to.
 //!
-//! Run here, on the OS: rows 1, 2, 3, 6, 7, 9, 10, 11, 12, 14, 18, and 19 where `/proc` shows what a
-//! child has. In memory: rows 1, 6, 7, 10, 12, 18, and of 11 that a plain drop loses nothing; there is
-//! no name to be taken (2), no process to crash or to exit (3, 11), no child that could inherit (19).
-//! docs/contract.md says which rows are proven where. With the feature `blocking`, its streams and
-//! listeners too, against each other and the async ones: `contract/blocking.rs` says which rows.
+//! Run here, on the OS: rows 1, 2, 3, 6, 7, 9, 10, 11, 12, 14, 18, and 19 where `/proc` shows what
+//! a child has. In memory: rows 1, 6, 7, 10, 12, 18, and of 11 that a plain drop loses nothing;
+//! there is no name to be taken (2), no process to crash or to exit (3, 11), no child that could
+//! inherit (19). docs/contract.md says which rows are proven where. With the feature `blocking`,
+//! its streams and listeners too, against each other and the async ones: `contract/blocking.rs`
+//! says which rows.
 
 #[cfg(feature = "blocking")]
 // With a path, as rustfmt looks for it in the folder of this file otherwise.

@@ -1,5 +1,5 @@
-//! What the documents say is so: the commands of the guide pages do what is printed below them, the tests
-//! that are named exist, links lead somewhere, and the contract is one.
+//! What the documents say is so: the commands of the guide pages do what is printed below them, the
+//! tests that are named exist, links lead somewhere, and the contract is one.
 #![cfg(target_os = "linux")] // One system is enough, and its shell is the one in the pages.
 
 mod common;
@@ -99,8 +99,8 @@ fn say(shell: &mut Running, line: &str) {
     writeln!(input, "{line}").expect("a shell that reads");
 }
 
-/// What a reader of the guide types, and not who works in the checkout: for those commands there are
-/// lanes.
+/// What a reader of the guide types, and not who works in the checkout: for those commands there
+/// are lanes.
 fn is_a_readers(command: &str) -> bool {
     let of_the_checkout = ["cargo ", "scripts/"].iter().any(|start| command.starts_with(start));
     command.starts_with("cargo run --quiet --example ") || !of_the_checkout

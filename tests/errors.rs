@@ -1,5 +1,5 @@
-//! Every reason of `sockpipe::Error`, from a failure that is real: kind, operation, endpoint, code and
-//! source are what a program can act on, and the text names them.
+//! Every reason of `sockpipe::Error`, from a failure that is real: kind, operation, endpoint, code
+//! and source are what a program can act on, and the text names them.
 #![cfg(unix)]
 
 mod common;

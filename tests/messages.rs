@@ -1,5 +1,5 @@
-//! The examples that speak in messages, and what bad peers can do to them: nothing but end their own
-//! connection.
+//! The examples that speak in messages, and what bad peers can do to them: nothing but end their
+//! own connection.
 
 mod common;
 

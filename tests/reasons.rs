@@ -141,8 +141,8 @@ mod unix {
     async fn a_name_that_is_held_without_a_server() {
         let os = Os::new();
         let server = os.bind().expect("a free name");
-        // The name's socket is gone, and a dead one stands in its place; nothing where a refusal may be
-        // that of a busy server.
+        // The name's socket is gone, and a dead one stands in its place; nothing where a refusal
+        // may be that of a busy server.
         fs::remove_file(os.endpoint()).expect("a socket");
         if cfg!(all(target_os = "linux", not(sockpipe_posix))) {
             drop(UnixListener::bind(os.endpoint()).expect("a free path"));

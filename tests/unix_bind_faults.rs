@@ -1,6 +1,6 @@
-//! A claim whose system calls fail: a full disk, a disk that cannot be written, no descriptors left,
-//! and whatever else the kernel may say. Each is an error that names the endpoint, or does not matter;
-//! nothing is left behind, and the next server starts.
+//! A claim whose system calls fail: a full disk, a disk that cannot be written, no descriptors
+//! left, and whatever else the kernel may say. Each is an error that names the endpoint, or does
+//! not matter; nothing is left behind, and the next server starts.
 #![cfg(unix)] // Windows makes no files.
 
 mod common;
@@ -68,8 +68,8 @@ fn calls_of_a_claim_that_fail() {
             assert!(injected, "{call} was not called");
             assert!(line.starts_with(&format!("{kind}: ")), "{call} {error}, {stale}: {line}");
             assert!(line.contains(os.endpoint()), "{call} {error}, {stale}: {line}");
-            // The dead socket goes with the lock file that tells of it, once there is a new one to be
-            // bound; a lock file that could not be locked is not ours to remove.
+            // The dead socket goes with the lock file that tells of it, once there is a new one to
+            // be bound; a lock file that could not be locked is not ours to remove.
             let mut left = os.files();
             let mut expected = before;
             for names in [&mut left, &mut expected] {

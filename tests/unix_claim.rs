@@ -143,8 +143,9 @@ fn a_killed_server_starts_again_every_time() {
     }
 }
 
-/// Clients that try all the time while dead sockets are replaced: one of ours that waits for a server
-/// meets no error. Others may find nothing, or a socket that does not listen yet, and are counted.
+/// Clients that try all the time while dead sockets are replaced: one of ours that waits for a
+/// server meets no error. Others may find nothing, or a socket that does not listen yet, and are
+/// counted.
 #[test]
 fn a_takeover_is_no_error_for_clients_of_ours() {
     let count = rounds(200, 500);
@@ -156,8 +157,8 @@ fn a_takeover_is_no_error_for_clients_of_ours() {
     let ours = Running::start(helper(&["hammer", os.endpoint()]));
     assert_eq!(ours.next_line(), "hammering");
     output(helper(&["takeovers", os.endpoint(), &count.to_string()]));
-    // Where the system does not tell who has a socket, one without our lock is not taken for dead at
-    // once.
+    // Where the system does not tell who has a socket, one without our lock is not taken for dead
+    // at once.
     let path = Endpoint::try_from(Path::new(os.endpoint())).expect("a path");
     path.resolve().expect("a place")[0].remove_stale().expect("a dead socket");
     let (last, _) = listening(helper(&["server", os.endpoint()]));
@@ -217,8 +218,8 @@ fn whoever_has_the_name_keeps_it() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// Killed at each call with which it takes the name: the next server starts, and nothing is left but
-/// the name and its lock.
+/// Killed at each call with which it takes the name: the next server starts, and nothing is left
+/// but the name and its lock.
 #[test]
 fn a_server_killed_while_it_binds() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -276,7 +277,8 @@ fn a_lock_file_that_is_gone_is_no_lock() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// Whether portable names depend on `XDG_RUNTIME_DIR`: macOS has one directory for each user instead.
+/// Whether portable names depend on `XDG_RUNTIME_DIR`: macOS has one directory for each user
+/// instead.
 fn has_runtime_directories() -> bool {
     let has = !cfg!(target_vendor = "apple");
     if !has {

@@ -30,8 +30,8 @@ async fn clients() {
     common::daemon::clients().await;
 }
 
-/// Another client's daemon has the name and is about to listen: ours ends for that, and its client waits
-/// for the other one.
+/// Another client's daemon has the name and is about to listen: ours ends for that, and its client
+/// waits for the other one.
 #[tokio::test]
 async fn a_daemon_that_another_one_precedes_is_no_failure() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -116,8 +116,8 @@ async fn a_daemon_whose_client_gives_up_leaves_no_zombie() {
     gone(process(pid)).await;
 }
 
-/// A program whose descriptor 7 is not close-on-exec, and that was told to ignore a signal and to block
-/// another one, as shells and `nohup` do.
+/// A program whose descriptor 7 is not close-on-exec, and that was told to ignore a signal and to
+/// block another one, as shells and `nohup` do.
 fn through_a_careless_shell(command: &Command, file: &Path) -> Command {
     let mut shell = Command::new("env");
     shell.args(["--ignore-signal=HUP", "--block-signal=USR1", "sh", "-c"]);
@@ -146,7 +146,8 @@ fn has_open(pid: u32, file: &Path) -> bool {
 fn is_clean(pid: u32, file: &Path) {
     assert!(!has_open(pid, file), "it has the client's descriptor");
     let mask = |name| u64::from_str_radix(&status_of(pid, name), 16).expect("a mask");
-    // Rust programs ignore SIGPIPE by themselves, and the C library has signals 32 and 33 to itself.
+    // Rust programs ignore SIGPIPE by themselves, and the C library has signals 32 and 33 to
+    // itself.
     let own = 1 << 12 | 1 << 31 | 1 << 32;
     assert_eq!((mask("SigIgn") & !own, mask("SigBlk")), (0, 0));
     assert_eq!(status_of(pid, "Umask"), "0000", "it is inherited");

@@ -1,7 +1,7 @@
-//! A start, a takeover, a stop and a cleaning, each killed at every one of its system calls, paused there
-//! while a rival starts, and with every such call failing. Whatever happens to one process, the next
-//! starts, at most one has the name, and nothing is left behind. `SOCKPIPE_FULL=1` takes every call,
-//! otherwise it is a sample.
+//! A start, a takeover, a stop and a cleaning, each killed at every one of its system calls, paused
+//! there while a rival starts, and with every such call failing. Whatever happens to one process,
+//! the next starts, at most one has the name, and nothing is left behind. `SOCKPIPE_FULL=1` takes
+//! every call, otherwise it is a sample.
 #![cfg(target_os = "linux")] // For strace.
 
 mod common;
@@ -130,8 +130,8 @@ fn killed_at_every_call() {
     }
 }
 
-/// Each plausible error of each call: an error that names what was wanted, or no harm done; never that
-/// somebody else is there, and never a server that others cannot find.
+/// Each plausible error of each call: an error that names what was wanted, or no harm done; never
+/// that somebody else is there, and never a server that others cannot find.
 #[test]
 fn every_call_failing() {
     let logs = tempfile::tempdir().expect("a directory");

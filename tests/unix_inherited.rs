@@ -227,7 +227,8 @@ async fn while_it_is_elsewhere_it_lives() {
     let mut again = from_fd(socket).expect("a listener");
     assert_eq!(again.endpoint().to_string(), os.endpoint());
     assert!(again.is_published());
-    // Where the system does not tell who has a socket, the first to come was the `bind` that looked.
+    // Where the system does not tell who has a socket, the first to come was the `bind` that
+    // looked.
     if !cfg!(target_os = "linux") || cfg!(sockpipe_posix) {
         drop(within(again.accept()).await.expect("a connection"));
     }

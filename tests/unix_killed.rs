@@ -16,8 +16,8 @@ use common::unix::{full, helper, output, strace, until};
 use common::{Backend, Os};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The calls that `command` makes before it has a `last` one, each with its number among those of its
-/// name; a part of them, unless all are wanted. `None` where nothing can be traced.
+/// The calls that `command` makes before it has a `last` one, each with its number among those of
+/// its name; a part of them, unless all are wanted. `None` where nothing can be traced.
 fn calls(command: Command) -> Option<Vec<(String, u32)>> {
     let dir = tempfile::tempdir().expect("a directory");
     let log = dir.path().join("log");
@@ -45,8 +45,8 @@ fn lines(log: &Path) -> usize {
     fs::read_to_string(log).expect("a log").lines().count()
 }
 
-/// The calls that the log of a process has after its first lines, each with its number among those of
-/// its name.
+/// The calls that the log of a process has after its first lines, each with its number among those
+/// of its name.
 fn calls_since(before: usize, log: &Path) -> Vec<(String, u32)> {
     let log = fs::read_to_string(log).expect("a log");
     let mut seen = BTreeMap::new();

@@ -223,7 +223,8 @@ fn a_process_that_became_another_user_makes_no_socket() {
     });
 }
 
-/// As after a logout and a login: a process with an environment of its own, as others start meanwhile.
+/// As after a logout and a login: a process with an environment of its own, as others start
+/// meanwhile.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_portable_name_follows_the_runtime_directory() {
@@ -286,8 +287,8 @@ fn a_blocking_listener_binds_a_removed_name_anew() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// It has had something else to do for long, and then waits for a client: it does not wait any longer
-/// before it looks.
+/// It has had something else to do for long, and then waits for a client: it does not wait any
+/// longer before it looks.
 #[cfg(feature = "blocking")]
 #[test]
 fn a_blocking_listener_that_was_busy_looks_before_it_waits() {

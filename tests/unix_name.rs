@@ -238,7 +238,8 @@ fn a_umask_that_takes_all_rights_takes_none_of_the_next_start_s() {
     }
 }
 
-/// What a server of ours bound is known again, whatever its mode is by then: nothing connects to it.
+/// What a server of ours bound is known again, whatever its mode is by then: nothing connects to
+/// it.
 #[test]
 fn a_dead_socket_of_ours_is_known_without_a_connection() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -282,7 +283,8 @@ fn who_asks_about_the_lock_does_not_hold_it() {
     common::unix::finish(server);
 }
 
-/// Its server lives and has lost its socket: the client says who that is, and does not wait for ever.
+/// Its server lives and has lost its socket: the client says who that is, and does not wait for
+/// ever.
 #[tokio::test]
 async fn a_name_without_its_server_is_an_error_that_names_the_process() {
     let os = Os::new();

@@ -299,7 +299,8 @@ fn a_client_whose_kernel_does_not_tell() {
     assert_eq!(ask(&mut server, "stats"), "accepted 2 refused 0 pauses 0");
 }
 
-/// The number that a holder of a name has there may be another process's here, and the other way round.
+/// The number that a holder of a name has there may be another process's here, and the other way
+/// round.
 #[test]
 fn nobody_is_told_the_number_of_a_process_in_another_namespace() {
     if !can_unshare(&["-p", "-f"]) {

@@ -161,8 +161,8 @@ fn errors_that_pass_lead_to_no_other_place() {
     }
 }
 
-/// A dead socket in the lower layer, with the lock file that tells of it and without: its file in the
-/// layer above is another one.
+/// A dead socket in the lower layer, with the lock file that tells of it and without: its file in
+/// the layer above is another one.
 #[test]
 fn a_dead_socket_in_the_lower_layer_of_an_overlay() {
     if !can_unshare(&["-m"]) || !is_here("mount") {
@@ -257,8 +257,8 @@ fn a_copy_by_links_of_a_server_s_directory() {
     }
 }
 
-/// Under umasks that leave not even its owner's rights, and as a start left it that was killed before
-/// it could give them.
+/// Under umasks that leave not even its owner's rights, and as a start left it that was killed
+/// before it could give them.
 #[test]
 fn a_private_directory_that_its_owner_may_not_enter() {
     const OWNER: u32 = 61_017;

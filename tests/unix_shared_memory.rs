@@ -301,8 +301,8 @@ async fn a_stream_with_the_option_is_not_only_its_socket() {
     assert_error(converted, ErrorKind::Unsupported, &says);
 }
 
-/// Past the limit streams stay on their sockets, and work. In a process of its own: the limit is the
-/// process's, and the other tests use memory too.
+/// Past the limit streams stay on their sockets, and work. In a process of its own: the limit is
+/// the process's, and the other tests use memory too.
 #[test]
 fn a_limited_number_of_streams_uses_memory() {
     let ended = helper_command("use_more_than_there_is", "").status().expect("a process");

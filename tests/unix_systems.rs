@@ -31,8 +31,8 @@ fn send_with(socket: BorrowedFd<'_>, data: &[u8], fd: BorrowedFd<'_>, count: usi
     assert_eq!(sent.expect("room"), data.len());
 }
 
-/// Whether nobody has the other end, which was passed, any more. A child of another test may have it
-/// until its exec.
+/// Whether nobody has the other end, which was passed, any more. A child of another test may have
+/// it until its exec.
 fn is_closed(ours: &UnixStream) -> bool {
     let mut end = [PollFd::new(ours, PollFlags::IN)];
     let patience = Timespec::try_from(common::PATIENCE).expect("a time");

@@ -54,8 +54,8 @@ async fn with_a_console() {
         return;
     }
     let _not_for_us = tokio::signal::windows::ctrl_c().expect("a handler");
-    // SAFETY: null needs no handler; it is that nobody here ignores Ctrl-C, as whoever started us may
-    // have had it.
+    // SAFETY: null needs no handler; it is that nobody here ignores Ctrl-C, as whoever started us
+    // may have had it.
     assert_ne!(unsafe { SetConsoleCtrlHandler(None, 0) }, 0);
 
     let (server, mut client, name) = serving().await;

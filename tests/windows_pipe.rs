@@ -282,8 +282,8 @@ async fn a_burst_of_a_thousand_clients_all_get_in() {
     all_at_once(1000, 1).await;
 }
 
-/// The system gives numbers of closed handles out again, so those of new ones say how many are open.
-/// (The system's own count of them is always 0 under Wine.)
+/// The system gives numbers of closed handles out again, so those of new ones say how many are
+/// open. (The system's own count of them is always 0 under Wine.)
 fn highest_handle() -> usize {
     let files: Vec<_> = (0..64).map(|_| File::open("NUL").expect("the null device")).collect();
     files.iter().map(|file| file.as_raw_handle() as usize / 4).max().expect("a handle")

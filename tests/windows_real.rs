@@ -87,8 +87,8 @@ async fn a_foreign_first_instance_is_refused() {
     assert_denied(first.create(path), "a second server has the name");
 }
 
-/// What everybody gets with `Access::Everyone`, given to ourselves: to read and to write, and not to
-/// add an instance. That the listener cannot add its own either does not matter here.
+/// What everybody gets with `Access::Everyone`, given to ourselves: to read and to write, and not
+/// to add an instance. That the listener cannot add its own either does not matter here.
 #[tokio::test]
 async fn who_may_only_read_and_write_cannot_add_an_instance() {
     if skipped("it does not enforce descriptors") {
@@ -231,8 +231,8 @@ async fn a_service_is_accepted_where_a_user_is_expected_and_not_exactly_one() {
     }
 }
 
-/// A reader in message mode gets an end that was sent while data was still unread, and bytes on both
-/// of its sides. Wine keeps them apart in byte mode too, and so cannot show that it matters.
+/// A reader in message mode gets an end that was sent while data was still unread, and bytes on
+/// both of its sides. Wine keeps them apart in byte mode too, and so cannot show that it matters.
 #[tokio::test]
 async fn an_end_behind_unread_data_is_still_an_end() {
     let (mut listener, path) = listen(&ListenOptions::new());

@@ -29,8 +29,8 @@ pub async fn run(args: args::Connect) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Those of standard input and output; that not all input has arrived; that the peer did not end but
-/// reset the connection, so that there may have been more to receive.
+/// Those of standard input and output; that not all input has arrived; that the peer did not end
+/// but reset the connection, so that there may have been more to receive.
 pub async fn join(near: &mut Side, mut far: Side, ends: Ends) -> Result<()> {
     let report = session::run(near, &mut far, ends).await?;
     say::detail(format_args!("sent {} bytes, received {}", report.sent, report.received));

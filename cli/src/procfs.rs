@@ -1,8 +1,8 @@
 //! What Linux tells of Unix domain sockets in /proc; nothing on other systems, which have no such
 //! files.
 //!
-//! Names in the table are what the users who bound them chose, line breaks included, so a line may be
-//! made up. Who listens is believed of a process that has the socket open.
+//! Names in the table are what the users who bound them chose, line breaks included, so a line may
+//! be made up. Who listens is believed of a process that has the socket open.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ pub struct Listening {
     inode: u64,
 }
 
-/// The sockets that listen under `path`, an absolute one or `@NAME`. Names that are not UTF-8 are left
-/// out.
+/// The sockets that listen under `path`, an absolute one or `@NAME`. Names that are not UTF-8 are
+/// left out.
 pub fn listening_at(path: &str) -> Vec<Listening> {
     listening_in(&table(), path, |socket| process_of(socket).and_then(working_directory))
 }

@@ -42,8 +42,8 @@ type Accepting<L> =
     Pin<Box<dyn Future<Output = (L, io::Result<<L as LocalListener>::Stream>)> + Send>>;
 
 enum State<L: LocalListener> {
-    // Kept from poll to poll: a future that is created again for each poll would be woken for the old
-    // one's sake.
+    // Kept from poll to poll: a future that is created again for each poll would be woken for the
+    // old one's sake.
     Accepting(Accepting<L>),
     Failed,
 }

@@ -15,8 +15,8 @@ impl crate::Stream {
     /// # Platform-specific behavior
     ///
     /// Windows: the crate's event loop goes on completing the stream's I/O, for the system does not
-    /// let a pipe go that it completes I/O of. It costs a change of threads per call that waits, and
-    /// there is no way to the handle.
+    /// let a pipe go that it completes I/O of. It costs a change of threads per call that waits,
+    /// and there is no way to the handle.
     pub fn into_blocking(self) -> io::Result<Stream> {
         let inner = imp::Stream::from_async(self.inner)?;
         Ok(Stream::from_imp(inner))
@@ -29,8 +29,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) when there are other handles of the stream; `Other`
-    /// where there is no tokio runtime with I/O (Unix). The stream is closed then.
+    /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) when there are other handles of the stream;
+    /// `Other` where there is no tokio runtime with I/O (Unix). The stream is closed then.
     ///
     /// # Platform-specific behavior
     ///

@@ -31,8 +31,8 @@ use crate::imp::signal;
 /// # }
 /// ```
 ///
-/// One signal is heard in all. The next one finds what was there before the first call, so that a second
-/// Ctrl-C ends the process, as a rule.
+/// One signal is heard in all. The next one finds what was there before the first call, so that a
+/// second Ctrl-C ends the process, as a rule.
 ///
 /// # Errors
 ///
@@ -40,9 +40,9 @@ use crate::imp::signal;
 ///
 /// # Platform-specific behavior
 ///
-/// Unix: SIGINT (Ctrl-C) and SIGTERM; handlers that were there before are called too. Windows: Ctrl-C,
-/// Ctrl-Break, the console's closing, logoff and shutdown; the last three end the process a few seconds
-/// later in any case.
+/// Unix: SIGINT (Ctrl-C) and SIGTERM; handlers that were there before are called too. Windows:
+/// Ctrl-C, Ctrl-Break, the console's closing, logoff and shutdown; the last three end the process a
+/// few seconds later in any case.
 pub fn shutdown_signal() -> io::Result<ShutdownSignal> {
     signal::listen()?;
     Ok(ShutdownSignal(()))

@@ -53,8 +53,8 @@ impl From<Infallible> for ParseEndpointError {
     }
 }
 
-/// `text` with its control characters and quotes escaped. A backslash is shown once: it is what a pipe is
-/// written with, and twice it is another name.
+/// `text` with its control characters and quotes escaped. A backslash is shown once: it is what a
+/// pipe is written with, and twice it is another name.
 pub(super) fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {

@@ -103,16 +103,17 @@ where
 /// as long as that process lives, and starts no other.
 ///
 /// Unix: a session of its own (`setsid`), signals as they are by default, and no descriptor of this
-/// process but those of [`keep_fds`](crate::os). A lock file `.NAME.spawn` is beside the socket while it
-/// starts, and longer after a call that did not see it listen: the next call removes it. The file of the
-/// standard error is beside the socket too where no temporary directory can be written, and in memory
-/// (Linux) where neither can.
+/// process but those of [`keep_fds`](crate::os). A lock file `.NAME.spawn` is beside the socket
+/// while it starts, and longer after a call that did not see it listen: the next call removes it.
+/// The file of the standard error is beside the socket too where no temporary directory can be
+/// written, and in memory (Linux) where neither can.
 ///
-/// Windows: no console window, a process group of its own, and out of this process's job where that lets
-/// its processes leave. A named mutex while it starts, and a file in the temporary directory that says
-/// which process that is. The daemon starts suspended, and runs once the handles that it inherited are
-/// closed in it. A process that forbids invalid handles (`ProcessStrictHandleCheckPolicy`) cannot
-/// determine which ones these are, so its daemon keeps them.
+/// Windows: no console window, a process group of its own, and out of this process's job where that
+/// lets its processes leave. A named mutex while it starts, and a file in the temporary directory
+/// that says which process that is. The daemon starts suspended, and runs once the handles that it
+/// inherited are closed in it. A process that forbids invalid handles
+/// (`ProcessStrictHandleCheckPolicy`) cannot determine which ones these are, so its daemon keeps
+/// them.
 #[cfg(feature = "tokio")]
 pub async fn connect_or_spawn_with<E>(
     endpoint: E,
@@ -290,8 +291,8 @@ fn name(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }
 
-/// Let go of when it is dropped: once it listens, and also on an error or when nobody waits for it any
-/// more.
+/// Let go of when it is dropped: once it listens, and also on an error or when nobody waits for it
+/// any more.
 struct Daemon {
     child: Option<Child>,
     pid: u32,

@@ -1,8 +1,8 @@
 //! How a later start hands what it was asked to do to the first one, and hears that it was taken.
 //!
-//! The later one sends a header, a mark and a version, and the launch with its length. The first one
-//! answers with the same header and whether it took it, and later, if it likes, with an exit code. A
-//! program with another protocol is detected by its answer or by its silence.
+//! The later one sends a header, a mark and a version, and the launch with its length. The first
+//! one answers with the same header and whether it took it, and later, if it likes, with an exit
+//! code. A program with another protocol is detected by its answer or by its silence.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};

@@ -60,8 +60,8 @@ impl SingleInstance {
         Self::acquire_with(endpoint, &ListenOptions::default(), &ConnectOptions::default()).await
     }
 
-    /// Binds `endpoint`, or connects to the process that holds it. If several processes start at the
-    /// same time, exactly one becomes the primary.
+    /// Binds `endpoint`, or connects to the process that holds it. If several processes start at
+    /// the same time, exactly one becomes the primary.
     ///
     /// # Errors
     ///

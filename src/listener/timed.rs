@@ -188,8 +188,8 @@ impl<S> TimedStream<S> {
     /// Replaces the [idle deadline](TimedListener::idle_deadline) of this connection, for both
     /// halves. `None` turns it off, for a client that waits for news.
     ///
-    /// The deadline starts again with this call. An earlier deadline does not wake a read or a write
-    /// that already waits in another task.
+    /// The deadline starts again with this call. An earlier deadline does not wake a read or a
+    /// write that already waits in another task.
     ///
     /// ```no_run
     /// use sockpipe::{Stream, TimedStream};

@@ -34,9 +34,9 @@ impl Counters {
         self.0.accepted.load(Ordering::Relaxed)
     }
 
-    /// Returns how many connections were closed for reason `why` before a handler ran, or when Windows
-    /// reported their user late. [`Listener::stats`](crate::Listener::stats) counts the clients that
-    /// the transport refuses by itself.
+    /// Returns how many connections were closed for reason `why` before a handler ran, or when
+    /// Windows reported their user late. [`Listener::stats`](crate::Listener::stats) counts the
+    /// clients that the transport refuses by itself.
     #[must_use]
     pub fn refused(&self, why: Refusal) -> u64 {
         self.count(why).load(Ordering::Relaxed)

@@ -230,7 +230,8 @@ where
         let mut closed = self.cancels.then(|| stream.closed());
         self.tasks.spawn(async move {
             let output = {
-                // Called here, so that its future has its room once, and a panic ends this task only.
+                // Called here, so that its future has its room once, and a panic ends this task
+                // only.
                 let mut handler = pin!(handler(stream, stopping));
                 poll_fn(|cx| {
                     if is_over_limit(&mut seat, cx) {
@@ -289,7 +290,8 @@ fn is_over_limit(seat: &mut Option<(Seat, Option<PeerTold>)>, cx: &mut Context<'
     !seat.told(&peer)
 }
 
-/// Whether the client of a handler that is to end then has left. Not asked again where it is not told.
+/// Whether the client of a handler that is to end then has left. Not asked again where it is not
+/// told.
 fn has_left(closed: &mut Option<Closed>, cx: &mut Context<'_>) -> Poll<()> {
     let Some(future) = closed else { return Poll::Pending };
     match future.as_mut().poll(cx) {

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use super::HandlerOutput;
 use crate::error::events;
 
-/// How many clients are answered at a time. Further ones are closed at once: a flood of clients is no
-/// reason to take memory for each.
+/// How many clients are answered at a time. Further ones are closed at once: a flood of clients is
+/// no reason to take memory for each.
 const TOLD: usize = 64;
 /// How long it may take to tell one.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -77,8 +77,8 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Takes a seat of the user's in place of this one, once the user is known. `false` when there is
-    /// none.
+    /// Takes a seat of the user's in place of this one, once the user is known. `false` when there
+    /// is none.
     pub(super) fn told(&mut self, peer: &io::Result<PeerCredentials>) -> bool {
         let holder = match Holder::of(peer) {
             user @ Holder::User(_) if user != self.holder => user,

@@ -11,7 +11,8 @@ use sockpipe::{Endpoint, ParseEndpointError};
 #[derive(Clone, Debug)]
 pub enum Place {
     Endpoint(Endpoint),
-    /// A socket that listens or is connected already, which whoever started this process has passed.
+    /// A socket that listens or is connected already, which whoever started this process has
+    /// passed.
     Passed(u32),
 }
 

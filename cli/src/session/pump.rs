@@ -6,7 +6,8 @@ use super::state::Ending;
 use crate::os::Moved;
 use crate::side::{Fault, Sink, Source};
 
-/// Moves bytes until the source ends or either is gone, and then the end if it is to be `passed_on`.
+/// Moves bytes until the source ends or either is gone, and then the end if it is to be
+/// `passed_on`.
 pub async fn pump(
     from: &mut Source,
     to: &mut Sink,

@@ -27,11 +27,11 @@ pub enum Ending {
 pub enum State {
     /// Bytes go both ways.
     Open,
-    /// This direction has ended and its sink knows. The other goes on until it ends too, or until the
-    /// side that has ended is gone.
+    /// This direction has ended and its sink knows. The other goes on until it ends too, or until
+    /// the side that has ended is gone.
     HalfClosed(Way),
-    /// This direction has ended and its sink takes no end of file. The other goes on until it has been
-    /// quiet for as long as the session lingers.
+    /// This direction has ended and its sink takes no end of file. The other goes on until it has
+    /// been quiet for as long as the session lingers.
     Lingering(Way),
     /// The sink of this direction takes no more. The other direction goes on until it ends.
     Refused(Way),
@@ -50,8 +50,8 @@ pub enum Event {
 }
 
 impl State {
-    /// The state after `event`. `half_close`: the near side's end is passed on, and the far side may
-    /// still answer; otherwise it ends the session.
+    /// The state after `event`. `half_close`: the near side's end is passed on, and the far side
+    /// may still answer; otherwise it ends the session.
     pub fn after(self, event: Event, half_close: bool) -> Self {
         match (self, event) {
             (Self::Open, Event::Ended(Way::Up, _)) if !half_close => Self::Draining,

@@ -1,5 +1,5 @@
-//! gRPC, by tonic: the standard health service, asked once and then watched. Server and client are in
-//! one process here; nothing about them would be different in two.
+//! gRPC, by tonic: the standard health service, asked once and then watched. Server and client are
+//! in one process here; nothing about them would be different in two.
 //!
 //! ```text
 //! cargo run --manifest-path examples/frameworks/Cargo.toml --example grpc

@@ -1,5 +1,6 @@
-//! axum by sockpipe's `serve`: limits per user, a stop with a deadline that open connections hear of, and a
-//! deadline between requests, which cuts no slow handler, no quiet stream of events and no WebSocket.
+//! axum by sockpipe's `serve`: limits per user, a stop with a deadline that open connections hear
+//! of, and a deadline between requests, which cuts no slow handler, no quiet stream of events and
+//! no WebSocket.
 //!
 //! ```text
 //! cargo run --manifest-path examples/frameworks/Cargo.toml --example http_serve -- /tmp/http.sock

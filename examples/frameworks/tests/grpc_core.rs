@@ -22,8 +22,8 @@ with grpc.insecure_channel(target, options=options) as channel:
         print(error.details())
 ";
 
-/// A Python with grpcio and grpcio-health-checking. Reports where there is none, which is a failure with
-/// `SOCKPIPE_REQUIRE_PEERS` set.
+/// A Python with grpcio and grpcio-health-checking. Reports where there is none, which is a failure
+/// with `SOCKPIPE_REQUIRE_PEERS` set.
 fn python() -> Option<String> {
     let python = std::env::var("SOCKPIPE_GRPC_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let found = Command::new(&python).args(["-c", "import grpc, grpc_health.v1"]).output();

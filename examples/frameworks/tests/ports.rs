@@ -1,5 +1,5 @@
-//! Programs that come from other crates: their clients of yesterday find the server of today, at the names
-//! that the page on moving gives.
+//! Programs that come from other crates: their clients of yesterday find the server of today, at
+//! the names that the page on moving gives.
 
 mod common;
 

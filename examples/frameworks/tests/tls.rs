@@ -47,8 +47,8 @@ async fn ask(connector: TlsConnector, stream: impl LocalStream) -> io::Result<St
     let name = ServerName::try_from("localhost").expect("a name");
     let mut stream = connector.connect(name, stream).await?;
     stream.write_all(b"hello").await?;
-    // tokio-rustls keeps what it cannot write at once. On Windows that is so while the write before,
-    // the end of the handshake, is under way.
+    // tokio-rustls keeps what it cannot write at once. On Windows that is so while the write
+    // before, the end of the handshake, is under way.
     stream.flush().await?;
     let mut heard = String::new();
     stream.read_to_string(&mut heard).await?;

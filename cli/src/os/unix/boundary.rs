@@ -21,7 +21,8 @@ use super::super::receive::{Received, look};
 /// How far a look goes for what is to be spliced.
 const LOOK: usize = 256 * 1024;
 
-/// Receives what comes next: bytes without descriptors, or descriptors and the bytes they came with.
+/// Receives what comes next: bytes without descriptors, or descriptors and the bytes they came
+/// with.
 pub fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errno> {
     match Next::of(socket, room)? {
         Next::Plain(length) => plain(socket, &mut room[..length]),
@@ -38,8 +39,8 @@ pub fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errn
 
 /// How many bytes are there before the next descriptors; none, if some come next or soon.
 ///
-/// They are not kept, so all parts of them go to the same place: it stays in the fastest cache, and what
-/// can be looked at is not limited by it.
+/// They are not kept, so all parts of them go to the same place: it stays in the fastest cache, and
+/// what can be looked at is not limited by it.
 #[allow(unsafe_code, reason = "several parts of a message in the same memory")]
 pub fn bytes_ahead(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Errno> {
     const PARTS: usize = 16;
@@ -124,8 +125,8 @@ fn plain(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errno> {
     Ok(Received { length, descriptors: Vec::new(), lost: false })
 }
 
-/// Whether this kernel's look at all bytes of one message comes upon the descriptors of the next. All
-/// do, from 4.4 to those of today, but none promises it.
+/// Whether this kernel's look at all bytes of one message comes upon the descriptors of the next.
+/// All do, from 4.4 to those of today, but none promises it.
 fn looks_beyond() -> Result<bool, Errno> {
     static KNOWN: OnceLock<bool> = OnceLock::new();
 

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// How long what a command has started may take to end, once it has ended itself because it was told.
+/// How long what a command has started may take to end, once it has ended itself because it was
+/// told.
 const REST: Duration = Duration::from_millis(200);
 
 /// A command, and what it starts and leaves in its group.
 ///
-/// Its number is its leader's, which the system gives to nobody else until the leader is reaped. So a
-/// signal is sent only before that, under the lock under which it is reaped.
+/// Its number is its leader's, which the system gives to nobody else until the leader is reaped. So
+/// a signal is sent only before that, under the lock under which it is reaped.
 pub struct Group {
     id: Pid,
     leader: Mutex<Leader>,
@@ -29,7 +30,8 @@ struct Leader {
 }
 
 impl Group {
-    /// Starts the command. A Ctrl-C at the terminal is for the group in its foreground, so not for it.
+    /// Starts the command. A Ctrl-C at the terminal is for the group in its foreground, so not for
+    /// it.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
         let child = command.process_group(0).spawn()?;
         let leader = Leader { child, told: false, reaped: false };
@@ -69,7 +71,8 @@ impl Group {
         status
     }
 
-    /// Tells it to end, also where it is stopped, as one is that reads a terminal from the background.
+    /// Tells it to end, also where it is stopped, as one is that reads a terminal from the
+    /// background.
     pub fn tell(&self) {
         let mut leader = self.leader();
         leader.told = true;

@@ -62,7 +62,8 @@ pub fn ended_child() -> Option<Pid> {
     let look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: there is room for the result.
     let done = unsafe { libc::waitid(libc::P_ALL, 0, found.as_mut_ptr(), look) };
-    // SAFETY: numbers and pointers that may be null, and all of them may be zero, as they were before.
+    // SAFETY: numbers and pointers that may be null, and all of them may be zero, as they were
+    // before.
     let found = unsafe { found.assume_init() };
     // SAFETY: the call fills in this field, or leaves it zero.
     let pid = unsafe { found.si_pid() };

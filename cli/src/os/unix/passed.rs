@@ -51,7 +51,7 @@ fn duplicate(number: u32) -> io::Result<OwnedFd> {
 #[allow(unsafe_code, reason = "a number is all that there is of a passed descriptor")]
 fn borrow(number: u32) -> io::Result<BorrowedFd<'static>> {
     let number = i32::try_from(number).map_err(|_| Errno::BADF)?;
-    // SAFETY: the number is not -1. Whether it is open is what is asked, by calls that report that it
-    // is not.
+    // SAFETY: the number is not -1. Whether it is open is what is asked, by calls that report that
+    // it is not.
     Ok(unsafe { BorrowedFd::borrow_raw(number) })
 }

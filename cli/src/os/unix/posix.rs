@@ -9,8 +9,8 @@ use rustix::process::Pid;
 
 pub use super::receive::Received;
 
-/// Receives what comes next: bytes without descriptors, or descriptors and the bytes they came with,
-/// which these systems keep apart.
+/// Receives what comes next: bytes without descriptors, or descriptors and the bytes they came
+/// with, which these systems keep apart.
 pub fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errno> {
     Received::with_descriptors(socket, room)
 }

@@ -27,8 +27,8 @@ pub fn asked_to_stop() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
     })
 }
 
-/// Makes a write beyond the limit of a file's size fail, and not end the process. A handler does it:
-/// that the signal is ignored, commands would inherit. It wants a runtime.
+/// Makes a write beyond the limit of a file's size fail, and not end the process. A handler does
+/// it: that the signal is ignored, commands would inherit. It wants a runtime.
 pub fn bear_file_limit() -> io::Result<()> {
     signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
 }
@@ -38,7 +38,8 @@ fn is_ignored(signal: i32) -> bool {
     let mut found = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: no action is given, so nothing changes, and there is room for the present one.
     let done = unsafe { libc::sigaction(signal, null(), found.as_mut_ptr()) };
-    // SAFETY: numbers and a pointer that may be null, and all of them may be zero, as they were before.
+    // SAFETY: numbers and a pointer that may be null, and all of them may be zero, as they were
+    // before.
     let found = unsafe { found.assume_init() };
     done == 0 && found.sa_sigaction == libc::SIG_IGN
 }

@@ -1,5 +1,5 @@
-//! Standard input and output as they are found: another program may have set either not to wait, and
-//! whoever started this one may have closed them.
+//! Standard input and output as they are found: another program may have set either not to wait,
+//! and whoever started this one may have closed them.
 
 use std::io::{self, Read, Write, stdin, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use rustix::io::Errno;
 /// by the time `main` runs, where all would be lost without a sign.
 static OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Standard input. Its mode is shared with all who have the same pipe or terminal, so it is left as it
-/// is: a read that finds nothing waits by itself.
+/// Standard input. Its mode is shared with all who have the same pipe or terminal, so it is left as
+/// it is: a read that finds nothing waits by itself.
 pub struct Stdin;
 
 impl Read for Stdin {
@@ -62,17 +62,17 @@ mod before_main {
 
     use rustix::io::{Errno, fcntl_getfd};
 
-    // SAFETY: the section holds pointers to functions of this type, which the system calls once each.
-    // The function uses nothing that Rust's start would have to make ready: one system call, and a
-    // store.
+    // SAFETY: the section holds pointers to functions of this type, which the system calls once
+    // each. The function uses nothing that Rust's start would have to make ready: one system call,
+    // and a store.
     #[used]
     #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
     #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
     static LOOK: extern "C" fn() = look;
 
     extern "C" fn look() {
-        // SAFETY: the number is not -1. Whether it is open is what is asked, and the call that gets it
-        // bears that it is not.
+        // SAFETY: the number is not -1. Whether it is open is what is asked, and the call that gets
+        // it bears that it is not.
         let output = unsafe { BorrowedFd::borrow_raw(1) };
         let closed = fcntl_getfd(output) == Err(Errno::BADF);
         super::OUTPUT_CLOSED.store(closed, Ordering::Relaxed);

@@ -15,8 +15,8 @@ pub fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>>
     registered.map_err(|error| error.into_parts().1)
 }
 
-/// Completes when nobody can read any more what is written to `watched`, or when both directions of a
-/// socket have ended.
+/// Completes when nobody can read any more what is written to `watched`, or when both directions of
+/// a socket have ended.
 ///
 /// It clears that `watched` can be written to. A writer that tries before it waits misses nothing.
 pub async fn until_unread(watched: &AsyncFd<OwnedFd>) {
