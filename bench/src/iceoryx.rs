@@ -74,8 +74,8 @@ impl Ends {
     }
 }
 
-/// The size of a message. Small messages one way are not among them: a sender that finds its peer's queue
-/// full sleeps for longer and longer, and that would be all that is measured.
+/// The size of a message. Small messages one way are not among them: a sender that finds its peer's
+/// queue full sleeps for longer and longer, and that would be all that is measured.
 fn size(work: Work) -> Option<usize> {
     match work {
         Work::PingPong(size) | Work::OneWay(size) => Some(size),

@@ -76,8 +76,8 @@ fn usage(wrong: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Every repetition has an order of its own: what one leaves behind for a moment, as many sockets that
-/// the kernel still has to free, is not to be always the same next one's.
+/// Every repetition has an order of its own: what one leaves behind for a moment, as many sockets
+/// that the kernel still has to free, is not to be always the same next one's.
 fn measure(mut group: Group, effort: Effort) -> Results {
     group.entries.retain(|(who, work)| who.takes_part(*work));
     if !can_pin() && matches!(group.pin, Pin::Same | Pin::Cross) {

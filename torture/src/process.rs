@@ -40,8 +40,9 @@ pub(crate) fn signal(process: u32, signal: Signal) {
     }
 }
 
-/// Lets go of a child that is dead, also one that became ours when its parent died. Whether it is gone,
-/// with all of its threads: the first of them can be dead while another still has the sockets.
+/// Lets go of a child that is dead, also one that became ours when its parent died. Whether it is
+/// gone, with all of its threads: the first of them can be dead while another still has the
+/// sockets.
 pub(crate) fn reap(child: u32) -> bool {
     let Some(child) = i32::try_from(child).ok().and_then(Pid::from_raw) else { return true };
     match waitpid(Some(child), WaitOptions::NOHANG) {

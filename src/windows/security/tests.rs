@@ -62,8 +62,8 @@ fn a_private_descriptor_refuses_another_user() {
     }
 }
 
-/// `sddl` as Windows prints it: it abbreviates the SIDs of some accounts, such as that of the built-in
-/// administrator, which CI runs as.
+/// `sddl` as Windows prints it: it abbreviates the SIDs of some accounts, such as that of the
+/// built-in administrator, which CI runs as.
 fn as_the_system_writes(sddl: &str) -> String {
     text(&SecurityDescriptor::from_sddl(sddl).expect("SDDL"))
 }
