@@ -89,6 +89,7 @@ pub(super) fn check_owner(
             let expected = format!("{sid}, SYSTEM or Administrators");
             (vec![sid.as_str(), SYSTEM, ADMINISTRATORS], expected)
         }
+        // The strict form: no service of the system may stand in for it.
         ExpectServer::Exactly(UserId::Sid(sid)) => (vec![sid.as_str()], sid.clone()),
         ExpectServer::User(user @ UserId::Uid(_))
         | ExpectServer::Exactly(user @ UserId::Uid(_)) => {

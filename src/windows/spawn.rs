@@ -234,6 +234,7 @@ mod tests {
         let endpoint = unique().parse().expect("an endpoint");
         let mut file = nameless_file(&endpoint).expect("a file");
         assert_eq!(here(), before + 1);
+
         file.try_clone().expect("a handle").write_all(b"said").expect("a write");
         file.rewind().expect("a place");
         let mut text = String::new();

@@ -210,6 +210,7 @@ impl WriteSide {
             match &*last {
                 Last::Done => return Ok(Some(true)),
                 Last::Failed => return Ok(Some(false)),
+                // Nobody else changes it: this thread has the turn.
                 Last::UnderWay(write) => match write.outcome() {
                     Some(Ok(())) => {
                         *last = Last::Done;
