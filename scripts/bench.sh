@@ -4,6 +4,8 @@
 #   scripts/bench.sh full      11 repetitions of everything, about 15 minutes, pipes by Wine included where
 #                              that is there; into docs/performance.md
 #   scripts/bench.sh reduced   3 shorter ones, about 4 minutes; into docs/performance.md too
+#   scripts/bench.sh memory [ARGUMENTS] 11 repetitions of what shared memory has bars for, beside iceoryx2,
+#                              which is built for it; about 7 minutes; prints
 #   scripts/bench.sh table [ARGUMENTS]  only prints; see bench/src/main.rs
 #   scripts/bench.sh charts    draws the tables that docs/performance.md has into docs/charts/, as full and reduced do
 #   scripts/bench.sh smoke     does everything run, and is nothing grossly slow
@@ -17,8 +19,8 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 page=docs/performance.md
 
-build() {
-    cargo build --quiet --release --locked --manifest-path bench/Cargo.toml
+build() { # cargo's further options
+    cargo build --quiet --release --locked --manifest-path bench/Cargo.toml "$@"
     program=${CARGO_TARGET_DIR:-bench/target}/release/sockpipe-bench
 }
 
@@ -61,6 +63,10 @@ full | reduced)
 charts)
     build
     "$program" charts "$page" docs/charts
+    ;;
+memory)
+    build --features iceoryx2
+    "$program" table full --memory "$@"
     ;;
 table | smoke)
     build

@@ -68,8 +68,8 @@ pub trait LocalListener: Send + 'static {
         waiting(self)
     }
 
-    /// Stops listening and releases the name, as a drop does, and returns what a drop cannot
-    /// report.
+    /// Stops listening and releases the name, as a drop does, and returns the error that a drop
+    /// cannot report.
     ///
     /// A graceful shutdown calls it at its end and returns the error in
     /// [`Drained::release_error`](crate::Drained::release_error).

@@ -71,8 +71,15 @@ fn without_chmod_the_owner_has_a_server_and_others_an_error() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for error in ["EINVAL", "EPERM"] {
-        for (call, umask) in [("?fchmod", "077"), ("?fchmodat,?fchmodat2", "0377")] {
+        for (call, umask, dir) in [
+            ("?fchmod", "077", 0o755),
+            ("?fchmodat,?fchmodat2", "0377", 0o755),
+            ("?fchmod,?fchmodat,?fchmodat2", "077", 0o755),
+            ("?fchmod,?fchmodat,?fchmodat2", "022", 0o755),
+            ("?fchmod,?fchmodat,?fchmodat2", "0", 0o700),
+        ] {
             let os = Os::new();
+            set_mode(&os.dir(), dir);
             let start = |options: &[&str]| {
                 let server = helper(&[&["server", os.endpoint()], options].concat());
                 let script = format!(r#"umask {umask}; exec "$0" "$@""#);
@@ -82,9 +89,9 @@ fn without_chmod_the_owner_has_a_server_and_others_an_error() {
             let Some(server) = start(&[]) else { return };
             let (server, _) = listening(server);
             let mode = fs::metadata(os.endpoint()).expect("a socket").mode() & 0o777;
-            assert_eq!(mode & !0o600, 0, "{call} {error}: {mode:o}");
+            assert!(mode & 0o022 == 0 || dir == 0o700, "{call} {error}: {mode:o}");
             common::unix::finish(server);
-            if call == "?fchmod" {
+            if call == "?fchmod" || umask == "0" {
                 continue;
             }
 
@@ -94,6 +101,17 @@ fn without_chmod_the_owner_has_a_server_and_others_an_error() {
             assert!(said.contains(os.endpoint()) && said.contains("another file system"), "{said}");
             assert_eq!(os.files(), [""; 0], "{call} {error}");
         }
+
+        // Where others could come in and connect.
+        let os = Os::new();
+        set_mode(&os.dir(), 0o755);
+        let server = helper(&["server", os.endpoint()]);
+        let server = through("sh", &["-c", r#"umask 0; exec "$0" "$@""#], &server);
+        let inject = format!("inject=?fchmod,?fchmodat,?fchmodat2:error={error}");
+        let server = strace(&log, &["-e", &inject], &server).expect("as before");
+        let (_, out, _) = Running::start(server).wait();
+        assert!(out.concat().contains("cannot be set to 0600"), "{error}: {out:?}");
+        assert_eq!(os.files(), [""; 0], "{error}");
     }
 }
 

@@ -180,8 +180,10 @@ fn a_dead_socket_in_the_lower_layer_of_an_overlay() {
         "#
     );
     let mount = "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none merged";
+    // Where a refusal proves nothing, a start that does not wait gets no further than that.
+    let verbs: &[_] = if cfg!(sockpipe_posix) { &["clean"] } else { &["clean", "server"] };
     for before in ["", "rm lower/.s.sock.lock;", "mkdir -p other; cp -al lower/. other;"] {
-        for verb in ["server", "clean"] {
+        for verb in verbs {
             let script = format!(
                 r#"{overlay} {before} {mount} || {{ echo "no overlay"; exit 0; }}
                 set +e; "$0" "$@"; echo "left $(ls -A merged)"; umount merged; ls -A lower"#
@@ -224,6 +226,10 @@ fn a_copy_by_links_of_a_server_s_directory() {
         let before = fs::read(&lock).expect("a lock");
         if dies {
             server.crash();
+            // Where a refusal proves nothing; what is in such a lock file is not believed.
+            if cfg!(sockpipe_posix) {
+                assert_eq!(output(helper(&["clean", &copied])), ["cleaned true"]);
+            }
             // Each is the name of a dead server by now, and neither start minds the other.
             let (second, _) = listening(helper(&["server", &copied]));
             let (first, _) = listening(helper(&["server", &path]));
@@ -243,6 +249,9 @@ fn a_copy_by_links_of_a_server_s_directory() {
         finish(server);
         // It has removed its own names, and those of the copy are nobody's.
         assert_eq!(fs::read_dir(&one).expect("a directory").count(), 0);
+        if cfg!(sockpipe_posix) {
+            assert_eq!(output(helper(&["clean", &copied])), ["cleaned true"]);
+        }
         finish(listening(helper(&["server", &copied])).0);
         assert_eq!(fs::read_dir(&copy).expect("a directory").count(), 0);
     }

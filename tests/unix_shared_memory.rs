@@ -12,6 +12,7 @@ mod shared_memory {
     mod kills;
     mod offers;
     mod plain;
+    mod pressure;
     #[cfg(feature = "blocking")]
     mod storm;
     #[cfg(feature = "blocking")]

@@ -15,7 +15,9 @@ use std::time::Duration;
 use common::wine::skipped;
 use common::{PATIENCE, argument, assert_error, spawn_helper, unique_name, within};
 use sockpipe::os::windows::ListenOptionsExt;
-use sockpipe::{Access, ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, UserId};
+use sockpipe::{
+    Access, ConnectOptions, Error, ExpectServer, ListenOptions, Listener, Reason, Stream, UserId,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
 
@@ -188,6 +190,43 @@ async fn the_owner_of_a_foreign_pipe_is_known() {
             outcome.expect("a server of our own");
         } else {
             assert_error(outcome, ErrorKind::PermissionDenied, &["not as S-1-5-18"]);
+        }
+    }
+}
+
+/// Services own their pipes as SYSTEM or Administrators, whichever user a client expects.
+#[tokio::test]
+async fn a_service_is_accepted_where_a_user_is_expected_and_not_exactly_one() {
+    const INVALID_OWNER: i32 = 1307;
+    let user = |sid: &str| UserId::Sid(sid.to_owned());
+    for (owner, sid) in [("SY", "S-1-5-18"), ("BA", "S-1-5-32-544")] {
+        let sddl = format!("O:{owner}G:{owner}D:P(A;;GA;;;WD)");
+        let options = ListenOptions::new().security_descriptor(sddl).instances(1);
+        let listener = match Listener::bind_with(unique_name(), &options) {
+            Ok(listener) => listener,
+            Err(error) => {
+                // Only who may give things away can name an owner other than itself.
+                let code = Error::of(&error).and_then(Error::raw_os_error);
+                assert_eq!(code, Some(INVALID_OWNER), "{error}");
+                println!("not run: this user may not make a pipe of {owner}");
+                continue;
+            }
+        };
+        let somebody = "S-1-5-21-1-2-3-1001";
+        for (expect, right) in [
+            (ExpectServer::Default, true),
+            (ExpectServer::User(user(somebody)), true),
+            (ExpectServer::Exactly(user(sid)), true),
+            (ExpectServer::Exactly(user(somebody)), false),
+        ] {
+            let options = ConnectOptions::new().expect_server(expect.clone());
+            let path = listener.endpoint().to_string();
+            let outcome = within(Stream::connect_with(path, &options)).await;
+            assert_eq!(outcome.is_ok(), right, "{owner} for {expect:?}");
+            if let Err(error) = outcome {
+                let reason = Error::of(&error).map(Error::reason);
+                assert_eq!(reason, Some(&Reason::UnexpectedServer), "{error}");
+            }
         }
     }
 }

@@ -170,6 +170,7 @@ fn bars() -> Vec<Bar> {
     add(many, "sockpipe, spin", Figure::Rate, (Spin, work), (Tokio, work), AtLeast(0.95));
     add(many, "sockpipe, spin: p99", Figure::P99, (Spin, work), (Tokio, work), AtMost(1.2));
     let memory = "sockpipe, shared memory, spin";
+    let thousand = "W7 64 B round trips over 1,000 connections";
     let [echo, bytes] = [Work::Echo, Work::Messages(Sink::Each)];
     for (group, figure, work, limit) in [
         ("W1 64 B round trip, cross core", Figure::P50, small, AtMost(0.03)),
@@ -183,8 +184,22 @@ fn bars() -> Vec<Bar> {
         ("W4 connect, byte, close; 64 at a time", Figure::Rate, Work::Connect(64), AtLeast(0.92)),
         (many, Figure::Rate, Work::Many, AtLeast(1.0)),
         ("W6 5,000 idle connections", Figure::Memory, Work::Idle, AtMost(1.05)),
+        (thousand, Figure::Rate, Work::Scale(1000), AtLeast(1.0)),
     ] {
         add(group, memory, figure, (Lane, work), (Tokio, work), limit);
+    }
+    let cross = "W1 64 B round trip, cross core";
+    let to = (Iceoryx, small);
+    add(cross, "shared memory, spin, to iceoryx2", Figure::P50, (Lane, small), to, AtMost(1.0));
+    let sleeps = "sockpipe, shared memory without spin";
+    add(cross, sleeps, Figure::P50, (LaneSleeps, small), (Tokio, small), AtMost(1.05));
+    add(many, "shared memory, spin: p99", Figure::P99, (Lane, work), (Tokio, work), AtMost(1.2));
+    for (group, work) in [
+        ("W4 connect, byte, close; 1 at a time", Work::Connect(1)),
+        ("W4 connect, byte, close; 64 at a time", Work::Connect(64)),
+    ] {
+        let (of, to) = ((LaneSleeps, work), (Sockpipe, work));
+        add(group, "the option on, to it off", Figure::Rate, of, to, AtLeast(0.95));
     }
     let pipes = [
         ("Pipes: 64 B round trip", Figure::P50, small),
@@ -228,11 +243,12 @@ fn bars() -> Vec<Bar> {
     bars
 }
 
-/// As a table: what is wanted, and what was seen.
-pub fn print(text: &mut String, all: &[Results]) {
+/// As a table: what is wanted, and what was seen; `memory`: of those in shared memory.
+pub fn print(text: &mut String, all: &[Results], memory: bool) {
     let _ = writeln!(text, "| workload | what, to tokio unless said | bar | measured | noise | |");
     let _ = writeln!(text, "|---|---|--:|--:|--:|---|");
-    for bar in bars() {
+    let in_memory = |bar: &Bar| matches!(bar.of.0, Lane | LaneSleeps);
+    for bar in bars().into_iter().filter(|bar| !memory || in_memory(bar)) {
         let Some(results) = all.iter().find(|results| results.group.title == bar.group) else {
             continue;
         };

@@ -9,6 +9,8 @@ use std::sync::{Mutex, OnceLock};
 use sockpipe::{ListenOptions, Listener, SharedMemory, SpinPolicy, echo};
 use tokio::runtime::{Builder, Runtime};
 
+#[cfg(feature = "iceoryx2")]
+use crate::iceoryx;
 use crate::measure::Outcome;
 use crate::streams::{Interprocess, Raw, Sockpipe, Tcp, Tipsy, Transport};
 use crate::work::{Service, Work};
@@ -41,11 +43,12 @@ pub enum Competitor {
     Go,
     Node,
     ZeroMq,
+    Iceoryx,
 }
 
 use Competitor::*;
 
-const NAMES: [(&str, Competitor); 21] = [
+const NAMES: [(&str, Competitor); 22] = [
     ("tokio", Tokio),
     ("tokio again (noise)", Noise),
     ("tokio, 2 threads", TokioMt),
@@ -67,6 +70,7 @@ const NAMES: [(&str, Competitor); 21] = [
     ("Go", Go),
     ("Node.js", Node),
     ("ZeroMQ", ZeroMq),
+    ("iceoryx2, polling", Iceoryx),
 ];
 
 #[allow(non_upper_case_globals, reason = "the transport has the same name")]
@@ -91,6 +95,12 @@ impl Competitor {
         if matches!(self, Node)
             && !matches!(work, Work::PingPong(_) | Work::OneWay(_) | Work::Connect(_))
         {
+            return false;
+        }
+        if self == Iceoryx {
+            #[cfg(feature = "iceoryx2")]
+            return iceoryx::takes_part(work);
+            #[cfg(not(feature = "iceoryx2"))]
             return false;
         }
         let mut found = FOUND.lock().expect("no panic");
@@ -127,6 +137,8 @@ impl Competitor {
             }
             InterprocessSync => blocking::serve(&blocking::Interprocess, service, address),
             ZeroMq => zeromq::serve(service, address),
+            #[cfg(feature = "iceoryx2")]
+            Iceoryx => iceoryx::serve(work, address),
             Serve => self.runtime().block_on(serve_and_echo(address)),
             _ => self.serve_async(service, address),
         };
@@ -153,6 +165,8 @@ impl Competitor {
             }
             InterprocessSync => blocking::drive(blocking::Interprocess, work, address, millis),
             ZeroMq => zeromq::drive(work, address, millis),
+            #[cfg(feature = "iceoryx2")]
+            Iceoryx => iceoryx::drive(work, address, millis),
             Tokio | Noise | TokioMt => self.drive_async(Raw, work, address, millis),
             InterprocessTokio => self.drive_async(Interprocess, work, address, millis),
             Competitor::Tipsy => self.drive_async(Tipsy, work, address, millis),

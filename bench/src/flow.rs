@@ -146,8 +146,8 @@ pub async fn drive<T: Transport>(
         Work::PingPong(_) | Work::Thinking => {
             let size = if let Work::PingPong(size) = work { size } else { 64 };
             let stream = transport.connect(address).await?;
-            // A task of its own, as a server's handlers are: on several threads `block_on` is on one
-            // that is none of the runtime's, and each wake-up a change of threads.
+            // A task of its own, as a server's handlers are: on several threads `block_on` is on
+            // one that is none of the runtime's, and each wake-up a change of threads.
             let talk = async move { ping_pong::<T>(stream, size, &Clock::new(millis)).await };
             let (times, seconds) = tokio::spawn(talk).await.expect("no panic")?;
             Ok(times.outcome(seconds))

@@ -14,6 +14,15 @@ pub struct Group {
     pub by: By,
 }
 
+impl Group {
+    /// Without those who are not compared to shared memory; `None` where it does not take part.
+    pub fn of_memory(mut self) -> Option<Self> {
+        let compared = [Tokio, Noise, Sockpipe, Spin, Lane, LaneSleeps, Iceoryx];
+        self.entries.retain(|(who, _)| compared.contains(who));
+        self.entries.iter().any(|(who, _)| *who == Lane).then_some(self)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// The median of the times: less is better.
@@ -49,8 +58,10 @@ pub fn all() -> Vec<Group> {
         Node,
         ZeroMq,
     ];
-    let across = [&talkers[..], &[TokioMt, SpinMt, Serve]].concat();
-    let connectors = [Tokio, Noise, Sockpipe, Spin, Lane, InterprocessTokio, Tipsy, Tcp, Go, Node];
+    // Who polls one core from two processes measures the scheduler.
+    let across = [&talkers[..], &[TokioMt, SpinMt, Serve, Iceoryx]].concat();
+    let connectors =
+        [Tokio, Noise, Sockpipe, Spin, Lane, LaneSleeps, InterprocessTokio, Tipsy, Tcp, Go, Node];
     let mut groups = vec![
         group("W1 64 B round trip, same core", Pin::Same, By::P50, Work::PingPong(64), &talkers),
         group("W1 64 B round trip, cross core", Pin::Cross, By::P50, Work::PingPong(64), &across),
@@ -59,7 +70,7 @@ pub fn all() -> Vec<Group> {
             Pin::Cross,
             By::P50,
             Work::PingPong(64 * 1024),
-            &[Tokio, Noise, Sockpipe, Spin, Lane, Serve, Std],
+            &[Tokio, Noise, Sockpipe, Spin, Lane, Serve, Std, Iceoryx],
         ),
         group(
             "20 round trips each 3 ms, cross core",
@@ -137,6 +148,7 @@ pub fn all() -> Vec<Group> {
                 ThreadsSpin,
                 Go,
                 Node,
+                Iceoryx,
             ],
         ),
         group(
@@ -144,7 +156,7 @@ pub fn all() -> Vec<Group> {
             Pin::Cross,
             By::Rate,
             Work::OneWay(1 << 20),
-            &[Tokio, Noise, Sockpipe, Bulk, Lane],
+            &[Tokio, Noise, Sockpipe, Bulk, Lane, Iceoryx],
         ),
         group(
             "W2 64 KiB echo",
@@ -226,7 +238,7 @@ pub fn all() -> Vec<Group> {
         ),
     ];
     groups.extend(SCALE.map(|(count, title)| {
-        let who = [Tokio, Noise, Sockpipe, Spin];
+        let who = [Tokio, Noise, Sockpipe, Spin, Lane];
         group(title, Pin::Cross, By::Rate, Work::Scale(count as usize), &who)
     }));
     groups

@@ -29,27 +29,32 @@ pub struct Results {
 
 pub fn table(options: &[&str]) -> ExitCode {
     let mut effort = FULL;
-    let mut only = None;
+    let (mut only, mut memory) = (None, false);
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
             "full" => effort = FULL,
             "reduced" => effort = REDUCED,
+            "--memory" => memory = true,
+            "--repetitions" => match options.next().and_then(|count| count.parse().ok()) {
+                Some(count) => effort.repetitions = count,
+                None => return usage("--repetitions needs a number"),
+            },
             "--only" => only = options.next().copied(),
-            other => {
-                eprintln!("no such option: {other}");
-                return ExitCode::from(2);
-            }
+            other => return usage(&format!("no such option: {other}")),
         }
     }
     let started = Instant::now();
     let groups = groups::all()
         .into_iter()
         .filter(|group| only.is_none_or(|word| group.title.contains(word)));
+    let groups = groups.filter_map(|group| if memory { group.of_memory() } else { Some(group) });
     let results: Vec<_> = groups.map(|group| measure(group, effort)).collect();
+    #[cfg(feature = "iceoryx2")]
+    crate::iceoryx::clean_up();
     let mut text = String::new();
     print_head(&mut text, effort, started);
-    bars::print(&mut text, &results);
+    bars::print(&mut text, &results, memory);
     for result in &results {
         print_group(&mut text, result);
     }
@@ -66,8 +71,13 @@ pub fn table(options: &[&str]) -> ExitCode {
     if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Every repetition has an order of its own: what one leaves behind for a moment, as many sockets that
-/// the kernel still has to free, is not to be always the same next one's.
+fn usage(wrong: &str) -> ExitCode {
+    eprintln!("{wrong}");
+    ExitCode::from(2)
+}
+
+/// Every repetition has an order of its own: what one leaves behind for a moment, as many sockets
+/// that the kernel still has to free, is not to be always the same next one's.
 fn measure(mut group: Group, effort: Effort) -> Results {
     group.entries.retain(|(who, work)| who.takes_part(*work));
     if !can_pin() && matches!(group.pin, Pin::Same | Pin::Cross) {

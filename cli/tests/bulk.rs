@@ -1,6 +1,7 @@
 //! Much, byte for byte, and how fast beside socat in the same run.
 //!
-//! A gibibyte with the tool as it is installed, which prints the ratios and holds them to their bar:
+//! A gibibyte with the tool as it is installed, which prints the ratios and holds them to their
+//! bar:
 //!
 //! ```text
 //! SOCKPIPE_FULL=1 cargo test --release -p sockpipe-cli --test bulk -- --nocapture

@@ -134,8 +134,8 @@ async fn what_has_been_received_is_not_lost_when_the_session_ends() {
         within(peer.write_all(&bytes)).await.expect("a write");
         if input_ends {
             drop(client.stdin.take());
-            // One that ends without waiting for its reader does so in this time. The pipes of Windows
-            // may hold all.
+            // One that ends without waiting for its reader does so in this time. The pipes of
+            // Windows may hold all.
             let mut byte = [0];
             let closed = timeout(Duration::from_millis(200), peer.read(&mut byte)).await;
             assert!(closed.is_err() || cfg!(windows), "it is closed before all is passed on");

@@ -152,7 +152,8 @@ fn what_a_crash_leaves() {
     let free = Os::new();
     for arguments in listening(os.endpoint(), free.endpoint()) {
         let server = Tool::listening(&arguments);
-        // Without --keep, `listen` gives its name back for the first client, before the crash or not.
+        // Without --keep, `listen` gives its name back for the first client, before the crash or
+        // not.
         let stays = arguments != ["listen", os.endpoint()];
         let client = stays.then(|| Tool::start(&["connect", os.endpoint()]));
         server.crash();

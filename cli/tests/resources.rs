@@ -71,7 +71,8 @@ mod first_process {
     use super::common::{Backend, Os, Tool, run_with};
     use super::through_shell;
 
-    /// As in a container: the system gives it orphans, and ends it by no signal that it does not hear.
+    /// As in a container: the system gives it orphans, and ends it by no signal that it does not
+    /// hear.
     #[test]
     fn the_first_process_takes_orphans_and_obeys_signals() {
         if !can_unshare(&["-p", "-f", "--mount-proc"]) {

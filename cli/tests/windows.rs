@@ -1,11 +1,12 @@
-//! Pipes of byte type, which cannot carry the end of one direction.
+//! What is Windows' own: pipes of byte type, which cannot carry the end of one direction, and no
+//! numbers of sockets.
 #![cfg(windows)]
 
 mod common;
 
 use std::time::Duration;
 
-use common::{Backend, Os, Tool, within};
+use common::{Backend, Os, Tool, run, within};
 use sockpipe::os::windows::ListenOptionsExt;
 use sockpipe::{ListenOptions, Listener, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -95,4 +96,19 @@ async fn a_relay_that_lingers_waits_for_a_late_answer() {
     stream.close(Duration::from_secs(5)).await.expect("a close");
     let ended = wait(client).await.assert_succeeds();
     assert_eq!(ended.text(), "answer");
+}
+
+/// It is a usage error that names what to use, whichever verb.
+#[test]
+fn a_socket_by_number_is_of_unix() {
+    let os = Os::new();
+    for arguments in [
+        &["listen", "fd:3"][..],
+        &["echo", "fd:3"],
+        &["connect", "fd:3"],
+        &["relay", "fd:3", os.endpoint()],
+        &["relay", "stdio:", "fd:3"],
+    ] {
+        run(arguments).assert_fails(2, &["fd:3", "on Unix only", "use a name or a pipe"]);
+    }
 }

@@ -1,5 +1,5 @@
-//! A client that sends bytes with any control data to a server that wants none: the server reads exactly
-//! the bytes, and has no descriptor left over.
+//! A client that sends bytes with any control data to a server that wants none: the server reads
+//! exactly the bytes, and has no descriptor left over.
 #![no_main]
 
 use std::io::{IoSlice, Read};

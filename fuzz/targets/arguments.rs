@@ -1,5 +1,6 @@
-//! Any command line of the tool, an argument a line, is understood or refused with a message; and what
-//! was understood can be used: an address of TCP has a port, a rate and a time are within their limits.
+//! Any command line of the tool, an argument a line, is understood or refused with a message; and
+//! what was understood can be used: an address of TCP has a port, a rate and a time are within
+//! their limits.
 #![no_main]
 
 #[allow(dead_code, unreachable_pub, reason = "the tool's own source, of which a part is used")]

@@ -1,6 +1,6 @@
-//! Frames of a length and as many bytes, as `examples/typed_messages.rs` has them: whatever comes, and
-//! however it is cut on its way, the frames are the same, none is longer than the limit, and a length beyond it is
-//! an error before there is room made for it. What was written is read again.
+//! Frames of a length and as many bytes, as `examples/typed_messages.rs` has them: whatever comes,
+//! and however it is cut on its way, the frames are the same, none is longer than the limit, and a
+//! length beyond it is an error before there is room made for it. What was written is read again.
 #![no_main]
 
 use bytes::{Bytes, BytesMut};

@@ -1,5 +1,5 @@
-//! A peer that writes whatever it likes into the memory of a stream, and rings when it likes, while the
-//! stream reads and writes: nothing panics, and no call outlasts its time limit.
+//! A peer that writes whatever it likes into the memory of a stream, and rings when it likes, while
+//! the stream reads and writes: nothing panics, and no call outlasts its time limit.
 #![no_main]
 
 #[path = "../../tests/shared_memory/by_hand.rs"]

@@ -1,6 +1,6 @@
-//! The ring of the crate, and the agreement to use it, with loom's atomics: every order in which two
-//! threads can see each other's words, up to three preemptions. Bytes are plain memory here, so that an
-//! access without an order to it is found. `cargo test --release`, half a minute.
+//! The ring of the crate, and the agreement to use it, with loom's atomics: every order in which
+//! two threads can see each other's words, up to three preemptions. Bytes are plain memory here, so
+//! that an access without an order to it is found. `cargo test --release`, half a minute.
 #![cfg(test)]
 
 #[path = "../../src/shared_memory/ring.rs"]
@@ -150,8 +150,8 @@ fn who_sees_the_switch_sees_its_position() {
     });
 }
 
-/// One side accepts while the other withdraws: both come to the same, and who accepted has announced
-/// its switch before.
+/// One side accepts while the other withdraws: both come to the same, and who accepted has
+/// announced its switch before.
 #[test]
 fn an_offer_is_accepted_or_withdrawn_and_both_sides_know_which() {
     loom::model(|| {
@@ -174,8 +174,8 @@ fn an_offer_is_accepted_or_withdrawn_and_both_sides_know_which() {
     });
 }
 
-/// The maker, which writes to the socket until it knows, sees the acceptance in the middle of that; its
-/// reader gets the bytes before the switch from there, and the others from the ring.
+/// The maker, which writes to the socket until it knows, sees the acceptance in the middle of that;
+/// its reader gets the bytes before the switch from there, and the others from the ring.
 #[test]
 fn a_switch_in_the_middle_loses_no_byte() {
     let mut builder = Builder::new();

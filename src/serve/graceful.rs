@@ -175,8 +175,8 @@ impl Drained {
         self.cut
     }
 
-    /// Returns why the listener's name is left behind, if it is: on Unix a socket that the process
-    /// may not remove.
+    /// Returns why the listener's name is left behind, if it is: on Unix a socket that the
+    /// process may not remove.
     #[must_use]
     pub fn release_error(&self) -> Option<&io::Error> {
         self.release_error.as_ref()

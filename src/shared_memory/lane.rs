@@ -2,10 +2,11 @@
 //!
 //! A stream starts on the socket. The side that connected marks its socket once the stream is hot;
 //! the side that accepted looks for the mark, makes the memory and offers it. Each direction then
-//! changes by itself: its writer records how many bytes went through the socket, and writes the rest
-//! into a ring. The socket stays for the bells that wake a reader, and as the sign of life.
+//! changes by itself: its writer records how many bytes went through the socket, and writes the
+//! rest into a ring. The socket stays for the bells that wake a reader, and as the sign of life.
 //!
-//! Nothing here waits, and nothing here knows an OS: [`Wire`] and [`Link`] are what it needs of one.
+//! Nothing here waits, and nothing here knows an OS: [`Wire`] and [`Link`] are what it needs of
+//! one.
 
 mod header;
 mod heat;
@@ -77,8 +78,8 @@ pub(crate) trait Wire {
     fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
     fn receive(&self, buf: &mut [u8]) -> io::Result<Received<Self::Offer>>;
     fn receive_with_offer(&self, buf: &mut [u8]) -> io::Result<Received<Self::Offer>>;
-    /// Returns the offer that comes with `byte`, if it waits behind no more than a few data. It takes
-    /// nothing away.
+    /// Returns the offer that comes with `byte`, if it waits behind no more than a few data. It
+    /// takes nothing away.
     fn peek_offer(&self, byte: u8) -> Option<Self::Offer>;
     /// Wakes the peer's reader.
     fn ring_reader(&self) -> io::Result<()>;
@@ -95,7 +96,8 @@ pub(crate) trait Wire {
     /// Makes what can be offered, and what is to be sent of it. `None`: there is no room for it.
     fn make(&self) -> Option<(Self::Link, Self::Offer)>;
     fn offer(&self, byte: u8, offer: &Self::Offer) -> io::Result<()>;
-    /// Reports whether this has the form of an offer. Other descriptors come with bytes that are data.
+    /// Reports whether this has the form of an offer. Other descriptors come with bytes that are
+    /// data.
     fn is_offer(&self, offer: &Self::Offer) -> bool;
     /// Checks what is in an offer, and maps it.
     fn take(&self, offer: Self::Offer) -> Option<Self::Link>;
@@ -107,7 +109,8 @@ pub(crate) enum Outcome<T> {
     Done(T),
     /// Nothing until the socket is ready.
     Socket,
-    /// Nothing until there are bytes or room in the ring. The flag is raised if the caller wanted it.
+    /// Nothing until there are bytes or room in the ring. The flag is raised if the caller wanted
+    /// it.
     Ring,
 }
 
@@ -197,6 +200,7 @@ impl<L: Link, O> Lane<L, O> {
             mark: Mark::NotYet,
             heat: Heat::new(role, eager),
         };
+
         let outgoing = Outgoing {
             sent: 0,
             on_ring: false,
@@ -207,6 +211,7 @@ impl<L: Link, O> Lane<L, O> {
             offer: Offering::NotYet,
             heat: Heat::new(role, eager),
         };
+
         Self {
             role,
             link: OnceLock::new(),

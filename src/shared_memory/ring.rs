@@ -1,8 +1,8 @@
 //! A ring of bytes in memory that two processes map, and when each side wakes the other.
 //!
-//! The peer can write any word of the memory at any time. So each word of the peer's is loaded once,
-//! checked against what this side knows by itself, and only then used; the position of this side is
-//! kept outside of the memory.
+//! The peer can write any word of the memory at any time. So each word of the peer's is loaded
+//! once, checked against what this side knows by itself, and only then used; the position of this
+//! side is kept outside of the memory.
 
 #[cfg(not(sockpipe_loom))]
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -43,7 +43,8 @@ pub(crate) struct Words {
     ended: Line<AtomicU32>,
 }
 
-/// The bytes of one direction. No position in a call is beyond the ring's length, and no part wraps.
+/// The bytes of one direction. No position in a call is beyond the ring's length, and no part
+/// wraps.
 pub(crate) trait Bytes {
     /// A power of two.
     fn length(&self) -> u64;

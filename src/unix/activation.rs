@@ -177,7 +177,7 @@ fn look_at(number: RawFd) -> BorrowedFd<'static> {
 #[allow(unsafe_code, reason = "a number in the environment is all that a descriptor comes as")]
 fn adopt(number: RawFd) -> OwnedFd {
     // SAFETY: the descriptor is an open socket, and the service manager made it for this process:
-    // LISTEN_PID names it. Nobody else in the process owns it, as the protocol gives it to the first
-    // who asks, and `TAKEN` lets this function's callers ask once for each number.
+    // LISTEN_PID names it. Nobody else in the process owns it, as the protocol gives it to the
+    // first who asks, and `TAKEN` lets this function's callers ask once for each number.
     unsafe { OwnedFd::from_raw_fd(number) }
 }

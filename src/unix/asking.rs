@@ -2,8 +2,8 @@
 //! suspended blocks no other.
 //!
 //! flock(2) has no such question. On Linux the holder has a second lock on the same descriptor, one
-//! of an open file description (`F_OFD_SETLK`), which keeps nobody out, for the two kinds do not see
-//! each other; and others can ask for it. On macOS and the BSDs `F_GETLK` sees flock's own.
+//! of an open file description (`F_OFD_SETLK`), which keeps nobody out, for the two kinds do not
+//! see each other; and others can ask for it. On macOS and the BSDs `F_GETLK` sees flock's own.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 

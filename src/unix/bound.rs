@@ -33,8 +33,9 @@ pub(super) fn settle(place: &Place, name: &OsStr, permission: Permission) -> io:
     let (now, wanted) = (Mode::from_raw_mode(file.stat.st_mode), permission.mode());
     if now != wanted {
         if let Err(errno) = file.set_mode(wanted) {
-            // Nobody else gets in then, and `accept` asks who a peer is.
-            if !permission.is_owner_only() || !wanted.contains(now) {
+            // To connect is to write. Nobody else gets in then, and `accept` asks who a peer is.
+            let is_private = !now.intersects(Mode::WGRP | Mode::WOTH) || place.is_private();
+            if !permission.is_owner_only() || !is_private {
                 return Err(no_mode(place, wanted, errno));
             }
         }

@@ -35,9 +35,9 @@ pub(crate) struct OsDaemonOptions {
     pub(super) umask: Option<u32>,
 }
 
-/// A file without a name, which goes with its last descriptor: in the temporary directory; where there
-/// is none to write to, in that of the socket, where the spawn lock's file could be made too; at last
-/// in memory.
+/// A file without a name, which goes with its last descriptor: in the temporary directory; where
+/// there is none to write to, in that of the socket, where the spawn lock's file could be made too;
+/// at last in memory.
 pub(crate) fn nameless_file(endpoint: &Endpoint) -> io::Result<File> {
     let beside = place(endpoint).map(|place| place.dir_path().to_owned());
     nameless_file_in_first([env::temp_dir()].into_iter().chain(beside))
@@ -86,9 +86,9 @@ pub(crate) fn spawn_detached(
 
 #[allow(unsafe_code, reason = "std has no stable call for it")]
 fn clean(command: &mut Command, cleaning: Cleaning) {
-    // SAFETY: what runs in the child, between fork and exec, is `Cleaning::apply`: system calls that
-    // are async-signal-safe, over numbers that were written down before; it allocates nothing, frees
-    // nothing and takes no lock.
+    // SAFETY: what runs in the child, between fork and exec, is `Cleaning::apply`: system calls
+    // that are async-signal-safe, over numbers that were written down before; it allocates nothing,
+    // frees nothing and takes no lock.
     unsafe { command.pre_exec(move || cleaning.apply()) };
 }
 
@@ -160,8 +160,8 @@ fn set_close_on_exec(fd: RawFd, marked: bool) -> io::Result<()> {
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// None is ignored, and none is blocked: both would be the program's too, also what `nohup` and shells
-/// ignored for the client.
+/// None is ignored, and none is blocked: both would be the program's too, also what `nohup` and
+/// shells ignored for the client.
 fn default_signals() {
     for signal in 1..SIGNALS {
         default_signal(signal);
@@ -171,8 +171,8 @@ fn default_signals() {
 
 #[allow(unsafe_code, reason = "rustix has no call for it")]
 fn default_signal(signal: libc::c_int) {
-    // SAFETY: SIG_DFL installs no code of ours; the call refuses numbers that are no signal, and those
-    // whose handling cannot be changed.
+    // SAFETY: SIG_DFL installs no code of ours; the call refuses numbers that are no signal, and
+    // those whose handling cannot be changed.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 

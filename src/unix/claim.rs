@@ -23,13 +23,13 @@
 //! A client may come in the middle of step 3, and find nothing or be refused. One of ours sees that
 //! the lock is held, and tries again for a moment; see `connect`.
 //!
-//! To give it back, still under the lock: unlink the name if it is still our socket's. The socket is
-//! open, so no other file can have its inode, and the comparison is sound. Stop new connections and
-//! close those in the queue. Close the socket, remove the lock file, let go of the lock.
+//! To give it back, still under the lock: unlink the name if it is still our socket's. The socket
+//! is open, so no other file can have its inode, and the comparison is sound. Stop new connections
+//! and close those in the queue. Close the socket, remove the lock file, let go of the lock.
 //!
-//! Two servers that follow this cannot both win, nor remove each other's socket: every change to the
-//! name is made under the one lock. What remains is a server that ignores the lock, between the look
-//! at a dead socket (2) and its removal (3).
+//! Two servers that follow this cannot both win, nor remove each other's socket: every change to
+//! the name is made under the one lock. What remains is a server that ignores the lock, between the
+//! look at a dead socket (2) and its removal (3).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -55,8 +55,8 @@ pub(super) struct Claim {
     lock: Lock,
     /// What it was bound for.
     wanted: Endpoint,
-    /// The socket's file, to know it again, and that of the socket that is still open should this one
-    /// be withdrawn.
+    /// The socket's file, to know it again, and that of the socket that is still open should this
+    /// one be withdrawn.
     id: FileId,
     former: Option<FileId>,
     /// Until the name is removed, or left to another process.
@@ -75,8 +75,8 @@ pub(super) struct Watch {
 }
 
 impl Claim {
-    /// A socket that listens in `place`, and the claim to its name. Not while a server lives in another
-    /// place where clients look for `wanted` too.
+    /// A socket that listens in `place`, and the claim to its name. Not while a server lives in
+    /// another place where clients look for `wanted` too.
     pub(super) fn take(
         place: Place,
         wanted: &Endpoint,
@@ -104,8 +104,8 @@ impl Claim {
         }
     }
 
-    /// The claim to a name that another process has passed with its lock, and the socket with the file
-    /// `id`; from here on it is this one's.
+    /// The claim to a name that another process has passed with its lock, and the socket with the
+    /// file `id`; from here on it is this one's.
     #[cfg(feature = "tokio")]
     pub(super) fn passed(
         mut lock: Lock,
@@ -144,8 +144,8 @@ impl Claim {
         matches!(self.lock.place.stat_by_path(), Ok(stat) if file_id(&stat) == self.id)
     }
 
-    /// Whether this process may make the name again: a process that acts as another user by now would
-    /// make another user's socket.
+    /// Whether this process may make the name again: a process that acts as another user by now
+    /// would make another user's socket.
     pub(super) fn is_ours_to_keep(&self) -> bool {
         self.ours && self.owned_by_this_process() && self.lock.owned_by_this_user()
     }
@@ -238,9 +238,9 @@ impl Claim {
         }
     }
 
-    /// Takes the socket away from the name, which nobody else can have while the lock is held, and says
-    /// so in it. A socket that only refuses would not do: not every system lets a listening one.
-    /// What fails here is tried again at the end.
+    /// Takes the socket away from the name, which nobody else can have while the lock is held, and
+    /// says so in it. A socket that only refuses would not do: not every system lets a listening
+    /// one. What fails here is tried again at the end.
     #[cfg(feature = "tokio")]
     pub(super) fn stop(&mut self) {
         self.lock.write_stopping();
@@ -278,8 +278,8 @@ fn not_removed(place: &Place, errno: Errno) -> io::Error {
     error.advising("remove it, or leave it to the next server there, which replaces it").into()
 }
 
-/// The lock, while no server lives where clients look for `wanted` too. With the lock: who starts there
-/// from now on, and looks here, sees it.
+/// The lock, while no server lives where clients look for `wanted` too. With the lock: who starts
+/// there from now on, and looks here, sees it.
 fn take_alone(place: Place, wanted: &Endpoint) -> io::Result<Lock> {
     let lock = Lock::take(place)?;
     let others = other_places(wanted, &lock.place.endpoint())?;
@@ -308,6 +308,7 @@ fn listen_in(
         if stale {
             stale::remove(lock)?;
         }
+
         note::write_binding(&lock.file);
         match bind(&socket, &address) {
             Ok(()) => {
@@ -323,9 +324,9 @@ fn listen_in(
     Err(live_server(place.endpoint(), None))
 }
 
-/// Refuses new connections on Linux, and gives those in the queue. Closed like that, rather than with
-/// the socket, their clients read an end and no error about a connection reset. Elsewhere the socket
-/// listens until it is closed, and who is in the queue then reads an end too.
+/// Refuses new connections on Linux, and gives those in the queue. Closed like that, rather than
+/// with the socket, their clients read an end and no error about a connection reset. Elsewhere the
+/// socket listens until it is closed, and who is in the queue then reads an end too.
 pub(super) fn refuse_and_drain(socket: &OwnedFd) -> Vec<OwnedFd> {
     let _ = shutdown(socket, Shutdown::Read);
     drain(socket.as_fd(), usize::from(u16::MAX))
@@ -363,8 +364,8 @@ pub(super) fn bind_abstract(address: &Endpoint, backlog: Option<u32>) -> io::Res
     Ok(socket)
 }
 
-/// More than the system's limit, `somaxconn`, is as much as that. Less than nothing would be nothing
-/// on NetBSD.
+/// More than the system's limit, `somaxconn`, is as much as that. Less than nothing would be
+/// nothing on NetBSD.
 pub(super) fn backlog_of(asked_for: Option<u32>) -> i32 {
     asked_for.and_then(|length| length.try_into().ok()).unwrap_or(i32::MAX)
 }

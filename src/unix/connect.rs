@@ -26,8 +26,8 @@ use crate::wait::Backoff;
 /// Waits between tries.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
 
-/// How long a name may have no server while somebody holds it: between the calls with which a server
-/// takes it, or gives it back. They take microseconds, unless it is kept from running.
+/// How long a name may have no server while somebody holds it: between the calls with which a
+/// server takes it, or gives it back. They take microseconds, unless it is kept from running.
 const GAP: Duration = Duration::from_secs(1);
 /// The same where it cannot be told whether somebody does: another user's lock is not to be read.
 const OTHERS_GAP: Duration = Duration::from_millis(100);

@@ -45,8 +45,8 @@ impl TryFrom<tokio::net::UnixStream> for Stream {
     }
 }
 
-/// It fails outside a tokio runtime, and with [`Unsupported`](io::ErrorKind::Unsupported) for a stream
-/// that may use shared memory.
+/// It fails outside a tokio runtime, and with [`Unsupported`](io::ErrorKind::Unsupported) for a
+/// stream that may use shared memory.
 #[cfg(feature = "tokio")]
 impl TryFrom<Stream> for tokio::net::UnixStream {
     type Error = io::Error;

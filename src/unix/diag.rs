@@ -1,6 +1,6 @@
-//! Who has the file of a socket, and whether a socket has its peer, asked of the kernel: sock_diag(7). It
-//! makes no connection, so that a server which serves one client only, or does not listen yet, does not
-//! notice.
+//! Who has the file of a socket, and whether a socket has its peer, asked of the kernel:
+//! sock_diag(7). It makes no connection, so that a server which serves one client only, or does not
+//! listen yet, does not notice.
 
 use std::iter;
 use std::os::fd::OwnedFd;
@@ -30,9 +30,9 @@ const STATES: u32 = 1 << 7 | 1 << 10;
 const HEADER: usize = 16;
 const ATTRIBUTE: usize = 4;
 
-/// Whether a socket that listens, or may listen yet, is bound to the file that `stat` is of and that
-/// `path` leads to. `None` where the kernel does not tell. A `false` is no proof: those of other
-/// network namespaces are not listed.
+/// Whether a socket that listens, or may listen yet, is bound to the file that `stat` is of and
+/// that `path` leads to. `None` where the kernel does not tell. A `false` is no proof: those of
+/// other network namespaces are not listed.
 pub(super) fn is_bound(path: &Path, stat: &Stat) -> Option<bool> {
     let request = request(NLM_F_REQUEST_DUMP, [STATES, 0, UDIAG_SHOW_NAME_VFS, 0, 0]);
     let kernel = ask(&request)?;
@@ -54,9 +54,9 @@ pub(super) fn is_bound(path: &Path, stat: &Stat) -> Option<bool> {
     }
 }
 
-/// Whether the socket of that number has a peer still. The kernel keeps a socket that was closed for
-/// as long as its peer has it, but that has no file then, and so no number. Where the kernel does not
-/// tell, it counts as gone.
+/// Whether the socket of that number has a peer still. The kernel keeps a socket that was closed
+/// for as long as its peer has it, but that has no file then, and so no number. Where the kernel
+/// does not tell, it counts as gone.
 pub(super) fn has_peer(socket: u64) -> bool {
     peer_of(socket).is_some_and(|peer| peer != 0)
 }
@@ -84,8 +84,8 @@ fn ask(request: &[u8]) -> Option<OwnedFd> {
     Some(kernel)
 }
 
-/// A `struct nlmsghdr` and a `struct unix_diag_req`: the states, the file's number, what to tell, and
-/// the two halves of the cookie.
+/// A `struct nlmsghdr` and a `struct unix_diag_req`: the states, the file's number, what to tell,
+/// and the two halves of the cookie.
 fn request(flags: u16, what: [u32; 5]) -> Vec<u8> {
     let family = libc::AF_UNIX as u32;
     let mut request = Vec::new();
@@ -112,9 +112,9 @@ fn attributes(message: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// Whether the socket of a `struct unix_diag_msg` has the file. The kernel tells the low half of the
-/// file's number, and its device as the kernel itself numbers it, which on some file systems is not
-/// what stat(2) says; there the path that the socket was bound to tells.
+/// Whether the socket of a `struct unix_diag_msg` has the file. The kernel tells the low half of
+/// the file's number, and its device as the kernel itself numbers it, which on some file systems is
+/// not what stat(2) says; there the path that the socket was bound to tells.
 fn is_of(message: &[u8], path: &Path, stat: &Stat) -> bool {
     let mut file = None;
     let mut name: &[u8] = &[];

@@ -346,14 +346,14 @@ impl AsFd for blocking::Listener {
     }
 }
 
-/// Takes the endpoint over from the server that holds it, or binds it as soon as it is free, for up to
-/// `limit`.
+/// Takes the endpoint over from the server that holds it, or binds it as soon as it is free, for up
+/// to `limit`.
 ///
 /// Use it to start a new version of a program while the old one runs. The old server was bound with
 /// [`upgradable`](ListenOptionsExt::upgradable), and finishes its connections.
 ///
-/// There is no moment without a server: the new one gets the socket that clients connect to, with its
-/// pending connections. If either process crashes on the way, the other one has the name.
+/// There is no moment without a server: the new one gets the socket that clients connect to, with
+/// its pending connections. If either process crashes on the way, the other one has the name.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -374,9 +374,10 @@ impl AsFd for blocking::Listener {
 ///
 /// # Errors
 ///
-/// `TimedOut` if the server does not answer (the error names its process), or if it cannot be taken over
-/// and keeps the name. `InvalidData` if it speaks another version of this protocol; `PermissionDenied` if
-/// it is another user's. `Unsupported` for an abstract socket. Else as for [`Listener::bind`].
+/// `TimedOut` if the server does not answer (the error names its process), or if it cannot be taken
+/// over and keeps the name. `InvalidData` if it speaks another version of this protocol;
+/// `PermissionDenied` if it is another user's. `Unsupported` for an abstract socket. Else as for
+/// [`Listener::bind`].
 ///
 /// # Cancel safety
 ///

@@ -2,7 +2,8 @@
 //!
 //! A queue of the kernel's own watches the socket: an epoll or a kqueue. It has no part in the
 //! readiness that reads and writes share, and unlike a copy of the descriptor it does not keep the
-//! connection open. Closing the socket takes it out of the queue, from which nothing comes any more.
+//! connection open. Closing the socket takes it out of the queue, from which nothing comes any
+//! more.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

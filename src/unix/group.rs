@@ -1,5 +1,5 @@
-//! Whether a directory that its group can write to is one user's all the same: as made under a umask of
-//! 002, where each user has a group of its own.
+//! Whether a directory that its group can write to is one user's all the same: as made under a
+//! umask of 002, where each user has a group of its own.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,8 +8,8 @@ use rustix::fs::{Stat, getxattr};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// Whether the directory is this user's, and nobody else is in its group, by what the system's files
-/// say. What they do not say for sure, such as a user whom another service knows, is a no.
+/// Whether the directory is this user's, and nobody else is in its group, by what the system's
+/// files say. What they do not say for sure, such as a user whom another service knows, is a no.
 pub(super) fn has_only_the_owner(dir: &OwnedFd, stat: &Stat) -> bool {
     if stat.st_uid != geteuid().as_raw() {
         return false;
@@ -19,8 +19,8 @@ pub(super) fn has_only_the_owner(dir: &OwnedFd, stat: &Stat) -> bool {
     is_private(&users, &groups, stat.st_uid, stat.st_gid) && has_no_list(dir)
 }
 
-/// Whether `group` is the primary one of `user` and of nobody else, has that user's name, and no other
-/// member. See passwd(5) and group(5).
+/// Whether `group` is the primary one of `user` and of nobody else, has that user's name, and no
+/// other member. See passwd(5) and group(5).
 fn is_private(users: &str, groups: &str, user: u32, group: u32) -> bool {
     let number = |field: Option<&&str>| field.and_then(|field| field.parse().ok());
     let users = users.lines().map(|line| line.split(':').collect::<Vec<_>>());

@@ -1,5 +1,5 @@
-//! What the traits need to know of interprocess's listener and stream. The backend of Windows has the
-//! same items.
+//! What the traits need to know of interprocess's listener and stream. The backend of Windows has
+//! the same items.
 
 use std::io;
 use std::os::fd::AsFd;

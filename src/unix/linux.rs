@@ -166,8 +166,8 @@ fn adopt(number: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// The file that `bind` makes gets the socket's mode, less the umask: it is born with it. Where that
-/// cannot be, the mode is set before anybody can connect, as on the other systems.
+/// The file that `bind` makes gets the socket's mode, less the umask: it is born with it. Where
+/// that cannot be, the mode is set before anybody can connect, as on the other systems.
 pub(super) fn set_mode_to_be(socket: &OwnedFd, mode: Mode) {
     let _ = fchmod(socket, mode);
 }

@@ -26,8 +26,8 @@ use crate::error::events::{self, ListenerStats};
 use crate::options::{ListenOptions, StreamOptions};
 use crate::wait::Backoff;
 
-/// From what says that the name may be gone to the look: a server that takes names without a lock has
-/// removed it perhaps, to bind it next.
+/// From what says that the name may be gone to the look: a server that takes names without a lock
+/// has removed it perhaps, to bind it next.
 const SOON: Duration = Duration::from_secs(1);
 /// Connections passed over in one poll before other tasks get their turn.
 const ACCEPT_BURST: usize = 16;

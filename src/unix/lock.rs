@@ -1,7 +1,7 @@
 //! The lock on a name: who holds it may make and remove what stands under the name.
 //!
-//! It is flock(2) on a file of its own beside the socket, so the kernel frees it however the process
-//! ends. Whose it is, is written in it for others.
+//! It is flock(2) on a file of its own beside the socket, so the kernel frees it however the
+//! process ends. Whose it is, is written in it for others.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -61,8 +61,9 @@ impl Lock {
         Ok(lock)
     }
 
-    /// That of another process, which has passed the locked file: what flock(2) locks is the open file.
-    /// It is that one's until it is [owned](Self::own). `None` where it is no lock on the name.
+    /// That of another process, which has passed the locked file: what flock(2) locks is the open
+    /// file. It is that one's until it is [owned](Self::own). `None` where it is no lock on the
+    /// name.
     #[cfg(feature = "tokio")]
     pub(super) fn passed(place: Place, file: OwnedFd) -> io::Result<Option<Self>> {
         let name = lock_name(&place, NAME_LOCK);
@@ -155,15 +156,16 @@ impl Drop for Lock {
             return;
         }
         // While it is still held: who opened it before finds that it is gone, and starts over. Not
-        // a successor's, made after somebody removed ours; and not before a dead socket that it tells
-        // of, by which the next server knows that nobody has it.
+        // a successor's, made after somebody removed ours; and not before a dead socket that it
+        // tells of, by which the next server knows that nobody has it.
         if !self.tells_of_a_socket() {
             self.remove_file();
         }
     }
 }
 
-/// The lock file, and whether it was made just now; `None` where others make and remove it meanwhile.
+/// The lock file, and whether it was made just now; `None` where others make and remove it
+/// meanwhile.
 fn open(place: &Place, name: &OsStr) -> Result<Option<(OwnedFd, bool)>, Errno> {
     // Not blocking, for a FIFO in its place.
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -199,6 +201,7 @@ fn try_to_lock(place: &Place, name: &OsStr, file: &OwnedFd) -> io::Result<bool> 
         let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
         return Err(error.advising("choose a directory of your own").into());
     }
+
     match lock_exclusively(file) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
@@ -207,6 +210,7 @@ fn try_to_lock(place: &Place, name: &OsStr, file: &OwnedFd) -> io::Result<bool> 
         }
         Err(errno) => return Err(cannot(errno)),
     }
+
     let still_there = place.stat(name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
     if still_there && linked {
         // A copy by links, of a backup say. The other name keeps it; who waits for this one,
@@ -297,6 +301,7 @@ pub(super) fn holding(place: &Place) -> io::Result<Held> {
         Err(errno) if is_transient(errno) => return Err(cannot(errno)),
         Err(_) => return Ok(Held::ByNobody),
     };
+
     let stat = fstat(&lock).map_err(cannot)?;
     let counts = stat.st_uid == geteuid().as_raw() || stat.st_uid == 0;
     if !is_regular(&stat) || stat.st_nlink != 1 || !counts {

@@ -60,8 +60,8 @@ impl Claim {
         }
     }
 
-    /// The lock of a name that is there: made again if its file was removed, so that other processes
-    /// find this server, and touched where that keeps cleaners away.
+    /// The lock of a name that is there: made again if its file was removed, so that other
+    /// processes find this server, and touched where that keeps cleaners away.
     fn keep_lock(&mut self) {
         if matches!(self.is_locked(), Ok(false)) {
             self.lock_again();

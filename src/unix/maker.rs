@@ -1,7 +1,8 @@
 //! The process that made something, told from its children by fork(2), who have copies.
 //!
-//! A number is not enough: a child in a PID namespace of its own may have its parent's, and does not
-//! see whether its parent lives. On Linux a descriptor of the process tells, which a child inherits.
+//! A number is not enough: a child in a PID namespace of its own may have its parent's, and does
+//! not see whether its parent lives. On Linux a descriptor of the process tells, which a child
+//! inherits.
 
 use std::process;
 
@@ -19,8 +20,8 @@ impl Maker {
         Self { id: process::id(), process: Process::this() }
     }
 
-    /// Whether what was made is this process's to end: its own, or its parent's who went and left it
-    /// to this one, as those do that become daemons after they have bound.
+    /// Whether what was made is this process's to end: its own, or its parent's who went and left
+    /// it to this one, as those do that become daemons after they have bound.
     pub(super) fn is_this_or_gone(&self) -> bool {
         let same_number = self.id == process::id();
         (same_number && self.process.may_be_this()) || self.process.is_gone(self.id)
@@ -49,8 +50,8 @@ cfg_if::cfg_if! {
                 Self(pidfd_open(getpid(), PidfdFlags::empty()).ok())
             }
 
-            /// Of one with this process's number: whether it is not known to be another. Since Linux
-            /// 6.9 each process's descriptors have a file of their own.
+            /// Of one with this process's number: whether it is not known to be another. Since
+            /// Linux 6.9 each process's descriptors have a file of their own.
             fn may_be_this(&self) -> bool {
                 let file = |process: &Self| Some(fstat(process.0.as_ref()?).ok()?.st_ino);
                 match (file(self), file(&Self::this())) {

@@ -150,8 +150,8 @@ impl Name {
         refuse_and_drain(socket)
     }
 
-    /// Whether the socket is this process's to shut down. Others may have an inherited one too, and a
-    /// child by fork(2) has a copy of its parent's.
+    /// Whether the socket is this process's to shut down. Others may have an inherited one too, and
+    /// a child by fork(2) has a copy of its parent's.
     pub(super) fn is_ours(&self) -> bool {
         match self {
             Self::Claimed(claim) => claim.owned_by_this_process(),

@@ -19,8 +19,8 @@ pub(super) const READS_INSTALL_DESCRIPTORS: bool = false;
 /// Whether accept(2) drops a client that it finds no descriptor for.
 #[cfg(feature = "blocking")]
 pub(super) const ACCEPT_DROPS_CLIENTS: bool = false;
-/// Whether sendmsg(2) says `EMSGSIZE` of descriptors where it says `EAGAIN` of bytes: it compares them
-/// with a size that the protocol lowers by what the peer has not read.
+/// Whether sendmsg(2) says `EMSGSIZE` of descriptors where it says `EAGAIN` of bytes: it compares
+/// them with a size that the protocol lowers by what the peer has not read.
 pub(super) const A_FULL_SOCKET_IS_EMSGSIZE: bool = true;
 /// Whether a buffer that is larger than can be is made as large as can be, without an error.
 pub(super) const SIZES_ARE_CUT: bool = false;

@@ -1,5 +1,5 @@
-//! What takes the place of shared memory where there is none: no stream has a lane, and the compiler
-//! knows.
+//! What takes the place of shared memory where there is none: no stream has a lane, and the
+//! compiler knows.
 
 /// For tasks of tokio's.
 #[cfg(feature = "tokio")]

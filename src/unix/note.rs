@@ -1,5 +1,5 @@
-//! What is written in a name's lock file: who holds it, and which socket was bound under it. Each part
-//! has its place and length, so that it is whole for those who look meanwhile.
+//! What is written in a name's lock file: who holds it, and which socket was bound under it. Each
+//! part has its place and length, so that it is whole for those who look meanwhile.
 
 use std::os::fd::OwnedFd;
 use std::process;
@@ -25,8 +25,8 @@ pub(super) enum Said {
     Nothing,
 }
 
-/// That this process holds the lock. What is there of a socket stays. A full disk is no reason not to
-/// serve.
+/// That this process holds the lock. What is there of a socket stays. A full disk is no reason not
+/// to serve.
 pub(super) fn write_holder(file: &OwnedFd) {
     write_first(file, &format!("{} {}", process::id(), pid_namespace()));
 }
@@ -94,8 +94,8 @@ fn read(file: &OwnedFd) -> Option<String> {
     String::from_utf8(text[..length].to_vec()).ok()
 }
 
-/// Its device, its number and when it was made, which connections and changes of mode leave alone: a
-/// number alone may be given again.
+/// Its device, its number and when it was made, which connections and changes of mode leave alone:
+/// a number alone may be given again.
 fn socket(stat: &Stat) -> String {
     let (device, number) = (stat.st_dev, stat.st_ino);
     format!("{device:x}:{number:x}:{:x}.{:x}", stat.st_mtime, stat.st_mtime_nsec)

@@ -22,8 +22,8 @@ pub(crate) struct OsListenOptions {
 
 /// What a listener does when it finds that its name is gone.
 ///
-/// A listener that waits in `accept` looks every 9 seconds. Whichever is chosen, `accept` ends with an
-/// `AddrInUse` error once another server has the name, unless it is [`Ignore`](Self::Ignore).
+/// A listener that waits in `accept` looks every 9 seconds. Whichever is chosen, `accept` ends with
+/// an `AddrInUse` error once another server has the name, unless it is [`Ignore`](Self::Ignore).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnNameLost {

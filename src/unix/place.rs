@@ -84,8 +84,8 @@ impl Place {
         Ok(ours.then_some(place))
     }
 
-    /// In such a directory that others can write to by now: a server that was there before may still
-    /// be, and what others put there is not this user's.
+    /// In such a directory that others can write to by now: a server that was there before may
+    /// still be, and what others put there is not this user's.
     pub(super) fn in_passed_over_dir(dir: &Path, file: &str) -> Option<Self> {
         let place = Self::open(dir, file.into(), Origin::User).ok()?;
         let stat = fstat(&place.dir).ok()?;
@@ -200,15 +200,22 @@ impl Place {
         })
     }
 
+    /// Whether nobody else can enter the directory.
+    pub(super) fn is_private(&self) -> bool {
+        let Ok(stat) = fstat(&self.dir) else { return false };
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        stat.st_uid == geteuid().as_raw() && !mode.intersects(Mode::RWXG | Mode::RWXO)
+    }
+
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let (dir_path, absolute) = (self.dir_path.clone(), self.absolute.clone());
         let (dir, name) = (self.dir.try_clone()?, self.name.clone());
         Ok(Self { dir, dir_path, absolute, name, origin: self.origin })
     }
 
-    /// The place in the directory that is at the path by now, where this crate chooses it: for example
-    /// the directory of a session that ended and began again. A directory in a user's path is left
-    /// alone: a user who removed it and created it again wants no old server there.
+    /// The place in the directory that is at the path by now, where this crate chooses it: for
+    /// example the directory of a session that ended and began again. A directory in a user's path
+    /// is left alone: a user who removed it and created it again wants no old server there.
     pub(super) fn reopened(&self) -> io::Result<Self> {
         let file = self.name.to_string_lossy();
         let opened = match self.origin {

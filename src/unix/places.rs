@@ -45,9 +45,9 @@ pub(super) fn place_to_bind(
     }))
 }
 
-/// Where else clients look for `endpoint`, as far as such places are there: a server that was started
-/// with another environment may live in one of them. In a directory that is passed over by now it may
-/// have been from before.
+/// Where else clients look for `endpoint`, as far as such places are there: a server that was
+/// started with another environment may live in one of them. In a directory that is passed over by
+/// now it may have been from before.
 pub(super) fn other_places(endpoint: &Endpoint, chosen: &Endpoint) -> io::Result<Vec<Place>> {
     let mut others = Vec::new();
     for candidate in candidates(endpoint, &environment()?)? {

@@ -28,8 +28,8 @@ pub(super) const ACCEPT_ENDS_AT_SHUTDOWN: bool = false;
 pub(super) const REFUSED_MAY_BE_BUSY: bool = true;
 /// How many probes make a socket dead: a backlog is full for a moment only.
 pub(super) const PROBES: u32 = 3;
-/// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone. XNU does, of a socket that
-/// can neither send nor receive (`sosetopt`); so does OpenBSD, of the size of a buffer.
+/// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone. XNU does, of a socket
+/// that can neither send nor receive (`sosetopt`); so does OpenBSD, of the size of a buffer.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;
 /// Whether the name of a peer that is gone cannot be had, as if there never had been one. It loses
 /// `SS_ISCONNECTED` as its peer closes (`unp_disconnect`).

@@ -1,7 +1,8 @@
 //! Receives bytes, and reports whether others came with them that end a read early.
 //!
-//! Descriptors that came with them are not wanted. Where there is no room for them the kernel closes
-//! them, and on macOS it puts them into this process's table: there they are received, to be closed.
+//! Descriptors that came with them are not wanted. Where there is no room for them the kernel
+//! closes them, and on macOS it puts them into this process's table: there they are received, to be
+//! closed.
 #![allow(unsafe_code, reason = "rustix receives messages into initialized memory only")]
 
 use std::io;
@@ -22,8 +23,8 @@ use super::platform;
 pub(super) enum Received {
     /// There was room for more, and nothing ended the read but the want of bytes.
     Short,
-    /// The room is full, control data ended the read, or it is the end of the stream. Control data is
-    /// file descriptors, or the credentials of a sender where the socket reports them.
+    /// The room is full, control data ended the read, or it is the end of the stream. Control data
+    /// is file descriptors, or the credentials of a sender where the socket reports them.
     Whole,
     Failed(Errno),
 }

@@ -1,5 +1,5 @@
-//! The signals that ask a process to end, for threads. A handler may do next to nothing, so it writes a
-//! byte that threads wait for.
+//! The signals that ask a process to end, for threads. A handler may do next to nothing, so it
+//! writes a byte that threads wait for.
 #![allow(unsafe_code, reason = "signal handlers")]
 
 use std::io;
@@ -57,15 +57,16 @@ extern "C" fn hear(signal: libc::c_int) {
         let _ = set_action(ours, before);
         let was_handled = !matches!(before.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN);
         if ours == signal && was_handled {
-            // SAFETY: raise(3) may be called in a handler. The signal is blocked until this one returns.
+            // SAFETY: raise(3) may be called in a handler. The signal is blocked until this one
+            // returns.
             unsafe { libc::raise(signal) };
         }
     }
 }
 
 fn ours() -> libc::sigaction {
-    // SAFETY: a `struct sigaction` is integers and at most a pointer, for which zeros are a value: no
-    // flags, and an empty mask on these systems.
+    // SAFETY: a `struct sigaction` is integers and at most a pointer, for which zeros are a value:
+    // no flags, and an empty mask on these systems.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = hear as extern "C" fn(libc::c_int) as libc::sighandler_t;
     action.sa_flags = libc::SA_RESTART;
@@ -83,7 +84,8 @@ fn action(signal: libc::c_int) -> io::Result<libc::sigaction> {
 }
 
 fn set_action(signal: libc::c_int, action: &libc::sigaction) -> io::Result<()> {
-    // SAFETY: `action` is either `hear`, which does what a handler may, or what the system reported.
+    // SAFETY: `action` is either `hear`, which does what a handler may, or what the system
+    // reported.
     if unsafe { libc::sigaction(signal, action, null_mut()) } == -1 {
         return Err(io::Error::last_os_error());
     }

@@ -20,8 +20,8 @@ const SPAWN_LOCK: &str = ".spawn";
 
 /// Held by the one client that starts the server of an endpoint.
 ///
-/// The child that starts is written in the lock's file. While it lives the file stays, also when its
-/// client gives up or is killed: who takes the lock next waits for that child.
+/// The child that starts is written in the lock's file. While it lives the file stays, also when
+/// its client gives up or is killed: who takes the lock next waits for that child.
 pub(crate) struct SpawnLock {
     lock: Lock,
     child: Option<Starting>,
@@ -120,7 +120,8 @@ pub(super) fn place(endpoint: &Endpoint) -> io::Result<Place> {
     Ok(place)
 }
 
-/// A process, told from a later one with the same number by when it started, where that can be read.
+/// A process, told from a later one with the same number by when it started, where that can be
+/// read.
 struct Starting {
     pid: u32,
     since: Option<u64>,

@@ -1,7 +1,9 @@
-//! Watching for the peer's answer before the thread sleeps: [`SpinPolicy::Auto`](crate::SpinPolicy).
+//! Watching for the peer's answer before the thread sleeps:
+//! [`SpinPolicy::Auto`](crate::SpinPolicy).
 //!
 //! Waking a core that sleeps takes longer than all else in a round trip, so a reader that finds
-//! nothing looks again for a moment: a task as `tasks` says, a thread that blocks as `threads` does.
+//! nothing looks again for a moment: a task as `tasks` says, a thread that blocks as `threads`
+//! does.
 
 #[cfg(feature = "tokio")]
 pub(super) mod tasks;

@@ -107,6 +107,7 @@ fn is_abandoned(lock: &Lock, stat: &Stat, probes: Probes) -> io::Result<bool> {
     if said == Said::Bound && !platform::REFUSED_MAY_BE_BUSY {
         return Ok(true);
     }
+
     let needed = if said == Said::Nothing { platform::PROBES } else { 1 };
     for probe in 0..needed {
         if probe > 0 && probes == Probes::AtOnce {

@@ -93,8 +93,8 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Calls itself where there was nothing after all, which costs a usual read less than a loop. The
-    /// task's budget ends that, as each call takes of it.
+    /// Calls itself where there was nothing after all, which costs a usual read less than a loop.
+    /// The task's budget ends that, as each call takes of it.
     fn read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut ready = ready!(self.socket.poll_read_ready(cx))?;
         match receive(self.as_fd(), buf) {

@@ -123,7 +123,8 @@ fn take(
     if !is_first(&byte) {
         return Ok(None);
     }
-    // The connection is open, and there is room for a byte; if the other one is gone, so much the better.
+    // The connection is open, and there is room for a byte; if the other one is gone, so much the
+    // better.
     let _ = send(connection, TAKEN, platform::NO_SIGNAL);
     let claim = Claim::passed(lock, wanted, file_id(&stat), &options.os);
     withdraw(&claim.lock().place);

@@ -1,6 +1,6 @@
-//! What says that a name may be gone before it is time to look after it: its file, by inotify(7), and
-//! mounts that come and go. A hint and no more: where the system has none of it to give, the looks find
-//! out all the same.
+//! What says that a name may be gone before it is time to look after it: its file, by inotify(7),
+//! and mounts that come and go. A hint and no more: where the system has none of it to give, the
+//! looks find out all the same.
 
 use std::future::pending;
 use std::io;
@@ -19,8 +19,8 @@ use super::runtime::{Tidings, register_for};
 /// One for all listeners of the process: a user can have 128 of them. Gone with the last listener.
 static INOTIFY: Mutex<Weak<OwnedFd>> = Mutex::new(Weak::new());
 
-/// Those of the socket at `path`; of mounts too, where a directory that is mounted over is looked for
-/// again.
+/// Those of the socket at `path`; of mounts too, where a directory that is mounted over is looked
+/// for again.
 pub(super) fn of(path: &Path, follows_mounts: bool) -> Vec<Tidings> {
     let mut all: Vec<Tidings> = Vec::new();
     if let Ok((shared, watch)) = watch(path) {

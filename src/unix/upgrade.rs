@@ -1,15 +1,17 @@
-//! A server that the next version of its program takes over, without a moment in which there is none or
-//! two.
+//! A server that the next version of its program takes over, without a moment in which there is
+//! none or two.
 //!
-//! The old process listens on `.NAME.upgrade` too, for its own user. It sends each process that connects
-//! there, in one message, the listening socket, the file that has the lock on the name, and one end of a
-//! pair from which one byte can be read. flock(2) locks the open file, so both processes have the lock
-//! from then on, and if one is killed, the other keeps it. The byte decides which of them has the name,
-//! because the kernel gives it to one: the new process reads it once it has all that it needs. The old
-//! one reads it if it is to end, or to bind its name again, before the new one has answered.
+//! The old process listens on `.NAME.upgrade` too, for its own user. It sends each process that
+//! connects there, in one message, the listening socket, the file that has the lock on the name,
+//! and one end of a pair from which one byte can be read. flock(2) locks the open file, so both
+//! processes have the lock from then on, and if one is killed, the other keeps it. The byte decides
+//! which of them has the name, because the kernel gives it to one: the new process reads it once it
+//! has all that it needs. The old one reads it if it is to end, or to bind its name again, before
+//! the new one has answered.
 //!
 //! If the new process is killed before it has read the byte, or before it has answered, the old one
-//! continues as it was. If the old one is killed at any time after the message, the new one has all.
+//! continues as it was. If the old one is killed at any time after the message, the new one has
+//! all.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,5 +1,5 @@
-//! A stream to a child, as its standard input: the one descriptor that reaches a program by itself, and no
-//! other child.
+//! A stream to a child, as its standard input: the one descriptor that reaches a program by itself,
+//! and no other child.
 
 use std::fs::File;
 use std::io;

@@ -1,8 +1,9 @@
-//! The instances of a listener's pipe, and their clients. Who drives them waits: a task on the reactor
-//! (`listener.rs`), or a thread (`blocking/listener.rs`). It has to stay, for the system cancels what a
-//! thread has begun when that ends.
+//! The instances of a listener's pipe, and their clients. Who drives them waits: a task on the
+//! reactor (`listener.rs`), or a thread (`blocking/listener.rs`). It has to stay, for the system
+//! cancels what a thread has begun when that ends.
 //!
-//! No event loop has them before they are handed out. So they can be closed at any time and at once.
+//! No event loop has them before they are handed out. So they can be closed at any time and at
+//! once.
 
 use std::collections::VecDeque;
 use std::io;

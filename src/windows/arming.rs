@@ -51,8 +51,8 @@ impl<C> Arming<C> {
         Arc::clone(&self.pauses)
     }
 
-    /// An instance's successor comes first. The pipe's name lives as long as an instance does: if the
-    /// last one were handed out, and its client left, anybody could take the name.
+    /// An instance's successor comes first. The pipe's name lives as long as an instance does: if
+    /// the last one were handed out, and its client left, anybody could take the name.
     pub(super) fn step(&mut self, now: Instant) -> Step<C> {
         if self.rest.is_some_and(|until| until <= now) {
             self.rest = None;
@@ -75,7 +75,8 @@ impl<C> Arming<C> {
         }
     }
 
-    /// An instance could not be made, or had an error in place of a client. What caused it may pass.
+    /// An instance could not be made, or had an error in place of a client. What caused it may
+    /// pass.
     pub(super) fn failed(&mut self, error: &io::Error, now: Instant) {
         let pause = self.backoff.pause();
         self.rest = Some(now + pause);

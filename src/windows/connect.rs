@@ -65,12 +65,20 @@ impl<'a> Search<'a> {
 
     fn open(&self) -> io::Result<Opened> {
         let opened = pipe::open(&self.path)?;
-        check_server(&self.address, &opened, &self.options.expect_server)?;
+        let expect = &self.options.expect_server;
+        if !matches!(expect, ExpectServer::Anyone) {
+            check_owner(&self.address, security::owner_sid(&opened)?.as_deref(), expect)?;
+        }
         Ok(opened)
     }
 }
 
-fn check_server(address: &Endpoint, opened: &Opened, expect: &ExpectServer) -> io::Result<()> {
+/// Whether a pipe with this owner is of a server that is expected.
+pub(super) fn check_owner(
+    address: &Endpoint,
+    owner: Option<&str>,
+    expect: &ExpectServer,
+) -> io::Result<()> {
     let (users, expected) = match expect {
         ExpectServer::Anyone => return Ok(()),
         ExpectServer::Default => {
@@ -81,6 +89,7 @@ fn check_server(address: &Endpoint, opened: &Opened, expect: &ExpectServer) -> i
             let expected = format!("{sid}, SYSTEM or Administrators");
             (vec![sid.as_str(), SYSTEM, ADMINISTRATORS], expected)
         }
+        // The strict form: no service of the system may stand in for it.
         ExpectServer::Exactly(UserId::Sid(sid)) => (vec![sid.as_str()], sid.clone()),
         ExpectServer::User(user @ UserId::Uid(_))
         | ExpectServer::Exactly(user @ UserId::Uid(_)) => {
@@ -88,10 +97,10 @@ fn check_server(address: &Endpoint, opened: &Opened, expect: &ExpectServer) -> i
             return Err(Error::new(Reason::Unsupported, what).at(address).into());
         }
     };
-    let owner = security::owner_sid(opened)?;
-    if owner.as_ref().is_some_and(|sid| users.iter().any(|user| user.eq_ignore_ascii_case(sid))) {
+
+    if owner.is_some_and(|sid| users.iter().any(|user| user.eq_ignore_ascii_case(sid))) {
         return Ok(());
     }
-    let who = owner.as_deref().unwrap_or("a user it does not name");
+    let who = owner.unwrap_or("a user it does not name");
     Err(error::unexpected_server(address, who, expected))
 }

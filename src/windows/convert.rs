@@ -35,9 +35,9 @@ impl TryFrom<NamedPipeServer> for Stream {
     }
 }
 
-/// The stream belongs to the runtime that the pipe was registered with, and ends with it: bytes that
-/// are on their way out then are lost. It has a half-close where the pipe is of message type and
-/// read in message mode.
+/// The stream belongs to the runtime that the pipe was registered with, and ends with it: bytes
+/// that are on their way out then are lost. It has a half-close where the pipe is of message type
+/// and read in message mode.
 #[cfg(feature = "tokio")]
 impl TryFrom<NamedPipeClient> for Stream {
     type Error = io::Error;

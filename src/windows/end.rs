@@ -1,5 +1,5 @@
-//! The ends of a stream's two directions: what the system's answers mean for them, and when ours is sent
-//! again. The drivers, on the reactor and with threads, make the calls.
+//! The ends of a stream's two directions: what the system's answers mean for them, and when ours is
+//! sent again. The drivers, on the reactor and with threads, make the calls.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,8 @@ impl PeerEnd {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// What a read has got: bytes, or none at the end. That is an empty message, or a peer that is gone.
+    /// What a read has got: bytes, or none at the end. That is an empty message, or a peer that is
+    /// gone.
     pub(super) fn read(&self, outcome: io::Result<usize>) -> io::Result<usize> {
         match outcome {
             Ok(length @ 1..) => Ok(length),
@@ -34,12 +35,12 @@ impl PeerEnd {
     }
 }
 
-/// What became of our end, an empty message, by the outcome of writing it. The system takes it when it
-/// has all that was written before, so it is also the proof of that.
+/// What became of our end, an empty message, by the outcome of writing it. The system takes it when
+/// it has all that was written before, so it is also the proof of that.
 pub(super) fn sent(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
-        // It is this write that met a closed pipe. One that was under way when the peer left has another
-        // error, which comes first.
+        // It is this write that met a closed pipe. One that was under way when the peer left has
+        // another error, which comes first.
         Err(error) if system::code(&error) == Some(ERROR_NO_DATA) => Ok(()),
         Err(error) if pipe::is_gone(&error) => Err(broken_pipe()),
         outcome => outcome,
@@ -48,9 +49,9 @@ pub(super) fn sent(outcome: io::Result<()>) -> io::Result<()> {
 
 /// The pauses before our end is sent again.
 ///
-/// For peers that read in byte mode, as go-winio and .NET do. There an end that is behind data when that
-/// is read vanishes in it; one that comes later does not. Peers that have read the end read no further,
-/// and one more empty message takes no room in the pipe.
+/// For peers that read in byte mode, as go-winio and .NET do. There an end that is behind data when
+/// that is read vanishes in it; one that comes later does not. Peers that have read the end read no
+/// further, and one more empty message takes no room in the pipe.
 #[cfg(feature = "tokio")]
 pub(super) struct Again {
     backoff: Backoff,

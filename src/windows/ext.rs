@@ -66,12 +66,12 @@ pub trait ListenOptionsExt: Sealed {
     #[must_use]
     fn byte_type(self, byte_type: bool) -> Self;
 
-    /// Allows apps that Windows runs in an AppContainer, such as UWP apps, to connect on behalf of the
-    /// users who may connect. Default: `false`.
+    /// Allows apps that Windows runs in an AppContainer, such as UWP apps, to connect on behalf of
+    /// the users who may connect. Default: `false`.
     ///
-    /// It gives the group of all such apps the right to connect, and the pipe a low integrity level, so
-    /// that sandboxed processes of those users can write to it: browsers' too. It changes nothing
-    /// beside [`security_descriptor`](Self::security_descriptor), which is used as it is.
+    /// It gives the group of all such apps the right to connect, and the pipe a low integrity
+    /// level, so that sandboxed processes of those users can write to it: browsers' too. It changes
+    /// nothing beside [`security_descriptor`](Self::security_descriptor), which is used as it is.
     ///
     /// An app that itself listens has to take a name that begins with `\\.\pipe\LOCAL\`.
     #[must_use]

@@ -2,12 +2,12 @@
 //! waits for that.
 //!
 //! The system stores an operation's outcome first and signals its event after. So one that was left
-//! under way is over when its event is signalled, not when its outcome can be read: a signal still to
-//! come would be taken for that of the next operation with the event.
+//! under way is over when its event is signalled, not when its outcome can be read: a signal still
+//! to come would be taken for that of the next operation with the event.
 //!
-//! Nothing is bound to a completion port, which could not be undone: so a pipe can be handed on. But
-//! the system cancels such an operation when the thread that began it ends. What may outlive a call
-//! is begun by a thread that stays, see `accept.rs` and `blocking/write.rs`.
+//! Nothing is bound to a completion port, which could not be undone: so a pipe can be handed on.
+//! But the system cancels such an operation when the thread that began it ends. What may outlive a
+//! call is begun by a thread that stays, see `accept.rs` and `blocking/write.rs`.
 #![allow(unsafe_code, reason = "system calls, and memory that the system writes to meanwhile")]
 
 mod connect;

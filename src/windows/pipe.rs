@@ -176,8 +176,9 @@ pub(super) fn reads_messages(pipe: &impl AsHandle) -> io::Result<bool> {
     Ok(mode & PIPE_READMODE_MESSAGE != 0 && is_of_message_type(pipe)?)
 }
 
-/// Whether a server's end has a client, or had one that is gone again. It only asks: `ConnectNamedPipe`
-/// on such a pipe would make NT forget who the client is (`NpListen` in its pipe driver).
+/// Whether a server's end has a client, or had one that is gone again. It only asks:
+/// `ConnectNamedPipe` on such a pipe would make NT forget who the client is (`NpListen` in its pipe
+/// driver).
 pub(super) fn has_client(pipe: &impl AsHandle) -> io::Result<bool> {
     Ok(matches!(state(pipe)?, FILE_PIPE_CONNECTED_STATE | FILE_PIPE_CLOSING_STATE))
 }
@@ -262,8 +263,8 @@ fn tell_presence(
 /// `windows-sys` has it under other names only.
 const ACCESS_SYSTEM_SECURITY: u32 = 0x0100_0000;
 
-/// The error of an open that is to be refused. NT looks first whether there is a server's end at all,
-/// then whether the caller may ask for this access, and takes an instance last. Only with the
+/// The error of an open that is to be refused. NT looks first whether there is a server's end at
+/// all, then whether the caller may ask for this access, and takes an instance last. Only with the
 /// privilege of auditors, and a free instance just now, does it connect.
 fn open_refused(path: &str) -> Option<u32> {
     let opened = OpenOptions::new().access_mode(ACCESS_SYSTEM_SECURITY).open(path);

@@ -3,7 +3,8 @@
 //! Not the user's: on Windows a closed pipe's handle is released by the event loop it belongs to,
 //! so a stream that outlives its runtime would leave its peer without an end of file.
 //!
-//! Users' wakers run on its thread. One that panics ends it, as it would end any runtime of tokio's.
+//! Users' wakers run on its thread. One that panics ends it, as it would end any runtime of
+//! tokio's.
 
 use std::future::{Future, pending, poll_fn};
 use std::io;
@@ -50,14 +51,14 @@ pub(super) fn handle() -> io::Result<&'static Handle> {
     reactor().map(|reactor| &reactor.handle)
 }
 
-/// Turns in which the reactor has closed the handles of the pipes that were dropped before: their I/O
-/// was cancelled then, and it learns of that in its next turn. The others are for tasks.
+/// Turns in which the reactor has closed the handles of the pipes that were dropped before: their
+/// I/O was cancelled then, and it learns of that in its next turn. The others are for tasks.
 const TURNS: usize = 8;
 /// How long a thread may wait for these.
 const SETTLED: Duration = Duration::from_millis(250);
 
-/// Ready when the pipes that were dropped by now are closed. A write that the peer does not read keeps
-/// its pipe open for longer.
+/// Ready when the pipes that were dropped by now are closed. A write that the peer does not read
+/// keeps its pipe open for longer.
 pub(super) fn settled() -> io::Result<Task<()>> {
     Task::spawn(turns())
 }

@@ -45,8 +45,8 @@ impl Pipe {
     /// A server's end, whose client is there.
     pub(super) fn server(handle: OwnedHandle, messages: bool) -> io::Result<Self> {
         let _context = reactor::handle()?.enter();
-        // SAFETY: the handle is a server's end, and nobody else's any more. That it is for overlapped
-        // I/O is what the system checks when it is registered.
+        // SAFETY: the handle is a server's end, and nobody else's any more. That it is for
+        // overlapped I/O is what the system checks when it is registered.
         let pipe = unsafe { NamedPipeServer::from_raw_handle(handle.into_raw_handle()) }?;
         Ok(Self::new(Registered::Server(pipe), messages))
     }
@@ -165,13 +165,13 @@ pub(super) fn adopt(handle: OwnedHandle) -> io::Result<Pipe> {
     })
 }
 
-/// Completes a connection whose client is there already, unless its owner has. A pipe that was registered
-/// before its client came reads nothing until then.
+/// Completes a connection whose client is there already, unless its owner has. A pipe that was
+/// registered before its client came reads nothing until then.
 fn complete(pipe: &NamedPipeServer) -> io::Result<()> {
     connected(pipe)?;
     let cx = &mut Context::from_waker(Waker::noop());
-    // It is ready for writing once it reads. NT forgets who the client is when it is asked to let one in
-    // that is there.
+    // It is ready for writing once it reads. NT forgets who the client is when it is asked to let
+    // one in that is there.
     if let Poll::Ready(ready) = pipe.poll_write_ready(cx) {
         return ready;
     }

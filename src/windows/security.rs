@@ -78,8 +78,8 @@ fn client_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
 
 /// In place of the system's answers for a client that it does not tell.
 ///
-/// Of a client that opened the pipe without a level (`SECURITY_SQOS_PRESENT`), NT knows who it is from
-/// what it has written, once that is read.
+/// Of a client that opened the pipe without a level (`SECURITY_SQOS_PRESENT`), NT knows who it is
+/// from what it has written, once that is read.
 fn not_told(error: io::Error, process: Option<u32>) -> io::Error {
     let (reason, cause, advice) = match code(&error) {
         Some(ERROR_CANNOT_IMPERSONATE) => (
@@ -156,8 +156,8 @@ fn over_network() -> io::Result<bool> {
 pub(super) fn owner_sid(pipe: &impl AsHandle) -> io::Result<Option<String>> {
     let mut owner: PSID = null_mut();
     let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
-    // SAFETY: the handle is open as long as the pipe is borrowed, and the places are pointers' or null,
-    // which means not wanted.
+    // SAFETY: the handle is open as long as the pipe is borrowed, and the places are pointers' or
+    // null, which means not wanted.
     let code = unsafe {
         GetSecurityInfo(
             raw(pipe),
@@ -198,28 +198,32 @@ pub(super) fn peer(pipe: &impl AsHandle, end: End) -> io::Result<PeerCredentials
 
 fn client_process(pipe: &impl AsHandle) -> Option<u32> {
     let mut process = 0;
-    // SAFETY: the handle is open as long as the pipe is borrowed; `process` is a place for a number.
+    // SAFETY: the handle is open as long as the pipe is borrowed; `process` is a place for a
+    // number.
     let known = unsafe { GetNamedPipeClientProcessId(raw(pipe), &mut process) };
     (known != 0).then_some(process)
 }
 
 fn server_process(pipe: &impl AsHandle) -> Option<u32> {
     let mut process = 0;
-    // SAFETY: the handle is open as long as the pipe is borrowed; `process` is a place for a number.
+    // SAFETY: the handle is open as long as the pipe is borrowed; `process` is a place for a
+    // number.
     let known = unsafe { GetNamedPipeServerProcessId(raw(pipe), &mut process) };
     (known != 0).then_some(process)
 }
 
 pub(super) fn client_session(pipe: &impl AsHandle) -> io::Result<u32> {
     let mut session = 0;
-    // SAFETY: the handle is open as long as the pipe is borrowed; `session` is a place for a number.
+    // SAFETY: the handle is open as long as the pipe is borrowed; `session` is a place for a
+    // number.
     check(unsafe { GetNamedPipeClientSessionId(raw(pipe), &mut session) })?;
     Ok(session)
 }
 
 pub(super) fn server_session(pipe: &impl AsHandle) -> io::Result<u32> {
     let mut session = 0;
-    // SAFETY: the handle is open as long as the pipe is borrowed; `session` is a place for a number.
+    // SAFETY: the handle is open as long as the pipe is borrowed; `session` is a place for a
+    // number.
     check(unsafe { GetNamedPipeServerSessionId(raw(pipe), &mut session) })?;
     Ok(session)
 }
@@ -298,15 +302,15 @@ impl SecurityDescriptor {
     }
 }
 
-/// All application packages may connect, which is asked beside what the user may; and the level, for
-/// they run at a low one and could not write otherwise.
+/// All application packages may connect, which is asked beside what the user may; and the level,
+/// for they run at a low one and could not write otherwise.
 const APP_CONTAINERS: &str = "(A;;0x0012019b;;;S-1-15-2-1)S:(ML;;NW;;;LW)";
 
-/// The owner is named because that of an elevated process would be a group; clients compare it.
-/// The network is refused first, which is one more lock on a door that the pipe itself keeps shut: so
-/// not where it would refuse us, who were logged on over the network, our own pipe. Everyone may read
-/// and write, and not create another instance of the pipe (0x4), with which to receive the server's
-/// clients.
+/// The owner is named because that of an elevated process would be a group; clients compare it. The
+/// network is refused first, which is one more lock on a door that the pipe itself keeps shut: so
+/// not where it would refuse us, who were logged on over the network, our own pipe. Everyone may
+/// read and write, and not create another instance of the pipe (0x4), with which to receive the
+/// server's clients.
 fn sddl(access: Access, own: &str, over_network: bool) -> String {
     let network = if over_network { "" } else { "(D;;GA;;;NU)" };
     let owned = format!("O:{own}G:{own}D:P{network}");

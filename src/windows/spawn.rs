@@ -181,9 +181,11 @@ pub(crate) fn nameless_file(_: &Endpoint) -> io::Result<File> {
 /// Away from our console, so that none of its signals reach it, nor its end.
 pub(crate) fn spawn_detached(command: &mut Command, _: &OsDaemonOptions) -> io::Result<Child> {
     let flags = CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP;
-    // A job that kills what is in it when it is closed, a build's or a terminal's, would end the daemon.
+    // A job that kills what is in it when it is closed, a build's or a terminal's, would end the
+    // daemon.
     match inherited::spawn(command, flags | CREATE_BREAKAWAY_FROM_JOB) {
-        // The job lets nobody leave, so the daemon ends with it; or it is the program that is refused.
+        // The job lets nobody leave, so the daemon ends with it; or it is the program that is
+        // refused.
         Err(error) if code(&error) == Some(ERROR_ACCESS_DENIED) => inherited::spawn(command, flags),
         spawned => spawned,
     }
@@ -232,6 +234,7 @@ mod tests {
         let endpoint = unique().parse().expect("an endpoint");
         let mut file = nameless_file(&endpoint).expect("a file");
         assert_eq!(here(), before + 1);
+
         file.try_clone().expect("a handle").write_all(b"said").expect("a write");
         file.rewind().expect("a place");
         let mut text = String::new();

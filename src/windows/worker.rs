@@ -1,5 +1,5 @@
-//! A stream to a child, as its standard input: the one handle that reaches a program by itself, and no
-//! other child.
+//! A stream to a child, as its standard input: the one handle that reaches a program by itself, and
+//! no other child.
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::io;
@@ -31,8 +31,8 @@ pub(crate) fn empty_stdin() -> io::Result<()> {
     if unsafe { SetStdHandle(STD_INPUT_HANDLE, ptr::null_mut()) } == 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it was this process's standard input, which nobody closes, and by now nobody else finds
-    // it.
+    // SAFETY: it was this process's standard input, which nobody closes, and by now nobody else
+    // finds it.
     drop(unsafe { OwnedHandle::from_raw_handle(before) });
     Ok(())
 }

@@ -59,7 +59,8 @@ fn it_waits_no_longer_than_said() {
     });
 }
 
-/// All hear of the client, and one gets it. The others must not be left without an end to their wait.
+/// All hear of the client, and one gets it. The others must not be left without an end to their
+/// wait.
 #[test]
 fn of_many_threads_one_gets_the_client() {
     const THREADS: usize = 8;

@@ -59,8 +59,8 @@ fn a_listener_that_a_child_drops_stays_with_its_parent() {
     });
 }
 
-/// The test below, with a listener and a child of this process that drops its copy where neither sees
-/// the other's number.
+/// The test below, with a listener and a child of this process that drops its copy where neither
+/// sees the other's number.
 #[cfg(target_os = "linux")]
 #[test]
 fn apart() {

@@ -1,8 +1,8 @@
 //! The rows that apply to calls that block, between blocking ends and between those and async ones.
 //!
-//! Not run here: row 4, whose claim of a name is the async listener's own code; 13's processes out of
-//! descriptors and 15, which are `unix_faults` and `users`, of the same code; 14, for there are no
-//! futures (a read and a write that are given up are in `tests/blocking/timeouts.rs`).
+//! Not run here: row 4, whose claim of a name is the async listener's own code; 13's processes out
+//! of descriptors and 15, which are `unix_faults` and `users`, of the same code; 14, for there are
+//! no futures (a read and a write that are given up are in `tests/blocking/timeouts.rs`).
 
 mod streams;
 

@@ -24,8 +24,8 @@ pub(crate) async fn bytes(whose: &str, path: &str, count: u32) {
     }
 }
 
-/// Rounds in which nothing is waited for, on one thread. Each call is made by itself: `write_all` and
-/// `read_exact` are loops of the standard library's.
+/// Rounds in which nothing is waited for, on one thread. Each call is made by itself: `write_all`
+/// and `read_exact` are loops of the standard library's.
 fn talk_blocking<S: Read + Write>((mut one, mut other): (S, S), count: u32) {
     let (message, mut room, mut exact) = ([7; 64], [0; 1024], [0; 64]);
     for _ in 0..count {

@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::raw::wait_for_the_end;
 use crate::shown;
 
-/// Takes over, and answers each byte with its process id until it is taken over itself; or ends at once.
+/// Takes over, and answers each byte with its process id until it is taken over itself; or ends at
+/// once.
 pub(crate) async fn run(path: &str, serves: bool) {
     let options = ListenOptions::new().upgradable(true);
     let listener = match take_over(path, &options, Duration::from_secs(30)).await {

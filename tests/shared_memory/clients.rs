@@ -133,7 +133,8 @@ async fn an_accepted_offer_cannot_be_taken_back() {
     }
 }
 
-/// The client may punch holes until it seals the memory. A page that is not there is a page of zeros.
+/// The client may punch holes until it seals the memory. A page that is not there is a page of
+/// zeros.
 #[tokio::test]
 async fn holes_in_the_memory_end_no_server() {
     let Offered { mut server, socket, memory, file, .. } = offered().await;

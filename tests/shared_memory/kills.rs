@@ -13,8 +13,8 @@ pub(crate) fn pattern(at: usize) -> u8 {
     (at * 31 + at / 251) as u8
 }
 
-/// Writes the pattern and checks the peer's, until both directions have ended. A peer that goes on for
-/// `most` bytes is left.
+/// Writes the pattern and checks the peer's, until both directions have ended. A peer that goes on
+/// for `most` bytes is left.
 pub(crate) async fn talk(stream: &Stream, most: usize) -> (usize, usize) {
     let writing = async {
         let (mut at, mut step) = (0, 1);

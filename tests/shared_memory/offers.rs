@@ -1,4 +1,5 @@
-//! A server that offers whatever it likes: its own stream may suffer, the client's process does not.
+//! A server that offers whatever it likes: its own stream may suffer, the client's process does
+//! not.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;

@@ -1,4 +1,5 @@
-//! Many conversations at once that move into memory, each with another course, and every byte checked.
+//! Many conversations at once that move into memory, each with another course, and every byte
+//! checked.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;

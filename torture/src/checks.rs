@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
-use sockpipe::Stream;
+use sockpipe::{SharedMemory, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,11 +19,14 @@ use crate::server::{ECHO, IDLE, PIECE};
 const KILLED: usize = 500;
 const SUSPENDED: usize = 10;
 const OTHERS: usize = 100;
+/// What a stream in shared memory has.
+const RINGS: usize = 516 * 1024;
 
 async fn echoing(server: &Steady, count: usize) -> Result<Vec<Stream>> {
     let mut streams = Vec::new();
     for _ in 0..count {
-        let mut stream = Stream::connect(server.path.as_path()).await?;
+        let mut stream =
+            Stream::connect_with(server.path.as_path(), &process::connecting()).await?;
         // Answered once, so that the server has it.
         stream.write_all(&[ECHO, 1]).await?;
         stream.read_u8().await?;
@@ -132,8 +135,9 @@ pub(crate) async fn suspended_clients(server: &Steady, report: &mut Report) -> R
     let seen = format!("{with:.1?} with, {without:.1?} without");
     let what = format!("p99 of {OTHERS} others while {SUSPENDED} are suspended (20)");
     report.judge(&what, "< 5 times as long", seen, ratio < 5.0);
-    // Two pieces for each, and a MiB of what an allocator keeps.
-    let limit = ((SUSPENDED + 1) * 2 * PIECE + (1 << 20)) as u64;
+    // Two pieces for each, its rings where it has some, and a MiB of what an allocator keeps.
+    let rings = if process::shared_memory() == SharedMemory::Off { 0 } else { RINGS };
+    let limit = ((SUSPENDED + 1) * (2 * PIECE + rings) + (1 << 20)) as u64;
     let bar = format!("< {} KiB", limit / 1024);
     report.judge(
         "… memory of the server",

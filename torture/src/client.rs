@@ -5,14 +5,14 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::process::{Command, id};
+use std::process::id;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use fastrand::Rng;
-use sockpipe::{ConnectOptions, Stream, connect_or_spawn_with};
+use sockpipe::{Stream, connect_or_spawn_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -75,11 +75,11 @@ struct Target {
 
 impl Target {
     async fn connect(&self) -> io::Result<Stream> {
-        let options = ConnectOptions::new().deadline(Duration::from_secs(5));
+        let options = process::connecting().deadline(Duration::from_secs(5));
         let Some(log) = &self.log else {
             return Stream::connect_with(self.path.as_path(), &options).await;
         };
-        let mut server = Command::new(std::env::current_exe()?);
+        let mut server = process::program().map_err(io::Error::other)?;
         server.arg("serve").arg(&self.path).arg(log);
         connect_or_spawn_with(self.path.as_path(), server, &options).await
     }
@@ -232,7 +232,7 @@ fn was_suspended_since(since: Instant) -> bool {
 
 /// Announces a frame of 1 MiB, sends half of it, and dribbles on until it is killed.
 pub(crate) async fn victim(path: &Path) -> Result<()> {
-    let mut stream = Stream::connect(path).await?;
+    let mut stream = Stream::connect_with(path, &process::connecting()).await?;
     stream.write_u8(FRAMES).await?;
     stream.write_u32(1 << 20).await?;
     stream.write_all(&vec![1; 512 * 1024]).await?;
@@ -246,7 +246,7 @@ pub(crate) async fn victim(path: &Path) -> Result<()> {
 
 /// Asks for 16 MiB, and takes them only when it is told to.
 pub(crate) async fn greedy(path: &Path, seed: u64) -> Result<()> {
-    let mut stream = Stream::connect(path).await?;
+    let mut stream = Stream::connect_with(path, &process::connecting()).await?;
     ask(&mut stream, GIVE, seed, GREED).await?;
     println!("asked");
     io::stdin().read_line(&mut String::new())?;

@@ -123,7 +123,7 @@ async fn end_of_the_mortal(places: &Places, report: &mut Report) -> Result<()> {
         process::signal(server, Signal::KILL);
         wait_for_death(server).await;
     }
-    let mut server = std::process::Command::new(std::env::current_exe()?);
+    let mut server = process::program()?;
     server.arg("serve").arg(&places.mortal).arg(&places.log);
     let mut stream = sockpipe::connect_or_spawn(places.mortal.as_path(), server).await?;
     let server = stream.peer_credentials()?.pid().context("no process id")?;

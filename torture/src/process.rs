@@ -5,12 +5,14 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use sockpipe::{ConnectOptions, SharedMemory};
 
 /// That it is there and is not just waiting to be reaped.
 pub(crate) fn lives(process: u32) -> bool {
@@ -38,8 +40,9 @@ pub(crate) fn signal(process: u32, signal: Signal) {
     }
 }
 
-/// Lets go of a child that is dead, also one that became ours when its parent died. Whether it is gone,
-/// with all of its threads: the first of them can be dead while another still has the sockets.
+/// Lets go of a child that is dead, also one that became ours when its parent died. Whether it is
+/// gone, with all of its threads: the first of them can be dead while another still has the
+/// sockets.
 pub(crate) fn reap(child: u32) -> bool {
     let Some(child) = i32::try_from(child).ok().and_then(Pid::from_raw) else { return true };
     match waitpid(Some(child), WaitOptions::NOHANG) {
@@ -71,6 +74,31 @@ pub(crate) fn files(dir: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
+/// Whether everybody moves into shared memory.
+static MEMORY: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn use_memory() {
+    MEMORY.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn shared_memory() -> SharedMemory {
+    if MEMORY.load(Ordering::Relaxed) { SharedMemory::Eager } else { SharedMemory::Off }
+}
+
+/// This program, with the option that it has itself.
+pub(crate) fn program() -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    if shared_memory() != SharedMemory::Off {
+        command.arg("--shared-memory");
+    }
+    Ok(command)
+}
+
+/// How a client connects.
+pub(crate) fn connecting() -> ConnectOptions {
+    ConnectOptions::new().shared_memory(shared_memory())
+}
+
 /// This program as a process that prints lines and ends with its input.
 pub(crate) struct Running {
     pub(crate) child: Child,
@@ -79,7 +107,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(arguments: &[&str]) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = program()?;
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start a process")?;
         let out = child.stdout.take().context("no pipe")?;

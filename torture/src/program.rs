@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 
-use crate::{client, control, server};
+use crate::{client, control, process, server};
 
 const USAGE: &str = "\
-usage: torture [--seconds N] [--seed N]
+usage: torture [--seconds N] [--seed N] [--shared-memory]
 
   --seconds N   how long the mixed load goes on (default 60)
-  --seed N      what decides what happens (default: another one each time, printed)";
+  --seed N      what decides what happens (default: another one each time, printed)
+  --shared-memory   everybody moves into memory from the first bytes on, as far as there is some";
 
 pub(crate) struct Options {
     pub(crate) seconds: u64,
@@ -83,6 +84,7 @@ fn parse() -> Result<Verb> {
             Long("log") => client.log = Some(parser.value()?.into()),
             Long("steady") => client.steady = true,
             Long("tasks") => client.tasks = parser.value()?.parse()?,
+            Long("shared-memory") => process::use_memory(),
             Long("help") => return Ok(Verb::Usage),
             Value(word) => words.push(word),
             other => return Err(other.unexpected().into()),

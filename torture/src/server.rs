@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use sockpipe::{
-    Endpoint, Listener, LocalListener, Stream, TimedListener, TimedStream, echo, serve,
+    Endpoint, ListenOptions, Listener, LocalListener, Stream, TimedListener, TimedStream, echo,
+    serve,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::pattern::Pattern;
+use crate::process;
 
 /// How long a client may take to its first byte.
 pub(crate) const FIRST_BYTE: Duration = Duration::from_secs(3);
@@ -43,7 +45,8 @@ static LOG: OnceLock<PathBuf> = OnceLock::new();
 pub(crate) async fn run(path: &Path, log: &Path) -> Result<()> {
     LOG.get_or_init(|| log.to_owned());
     let stop = sockpipe::shutdown_signal();
-    let listener = Impatient(Listener::bind(path)?);
+    let options = ListenOptions::new().shared_memory(process::shared_memory());
+    let listener = Impatient(Listener::bind_with(path, &options)?);
     println!("listening");
     let listener = TimedListener::new(listener).first_byte_deadline(FIRST_BYTE).idle_deadline(IDLE);
     serve(listener, handle).with_graceful_shutdown(stop).await?;

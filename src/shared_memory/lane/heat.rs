@@ -11,8 +11,8 @@ const BYTES: (u64, Duration) = (1 << 20, Duration::from_millis(100));
 /// A call on a socket costs as much as so many bytes.
 const CALL: u64 = 256;
 
-/// The side that accepted asks after a part of the bytes already whether its peer is hot: one read may
-/// bring many small writes, so it cannot tell how much these cost.
+/// The side that accepted asks its peer after a part of the bytes already: one read may bring many
+/// small writes, so it cannot tell how much these cost.
 const ASKED: u64 = BYTES.0 / 4;
 
 /// Counts what one direction of a stream carries.
@@ -36,8 +36,8 @@ impl Heat {
     }
 
     /// Counts `bytes`, and an exchange if they answer something. Reports whether it is time to try
-    /// for memory: once the stream is hot, and then each time it has carried twice as much, or another
-    /// mebibyte. The peer may be hot much later: a try costs nothing beside so many bytes.
+    /// for memory: once the stream is hot, and then each time it has carried twice as much, or
+    /// another MiB. The peer may be hot much later, and a try costs nothing beside so many bytes.
     pub(super) fn carried(&mut self, bytes: usize, answers: bool) -> bool {
         self.bytes += (bytes as u64).max(CALL);
         self.exchanges = self.exchanges.saturating_add(u32::from(answers));
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sixteen_quick_answers_or_a_mebibyte_are_hot() {
+    fn sixteen_quick_answers_or_a_mib_are_hot() {
         let mut heat = Heat::new(Role::Taker, false);
         assert!((0..15).all(|_| !heat.carried(1, true)));
         assert!(heat.carried(1, true));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hot_stream_tries_with_each_mebibyte() {
+    fn a_hot_stream_tries_with_each_mib() {
         let mut heat = Heat::new(Role::Maker, false);
         let tries = (0..64 * 16).filter(|_| heat.carried(1 << 16, false)).count();
         assert!((60..70).contains(&tries), "{tries}");

@@ -148,6 +148,7 @@ impl<L: Link, O> Lane<L, O> {
         let Some(link) = self.accepted() else { return Err(Corrupt.into()) };
         let words = &link.header().directions[self.role.reads()];
         let ring = link.ring(self.role.reads());
+
         let ended = incoming.socket_ended || words.has_ended();
         let mut length = incoming.reader.read(words, &ring, buf)?;
         if length == 0 && !ended && then == Then::Sleep {
@@ -168,8 +169,8 @@ impl<L: Link, O> Lane<L, O> {
         Ok(Outcome::Done(Read { length, emptied: false }))
     }
 
-    /// Accepts an offer: first the direction that this side writes is switched, then the peer learns
-    /// of it. A peer that has withdrawn the offer meanwhile never does.
+    /// Accepts an offer: first the direction that this side writes is switched, then the peer
+    /// learns of it. A peer that has withdrawn the offer meanwhile never does.
     fn consider<W: Wire<Link = L, Offer = O>>(&self, wire: &W, offer: O) {
         if self.role != Role::Taker || self.link().is_some() {
             return;
@@ -202,8 +203,8 @@ impl<L: Link, O> Lane<L, O> {
         }
     }
 
-    /// The same, for a side that only writes. It accepts an offer that it has not read; the read that
-    /// comes to the offer's byte cuts it off.
+    /// The same, for a side that only writes. It accepts an offer that it has not read; the read
+    /// that comes to the offer's byte cuts it off.
     pub(super) fn is_hot_by_writes<W: Wire<Link = L, Offer = O>>(&self, wire: &W) {
         // Marked while no read is under way: one that began before would lose the offer.
         let Ok(mut incoming) = self.incoming.try_lock() else { return };

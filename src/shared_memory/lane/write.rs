@@ -194,6 +194,7 @@ fn put_all<O>(
     bufs: &[IoSlice<'_>],
 ) -> io::Result<usize> {
     let (mut written, mut published) = (0, 0);
+
     'all: for buf in bufs {
         for piece in buf.chunks(PIECE) {
             let length = outgoing.writer.put(words, ring, piece)?;

@@ -39,8 +39,8 @@ pub(crate) struct Listener {
     /// and want that.
     polls: AtomicBool,
     stopped: AtomicBool,
-    /// One end is polled with the socket, and the other one closed to end that; where the socket cannot
-    /// be shut down for it, as others have it too or the system does not know of it.
+    /// One end is polled with the socket, and the other one closed to end that; where the socket
+    /// cannot be shut down for it, as others have it too or the system does not know of it.
     stop: Option<(UnixStream, UnixStream)>,
     refused: AtomicU64,
     pauses: AtomicU64,
@@ -74,6 +74,7 @@ impl Listener {
             if self.stopped.load(Ordering::Acquire) {
                 return Err(stopped());
             }
+
             // Before it waits: it may be long ago that it waited last.
             self.look_if_due()?;
             let times = self.republished.load(Ordering::Acquire);
@@ -82,22 +83,25 @@ impl Listener {
                 Some(socket) => Ok(socket),
                 None => platform::accept(&self.socket),
             };
+
             match accepted {
                 Ok(socket) => {
                     if let Some(stream) = self.admit(socket) {
                         return Ok(Some(stream));
                     }
+
                     if deadline.is_past() {
                         return Ok(None);
                     }
                 }
-                // The socket does not block, for this or another call, or since another process that
-                // has it wanted that.
+                // The socket does not block, for this or another call, or since another process
+                // that has it wanted that.
                 Err(Errno::AGAIN) => {
                     if !self.wait(deadline)? {
                         return Ok(None);
                     }
                 }
+
                 // Another thread has bound the name again: this was the socket before.
                 Err(_) if times != self.republished.load(Ordering::Acquire) => {}
                 Err(errno) if is_passing(errno) && deadline.is_past() => return Ok(None),
@@ -117,8 +121,8 @@ impl Listener {
         }
     }
 
-    /// Until there is a client, or no more are wanted, or it is time to look after the name. `false`
-    /// once the deadline is past.
+    /// Until there is a client, or no more are wanted, or it is time to look after the name.
+    /// `false` once the deadline is past.
     fn wait(&self, deadline: Deadline) -> io::Result<bool> {
         let Some(looked) = &self.looked else { return self.wait_for_client(deadline) };
         let until_look = LOOK.saturating_sub(lock(looked).elapsed());
@@ -138,7 +142,8 @@ impl Listener {
         }
     }
 
-    /// One of the threads that wait looks. What ends one of them ends the others: they look in turn.
+    /// One of the threads that wait looks. What ends one of them ends the others: they look in
+    /// turn.
     fn look_if_due(&self) -> io::Result<()> {
         let Some(looked) = &self.looked else { return Ok(()) };
         if lock(looked).elapsed() < LOOK {
@@ -157,8 +162,8 @@ impl Listener {
         Ok(())
     }
 
-    /// The new socket under the name, in place of the old one, by the same descriptor: others wait on
-    /// it meanwhile.
+    /// The new socket under the name, in place of the old one, by the same descriptor: others wait
+    /// on it meanwhile.
     fn listen_on(&self, socket: OwnedFd) -> io::Result<()> {
         self.prepare(&socket)?;
         let before = self.socket.try_clone()?;

@@ -187,8 +187,8 @@ impl Stream {
         }
     }
 
-    /// Goes on after `failed`, what a first call came to. Cold, so that a call that does not come here
-    /// keeps no registers for it.
+    /// Goes on after `failed`, what a first call came to. Cold, so that a call that does not come
+    /// here keeps no registers for it.
     #[cold]
     fn read_on<T: Default>(
         &self,

@@ -14,8 +14,8 @@ use crate::unix::activation::{self, Activated};
 ///
 /// Other descriptors, such as a TCP socket, stay open for the program: [`activated_descriptors`]
 /// lists them. The service manager owns the listeners' names, so they are not removed on drop. Of
-/// the options, [`Access`](crate::Access) and [`mode`](super::ListenOptionsExt::mode) determine whose
-/// connections are accepted; set them to match the unit's `SocketMode=`.
+/// the options, [`Access`](crate::Access) and [`mode`](super::ListenOptionsExt::mode) determine
+/// whose connections are accepted; set them to match the unit's `SocketMode=`.
 ///
 /// # Errors
 ///

@@ -44,8 +44,8 @@ pub(in crate::unix) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32
 }
 
 /// The user's own temporary directory, mode 0700: confstr(3), `_CS_DARWIN_USER_TEMP_DIR`. `$TMPDIR`
-/// and others stand in for it where it cannot be had, as in a strict sandbox, and then only one that is
-/// the user's own is used.
+/// and others stand in for it where it cannot be had, as in a strict sandbox, and then only one
+/// that is the user's own is used.
 pub(in crate::unix) fn user_temp_dir() -> Option<PathBuf> {
     let mut buffer = vec![0_u8; libc::PATH_MAX as usize];
     let length = confstr(libc::_CS_DARWIN_USER_TEMP_DIR, &mut buffer);

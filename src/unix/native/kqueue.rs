@@ -22,8 +22,8 @@ pub(in crate::unix) struct Heard {
 /// Neither filter reports bytes or room: the mark is more than there ever is. (XNU lowers it to the
 /// size of the buffer, and so reports a full or an empty one for nothing.)
 ///
-/// Outgoing ends when the peer is gone or by a half-close of ours, incoming when the peer is gone or
-/// by one of its own.
+/// Outgoing ends when the peer is gone or by a half-close of ours, incoming when the peer is gone
+/// or by one of its own.
 pub(in crate::unix) fn watch_for_hangup(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let queue = kqueue()?;
     platform::close_on_exec(&queue)?;

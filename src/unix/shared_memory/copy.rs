@@ -5,9 +5,9 @@
 //! some mixture, and they are looked at by nobody but the user. On x86-64 long copies are
 //! instructions of the processor, and the compiler knows only that they read and write memory.
 //!
-//! Those into the memory go past the caches. A line of the ring is still in the cache of the core that
-//! read it last, and a write to it would first have to fetch it from there: between cores that have no
-//! cache in common a copy takes eight times as long, and between neighbours twice.
+//! Those into the memory go past the caches. A line of the ring is still in the cache of the core
+//! that read it last, and a write to it would first have to fetch it from there: between cores that
+//! have no cache in common a copy takes eight times as long, and between neighbours twice.
 #![allow(unsafe_code, reason = "the memory is known by its address")]
 
 use std::ptr::NonNull;
@@ -130,6 +130,7 @@ unsafe fn stream_lines(to: *mut u8, from: *const u8, count: usize) {
         std::arch::asm!(
             "test {left}, {left}",
             "jz 3f",
+
             "2:",
             "movdqu {a}, [{from}]",
             "movdqu {b}, [{from} + 16]",
@@ -143,8 +144,10 @@ unsafe fn stream_lines(to: *mut u8, from: *const u8, count: usize) {
             "add {to}, 64",
             "sub {left}, 64",
             "jnz 2b",
+
             "3:",
             "sfence",
+
             from = inout(reg) from => _,
             to = inout(reg) to => _,
             left = inout(reg) count => _,

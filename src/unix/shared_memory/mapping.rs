@@ -27,8 +27,8 @@ const TMPFS: u64 = 0x0102_1994;
 
 const _: () = assert!(size_of::<Header>() <= RINGS && RING.is_power_of_two());
 
-/// Reports whether no later doing of the peer's can make an access to this memory fail: memory that can
-/// shrink, or that lies in huge pages, would end this process.
+/// Reports whether no later doing of the peer's can make an access to this memory fail: memory that
+/// can shrink, or that lies in huge pages, would end this process.
 pub(super) fn is_memory(memory: &OwnedFd) -> bool {
     // First, as only memory has seals: a call to a file system of the peer's may never return.
     let sealed = SealFlags::SHRINK | SealFlags::GROW;
@@ -74,8 +74,8 @@ impl Mapping {
     /// Maps what the peer made, for which [`is_memory`] holds.
     pub(super) fn take(memory: &OwnedFd) -> Option<Self> {
         let mapping = Self(map_shared(memory)?);
-        // Both have it now. Nobody else is to map it writable, and no holes are to be made in it: not
-        // even between this and the first touch.
+        // Both have it now. Nobody else is to map it writable, and no holes are to be made in it:
+        // not even between this and the first touch.
         fcntl_add_seals(memory, SealFlags::FUTURE_WRITE | SealFlags::SEAL).ok()?;
         mapping.populate().ok()?;
         mapping.header().fits(RING as u64).then_some(mapping)

@@ -1,8 +1,8 @@
 //! How often a reader looks at the ring.
 //!
-//! Each look takes the writer's position out of the cache of the writer's core, and the next message has
-//! to fetch it back. Where small messages come one after the other and nobody waits for an answer, that
-//! costs the writer more than all else. So such a reader lets a few of them come together.
+//! Each look takes the writer's position out of the cache of the writer's core, and the next
+//! message has to fetch it back. Where small messages come one after the other and nobody waits for
+//! an answer, that costs the writer more than all else. So such a reader lets a few come together.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

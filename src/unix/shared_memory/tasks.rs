@@ -131,6 +131,7 @@ impl Lane {
             Some(Ok(_)) if paused => self.pace.ends(),
             Some(Ok(_)) => {}
         }
+
         let watched = spin.map(|spin| watch_memory(spin, cx, || found(self.core.look(buf)?)));
         match watched {
             Some(Watched::Found(Ok(read))) => {
@@ -144,6 +145,7 @@ impl Lane {
             }
             Some(Watched::Sleeps) | None => self.pace.ends(),
         }
+
         let wire = Wire::new(socket.get_ref(), self.user);
         for _ in 0..TRIES {
             match self.core.read(&wire, buf, Then::Sleep)? {
@@ -239,6 +241,7 @@ impl Lane {
             Some(Watched::GoesOn) => return Poll::Pending,
             Some(Watched::Sleeps) | None => {}
         }
+
         for _ in 0..TRIES {
             if let Outcome::Done(written) = self.core.write(wire, bufs, Then::Sleep)? {
                 return Poll::Ready(Ok(written));

@@ -152,8 +152,8 @@ impl Lane {
     }
 }
 
-/// Waits until a call may come to something. A peer that rings without end wakes this side for nothing,
-/// but not beyond its time: what the call before has not found by then is late.
+/// Waits until a call may come to something. A peer that rings without end wakes this side for
+/// nothing, but not beyond its time: what the call before has not found by then is late.
 fn wait(
     socket: BorrowedFd<'_>,
     what: PollFlags,

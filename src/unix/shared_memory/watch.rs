@@ -1,7 +1,7 @@
 //! Watching a ring, as `spin::tasks` watches a socket.
 //!
-//! A look at memory costs no system call, so a poll looks for a moment before it lets the others have
-//! their turn. No flag is up meanwhile: the peer rings for those who sleep.
+//! A look at memory costs no system call, so a poll looks for a moment before it lets the others
+//! have their turn. No flag is up meanwhile: the peer rings for those who sleep.
 
 use std::hint::spin_loop;
 use std::pin::pin;

@@ -119,7 +119,8 @@ impl Listener {
         ListenerStats { pauses: self.pauses.load(Ordering::Relaxed), ..ListenerStats::default() }
     }
 
-    /// Closes the instances and releases the thread. Returns the connections that were not accepted.
+    /// Closes the instances and releases the thread. Returns the connections that were not
+    /// accepted.
     fn end(&self) -> VecDeque<Own> {
         let mut clients = self.shared.lock();
         let mut left = std::mem::take(&mut clients.waiting);
@@ -220,7 +221,8 @@ mod tests {
         listener.accept(Deadline::after(None)).expect("a listener").expect("a client")
     }
 
-    /// Wine lets byte read mode pass, where Windows loses the end of the stream: only this shows it.
+    /// Wine lets byte read mode pass, where Windows loses the end of the stream: only this shows
+    /// it.
     #[test]
     fn both_ends_read_messages() {
         let endpoint = unique().parse().expect("an endpoint");

@@ -1,4 +1,5 @@
-//! A stream that was an async one: its I/O goes on through the reactor, and the thread waits for it.
+//! A stream that was an async one: its I/O goes on through the reactor, and the thread waits for
+//! it.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};

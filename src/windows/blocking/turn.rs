@@ -84,6 +84,7 @@ mod tests {
         const THREADS: u32 = 4;
         const TIMES: u32 = 5_000;
         let shared = Shared { turn: Turn::default(), count: Cell::new(0) };
+
         thread::scope(|scope| {
             for _ in 0..THREADS {
                 scope.spawn(|| {
@@ -99,6 +100,7 @@ mod tests {
                 });
             }
         });
+
         assert_eq!(shared.count.get(), THREADS * TIMES);
     }
 

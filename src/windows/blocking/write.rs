@@ -134,6 +134,7 @@ impl WriteSide {
                 *lock(&self.end) = Some(End::send(pipe, self.messages));
             }
         };
+
         let written = if deadline.left().is_none() {
             overlapped::write(&**pipe, bytes, &self.event, begun)
         } else {
@@ -203,11 +204,13 @@ impl WriteSide {
         if !self.phase.is(UNSETTLED) {
             return Ok(Some(true));
         }
+
         let mut last = lock(&self.last);
         loop {
             match &*last {
                 Last::Done => return Ok(Some(true)),
                 Last::Failed => return Ok(Some(false)),
+                // Nobody else changes it: this thread has the turn.
                 Last::UnderWay(write) => match write.outcome() {
                     Some(Ok(())) => {
                         *last = Last::Done;

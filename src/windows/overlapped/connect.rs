@@ -60,14 +60,14 @@ impl Connect {
 
     fn listen(&mut self) -> io::Result<()> {
         let Some(pipe) = &self.pipe else { return Ok(()) };
-        // NT forgets who the client is when it is asked to let one in that is there (`NpListen` in its
-        // pipe driver).
+        // NT forgets who the client is when it is asked to let one in that is there (`NpListen` in
+        // its pipe driver).
         if pipe::has_client(pipe)? {
             return self.event.set();
         }
-        // SAFETY: the handle is open as long as `self` has it. The system may write to the structure
-        // until the operation is over; it is on the heap, and `end` or `drop`, without which it is
-        // not freed, waits for that.
+        // SAFETY: the handle is open as long as `self` has it. The system may write to the
+        // structure until the operation is over; it is on the heap, and `end` or `drop`, without
+        // which it is not freed, waits for that.
         match check(unsafe { ConnectNamedPipe(raw(pipe), self.overlapped.get()) }) {
             Ok(()) => self.event.set(),
             Err(error) => match code(&error) {

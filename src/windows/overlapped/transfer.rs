@@ -62,10 +62,10 @@ pub(in crate::windows) fn read(
     let pipe = pipe.as_handle();
     let overlapped = UnsafeCell::new(event.overlapped());
     let length = u32::try_from(buf.len()).unwrap_or(u32::MAX);
-    // SAFETY: the handle is open as long as the pipe is borrowed. The system may write to the buffer
-    // and to `overlapped` until the operation is over; both outlive it, for where the call left it
-    // under way this function does not return before `wait`, which returns when it is over, and
-    // nothing else touches them until then.
+    // SAFETY: the handle is open as long as the pipe is borrowed. The system may write to the
+    // buffer and to `overlapped` until the operation is over; both outlive it, for where the call
+    // left it under way this function does not return before `wait`, which returns when it is over,
+    // and nothing else touches them until then.
     let begun = check(unsafe {
         ReadFile(raw(&pipe), buf.as_mut_ptr(), length, null_mut(), overlapped.get())
     });
@@ -84,9 +84,9 @@ pub(in crate::windows) fn read(
     }
 }
 
-/// Makes one write. The system takes all of it, or nothing because the peer is gone. No other operation
-/// may be under way with the same event. `begun` is called as soon as the write has its place in the
-/// pipe, or has failed, before it is waited for.
+/// Makes one write. The system takes all of it, or nothing because the peer is gone. No other
+/// operation may be under way with the same event. `begun` is called as soon as the write has its
+/// place in the pipe, or has failed, before it is waited for.
 pub(in crate::windows) fn write(
     pipe: &impl AsHandle,
     bytes: &[u8],

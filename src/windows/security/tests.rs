@@ -1,3 +1,5 @@
+mod owners;
+
 use std::env;
 use std::ptr::null_mut;
 
@@ -60,8 +62,8 @@ fn a_private_descriptor_refuses_another_user() {
     }
 }
 
-/// `sddl` as Windows prints it: it abbreviates the SIDs of some accounts, such as that of the built-in
-/// administrator, which CI runs as.
+/// `sddl` as Windows prints it: it abbreviates the SIDs of some accounts, such as that of the
+/// built-in administrator, which CI runs as.
 fn as_the_system_writes(sddl: &str) -> String {
     text(&SecurityDescriptor::from_sddl(sddl).expect("SDDL"))
 }
@@ -188,6 +190,7 @@ fn both_ends_of_a_live_pipe_have_the_descriptor_that_was_asked_for() {
     let network = if over_network().expect("a token") { "" } else { &network };
     let owned = format!("O:{own}G:{own}D:P{network}");
     let sddl = format!("O:{own}G:{own}D:P(A;;GA;;;{own})(A;;0x12019b;;;AU)");
+
     for (options, expected) in [
         (ListenOptions::new(), format!("{owned}(A;;{all};;;{own})")),
         (
@@ -209,6 +212,7 @@ fn both_ends_of_a_live_pipe_have_the_descriptor_that_was_asked_for() {
                 let client = Stream::connect(&path).await.expect("a server");
                 (client, listener.accept().await.expect("a client"))
             });
+
             for stream in [&client, &server] {
                 let live = of_pipe(stream);
                 assert_eq!(text(&live), expected);

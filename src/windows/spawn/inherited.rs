@@ -1,4 +1,4 @@
-//! Which handles a daemon has: those that it was given, and no others.
+//! Which handles a daemon has: what it was given, and nothing else.
 //!
 //! A child gets every handle of this process that can be inherited, also by another thread's doing
 //! or from a parent: with a build's pipe, it would keep the build from seeing an end. The standard

@@ -20,15 +20,21 @@ pub fn listen_options(options: ListenOptions, args: &Server) -> Result<ListenOpt
 }
 
 pub fn passed_listener(number: u32, _: &ListenOptions) -> Result<Listener> {
-    Err(only_on_unix(&format!("fd:{number}")))
+    Err(passed(number))
 }
 
 pub fn passed_stream(number: u32) -> Result<Stream> {
-    Err(only_on_unix(&format!("fd:{number}")))
+    Err(passed(number))
 }
 
 pub fn passed_is_connected(_: u32) -> bool {
     false
+}
+
+fn passed(number: u32) -> anyhow::Error {
+    let what =
+        format!("fd:{number}: sockets are passed by number on Unix only; use a name or a pipe");
+    Exit::new(USAGE, what).into()
 }
 
 fn only_on_unix(what: &str) -> anyhow::Error {

@@ -1,0 +1,89 @@
+//! Peers that stand still, and processes that may have no memory.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use sockpipe::{Listener, SharedMemory, SpinPolicy, Transport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::common::{Backend, Os, argument, helper_command, spawn_helper, within};
+use crate::{connected, exchange, listening};
+
+#[tokio::test]
+async fn a_suspended_peer_makes_a_writer_wait_and_loses_nothing() {
+    let os = Os::new();
+    let mut listener =
+        Listener::bind_with(os.endpoint(), &listening(SharedMemory::Eager)).expect("a name");
+    let mut child = spawn_helper("echo_until_killed", os.endpoint());
+    let pid = Pid::from_child(&child);
+    let mut stream = within(listener.accept()).await.expect("a client");
+    let mut byte = [7; 64];
+    while stream.transport() != Transport::SharedMemory {
+        within(stream.write_all(&byte)).await.expect("a write");
+        within(stream.read_exact(&mut byte)).await.expect("a read");
+    }
+
+    kill_process(pid, Signal::STOP).expect("a suspension");
+    let block: Vec<u8> = (0..4096_u32).map(|at| (at * 7 / 3) as u8).collect();
+    let mut sent = Vec::new();
+    // The ring takes 256 KiB, and then the writer waits.
+    let full = within(async {
+        while let Ok(written) = timeout(Duration::from_millis(200), stream.write(&block)).await {
+            sent.extend_from_slice(&block[..written.expect("a write")]);
+        }
+        sent.len()
+    });
+    assert!(full.await >= 256 * 1024);
+    let (mut one, mut other) = connected(SharedMemory::Eager, SpinPolicy::Off).await;
+    within(exchange(&mut one, &mut other, 64)).await;
+
+    kill_process(pid, Signal::CONT).expect("it goes on");
+    let mut got = vec![0; sent.len()];
+    within(stream.read_exact(&mut got)).await.expect("what it echoes");
+    assert!(got == sent, "other bytes");
+    child.kill().expect("a kill");
+    child.wait().expect("an end");
+}
+
+/// The limits are the process's: a process of its own for each.
+#[test]
+fn a_process_that_may_have_no_memory_stays_on_its_sockets() {
+    for limit in ["files", "descriptors", "addresses"] {
+        let ended = helper_command("shared_memory::pressure::talk_without_memory", limit)
+            .status()
+            .expect("a process");
+        assert!(ended.success(), "{limit}: {ended}");
+    }
+}
+
+/// The helper of the test above.
+#[tokio::test]
+async fn talk_without_memory() {
+    let Some(limit) = argument() else { return };
+    let (mut client, mut server) = connected(SharedMemory::Auto, SpinPolicy::Off).await;
+    within(exchange(&mut client, &mut server, 1)).await;
+    match &*limit {
+        "files" => restrict(Resource::Fsize, 64 * 1024),
+        "descriptors" => restrict(Resource::Nofile, 3),
+        _ => restrict(Resource::As, addresses() + 128 * 1024),
+    }
+    for _ in 0..64 {
+        within(exchange(&mut client, &mut server, 64)).await;
+    }
+    let transports = (client.transport(), server.transport());
+    assert_eq!(transports, (Transport::Socket, Transport::Socket));
+}
+
+fn restrict(resource: Resource, most: u64) {
+    let maximum = getrlimit(resource).maximum;
+    setrlimit(resource, Rlimit { current: Some(most), maximum }).expect("a limit");
+}
+
+/// Bytes of address space.
+fn addresses() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("a size");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib * 1024
+}
