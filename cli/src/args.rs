@@ -20,13 +20,13 @@ use self::values::{address, endpoint, place, rate};
 
 const AFTER_HELP: &str = "\
 An ENDPOINT is one of:
-  echo              a portable name: a socket in your runtime directory, or a pipe of your user
+  echo              a portable name, for servers and clients of your user
   system:NAME       a name for the whole machine
   session:NAME      a name for this login session
   ./x.sock          a path of a socket, also from the root
   abstract:NAME     a Linux socket without a file
   \\\\.\\pipe\\NAME    a named pipe
-  fd:N              a passed socket (Unix): listening for servers, connected for clients
+  fd:N              a passed socket (Unix): a listening or a connected one
 
 Examples:
   sockpipe listen hello                     in one terminal,

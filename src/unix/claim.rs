@@ -238,9 +238,9 @@ impl Claim {
         }
     }
 
-    /// Takes the socket away from the name, which nobody else can have while the lock is held, and
-    /// says so in it. A socket that only refuses would not do: not every system lets a listening
-    /// one. What fails here is tried again at the end.
+    /// Takes the socket away from the name, which no other server can have while the lock is held,
+    /// and notes that in the lock. A socket that only refuses would not do: not every system lets a
+    /// listening one. What fails here is tried again at the end.
     #[cfg(feature = "tokio")]
     pub(super) fn stop(&mut self) {
         self.lock.write_stopping();
