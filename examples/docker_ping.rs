@@ -35,7 +35,7 @@ async fn main() -> Result<()> {
 }
 
 /// Either form of a local address, on every OS; one that this OS does not have is an error that
-/// says so when it is connected to.
+/// appears on connecting.
 fn endpoint(docker_host: Option<&str>) -> Result<Endpoint> {
     let host = match docker_host {
         None | Some("") => DEFAULT,

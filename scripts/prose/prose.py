@@ -15,8 +15,8 @@ CODE_COLUMNS, PAGE_COLUMNS = 100, 110
 LIMITS = {
     "banned phrases": 0,
     "summaries without a verb": 0,
-    "long runs of code": 92,
-    "long lines": 223,
+    "long runs of code": 80,
+    "long lines": 33,
     "dead links": 0,
     "unknown words": 0,
 }

@@ -22,7 +22,7 @@ use crate::wait::Backoff;
 const LONGEST_QUEUE: usize = 4096;
 
 /// A listener of one's own making: its name, its mode and who may connect are left as they are.
-/// What passes by itself is handled inside, as [`accept`](LocalListener::accept) promises.
+/// Errors that pass are handled inside, as [`accept`](LocalListener::accept) promises.
 impl LocalListener for UnixListener {
     type Stream = UnixStream;
 
