@@ -34,8 +34,8 @@ async fn main() -> Result<()> {
         .with_context(|| format!("cannot talk to the Docker engine at {endpoint}"))
 }
 
-/// Either form of a local address, on every OS. A connect to a form that this OS does not have
-/// fails with an error that names it.
+/// Either form of a local address, on every OS; one that this OS does not have is an error that
+/// appears on connecting.
 fn endpoint(docker_host: Option<&str>) -> Result<Endpoint> {
     let host = match docker_host {
         None | Some("") => DEFAULT,

@@ -283,6 +283,14 @@ fn is_broken(errno: Errno) -> bool {
     matches!(errno, Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN)
 }
 
+/// A listener has ended, and its name is left behind; where the caller cannot be given the error.
+fn release_failed(error: &io::Error) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(%error, "a listener's name is left behind");
+    #[cfg(not(feature = "tracing"))]
+    let _ = error;
+}
+
 /// The beginning of `buf`, for one call.
 #[inline]
 fn at_most(buf: &[u8]) -> &[u8] {

@@ -26,15 +26,6 @@ pub(crate) fn accept_paused(error: &io::Error, pause: Duration) {
     let _ = (error, pause);
 }
 
-/// A listener has ended, and its name is left behind; where the caller cannot be given the error.
-#[cfg(unix)]
-pub(crate) fn release_failed(error: &io::Error) {
-    #[cfg(feature = "tracing")]
-    tracing::error!(%error, "a listener's name is left behind");
-    #[cfg(not(feature = "tracing"))]
-    let _ = error;
-}
-
 /// A handler of a server gave an error, which ends its connection only.
 #[cfg(feature = "tokio")]
 pub(crate) fn handler_failed(error: &dyn std::fmt::Display) {

@@ -45,9 +45,9 @@ use super::options::{OnNameLost, OsListenOptions};
 use super::place::{FileId, Place, file_id, remove};
 use super::places::other_places;
 use super::stale::{self, Probes};
-use super::{bound, is_passing, note, platform};
+use super::{bound, is_passing, note, platform, release_failed};
 use crate::endpoint::{Endpoint, Form};
-use crate::error::{self, Error, Reason, events, live_server};
+use crate::error::{self, Error, Reason, live_server};
 
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -207,7 +207,7 @@ impl Claim {
         let (socket, id) = listen_in(lock, permission, self.backlog, probes)?;
         if let Some(lock) = taken {
             // What is left in a directory that another one is mounted over, say.
-            self.remove_name().unwrap_or_else(|error| events::release_failed(&error));
+            self.remove_name().unwrap_or_else(|error| release_failed(&error));
             self.lock = lock;
         }
         self.former = Some(std::mem::replace(&mut self.id, id));
@@ -217,7 +217,7 @@ impl Claim {
     /// Takes the name away that `republish` gave to a socket which is not to be used. Once that is
     /// closed, its file's number may be another's.
     pub(super) fn withdraw(&mut self) {
-        self.remove_name().unwrap_or_else(|error| events::release_failed(&error));
+        self.remove_name().unwrap_or_else(|error| release_failed(&error));
         if let Some(former) = self.former.take() {
             self.id = former;
         }
@@ -238,9 +238,9 @@ impl Claim {
         }
     }
 
-    /// Takes the socket away from the name, which no other server can have while the lock is held,
-    /// and notes that in the lock. A socket that only refuses would not do: not every system lets a
-    /// listening one. What fails here is tried again at the end.
+    /// Takes the socket away from the name, which nobody else can have while the lock is held, and
+    /// notes that there. A socket that only refuses would not do: not every system lets a listening
+    /// one. What fails here is tried again at the end.
     #[cfg(feature = "tokio")]
     pub(super) fn stop(&mut self) {
         self.lock.write_stopping();
@@ -266,7 +266,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if self.owned_by_this_process() {
-            self.unpublish().unwrap_or_else(|error| events::release_failed(&error));
+            self.unpublish().unwrap_or_else(|error| release_failed(&error));
         }
     }
 }

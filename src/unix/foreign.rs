@@ -21,8 +21,8 @@ use crate::wait::Backoff;
 /// As many as wait in a queue, by Linux's default of `somaxconn`; those of the others are shorter.
 const LONGEST_QUEUE: usize = 4096;
 
-/// A listener that another crate made, with the name, mode and access that it has. Transient failures
-/// are retried, as [`accept`](LocalListener::accept) promises.
+/// A listener of one's own making: its name, its mode and who may connect are left as they are.
+/// Errors that pass are handled inside, as [`accept`](LocalListener::accept) promises.
 impl LocalListener for UnixListener {
     type Stream = UnixStream;
 

@@ -20,7 +20,7 @@ use super::options::cannot_be_upgraded;
 use super::runtime::{self, Tidings, sleep};
 use super::stream::Stream;
 use super::upgrade::{Offer, taken_over};
-use super::{inherited, is_passing, is_shortage, platform, prepare};
+use super::{inherited, is_passing, is_shortage, platform, prepare, release_failed};
 use crate::endpoint::Endpoint;
 use crate::error::events::{self, ListenerStats};
 use crate::options::{ListenOptions, StreamOptions};
@@ -317,6 +317,6 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.release().unwrap_or_else(|error| events::release_failed(&error));
+        self.release().unwrap_or_else(|error| release_failed(&error));
     }
 }

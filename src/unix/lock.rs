@@ -17,8 +17,8 @@ use super::bound::BoundFile;
 use super::maker::Maker;
 use super::note::{self, Said};
 use super::place::{Place, file_id, remove};
-use super::{asking, is_transient, platform};
-use crate::error::{self, Error, Reason, events, live_server};
+use super::{asking, is_transient, platform, release_failed};
+use crate::error::{self, Error, Reason, live_server};
 
 /// What the lock on a name is called, after a dot and the name.
 pub(super) const NAME_LOCK: &str = ".lock";
@@ -134,7 +134,7 @@ impl Lock {
                 Ok(())
             }
         });
-        removed.unwrap_or_else(|error| events::release_failed(&error));
+        removed.unwrap_or_else(|error| release_failed(&error));
     }
 
     /// Lets go of the lock on a socket that lives on: its note would call it dead.

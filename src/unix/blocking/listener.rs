@@ -23,7 +23,7 @@ use crate::unix::access::{Permission, peer_refused};
 use crate::unix::name::{self, LOOK, Name, Probes};
 use crate::unix::options::cannot_be_upgraded;
 use crate::unix::poll::wait_for_one;
-use crate::unix::{inherited, is_passing, is_shortage, platform, prepare, swap};
+use crate::unix::{inherited, is_passing, is_shortage, platform, prepare, release_failed, swap};
 use crate::wait::{Backoff, Deadline};
 
 pub(crate) struct Listener {
@@ -200,7 +200,7 @@ impl Listener {
     pub(crate) fn into_pending(mut self) -> Vec<Stream> {
         let mut sockets: Vec<_> = lock(&self.waiting).drain(..).collect();
         let (queue, released) = self.end();
-        released.unwrap_or_else(|error| events::release_failed(&error));
+        released.unwrap_or_else(|error| release_failed(&error));
         sockets.extend(queue);
         sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
     }
@@ -314,7 +314,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.end().1.unwrap_or_else(|error| events::release_failed(&error));
+        self.end().1.unwrap_or_else(|error| release_failed(&error));
     }
 }
 
