@@ -1,8 +1,9 @@
 //! The command line.
 
-#[cfg(all(test, target_os = "linux"))]
-mod man;
 // Written out for the fuzz target, which has this file from elsewhere.
+#[cfg(all(test, target_os = "linux"))]
+#[path = "args/man.rs"]
+mod man;
 #[path = "args/shared.rs"]
 mod shared;
 #[path = "args/values.rs"]
