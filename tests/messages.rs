@@ -55,8 +55,7 @@ impl Server {
 
     /// The memory that it has in use, where the system tells.
     fn memory(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running.child.id()));
-        let status = status.ok()?;
+        let status = std::fs::read_to_string(self.of_the_system("status")?).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
         let kib: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
         Some(kib * 1024)
@@ -64,8 +63,12 @@ impl Server {
 
     /// The descriptors that it has open, where the system tells.
     fn descriptors(&self) -> Option<usize> {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", self.running.child.id())).ok()?;
-        Some(open.count())
+        Some(std::fs::read_dir(self.of_the_system("fd")?).ok()?.count())
+    }
+
+    /// A file of proc(5). Under Wine a program sees those of other processes by the same number.
+    fn of_the_system(&self, file: &str) -> Option<String> {
+        cfg!(unix).then(|| format!("/proc/{}/{file}", self.running.child.id()))
     }
 }
 
