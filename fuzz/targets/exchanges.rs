@@ -1,5 +1,5 @@
-//! Where HTTP/1 messages end, followed on one connection: whatever both sides send, and however it is
-//! cut on its way, the answer to who waits is the same after each piece.
+//! Where HTTP/1 messages end, followed on one connection: whatever both sides send, and however it
+//! is cut on its way, the answer to who waits is the same after each piece.
 #![no_main]
 
 #[allow(dead_code, reason = "its own tests use the rest")]
