@@ -3,6 +3,7 @@
 mod copy;
 mod limits;
 mod mapping;
+#[cfg(feature = "tokio")]
 mod pace;
 #[cfg(feature = "tokio")]
 pub(super) mod tasks;
