@@ -283,6 +283,31 @@ fn who_asks_about_the_lock_does_not_hold_it() {
     common::unix::finish(server);
 }
 
+/// A server that starts, and is kept from running while the one that has the name dies.
+#[test]
+fn who_found_a_name_taken_does_not_hold_its_lock() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let os = Os::new();
+    let (holder, _) = listening(helper(&["server", os.endpoint()]));
+    let options = ["-e", "trace=flock", "-e", "inject=flock:delay_exit=2000000"];
+    let Some(second) = strace(&log, &options, &helper(&["server", os.endpoint()])) else { return };
+    let mut second = Running::start(second);
+    let asked = |times: usize| {
+        fs::read_to_string(&log).is_ok_and(|log| log.matches("flock(").count() >= times)
+    };
+    until("it asks", || asked(1));
+    holder.crash();
+    // A second call of it would have the lock by now.
+    until("it has its answer", || {
+        asked(2) || second.child.try_wait().expect("a process").is_some()
+    });
+    let (server, _) = listening(helper(&["server", os.endpoint()]));
+    let (_, out, _) = second.wait();
+    assert!(out[0].starts_with("AddrInUse: "), "{out:?}");
+    common::unix::finish(server);
+}
+
 /// Its server lives and has lost its socket: the client says who that is, and does not wait for
 /// ever.
 #[tokio::test]

@@ -31,7 +31,7 @@ pub(super) fn is_held(file: &OwnedFd) -> Result<bool, Errno> {
     match fcntl(file, ASK) {
         Ok(kind) => Ok(kind != libc::F_UNLCK as libc::c_short),
         // Shared for a moment with others who ask. A holder shares it with nobody.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+        Err(errno) if has_no_question(errno) => {
             match flock(file, FlockOperation::NonBlockingLockShared) {
                 Ok(()) => flock(file, FlockOperation::Unlock).map(|()| false),
                 Err(Errno::WOULDBLOCK) => Ok(true),
@@ -40,6 +40,15 @@ pub(super) fn is_held(file: &OwnedFd) -> Result<bool, Errno> {
         }
         Err(errno) => Err(errno),
     }
+}
+
+/// Whether nobody has to hold the lock on `file` to ask about it.
+pub(super) fn holds_nothing(file: &OwnedFd) -> bool {
+    !matches!(fcntl(file, ASK), Err(errno) if has_no_question(errno))
+}
+
+fn has_no_question(errno: Errno) -> bool {
+    matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
 /// `operation` with a lock for writing on the whole file; gives the kind of lock that comes back.

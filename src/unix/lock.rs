@@ -244,8 +244,11 @@ fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
             Err(Errno::WOULDBLOCK) => {}
             done => return done,
         }
-        // Where the system has no way to ask, who asks shares the lock for a moment. Who holds it
-        // shares it with nobody.
+        // Who asks here holds nothing, so this is a holder.
+        if asking::holds_nothing(file) {
+            break;
+        }
+        // Who asks shares the lock for a moment. Who holds it shares it with nobody.
         flock(file, FlockOperation::NonBlockingLockShared)?;
         flock(file, FlockOperation::Unlock)?;
     }
