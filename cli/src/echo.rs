@@ -12,13 +12,17 @@ use crate::server::{DRAIN, asked_to_finish, bind_fast, tell_cut};
 use crate::{args, client, say};
 
 pub async fn run(args: args::Echo) -> Result<()> {
-    let stop = asked_to_finish();
+    let (stop, again) = asked_to_finish();
     let linger = args.linger.for_the_rest();
     let listener = bind_fast(&args.endpoint, &args.server, args.spin, args.memory)?;
     let served = serve(listener, move |stream| handle(stream, linger))
         .with_graceful_shutdown(stop)
         .drain_deadline(DRAIN);
-    tell_cut(served.await.map_err(at_endpoint)?.cut());
+    tokio::select! {
+        served = served => tell_cut(served.map_err(at_endpoint)?.cut()),
+        // The listener is dropped, and with it its name.
+        ended = again => return ended,
+    }
     Ok(())
 }
 

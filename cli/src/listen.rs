@@ -75,7 +75,7 @@ async fn one_after_another(mut listener: Bound, ends: Ends, spin: Spin) -> Resul
 }
 
 async fn run_for_each(args: &args::Listen, command: Vec<OsString>) -> Result<()> {
-    let stop = asked_to_finish();
+    let (stop, again) = asked_to_finish();
     let listener = bind(&args.endpoint, &args.server, args.spin)?;
     let command = Arc::new(command);
     let (linger, spin) = (args.end.linger, args.spin);
@@ -90,7 +90,10 @@ async fn run_for_each(args: &args::Listen, command: Vec<OsString>) -> Result<()>
     };
 
     let served = serve(listener, handler).with_graceful_shutdown(stop).drain_deadline(DRAIN);
-    tell_cut(served.await.map_err(at_endpoint)?.cut());
+    tokio::select! {
+        served = served => tell_cut(served.map_err(at_endpoint)?.cut()),
+        ended = again => return ended,
+    }
     Ok(())
 }
 

@@ -66,14 +66,17 @@ pub async fn run(args: args::Relay) -> Result<()> {
         }
 
         _ => {
-            let stop = asked_to_finish();
+            let (stop, again) = asked_to_finish();
             target.check(&args.from).await?;
             let door = Door::open(&args.from, args.remote, &args.server, args.spin).await?;
             if links.descriptors == Descriptors::Refused {
                 door.refuse_descriptors();
             }
 
-            serve(door, target, stop).await
+            tokio::select! {
+                served = serve(door, target, stop) => served,
+                ended = again => ended,
+            }
         }
     }
 }

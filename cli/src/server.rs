@@ -4,16 +4,16 @@ use std::future::{Future, pending};
 use std::io::{self, ErrorKind};
 use std::ops::Deref;
 use std::pin::Pin;
-use std::process::exit;
 use std::time::Duration;
 
 use anyhow::Result;
 use sockpipe::{Access, Endpoint, ListenOptions, Listener, LocalListener, Stream};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::args::{Memory, Place, Server, Spin};
-use crate::exit::{INTERRUPTED, at_endpoint};
-use crate::{command, os, say};
+use crate::exit::{Exit, INTERRUPTED, at_endpoint};
+use crate::{os, say};
 
 /// How long connections may take to finish once a server is asked to stop.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -95,17 +95,14 @@ pub fn asked_to_stop() -> Pin<Box<impl Future<Output = ()> + Send>> {
     })
 }
 
-/// As above, for a server whose connections may finish. Asked a second time, it ends at once.
-pub fn asked_to_finish() -> impl Future<Output = ()> + Send {
+/// As above, for a server whose connections may finish: the first is there when it is asked, and
+/// the second, an error, when it is asked again, which ends it at once.
+pub fn asked_to_finish() -> (impl Future<Output = ()> + Send, impl Future<Output = Result<()>>) {
     let first = asked_to_stop();
-    async {
+    let (finishes, finishing) = oneshot::channel();
+    let stop = async {
         first.await;
-        let second = asked_to_stop();
-        tokio::spawn(async {
-            second.await;
-            command::end_all();
-            exit(i32::from(INTERRUPTED));
-        });
+        let _ = finishes.send(asked_to_stop());
         tokio::spawn(async {
             // Mostly there is nothing to wait for.
             sleep(FELT).await;
@@ -114,7 +111,17 @@ pub fn asked_to_finish() -> impl Future<Output = ()> + Send {
                 "connections may finish, for up to {limit} s; a second Ctrl-C ends them at once"
             ));
         });
-    }
+    };
+
+    let again = async {
+        match finishing.await {
+            Ok(second) => second.await,
+            // It has stopped by itself.
+            Err(_) => pending().await,
+        }
+        Err(Exit::silent(INTERRUPTED).into())
+    };
+    (stop, again)
 }
 
 /// The server has stopped, and of its connections so many had not finished.

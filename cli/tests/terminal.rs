@@ -120,16 +120,24 @@ fn connections_that_are_cut_are_counted() {
 
 #[test]
 fn a_second_signal_does_not_let_connections_finish() {
-    let os = Os::new();
-    let echo = Tool::listening(&["echo", os.endpoint()]);
-    let mut client = Tool::start(&["connect", os.endpoint()]);
-    client.type_in("hello");
-    client.await_out("hello");
-    echo.signal(Signal::INT);
-    common::unix::until("nobody is let in", || !Path::new(os.endpoint()).exists());
-    echo.signal(Signal::INT);
-    assert_eq!(echo.wait().code, Some(130));
-    client.wait().assert_succeeds();
+    let (os, far) = (Os::new(), Os::new());
+    let _far = Tool::listening(&["echo", far.endpoint()]);
+    for arguments in [
+        &["echo", os.endpoint()][..],
+        &["relay", os.endpoint(), far.endpoint()],
+        &["listen", "--keep", os.endpoint(), "--exec", "cat"],
+    ] {
+        let server = Tool::listening(arguments);
+        let mut client = Tool::start(&["connect", os.endpoint()]);
+        client.type_in("hello");
+        client.await_out("hello");
+        server.signal(Signal::INT);
+        common::unix::until("nobody is let in", || !Path::new(os.endpoint()).exists());
+        server.signal(Signal::INT);
+        assert_eq!(server.wait().code, Some(130), "{arguments:?}");
+        assert_eq!(os.files(), [""; 0], "{arguments:?}");
+        client.wait().assert_succeeds();
+    }
 }
 
 /// Also where no reader takes what has been received.
