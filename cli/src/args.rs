@@ -96,6 +96,26 @@ impl Verb {
             Self::Connect(_) | Self::Info(_) | Self::Clean(_) | Self::Completions(_) => false,
         }
     }
+
+    /// The numbers of the descriptors that are to be passed to it.
+    pub fn passed(&self) -> Vec<u32> {
+        let place = |place: &Place| match place {
+            Place::Passed(number) => Some(*number),
+            Place::Endpoint(_) => None,
+        };
+        let address = |address: &Address| match address {
+            Address::Passed(number) => Some(*number),
+            Address::Local(_) | Address::Tcp(_) | Address::Stdio => None,
+        };
+        let passed = match self {
+            Self::Listen(args) => [place(&args.endpoint), None],
+            Self::Connect(args) => [place(&args.endpoint), None],
+            Self::Echo(args) => [place(&args.endpoint), None],
+            Self::Relay(args) => [address(&args.from), address(&args.to)],
+            Self::Info(_) | Self::Ping(_) | Self::Clean(_) | Self::Completions(_) => [None; 2],
+        };
+        passed.into_iter().flatten().collect()
+    }
 }
 
 #[derive(Debug, clap::Args)]

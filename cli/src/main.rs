@@ -58,6 +58,11 @@ fn print(help: &clap::Error) -> ExitCode {
 }
 
 fn run(verb: Verb) -> Result<()> {
+    // Before this process has descriptors of its own, which would be taken for passed ones.
+    for number in verb.passed() {
+        os::check_passed(number)?;
+    }
+    os::check_room().context("cannot start")?;
     let runtime = runtime(&verb)?;
     let done = runtime.block_on(async {
         os::bear_file_limit().context("cannot start")?;

@@ -13,10 +13,11 @@ use windows as imp;
 
 pub use chunk::Chunk;
 pub use imp::{
-    Attached, Group, Socket, asked_to_stop, bear_file_limit, closed_directory, give_back_memory,
-    is_first_process, is_own, is_stranger, leads_to, listen_options, passed_is_connected,
-    passed_listener, passed_stream, program, refuse_descriptors, stdin, stdout, stdout_unread,
-    take_orphans, user, user_id, who_may_connect, why_no_server,
+    Attached, Group, Socket, asked_to_stop, bear_file_limit, check_passed, check_room,
+    closed_directory, give_back_memory, is_first_process, is_own, is_stranger, leads_to,
+    listen_options, passed_is_connected, passed_listener, passed_stream, program,
+    refuse_descriptors, stdin, stdout, stdout_unread, take_orphans, user, user_id, who_may_connect,
+    why_no_server,
 };
 pub use moved::Moved;
 

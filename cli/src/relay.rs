@@ -20,7 +20,7 @@ use crate::connect::{CUT, join};
 use crate::exit::{Exit, INTERRUPTED, USAGE, at_endpoint};
 use crate::os::Descriptors;
 use crate::server::{Bound, DRAIN, asked_to_finish, asked_to_stop, bind, tell_cut};
-use crate::session;
+use crate::session::{self, Ending};
 use crate::side::Side;
 use crate::{client, os, say};
 
@@ -57,6 +57,7 @@ pub async fn run(args: args::Relay) -> Result<()> {
 
         (from, to) if is_one_connection(from) || matches!(to, Address::Passed(_)) => {
             let stop = asked_to_stop();
+            target.check(&args.from).await?;
             let door = Door::open(&args.from, args.remote, &args.server, args.spin).await?;
             let work = async { pass_on(door.first(links).await?, &target, 1).await };
             tokio::select! {
@@ -150,6 +151,19 @@ async fn pass_on(mut near: Side, target: &Target, number: u64) -> Result<()> {
         say::warning(format_args!("client {number}: {CUT}"));
     }
     let (sent, received) = (report.sent, report.received);
+    let reset = |ending| ending == Some(Ending::SourceGone);
+    if reset(report.down) {
+        say::warning(format_args!("client {number}: the server reset the connection"));
+    } else if reset(report.up) {
+        say::detail(format_args!("client {number} reset the connection"));
+    }
+    // As the other one would see it without a relay.
+    if reset(report.down) {
+        near.reset();
+    }
+    if reset(report.up) {
+        far.reset();
+    }
     say::detail(format_args!("client {number}: done, {sent} bytes there, {received} back"));
     // Both at a time. That one has left is no news.
     drop(tokio::join!(near.close(DRAIN), far.close(DRAIN)));
@@ -299,7 +313,11 @@ impl Target {
                 places(to)?;
                 false
             }
-            (_, Address::Passed(_) | Address::Stdio) => false,
+            (_, Address::Passed(number)) => {
+                drop(os::passed_stream(*number)?);
+                false
+            }
+            (_, Address::Stdio) => false,
         };
 
         if itself {

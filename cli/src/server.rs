@@ -17,6 +17,9 @@ use crate::{os, say};
 
 /// How long connections may take to finish once a server is asked to stop.
 pub const DRAIN: Duration = Duration::from_secs(5);
+/// Signals within this are one: timeout(1), for example, sends one to the process and one to its
+/// group.
+const ONE_REQUEST: Duration = Duration::from_millis(100);
 /// When a user wonders why it has not ended.
 const FELT: Duration = Duration::from_millis(700);
 
@@ -102,8 +105,9 @@ pub fn asked_to_finish() -> (impl Future<Output = ()> + Send, impl Future<Output
     let (finishes, finishing) = oneshot::channel();
     let stop = async {
         first.await;
-        let _ = finishes.send(asked_to_stop());
         tokio::spawn(async {
+            sleep(ONE_REQUEST).await;
+            let _ = finishes.send(asked_to_stop());
             // Mostly there is nothing to wait for.
             sleep(FELT).await;
             let limit = DRAIN.as_secs();

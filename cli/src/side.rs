@@ -59,6 +59,13 @@ impl Side {
         })
     }
 
+    /// Makes its close a reset, where it is TCP.
+    pub fn reset(&self) {
+        if let Watch::Socket(socket) = &self.watch {
+            socket.reset();
+        }
+    }
+
     /// Closes it, once what was written to it is on its way.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::process::Users;
 use common::unix::STRANGER;
@@ -89,7 +89,7 @@ fn a_passed_socket_is_a_place_to_listen() {
     server.await_listening();
     let ended = run_with(&["connect", os.endpoint()], b"hello");
     assert_eq!(ended.assert_succeeds().text(), "hello");
-    run(&["echo", "fd:9"]).assert_fails(2, &["fd:9", "pass a socket that listens"]);
+    run(&["echo", "fd:99"]).assert_fails(2, &["fd:99", "passes it"]);
     run(&["echo", "fd:"]).assert_usage();
 }
 
@@ -158,7 +158,22 @@ fn a_passed_socket_of_the_wrong_kind_is_told_what_to_pass() {
     let (_near, far) = UnixStream::pair().expect("sockets");
     let ended = Tool::of(with_passed("connect --expect-user 4294967294 fd:7", far.into())).wait();
     ended.assert_fails(5, &["fd:7", "4294967294"]);
-    run(&["connect", "fd:9"]).assert_fails(2, &["fd:9", "pass a connected"]);
+    // Nothing was passed. The tool has descriptors of its own under some of these numbers.
+    let closed = "exec \"$0\" \"$@\" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
+    for number in 3..=9 {
+        let passed = format!("fd:{number}");
+        for verb in [&["listen"][..], &["connect"], &["relay", "tcp:127.0.0.1:0"]] {
+            let mut command = Command::new("sh");
+            command.args(["-c", closed]).arg(tool().get_program()).args(verb).arg(&passed);
+            command.stdin(Stdio::null());
+            let says = [&passed, "Bad file descriptor", "passes it"];
+            Tool::of(command).wait().assert_fails(2, &says);
+        }
+    }
+    // What cannot be connected is said before there is a client.
+    let file = std::fs::File::open("/dev/null").expect("a file");
+    let ended = Tool::of(with_passed("relay tcp:127.0.0.1:0 fd:7", file.into())).wait();
+    ended.assert_fails(2, &["fd:7", "pass a connected"]);
 }
 
 /// What leaves no reader and no writer behind, as a parent that was killed does.

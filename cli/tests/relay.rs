@@ -321,6 +321,35 @@ fn a_tcp_peer_that_is_cut_off() {
     }
 }
 
+/// Each end sees what it would see without the relay: what came, and then no end but a reset.
+#[test]
+fn a_relay_passes_a_reset_on() {
+    #[cfg(windows)]
+    if common::wine::skipped("a reset is read as an end like any other") {
+        return;
+    }
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let behind = format!("tcp:{}", server.local_addr().expect("an address"));
+    let mut relay = Tool::start(&["relay", "tcp:127.0.0.1:0", &behind]);
+    let front = relay.await_listening();
+    for server_resets in [true, false] {
+        let client = tcp(&front);
+        let other = accept(&server);
+        let (mut resets, mut reads) = if server_resets { (other, client) } else { (client, other) };
+        resets.write_all(b"half of it").expect("a write");
+        let mut got = [0; 10];
+        reads.read_exact(&mut got).expect("what came");
+        reads.write_all(b"unread").expect("a write");
+        resets.peek(&mut [0]).expect("a byte");
+        drop(resets);
+        let error = reads.read(&mut got).expect_err("no end of file");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+        if server_resets {
+            relay.await_err("client 1: the server reset the connection");
+        }
+    }
+}
+
 /// More may have been to come, which a script must be told; what came is there.
 #[test]
 fn a_reset_is_no_end() {

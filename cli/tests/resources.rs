@@ -48,6 +48,27 @@ fn a_server_without_threads_serves_and_a_client_without_them_says_so() {
     }
 }
 
+/// However few there are beyond what the loader takes, it is said, or it works.
+#[test]
+fn without_descriptors_to_be_had() {
+    let os = Os::new();
+    let _echo = Tool::listening(&["echo", os.endpoint()]);
+    let mut worked = 0;
+    for most in 4..24 {
+        let limit = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+        let ended = Tool::of(through_shell(&limit, &["ping", "-n", "1", os.endpoint()])).wait();
+        assert!(!ended.err.contains("panicked"), "{most}: {ended:?}");
+        match ended.code {
+            Some(0) => worked += 1,
+            code => {
+                assert_eq!(code, Some(1), "{most}: {ended:?}");
+                assert!(ended.err.contains("files"), "{most}: {ended:?}");
+            }
+        }
+    }
+    assert!(worked > 0);
+}
+
 #[test]
 fn a_server_works_within_64_mib() {
     let (front, behind) = (Os::new(), Os::new());

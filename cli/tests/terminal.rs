@@ -127,16 +127,36 @@ fn a_second_signal_does_not_let_connections_finish() {
         &["relay", os.endpoint(), far.endpoint()],
         &["listen", "--keep", os.endpoint(), "--exec", "cat"],
     ] {
-        let server = Tool::listening(arguments);
+        let mut server = Tool::listening(arguments);
         let mut client = Tool::start(&["connect", os.endpoint()]);
         client.type_in("hello");
         client.await_out("hello");
         server.signal(Signal::INT);
-        common::unix::until("nobody is let in", || !Path::new(os.endpoint()).exists());
+        server.await_err("a second Ctrl-C ends them at once");
+        assert!(!Path::new(os.endpoint()).exists(), "nobody is let in");
         server.signal(Signal::INT);
         assert_eq!(server.wait().code, Some(130), "{arguments:?}");
         assert_eq!(os.files(), [""; 0], "{arguments:?}");
         client.wait().assert_succeeds();
+    }
+}
+
+/// As timeout(1) sends one to its child and one to the child's group: that is one request.
+#[test]
+fn signals_that_come_together_are_one() {
+    let (os, far) = (Os::new(), Os::new());
+    let _far = Tool::listening(&["echo", far.endpoint()]);
+    for arguments in [
+        &["echo", os.endpoint()][..],
+        &["relay", os.endpoint(), far.endpoint()],
+        &["listen", "--keep", os.endpoint(), "--exec", "cat"],
+    ] {
+        let server = Tool::listening(arguments);
+        for _ in 0..3 {
+            server.signal(Signal::TERM);
+        }
+        assert_eq!(server.wait().code, Some(0), "{arguments:?}");
+        assert_eq!(os.files(), [""; 0], "{arguments:?}");
     }
 }
 

@@ -16,8 +16,9 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -30,13 +31,21 @@ pub use self::group::Group;
 pub use self::init::{is_first_process, take_orphans};
 pub use self::listen::{closed_directory, listen_options, user_id};
 pub use self::obstacle::why_no_server;
-pub use self::passed::{passed_is_connected, passed_listener, passed_stream};
+pub use self::passed::{check_passed, passed_is_connected, passed_listener, passed_stream};
 pub use self::signals::{asked_to_stop, bear_file_limit};
 pub use self::socket::{Attached, Socket};
 use self::stdio::{Stdin, Stdout};
 pub use self::system::{give_back_memory, refuse_descriptors};
 pub use self::watch::stdout_unread;
 use super::Access;
+
+/// Of descriptors that a runtime takes.
+const PAIRS: usize = 4;
+
+/// Whether there are as many descriptors as a runtime takes: without them it would panic.
+pub fn check_room() -> io::Result<()> {
+    (0..PAIRS).map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>().map(drop)
+}
 
 /// Standard input.
 pub fn stdin() -> impl Read + Send + 'static {

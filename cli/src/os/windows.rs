@@ -29,7 +29,8 @@ use windows_sys::Win32::System::Threading::{
 };
 
 pub use self::listen::{
-    closed_directory, listen_options, passed_is_connected, passed_listener, passed_stream, user_id,
+    check_passed, closed_directory, listen_options, passed_is_connected, passed_listener,
+    passed_stream, user_id,
 };
 pub use self::socket::{Attached, Socket};
 use super::Access;
@@ -38,6 +39,11 @@ use super::Access;
 /// now on.
 pub fn asked_to_stop() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
     Box::pin(shutdown_signal())
+}
+
+/// There is no such limit.
+pub fn check_room() -> io::Result<()> {
+    Ok(())
 }
 
 /// There is no such limit.

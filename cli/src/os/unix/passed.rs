@@ -4,12 +4,23 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::Result;
-use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use rustix::net::getpeername;
 use sockpipe::os::unix::{ListenerExt, StreamExt};
 use sockpipe::{ListenOptions, Listener, Stream};
 
 use crate::exit::{Exit, USAGE, at_endpoint};
+
+/// # Errors
+///
+/// Nothing was passed under that number.
+pub fn check_passed(number: u32) -> Result<()> {
+    let open = borrow(number).and_then(|passed| Ok(fcntl_getfd(passed)?));
+    open.map(drop).map_err(|error| {
+        let what = format!("cannot use fd:{number}: {error}; whoever starts this passes it");
+        Exit::new(USAGE, what).into()
+    })
+}
 
 /// A listener at a socket that listens.
 pub fn passed_listener(number: u32, options: &ListenOptions) -> Result<Listener> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::cmsg_space;
 use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_linger, socket_linger};
 use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, recv, send, sendmsg,
     shutdown,
@@ -231,10 +232,19 @@ impl Socket {
         until_unread(&self.socket).await;
     }
 
+    /// Makes its close a reset, where it is TCP.
+    pub fn reset(&self) {
+        if self.kind == Kind::Tcp {
+            let _ = set_socket_linger(&self.socket, Some(Duration::ZERO));
+        }
+    }
+
     /// Closes it. The kernel has what was written.
     pub async fn close(self, _: Duration) -> io::Result<()> {
-        // That the peer has left is no news.
-        let _ = shutdown(&self.socket, Shutdown::Write);
+        // That the peer has left is no news. An end of file before a reset would be taken for one.
+        if self.kind != Kind::Tcp || socket_linger(&self.socket) != Ok(Some(Duration::ZERO)) {
+            let _ = shutdown(&self.socket, Shutdown::Write);
+        }
         Ok(())
     }
 }

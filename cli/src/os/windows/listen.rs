@@ -19,6 +19,10 @@ pub fn listen_options(options: ListenOptions, args: &Server) -> Result<ListenOpt
     }
 }
 
+pub fn check_passed(number: u32) -> Result<()> {
+    Err(passed(number))
+}
+
 pub fn passed_listener(number: u32, _: &ListenOptions) -> Result<Listener> {
     Err(passed(number))
 }

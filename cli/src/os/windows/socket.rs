@@ -97,6 +97,13 @@ impl Socket {
         }
     }
 
+    /// Makes its close a reset, where it is TCP.
+    pub fn reset(&self) {
+        if let Self::Tcp(stream) = self {
+            let _ = stream.set_zero_linger();
+        }
+    }
+
     /// Closes it, once what was written to it is on its way.
     pub async fn close(self, deadline: Duration) -> io::Result<()> {
         match self {
