@@ -334,6 +334,18 @@ async fn directories_in_which_others_could_replace_the_socket() {
     println!("{tried} owners and modes, by the path and by a link");
 }
 
+/// To the system that number means that the group stays as it is.
+#[tokio::test]
+async fn a_group_that_cannot_be() {
+    let os = Os::new();
+    for endpoint in [os.endpoint(), &common::unique_name()] {
+        let refused = Listener::bind_with(endpoint, &ListenOptions::new().group(u32::MAX));
+        let error = refused.expect_err("no such group");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+    assert_eq!(os.files(), [""; 0]);
+}
+
 /// As a umask of 002 makes it, where each user has a group of its own.
 #[cfg(target_os = "linux")]
 #[tokio::test]

@@ -277,6 +277,19 @@ fn a_lock_file_that_is_gone_is_no_lock() {
     assert_eq!(os.files(), [""; 0]);
 }
 
+/// No file of this process may have a byte, on pain of a signal.
+#[test]
+fn a_process_that_may_write_no_files_listens() {
+    let os = Os::new();
+    let server = helper(&["server", os.endpoint()]);
+    let limited = ["-c", "ulimit -f 0; exec \"$0\" \"$@\""];
+    let (mut server, _) = listening(common::unix::through("sh", &limited, &server));
+    assert_eq!(ask(&mut server, "stats"), "accepted 0 refused 0 pauses 0");
+    command(&mut server, "drop");
+    assert_eq!(finish(server), ["dropped"]);
+    assert_eq!(os.files(), [""; 0]);
+}
+
 /// Whether portable names depend on `XDG_RUNTIME_DIR`: macOS has one directory for each user
 /// instead.
 fn has_runtime_directories() -> bool {

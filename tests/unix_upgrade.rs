@@ -97,6 +97,33 @@ async fn no_client_is_refused_or_lost_while_one_version_after_another_takes_over
     println!("{upgrades} upgrades, {served} clients, none refused and none lost");
 }
 
+/// As a cleaner does that goes by age: both are there again, and the next version gets the name.
+#[tokio::test]
+async fn what_others_removed_is_offered_again() {
+    let os = Os::new();
+    let mut old = Listener::bind_with(os.endpoint(), &upgradable()).expect("a free name");
+    let offer = os.dir().join(".s.sock.upgrade");
+    {
+        let mut accept = std::pin::pin!(old.accept());
+        let early = tokio::time::timeout(Duration::from_millis(10), &mut accept).await;
+        assert!(early.is_err(), "{early:?}");
+        std::fs::remove_file(&offer).expect("a socket");
+        let there = async {
+            while !offer.exists() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            accepted = &mut accept => panic!("{accepted:?}"),
+            () = within(there) => {}
+        }
+    }
+    let new = next(&os, &mut old).await.expect("the name");
+    drop(old);
+    drop(new);
+    assert_eq!(os.files(), [""; 0]);
+}
+
 #[tokio::test]
 async fn the_next_version_has_the_clients_that_wait_and_the_name_until_it_is_dropped() {
     let os = Os::new();

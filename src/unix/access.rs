@@ -1,5 +1,6 @@
 //! Who may connect: the mode of the socket, and the same rule for the peers that it accepted.
 
+use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::Mode;
@@ -19,6 +20,17 @@ pub(super) struct Permission {
 }
 
 impl Permission {
+    /// # Errors
+    ///
+    /// `InvalidInput` for a group that cannot be: to chown(2) it means that none was asked for.
+    pub(super) fn checked(options: &ListenOptions) -> io::Result<Self> {
+        if options.os.group == Some(u32::MAX) {
+            let what = "no group has the number 4294967295; choose one that getent(1) lists";
+            return Err(io::Error::new(ErrorKind::InvalidInput, what));
+        }
+        Ok(Self::new(options))
+    }
+
     pub(super) fn new(options: &ListenOptions) -> Self {
         let preset = match options.access {
             Access::Owner => 0o600,
@@ -63,7 +75,7 @@ impl Permission {
         match platform::peer_groups(socket) {
             Ok(groups) => groups.contains(&group),
             // Not told on every system; the file's mode was asked.
-            Err(error) => error.kind() == std::io::ErrorKind::Unsupported,
+            Err(error) => error.kind() == ErrorKind::Unsupported,
         }
     }
 }

@@ -135,7 +135,10 @@ impl Listener {
             }
             ready!(look.as_mut().poll(cx));
             self.look = None;
-            let Some(socket) = self.name.look(self.permission)? else { continue };
+            let Some(socket) = self.name.look(self.permission)? else {
+                self.keep_offer();
+                continue;
+            };
             if self.listen_on(socket).is_ok() {
                 // Nobody has been sent the old socket, see above.
                 if self.offer.take().is_some() {
@@ -170,6 +173,16 @@ impl Listener {
             self.offer = Some(Offer::new(&claim.lock().place)?);
         }
         Ok(())
+    }
+
+    /// Makes the offer again if somebody removed it.
+    fn keep_offer(&mut self) {
+        if let (Some(offer), Name::Claimed(claim)) = (&self.offer, &self.name) {
+            if claim.is_published() && !offer.is_found(&claim.lock().place) {
+                self.offer = None;
+                let _ = self.offer(true);
+            }
+        }
     }
 
     /// Lets no process take it over any more, if none has; whether it could be until now.

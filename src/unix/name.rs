@@ -36,7 +36,7 @@ impl Name {
         options: &ListenOptions,
         probes: Probes,
     ) -> io::Result<(OwnedFd, Self, Permission, Endpoint)> {
-        let permission = Permission::new(options);
+        let permission = Permission::checked(options)?;
         let wanted = endpoint;
         let (place, endpoint) = place_to_bind(wanted, options)?;
         let Some(place) = place else {

@@ -6,7 +6,7 @@ use std::process;
 
 use rustix::fs::{Stat, stat};
 use rustix::io::{Errno, pread, pwrite};
-use rustix::process::{Pid, test_kill_process};
+use rustix::process::{Pid, Resource, getrlimit, test_kill_process};
 
 const HOLDER: usize = 32;
 const SOCKET: usize = 64;
@@ -32,7 +32,16 @@ pub(super) fn write_holder(file: &OwnedFd) {
 }
 
 fn write_first(file: &OwnedFd, text: &str) {
-    let _ = pwrite(file, format!("{text:<HOLDER$}").as_bytes(), 0);
+    write(file, &format!("{text:<HOLDER$}"), 0);
+}
+
+/// What does not get there tells others less. A file limit below that would end the process, by
+/// `SIGXFSZ`.
+fn write(file: &OwnedFd, text: &str, at: usize) {
+    let most = getrlimit(Resource::Fsize).current;
+    if most.is_none_or(|most| most >= (HOLDER + SOCKET) as u64) {
+        let _ = pwrite(file, text.as_bytes(), at as u64);
+    }
 }
 
 /// That this process lets nobody in any more.
@@ -59,7 +68,7 @@ pub(super) fn write_bound(file: &OwnedFd, stat: &Stat) {
 
 fn write_socket(file: &OwnedFd, text: &str) {
     let width = SOCKET - 1;
-    let _ = pwrite(file, format!("{text:<width$}\n").as_bytes(), HOLDER as u64);
+    write(file, &format!("{text:<width$}\n"), HOLDER);
 }
 
 /// The holder's process, if its number means that process here.

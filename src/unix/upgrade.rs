@@ -26,7 +26,7 @@ use super::access::{Permission, is_own};
 use super::claim::Claim;
 use super::lock::lock_name;
 use super::peer::Peer;
-use super::place::{Place, remove};
+use super::place::{FileId, Place, file_id, remove};
 use super::{bound, pass, platform, runtime};
 use crate::error::{self, Error, Reason};
 use crate::options::ListenOptions;
@@ -42,6 +42,7 @@ const WAITING: i32 = 16;
 /// The old process's side.
 pub(super) struct Offer {
     socket: AsyncFd<OwnedFd>,
+    id: FileId,
     heir: Option<Heir>,
 }
 
@@ -62,9 +63,15 @@ impl Offer {
         platform::set_mode_to_be(&socket, owner.mode());
         let cannot = |errno: Errno| error::os(place.endpoint(), errno);
         bind(&socket, &place.address(&name)?).map_err(cannot)?;
-        bound::settle(place, &name, owner)?;
+        let id = file_id(&bound::settle(place, &name, owner)?);
         listen(&socket, WAITING).map_err(cannot)?;
-        Ok(Self { socket: runtime::register(socket)?, heir: None })
+        Ok(Self { socket: runtime::register(socket)?, id, heir: None })
+    }
+
+    /// Whether nobody has removed it.
+    pub(super) fn is_found(&self, place: &Place) -> bool {
+        let standing = place.stat(&lock_name(place, UPGRADE)).ok().flatten();
+        standing.is_some_and(|stat| file_id(&stat) == self.id)
     }
 
     /// Whether another process may have the name at any time, or has it.

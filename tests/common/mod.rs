@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 pub mod daemon;
+#[cfg(windows)]
+pub mod foreign;
 pub mod process;
 #[cfg(unix)]
 pub mod unix;

@@ -6,11 +6,10 @@ use std::process::Command;
 use sockpipe::{Stream, echo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::common::foreign::{Peer, program};
 use crate::common::wine::is_wine;
 use crate::common::{PATIENCE, assert_error, within};
-use crate::{
-    EXCHANGED, Peer, accept, connect, exchange, foreign, listen, program, read_all, unused_pipe,
-};
+use crate::{EXCHANGED, accept, connect, exchange, foreign, listen, read_all, unused_pipe};
 
 /// `None`, and a line that says so, where there is none.
 fn start(role: &str, pipe: &str) -> Option<Peer> {
