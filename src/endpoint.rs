@@ -29,9 +29,9 @@ pub use self::error::ParseEndpointError;
 /// Every form is parsed and printed on every OS. A form that this OS does not have fails with
 /// [`Unsupported`](std::io::ErrorKind::Unsupported) when you listen or connect. A portable name,
 /// also after `system:` and `session:`, has 1 to 48 characters of `a-z 0-9 . _ -` and does not
-/// start with a dot, so a name that is valid on one OS is valid on all. [`resolve`](Self::resolve)
-/// returns the addresses of an endpoint, and [Which address do I get?](crate::docs::which_address)
-/// explains them.
+/// start or end with a dot, so a name that is valid on one OS is valid on all.
+/// [`resolve`](Self::resolve) returns the addresses of an endpoint, and
+/// [Which address do I get?](crate::docs::which_address) explains them.
 ///
 /// An endpoint that is printed and parsed again is the same endpoint, except for a path that is not
 /// UTF-8, which no string can carry.
@@ -271,6 +271,9 @@ fn name(text: &str, start: usize) -> Result<String, ParseEndpointError> {
     if name.starts_with('.') {
         return error(start, "a portable name does not start with a dot".to_owned());
     }
+    if name.ends_with('.') {
+        return error(text.len() - 1, "Windows ignores a dot at the end of a name".to_owned());
+    }
     if name.len() > NAME_LIMIT {
         let length = name.len();
         return error(
@@ -411,6 +414,7 @@ mod tests {
             ("Echo", Some(0), "'E' cannot be in a portable name"),
             ("olá", Some(2), "'á' cannot be in a portable name"),
             (".hidden", Some(0), "does not start with a dot"),
+            ("a.", Some(1), "ignores a dot at the end"),
             (&long, Some(48), "portable name of 49 characters exceeds the limit of 48"),
             ("unix://run/x", Some(7), "`unix://` wants an absolute path"),
             ("unix:", None, "the path is empty"),
