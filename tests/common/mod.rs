@@ -1,5 +1,6 @@
 //! What the test files share. Files that need the async API are there only with its feature.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses a part")]
+#![allow(clippy::new_without_default, reason = "one way to make a thing is enough for a test")]
 
 #[cfg(feature = "tokio")]
 mod backend;
