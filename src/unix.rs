@@ -168,14 +168,12 @@ compile_error!(
 );
 
 // The lane of shared memory, where there is one.
-cfg_if::cfg_if! {
-    if #[cfg(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix)))] {
-        mod shared_memory;
-    } else {
-        mod no_shared_memory;
-        use no_shared_memory as shared_memory;
-    }
-}
+#[cfg(not(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix))))]
+mod no_shared_memory;
+#[cfg(not(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix))))]
+use self::no_shared_memory as shared_memory;
+#[cfg(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix)))]
+mod shared_memory;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
