@@ -1,6 +1,6 @@
 //! The commands of `listen --exec`. None outlives this process.
 
-use std::process::{Command, ExitStatus};
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,6 +48,8 @@ impl Joined {
             group
         };
 
+        // Before anybody waits for it, which closes what it reads from.
+        let ends = group.ends();
         let (tell, exited) = watch::channel(None);
         let waiter = Arc::clone(&group);
         let wait = move || {
@@ -64,7 +66,7 @@ impl Joined {
             return Err(error).context("cannot start a thread that waits for the command");
         }
         let joined = Self { group, exited };
-        match joined.side() {
+        match joined.side(ends) {
             Ok(side) => Ok((joined, side)),
             Err(error) => {
                 joined.group.kill();
@@ -73,8 +75,8 @@ impl Joined {
         }
     }
 
-    fn side(&self) -> Result<Side> {
-        let (output, input) = self.group.ends().context("the command has no input or output")?;
+    fn side(&self, ends: Option<(ChildStdout, ChildStdin)>) -> Result<Side> {
+        let (output, input) = ends.context("the command has no input or output")?;
         Side::command(output, input, self.exited.clone()).context("cannot start a thread")
     }
 

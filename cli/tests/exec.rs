@@ -24,6 +24,24 @@ fn is_gone(pid: Pid) -> bool {
 }
 
 /// The terminal signals all processes of its foreground group.
+/// The server is kept from running while it starts a thread that waits for the command.
+#[cfg(target_os = "linux")] // For strace.
+#[test]
+fn what_a_command_prints_arrives_however_soon_it_ends() {
+    let (os, logs) = (Os::new(), tempfile::tempdir().expect("a directory"));
+    let mut server = tool();
+    server.args(["listen", os.endpoint(), "--exec", "echo", "hello"]);
+    let delayed = ["-e", "trace=clone,clone3", "-e", "inject=clone,clone3:delay_exit=300000"];
+    let Some(server) = common::unix::strace(&logs.path().join("log"), &delayed, &server) else {
+        return;
+    };
+    let mut server = Tool::of(server);
+    server.await_listening();
+    let client = Tool::start(&["connect", os.endpoint()]);
+    assert_eq!(client.wait().assert_succeeds().text(), "hello\n");
+    server.wait().assert_succeeds();
+}
+
 #[test]
 fn ctrl_c_lets_commands_finish() {
     let os = Os::new();
