@@ -163,8 +163,8 @@ mod native {
     target_os = "openbsd"
 )))]
 compile_error!(
-    "sockpipe knows Linux, Android, macOS and Apple's other systems, FreeBSD, DragonFly, NetBSD, OpenBSD \
-     and Windows; this system's ways with local sockets are not known to it"
+    "sockpipe supports Linux, Android, macOS and Apple's other systems, FreeBSD, DragonFly, \
+     NetBSD, OpenBSD and Windows, and not this system"
 );
 
 // The lane of shared memory, where there is one.
