@@ -1,18 +1,19 @@
 //! What Windows enforces and Wine does not: who may open a pipe, who may add an instance to it, and
 //! that its name has one owner; and where an end could get lost. Under Wine a test that would tell
-//! nothing says that it did not run.
+//! nothing says that it did not run, or that the model of NT shows it (`scripts/nt.sh`).
 #![cfg(windows)] // There are named pipes.
 
 mod common;
 
 use std::fs::OpenOptions;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::windows::fs::OpenOptionsExt;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use common::wine::skipped;
+use common::wine::{skipped, skipped_without_model};
 use common::{PATIENCE, argument, assert_error, spawn_helper, unique_name, within};
 use sockpipe::os::windows::ListenOptionsExt;
 use sockpipe::{
@@ -22,6 +23,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
 
 const ERROR_ACCESS_DENIED: i32 = 5;
+/// `SecurityAnonymous`, as it is in an open's flags.
+const SECURITY_ANONYMOUS: u32 = 0;
 
 fn listen(options: &ListenOptions) -> (Listener, String) {
     let listener = Listener::bind_with(unique_name(), options).expect("a free name");
@@ -48,7 +51,7 @@ fn assert_denied<T>(outcome: io::Result<T>, what: &str) {
 /// Row 4. The question whether the name exists comes before; this is what decides.
 #[test]
 fn of_many_that_bind_one_name_at_once_one_wins() {
-    if skipped("it lets everybody create a first instance") {
+    if skipped_without_model("it lets everybody create a first instance") {
         return;
     }
     const RIVALS: usize = 16;
@@ -78,7 +81,7 @@ fn of_many_that_bind_one_name_at_once_one_wins() {
 /// Row 16 at the server: nobody can take the name, or be found under it.
 #[tokio::test]
 async fn a_foreign_first_instance_is_refused() {
-    if skipped("it lets everybody create a first instance") {
+    if skipped_without_model("it lets everybody create a first instance") {
         return;
     }
     let (_listener, path) = listen(&ListenOptions::new());
@@ -91,7 +94,7 @@ async fn a_foreign_first_instance_is_refused() {
 /// to add an instance. That the listener cannot add its own either does not matter here.
 #[tokio::test]
 async fn who_may_only_read_and_write_cannot_add_an_instance() {
-    if skipped("it does not enforce descriptors") {
+    if skipped_without_model("it does not enforce descriptors") {
         return;
     }
     let own = own_sid().await;
@@ -108,7 +111,7 @@ async fn who_may_only_read_and_write_cannot_add_an_instance() {
 /// It is not another server that stands in the way then, and there is nothing to wait for.
 #[test]
 fn a_listener_that_cannot_add_its_own_instances_says_so() {
-    if skipped("it does not enforce descriptors") {
+    if skipped_without_model("it does not enforce descriptors") {
         return;
     }
     let options = ListenOptions::new().security_descriptor("D:P(A;;0x0012019b;;;WD)");
@@ -119,7 +122,7 @@ fn a_listener_that_cannot_add_its_own_instances_says_so() {
 /// Row 15. There is one user here, so it is the user that is left out.
 #[tokio::test]
 async fn who_is_not_in_the_descriptor_is_not_let_in() {
-    if skipped("it does not enforce descriptors") {
+    if skipped_without_model("it does not enforce descriptors") {
         return;
     }
     let own = own_sid().await;
@@ -177,7 +180,7 @@ async fn clients_from_the_network_are_refused() {
 /// The owner of a pipe that says nothing about it is the user that made it, or Administrators.
 #[tokio::test]
 async fn the_owner_of_a_foreign_pipe_is_known() {
-    if skipped("pipes with the default descriptor have no owner") {
+    if skipped_without_model("pipes with the default descriptor have no owner") {
         return;
     }
     let system = ExpectServer::Exactly(UserId::Sid("S-1-5-18".to_owned()));
@@ -257,7 +260,7 @@ async fn an_end_behind_unread_data_is_still_an_end() {
 // The pipe is closed by an event loop that goes on while this thread waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn in_byte_mode_an_end_behind_unread_data_vanishes() {
-    if skipped("it keeps them apart") {
+    if skipped_without_model("it keeps them apart") {
         return;
     }
     let path = format!(r"\\.\pipe\{}", unique_name());
@@ -288,6 +291,41 @@ async fn in_byte_mode_an_end_behind_unread_data_vanishes() {
     drop(server);
     assert_eq!(lengths.recv_timeout(PATIENCE), Ok(0), "the pipe is closed");
     reader.join().expect("no panic");
+}
+
+/// Most programs do not say how far they trust the server; then what they write tells who they are.
+#[tokio::test]
+async fn who_a_plain_client_is_can_be_told_after_its_first_bytes() {
+    if skipped_without_model("it tells at once") {
+        return;
+    }
+    let own = UserId::Sid(own_sid().await);
+    let (mut listener, path) = listen(&ListenOptions::new());
+    let mut client = OpenOptions::new().read(true).write(true).open(&path).expect("a server");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    let error = server.peer_credentials().expect_err("nothing was read");
+    let reason = Error::of(&error).map(Error::reason);
+    assert!(matches!(reason, Some(Reason::PeerNotToldYet { .. })), "{error}");
+    client.write_all(b"x").expect("a write");
+    within(server.read_exact(&mut [0])).await.expect("a byte");
+    assert_eq!(*server.peer_credentials().expect("credentials").user(), own);
+}
+
+#[tokio::test]
+async fn a_client_that_connects_as_nobody_stays_unknown() {
+    if skipped_without_model("it tells at once") {
+        return;
+    }
+    let (mut listener, path) = listen(&ListenOptions::new());
+    let mut nobody = OpenOptions::new();
+    nobody.read(true).write(true).security_qos_flags(SECURITY_ANONYMOUS);
+    let mut client = nobody.open(&path).expect("a server");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    client.write_all(b"x").expect("a write");
+    within(server.read_exact(&mut [0])).await.expect("a byte");
+    let error = server.peer_credentials().expect_err("nobody");
+    let reason = Error::of(&error).map(Error::reason);
+    assert!(matches!(reason, Some(Reason::AnonymousPeer { .. })), "{error}");
 }
 
 /// Has one client, and waits to be killed.
