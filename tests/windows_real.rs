@@ -338,30 +338,83 @@ async fn server_that_crashes() {
     std::future::pending::<()>().await;
 }
 
-/// A client that lives on may keep the name of a server that crashed, and no longer.
-#[tokio::test]
-async fn the_name_of_a_crashed_server_whose_client_lives() {
-    let name = unique_name();
-    let mut child = spawn_helper("server_that_crashes", &name);
+/// The client of a server that crashed. It holds the server's name until it closes.
+async fn left_by_a_crash(name: &str) -> Stream {
+    let mut child = spawn_helper("server_that_crashes", name);
     let options = ConnectOptions::new().wait_for_server(PATIENCE);
-    let mut client = within(Stream::connect_with(&name, &options)).await.expect("a connection");
+    let mut client = within(Stream::connect_with(name, &options)).await.expect("a connection");
     within(client.read_exact(&mut [0; 4])).await.expect("a server");
     child.kill().expect("a kill");
     child.wait().expect("an end");
     assert_eq!(within(client.read(&mut [0])).await.expect("an end"), 0);
-    match Listener::bind(&name) {
-        Ok(_) => println!("free while the client lives"),
-        Err(error) => {
+    client
+}
+
+fn assert_held<T>(outcome: io::Result<T>) {
+    let error = outcome.err().expect("a name that a client holds");
+    let reason = Error::of(&error).map(Error::reason);
+    assert_eq!(reason, Some(&Reason::HeldByConnections), "{error}");
+}
+
+#[tokio::test]
+async fn the_name_of_a_crashed_server_whose_client_lives_is_taken_over() {
+    let name = unique_name();
+    let _former = left_by_a_crash(&name).await;
+    let missed = within(Stream::connect(&name)).await;
+    assert_error(missed, ErrorKind::NotFound, &["no server"]);
+    let mut listener = Listener::bind(&name).expect("a name without a server");
+    // All its instances are in order, and each client is its own.
+    for _ in 0..8 {
+        let mut client = within(Stream::connect(&name)).await.expect("a connection");
+        let mut server = within(listener.accept()).await.expect("a connection");
+        within(client.write_all(b"x")).await.expect("a write");
+        within(server.read_exact(&mut [0])).await.expect("a byte");
+    }
+    assert_error(Listener::bind(&name), ErrorKind::AddrInUse, &["already listening"]);
+}
+
+/// Clients would find another pipe than the one that was asked for.
+#[tokio::test]
+async fn a_name_is_not_taken_over_with_other_rights_or_of_another_type() {
+    if skipped_without_model("a name goes with its server") {
+        return;
+    }
+    let name = unique_name();
+    let former = left_by_a_crash(&name).await;
+    let everyone = ListenOptions::new().access(Access::Everyone);
+    assert_held(Listener::bind_with(&name, &everyone));
+    assert_held(Listener::bind_with(&name, &ListenOptions::new().byte_type(true)));
+    // Nothing of the attempts is left.
+    let missed = within(Stream::connect(&name)).await;
+    assert_error(missed, ErrorKind::NotFound, &["no server"]);
+    drop(former);
+    Listener::bind_with(&name, &everyone).expect("a free name");
+}
+
+#[tokio::test]
+async fn of_many_that_take_over_one_name_at_once_one_wins() {
+    if skipped_without_model("a name goes with its server") {
+        return;
+    }
+    const RIVALS: usize = 8;
+    for _ in 0..5 {
+        let name = unique_name();
+        let _former = left_by_a_crash(&name).await;
+        let barrier = Barrier::new(RIVALS);
+        let bind = || {
+            barrier.wait();
+            let bound = Listener::bind(&name);
+            // None is dropped before all have tried.
+            barrier.wait();
+            bound
+        };
+        let bound: Vec<_> = thread::scope(|scope| {
+            let rivals: Vec<_> = (0..RIVALS).map(|_| scope.spawn(bind)).collect();
+            rivals.into_iter().map(|rival| rival.join().expect("a rival")).collect()
+        });
+        assert_eq!(bound.iter().filter(|bound| bound.is_ok()).count(), 1);
+        for error in bound.into_iter().filter_map(Result::err) {
             assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
-            println!("in use while the client lives: {error}");
         }
     }
-    drop(client);
-    let free = async {
-        while let Err(error) = Listener::bind(&name) {
-            assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    within(free).await;
 }

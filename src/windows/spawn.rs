@@ -32,8 +32,8 @@ pub(crate) struct OsDaemonOptions {}
 
 /// Held by the one client that starts the server of an endpoint.
 ///
-/// It is that the mutex exists that counts. To own it would tie the lock to a thread. Which child
-/// starts is in a file, as a mutex goes with its holder and the child is to be known longer.
+/// Which child starts is in a file, as a mutex goes with its holder and the child is to be known
+/// longer.
 pub(crate) struct SpawnLock {
     _mutex: OwnedHandle,
     file: PathBuf,
@@ -44,22 +44,7 @@ impl SpawnLock {
     /// `None` while another has it.
     pub(crate) fn try_take(endpoint: &Endpoint) -> io::Result<Option<Self>> {
         let name = lock_name(endpoint)?;
-        let wide_name = wide(&format!(r"Global\{name}"));
-        let security = SecurityDescriptor::new(Access::Owner)?;
-        let attributes = security.attributes();
-        // SAFETY: the attributes are valid, the descriptor in them outlives the call, and the name
-        // ends in NUL.
-        let mutex = unsafe { CreateMutexW(&attributes, 0, wide_name.as_ptr()) };
-        let error = io::Error::last_os_error();
-        if mutex.is_null() {
-            // Another user's.
-            return if code(&error) == Some(ERROR_ACCESS_DENIED) { Ok(None) } else { Err(error) };
-        }
-        // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
-        let mutex = unsafe { OwnedHandle::from_raw_handle(mutex) };
-        if code(&error) == Some(ERROR_ALREADY_EXISTS) {
-            return Ok(None);
-        }
+        let Some(mutex) = process::alone(&name)? else { return Ok(None) };
         let file = file_of(&name);
         let child = fs::read_to_string(&file).ok().and_then(|text| Starting::parse(&text));
         Ok(Some(Self { _mutex: mutex, file, child }))
