@@ -114,8 +114,8 @@ pub(super) fn modes(instance: Instance, messages: bool) -> (u32, u32, u32) {
     (access, PIPE_REJECT_REMOTE_CLIENTS | kind, most)
 }
 
-/// What is left of a crashed server's pipe, made ours by a new instance of it. `None` where a server
-/// has it, or where the pipe is not what ours would be: an instance says nothing new of the pipe.
+/// What is left of a crashed server's pipe, made ours by a new instance of it. `None` where a
+/// server has it, or where the pipe is not what ours would be: an instance changes nothing of it.
 ///
 /// A client may open the instance before it is known to be of use, and sees its end then.
 pub(super) fn take_over(path: &str, kind: &Kind) -> Option<OwnedHandle> {
