@@ -195,6 +195,7 @@ fn security_of(pipe: &impl AsHandle, parts: u32) -> io::Result<(PSID, LocalMemor
             &mut descriptor,
         )
     };
+
     if code != 0 {
         return Err(io::Error::from_raw_os_error(code as i32));
     }
