@@ -7,24 +7,22 @@ use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::windows::fs::OpenOptionsExt;
-use std::os::windows::io::{FromRawHandle, OwnedHandle};
+use std::os::windows::io::OwnedHandle;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS};
+use windows_sys::Win32::Foundation::ERROR_ACCESS_DENIED;
 use windows_sys::Win32::Storage::FileSystem::FILE_FLAG_DELETE_ON_CLOSE;
 use windows_sys::Win32::System::Threading::{
-    CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, CreateMutexW,
+    CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW,
 };
 
 use super::pipe::random;
 use super::process;
 use super::resolve;
-use super::security::SecurityDescriptor;
-use super::system::{code, wide};
+use super::system::code;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{Error, Reason};
-use crate::options::Access;
 
 /// There is nothing to choose.
 #[derive(Clone, Copy, Debug, Default)]

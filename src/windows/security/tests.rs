@@ -178,7 +178,7 @@ fn dacl(descriptor: &SecurityDescriptor) -> &[u8] {
     // SAFETY: it points to a list in the descriptor.
     let size = unsafe { dacl.cast::<ACL>().read() }.AclSize;
     // SAFETY: the list is so long, and lives as long as the descriptor.
-    unsafe { std::slice::from_raw_parts(dacl.cast(), size.into()) }
+    unsafe { slice::from_raw_parts(dacl.cast(), size.into()) }
 }
 
 #[test]
