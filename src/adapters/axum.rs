@@ -9,9 +9,8 @@ use axum::serve::{IncomingStream, Listener as AxumListener};
 use super::PeerInfo;
 use crate::endpoint::Endpoint;
 use crate::error::events;
-use crate::listener::credentials::WithCredentials;
 use crate::listener::timed::TimedListener;
-use crate::listener::{Listener, LocalListener};
+use crate::listener::{Listener, LocalListener, WithCredentials};
 use crate::{imp, memory};
 
 /// Between tries of a listener that has failed.
