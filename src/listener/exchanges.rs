@@ -329,6 +329,7 @@ mod tests {
             (GET, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nmany\r\n0\r\n\r\n"),
             (GET, "HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n"),
             (GET, "\u{0}\u{0}\u{6}\r\n\r\n"),
+            // What is no request of HTTP/1, and what opens a tunnel.
             ("CONNECT x HTTP/1.1\r\n\r\n", until_closed),
             ("CONNECT x HTTP/1.1\r\n\r\n", HELLO),
             ("GET / HTTP/2.0\r\n\r\n", HELLO),
