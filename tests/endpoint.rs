@@ -282,13 +282,15 @@ mod unix {
     #[tokio::test]
     async fn paths_relative_to_the_working_directory() {
         // The test's own directory is the crate's; leave nothing in it.
-        let name = PathBuf::from(format!("target/{}.sock", unique_name()));
         fs::create_dir_all("target").expect("a directory");
-        let listener = Listener::bind(&name).expect("a free name");
-        let whole = std::env::current_dir().expect("a directory").join(&name);
-        assert!(whole.exists());
-        meet(listener, Stream::connect(&name)).await;
-        assert!(!whole.exists());
+        for dir in ["target", ""] {
+            let name = Path::new(dir).join(format!("{}.sock", unique_name()));
+            let listener = Listener::bind(&name).expect("a free name");
+            let whole = std::env::current_dir().expect("a directory").join(&name);
+            assert!(whole.exists());
+            meet(listener, Stream::connect(&name)).await;
+            assert!(!whole.exists());
+        }
     }
 
     #[tokio::test]

@@ -124,7 +124,10 @@ fn full_ring_has_no_room_and_one_that_was_read_nothing_unread() {
 
     assert_eq!(reader.read(&words, &&plain, &mut [0; 1]), Ok(1));
     assert_eq!((writer.has_room(&words, 16), writer.has_unread(&words)), (Ok(true), Ok(true)));
-    assert_eq!(reader.read(&words, &&plain, &mut [0; 16]), Ok(15));
+    assert!(!reader.frees_enough(16), "less than a quarter is free");
+    assert_eq!(reader.read(&words, &&plain, &mut [0; 3]), Ok(3));
+    assert!(reader.frees_enough(16), "a quarter is free");
+    assert_eq!(reader.read(&words, &&plain, &mut [0; 16]), Ok(12));
     assert_eq!(writer.has_unread(&words), Ok(false));
 }
 

@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# Which changes of the code no test notices:
+#
+#   scripts/mutants.sh [GROUP...]       changes the files of these groups, one place at a time, and tests each
+#   scripts/mutants.sh rows [GROUP...]  prints the table's rows of what has been run so far
+#
+# It works on the last commit, in a work tree of its own, so commit first. A group is a line of `groups` below;
+# without one all are run, which takes a night. A mutant takes a quarter of a minute to a minute:
+# SOCKPIPE_SHARD=0/8 runs the first eighth of each group's. Outcomes are kept in target/mutants/outcomes, and
+# the last one of a mutant counts. A file for which cargo-mutants lists none fails the run: a macro hides its
+# module, or the file has moved.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=scripts/lib.sh
+. "$here/lib.sh"
+VERSION=27.1.0
+
+# GROUP | FILES | test programs | those that are run when the first let the mutant through
+groups() {
+    local name='--test unix_lost_name --test unix_name --test unix_release --test occupancy'
+    local more='--lib --test unix_claim --test unix_bind_faults --test unix_places --test unix_untouched
+        --test unix_access --test unix_upgrade --test unix_inherited --test errors --test users'
+    sed 's/^\t*//' <<-TABLE
+		endpoint|src/endpoint.rs src/endpoint/*.rs|--lib --test endpoint|--test errors
+		lock|src/unix/lock.rs|$name|${more//$'\n'/ }
+		claim|src/unix/claim.rs|$name|${more//$'\n'/ }
+		name|src/unix/name.rs|$name|${more//$'\n'/ }
+		place|src/unix/place.rs|$name|${more//$'\n'/ }
+		ring|src/shared_memory/ring.rs src/unix/shared_memory.rs|--lib|--test unix_shared_memory
+		listener|src/listener.rs src/listener/*.rs|--lib|--test contract --test unix_accept --test serve
+		stream|src/stream.rs src/stream/*.rs|--test contract|--lib --test echo --test unix_ancillary
+		blocking|src/blocking.rs src/blocking/*.rs|--test blocking|--test contract
+		serve|src/serve.rs src/serve/*.rs|--lib --test serve|--test load --test echo
+		instance|src/instance/*.rs|--test daemon --test hand_over|--test unix_daemon --test errors
+		memory|src/memory.rs src/memory/*.rs|--lib --test contract|--test serve
+	TABLE
+}
+
+# cargo-mutants runs this for cargo. Its build makes the programs that the tests run, too, so that they have
+# the mutant in them, and its test is two: the slower programs only where the first notice nothing.
+as_cargo() {
+    unset CARGO
+    [ "$1" = test ] || exec cargo "$@"
+    local options=(--quiet --locked --features "blocking,serde,shared-memory") first next
+    read -ra first <<<"$SOCKPIPE_MUTANTS_FIRST"
+    read -ra next <<<"$SOCKPIPE_MUTANTS_NEXT"
+    # For a mutant that would fill memory or disk: 12 and 2 GiB.
+    ulimit -v $((12 << 20)) -f $((2 << 20))
+    if [[ " $* " = *" --no-run "* ]]; then
+        cargo test --no-run "${options[@]}" "${first[@]}"
+        [[ ${first[*]} != *--test* ]] || build_programs
+    else
+        cargo test "${options[@]}" "${first[@]}"
+        build_programs
+        cargo test "${options[@]}" "${next[@]}"
+    fi
+}
+
+build_programs() {
+    cargo build "${options[@]}" --example test_helper --example echo_server --example echo_client
+}
+
+if [ -n "${SOCKPIPE_MUTANTS_FIRST:-}" ]; then
+    as_cargo "$@"
+    exit
+fi
+
+cd "$here/.."
+outcomes=$PWD/target/mutants/outcomes tree=$PWD/target/mutants/tree
+commit=$(git rev-parse --short HEAD)
+mutants=$(command -v cargo-mutants || true)
+[ -n "$mutants" ] && [ "$("$mutants" mutants --version)" = "cargo-mutants $VERSION" ] ||
+    die "this needs cargo install cargo-mutants --version $VERSION --locked"
+
+# list FILE: its mutants, one a line.
+list() { "$mutants" mutants --dir "$PWD" --list --colors never --file "$1"; }
+
+# FILE | mutants | caught | unviable | missed | not run
+rows() {
+    local file
+    for file in $1; do
+        list "$file" | awk -F '\t' -v file="${file#src/}" -v log_="$outcomes" '
+            BEGIN { while ((getline <log_) > 0) last[$3] = $2 }
+            { n[last[$1] ? last[$1] : "left"]++ }
+            END { printf "| `%s` | %d | %d | %d | %d | %d |\n", file, NR, n["caught"] + n["timeout"], n["unviable"],
+                n["missed"], n["left"] }'
+    done
+}
+
+# The commit as it is, whatever a run that was stopped left there.
+prepare_tree() {
+    mkdir -p "${tree%/*}"
+    git worktree prune
+    [ -d "$tree" ] || git worktree add --quiet --detach "$tree" HEAD
+    git -C "$tree" checkout --quiet --force --detach "$commit"
+}
+
+# run FILES FIRST NEXT
+run() {
+    local file passed status=0 given=()
+    for file in $1; do
+        [ -n "$(list "$file")" ] || die "cargo-mutants lists no mutant of $file"
+        given+=(--file "$file")
+    done
+    # The tests have to pass without a mutant, once for each commit.
+    export SOCKPIPE_MUTANTS_FIRST=$2 SOCKPIPE_MUTANTS_NEXT=$3 CARGO=$here/mutants.sh
+    passed=$work/passed-$commit-$(cksum <<<"$2$3" | cut -d' ' -f1)
+    [ -e "$passed" ] || (cd "$tree" && "$CARGO" test) || die "without a mutant the tests fail"
+    : >"$passed"
+    (
+        cd "$tree"
+        "$mutants" mutants --in-place --baseline skip --no-shuffle --colors never --output "$work" --timeout 180 \
+            --build-timeout 180 ${SOCKPIPE_SHARD:+--shard "$SOCKPIPE_SHARD" --sharding round-robin} "${given[@]}"
+    ) || status=$?
+    # 2: some were missed; 3: some took too long.
+    case $status in 0 | 2 | 3) ;; *) die "cargo-mutants ended with $status" ;; esac
+    for file in caught timeout unviable missed; do
+        awk -v OFS='\t' -v commit="$commit" -v outcome=$file '{ print commit, outcome, $0 }' "$work/mutants.out/$file.txt"
+    done >>"$outcomes"
+}
+
+only_rows=
+[ "${1:-}" != rows ] || { only_rows=1; shift; }
+wanted=${*:-$(groups | cut -d'|' -f1)}
+if [ -z "$only_rows" ]; then
+    prepare_tree
+    # A short path, for sockets, that other users reach. Nothing of a mutant's outlives the run, neither files
+    # nor processes.
+    TMPDIR=$(mktemp -d /tmp/mutants.XXXXXX)
+    chmod 1777 "$TMPDIR"
+    mkdir -m 700 "$TMPDIR/run"
+    export TMPDIR XDG_RUNTIME_DIR=$TMPDIR/run
+    export CARGO_TARGET_DIR=$PWD/target/mutants/build CARGO_INCREMENTAL=1 CARGO_PROFILE_DEV_DEBUG=0
+    clean_up() {
+        local exe
+        for exe in /proc/[0-9]*/exe; do
+            case $(readlink "$exe" || true) in
+                "$CARGO_TARGET_DIR"/debug/*) kill -KILL "$(cut -d/ -f3 <<<"$exe")" 2>/dev/null || true ;;
+            esac
+        done
+        rm -rf "$TMPDIR"
+    }
+    trap clean_up EXIT
+fi
+for group in $wanted; do
+    line=$(groups | grep "^$group|") || die "no group $group; there are $(groups | cut -d'|' -f1 | xargs)"
+    IFS='|' read -r _ files first next <<<"$line"
+    # shellcheck disable=SC2086 # the patterns are to be expanded
+    files=$(printf '%s ' $files)
+    work=$PWD/target/mutants/$group
+    mkdir -p "$work"
+    [ -n "$only_rows" ] || run "$files" "$first" "$next"
+    rows "$files"
+done
