@@ -13,7 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use common::wine::skipped;
-use common::{PATIENCE, argument, assert_error, spawn_helper, unique_name, within};
+use common::{
+    PATIENCE, argument, assert_kind, assert_reason, assert_says, spawn_helper, unique_name, within,
+};
 use sockpipe::os::windows::ListenOptionsExt;
 use sockpipe::{
     Access, ConnectOptions, Error, ExpectServer, ListenOptions, Listener, Reason, Stream, UserId,
@@ -113,7 +115,7 @@ fn a_listener_that_cannot_add_its_own_instances_says_so() {
     }
     let options = ListenOptions::new().security_descriptor("D:P(A;;0x0012019b;;;WD)");
     let outcome = Listener::bind_with(unique_name(), &options);
-    assert_error(outcome, ErrorKind::PermissionDenied, &["add instances"]);
+    assert_says(&assert_reason!(outcome, Reason::Os), &["add instances"]);
 }
 
 /// Row 15. There is one user here, so it is the user that is left out.
@@ -130,8 +132,7 @@ async fn who_is_not_in_the_descriptor_is_not_let_in() {
     ] {
         let options = ListenOptions::new().security_descriptor(sddl).instances(1);
         let (_listener, path) = listen(&options);
-        let says = [&*path, "refuses connections of this user"];
-        assert_error(within(Stream::connect(&path)).await, ErrorKind::PermissionDenied, &says);
+        assert_reason!(within(Stream::connect(&path)).await, Reason::PeerRefused, path);
     }
 }
 
@@ -142,7 +143,7 @@ fn a_descriptor_that_lets_everybody_do_everything_is_refused() {
     }
     let options = ListenOptions::new().security_descriptor("D:NO_ACCESS_CONTROL");
     let outcome = Listener::bind_with(unique_name(), &options);
-    assert_error(outcome, ErrorKind::InvalidInput, &["who may connect"]);
+    assert_says(&assert_kind(outcome, ErrorKind::InvalidInput), &["who may connect"]);
 }
 
 /// Through the file server of this machine, which is a way from the network.
@@ -189,7 +190,7 @@ async fn the_owner_of_a_foreign_pipe_is_known() {
         if right {
             outcome.expect("a server of our own");
         } else {
-            assert_error(outcome, ErrorKind::PermissionDenied, &["not as S-1-5-18"]);
+            assert_reason!(outcome, Reason::UnexpectedServer, path);
         }
     }
 }

@@ -26,10 +26,8 @@ async fn row_2_a_living_server_keeps_its_name() {
     let backend = Os::new();
     let mut listener = backend.bind().expect("a free name");
     let before = backend.files();
-    let next = "stop it, or choose another endpoint";
     for _ in 0..3 {
-        let address = listener.endpoint().to_string();
-        assert_error(backend.bind(), ErrorKind::AddrInUse, &[&address, next]);
+        assert_reason!(backend.bind(), Reason::LiveServer { .. }, listener.endpoint());
     }
     assert_eq!(backend.files(), before);
     // The first to be accepted is the client: no probe of ours came before it.
@@ -91,7 +89,7 @@ async fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
     let backend = Os::new();
     for _ in 0..3 {
         let mut child = holder(backend.endpoint());
-        assert_error(backend.bind(), ErrorKind::AddrInUse, &[backend.endpoint()]);
+        assert_reason!(backend.bind(), Reason::LiveServer { .. }, backend.endpoint());
         let mut client = within(backend.connect()).await.expect("a connection");
         child.kill().expect("a kill");
         child.wait().expect("an end");
@@ -163,9 +161,7 @@ async fn row_6_accepted_streams_outlive_a_closed_listener() {
     let mut server = within(listener.accept()).await.expect("a connection");
     let closed = within(listener.close()).await;
     if cfg!(windows) {
-        let error = closed.expect_err("the connection holds it");
-        let reason = sockpipe::Error::of(&error).map(sockpipe::Error::reason);
-        assert_eq!(reason, Some(&sockpipe::Reason::HeldByConnections), "{error}");
+        assert_reason!(closed, Reason::HeldByConnections, backend.endpoint());
     } else {
         closed.expect("a free name");
     }
@@ -185,10 +181,11 @@ fn row_6_a_bind_that_fails_leaves_nothing() {
         drop(neither.block_on(async { backend.bind() }).expect("a listener"));
         return;
     }
-    assert_error(backend.bind(), ErrorKind::Other, &["no tokio runtime"]);
-    let says = ["no I/O or no timers", "enable_all()"];
-    assert_error(neither.block_on(async { backend.bind() }), ErrorKind::Other, &says);
-    assert_error(io_only.block_on(async { backend.bind() }), ErrorKind::Other, &says);
+    assert_reason!(backend.bind(), Reason::NoRuntime);
+    for runtime in [neither, io_only] {
+        let bound = runtime.block_on(async { backend.bind() });
+        assert_says(&assert_reason!(bound, Reason::NoRuntime), &["enable_all()"]);
+    }
     assert_eq!(backend.files(), [""; 0]);
 }
 
@@ -200,9 +197,10 @@ async fn row_7() {
 #[tokio::test]
 async fn row_7_the_message_names_the_endpoint_and_the_next_step() {
     let backend = Os::new();
-    let says = ["no server at ", "start it first", "ConnectOptions::wait_for_server"];
-    let error = assert_error(within(backend.connect()).await, ErrorKind::NotFound, &says);
-    assert!(error.to_string().contains(backend.endpoint()), "{error}");
+    let connected = within(backend.connect()).await;
+    let error = assert_reason!(connected, Reason::NoServer, backend.endpoint());
+    let says = ["no server at ", backend.endpoint(), "start it first", "wait_for_server"];
+    assert_says(&error, &says);
 }
 
 #[tokio::test]
@@ -225,7 +223,7 @@ async fn row_7_waiting_for_a_server_ends() {
     let wait = Duration::from_millis(200);
     let options = ConnectOptions::new().deadline(Duration::ZERO).wait_for_server(wait);
     let started = Instant::now();
-    assert_error(within(backend.connect_with(&options)).await, ErrorKind::NotFound, &[]);
+    assert_reason!(within(backend.connect_with(&options)).await, Reason::NoServer);
     assert!(started.elapsed() >= wait, "{:?}", started.elapsed());
 }
 
