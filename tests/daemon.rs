@@ -9,8 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::daemon::{CLIENTS, Daemon, arguments, helper, stop_process};
-use common::{assert_error, unique_name, within};
-use sockpipe::{ConnectOptions, Connector, DaemonCommand, Listener, SingleInstance, Stream};
+use common::{assert_reason, assert_says, unique_name, within};
+use sockpipe::{
+    ConnectOptions, Connector, DaemonCommand, Listener, Reason, SingleInstance, Stream,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The full counts of the acceptance checks, which take minutes.
@@ -155,8 +157,9 @@ async fn the_daemon_is_on_its_own() {
 async fn a_daemon_that_fails_says_why() {
     let daemon = Daemon::new();
     let outcome = daemon.connect("fail", common::PATIENCE).await;
-    let says = ["exited before it listened", &daemon.name, "3", "the flux capacitor is empty"];
-    assert_error(outcome, ErrorKind::Other, &says);
+    let error = assert_reason!(outcome, Reason::ServerExited, daemon.name);
+    // What the daemon says is in no reason.
+    assert_says(&error, &["3", "the flux capacitor is empty"]);
     // The next client starts one that works.
     drop(daemon.connect("serve", common::PATIENCE).await.expect("a connection"));
     assert_eq!(daemon.starts().len(), 2);
@@ -171,11 +174,11 @@ async fn a_daemon_that_does_not_listen_there_is_named_in_time_and_left() {
         let limit = Duration::from_secs(if cfg!(windows) { 6 } else { 2 });
         let started = Instant::now();
         let outcome = daemon.connect(behaviour, limit).await;
-        let says = ["no server after", "does not listen yet", &daemon.name];
-        assert_error(outcome, ErrorKind::TimedOut, &says);
+        let error = assert_reason!(outcome, Reason::Deadline, daemon.name);
         assert!(started.elapsed() >= limit, "{:?}", started.elapsed());
         assert!(started.elapsed() < limit * 2, "{:?}", started.elapsed());
         let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
+        assert_says(&error, &[&format!("process {pid} ")]);
         stop_process(pid);
     }
 }
@@ -202,7 +205,8 @@ async fn a_slow_daemon_is_started_once_over_several_deadlines() {
     for _ in 0..3 {
         let outcome = daemon.connect("slow", limit).await;
         let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
-        assert_error(outcome, ErrorKind::TimedOut, &[&format!("process {pid} is still starting")]);
+        let error = assert_reason!(outcome, Reason::Deadline, daemon.name);
+        assert_says(&error, &[&format!("process {pid} is still starting")]);
         assert!(spawn_file(&daemon).exists());
     }
 
@@ -210,7 +214,7 @@ async fn a_slow_daemon_is_started_once_over_several_deadlines() {
     stop_process(daemon.starts()[0]);
     let outcome = daemon.connect("slow", limit).await;
     let [_, pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
-    assert_error(outcome, ErrorKind::TimedOut, &[&pid.to_string()]);
+    assert_says(&assert_reason!(outcome, Reason::Deadline), &[&pid.to_string()]);
 
     daemon.go();
     drop(daemon.connect("slow", common::PATIENCE).await.expect("a connection"));
@@ -224,24 +228,24 @@ async fn a_daemon_that_hangs_is_killed_at_the_deadline_where_that_was_asked() {
     let daemon = Daemon::new();
     // Long enough for the program to start, also under Wine.
     let limit = Duration::from_secs(if cfg!(windows) { 4 } else { 1 });
-    let says = "process";
-    let error = assert_error(daemon.connect("deaf", limit).await, ErrorKind::TimedOut, &[says]);
+    let error = assert_reason!(daemon.connect("deaf", limit).await, Reason::Deadline);
     let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
-    let error = error.to_string();
-    assert!(error.contains("DaemonCommand::kill_at_deadline"), "{error}");
+    assert_says(&error, &["DaemonCommand::kill_at_deadline"]);
 
     // An earlier call's is killed too, where it can be told for sure.
     let killing = || DaemonCommand::new(daemon.command("deaf")).kill_at_deadline(true);
     let outcome = daemon.connect_by(killing(), limit).await;
     if cfg!(any(target_os = "linux", windows)) {
-        assert_error(outcome, ErrorKind::TimedOut, &[&format!("process {pid} was killed")]);
+        let error = assert_reason!(outcome, Reason::Deadline);
+        assert_says(&error, &[&format!("process {pid} was killed")]);
     } else {
-        assert_error(outcome, ErrorKind::TimedOut, &["is still starting"]);
+        assert_says(&assert_reason!(outcome, Reason::Deadline), &["is still starting"]);
         stop_process(pid);
     }
     let outcome = daemon.connect_by(killing(), limit).await;
     let [_, pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
-    assert_error(outcome, ErrorKind::TimedOut, &[&format!("process {pid} was killed")]);
+    let error = assert_reason!(outcome, Reason::Deadline);
+    assert_says(&error, &[&format!("process {pid} was killed")]);
 
     drop(daemon.connect("serve", common::PATIENCE).await.expect("a connection"));
     assert_eq!(daemon.starts().len(), 3);
@@ -277,7 +281,7 @@ async fn a_client_that_connects_again_outlives_its_daemons() {
 async fn a_command_that_ends_well_without_a_server_is_told_of_soon() {
     let daemon = Daemon::new();
     let outcome = daemon.connect("nothing", common::PATIENCE).await;
-    assert_error(outcome, ErrorKind::Other, &["exited before it listened", &daemon.name, "0"]);
+    assert_reason!(outcome, Reason::ServerExited, daemon.name);
 }
 
 #[tokio::test]
@@ -285,11 +289,11 @@ async fn a_command_that_cannot_be_run() {
     let name = unique_name();
     let command = Command::new("no-such-program-anywhere");
     let outcome = within(sockpipe::connect_or_spawn(&name, command)).await;
-    assert_error(outcome, ErrorKind::NotFound, &["cannot start no-such-program-anywhere"]);
+    assert_says(&assert_reason!(outcome, Reason::Os, name), &["no-such-program-anywhere"]);
     // It has let go of the lock: the next try gets as far.
     let command = Command::new("no-such-program-anywhere");
     let outcome = within(sockpipe::connect_or_spawn(&name, command)).await;
-    assert_error(outcome, ErrorKind::NotFound, &["cannot start no-such-program-anywhere"]);
+    assert_reason!(outcome, Reason::Os, name);
 }
 
 /// A program of which there is to be one. Prints what it is; the first prints what the others want.

@@ -2,12 +2,11 @@
 
 mod common;
 
-use std::io::ErrorKind;
 use std::path::Path;
 
-use common::{assert_error, unique_name, within};
+use common::{assert_reason, unique_name, within};
 use proptest::prelude::*;
-use sockpipe::{Endpoint, Listener, ParseEndpointError, Stream};
+use sockpipe::{Endpoint, Listener, ParseEndpointError, Reason, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Texts of which many are endpoints.
@@ -150,7 +149,7 @@ async fn every_kind_of_argument() {
     let resolved = listener.endpoint().to_string();
     within(Stream::connect(Path::new(&resolved))).await.expect("a &Path");
     within(Stream::connect(Path::new(&resolved).to_owned())).await.expect("a PathBuf");
-    let error = assert_error(Listener::bind("a/b"), ErrorKind::InvalidInput, &["a/b"]);
+    let error = assert_reason!(Listener::bind("a/b"), Reason::InvalidEndpoint);
     let inner = std::error::Error::source(&error);
     let inner = inner.and_then(|inner| inner.downcast_ref::<ParseEndpointError>());
     assert_eq!(inner.and_then(ParseEndpointError::position), Some(1));
@@ -191,7 +190,7 @@ mod unix {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     use std::path::PathBuf;
 
-    use common::{Backend, Os, PATIENCE};
+    use common::{Backend, Os, PATIENCE, assert_says};
     use sockpipe::ListenOptions;
     use sockpipe::os::unix::ListenOptionsExt;
 
@@ -223,14 +222,16 @@ mod unix {
             if length <= limit {
                 let listener = Listener::bind(&path).expect("a free name");
                 assert!(fs::metadata(&path).expect("a file").file_type().is_socket());
-                assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[]);
+                assert_reason!(Listener::bind(&path), Reason::LiveServer { .. });
                 meet(listener, Stream::connect(&path)).await;
             } else {
                 let says = format!("too long for a socket: {length} bytes, and the limit is 103");
-                let shown = path.to_str().expect("UTF-8");
-                let kind = ErrorKind::InvalidInput;
-                assert_error(Listener::bind(&path), kind, &[shown, &says]);
-                assert_error(within(Stream::connect(&path)).await, kind, &[shown, &says]);
+                let (bound, connected) =
+                    (Listener::bind(&path).map(drop), within(Stream::connect(&path)).await);
+                for outcome in [bound, connected.map(drop)] {
+                    let error = assert_reason!(outcome, Reason::NameTooLong, path.display());
+                    assert_says(&error, &[&says]);
+                }
             }
             assert_eq!(names_in(path.parent().expect("a directory")), [""; 0]);
         }
@@ -251,7 +252,7 @@ mod unix {
             let options = ListenOptions::new();
             let wait = Listener::bind_wait(&path, &options, PATIENCE);
             let listener = within(wait).await.expect("a free name");
-            assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[]);
+            assert_reason!(Listener::bind(&path), Reason::LiveServer { .. });
             meet(listener, Stream::connect(&path)).await;
             assert_eq!(os.files(), [""; 0]);
         }
@@ -297,8 +298,7 @@ mod unix {
     async fn an_unsafe_directory_is_used_when_allowed() {
         let os = Os::new();
         fs::set_permissions(os.dir(), fs::Permissions::from_mode(0o777)).expect("a mode");
-        let says = ["mode 0777", "os::unix::ListenOptionsExt::unsafe_directory"];
-        assert_error(os.bind(), ErrorKind::PermissionDenied, &says);
+        assert_reason!(os.bind(), Reason::UnsafeDirectory, os.endpoint());
         let options = ListenOptions::new().unsafe_directory(true);
         let listener = Listener::bind_with(os.endpoint(), &options).expect("a free name");
         meet(listener, os.connect()).await;
@@ -308,23 +308,19 @@ mod unix {
     async fn abstract_sockets() {
         let endpoint = format!("abstract:{}", unique_name());
         if POSIX {
-            let says = ["abstract sockets exist on Linux only"];
-            assert_error(Listener::bind(&endpoint), ErrorKind::Unsupported, &says);
+            assert_reason!(Listener::bind(&endpoint), Reason::Unsupported, endpoint);
             let connected = within(Stream::connect(&endpoint)).await;
-            assert_error(connected, ErrorKind::Unsupported, &says);
+            assert_reason!(connected, Reason::Unsupported, endpoint);
             return;
         }
-        let says = ["no server at abstract:"];
-        assert_error(within(Stream::connect(&endpoint)).await, ErrorKind::NotFound, &says);
+        assert_reason!(within(Stream::connect(&endpoint)).await, Reason::NoServer, endpoint);
         let listener = Listener::bind(&endpoint).expect("a free name");
         assert_eq!(listener.endpoint().to_string(), endpoint);
-        let says = [&endpoint, "already listening"];
-        assert_error(Listener::bind(&endpoint), ErrorKind::AddrInUse, &says);
+        assert_reason!(Listener::bind(&endpoint), Reason::LiveServer { .. }, endpoint);
         meet(listener, Stream::connect(&endpoint)).await;
         drop(Listener::bind(&endpoint).expect("the name is free again"));
         let long = format!("abstract:{}", "n".repeat(108));
-        let says = ["abstract name of 108 bytes exceeds the limit of 107 bytes"];
-        assert_error(Listener::bind(&long), ErrorKind::InvalidInput, &says);
-        assert_error(within(Stream::connect(&long)).await, ErrorKind::InvalidInput, &says);
+        assert_reason!(Listener::bind(&long), Reason::NameTooLong, long);
+        assert_reason!(within(Stream::connect(&long)).await, Reason::NameTooLong, long);
     }
 }

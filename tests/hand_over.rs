@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, assert_error, unique_name, within};
+use common::{PATIENCE, assert_kind, assert_reason, assert_says, ours, unique_name, within};
 use sockpipe::{
     ConnectOptions, Error, HandOver, Launch, LaunchRequest, ListenOptions, Listener, Operation,
     Reason, Stream, hand_over, hand_over_with,
@@ -81,9 +81,8 @@ async fn a_first_instance_that_takes_nothing_is_named_at_the_deadline() {
     let _first = Listener::bind(&name).expect("a free name");
     let (started, limit) = (Instant::now(), Duration::from_millis(500));
     let outcome = later(&name, &Launch::new().args(["a.txt"]), limit).await;
-    let error =
-        assert_error(outcome, ErrorKind::TimedOut, &["cannot hand over to", "did not accept"]);
-    assert_eq!(Error::of(&error).expect("ours").operation(), Operation::HandOver);
+    let error = assert_reason!(outcome, Reason::NoAnswer { .. }, name);
+    assert_eq!(ours(&error).operation(), Operation::HandOver);
     assert_eq!(process_of(&error), Some(std::process::id()));
     assert!(started.elapsed() >= limit, "{:?}", started.elapsed());
 }
@@ -103,7 +102,8 @@ async fn a_first_instance_that_speaks_something_else_is_named() {
             let _ = stream.read_to_end(&mut Vec::new()).await;
         });
         let outcome = later(&name, &Launch::new(), PATIENCE).await;
-        let error = assert_error(outcome, ErrorKind::InvalidData, &[says]);
+        let error = assert_reason!(outcome, Reason::NotUnderstood { .. }, name);
+        assert_says(&error, &[says]);
         assert_eq!(process_of(&error), Some(std::process::id()));
         within(serving).await.expect("no panic");
     }
@@ -133,7 +133,8 @@ async fn a_first_instance_that_drops_the_request_is_no_success() {
         drop(LaunchRequest::receive(stream, PATIENCE).await.expect("a launch"));
     });
     let outcome = later(&name, &Launch::new(), PATIENCE).await;
-    assert_error(outcome, ErrorKind::UnexpectedEof, &["ended before it finished the launch"]);
+    let error = assert_reason!(outcome, Reason::Os, name);
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{error}");
     within(serving).await.expect("no panic");
 }
 
@@ -155,14 +156,14 @@ async fn a_later_start_that_speaks_something_else_leaves_the_first_one_as_it_was
         stream.shutdown().await.expect("an end");
         let accepted = within(listener.accept()).await.expect("a connection");
         let outcome = within(LaunchRequest::receive(accepted, PATIENCE)).await;
-        assert_error(outcome, kind, &[says]);
+        assert_says(&assert_kind(outcome, kind), &[says]);
         assert_eq!(within(common::read_all(&mut stream)).await, answer);
     }
     // One that is silent is given up.
     let silent = within(Stream::connect(&name)).await.expect("a connection");
     let accepted = within(listener.accept()).await.expect("a connection");
     let outcome = within(LaunchRequest::receive(accepted, Duration::from_millis(50))).await;
-    assert_error(outcome, ErrorKind::TimedOut, &[]);
+    assert_kind(outcome, ErrorKind::TimedOut);
     drop(silent);
 }
 
@@ -195,7 +196,7 @@ async fn threads_and_tasks_hand_over_to_each_other() {
         let to = listener.endpoint().clone();
         let limit = ConnectOptions::new().deadline(Duration::from_millis(100));
         let late = blocking::hand_over_with(to, &launch, &ListenOptions::new(), &limit);
-        let error = assert_error(late, ErrorKind::TimedOut, &["did not accept the launch within"]);
+        let error = assert_reason!(late, Reason::NoAnswer { .. });
         assert_eq!(process_of(&error), Some(std::process::id()));
         launch
     });

@@ -2,11 +2,9 @@
 
 mod common;
 
-use std::io::ErrorKind;
-
 use common::process::server;
-use common::{Backend, Os, assert_error, within};
-use sockpipe::{Candidate, Endpoint, Occupancy};
+use common::{Backend, Os, assert_reason, within};
+use sockpipe::{Candidate, Endpoint, Occupancy, Reason};
 
 /// The one address of a path, or of a name on Windows.
 fn candidate(endpoint: &str) -> Candidate {
@@ -31,7 +29,7 @@ async fn a_server_is_seen_and_does_not_notice() {
     assert_eq!(process, cfg!(unix).then(std::process::id));
     for _ in 0..10 {
         let removed = candidate(os.endpoint()).remove_stale();
-        assert_error(removed, ErrorKind::AddrInUse, &[os.endpoint()]);
+        assert_reason!(removed, Reason::LiveServer { .. }, os.endpoint());
         occupancy(&os);
     }
     // The first client that the server sees is this one.
@@ -59,11 +57,13 @@ fn what_a_crash_left_is_removed_once() {
 #[cfg(unix)]
 mod paths {
     use std::fs;
+    use std::io::ErrorKind;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::{UnixDatagram, UnixListener};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
+    use common::assert_kind;
     use common::unix::Standing;
 
     use super::*;
@@ -85,13 +85,13 @@ mod paths {
             let standing = Standing::at(&os.dir().join(name));
             let told = at(&os, name).occupancy().expect("an answer");
             assert!(matches!(told, Occupancy::Foreign { what: is, .. } if is == what), "{told:?}");
-            assert_error(at(&os, name).remove_stale(), ErrorKind::AlreadyExists, &[what]);
+            assert_reason!(at(&os, name).remove_stale(), Reason::NotASocket, name);
             assert_eq!(Standing::at(&os.dir().join(name)), standing);
         }
         assert_eq!(os.files(), before);
-        for (missing, what) in [("nowhere/s.sock", "there is no directory"), ("file/s", "no dir")] {
-            assert_error(at(&os, missing).occupancy(), ErrorKind::NotFound, &[what]);
-            assert_error(at(&os, missing).remove_stale(), ErrorKind::NotFound, &[what]);
+        for missing in ["nowhere/s.sock", "file/s"] {
+            assert_reason!(at(&os, missing).occupancy(), Reason::NoDirectory, missing);
+            assert_reason!(at(&os, missing).remove_stale(), Reason::NoDirectory, missing);
         }
     }
 
@@ -106,7 +106,7 @@ mod paths {
         for name in ["live", "datagrams"] {
             let standing = Standing::at(&os.dir().join(name));
             assert_eq!(at(&os, name).occupancy().expect("an answer"), Occupancy::Unclaimed);
-            assert_error(at(&os, name).remove_stale(), ErrorKind::AddrInUse, &[name]);
+            assert_reason!(at(&os, name).remove_stale(), Reason::LiveServer { .. }, name);
             assert_eq!(Standing::at(&os.dir().join(name)), standing);
         }
         // Of asking alone nothing comes to the server; nor of the removal, where the system tells
@@ -114,7 +114,7 @@ mod paths {
         listener.set_nonblocking(true).expect("a mode");
         let asks_the_server = !cfg!(target_os = "linux") || cfg!(sockpipe_posix);
         assert_eq!(listener.accept().is_ok(), asks_the_server);
-        assert_error(listener.accept(), ErrorKind::WouldBlock, &[]);
+        assert_kind(listener.accept(), ErrorKind::WouldBlock);
         assert_eq!(at(&os, "dead").occupancy().expect("an answer"), Occupancy::Unclaimed);
         assert!(at(&os, "dead").remove_stale().expect("a dead name"));
         assert_eq!(os.files(), ["datagrams", "live"]);

@@ -196,18 +196,19 @@ async fn a_server_that_stops_keeps_its_name_until_the_last_connection_has_ended(
 #[cfg(unix)]
 #[tokio::test]
 async fn who_comes_to_a_server_that_stops_is_told_so_at_once() {
-    use sockpipe::{Error, Reason};
+    use common::{assert_reason, assert_says};
+    use sockpipe::Reason;
     let os = Os::new();
     let (client, server) = stopping_server(&os, false).await;
-    let error = within(os.connect()).await.expect_err("it stops");
-    let says = ["cannot connect to ", os.endpoint(), "is stopping", "wait_for_server"];
-    let error = common::assert_error::<()>(Err(error), ErrorKind::ConnectionRefused, &says);
-    let reason = Error::of(&error).map(Error::reason);
-    let Some(Reason::Stopping { process, .. }) = reason else { panic!("{reason:?}") };
-    assert_eq!(*process, Some(std::process::id()));
+    let (connected, id) = (within(os.connect()).await, Some(std::process::id()));
+    let error = assert_reason!(
+        connected,
+        Reason::Stopping { process, .. } if *process == id,
+        os.endpoint()
+    );
+    assert_says(&error, &["wait_for_server"]);
     ended(client, server).await;
-    let error = within(os.connect()).await.expect_err("there is none");
-    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert_reason!(within(os.connect()).await, Reason::NoServer);
     assert_eq!(os.files(), [""; 0]);
 }
 

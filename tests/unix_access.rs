@@ -5,7 +5,6 @@
 mod common;
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,10 +16,10 @@ use common::unix::{
     OTHER_STRANGER, STRANGER, command, count, finish, helper, helper_as, linked, listening,
     open_to_all, output, rounds, set_mode, strace, through, with_linux_backend,
 };
-use common::{Backend, Os, assert_error, within};
+use common::{Backend, Os, assert_reason, assert_says, within};
 use rustix::process::{getegid, geteuid};
 use sockpipe::os::unix::ListenOptionsExt;
-use sockpipe::{Access, ListenOptions, Listener, Stream};
+use sockpipe::{Access, ListenOptions, Listener, Reason, Stream};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
@@ -315,14 +314,13 @@ async fn directories_in_which_others_could_replace_the_socket() {
         chown(&dir, Some(owner), root.then_some(STRANGER)).expect("an owner");
         set_mode(&dir, mode);
         for path in [&path, &link] {
-            let shown = path.display().to_string();
             if safe {
                 drop(Listener::bind(path.as_path()).expect("a safe directory"));
             } else {
                 let why = if owner == own { "can be written by others" } else { "belongs to uid" };
-                let says = [&shown, why, "unsafe_directory"];
                 let bound = Listener::bind(path.as_path());
-                assert_error(bound, ErrorKind::PermissionDenied, &says);
+                let error = assert_reason!(bound, Reason::UnsafeDirectory, path.display());
+                assert_says(&error, &[why, "unsafe_directory"]);
             }
             assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 0);
             let allowed = ListenOptions::new().unsafe_directory(true);
@@ -368,16 +366,16 @@ async fn a_directory_whose_group_has_only_its_owner() {
         drop(Listener::bind(os.endpoint()).expect("a directory of its own"));
     }
     set_mode(&os.dir(), 0o777);
-    let says = ["mode 0777", "chmod go-w", "unsafe_directory"];
-    assert_error(Listener::bind(os.endpoint()), ErrorKind::PermissionDenied, &says);
+    let error =
+        assert_reason!(Listener::bind(os.endpoint()), Reason::UnsafeDirectory, os.endpoint());
+    assert_says(&error, &["mode 0777", "chmod go-w", "unsafe_directory"]);
     // Somebody is let in by a list.
     if common::process::is_here("setfacl") {
         set_mode(&os.dir(), 0o700);
         let list = format!("u:{STRANGER}:rwx");
         let set = Command::new("setfacl").args(["-m", &list]).arg(os.dir()).status();
         if set.is_ok_and(|status| status.success()) {
-            let refused = Listener::bind(os.endpoint());
-            assert_error(refused, ErrorKind::PermissionDenied, &["can be written by others"]);
+            assert_reason!(Listener::bind(os.endpoint()), Reason::UnsafeDirectory, os.endpoint());
         }
     }
 }

@@ -4,7 +4,6 @@
 mod common;
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,9 +12,9 @@ use std::time::Duration;
 use common::daemon::{Daemon, helper};
 use common::process::Running;
 use common::unix::{on_linux, strace};
-use common::{assert_error, within};
+use common::{assert_reason, within};
 use sockpipe::os::unix::DaemonCommandExt;
-use sockpipe::{ConnectOptions, DaemonCommand, Listener, Stream, connect_or_spawn_with};
+use sockpipe::{ConnectOptions, DaemonCommand, Listener, Reason, Stream, connect_or_spawn_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The daemon's program.
@@ -89,7 +88,7 @@ async fn a_daemon_whose_client_is_refused_leaves_no_zombie() {
     let other = ExpectServer::Exactly(UserId::Uid(rustix::process::geteuid().as_raw() + 1));
     let options = ConnectOptions::new().deadline(common::PATIENCE).expect_server(other);
     let connecting = connect_or_spawn_with(&daemon.name, daemon.command("serve"), &options);
-    assert_error(within(connecting).await, ErrorKind::PermissionDenied, &[&daemon.name]);
+    assert_reason!(within(connecting).await, Reason::UnexpectedServer, daemon.name);
     let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
     // It goes on, for clients that want it.
     daemon.stop().await;

@@ -14,12 +14,12 @@ use std::process::Stdio;
 
 use common::process::{Running, example};
 use common::unix::{Standing, bind_over_the_dead};
-use common::{Backend, Os, assert_error, within};
+use common::{Backend, Os, assert_kind, assert_reason, assert_says, within};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
 use sockpipe::os::unix::{ListenerExt, StreamExt};
-use sockpipe::{ListenOptions, Listener, Stream};
+use sockpipe::{ListenOptions, Listener, Reason, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn from_fd(socket: impl Into<OwnedFd>) -> std::io::Result<Listener> {
@@ -63,8 +63,9 @@ async fn what_is_no_listener() {
         ("a connection", pair.into(), "it does not listen"),
     ];
     for (name, wrong, why) in cases {
-        let says = ["unusable descriptor", why];
-        println!("{name}: {}", assert_error(from_fd(wrong), ErrorKind::InvalidInput, &says));
+        let error = assert_reason!(from_fd(wrong), Reason::UnusableDescriptor);
+        println!("{name}: {error}");
+        assert_says(&error, &[why]);
     }
     #[cfg(target_os = "linux")]
     {
@@ -72,8 +73,7 @@ async fn what_is_no_listener() {
         let path = os.dir().join("packets");
         bind(&packets, &SocketAddrUnix::new(&path).expect("an address")).expect("a free name");
         rustix::net::listen(&packets, 1).expect("a listener");
-        let says = ["it is not a stream socket"];
-        assert_error(from_fd(packets), ErrorKind::InvalidInput, &says);
+        assert_reason!(from_fd(packets), Reason::UnusableDescriptor);
     }
     assert!(Path::new(os.endpoint()).exists(), "it was not ours to remove");
 }
@@ -95,9 +95,9 @@ async fn what_is_no_stream() {
         ("not connected", of_type(SocketType::STREAM), "it is not connected"),
     ];
     for (name, wrong, why) in cases {
-        let says = ["unusable descriptor", why];
-        let refused = Stream::from_fd(wrong);
-        println!("{name}: {}", assert_error(refused, ErrorKind::InvalidInput, &says));
+        let error = assert_reason!(Stream::from_fd(wrong), Reason::UnusableDescriptor);
+        println!("{name}: {error}");
+        assert_says(&error, &[why]);
     }
 }
 
@@ -112,8 +112,7 @@ async fn a_listener_from_elsewhere() {
     assert_eq!(listener.endpoint().to_string(), os.endpoint());
     assert_ready(&listener);
     assert!(listener.is_published());
-    let says = ["not its own to take again"];
-    assert_error(listener.republish(), ErrorKind::Unsupported, &says);
+    assert_kind(listener.republish(), ErrorKind::Unsupported);
     let mut client = within(os.connect()).await.expect("a connection");
     let mut server = within(listener.accept()).await.expect("a connection");
     within(client.write_all(b"ping")).await.expect("a write");
@@ -223,7 +222,7 @@ async fn while_it_is_elsewhere_it_lives() {
     let os = Os::new();
     let listener = Listener::bind(os.endpoint()).expect("a free name");
     let socket = listener.into_fd().expect("a socket");
-    assert_error(Listener::bind(os.endpoint()), ErrorKind::AddrInUse, &[os.endpoint()]);
+    assert_reason!(Listener::bind(os.endpoint()), Reason::LiveServer { .. }, os.endpoint());
     let mut again = from_fd(socket).expect("a listener");
     assert_eq!(again.endpoint().to_string(), os.endpoint());
     assert!(again.is_published());

@@ -4,14 +4,13 @@
 mod common;
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{Backend, Os, assert_error};
+use common::{Backend, Os, assert_reason, ours};
 use sockpipe::os::unix::{ListenOptionsExt, ListenerExt, OnNameLost};
-use sockpipe::{ListenOptions, Listener, Stream};
+use sockpipe::{ListenOptions, Listener, Operation, Reason, Stream};
 use tokio::time::timeout;
 
 /// Longer than a listener waits between two looks; the tests' clock does not wait for it.
@@ -74,8 +73,12 @@ async fn a_name_that_another_server_has_is_left_to_it() {
     fs::remove_file(&socket).expect("a socket");
     let (mut second, _) = bound(&os);
     let ended = timeout(LONG, listener.accept()).await.expect("an end");
-    let process = std::process::id().to_string();
-    assert_error(ended, ErrorKind::AddrInUse, &["cannot accept on", os.endpoint(), &process]);
+    let error = assert_reason!(
+        ended,
+        Reason::LiveServer { process: Some(process), .. } if *process == std::process::id(),
+        os.endpoint()
+    );
+    assert_eq!(ours(&error).operation(), Operation::Accept);
     assert!(!listener.is_published());
     assert_eq!(listener.stats().republished, 0);
     drop(listener);
@@ -90,7 +93,8 @@ async fn a_name_that_a_foreign_server_has_is_left_to_it() {
     fs::remove_file(&socket).expect("a socket");
     let foreign = UnixListener::bind(&socket).expect("a free name");
     let ended = timeout(LONG, listener.accept()).await.expect("an end");
-    assert_error(ended, ErrorKind::AddrInUse, &["cannot accept on", os.endpoint()]);
+    let error = assert_reason!(ended, Reason::LiveServer { .. }, os.endpoint());
+    assert_eq!(ours(&error).operation(), Operation::Accept);
     drop(listener);
     assert!(socket.exists(), "it is the foreign server's");
     drop(foreign);
@@ -126,9 +130,11 @@ async fn a_removed_lock_is_made_anew() {
     }
     assert!(lock_of(&socket).exists());
     assert_eq!(listener.stats().republished, 0);
-    let process = format!("pid {}", std::process::id());
-    let refused = Listener::bind(os.endpoint());
-    assert_error(refused, ErrorKind::AddrInUse, &[os.endpoint(), &process]);
+    assert_reason!(
+        Listener::bind(os.endpoint()),
+        Reason::LiveServer { process: Some(process), .. } if *process == std::process::id(),
+        os.endpoint()
+    );
     assert_reachable(&mut listener).await;
     drop(listener);
     assert_eq!(os.files(), [""; 0]);
@@ -170,8 +176,8 @@ async fn a_listener_that_is_not_to_bind_its_name_anew() {
             assert!(waited.is_err(), "nobody connected");
         } else {
             let ended = waited.expect("an end");
-            let says = ["cannot accept on", os.endpoint(), "its name was removed"];
-            assert_error(ended, ErrorKind::NotFound, &says);
+            let error = assert_reason!(ended, Reason::NameLost, os.endpoint());
+            assert_eq!(ours(&error).operation(), Operation::Accept);
         }
         assert_eq!(listener.stats().republished, 0);
         assert!(!Path::new(os.endpoint()).exists());

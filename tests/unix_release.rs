@@ -16,9 +16,9 @@ use std::task::{Context, Poll, Waker};
 
 use common::process::Running;
 use common::unix::{Standing, ask, command, finish, helper, listening, strace};
-use common::{Backend, Os, assert_error, within};
+use common::{Backend, Os, assert_reason, assert_says, within};
 use sockpipe::os::unix::{ListenerExt, StreamExt};
-use sockpipe::{ListenOptions, Listener, Stream};
+use sockpipe::{ListenOptions, Listener, Reason, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
@@ -131,7 +131,7 @@ async fn a_removed_name_is_taken_again() {
         listener.republish().expect("the name is free");
         assert!(listener.is_published());
         assert_eq!(os.files(), [".s.sock.lock", "s.sock"]);
-        assert_error(Listener::bind(os.endpoint()), ErrorKind::AddrInUse, &[os.endpoint()]);
+        assert_reason!(Listener::bind(os.endpoint()), Reason::LiveServer { .. }, os.endpoint());
 
         // In the order in which they came: two on the old socket, one on the new.
         let late = waiting(&os, b"third");
@@ -169,7 +169,7 @@ async fn a_successor_keeps_the_name() {
     let mut second = Listener::bind(os.endpoint()).expect("a free name");
     let before = Standing::at(Path::new(os.endpoint()));
     for _ in 0..3 {
-        assert_error(first.republish(), ErrorKind::AddrInUse, &[os.endpoint()]);
+        assert_reason!(first.republish(), Reason::LiveServer { .. }, os.endpoint());
         assert!(!first.is_published());
     }
     assert_eq!(Standing::at(Path::new(os.endpoint())), before);
@@ -195,13 +195,13 @@ async fn a_name_that_others_took_is_theirs() {
     let mut listener = Listener::bind(os.endpoint()).expect("a free name");
     clean(&os, false);
     let foreign = UnixListener::bind(os.endpoint()).expect("a free name");
-    assert_error(listener.republish(), ErrorKind::AddrInUse, &[os.endpoint()]);
+    assert_reason!(listener.republish(), Reason::LiveServer { .. }, os.endpoint());
     drop(foreign);
     // It has died, and left its socket.
     listener.republish().expect("the name of the dead");
     clean(&os, false);
     fs::write(os.endpoint(), "data").expect("a file");
-    assert_error(listener.republish(), ErrorKind::AlreadyExists, &["a file exists there"]);
+    assert_reason!(listener.republish(), Reason::NotASocket, os.endpoint());
     drop(listener);
     assert_eq!(fs::read(os.endpoint()).expect("a file"), b"data");
     assert_eq!(os.files(), ["s.sock"]);
@@ -236,10 +236,8 @@ fn without_a_runtime_or_half_of_one() {
     };
     let connected = || UnixStream::pair().expect("a pair").0;
     let server = UnixListener::bind(os.dir().join("server")).expect("a free name");
-    let (none, half) = ("there is no tokio runtime here", "has no I/O or no timers");
-    let all = |says: &str, with_timers: bool| {
-        let failed =
-            |outcome: io::Result<()>| drop(assert_error(outcome, ErrorKind::Other, &[says]));
+    let all = |with_timers: bool| {
+        let failed = |outcome: io::Result<()>| drop(assert_reason!(outcome, Reason::NoRuntime));
         failed(Listener::bind(os.endpoint()).map(drop));
         failed(Listener::from_fd(socket().into(), &ListenOptions::new()).map(drop));
         if !with_timers {
@@ -248,16 +246,16 @@ fn without_a_runtime_or_half_of_one() {
             failed(poll_once(Stream::connect(os.dir().join("server"))).map(drop));
         }
     };
-    all(none, false);
+    all(false);
     for (io, time) in [(false, false), (false, true)] {
         let _context = runtime(io, time);
         let _entered = _context.enter();
-        all(half, false);
+        all(false);
     }
     // Streams need no timers; a listener may have to wait, and says so at once.
     let context = runtime(true, false);
     let entered = context.enter();
-    all(half, true);
+    all(true);
     Stream::pair().expect("a pair");
     drop(entered);
     drop((context, server));
@@ -274,12 +272,12 @@ fn a_second_start_without_a_runtime() {
     let mut listener = context.block_on(async { Listener::bind(os.endpoint()) }).expect("a name");
     let client = waiting(&os, b"early");
     clean(&os, true);
-    assert_error(listener.republish(), ErrorKind::Other, &["there is no tokio runtime here"]);
+    assert_reason!(listener.republish(), Reason::NoRuntime);
     // The file that it had for a moment is gone, and its number may be another's now.
     let foreign = UnixListener::bind(os.endpoint()).expect("a free name");
     assert!(!listener.is_published());
     let taken = context.block_on(async { listener.republish() });
-    assert_error(taken, ErrorKind::AddrInUse, &[os.endpoint()]);
+    assert_reason!(taken, Reason::LiveServer { .. }, os.endpoint());
     drop(foreign);
     fs::remove_file(os.endpoint()).expect("its name");
     context.block_on(async {
@@ -304,7 +302,7 @@ fn to_accept_without_a_runtime() {
     let mut listener = context.block_on(async { Listener::bind(os.endpoint()) }).expect("a name");
     let client = waiting(&os, b"early");
     let outcome = poll_once(listener.accept());
-    assert_error(outcome.map(drop), ErrorKind::Other, &["there is no tokio runtime here"]);
+    assert_reason!(outcome, Reason::NoRuntime, os.endpoint());
     assert_eq!(listener.stats().refused, 0);
     context.block_on(async {
         assert_eq!(serve_one(&mut listener).await, b"early");
@@ -365,10 +363,10 @@ fn a_stop_that_may_not_remove_its_name_says_so() {
         let known = Error::of(error).expect("one of ours");
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{how}: {error}");
         assert_eq!(known.operation(), Operation::Release, "{how}: {error}");
-        let says = ["cannot release", os.endpoint(), "cannot be removed: Permission denied"];
-        for part in says.into_iter().chain(["remove it, or leave it"]) {
-            assert!(error.to_string().contains(part), "{how}: {part:?} is not in {error}");
-        }
+        assert_eq!(known.raw_os_error(), Some(libc::EACCES), "{how}: {error}");
+        let endpoint = known.endpoint().map(ToString::to_string);
+        assert_eq!(endpoint.as_deref(), Some(os.endpoint()), "{how}: {error}");
+        assert_says(error, &["cannot be removed", "remove it, or leave it"]);
         // Who comes next is told the truth about it.
         become_user(0);
         assert_eq!(os.files(), [".s.sock.lock", "s.sock"], "{how}");

@@ -16,11 +16,11 @@ use common::unix::{
     STRANGER, Standing, bind_over_the_dead, command, finish, helper, listening, on_linux, output,
     strace, with_linux_backend,
 };
-use common::{Backend, Os, assert_error};
+use common::{Backend, Os, assert_kind, assert_reason, assert_says, failed};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket};
 use rustix::process::{Signal, geteuid};
-use sockpipe::{Endpoint, Listener};
+use sockpipe::{Endpoint, Listener, Reason};
 
 /// Connects until no more fit. Each client has written by then.
 fn fill(path: &str) -> Vec<UnixStream> {
@@ -108,55 +108,47 @@ fn fifo(path: &Path) {
 }
 
 /// What stands at a path: its name here, what makes it, and what `bind` says of it.
-type Case = (&'static str, fn(&Path) -> Made, ErrorKind, &'static str);
+type Case = (&'static str, fn(&Path) -> Made, fn(&Reason) -> bool);
 
 #[rustfmt::skip]
 fn cases() -> Vec<Case> {
-    use ErrorKind::{AddrInUse, AlreadyExists, PermissionDenied};
+    let exists = |reason: &Reason| *reason == Reason::NotASocket;
+    let lives = |reason: &Reason| matches!(reason, Reason::LiveServer { .. });
+    let foreign = |reason: &Reason| *reason == Reason::ForeignOwner;
     vec![
-        ("file", |path| { fs::write(path, "data").expect("a file"); None },
-            AlreadyExists, "a file exists there"),
-        ("empty file", |path| { drop(File::create(path).expect("a file")); None },
-            AlreadyExists, "a file exists there"),
-        ("directory", |path| { fs::create_dir(path).expect("a directory"); None },
-            AlreadyExists, "a directory exists there"),
-        ("fifo", |path| { fifo(path); None },
-            AlreadyExists, "a FIFO exists there"),
-        ("link to a file", |path| { symlink("beside.txt", path).expect("a link"); None },
-            AlreadyExists, "a symbolic link exists there"),
-        ("link to a directory", |path| { symlink(".", path).expect("a link"); None },
-            AlreadyExists, "a symbolic link exists there"),
-        ("link to nothing", |path| { symlink("nothing", path).expect("a link"); None },
-            AlreadyExists, "a symbolic link exists there"),
-        ("link to itself", |path| { symlink(path, path).expect("a link"); None },
-            AlreadyExists, "a symbolic link exists there"),
-        ("link to a living socket", |path| { symlink("living.sock", path).expect("a link"); None },
-            AlreadyExists, "a symbolic link exists there"),
-        ("datagram socket", |path| special(path, SocketType::DGRAM),
-            AddrInUse, "already listening there"),
+        ("file", |path| { fs::write(path, "data").expect("a file"); None }, exists),
+        ("empty file", |path| { drop(File::create(path).expect("a file")); None }, exists),
+        ("directory", |path| { fs::create_dir(path).expect("a directory"); None }, exists),
+        ("fifo", |path| { fifo(path); None }, exists),
+        ("link to a file", |path| { symlink("beside.txt", path).expect("a link"); None }, exists),
+        ("link to a directory", |path| { symlink(".", path).expect("a link"); None }, exists),
+        ("link to nothing", |path| { symlink("nothing", path).expect("a link"); None }, exists),
+        ("link to itself", |path| { symlink(path, path).expect("a link"); None }, exists),
+        ("link to a living socket", |path| { symlink("living.sock", path).expect("a link"); None }, exists),
+        ("datagram socket", |path| special(path, SocketType::DGRAM), lives),
         ("packet socket", |path| {
             let socket = special(path, SocketType::SEQPACKET);
             listen(socket.as_ref().expect("a socket"), 1).expect("a listener");
             socket
-        }, AddrInUse, "already listening there"),
+        }, lives),
         ("living server of others", |path| {
             Some(UnixListener::bind(path).expect("a free name").into())
-        }, AddrInUse, "already listening there"),
+        }, lives),
         ("another user's dead socket", |path| {
             drop(UnixListener::bind(path).expect("a free name"));
             chown(path, Some(STRANGER), Some(STRANGER)).expect("an owner");
             None
-        }, PermissionDenied, "belongs to uid 61010"),
+        }, foreign),
         ("another user's living socket", |path| {
             let socket = UnixListener::bind(path).expect("a free name");
             chown(path, Some(STRANGER), Some(STRANGER)).expect("an owner");
             Some(socket.into())
-        }, PermissionDenied, "belongs to uid 61010"),
+        }, foreign),
         ("another user's file", |path| {
             fs::write(path, "data").expect("a file");
             chown(path, Some(STRANGER), Some(STRANGER)).expect("an owner");
             None
-        }, AlreadyExists, "a file exists there"),
+        }, exists),
     ]
 }
 
@@ -167,7 +159,7 @@ async fn whatever_stands_at_the_path() {
     living.set_nonblocking(true).expect("a mode");
     fs::write(os.dir().join("beside.txt"), "data").expect("a file");
     let mut seen = 0;
-    for (name, make, kind, says) in cases() {
+    for (name, make, is) in cases() {
         if name.starts_with("another user's") && !geteuid().is_root() {
             println!("not run: only root can make {name}");
             continue;
@@ -182,8 +174,7 @@ async fn whatever_stands_at_the_path() {
         let target = Standing::at(&os.dir().join("beside.txt"));
         let before = (Standing::at(&path), os.files());
         for _ in 0..2 {
-            let shown = path.display().to_string();
-            assert_error(Listener::bind(path.as_path()), kind, &[&shown, says]);
+            failed(Listener::bind(path.as_path()), is, name, &path.display().to_string());
             assert_eq!((Standing::at(&path), os.files()), before, "{name}");
             assert_eq!(Standing::at(&os.dir().join("beside.txt")), target, "{name}");
         }
@@ -207,7 +198,11 @@ async fn a_socket_that_does_not_listen_yet_is_left_alone() {
     let path = Path::new(os.endpoint());
     let bound = special(path, SocketType::STREAM);
     let standing = Standing::at(path);
-    assert_error(Listener::bind(path), ErrorKind::AddrInUse, &[os.endpoint()]);
+    assert_reason!(
+        Listener::bind(path),
+        Reason::LiveServer { .. } | Reason::UnprovenSocket,
+        os.endpoint()
+    );
     assert_eq!(Standing::at(path), standing);
     // Once its process is gone it is dead. Where the system does not tell, that takes a while.
     drop(bound);
@@ -225,12 +220,12 @@ async fn a_server_of_one_client_keeps_it() {
     let path = Endpoint::try_from(Path::new(os.endpoint())).expect("a path");
     let place = &path.resolve().expect("a place")[0];
     for _ in 0..3 {
-        assert_error(Listener::bind(os.endpoint()), ErrorKind::AddrInUse, &[os.endpoint()]);
-        assert_error(place.remove_stale(), ErrorKind::AddrInUse, &[os.endpoint()]);
+        assert_reason!(Listener::bind(os.endpoint()), Reason::LiveServer { .. }, os.endpoint());
+        assert_reason!(place.remove_stale(), Reason::LiveServer { .. }, os.endpoint());
     }
     assert_eq!(Standing::at(Path::new(os.endpoint())), standing);
     if with_linux_backend("a way to ask who has a socket") {
-        assert_error(server.accept(), ErrorKind::WouldBlock, &[]);
+        assert_kind(server.accept(), ErrorKind::WouldBlock);
     }
     assert_eq!(os.files(), ["s.sock"]);
 }
@@ -266,8 +261,10 @@ async fn whatever_stands_in_place_of_the_lock() {
         make(&lock, &target);
         let before = (Standing::at(&lock), Standing::at(&target), os.files());
         let shown = lock.display().to_string();
-        let says = [os.endpoint(), &shown];
-        assert_error(Listener::bind(os.endpoint()), ErrorKind::PermissionDenied, &says);
+        let error =
+            assert_reason!(Listener::bind(os.endpoint()), Reason::ForeignOwner, os.endpoint());
+        // Which file it is.
+        assert_says(&error, &[&shown]);
         let after = (Standing::at(&lock), Standing::at(&target), os.files());
         assert_eq!(after, before, "{name}");
         remove(&lock);

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use common::process::{Running, Users};
 use common::unix::{
     OTHER_STRANGER, STRANGER, helper, helper_as, open_to_all, output, rounds, set_mode,
 };
-use common::{Backend, Os, PATIENCE, assert_error, within};
+use common::{Backend, Os, PATIENCE, assert_reason, assert_says, ours, within};
 use rustix::process::Signal;
 use sockpipe::os::unix::{AsyncPassFds, ListenOptionsExt, ListenerExt, take_over};
-use sockpipe::{Error, ListenOptions, Listener, Reason, Stream};
+use sockpipe::{Error, ListenOptions, Listener, Operation, Reason, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::RwLock;
 
@@ -90,9 +90,9 @@ async fn no_client_is_refused_or_lost_while_one_version_after_another_takes_over
     for client in clients {
         served += within(client).await.expect("a client that was always served");
     }
-    let process = server.child.id();
-    assert_eq!(within(ask(&os)).await.expect("an answer"), process);
-    assert_error(os.bind(), ErrorKind::AddrInUse, &[&format!("pid {process}")]);
+    let id = server.child.id();
+    assert_eq!(within(ask(&os)).await.expect("an answer"), id);
+    assert_reason!(os.bind(), Reason::LiveServer { process: Some(process), .. } if *process == id);
     assert_eq!(os.files(), [".s.sock.lock", ".s.sock.upgrade", "s.sock"]);
     println!("{upgrades} upgrades, {served} clients, none refused and none lost");
 }
@@ -137,10 +137,8 @@ async fn the_next_version_has_the_clients_that_wait_and_the_name_until_it_is_dro
     drop(old);
     within(new.accept()).await.expect("the one that waits");
     drop(waiting);
-    let error = assert_error(os.bind(), ErrorKind::AddrInUse, &[]);
-    let known = Error::of(&error).expect("ours").reason();
-    let process = std::process::id();
-    assert!(matches!(known, Reason::LiveServer { process: Some(it), .. } if *it == process));
+    let id = std::process::id();
+    assert_reason!(os.bind(), Reason::LiveServer { process: Some(process), .. } if *process == id);
     // And the next one's next.
     let newest = next(&os, &mut new).await.expect("the name");
     drop(new);
@@ -165,8 +163,9 @@ async fn who_did_not_say_so_is_not_taken_over() {
     assert_eq!(os.files(), [".s.sock.lock", "s.sock"]);
     let options = upgradable();
     let taking = take_over(os.endpoint(), &options, Duration::from_millis(50));
-    let says = ["take over", os.endpoint(), "ListenOptionsExt::upgradable"];
-    assert_error(within(taking).await, ErrorKind::TimedOut, &says);
+    let error = assert_reason!(within(taking).await, Reason::Deadline, os.endpoint());
+    assert_eq!(ours(&error).operation(), Operation::TakeOver);
+    assert_says(&error, &["ListenOptionsExt::upgradable"]);
     // It is bound once that one ends.
     let mut taking = Box::pin(take_over(os.endpoint(), &options, PATIENCE));
     let early = tokio::time::timeout(Duration::from_millis(50), &mut taking).await;
@@ -239,10 +238,11 @@ async fn a_server_that_hangs_is_named_and_goes_on_later() {
     old.signal(Signal::STOP);
     let options = upgradable();
     let taking = take_over(os.endpoint(), &options, Duration::from_millis(200));
-    let process = format!("process {} ", old.child.id());
     let known = cfg!(any(target_os = "linux", target_vendor = "apple"));
-    let says = if known { &process } else { "the server" };
-    assert_error(within(taking).await, ErrorKind::TimedOut, &["take over", says]);
+    let id = known.then(|| old.child.id());
+    let error = within(taking).await;
+    let error = assert_reason!(error, Reason::NoAnswer { process, .. } if *process == id);
+    assert_eq!(ours(&error).operation(), Operation::TakeOver);
     old.signal(Signal::CONT);
     assert_eq!(within(ask(&os)).await.expect("an answer"), old.child.id());
     let new = start(&os);
@@ -281,16 +281,16 @@ async fn listeners_that_cannot_be_taken_over_say_so_at_once() {
     let options = upgradable();
     if cfg!(any(target_os = "linux", target_os = "android")) {
         let name = format!("abstract:{}", common::unique_name());
-        assert_error(Listener::bind_with(&name, &options), ErrorKind::Unsupported, &[&name]);
+        assert_reason!(Listener::bind_with(&name, &options), Reason::Unsupported, name);
         let taking = take_over(&name, &options, PATIENCE);
-        assert_error(within(taking).await, ErrorKind::Unsupported, &[&name]);
+        assert_reason!(within(taking).await, Reason::Unsupported, name);
     }
     let os = Os::new();
     let socket = os.bind().expect("a free name").into_fd().expect("a socket");
-    assert_error(Listener::from_fd(socket, &options), ErrorKind::Unsupported, &["inherited"]);
+    assert_reason!(Listener::from_fd(socket, &options), Reason::Unsupported);
     #[cfg(feature = "blocking")]
     {
         let bound = sockpipe::blocking::Listener::bind_with(Os::new().endpoint(), &options);
-        assert_error(bound, ErrorKind::Unsupported, &["blocking"]);
+        assert_reason!(bound, Reason::Unsupported);
     }
 }

@@ -10,9 +10,12 @@ use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsHandle, AsRawHandle, OwnedHandle};
 use std::time::Duration;
 
-use common::{PATIENCE, argument, assert_error, read_late, spawn_helper, unique_name, within};
+use common::{
+    PATIENCE, argument, assert_kind, assert_reason, assert_says, read_late, spawn_helper,
+    unique_name, within,
+};
 use sockpipe::os::windows::{IntegrityLevel, ListenOptionsExt, StreamExt};
-use sockpipe::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, echo};
+use sockpipe::{ConnectOptions, ExpectServer, ListenOptions, Listener, Reason, Stream, echo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::windows::named_pipe::{ClientOptions, PipeMode, ServerOptions};
 use tokio::task::JoinSet;
@@ -72,8 +75,8 @@ async fn what_is_no_descriptor_is_refused_and_leaves_nothing() {
     for sddl in ["", "nonsense", "O:SY", "D:P(A;;GA;;;WD"] {
         let options = ListenOptions::new().security_descriptor(sddl);
         let outcome = Listener::bind_with(&name, &options);
-        assert_error(outcome, ErrorKind::InvalidInput, &["security descriptor"]);
-        assert_error(within(Stream::connect(&name)).await, ErrorKind::NotFound, &[]);
+        assert_says(&assert_kind(outcome, ErrorKind::InvalidInput), &["security descriptor"]);
+        assert_reason!(within(Stream::connect(&name)).await, Reason::NoServer, name);
     }
 }
 
@@ -107,8 +110,8 @@ async fn a_listener_of_byte_type_has_no_half_close_and_no_false_end() {
     let client = within(Stream::connect(&path)).await.expect("a connection");
     let mut server = within(listener.accept()).await.expect("a connection");
     for stream in [&client, &server] {
-        let says = ["byte type", "ConnectOptions::end_on_close"];
-        assert_error((&mut &*stream).shutdown().await, ErrorKind::Unsupported, &says);
+        let error = assert_reason!((&mut &*stream).shutdown().await, Reason::NoHalfClose);
+        assert_says(&error, &["ConnectOptions::end_on_close"]);
     }
     within(server.write_all(b"still open")).await.expect("a write");
     within(server.close(PATIENCE)).await.expect("a close");
@@ -126,7 +129,7 @@ async fn a_foreign_server_of_byte_type_reads_the_end_when_the_stream_is_closed()
         within(server.connect()).await.expect("a client");
         within(client.write_all(b"all")).await.expect("a write");
         client.shutdown().await.expect("no half-close, but no error");
-        assert_error(within(client.write_all(b"x")).await, ErrorKind::BrokenPipe, &[]);
+        assert_kind(within(client.write_all(b"x")).await, ErrorKind::BrokenPipe);
         let mut buffer = [0; 8];
         assert_eq!(within(server.read(&mut buffer)).await.expect("a read"), 3);
         within(server.write_all(b"an answer")).await.expect("the other direction is open");
@@ -176,10 +179,12 @@ async fn a_handle_made_elsewhere_becomes_a_stream() {
     // It is in use: what it has read is not to be had by another.
     let other = client.as_handle().try_clone_to_owned().expect("a duplicate");
     let says = ["overlapped", "another event loop"];
-    assert_error(Stream::from_handle(other), ErrorKind::InvalidInput, &says);
-    assert_error(Stream::from_handle(open(0)), ErrorKind::InvalidInput, &says);
+    for handle in [other, open(0)] {
+        assert_says(&assert_kind(Stream::from_handle(handle), ErrorKind::InvalidInput), &says);
+    }
     let file = OwnedHandle::from(tempfile::tempfile().expect("a file"));
-    assert_error(Stream::from_handle(file), ErrorKind::InvalidInput, &["not a pipe's"]);
+    let error = assert_kind(Stream::from_handle(file), ErrorKind::InvalidInput);
+    assert_says(&error, &["not a pipe's"]);
 }
 
 #[tokio::test]
@@ -190,8 +195,7 @@ async fn session_and_level_of_the_peer() {
     assert_eq!(client.peer_session().expect("the server's session"), session);
     let level = server.peer_integrity().expect("the client's level");
     assert!((IntegrityLevel::LOW..=IntegrityLevel::SYSTEM).contains(&level), "{level:?}");
-    let says = ["integrity level of a pipe's server"];
-    assert_error(client.peer_integrity(), ErrorKind::Unsupported, &says);
+    assert_kind(client.peer_integrity(), ErrorKind::Unsupported);
     // To know the peer is not to be it.
     let own = client.peer_credentials().expect("credentials");
     assert_eq!(server.peer_credentials().expect("credentials"), own);
@@ -338,7 +342,7 @@ async fn an_accepted_stream_keeps_the_name() {
     let client = within(Stream::connect(&path)).await.expect("a connection");
     let server = within(listener.accept()).await.expect("a connection");
     drop(listener);
-    assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[&path]);
+    assert_reason!(Listener::bind(&path), Reason::HeldByConnections, path);
     // Nobody takes clients any more. The instances that waited for some may take a moment to go.
     let options = ConnectOptions::new().deadline(Duration::from_millis(50));
     let outcome = async {
@@ -346,7 +350,8 @@ async fn an_accepted_stream_keeps_the_name() {
             Stream::connect_with(&path, &options).await?;
         }
     };
-    assert_error::<()>(within(outcome).await, ErrorKind::TimedOut, &[]);
+    let outcome: std::io::Result<()> = within(outcome).await;
+    assert_reason!(outcome, Reason::Deadline);
     drop((client, server));
     let free = async {
         while let Err(error) = Listener::bind(&path) {
@@ -361,7 +366,7 @@ async fn an_accepted_stream_keeps_the_name() {
 async fn the_name_of_a_foreign_server_is_in_use() {
     let path = format!(r"\\.\pipe\{}", unique_name());
     let server = ServerOptions::new().create(&path).expect("a free name");
-    assert_error(Listener::bind(&path), ErrorKind::AddrInUse, &[&path]);
+    assert_reason!(Listener::bind(&path), Reason::LiveServer { .. }, path);
     // It was not connected to by the question.
     let untouched = tokio::time::timeout(Duration::from_millis(20), server.connect()).await;
     assert!(untouched.is_err());

@@ -14,7 +14,9 @@ use std::thread;
 use std::time::Duration;
 
 use common::wine::{skipped, skipped_without_model};
-use common::{PATIENCE, argument, assert_error, spawn_helper, unique_name, within};
+use common::{
+    PATIENCE, argument, assert_kind, assert_reason, assert_says, spawn_helper, unique_name, within,
+};
 use sockpipe::os::windows::ListenOptionsExt;
 use sockpipe::{
     Access, ConnectOptions, Error, ExpectServer, ListenOptions, Listener, Reason, Stream, UserId,
@@ -116,7 +118,7 @@ fn a_listener_that_cannot_add_its_own_instances_says_so() {
     }
     let options = ListenOptions::new().security_descriptor("D:P(A;;0x0012019b;;;WD)");
     let outcome = Listener::bind_with(unique_name(), &options);
-    assert_error(outcome, ErrorKind::PermissionDenied, &["add instances"]);
+    assert_says(&assert_reason!(outcome, Reason::Os), &["add instances"]);
 }
 
 /// Row 15. There is one user here, so it is the user that is left out.
@@ -133,8 +135,7 @@ async fn who_is_not_in_the_descriptor_is_not_let_in() {
     ] {
         let options = ListenOptions::new().security_descriptor(sddl).instances(1);
         let (_listener, path) = listen(&options);
-        let says = [&*path, "refuses connections of this user"];
-        assert_error(within(Stream::connect(&path)).await, ErrorKind::PermissionDenied, &says);
+        assert_reason!(within(Stream::connect(&path)).await, Reason::PeerRefused, path);
     }
 }
 
@@ -145,7 +146,7 @@ fn a_descriptor_that_lets_everybody_do_everything_is_refused() {
     }
     let options = ListenOptions::new().security_descriptor("D:NO_ACCESS_CONTROL");
     let outcome = Listener::bind_with(unique_name(), &options);
-    assert_error(outcome, ErrorKind::InvalidInput, &["who may connect"]);
+    assert_says(&assert_kind(outcome, ErrorKind::InvalidInput), &["who may connect"]);
 }
 
 /// Through the file server of this machine, which is a way from the network.
@@ -192,7 +193,7 @@ async fn the_owner_of_a_foreign_pipe_is_known() {
         if right {
             outcome.expect("a server of our own");
         } else {
-            assert_error(outcome, ErrorKind::PermissionDenied, &["not as S-1-5-18"]);
+            assert_reason!(outcome, Reason::UnexpectedServer, path);
         }
     }
 }
@@ -361,7 +362,7 @@ async fn the_name_of_a_crashed_server_whose_client_lives_is_taken_over() {
     let name = unique_name();
     let _former = left_by_a_crash(&name).await;
     let missed = within(Stream::connect(&name)).await;
-    assert_error(missed, ErrorKind::NotFound, &["no server"]);
+    assert_reason!(missed, Reason::NoServer);
     let mut listener = Listener::bind(&name).expect("a name without a server");
     // All its instances are in order, and each client is its own.
     for _ in 0..8 {
@@ -370,7 +371,7 @@ async fn the_name_of_a_crashed_server_whose_client_lives_is_taken_over() {
         within(client.write_all(b"x")).await.expect("a write");
         within(server.read_exact(&mut [0])).await.expect("a byte");
     }
-    assert_error(Listener::bind(&name), ErrorKind::AddrInUse, &["already listening"]);
+    assert_reason!(Listener::bind(&name), Reason::LiveServer { .. });
 }
 
 /// Clients would find another pipe than the one that was asked for.
@@ -386,7 +387,7 @@ async fn a_name_is_not_taken_over_with_other_rights_or_of_another_type() {
     assert_held(Listener::bind_with(&name, &ListenOptions::new().byte_type(true)));
     // Nothing of the attempts is left.
     let missed = within(Stream::connect(&name)).await;
-    assert_error(missed, ErrorKind::NotFound, &["no server"]);
+    assert_reason!(missed, Reason::NoServer);
     drop(former);
     Listener::bind_with(&name, &everyone).expect("a free name");
 }

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{assert_error, helper_command, within};
+use common::{assert_kind, helper_command, within};
 use sockpipe::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -16,7 +16,7 @@ async fn worker() {
     let Some(behaviour) = common::argument() else { return };
     let stream = Stream::from_parent();
     if behaviour == "by hand" {
-        assert_error(stream, ErrorKind::InvalidInput, &[]);
+        assert_kind(stream, ErrorKind::InvalidInput);
         return;
     }
     let mut stream = stream.expect("an end");

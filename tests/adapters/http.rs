@@ -16,15 +16,15 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sockpipe::adapters::{Connector, PeerInfo};
 use sockpipe::{
-    ConnectOptions, ExpectServer, PeerCredentials, Stream, TimedListener, UserId, WithCredentials,
-    memory,
+    ConnectOptions, ExpectServer, PeerCredentials, Reason, Stream, TimedListener, UserId,
+    WithCredentials, memory,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tower_service::Service;
 
 use crate::common::process::{Running, example, is_here, text};
-use crate::common::{Backend, Os, PATIENCE, within};
+use crate::common::{Backend, Os, PATIENCE, assert_reason, within};
 use crate::{Failing, HttpClient, client};
 
 fn app() -> Router {
@@ -282,16 +282,17 @@ async fn the_connector_fails_with_the_errors_of_connect() {
     let os = Os::new();
     let mut connector = Connector::new(os.endpoint()).expect("an endpoint");
     let error = within(connector.call(hyper::Uri::from_static("http://localhost/"))).await;
-    let error = error.expect_err("nobody is there");
-    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-    assert!(error.to_string().contains("start it first"), "{error}");
+    assert_reason!(error, Reason::NoServer, os.endpoint());
     // With options of one's own: this server is not to be trusted.
     start(os.bind().expect("a free name"));
     let expected = ExpectServer::Exactly(UserId::Uid(61_012));
     let mut connector = connector.options(ConnectOptions::new().expect_server(expected));
     let error = within(connector.call(hyper::Uri::from_static("http://localhost/"))).await;
-    let kind = if cfg!(windows) { ErrorKind::Unsupported } else { ErrorKind::PermissionDenied };
-    assert_eq!(error.expect_err("another user's").kind(), kind);
+    if cfg!(windows) {
+        assert_reason!(error, Reason::Unsupported, os.endpoint());
+    } else {
+        assert_reason!(error, Reason::UnexpectedServer, os.endpoint());
+    }
 }
 
 #[tokio::test]
@@ -299,7 +300,11 @@ async fn the_client_error_has_the_connect_error_as_source() {
     let os = Os::new();
     let error = within(client(os.endpoint()).get(hyper::Uri::from_static("http://localhost/")));
     let error = anyhow::Error::from(error.await.expect_err("nobody is there"));
-    assert!(format!("{error:#}").contains("start it first"), "{error:#}");
+    let reason = error.chain().find_map(|cause| {
+        let cause = cause.downcast_ref::<std::io::Error>()?;
+        sockpipe::Error::of(cause).map(sockpipe::Error::reason)
+    });
+    assert_eq!(reason, Some(&Reason::NoServer), "{error:#}");
 }
 
 /// The example as its header says, asked by our client and, where there is one, by curl.

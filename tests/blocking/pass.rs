@@ -10,6 +10,7 @@ use rustix::io::{FdFlags, fcntl_getfd};
 use sockpipe::blocking::Stream;
 use sockpipe::os::unix::{MAX_FDS, PassFds, Peek};
 
+use crate::common::assert_kind;
 use crate::common::bounded::{bounded, read_all};
 
 /// Its messages carry fewer.
@@ -123,9 +124,7 @@ fn nothing_leaks() {
         // Often, so that a leak shows beside what other tests of this file have open.
         for (sent, limit) in truncated.repeat(100) {
             one.send_with_fds(b"truncated", &fds[..sent]).expect("a write");
-            let error = other.recv_with_fds(&mut [0; 64], limit).expect_err("too many");
-            assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
-            assert!(error.to_string().contains("all were closed"), "{error}");
+            assert_kind(other.recv_with_fds(&mut [0; 64], limit), ErrorKind::InvalidData);
             one.send_with_fds(b"next", &[]).expect("a write");
             let (length, none) = other.recv_with_fds(&mut [0; 64], 1).expect("the next message");
             assert_eq!((length, none.len()), (4, 0));

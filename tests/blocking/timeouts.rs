@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use sockpipe::blocking::Stream;
 
+use crate::common::assert_kind;
 use crate::common::bounded::{PATIENCE, bounded, connected, read_all};
 
 pub const SHORT: Duration = Duration::from_millis(200);
@@ -51,15 +52,11 @@ fn a_read_and_a_write_wait_no_longer_than_said() {
         client.set_read_timeout(Some(SHORT)).expect("a timeout");
         client.set_write_timeout(Some(SHORT)).expect("a timeout");
         assert_short(|| {
-            let error = (&client).read(&mut [0; 8]).expect_err("nothing was sent");
-            assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-            assert!(error.to_string().contains("read timeout"), "{error}");
+            assert_kind((&client).read(&mut [0; 8]), ErrorKind::TimedOut);
         });
         let written = write_until_full(&client);
         assert_short(|| {
-            let error = (&client).write(&[0; 100_000]).expect_err("there is no room");
-            assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-            assert!(error.to_string().contains("write timeout"), "{error}");
+            assert_kind((&client).write(&[0; 100_000]), ErrorKind::TimedOut);
         });
         // It is as it was before, and whole.
         (&server).write_all(b"answer").expect("a write");

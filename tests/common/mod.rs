@@ -1,5 +1,6 @@
 //! What the test files share. Files that need the async API are there only with its feature.
-#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses a part")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses a part")]
+#![allow(unreachable_pub, reason = "the same files are a crate for others")]
 #![allow(clippy::new_without_default, reason = "one way to make a thing is enough for a test")]
 
 #[cfg(feature = "tokio")]
@@ -11,13 +12,13 @@ pub mod daemon;
 #[cfg(windows)]
 pub mod foreign;
 pub mod process;
+pub mod reason;
 #[cfg(all(unix, feature = "tokio"))]
 pub mod unix;
 #[cfg(windows)]
 pub mod wine;
 
 use std::future::Future;
-use std::io;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -27,6 +28,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 #[cfg(feature = "tokio")]
 pub use self::backend::*;
+pub use self::reason::*;
 
 /// Long enough for a machine under load: only a test that fails waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,16 +42,6 @@ pub fn within<F: Future>(future: F) -> impl Future<Output = F::Output> {
             Err(_) => panic!("no end after {PATIENCE:?}, at {caller}"),
         }
     }
-}
-
-#[track_caller]
-pub fn assert_error<T>(outcome: io::Result<T>, kind: io::ErrorKind, says: &[&str]) -> io::Error {
-    let Err(error) = outcome else { panic!("no error, where {kind:?} was to be") };
-    assert_eq!(error.kind(), kind, "{error}");
-    for part in says {
-        assert!(error.to_string().contains(part), "{part:?} is not in {error:?}");
-    }
-    error
 }
 
 pub async fn read_all(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {

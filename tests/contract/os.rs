@@ -26,10 +26,8 @@ async fn row_2_a_living_server_keeps_its_name() {
     let backend = Os::new();
     let mut listener = backend.bind().expect("a free name");
     let before = backend.files();
-    let next = "stop it, or choose another endpoint";
     for _ in 0..3 {
-        let address = listener.endpoint().to_string();
-        assert_error(backend.bind(), ErrorKind::AddrInUse, &[&address, next]);
+        assert_reason!(backend.bind(), Reason::LiveServer { .. }, listener.endpoint());
     }
     assert_eq!(backend.files(), before);
     // The first to be accepted is the client: no probe of ours came before it.
@@ -91,7 +89,7 @@ async fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
     let backend = Os::new();
     for _ in 0..3 {
         let mut child = holder(backend.endpoint());
-        assert_error(backend.bind(), ErrorKind::AddrInUse, &[backend.endpoint()]);
+        assert_reason!(backend.bind(), Reason::LiveServer { .. }, backend.endpoint());
         let mut client = within(backend.connect()).await.expect("a connection");
         child.kill().expect("a kill");
         child.wait().expect("an end");
@@ -140,18 +138,15 @@ async fn row_6_another_process_can_bind_the_name_of_a_closed_listener() {
         drop(waiting);
         match closed {
             // Windows: the one that waited held the name, until just now.
-            Err(error) if cfg!(windows) => assert_held_by_connections(&error),
+            Err(error) if cfg!(windows) => {
+                assert_reason!(Err::<(), _>(error), Reason::HeldByConnections);
+            }
             closed => closed.expect("a free name"),
         }
         let mut child = holder(backend.endpoint());
         child.kill().expect("a kill");
         child.wait().expect("an end");
     }
-}
-
-fn assert_held_by_connections(error: &std::io::Error) {
-    let reason = sockpipe::Error::of(error).map(sockpipe::Error::reason);
-    assert_eq!(reason, Some(&sockpipe::Reason::HeldByConnections), "{error}");
 }
 
 /// Streams that were accepted go on. What they hold of the name is the system's matter.
@@ -183,10 +178,11 @@ fn row_6_a_bind_that_fails_leaves_nothing() {
         drop(neither.block_on(async { backend.bind() }).expect("a listener"));
         return;
     }
-    assert_error(backend.bind(), ErrorKind::Other, &["no tokio runtime"]);
-    let says = ["no I/O or no timers", "enable_all()"];
-    assert_error(neither.block_on(async { backend.bind() }), ErrorKind::Other, &says);
-    assert_error(io_only.block_on(async { backend.bind() }), ErrorKind::Other, &says);
+    assert_reason!(backend.bind(), Reason::NoRuntime);
+    for runtime in [neither, io_only] {
+        let bound = runtime.block_on(async { backend.bind() });
+        assert_says(&assert_reason!(bound, Reason::NoRuntime), &["enable_all()"]);
+    }
     assert_eq!(backend.files(), [""; 0]);
 }
 
@@ -198,9 +194,10 @@ async fn row_7() {
 #[tokio::test]
 async fn row_7_the_message_names_the_endpoint_and_the_next_step() {
     let backend = Os::new();
-    let says = ["no server at ", "start it first", "ConnectOptions::wait_for_server"];
-    let error = assert_error(within(backend.connect()).await, ErrorKind::NotFound, &says);
-    assert!(error.to_string().contains(backend.endpoint()), "{error}");
+    let connected = within(backend.connect()).await;
+    let error = assert_reason!(connected, Reason::NoServer, backend.endpoint());
+    let says = ["no server at ", backend.endpoint(), "start it first", "wait_for_server"];
+    assert_says(&error, &says);
 }
 
 #[tokio::test]
@@ -223,7 +220,7 @@ async fn row_7_waiting_for_a_server_ends() {
     let wait = Duration::from_millis(200);
     let options = ConnectOptions::new().deadline(Duration::ZERO).wait_for_server(wait);
     let started = Instant::now();
-    assert_error(within(backend.connect_with(&options)).await, ErrorKind::NotFound, &[]);
+    assert_reason!(within(backend.connect_with(&options)).await, Reason::NoServer);
     assert!(started.elapsed() >= wait, "{:?}", started.elapsed());
 }
 
