@@ -155,8 +155,8 @@ impl Lane {
     /// Leaves the task to be woken by a bell, unless there is something after all.
     ///
     /// The reactor reports each bell by itself, also behind others that nobody has taken out of
-    /// the socket. So its readiness is cleared without a call, but for those that
-    /// keep the bells few, or that find the end.
+    /// the socket. So its readiness is cleared without a call, unless there are many bells or the
+    /// end.
     fn sleep(
         &self,
         socket: &AsyncFd<OwnedFd>,

@@ -37,7 +37,7 @@ pub(super) enum Watched<T> {
 /// The turns that one side of a stream takes beside many busy ones of its thread.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// Those that have brought nothing.
+    /// How many have brought nothing.
     idle: AtomicU32,
     /// When it is time to give up, in nanoseconds since some moment. It counts after [`TURNS`].
     late: AtomicU64,
@@ -169,7 +169,7 @@ mod tests {
         turns.late.store(0, Relaxed);
         assert!(!takes_turn(&streams[0]));
         assert_eq!(Thread::score(), -1);
-        // Something comes by a bell, and it starts anew.
+        // Something comes by a bell, and it starts again.
         turns.found(spin);
         spin.wrote();
         Thread::set_credit(0, 0, 16);

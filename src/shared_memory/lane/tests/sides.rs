@@ -149,12 +149,14 @@ impl Side {
                 return Ok(read.length);
             }
             self.wait_readable(*cleared);
+
             let seen = self.edge();
             let ended = self.socket.world.state().queues[1 - self.socket.side].ended;
             assert!(
                 self.socket.has_bells() || !self.socket.is_readable() || ended,
                 "data behind the switch"
             );
+
             let leaves = self.case.readiness == Readiness::Edge && !ended;
             if (leaves && !self.lane.has_many_bells()) || self.lane.hear(&self.socket).is_err() {
                 *cleared = Some(seen);
