@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! cargo run --example echo_server -- echo
-//! echo hello | cargo run --no-default-features --features blocking --example blocking_client -- echo
+//! echo hello |
+//!     cargo run --no-default-features --features blocking --example blocking_client -- echo
 //! ```
 
 use std::io::{self, BufRead, BufReader, Write};

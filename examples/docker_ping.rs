@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cargo run --example docker_ping --features hyper-util
-//! DOCKER_HOST=unix:///run/user/1000/docker.sock cargo run --example docker_ping --features hyper-util
+//! export DOCKER_HOST=unix:///run/user/1000/docker.sock
+//! cargo run --example docker_ping --features hyper-util
 //! ```
 
 use std::time::Duration;

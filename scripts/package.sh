@@ -21,7 +21,7 @@ tar xf "$target/package/package/sockpipe-$version.crate" -C "$work"
 cd "$work/sockpipe-$version"
 
 # Nothing that is only ours: no lists of this kind of file, no folder of another package.
-for unwanted in target cli torture fuzz bench examples/frameworks .ci .github docs/coverage.md docs/kernels.md; do
+for unwanted in target cli testing torture fuzz bench examples/frameworks .ci .github docs/coverage.md docs/kernels.md; do
     [ ! -e "$unwanted" ] || die "the package has $unwanted in it"
 done
 for wanted in README.md CHANGELOG.md SECURITY.md PLATFORM.md LICENSE-MIT LICENSE-APACHE src docs examples tests; do

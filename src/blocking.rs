@@ -51,7 +51,10 @@
 //! let acceptor = thread::spawn({
 //!     let listener = listener.clone();
 //!     // With winit, `send_event` of an `EventLoopProxy` in place of `send`.
-//!     move || listener.incoming().map_while(Result::ok).try_for_each(|stream| clients.send(stream))
+//!     move || {
+//!         let mut arriving = listener.incoming().map_while(Result::ok);
+//!         arriving.try_for_each(|stream| clients.send(stream))
+//!     }
 //! });
 //! // In the loop, each time it is awake.
 //! arrived.try_iter().for_each(handle);

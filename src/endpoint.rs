@@ -320,11 +320,13 @@ mod tests {
         for (written, printed) in [
             ("echo", "echo"),
             ("org.example.tool_2-x", "org.example.tool_2-x"),
+            // Names of the system and of sessions, and abstract ones.
             ("system:docker", "system:docker"),
             ("session:editor", "session:editor"),
             ("abstract:/any thing:ü", "abstract:/any thing:ü"),
             ("abstract:a%00%00", "abstract:a%00%00"),
             ("abstract:%ff%C3%BC%25", "abstract:%FFü%25"),
+            // Paths.
             ("/run/x.sock", "/run/x.sock"),
             ("./x.sock", "./x.sock"),
             ("../x", "../x"),
@@ -335,9 +337,11 @@ mod tests {
             ("unix:unix:x", "unix:unix:x"),
             ("unix:////./pipe/x", "unix:////./pipe/x"),
             (r"unix:\\.\pipe\x", r"unix:\\.\pipe\x"),
+            // Pipes.
             (r"\\.\pipe\Echo Ü", r"\\.\pipe\Echo Ü"),
             (r"\\.\PIPE\x", r"\\.\pipe\x"),
             ("//./pipe/x", r"\\.\pipe\x"),
+            // Pipes as other programs write them, and with parts.
             ("npipe:////./pipe/docker_engine", r"\\.\pipe\docker_engine"),
             ("npipe://./pipe/x", r"\\.\pipe\x"),
             ("npipe:////./pipe/a/b", r"\\.\pipe\a\b"),
@@ -385,33 +389,40 @@ mod tests {
     fn errors_show_the_input_the_place_and_the_remedy() {
         let long = "n".repeat(49);
         for (written, position, says) in [
+            // Characters and schemes that no form has.
             ("", None, "it is empty"),
             ("a\0b", Some(1), "a NUL character"),
             ("a/b", Some(1), "a path is written `./a/b`"),
             (r"a\b", Some(1), r"a named pipe is written `\\.\pipe\NAME`"),
             ("tcp:1", Some(3), "the schemes are `system:`, `session:`, `unix:`"),
+            // Names of the system and of sessions.
             ("system:", Some(7), "the name is empty"),
             ("system:A", Some(7), "'A' cannot be in a portable name"),
             ("session:", Some(8), "the name is empty"),
             ("session:a@3", Some(9), "'@' cannot be in a portable name"),
             ("system:.a", Some(7), "does not start with a dot"),
+            // Abstract names.
             ("abstract:", Some(9), "the abstract socket has no name"),
             ("abstract:a\0b", Some(10), "a NUL character"),
             ("abstract:50%", Some(11), "two hexadecimal digits follow a `%`"),
             ("abstract:%0", Some(9), "the character itself is written `%25`"),
             ("abstract:ü%0ü", Some(11), "as in `%00` for a NUL byte"),
+            // Paths of Windows.
             (r"C:\x.sock", Some(0), "'C' cannot be in a portable name"),
             ("c:x", Some(1), "a portable name has no colon"),
             ("a b", Some(1), "it is made of a-z 0-9 . _ -"),
             ("./", None, "names a directory"),
+            // URLs of pipes.
             ("npipe:", Some(6), "a pipe is written `npipe:////./pipe/NAME`"),
             ("npipe:////server/pipe/x", Some(6), "a pipe is written `npipe:////./pipe/NAME`"),
             ("npipe:////./pipe/", Some(17), "the pipe has no name"),
             ("npipe:////./pipe/a//b", Some(19), "a part of the pipe's name is empty"),
+            // Portable names.
             ("Echo", Some(0), "'E' cannot be in a portable name"),
             ("olá", Some(2), "'á' cannot be in a portable name"),
             (".hidden", Some(0), "does not start with a dot"),
             (&long, Some(48), "portable name of 49 characters exceeds the limit of 48"),
+            // Paths without a file.
             ("unix://run/x", Some(7), "`unix://` wants an absolute path"),
             ("unix:", None, "the path is empty"),
             ("/", None, "names a directory"),
@@ -419,6 +430,7 @@ mod tests {
             ("/run/x/.", None, "names a directory"),
             ("..", Some(0), "does not start with a dot"),
             ("unix:..", None, "names a directory"),
+            // Pipes without a name, or with parts that Windows changes.
             ("npipe://x", Some(6), "a pipe is written `npipe:////./pipe/NAME`"),
             (r"\\.\pipe\", Some(9), "the pipe has no name"),
             (r"\\.\pipe\a\\b", Some(11), "a part of the pipe's name is empty"),

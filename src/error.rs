@@ -308,12 +308,14 @@ impl Error {
             Reason::StaleSocket | Reason::Stopping { .. } => ErrorKind::ConnectionRefused,
             Reason::NoServer | Reason::NoDirectory | Reason::NameLost => ErrorKind::NotFound,
             Reason::NotASocket => ErrorKind::AlreadyExists,
+
             Reason::ForeignOwner
             | Reason::UnsafeDirectory
             | Reason::PrivateDirectory
             | Reason::NotWritable
             | Reason::UnexpectedServer
             | Reason::PeerRefused => ErrorKind::PermissionDenied,
+
             Reason::NameTooLong | Reason::InvalidEndpoint | Reason::UnusableDescriptor => {
                 ErrorKind::InvalidInput
             }
@@ -321,6 +323,7 @@ impl Error {
             Reason::Deadline | Reason::NameWithoutServer { .. } | Reason::NoAnswer { .. } => {
                 ErrorKind::TimedOut
             }
+
             Reason::NotUnderstood { .. } => ErrorKind::InvalidData,
             Reason::NoRuntime
             | Reason::PeerNotToldYet { .. }

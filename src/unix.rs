@@ -163,19 +163,17 @@ mod native {
     target_os = "openbsd"
 )))]
 compile_error!(
-    "sockpipe knows Linux, Android, macOS and Apple's other systems, FreeBSD, DragonFly, NetBSD, OpenBSD \
-     and Windows; this system's ways with local sockets are not known to it"
+    "sockpipe supports Linux, Android, macOS and Apple's other systems, FreeBSD, DragonFly, \
+     NetBSD, OpenBSD and Windows, and not this system"
 );
 
 // The lane of shared memory, where there is one.
-cfg_if::cfg_if! {
-    if #[cfg(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix)))] {
-        mod shared_memory;
-    } else {
-        mod no_shared_memory;
-        use no_shared_memory as shared_memory;
-    }
-}
+#[cfg(not(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix))))]
+mod no_shared_memory;
+#[cfg(not(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix))))]
+use self::no_shared_memory as shared_memory;
+#[cfg(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix)))]
+mod shared_memory;
 
 use std::env;
 use std::ffi::{OsStr, OsString};

@@ -5,7 +5,6 @@
 
 mod blocking {
     mod accept;
-    pub(crate) mod bounded;
     mod convert;
     mod examples;
     #[cfg(unix)]
@@ -18,18 +17,15 @@ mod blocking {
     pub(crate) mod timeouts;
     mod unblock;
 }
-// Of the other tests' modules this is the one that needs no tokio.
-// With a path, as rustfmt looks for it in the folder of this file otherwise.
-#[path = "common/process.rs"]
-#[allow(dead_code, reason = "this test uses a part")]
-mod process;
+mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use blocking::bounded::{PATIENCE, bounded, connected, read_all, unique_name};
+use common::bounded::{PATIENCE, bounded, connected, read_all};
+use common::unique_name;
 use sockpipe::blocking::{Listener, SingleInstance, Stream};
 use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
 

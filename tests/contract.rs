@@ -7,10 +7,6 @@
 //! its streams and listeners too, against each other and the async ones: `contract/blocking.rs`
 //! says which rows.
 
-#[cfg(feature = "blocking")]
-// With a path, as rustfmt looks for it in the folder of this file otherwise.
-#[path = "blocking/bounded.rs"]
-mod bounded;
 mod common;
 mod contract {
     #[cfg(feature = "blocking")]

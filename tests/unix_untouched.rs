@@ -139,8 +139,9 @@ fn cases() -> Vec<Case> {
             listen(socket.as_ref().expect("a socket"), 1).expect("a listener");
             socket
         }, AddrInUse, "already listening there"),
-        ("living server of others", |path| Some(UnixListener::bind(path).expect("a free name").into()),
-            AddrInUse, "already listening there"),
+        ("living server of others", |path| {
+            Some(UnixListener::bind(path).expect("a free name").into())
+        }, AddrInUse, "already listening there"),
         ("another user's dead socket", |path| {
             drop(UnixListener::bind(path).expect("a free name"));
             chown(path, Some(STRANGER), Some(STRANGER)).expect("an owner");

@@ -5,7 +5,7 @@
 //! sockpipe-bench table [full|reduced] [--only WORD]   runs the groups and prints them as markdown
 //! sockpipe-bench table [full|reduced] --memory        the same, of shared memory beside iceoryx2
 //! sockpipe-bench table [full|reduced] --repetitions N the same, so many times each
-//! sockpipe-bench smoke                                one minute: does it run, and is nothing grossly slow
+//! sockpipe-bench smoke                                one minute: it runs, and is not grossly slow
 //! sockpipe-bench charts PAGE FOLDER                   draws the tables of a page, as SVG
 //! sockpipe-bench list                                 what there is to run
 //! ```
@@ -58,8 +58,8 @@ fn main() -> ExitCode {
         ["list"] => groups::list(),
         _ => {
             eprintln!(
-                "usage: sockpipe-bench table [full|reduced] [--only WORD] [--memory] [--repetitions N] | smoke \
-                 | charts PAGE FOLDER | list"
+                "usage: sockpipe-bench table [full|reduced] [--only WORD] [--memory] \
+                 [--repetitions N] | smoke | charts PAGE FOLDER | list"
             );
             return ExitCode::from(2);
         }

@@ -46,10 +46,10 @@ Exit codes:
   130  stopped by Ctrl-C or a signal: listen, relay to stdio:, ping without an answer
   141  the reader of standard output closed it
 
-Signals: servers of many clients (echo, relay, listen --keep --exec) finish their connections, print \
-how many they cut after 5 s, and exit with 0; a second signal stops them at once, with 130. ping \
-prints its results, and exits with 0. connect and relay stdio: are terminated by the signal, which a \
-shell shows as 130 for Ctrl-C and 143 for SIGTERM.";
+Signals: servers of many clients (echo, relay, listen --keep --exec) finish their connections, \
+print how many they cut after 5 s, and exit with 0; a second signal stops them at once, with 130. \
+ping prints its results, and exits with 0. connect and relay stdio: are terminated by the signal, \
+which a shell shows as 130 for Ctrl-C and 143 for SIGTERM.";
 
 /// Netcat for Unix domain sockets and Windows named pipes, the same on every OS.
 #[derive(Debug, Parser)]
@@ -100,12 +100,12 @@ impl Verb {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The command of --exec finds its client in SOCKPIPE_PEER_USER and SOCKPIPE_PEER_PID. On Unix it has a \
-process group of its own. The group gets SIGTERM one second after its client has left, and when the \
-server ends, and SIGKILL 2 s later.
+The command of --exec finds its client in SOCKPIPE_PEER_USER and SOCKPIPE_PEER_PID. On Unix it has \
+a process group of its own. The group gets SIGTERM one second after its client has left, and when \
+the server ends, and SIGKILL 2 s later.
 
---linger applies to a pipe of byte type, which cannot carry an end of file, and to a peer that does not \
-read the rest.
+--linger applies to a pipe of byte type, which cannot carry an end of file, and to a peer that \
+does not read the rest.
 
 Examples:
   sockpipe listen hello > received.txt      write what one client sends to a file
@@ -142,8 +142,8 @@ pub struct Listen {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
---linger applies to a pipe of byte type, which cannot carry an end of file, and to a peer that does not \
-read the rest.
+--linger applies to a pipe of byte type, which cannot carry an end of file, and to a peer that \
+does not read the rest.
 
 Examples:
   echo question | sockpipe connect hello    send a line, and print the answer
@@ -193,9 +193,11 @@ FROM and TO are an ENDPOINT, `tcp:HOST:PORT`, or `stdio:` for standard input and
 listens at FROM and connects to TO for each client; with `stdio:` or a connected `fd:N` it \
 serves one client.
 
-Every user of this machine can connect to a TCP port, even if the endpoint behind it admits one user.
+Every user of this machine can connect to a TCP port, even if the endpoint behind it admits one \
+user.
 
-A connection to a peer that takes no end of file is closed after 0.5 s without data, or after --linger.
+A connection to a peer that takes no end of file is closed after 0.5 s without data, or after \
+--linger.
 
 Examples:
   sockpipe relay tcp:127.0.0.1:8080 hello   let a browser connect to a socket
@@ -233,12 +235,12 @@ pub struct Relay {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Does not connect if the server can be detected otherwise: a server that accepts a single client would \
-be used up. It connects to a socket without sockpipe's lock on which no visible process listens, \
-because only a connection shows whether that server is alive.
+Does not connect if the server can be detected otherwise: a server that accepts a single client \
+would be used up. It connects to a socket without sockpipe's lock on which no visible process \
+listens, because only a connection shows whether that server is alive.
 
-Exit codes: 0 a server is listening, 2 not an endpoint of this system, 3 no server, 4 not a socket, \
-5 permission denied.
+Exit codes: 0 a server is listening, 2 not an endpoint of this system, 3 no server, 4 not a \
+socket, 5 permission denied.
 
 Examples:
   sockpipe info hello                       print addresses, states and the next step
@@ -259,8 +261,8 @@ pub struct Info {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The first round trip, in which the server has to accept, is not counted. --timeout also limits each \
-answer. Ctrl-C prints the results so far.
+The first round trip, in which the server has to accept, is not counted. --timeout also limits \
+each answer. Ctrl-C prints the results so far.
 
 Examples:
   sockpipe ping                             1000 round trips to sockpipe echo

@@ -16,8 +16,8 @@ use crate::{args, say};
 const PATIENCE: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Of a session that lingered in vain.
-pub const CUT: &str = "closed although one side had not ended: the other cannot pass its end on, and \
-                       nothing more came; --linger waits longer for an answer";
+pub const CUT: &str = "closed although one side had not ended: the other cannot pass its end on, \
+                       and nothing more came; --linger waits longer for an answer";
 
 pub async fn run(args: args::Connect) -> Result<()> {
     let stream = connect(&args.endpoint, &args.client, args.spin).await?;

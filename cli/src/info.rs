@@ -194,13 +194,14 @@ impl Found {
     }
 
     /// By a connection, when nothing else tells for sure. `listed`: the system's table has a name
-    /// like that, which is all that there is to know about a server that lets nobody in.
+    /// like that.
     async fn ask(&mut self, listed: bool) -> Option<Stream> {
         let (state, because) = match probe(self.place()).await {
             Ok(stream) => {
                 (self.state, self.because) = (State::Live, "it took a connection".to_owned());
                 return Some(stream);
             }
+
             Err(error) => match error.kind() {
                 ErrorKind::ConnectionRefused => {
                     (State::Stale, "a socket is there, and no server behind it".to_owned())
@@ -210,6 +211,7 @@ impl Found {
                 ErrorKind::AlreadyExists => {
                     (State::Foreign, "a socket of another type is there".to_owned())
                 }
+                // The list is all that there is to know about a server that refuses this user.
                 ErrorKind::PermissionDenied if listed => (
                     State::Live,
                     "by the system's list of sockets, because it refuses connections of this user"
@@ -218,6 +220,7 @@ impl Found {
                 _ => (State::of_error(&error), error.to_string()),
             },
         };
+
         (self.state, self.because) = (state, because);
         None
     }

@@ -248,7 +248,14 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64, carrier: &str) 
         for (name, percent) in figures {
             object[format!("{name}_ns")] = latencies.percentile(percent).into();
         }
-        let bucket = |bucket: crate::latency::Bucket| json!({ "from_ns": bucket.from, "to_ns": bucket.to, "count": bucket.count });
+        let bucket = |bucket: crate::latency::Bucket| {
+            json!({
+                "from_ns": bucket.from,
+                "to_ns": bucket.to,
+                "count": bucket.count,
+            })
+        };
+
         object["histogram"] = latencies.histogram().into_iter().map(bucket).collect();
         writeln!(text, "{object:#}")?;
     } else {

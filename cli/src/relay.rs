@@ -300,8 +300,8 @@ impl Target {
         };
 
         if itself {
-            let what = "the relay would connect to itself: FROM and TO are the same address; choose \
-                        another one for FROM";
+            let what = "the relay would connect to itself: FROM and TO are the same address; \
+                        choose another one for FROM";
             return Err(Exit::new(USAGE, what).into());
         }
         Ok(())

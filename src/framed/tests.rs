@@ -83,12 +83,14 @@ async fn the_codec_of_tokio_util_reads_it() {
         }
         SinkExt::<&[u8]>::close(&mut sink).await.expect("an end");
     };
+
     let receive = async {
         let frames = FramedRead::new(other, LengthDelimitedCodec::new());
         let frames: Vec<_> = frames.map(|frame| frame.expect("a frame")).collect().await;
         assert_eq!(frames.iter().map(|frame| frame.len()).collect::<Vec<_>>(), lengths);
         assert!(frames.iter().all(|frame| frame.iter().all(|byte| *byte == frame.len() as u8)));
     };
+
     tokio::join!(send, receive);
 }
 

@@ -37,7 +37,8 @@ use crate::stream::{LocalStream, Stream};
 /// // The program's: ask(&Connector::new("org.example.tool")?, b"ping")
 /// let (listener, connector) = memory::pair();
 /// # use std::future::IntoFuture;
-/// # let server = tokio::spawn(sockpipe::serve(listener, |s| sockpipe::echo::echo(s, |_| ())).into_future());
+/// # let server = sockpipe::serve(listener, |stream| sockpipe::echo::echo(stream, |_| ()));
+/// # let server = tokio::spawn(server.into_future());
 /// assert_eq!(ask(&connector, b"ping").await?, "ping");
 /// # server.abort();
 /// # Ok(())

@@ -126,12 +126,15 @@ impl Messages {
                     return Step::End;
                 }
                 Part::Chunk(0) => self.part = Part::ChunkSize,
+
                 _ if bytes.is_empty() => return Step::NeedsMore,
+
                 Part::Counted(left) | Part::Chunk(left) => {
                     let length = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= length as u64;
                     *bytes = &bytes[length..];
                 }
+
                 Part::Head | Part::ChunkSize | Part::Trailers => {
                     if !self.take_line(bytes) {
                         let is_long = self.line.len() > LONGEST_LINE;
@@ -323,6 +326,7 @@ mod tests {
             let after = follow(&[('>', request), ('<', response), ('<', HELLO)]);
             assert_eq!(after, [false, false, false], "{request:?} {response:?}");
         }
+
         let line = "x".repeat(LONGEST_LINE + 1);
         assert_eq!(follow(&[('>', &line)]), [false]);
     }

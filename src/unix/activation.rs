@@ -58,6 +58,7 @@ fn look(taken: &BTreeSet<RawFd>) -> io::Result<Vec<Activated>> {
     if !ours || count == 0 {
         return Ok(Vec::new());
     }
+
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut found = Vec::new();
@@ -66,6 +67,7 @@ fn look(taken: &BTreeSet<RawFd>) -> io::Result<Vec<Activated>> {
         if taken.contains(&number) {
             continue;
         }
+
         if !is_open(number) {
             let what = format!("LISTEN_FDS is {count}, and descriptor {number} is not open");
             return Err(unusable(what));
@@ -120,6 +122,7 @@ pub(super) fn stream() -> io::Result<Option<OwnedFd>> {
         taken.insert(found.number);
         return Ok(Some(adopt(found.number)));
     }
+
     if !is_open(0) || !taken.insert(0) {
         return Ok(None);
     }
@@ -128,6 +131,7 @@ pub(super) fn stream() -> io::Result<Option<OwnedFd>> {
         taken.remove(&0);
         return Ok(None);
     }
+
     let stream = fcntl_dupfd_cloexec(input, FIRST)?;
     give_up_standard_streams()?;
     Ok(Some(stream))

@@ -7,10 +7,10 @@
 //!
 //! To take a name:
 //!
-//! 1. Open the lock file, which is made where it is missing, and flock it without waiting. Held by
-//!    another: a server lives, `AddrInUse`; nothing has touched it. Then see that the file locked is
-//!    the one still standing there: the last holder removes it on its way out, and who had it open
-//!    before that holds the lock of nothing.
+//! 1. Open the lock file, or create it, and flock it without waiting. If another process holds
+//!    the lock, a server lives: `AddrInUse`, and nothing was touched. Then check that the locked
+//!    file is still the one under that name: the last holder removes it when it ends, and a process
+//!    that opened it before that holds a lock on a deleted file.
 //! 2. Look at the name. What is no socket, or is another user's, is left alone: an error. A socket
 //!    may be that of a server that does not know our lock, so it is tried with a connection, and
 //!    anything but a sure "nobody listens" counts as living.

@@ -61,16 +61,19 @@ impl<'a> Search<'a> {
     pub(super) fn attempt(&mut self) -> io::Result<Result<(OwnedFd, Peer), Duration>> {
         let limit = self.options.limit();
         let waits = self.options.wait_for_server.is_some();
+
         let attempt = try_all(self.endpoint, &self.candidates);
         if !matches!(attempt, Attempt::Gap(..) | Attempt::Perhaps(_)) {
             self.gap = None;
         }
+
         let (failure, may_wait) = match attempt {
             Attempt::Connected(socket, address) => {
                 let peer = Peer::of(socket.as_fd())?;
                 check_server(&self.options.expect_server, peer.uid, &address)?;
                 return Ok(Ok((socket, peer)));
             }
+
             Attempt::Busy(address) => (error::busy(address, limit), true),
             Attempt::Gap(address, holder) => {
                 let since = self.gap.get_or_insert_with(Instant::now);
@@ -84,6 +87,7 @@ impl<'a> Search<'a> {
             Attempt::Nobody(error) => (error, waits),
             Attempt::Failed(error) => (error, false),
         };
+
         let left = limit.saturating_sub(self.started.elapsed());
         if !may_wait || left.is_zero() {
             return Err(self.explained(failure));
@@ -159,12 +163,14 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
             }
         }
     }
+
     if let Some((address, holder)) = gap {
         return Attempt::Gap(address, holder);
     }
     if let Some((address, holder)) = stopping {
         return Attempt::Nobody(server_stopping(address, holder));
     }
+
     let error = match (stale, absent, candidates) {
         (Some(stale), ..) => stale,
         (None, Some(absent), [_]) => absent,
@@ -237,6 +243,7 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
             Held::Perhaps => return Err(Missed::Perhaps(error::no_server(address))),
             Held::ByNobody => return Err(error::no_server(address).into()),
         },
+
         Errno::CONNREFUSED | Errno::NOTSOCK => match place.what_stands_there()? {
             Some(what) if what != place::SOCKET => {
                 (Reason::NotASocket, format!("the path is {what}, not a socket"))
@@ -249,12 +256,14 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
                 Held::ByNobody => return Err(stale(address, errno).into()),
             },
         },
+
         Errno::PROTOTYPE => {
             (Reason::NotASocket, "it is a socket of another type, not a stream".to_owned())
         }
         Errno::ACCESS | Errno::PERM => return Err(error::peer_refused(address, errno).into()),
         errno => return Err(error::os(address, errno).into()),
     };
+
     let error = Error::new(reason, why).at(address).caused_by(io::Error::from(errno));
     Err(io::Error::from(error).into())
 }
@@ -302,12 +311,14 @@ fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Resu
         }
         ExpectServer::User(UserId::Uid(user)) => format!("uid {user} or root"),
         ExpectServer::Exactly(UserId::Uid(user)) => format!("uid {user}"),
+
         ExpectServer::User(user @ UserId::Sid(_))
         | ExpectServer::Exactly(user @ UserId::Sid(_)) => {
             let what = format!("cannot expect {user}: users have no SIDs here");
             return Err(Error::new(Reason::Unsupported, what).at(address).into());
         }
     };
+
     if platform::is_unmapped(uid) {
         let what = format!(
             "its user has no id in this user namespace or container ({uid} stands for all of \

@@ -37,9 +37,11 @@ pub(super) fn is_bound(path: &Path, stat: &Stat) -> Option<bool> {
     let request = request(NLM_F_REQUEST_DUMP, [STATES, 0, UDIAG_SHOW_NAME_VFS, 0, 0]);
     let kernel = ask(&request)?;
     let mut buffer = vec![0; 64 * 1024];
+
     loop {
         let (length, _) = recv(&kernel, &mut buffer[..], RecvFlags::empty()).ok()?;
         let mut rest = &buffer[..length];
+
         while rest.len() >= HEADER {
             let size = number(rest, 0)? as usize;
             let message = rest.get(HEADER..size)?;

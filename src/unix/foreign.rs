@@ -77,6 +77,7 @@ pub(super) async fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
             Err(Errno::AGAIN) => accept_later(listener).await,
             accepted => accepted.map_err(io::Error::from),
         };
+
         let error = match accepted {
             Ok(socket) => return Ok(socket),
             Err(error) => error,

@@ -35,6 +35,7 @@ fn is_private(users: &str, groups: &str, user: u32, group: u32) -> bool {
             false => others += 1,
         }
     }
+
     let Some(owner) = owner.filter(|_| others == 0) else { return false };
     let mut groups = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let mut ours = groups.by_ref().filter(|fields| number(fields.get(2)) == Some(group));

@@ -45,14 +45,16 @@ impl Surroundings {
                 "there is a socket of this name with {nuls} NUL bytes behind it, each written `%00`"
             ));
         }
+
         let caller = self.caller.filter(|caller| *caller != self.user);
         if let (Form::Name(_) | Form::Session(_), Some(caller)) = (&endpoint.0, caller) {
             return Some(format!(
-                "this process runs as uid {} by sudo, and a portable name is each user's own: for a \
-                 server of uid {caller} give its path",
+                "this process runs as uid {} by sudo, and a portable name is each user's own: for \
+                 a server of uid {caller} give its path",
                 self.user
             ));
         }
+
         if self.is_flatpak || self.is_snap {
             let which = if self.is_flatpak { "Flatpak" } else { "snap" };
             return Some(format!(
@@ -60,10 +62,11 @@ impl Surroundings {
                  one with it and give the path"
             ));
         }
+
         let tmp = candidates.iter().filter_map(directory).find_map(|dir| self.private(dir))?;
         Some(format!(
-            "this process has a {tmp} of its own (systemd's PrivateTmp=): give the server a path in \
-             another directory"
+            "this process has a {tmp} of its own (systemd's PrivateTmp=): give the server a path \
+             in another directory"
         ))
     }
 

@@ -71,10 +71,12 @@ impl Listener {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
+
             let taken_over = self.poll_offer(cx);
             let accepted = match self.waiting.pop_front() {
                 Some(socket) => Ok(socket),
                 None if taken_over.is_ready() => return taken_over.map(Err),
+
                 None => {
                     let mut guard = match self.socket.poll_read_ready(cx) {
                         Poll::Ready(guard) => guard?,
@@ -90,6 +92,7 @@ impl Listener {
                     accepted
                 }
             };
+
             match accepted {
                 Ok(socket) => {
                     self.backoff = Backoff::ACCEPT;
@@ -97,6 +100,7 @@ impl Listener {
                         return Poll::Ready(Ok(stream));
                     }
                 }
+
                 Err(errno) if errno == Errno::AGAIN || is_passing(errno) => {}
                 Err(errno) if is_shortage(errno) => {
                     let pause = self.backoff.pause();
@@ -107,6 +111,7 @@ impl Listener {
                 Err(errno) => return Poll::Ready(Err(errno.into())),
             }
         }
+
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -120,6 +125,7 @@ impl Listener {
             if !self.name.is_looked_after() {
                 return Poll::Pending;
             }
+
             let look = match &mut self.look {
                 Some(look) => look,
                 none => {
@@ -127,15 +133,18 @@ impl Listener {
                     none.insert(Box::pin(sleep(LOOK)?))
                 }
             };
+
             if self.tidings.iter_mut().any(|tidings| tidings.as_mut().poll(cx).is_ready()) {
                 self.tidings.clear();
                 if look.deadline() > Instant::now() + SOON {
                     *look = Box::pin(sleep(SOON)?);
                 }
             }
+
             ready!(look.as_mut().poll(cx));
             self.look = None;
             let Some(socket) = self.name.look(self.permission)? else { continue };
+
             if self.listen_on(socket).is_ok() {
                 // Nobody has been sent the old socket, see above.
                 if self.offer.take().is_some() {
@@ -236,6 +245,7 @@ impl Listener {
             look: None,
             tidings: Vec::new(),
             stats: ListenerStats::default(),
+            // For a socket that takes the place of this one, too.
             stream_options: options.stream,
             backlog: options.os.backlog,
             offer: None,

@@ -132,6 +132,7 @@ impl Place {
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(failed(dir, "cannot use the directory", errno)),
         };
+
         let stat = fstat(&opened)?;
         let own = geteuid().as_raw();
         if stat.st_uid != own || stat.st_mode as u32 & 0o077 != 0 {
@@ -306,6 +307,7 @@ impl Place {
             let what = format!("{} was replaced by another directory", self.dir_path.display());
             return Error::new(Reason::NoDirectory, what).at(self.endpoint()).into();
         }
+
         let mut reason =
             format!("the path is too long for a socket: {whole} bytes, and the limit is {limit}");
         match platform::short_path(&self.dir, name) {

@@ -31,6 +31,7 @@ pub(super) fn place_to_bind(
             Candidacy::Abstract(_) => Ok(None),
             Candidacy::Pipe(_) => continue,
         };
+
         match opened {
             Ok(place) => return Ok((place, candidate.address())),
             // Clients that can look there would not find a server in the next place.
@@ -54,6 +55,7 @@ pub(super) fn other_places(endpoint: &Endpoint, chosen: &Endpoint) -> io::Result
         if candidate.address() == *chosen {
             continue;
         }
+
         let place = match &candidate.place {
             Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file) {
                 Ok(None) => Ok(Place::in_passed_over_dir(dir, file)),
@@ -62,6 +64,7 @@ pub(super) fn other_places(endpoint: &Endpoint, chosen: &Endpoint) -> io::Result
             Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
             Candidacy::Path(_) | Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),
         };
+
         match place {
             Ok(place) => others.extend(place),
             Err(error) if is_transient_error(&error) => return Err(error),

@@ -76,6 +76,7 @@ mod tests {
         let mut credit = Credit::new();
         assert!(credit.allows());
         credit.miss();
+
         for interval in [16, 32, 64, 128, 256, 512, 1024, 1024] {
             assert_eq!(credit.skip, interval);
             for _ in 0..interval {
@@ -85,6 +86,7 @@ mod tests {
             assert!(credit.allows(), "and for as long as it is not known what came of it");
             credit.miss();
         }
+
         credit.hit();
         assert!(credit.allows());
         for _ in 0..40 {

@@ -270,6 +270,7 @@ impl Stream {
                     }
                     Ok(written)
                 }
+
                 Err(Errno::AGAIN) => {
                     ready.clear_ready();
                     continue;
@@ -278,6 +279,7 @@ impl Stream {
                 Err(errno) if is_broken(errno) => Err(Errno::PIPE.into()),
                 Err(errno) => Err(errno.into()),
             };
+
             if let Some(spin) = &self.spin {
                 spin.wrote();
             }

@@ -40,6 +40,7 @@ pub(super) async fn take_over(
         if let Some(listener) = asked {
             return Ok(listener::Listener::from_imp(listener));
         }
+
         let pause = end.left().unwrap_or(PAUSE).min(PAUSE);
         match listener::Listener::bind_wait::<Endpoint>(endpoint.clone(), options, pause).await {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {

@@ -231,8 +231,10 @@ mod tests {
         let client = Pipe::client(pipe::open(&path).expect("a server")).expect("a reactor");
         let server = adopt(server).expect("a server's end");
         assert_eq!((server.end(), server.has_messages()), (End::Server, true));
+
         let stream = |pipe| crate::Stream::from_imp(super::super::stream::Stream::adopted(pipe));
         let (mut client, mut server) = (stream(client), stream(server));
+
         run(async {
             client.write_all(b"question").await.expect("a write");
             client.shutdown().await.expect("a half-close");

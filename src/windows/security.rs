@@ -170,9 +170,11 @@ pub(super) fn owner_sid(pipe: &impl AsHandle) -> io::Result<Option<String>> {
             &mut descriptor,
         )
     };
+
     if code != 0 {
         return Err(io::Error::from_raw_os_error(code as i32));
     }
+
     let _descriptor = LocalMemory(descriptor);
     if owner.is_null() {
         return Ok(None);

@@ -265,11 +265,13 @@ impl Ending {
     fn start(pipe: &Arc<Pipe>, again: bool) -> io::Result<Self> {
         let tried = try_end(pipe);
         let pipe = Arc::clone(pipe);
+
         let (end, task) = match tried {
             Some(Ok(())) if again => {
                 (End::Sent(Ok(())), Some(Task::spawn(async move { repeat_end(&pipe).await })?))
             }
             Some(outcome) => (End::Sent(outcome.map_err(Arc::new)), None),
+
             None => {
                 let (sender, receiver) = watch::channel(None);
                 let send = async move {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use sockpipe::blocking::{Listener, Stream};
 
-use super::bounded::{PATIENCE, bounded, unique_name};
 use super::timeouts::{SHORT, assert_short};
+use crate::common::bounded::{PATIENCE, bounded};
+use crate::common::unique_name;
 
 const YEARS: Duration = Duration::MAX;
 

@@ -11,7 +11,7 @@ mod unix {
     use sockpipe::blocking::Stream;
     use sockpipe::os::unix::StreamExt;
 
-    use crate::blocking::bounded::{bounded, exchange};
+    use crate::common::bounded::{bounded, exchange};
 
     #[test]
     fn streams_of_std_and_descriptors_go_in_and_out() {
@@ -63,7 +63,7 @@ mod windows {
     use sockpipe::blocking::Stream;
     use sockpipe::os::windows::StreamExt;
 
-    use crate::blocking::bounded::{bounded, connected, exchange};
+    use crate::common::bounded::{bounded, connected, exchange};
 
     #[test]
     fn handles_go_in_and_out() {
@@ -103,8 +103,8 @@ mod tokio {
     use ::tokio::runtime::{Builder, Runtime};
     use sockpipe::blocking;
 
-    use crate::blocking::bounded::{bounded, exchange, read_all};
     use crate::blocking::timeouts;
+    use crate::common::bounded::{bounded, exchange, read_all};
 
     fn runtime() -> Runtime {
         Builder::new_current_thread().enable_all().build().expect("a runtime")
@@ -241,7 +241,7 @@ mod tokio {
     fn pipes_of_tokio_go_in() {
         use ::tokio::net::windows::named_pipe::{ClientOptions, PipeMode, ServerOptions};
 
-        let path = format!(r"\\.\pipe\{}", crate::blocking::bounded::unique_name());
+        let path = format!(r"\\.\pipe\{}", crate::common::unique_name());
         runtime().block_on(async {
             let server =
                 ServerOptions::new().pipe_mode(PipeMode::Message).create(&path).expect("a name");

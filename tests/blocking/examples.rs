@@ -8,10 +8,11 @@ use std::{fs::File, io::Seek};
 
 use sockpipe::blocking::{Listener, Stream};
 
+use crate::common::bounded::bounded;
 #[cfg(unix)]
-use super::bounded::read_all;
-use super::bounded::{bounded, unique_name};
-use crate::process::{Running, example, text};
+use crate::common::bounded::read_all;
+use crate::common::process::{Running, example, text};
+use crate::common::unique_name;
 
 #[test]
 fn blocking_client() {

@@ -7,7 +7,8 @@ use std::ptr;
 
 use sockpipe::blocking::{Listener, Stream};
 
-use super::bounded::{bounded, exchange, unique_name};
+use crate::common::bounded::{bounded, exchange};
+use crate::common::unique_name;
 
 /// Runs `in_child` in a child of this process.
 fn in_child(in_child: impl FnMut() + Send + Sync + 'static) {
@@ -103,7 +104,7 @@ fn a_child_in_a_namespace_of_its_own_leaves_the_name_to_its_parent() {
     };
     let tried = command("unshare", &["-p", "-f", "true"]);
     if !tried.status.success() {
-        let why = crate::process::text(&tried.stderr);
+        let why = crate::common::process::text(&tried.stderr);
         println!("not run: unshare does not work here: {}", why.trim());
         return;
     }
@@ -115,9 +116,9 @@ fn a_child_in_a_namespace_of_its_own_leaves_the_name_to_its_parent() {
             true => command("unshare", &[&["-p", "-f", this], &helper[..]].concat()),
             false => command(this, &helper),
         };
-        let out = crate::process::text(&ended.stdout);
+        let out = crate::common::process::text(&ended.stdout);
         let kept = out.lines().find_map(|line| line.strip_prefix("kept "));
-        let err = crate::process::text(&ended.stderr);
+        let err = crate::common::process::text(&ended.stderr);
         let id = kept.unwrap_or_else(|| panic!("{first}: {out} {err}"));
         assert_eq!(id == "1", first);
     }

@@ -6,7 +6,8 @@ use std::thread;
 
 use sockpipe::blocking::{Listener, Stream};
 
-use super::bounded::{PATIENCE, bounded, read_all, unique_name};
+use crate::common::bounded::{PATIENCE, bounded, read_all};
+use crate::common::unique_name;
 
 /// As the module's page has it.
 #[test]

@@ -10,7 +10,7 @@ use rustix::io::{FdFlags, fcntl_getfd};
 use sockpipe::blocking::Stream;
 use sockpipe::os::unix::{MAX_FDS, PassFds, Peek};
 
-use super::bounded::{bounded, read_all};
+use crate::common::bounded::{bounded, read_all};
 
 /// Its messages carry fewer.
 const OPENBSD: bool = cfg!(any(target_os = "openbsd", sockpipe_posix = "openbsd"));

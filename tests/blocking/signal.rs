@@ -10,7 +10,8 @@ use std::{env, thread};
 use rustix::process::{Pid, Signal, kill_process};
 use sockpipe::blocking::{Listener, Stream, serve, shutdown_signal};
 
-use super::bounded::{bounded, read_all, unique_name};
+use crate::common::bounded::{bounded, read_all};
+use crate::common::unique_name;
 
 const ARGUMENT: &str = "SOCKPIPE_TEST_HELPER";
 
@@ -41,7 +42,7 @@ fn server() {
 }
 
 fn start(name: &str) -> (Child, impl Iterator<Item = String> + use<>) {
-    crate::process::heed_interrupts();
+    crate::common::process::heed_interrupts();
     let mut command = Command::new(env::current_exe().expect("this program"));
     command.args(["--exact", "blocking::signal::server", "--nocapture"]).env(ARGUMENT, name);
     let mut child = command.stdout(Stdio::piped()).spawn().expect("a process");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sockpipe::blocking::Stream;
 
-use super::bounded::{PATIENCE, bounded, connected, read_all};
+use crate::common::bounded::{PATIENCE, bounded, connected, read_all};
 
 pub const SHORT: Duration = Duration::from_millis(200);
 const YEARS: [Duration; 3] =

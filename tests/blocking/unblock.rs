@@ -9,7 +9,8 @@ use std::time::Duration;
 use sockpipe::blocking::{Listener, Stream, serve};
 use sockpipe::{Error, Reason};
 
-use super::bounded::{PATIENCE, bounded, unique_name};
+use crate::common::bounded::{PATIENCE, bounded};
+use crate::common::unique_name;
 
 fn is_stopped(outcome: std::io::Result<Stream>) {
     let error = outcome.expect_err("it was ended");

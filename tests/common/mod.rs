@@ -1,26 +1,30 @@
-//! What the test files share.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+//! What the test files share. Files that need the async API are there only with its feature.
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses a part")]
+#![allow(clippy::new_without_default, reason = "one way to make a thing is enough for a test")]
 
+#[cfg(feature = "tokio")]
+mod backend;
+#[cfg(feature = "blocking")]
+pub mod bounded;
+#[cfg(feature = "tokio")]
 pub mod daemon;
 pub mod process;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "tokio"))]
 pub mod unix;
 #[cfg(windows)]
 pub mod wine;
 
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use sockpipe::{
-    ConnectOptions, ListenOptions, Listener, LocalListener, LocalStream, SpinPolicy, Stream, memory,
-};
-use tempfile::TempDir;
+use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+#[cfg(feature = "tokio")]
+pub use self::backend::*;
 
 /// Long enough for a machine under load: only a test that fails waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -71,76 +75,6 @@ pub fn unique_name() -> String {
     format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A transport as the contract sees it: one name, to bind and to connect to.
-pub trait Backend: Send + Sync + 'static {
-    type Listener: LocalListener<Stream = Self::Stream>;
-    type Stream: LocalStream;
-
-    /// With a name that nobody has.
-    fn new() -> Self;
-    fn bind(&self) -> io::Result<Self::Listener>;
-    fn connect(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
-}
-
-/// The transport of this OS.
-pub struct Os {
-    endpoint: String,
-    /// Unix: where the socket is, alone but for what sockpipe puts beside it.
-    dir: Option<TempDir>,
-}
-
-impl Os {
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
-    }
-
-    /// What stands in the socket's directory; on Windows there is none.
-    pub fn files(&self) -> Vec<String> {
-        let Some(dir) = &self.dir else { return Vec::new() };
-        let entries = dir.path().read_dir().expect("a directory");
-        let names = entries.map(|entry| entry.expect("an entry").file_name());
-        let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
-    }
-
-    /// With the socket called `name`.
-    pub fn named(self, name: &str) -> Self {
-        let endpoint = self.dir().join(name).to_str().expect("UTF-8").to_owned();
-        Self { endpoint, ..self }
-    }
-
-    pub fn dir(&self) -> PathBuf {
-        self.dir.as_ref().expect("Unix only").path().to_owned()
-    }
-
-    pub async fn connect_with(&self, options: &ConnectOptions) -> io::Result<Stream> {
-        Stream::connect_with(self.endpoint(), &of_this_run(options.clone())).await
-    }
-}
-
-impl Backend for Os {
-    type Listener = Listener;
-    type Stream = Stream;
-
-    fn new() -> Self {
-        if cfg!(windows) {
-            return Self { endpoint: unique_name(), dir: None };
-        }
-        let dir = tempfile::Builder::new().prefix("sockpipe").tempdir().expect("a directory");
-        let endpoint = dir.path().join("s.sock").to_str().expect("UTF-8").to_owned();
-        Self { endpoint, dir: Some(dir) }
-    }
-
-    fn bind(&self) -> io::Result<Listener> {
-        Listener::bind_with(&self.endpoint, &listen_options())
-    }
-
-    async fn connect(&self) -> io::Result<Stream> {
-        self.connect_with(&ConnectOptions::new()).await
-    }
-}
-
 /// That of the run: a test of the contract runs all the others again with busy-polling.
 pub fn spin_policy() -> SpinPolicy {
     if std::env::var_os(SPIN).is_some() { SpinPolicy::Auto } else { SpinPolicy::Off }
@@ -176,31 +110,6 @@ pub const MEMORY: &str = "SOCKPIPE_TEST_MEMORY";
 
 /// The variable that turns busy-polling on.
 pub const SPIN: &str = "SOCKPIPE_TEST_SPIN";
-
-/// The listener inside the process.
-pub struct Memory {
-    listener: Mutex<Option<memory::Listener>>,
-    connector: memory::Connector,
-}
-
-impl Backend for Memory {
-    type Listener = memory::Listener;
-    type Stream = memory::Stream;
-
-    fn new() -> Self {
-        let (listener, connector) = memory::pair();
-        Self { listener: Mutex::new(Some(listener)), connector }
-    }
-
-    fn bind(&self) -> io::Result<memory::Listener> {
-        let listener = self.listener.lock().expect("no panic").take();
-        Ok(listener.expect("a listener in memory has no name to bind again"))
-    }
-
-    async fn connect(&self) -> io::Result<memory::Stream> {
-        self.connector.connect().await
-    }
-}
 
 /// Runs the test `helper` of the calling test file in a process of its own, with its argument in
 /// [`argument`]. Without one the helper is a test that does nothing.

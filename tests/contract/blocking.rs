@@ -16,7 +16,7 @@ use sockpipe::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream, Us
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::bounded::{bounded, exchange, read_all};
+use crate::common::bounded::{bounded, exchange, read_all};
 use crate::common::{
     Backend, Os, PATIENCE, argument, assert_error, listen_options, of_this_run, spawn_helper,
     within,

@@ -231,7 +231,8 @@ async fn serve(listener: Listener, options: &Options) {
                 }
                 Some("close") => {
                     let listener = listener.take().expect("not dropped");
-                    println!("{}", listener.close().await.map_or_else(|e| shown(&e), |()| "closed".into()));
+                    let closed = listener.close().await;
+                    println!("{}", closed.map_or_else(|e| shown(&e), |()| "closed".into()));
                 }
                 Some("panic") => panic!("as asked"),
                 Some("abort") => abort(),

@@ -178,6 +178,7 @@ mod tests {
     #[test]
     fn addresses() {
         for (text, right) in [
+            // Standard streams and TCP.
             ("stdio:", true),
             ("stdio:x", false),
             ("tcp:127.0.0.1:80", true),
@@ -186,6 +187,7 @@ mod tests {
             ("tcp::80", false),
             ("tcp:localhost:http", false),
             ("tcp:localhost:65536", false),
+            // Endpoints, descriptors, and an unknown scheme.
             ("echo", true),
             ("fd:3", true),
             ("fd:", false),

@@ -10,6 +10,7 @@ pub fn step(endpoint: &Endpoint, found: &Found) -> String {
     let place = found.target.as_ref().unwrap_or(endpoint);
     let no_server =
         found.no_server.as_ref().map(|why| format!("no server can listen there: {why}"));
+
     match found.state {
         State::Free => no_server.unwrap_or_else(|| {
             format!("`sockpipe listen {place}` or `sockpipe echo {place}` starts a server")
@@ -19,6 +20,7 @@ pub fn step(endpoint: &Endpoint, found: &Found) -> String {
         }
         State::PassedOver => see_to_it(),
         State::Impossible => "choose another endpoint".to_owned(),
+
         State::Live => with_a_server(endpoint, found),
         State::Stale => match stranger(found) {
             Some(owner) => format!(
@@ -30,6 +32,7 @@ pub fn step(endpoint: &Endpoint, found: &Found) -> String {
                 )
             }),
         },
+
         State::Foreign if found.target.is_some() || found.process.is_some() => {
             "choose another endpoint".to_owned()
         }

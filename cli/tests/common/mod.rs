@@ -1,17 +1,14 @@
 //! The tool as a process, its input and output as bytes.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses a part")]
 
-#[path = "../../../tests/common/mod.rs"]
-mod shared;
-
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-pub use shared::process::tool;
-pub use shared::*;
+pub use sockpipe_testing::process::tool;
+pub use sockpipe_testing::*;
 
 /// A running program. Dropped, it is killed.
 pub struct Tool {

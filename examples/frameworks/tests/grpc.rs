@@ -1,13 +1,11 @@
 //! tonic's server and client.
 
-mod common;
-
 use std::io;
 
-use common::process::{Running, example};
-use common::{Backend, Os, within};
 use sockpipe::adapters::{Incoming, PeerInfo};
 use sockpipe::{ConnectOptions, Connector, LocalListener, TimedListener, memory};
+use sockpipe_testing::process::{Running, example};
+use sockpipe_testing::{Backend, Os, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;

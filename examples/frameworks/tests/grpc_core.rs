@@ -1,12 +1,10 @@
 //! A client by gRPC's C core, which Python, C++, Ruby and C# have: Python's `grpcio`.
 #![cfg(unix)] // Its Windows has no local endpoints.
 
-mod common;
-
 use std::process::{Command, Output};
 
-use common::{Backend, Os, within};
 use sockpipe::adapters::Incoming;
+use sockpipe_testing::{Backend, Os, within};
 use tonic::transport::Server;
 use tonic_health::server::health_reporter;
 

@@ -1,7 +1,5 @@
 //! HTTP by several frameworks over one endpoint: axum, hyper's and reqwest's clients, WebSockets.
 
-mod common;
-
 use std::convert::Infallible;
 use std::future::IntoFuture;
 use std::time::{Duration, Instant};
@@ -10,14 +8,14 @@ use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::response::sse::{Event, Sse};
 use axum::routing::get;
-use common::process::{Running, example};
-use common::{Backend, Os, within};
 use futures_util::{SinkExt, StreamExt, stream};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use sockpipe::{Connector, Endpoint, TimedListener};
+use sockpipe_testing::process::{Running, example};
+use sockpipe_testing::{Backend, Os, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 

@@ -1,14 +1,12 @@
 //! Programs that come from other crates: their clients of yesterday find the server of today, at
 //! the names that the page on moving gives.
 
-mod common;
-
 use std::path::PathBuf;
 
-use common::{unique_name, within};
 use interprocess::local_socket::GenericNamespaced;
 use interprocess::local_socket::tokio::{Stream as OldStream, prelude::*};
 use sockpipe::{Endpoint, Listener, echo, serve};
+use sockpipe_testing::{unique_name, within};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 async fn is_echoed(mut stream: impl AsyncRead + AsyncWrite + Unpin) {

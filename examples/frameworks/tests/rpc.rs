@@ -1,10 +1,8 @@
 //! Remote calls by crates that take any stream: tarpc, and remoc's channels; on Unix D-Bus by zbus.
 
-mod common;
-
-use common::{Backend, Os, within};
 use futures_util::StreamExt;
 use sockpipe::{Stream, serve};
+use sockpipe_testing::{Backend, Os, within};
 use tarpc::server::{BaseChannel, Channel};
 use tarpc::tokio_serde::formats::Json;
 use tarpc::{client, context, serde_transport};

@@ -1,12 +1,10 @@
 //! TLS over a local endpoint, for a protocol that requires it. The peer stays known.
 
-mod common;
-
 use std::io;
 use std::sync::Arc;
 
-use common::{Backend, Os, within};
 use sockpipe::{LocalStream, PeerCredentials, Stream, UserId, WithCredentials, memory, serve};
+use sockpipe_testing::{Backend, Os, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};

@@ -200,6 +200,7 @@ fn put_all<O>(
         for piece in buf.chunks(PIECE) {
             let length = outgoing.writer.put(words, ring, piece)?;
             written += length;
+
             if written - published >= PIECE || length < piece.len() {
                 publish(outgoing, words, wire)?;
                 published = written;
@@ -209,6 +210,7 @@ fn put_all<O>(
             }
         }
     }
+
     if published < written {
         publish(outgoing, words, wire)?;
     }

@@ -59,6 +59,7 @@ proptest! {
         let (words, plain) = (Words::default(), Plain::new(16));
         let (mut writer, mut reader) = (Writer::default(), Reader::default());
         let (mut queue, mut next) = (VecDeque::<u8>::new(), 0_u8);
+
         for (writes, length) in calls {
             if writes {
                 let bytes: Vec<u8> = (0..length).map(|at| next.wrapping_add(at as u8)).collect();
@@ -79,10 +80,14 @@ proptest! {
     /// Whatever a peer writes is either a position that can be, or an error.
     #[test]
     fn random_positions_of_the_peer_are_harmless(
-        positions in prop::collection::vec((any::<bool>(), prop_oneof![any::<u64>(), 0_u64..40]), 1..40),
+        positions in prop::collection::vec(
+            (any::<bool>(), prop_oneof![any::<u64>(), 0_u64..40]),
+            1..40,
+        ),
     ) {
         let (words, plain) = (Words::default(), Plain::new(16));
         let (mut writer, mut reader) = (Writer::default(), Reader::default());
+
         for (tail, position) in positions {
             let word = if tail { &words.tail } else { &words.head };
             word.0.store(position, Ordering::Relaxed);
@@ -151,6 +156,7 @@ fn sleepers_are_woken() {
                 let written = writer.put(&words, &&plain, &bytes).expect("no corruption");
                 sent += written;
                 writer.publish(&words);
+
                 if words.reader_wants_bell() {
                     to_reader.ring();
                 }
@@ -163,11 +169,13 @@ fn sleepers_are_woken() {
                 }
             }
         });
+
         let mut reader = Reader::default();
         let mut got = 0;
         while got < LENGTH {
             let mut bytes = vec![0; 1 + got % 19];
             let mut read = reader.read(&words, &&plain, &mut bytes).expect("no corruption");
+
             if read == 0 {
                 words.reader_waits(true);
                 read = reader.read(&words, &&plain, &mut bytes).expect("no corruption");
@@ -176,6 +184,7 @@ fn sleepers_are_woken() {
                 }
                 words.reader_waits(false);
             }
+
             assert!(bytes[..read].iter().enumerate().all(|(at, byte)| *byte == (got + at) as u8));
             got += read;
             if reader.frees_enough(16) && words.writer_wants_bell() {

@@ -115,6 +115,7 @@ impl Listener {
                         return Ok(None);
                     }
                 }
+
                 Err(_) if self.stopped.load(Ordering::Acquire) => return Err(stopped()),
                 Err(errno) => return Err(errno.into()),
             }
@@ -242,9 +243,11 @@ impl Listener {
             refused: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
             republished: AtomicU64::new(0),
+            // For a socket that takes the place of this one, too.
             stream_options: options.stream,
             backlog: options.os.backlog,
         };
+
         listener.prepare(&listener.socket)?;
         Ok(listener)
     }

@@ -200,10 +200,12 @@ impl Stream {
         let flags =
             if deadline.left().is_some() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
         let mut watch = self.spin.as_ref();
+
         loop {
             let outcome = failed.take().map(Err).or_else(|| {
                 watch.take()?.watch(deadline.left(), || read(self.as_fd(), RecvFlags::DONTWAIT))
             });
+
             match outcome.unwrap_or_else(|| read(self.as_fd(), flags)) {
                 Ok(read) => return Ok(read),
                 Err(Errno::INTR) => {}
@@ -245,6 +247,7 @@ impl Stream {
     ) -> io::Result<T> {
         let deadline = Deadline::after(limit.get());
         let wait = if deadline.left().is_some() { SendFlags::DONTWAIT } else { SendFlags::empty() };
+
         loop {
             let outcome = failed.take().map(Err);
             match outcome.unwrap_or_else(|| write(self.as_fd(), platform::NO_SIGNAL | wait)) {

@@ -193,6 +193,7 @@ impl Spin {
             thread.owner.set(0);
             return false;
         }
+
         let now = Instant::now();
         if thread.progress.get() != thread.seen.get() {
             thread.with_credit(Credit::hit);
@@ -200,6 +201,7 @@ impl Spin {
             thread.seen.set(thread.progress.get());
             return true;
         }
+
         if thread.until.get().is_some_and(|until| now < until) {
             return true;
         }

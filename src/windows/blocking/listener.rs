@@ -88,6 +88,7 @@ impl Listener {
             if clients.gone {
                 return Err(io::Error::other("the thread that lets clients in is gone"));
             }
+
             let came = &self.shared.came;
             clients = match deadline.left() {
                 None => came.wait(clients).unwrap_or_else(PoisonError::into_inner),

@@ -5,9 +5,9 @@ use std::ptr::null_mut;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use windows_sys::Win32::Foundation::ERROR_ACCESS_DENIED;
-use windows_sys::Win32::Security::Authorization::ConvertSecurityDescriptorToStringSecurityDescriptorW;
 use windows_sys::Win32::Security::{
-    ACL, DACL_SECURITY_INFORMATION, GROUP_SECURITY_INFORMATION, ImpersonateLoggedOnUser,
+    ACL, Authorization::ConvertSecurityDescriptorToStringSecurityDescriptorW,
+    DACL_SECURITY_INFORMATION, GROUP_SECURITY_INFORMATION, ImpersonateLoggedOnUser,
     ImpersonateSelf, LABEL_SECURITY_INFORMATION, LOGON32_LOGON_INTERACTIVE,
     LOGON32_PROVIDER_DEFAULT, LogonUserW, OBJECT_SECURITY_INFORMATION, SecurityIdentification,
     SecurityImpersonation, TokenImpersonationLevel,

@@ -32,6 +32,7 @@ fn two_hundred_clients_at_once() {
             stream.write_all(&byte).await.expect("a write");
         }
     };
+
     let client = |number: u8| {
         let path = path.clone();
         async move {
@@ -41,6 +42,7 @@ fn two_hundred_clients_at_once() {
             assert_eq!(read_all(&mut stream).await, [number]);
         }
     };
+
     let clients =
         (0..200).map(|number| Box::pin(client(number)) as Pin<Box<dyn Future<Output = _>>>);
     let (done, ()) = run(async { tokio::join!(all(clients.collect()), server) });
@@ -57,12 +59,14 @@ fn a_dropped_name_can_be_bound_at_once() {
             let mut server = listener.accept().await.expect("a client");
             client.write_all(b"x").await.expect("a write");
             server.read_exact(&mut [0]).await.expect("a byte");
+
             let waiting = Stream::connect(&path).await.expect("a server");
             drop((client, server, waiting));
         });
         drop(listener);
         listener = Listener::bind(&path).expect("a free name again");
     }
+
     let mut waiting = run(Stream::connect(&path)).expect("a server");
     drop(listener);
     assert_eq!(run(read_all(&mut waiting)), b"", "nobody accepted it");
@@ -79,6 +83,7 @@ fn whoever_connected_is_given_out_at_the_end() {
             for _ in 0..clients {
                 connected.push(Stream::connect(&path).await.expect("a server"));
             }
+
             let pending = listener.stop_listening();
             assert_eq!(pending.len(), clients);
             for mut server in pending {

@@ -86,18 +86,21 @@ fn half_close_both_ways() {
         for (mut one, mut other) in [connected(), (server, client)] {
             run(async {
                 let question = vec![7; length];
+
                 let ask = async {
                     one.write_all(&question).await.expect("a write");
                     one.shutdown().await.expect("a half-close");
                     one.shutdown().await.expect("again");
                     read_all(&mut one).await
                 };
+
                 let answer = async {
                     assert_eq!(read_all(&mut other).await, question);
                     assert_eq!(other.read(&mut [0]).await.expect("the end stays"), 0);
                     other.write_all(&question).await.expect("the other direction is open");
                     other.close(PATIENCE).await.expect("an end");
                 };
+
                 let (answer, ()) = tokio::join!(ask, answer);
                 assert_eq!(answer, question);
                 assert_error(one.write(&[1]).await, ErrorKind::BrokenPipe, "");
@@ -127,6 +130,7 @@ fn vectored_writes_keep_the_order_and_the_limit() {
     let slice = |bytes| io::IoSlice::new(bytes);
     run(async {
         assert!(client.is_write_vectored());
+
         for (bufs, length) in [
             (vec![slice(b"ab"), slice(b""), slice(b"cd")], 4),
             (vec![slice(b""), slice(&large), slice(b"cd")], limit),
@@ -135,6 +139,7 @@ fn vectored_writes_keep_the_order_and_the_limit() {
         ] {
             let given: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
             assert_eq!(client.write_vectored(&bufs).await.expect("a write"), length);
+
             let mut got = vec![0; length];
             server.read_exact(&mut got).await.expect("data");
             assert_eq!(got, given[..length]);
@@ -149,12 +154,14 @@ fn a_pipe_of_byte_type_has_no_half_close() {
     let name = path.clone();
     let server = on_reactor(async move { ServerOptions::new().create(name) });
     let mut server = server.expect("a free name");
+
     run(async {
         let options = ConnectOptions::new().expect_server(ExpectServer::Anyone);
         let mut client = Stream::connect_with(&path, &options).await.expect("a server");
         server.connect().await.expect("a client");
         client.write_all(b"ab").await.expect("a write");
         assert_error(client.shutdown().await, ErrorKind::Unsupported, "of byte type");
+
         client.write_all(b"cd").await.expect("the write side is still open");
         client.close(PATIENCE).await.expect("the system has every byte");
         let mut bytes = Vec::new();
@@ -229,6 +236,7 @@ fn nothing_is_written_behind_the_end() {
                 }
                 Poll::Pending => {}
             }
+
             first.store(true, Ordering::Relaxed);
         }
         written
@@ -241,9 +249,11 @@ fn nothing_is_written_behind_the_end() {
             while !first.load(Ordering::Relaxed) {
                 thread::yield_now();
             }
+
             for _ in 0..round * 37 % 2000 {
                 std::hint::spin_loop();
             }
+
             let mut end = pin!(&stream);
             run(poll_fn(|cx| end.as_mut().poll_shutdown(cx))).expect("an end");
             writer.join().expect("no panic")

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sockpipe::blocking;
 
 use super::{Api, ENDS, Side, World, connected, for_all_ends};
-use crate::bounded::{bounded, read_all};
+use crate::common::bounded::{bounded, read_all};
 use crate::common::{PATIENCE, argument, assert_error, spawn_helper};
 
 #[test]

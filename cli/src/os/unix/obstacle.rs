@@ -1,5 +1,6 @@
 //! What stands in a server's way.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,33 +22,36 @@ pub fn why_no_server(address: &Endpoint) -> Option<String> {
 
     if is_stranger(data.uid()) {
         let owner = user(&UserId::Uid(data.uid()));
-
-        Some(format!(
+        return Some(format!(
             "the directory {shown} belongs to {owner}, who could replace the socket; choose one of \
              your own, or allow it with --unsafe-directory"
-        ))
-    } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
-        Some(format!(
+        ));
+    }
+    if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        return Some(format!(
             "others can write to the directory {shown} (mode {mode:04o}, without the sticky bit), \
              and could replace the socket; choose one of your own, or allow it with \
              --unsafe-directory"
-        ))
-    } else if access(dir, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        ));
+    }
+
+    if access(dir, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         Some(format!("this user cannot write to the directory {shown}; choose another one"))
     } else if is_mount_point(path) {
         Some(format!("{} is a mount point; unmount it first", path.display()))
     } else {
-        let mut lock = std::ffi::OsString::from(".");
-
-        lock.push(path.file_name()?);
-        lock.push(".lock");
-        unusual_lock(&dir.join(lock))
+        unusual_lock(dir, path.file_name()?)
     }
 }
 
 /// A lock file that is there and that no server of this user would take.
-fn unusual_lock(lock: &Path) -> Option<String> {
-    let data = fs::symlink_metadata(lock).ok()?;
+fn unusual_lock(dir: &Path, name: &OsStr) -> Option<String> {
+    let mut file = OsString::from(".");
+    file.push(name);
+    file.push(".lock");
+    let lock = dir.join(file);
+
+    let data = fs::symlink_metadata(&lock).ok()?;
     let usual = data.is_file() && data.uid() == geteuid().as_raw() && data.nlink() == 1;
     (!usual).then(|| {
         format!(

@@ -19,7 +19,8 @@ pub fn passed_listener(number: u32, options: &ListenOptions) -> Result<Listener>
     })?;
     if getpeername(&socket).is_ok() {
         let what = format!(
-            "cannot listen at fd:{number}: it is connected; `connect` and `relay` take such a socket"
+            "cannot listen at fd:{number}: it is connected; `connect` and `relay` take such a \
+             socket"
         );
         return Err(Exit::new(USAGE, what).into());
     }

@@ -52,6 +52,7 @@ impl Side {
         let bytes = self.sends();
         let mut rest = &bytes[..];
         let (mut heard, mut then) = (None, Then::LookAgain);
+
         while !rest.is_empty() {
             let part = &rest[..rest.len().min(1 + self.below(5))];
             match self.lane.write(&self.socket, &[IoSlice::new(part)], then) {
@@ -59,12 +60,14 @@ impl Side {
                     rest = &rest[count..];
                     self.written.fetch_add(count as u64, Ordering::Relaxed);
                 }
+
                 Ok(Outcome::Socket) => wait_for(|| self.socket.is_writable()),
                 Ok(Outcome::Ring) if then == Then::LookAgain => {
                     then = Then::Sleep;
                     continue;
                 }
                 Ok(Outcome::Ring) => self.wait_for_bell(&mut heard),
+
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                     assert!(self.case.dies, "a broken pipe to a peer that lives");
                     self.done.store(true, Ordering::Relaxed);
@@ -72,6 +75,7 @@ impl Side {
                 }
                 Err(error) => panic!("{error}"),
             }
+
             then = Then::LookAgain;
         }
         self.lane.shut_down(&self.socket).expect("an end");
@@ -119,6 +123,7 @@ impl Side {
             if self.case.readiness == Readiness::Edge {
                 self.wait_readable(*cleared);
             }
+
             let seen = self.edge();
             match self.lane.read(&self.socket, buf, Then::Sleep) {
                 Ok(Outcome::Done(read)) => {
@@ -127,15 +132,18 @@ impl Side {
                     }
                     return Ok(read.length);
                 }
+
                 Ok(Outcome::Socket) if self.case.readiness == Readiness::Level => {
                     self.wait_readable(None);
                 }
                 Ok(Outcome::Socket) => *cleared = Some(seen),
+
                 Ok(Outcome::Ring) => {
                     // From here on the socket brings bells and the end only.
                     *cleared = Some(seen);
                     return self.read_ring(buf, cleared);
                 }
+
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -181,6 +189,7 @@ pub(super) fn run(seed: u64, case: Case) -> bool {
             done: AtomicBool::new(false),
         }
     };
+
     let sides = [side(0), side(1)];
     if seed % 2 == 0 {
         sides[0].lane.start(&sides[0].socket, true);
@@ -200,6 +209,7 @@ pub(super) fn run(seed: u64, case: Case) -> bool {
                             None
                         })
                     };
+
                     match catch_unwind(AssertUnwindSafe(body)) {
                         Ok(got) => got,
                         Err(ended) if ended.is::<Ended>() => None,
@@ -220,6 +230,7 @@ pub(super) fn run(seed: u64, case: Case) -> bool {
         if state.dead[me] {
             continue;
         }
+
         let got = got[me * 2 + 1].as_ref().expect("an end of file");
         let sent = sides[peer].sends();
         let written = sides[peer].written.load(Ordering::Relaxed) as usize;

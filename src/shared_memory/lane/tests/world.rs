@@ -115,6 +115,7 @@ impl World {
             refuses: false,
             taken: false,
         };
+
         state.below(9);
         state.refuses = state.below(8) == 0;
         state.victim = state.below(2) as usize;
@@ -165,6 +166,7 @@ impl World {
                 state.waiting = [false; 4];
             }
         }
+
         let alive: Vec<_> = (0..4).filter(|thread| state.alive[*thread]).collect();
         if alive.iter().all(|thread| state.waiting[*thread]) {
             state.standstill += 1;
@@ -172,6 +174,7 @@ impl World {
         } else {
             state.standstill = 0;
         }
+
         if let Some(choice) = (!alive.is_empty()).then(|| state.below(alive.len() as u64)) {
             state.current = alive[choice as usize];
         }
@@ -281,12 +284,14 @@ impl Socket {
         let mut state = self.world.state();
         let loses = state.below(16) == 0;
         let taken = state.taken;
+
         let queue = &mut state.queues[1 - self.side];
         if queue.items.is_empty() {
             let none = Received { length: 0, came: Came::Nothing };
             return if queue.ended { Ok(none) } else { Err(ErrorKind::WouldBlock.into()) };
         }
         let (mut length, mut came) = (0, Came::Nothing);
+
         while length < buf.len() {
             let Some(item) = queue.items.pop_front() else { break };
             buf[length] = item.byte;
@@ -297,6 +302,7 @@ impl Socket {
                 break;
             }
         }
+
         Ok(Received { length, came })
     }
 

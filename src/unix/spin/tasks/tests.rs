@@ -290,6 +290,7 @@ async fn others_have_their_turn_while_one_watches() {
     let order = Rc::new(RefCell::new(Vec::new()));
     let told = |what: &'static str| order.borrow_mut().push(what);
     let (mut one, mut other) = UnixStream::pair().expect("a pair");
+
     LocalSet::new()
         .run_until(async {
             let read = async {
@@ -312,6 +313,7 @@ async fn others_have_their_turn_while_one_watches() {
                 told("connection");
                 peer.write_u8(1).await.expect("a write");
             };
+
             let echo = async {
                 other.read_u8().await.expect("a read");
             };

@@ -1,16 +1,16 @@
-//! What the tests that block share.
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
+//! What the tests of the blocking API share.
 
 use std::io::{Read, Write};
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
 use sockpipe::blocking::{Listener, Stream};
 
-/// Only a test that fails waits this long.
+use super::unique_name;
+
+/// The limit of a whole test: only one that fails waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs `test` on a thread, and fails when it does not end.
@@ -28,13 +28,6 @@ pub fn bounded<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> 
             running.join().unwrap_or_else(|panic| resume_unwind(panic))
         }
     }
-}
-
-/// A portable name that no other test and no other process has.
-pub fn unique_name() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("blocking-{}-{count}", std::process::id())
 }
 
 /// A client and its server's end.
