@@ -368,7 +368,8 @@ mod tests {
         assert_eq!(path.to_string(), "unix:echo");
         assert_eq!(parse(&path.to_string()), path);
         // Found by fuzzing.
-        Endpoint::try_from(Path::new("\\\\.\\pipe\\\0x")).expect_err("a NUL");
+        let error = Endpoint::try_from(Path::new("\\\\.\\pipe\\a\0x")).expect_err("a NUL");
+        assert_eq!(error.position(), Some(10));
         let pipe = Endpoint::try_from(Path::new(r"\\.\pipe\x")).expect("a pipe");
         assert_eq!(pipe, parse("npipe:////./pipe/x"));
     }

@@ -105,6 +105,25 @@ fn a_path_with_a_key_is_the_path() {
     }
 }
 
+#[test]
+fn only_an_endpoint_that_is_a_path_has_a_path() {
+    let path_of = |text: &str| {
+        let endpoint: Endpoint = text.parse().expect("an endpoint");
+        endpoint.as_path().map(Path::to_owned)
+    };
+    assert_eq!(path_of("unix:x.sock").as_deref(), Some(Path::new("x.sock")));
+    assert_eq!(path_of("/run/x.sock").as_deref(), Some(Path::new("/run/x.sock")));
+    for other in ["x", "system:x", "session:x", "abstract:x", r"\\.\pipe\x"] {
+        assert_eq!(path_of(other), None, "{other}");
+    }
+}
+
+#[test]
+fn a_portable_name_has_up_to_48_characters() {
+    "n".repeat(48).parse::<Endpoint>().expect("a name");
+    "n".repeat(49).parse::<Endpoint>().expect_err("a name that is too long");
+}
+
 /// What an argument parser asks of a value: clap's `value_parser!` takes such a type.
 #[test]
 fn an_endpoint_is_an_argument() {

@@ -314,3 +314,42 @@ pub(super) fn holding(place: &Place) -> io::Result<Held> {
         process => Held::By(process),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+
+    fn place(dir: &tempfile::TempDir) -> Place {
+        Place::of_path(&dir.path().join("x")).expect("a place")
+    }
+
+    #[test]
+    fn what_locks_a_file_that_is_gone_locks_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = place(&dir);
+        let name = lock_name(&place, NAME_LOCK);
+        let (file, made) = open(&place, &name).expect("no error").expect("a file");
+        assert!(made && try_to_lock(&place, &name, &file).expect("a lock"));
+        fs::remove_file(dir.path().join(&name)).expect("the file");
+        assert!(!try_to_lock(&place, &name, &file).expect("a lock of nothing"));
+        File::create(dir.path().join(&name)).expect("a successor's");
+        assert!(!try_to_lock(&place, &name, &file).expect("a lock of nothing"));
+    }
+
+    #[cfg(feature = "tokio")]
+    #[test]
+    fn passed_file_is_refused_unless_it_is_the_lock_of_the_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let passed = |file| Lock::passed(place(&dir), file).expect("an answer");
+        let mut lock = Lock::take(place(&dir)).expect("a free name");
+
+        let other = File::create(dir.path().join("other")).expect("a file");
+        assert!(passed(other.into()).is_none());
+        let reopened = File::open(dir.path().join(".x.lock")).expect("the lock file");
+        assert!(passed(reopened.into()).is_none());
+        assert!(passed(lock.file.try_clone().expect("a descriptor")).is_some());
+        lock.own();
+    }
+}

@@ -394,3 +394,17 @@ pub(super) fn random() -> u64 {
 pub(super) fn remove(place: &Place, name: &OsStr) {
     let _ = unlinkat(place.dir(), name, AtFlags::empty());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_random_numbers_and_no_two_files_are_the_same() {
+        assert_ne!(random(), random());
+        #[cfg(feature = "tokio")]
+        for other in [FileId(1, 3), FileId(3, 2), FileId(2, 1)] {
+            assert_ne!(FileId(1, 2).to_bytes(), other.to_bytes());
+        }
+    }
+}

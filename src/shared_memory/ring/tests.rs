@@ -120,6 +120,35 @@ fn a_position_that_goes_back_is_an_error() {
     assert_eq!(reader.read(&words, &&plain, &mut [0; 8]), Err(Corrupt), "more than there is room");
 }
 
+#[test]
+fn full_ring_has_no_room_and_one_that_was_read_nothing_unread() {
+    let (words, plain) = (Words::default(), Plain::new(16));
+    let (mut writer, mut reader) = (Writer::default(), Reader::default());
+    assert_eq!(writer.put(&words, &&plain, &[1; 16]), Ok(16));
+    writer.publish(&words);
+    assert_eq!(writer.has_room(&words, 16), Ok(false));
+
+    assert_eq!(reader.read(&words, &&plain, &mut [0; 1]), Ok(1));
+    assert_eq!((writer.has_room(&words, 16), writer.has_unread(&words)), (Ok(true), Ok(true)));
+    assert_eq!(reader.read(&words, &&plain, &mut [0; 16]), Ok(15));
+    assert_eq!(writer.has_unread(&words), Ok(false));
+}
+
+#[test]
+fn only_a_side_that_waits_gets_a_bell_and_only_one() {
+    let words = Words::default();
+    assert!(!words.reader_wants_bell() && !words.writer_wants_bell());
+    words.reader_waits(true);
+    assert!(!words.writer_wants_bell());
+    assert!(words.reader_wants_bell());
+    assert!(!words.reader_wants_bell());
+
+    words.writer_waits(true);
+    assert!(!words.reader_wants_bell());
+    words.writer_waits(false);
+    assert!(!words.writer_wants_bell());
+}
+
 /// A byte in a pipe, as it were.
 #[derive(Default)]
 struct Bell(Mutex<u32>, Condvar);
