@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::competitors::Competitor::{self, *};
+use crate::groups::LONGEST;
 use crate::report::{Figure, Results};
 use crate::work::{Neighbour, Sink, Work};
 
@@ -194,6 +195,24 @@ fn bars() -> Vec<Bar> {
     let sleeps = "sockpipe, shared memory without spin";
     add(cross, sleeps, Figure::P50, (LaneSleeps, small), (Tokio, small), AtMost(1.05));
     add(many, "shared memory, spin: p99", Figure::P99, (Lane, work), (Tokio, work), AtMost(1.2));
+    let (thousands, work) = ("W7 64 B round trips over 10,000 connections", Work::Scale(10_000));
+    add(
+        thousands,
+        "the option on, to it off",
+        Figure::Rate,
+        (Lane, work),
+        (Spin, work),
+        AtLeast(0.95),
+    );
+    let (idle, work) = ("W6 5,000 idle connections", Work::Idle);
+    add(
+        idle,
+        "the option on, to it off",
+        Figure::Memory,
+        (Lane, work),
+        (Sockpipe, work),
+        AtMost(1.05),
+    );
     for (group, work) in [
         ("W4 connect, byte, close; 1 at a time", Work::Connect(1)),
         ("W4 connect, byte, close; 64 at a time", Work::Connect(64)),
@@ -232,6 +251,14 @@ fn bars() -> Vec<Bar> {
         (Tokio, work),
         AtMost(1.05),
     );
+    bars.push(Bar {
+        group: LONGEST,
+        what: "the move into shared memory: p99.9, in microseconds",
+        figure: Figure::P999,
+        of: (Lane, Work::Longest),
+        to: None,
+        limit: AtMost(3000.0),
+    });
     bars.push(Bar {
         group: idle,
         what: "sockpipe, serve + echo, in bytes each",

@@ -230,6 +230,14 @@ pub async fn drive<T: Transport>(
             }
             gather(running, &clock).await
         }
+        Work::Longest => {
+            let (clock, mut times) = (Clock::new(millis), Times::default());
+            while Instant::now() < clock.end {
+                let stream = transport.connect(address).await?;
+                longest::<T>(stream, &clock, &mut times).await?;
+            }
+            Ok(times.outcome((clock.end - clock.start).as_secs_f64()))
+        }
         Work::Many | Work::Scale(_) => {
             run::allow_descriptors();
             let count = if let Work::Scale(count) = work { count } else { CONNECTIONS };
@@ -256,6 +264,25 @@ pub async fn drive<T: Transport>(
             Ok(Outcome::counted(IDLE as f64, 1.0))
         }
     }
+}
+
+async fn longest<T: Transport>(
+    mut stream: T::Stream,
+    clock: &Clock,
+    times: &mut Times,
+) -> io::Result<()> {
+    let (mut bytes, mut longest) = ([7; 64], None);
+    for _ in 0..256 {
+        let from = Instant::now();
+        stream.write_all(&bytes).await?;
+        stream.read_exact(&mut bytes).await?;
+        let to = Instant::now();
+        longest = longest.max(Some((to - from, from, to)));
+    }
+    if let Some((_, from, to)) = longest {
+        times.push(clock, from, to);
+    }
+    Ok(())
 }
 
 async fn gather(

@@ -5,6 +5,8 @@ use crate::competitors::Competitor::{self, *};
 use crate::run::Pin;
 use crate::work::{Neighbour, Sink, Work};
 
+pub const LONGEST: &str = "the longest of a connection's first 256 round trips";
+
 pub struct Group {
     pub title: &'static str,
     pub pin: Pin,
@@ -203,6 +205,7 @@ pub fn all() -> Vec<Group> {
             Work::Connect(64),
             &connectors,
         ),
+        group(LONGEST, Pin::Cross, By::P50, Work::Longest, &[Tokio, Noise, Sockpipe, Spin, Lane]),
         group(
             "W5 64 connections in turns",
             Pin::Cross,

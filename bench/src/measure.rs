@@ -40,7 +40,7 @@ impl Times {
                 .get((last as f64 * part) as usize)
                 .map_or(f64::NAN, |nanos| f64::from(*nanos) / 1e3)
         };
-        Outcome { ops: self.0.len() as f64, seconds, p50: at(0.5), p99: at(0.99) }
+        Outcome { ops: self.0.len() as f64, seconds, p50: at(0.5), p99: at(0.99), p999: at(0.999) }
     }
 }
 
@@ -51,11 +51,12 @@ pub struct Outcome {
     /// Microseconds; not a number where single operations were not timed.
     pub p50: f64,
     pub p99: f64,
+    pub p999: f64,
 }
 
 impl Outcome {
     pub fn counted(ops: f64, seconds: f64) -> Self {
-        Self { ops, seconds, p50: f64::NAN, p99: f64::NAN }
+        Self { ops, seconds, p50: f64::NAN, p99: f64::NAN, p999: f64::NAN }
     }
 
     pub fn rate(&self) -> f64 {
@@ -63,7 +64,8 @@ impl Outcome {
     }
 
     pub fn line(&self) -> String {
-        format!("ops={} seconds={} p50={} p99={}", self.ops, self.seconds, self.p50, self.p99)
+        let Self { ops, seconds, p50, p99, p999 } = self;
+        format!("ops={ops} seconds={seconds} p50={p50} p99={p99} p999={p999}")
     }
 
     pub fn parse(line: &str) -> Option<Self> {
@@ -76,6 +78,7 @@ impl Outcome {
             seconds: number("seconds")?,
             p50: or_nan("p50"),
             p99: or_nan("p99"),
+            p999: or_nan("p999"),
         })
     }
 }

@@ -29,6 +29,9 @@ pub enum Work {
     MessagesEcho,
     /// W4: connect, one byte there and back, close; so many at a time.
     Connect(usize),
+    /// The longest round trip of a connection's first 256 of 64 bytes each: in shared memory it is
+    /// the one that moves there.
+    Longest,
     /// W5: 64 connections that each talk in turns.
     Many,
     /// W6: 5,000 connections that have nothing to say.
@@ -71,7 +74,7 @@ pub enum Service {
     Count { every: usize, frames: bool },
 }
 
-const NAMES: [(&str, Work); 25] = [
+const NAMES: [(&str, Work); 26] = [
     ("pingpong-64", Work::PingPong(64)),
     ("pingpong-1k", Work::PingPong(1024)),
     ("pingpong-64k", Work::PingPong(64 * 1024)),
@@ -90,6 +93,7 @@ const NAMES: [(&str, Work); 25] = [
     ("messages-echo", Work::MessagesEcho),
     ("connect-1", Work::Connect(1)),
     ("connect-64", Work::Connect(64)),
+    ("longest-of-256", Work::Longest),
     ("many-64", Work::Many),
     ("idle-5000", Work::Idle),
     ("scale-1", Work::Scale(1)),

@@ -1,22 +1,25 @@
 //! The ring of the crate, and the agreement to use it, with loom's atomics: every order in which
 //! two threads can see each other's words, up to three preemptions. Bytes are plain memory here, so
-//! that an access without an order to it is found. `cargo test --release`, half a minute.
+//! that an access without an order to it is found. `scripts/soundness.sh loom`, half a minute.
 #![cfg(test)]
 
-#[path = "../../src/shared_memory/ring.rs"]
-#[allow(dead_code, reason = "the model needs a part of it")]
-mod ring;
+#[path = "../../src/shared_memory"]
+mod shared_memory {
+    #[path = "ring.rs"]
+    #[allow(dead_code, reason = "the model needs a part of it")]
+    pub(crate) mod ring;
 
-#[path = "../../src/shared_memory/lane/header.rs"]
-mod header;
+    #[path = "lane/header.rs"]
+    pub(crate) mod header;
+}
 
 use loom::cell::UnsafeCell;
 use loom::model::Builder;
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
-use header::Header;
-use ring::{Bytes, Reader, Words, Writer};
+use shared_memory::header::Header;
+use shared_memory::ring::{Bytes, Reader, Words, Writer};
 
 /// Memory in which loom finds races.
 struct Plain(Vec<UnsafeCell<u8>>);

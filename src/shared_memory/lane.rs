@@ -151,6 +151,9 @@ struct Incoming {
     last: Option<u64>,
     on_ring: bool,
     reader: Reader,
+    /// The most bells that may wait in the socket: one for each time that the flag was raised, and
+    /// one for a flag that was up before.
+    bells: u32,
     /// The end of the socket was seen.
     socket_ended: bool,
     mark: Mark,
@@ -196,6 +199,7 @@ impl<L: Link, O> Lane<L, O> {
             last: None,
             on_ring: false,
             reader: Reader::default(),
+            bells: 1,
             socket_ended: false,
             mark: Mark::NotYet,
             heat: Heat::new(role, eager),

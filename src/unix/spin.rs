@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// How long to watch. At least the time that it takes to wake a core: with less, two peers that
 /// have both gone to sleep never find back.
-const BUDGET: Duration = Duration::from_micros(50);
+pub(super) const BUDGET: Duration = Duration::from_micros(50);
 
 /// Whether watching pays: a hit is an answer that came in time, a miss one that did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,9 @@ use crate::shared_memory::ring::{Bytes, Corrupt};
 const EMPTY_RECEIVES: usize = 16;
 /// Bells that are taken at once.
 const BELLS: usize = 256;
+/// Bells that may wait in the socket before they are taken. The smallest socket that Linux has
+/// takes six, and a bell that finds it full would wake nobody.
+const MANY: u32 = 4;
 
 impl<L: Link, O> Lane<L, O> {
     /// Reads from the socket or the ring. `buf` is not empty; what it has behind the bytes read may
@@ -39,8 +42,16 @@ impl<L: Link, O> Lane<L, O> {
     /// `None` unless the direction uses the ring.
     #[cfg(any(feature = "tokio", test))]
     pub(crate) fn look(&self, buf: &mut [u8]) -> Option<io::Result<Outcome<Read>>> {
+        // Most streams never have one, and a lock costs them more than this.
+        self.link()?;
         let mut incoming = lock(&self.incoming);
         incoming.on_ring.then(|| self.read_ring(&mut incoming, buf, Then::LookAgain))
+    }
+
+    /// Reports whether so many bells may wait that it is time to [`hear`](Self::hear) them.
+    #[cfg(any(feature = "tokio", test))]
+    pub(crate) fn has_many_bells(&self) -> bool {
+        lock(&self.incoming).bells >= MANY
     }
 
     /// Takes the bells that have come. `WouldBlock`: there are no more.
@@ -49,7 +60,10 @@ impl<L: Link, O> Lane<L, O> {
         match wire.receive(&mut [0; BELLS]) {
             Ok(Received { length: 0, .. }) => incoming.socket_ended = true,
             Ok(Received { length: BELLS, .. }) => {}
-            Ok(_) => return Err(ErrorKind::WouldBlock.into()),
+            Ok(_) => {
+                incoming.bells = 1;
+                return Err(ErrorKind::WouldBlock.into());
+            }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                 incoming.socket_ended = true;
             }
@@ -153,6 +167,7 @@ impl<L: Link, O> Lane<L, O> {
         let mut length = incoming.reader.read(words, &ring, buf)?;
         if length == 0 && !ended && then == Then::Sleep {
             words.reader_waits(true);
+            incoming.bells = incoming.bells.saturating_add(1);
             let ended = words.has_ended();
             length = incoming.reader.read(words, &ring, buf)?;
             if length == 0 && !ended {

@@ -62,6 +62,7 @@ impl<L: Link, O> Lane<L, O> {
         bufs: &[IoSlice<'_>],
         then: Then,
     ) -> Option<io::Result<Outcome<usize>>> {
+        self.link()?;
         let mut outgoing = lock(&self.outgoing);
         self.switch(&mut outgoing);
         outgoing.on_ring.then(|| self.write_ring(&mut outgoing, wire, bufs, then))

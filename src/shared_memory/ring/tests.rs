@@ -43,8 +43,14 @@ impl Bytes for &Plain {
     }
 }
 
+/// Fewer in an interpreter.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if cfg!(miri) { ProptestConfig { cases: 8, ..config } } else { config }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn any_sequence_of_calls_is_a_queue(

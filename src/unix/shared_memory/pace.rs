@@ -56,7 +56,9 @@ mod tests {
         let pace = Pace::default();
         let read = |length| (0..STREAM).for_each(|_| pace.found(length));
         read(64);
+        let started = Instant::now();
         assert!(pace.pause());
+        assert!(started.elapsed() >= PAUSE);
         pace.found(SMALL);
         assert!(!pace.pause(), "after a long read");
         read(64);

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
@@ -14,7 +15,7 @@ use crate::options::StreamOptions;
 use crate::shared_memory::lane::{self, Outcome, Role, Then};
 use crate::unix::platform;
 use crate::unix::runtime::register;
-use crate::unix::shared_memory::watch::{Watched, found as spin_found, watch_memory};
+use crate::unix::shared_memory::watch::{Turns, Watched};
 use crate::unix::spin::tasks::Spin;
 
 /// The most that is initialized for one read of a buffer that is not.
@@ -44,6 +45,8 @@ pub(in crate::unix) struct Lane {
     /// Watching for room.
     spin: Option<Box<Spin>>,
     pace: Pace,
+    /// To read, and to find room.
+    turns: [Turns; 2],
 }
 
 impl Lane {
@@ -72,9 +75,9 @@ impl Lane {
         options: StreamOptions,
     ) -> Option<Self> {
         let eager = eager(options)?;
-        let core = Box::new(Core::new(role, eager));
+        let core = Core::new(role, eager);
         core.start(&Wire::new(socket.get_ref(), user), eager);
-        Some(Self { core, user, spin: Spin::new(options.spin), pace: Pace::default() })
+        Some(Self::from_parts(core, user, options))
     }
 
     #[cfg(feature = "blocking")]
@@ -82,10 +85,9 @@ impl Lane {
         (*self.core, self.user)
     }
 
-    #[cfg(feature = "blocking")]
     pub(super) fn from_parts(core: Core<AsyncBell>, user: u32, options: StreamOptions) -> Self {
-        let (core, pace) = (Box::new(core), Pace::default());
-        Self { core, user, spin: Spin::new(options.spin), pace }
+        let (core, pace, turns) = (Box::new(core), Pace::default(), Default::default());
+        Self { core, user, spin: Spin::new(options.spin), pace, turns }
     }
 
     pub(in crate::unix) fn is_upgraded(&self) -> bool {
@@ -123,7 +125,7 @@ impl Lane {
             Some(Ok(Outcome::Done(read))) => {
                 if let Some(spin) = spin {
                     self.pace.found(read.length);
-                    spin_found(spin);
+                    self.turns[0].found(spin);
                 }
                 return Poll::Ready(Ok(read.length));
             }
@@ -132,7 +134,8 @@ impl Lane {
             Some(Ok(_)) => {}
         }
 
-        let watched = spin.map(|spin| watch_memory(spin, cx, || found(self.core.look(buf)?)));
+        let look = || found(self.core.look(buf)?);
+        let watched = spin.map(|spin| self.turns[0].watch(spin, cx, look));
         match watched {
             Some(Watched::Found(Ok(read))) => {
                 self.pace.found(read.length);
@@ -146,15 +149,38 @@ impl Lane {
             Some(Watched::Sleeps) | None => self.pace.ends(),
         }
 
+        self.sleep(socket, cx, buf)
+    }
+
+    /// Leaves the task to be woken by a bell, unless there is something after all.
+    ///
+    /// The reactor reports each bell by itself, also behind others that nobody has taken out of
+    /// the socket. So its readiness is cleared without a call, unless there are many bells or the
+    /// end.
+    fn sleep(
+        &self,
+        socket: &AsyncFd<OwnedFd>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         let wire = Wire::new(socket.get_ref(), self.user);
         for _ in 0..TRIES {
+            // Before the flag is up: a bell that comes afterwards finds the task registered.
+            let ready = socket.poll_read_ready(cx)?;
+            let registered = ready.is_pending();
+            if let Poll::Ready(mut ready) = ready {
+                if !ready.ready().is_read_closed() && !self.core.has_many_bells() {
+                    ready.clear_ready();
+                    continue;
+                }
+                if let Ok(heard) = ready.try_io(|_| self.core.hear(&wire)) {
+                    unless_passing(heard)?;
+                }
+            }
             match self.core.read(&wire, buf, Then::Sleep)? {
                 Outcome::Done(read) => return Poll::Ready(Ok(read.length)),
+                Outcome::Ring | Outcome::Socket if registered => return Poll::Pending,
                 Outcome::Ring | Outcome::Socket => {}
-            }
-            let mut ready = ready!(socket.poll_read_ready(cx))?;
-            if let Ok(heard) = ready.try_io(|_| self.core.hear(&wire)) {
-                unless_passing(heard)?;
             }
         }
         others_first(cx)
@@ -210,7 +236,10 @@ impl Lane {
     ) -> Poll<io::Result<usize>> {
         loop {
             match self.core.put(wire, bufs, Then::LookAgain) {
-                Some(Ok(Outcome::Done(written))) => return Poll::Ready(Ok(written)),
+                Some(Ok(Outcome::Done(written))) => {
+                    self.found_room();
+                    return Poll::Ready(Ok(written));
+                }
                 Some(Ok(_)) => return self.wait_for_room(wire, cx, bufs),
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => {}
@@ -226,6 +255,12 @@ impl Lane {
         }
     }
 
+    fn found_room(&self) {
+        if let Some(spin) = self.spin.as_ref().filter(|spin| spin.watches.load(Relaxed)) {
+            self.turns[1].found(spin);
+        }
+    }
+
     fn wait_for_room(
         &self,
         wire: &Wire<'_, AsyncBell>,
@@ -235,7 +270,7 @@ impl Lane {
         let look = || found(self.core.put(wire, bufs, Then::LookAgain)?);
         match self.spin.as_ref().map(|spin| {
             spin.wrote();
-            watch_memory(spin, cx, look)
+            self.turns[1].watch(spin, cx, look)
         }) {
             Some(Watched::Found(written)) => return Poll::Ready(written),
             Some(Watched::GoesOn) => return Poll::Pending,

@@ -76,7 +76,11 @@ impl Thread {
         outcome
     }
 
-    fn is_busy(&self) -> bool {
+    pub(in crate::unix) fn missed(&self) {
+        self.with_credit(Credit::miss);
+    }
+
+    pub(in crate::unix) fn is_busy(&self) -> bool {
         self.streams.get().max(self.streams_before.get()) > BUSY
     }
 
@@ -93,7 +97,7 @@ pub(in crate::unix) struct Spin {
     /// keeps a thread from its work with it.
     only_in_turns: bool,
     wrote: AtomicBool,
-    watches: AtomicBool,
+    pub(in crate::unix) watches: AtomicBool,
     /// The window of the thread's in which the stream was counted last.
     window: AtomicU32,
 }
@@ -160,10 +164,7 @@ impl Spin {
             self.watches.store(goes_on, Relaxed);
             return goes_on;
         }
-        if thread.is_busy()
-            || (self.only_in_turns && !self.wrote.load(Relaxed))
-            || !thread.with_credit(Credit::allows)
-        {
+        if thread.is_busy() || !self.may_watch(thread) {
             return false;
         }
         let now = Instant::now();
@@ -176,6 +177,11 @@ impl Spin {
         thread.seen.set(thread.progress.get());
         self.watches.store(true, Relaxed);
         true
+    }
+
+    /// The gate of a stream that does not watch yet.
+    pub(in crate::unix) fn may_watch(&self, thread: &Thread) -> bool {
+        (!self.only_in_turns || self.wrote.load(Relaxed)) && thread.with_credit(Credit::allows)
     }
 
     fn goes_on(&self, thread: &Thread) -> bool {
@@ -199,7 +205,7 @@ impl Spin {
         if thread.until.get().is_some_and(|until| now < until) {
             return true;
         }
-        thread.with_credit(Credit::miss);
+        thread.missed();
         thread.owner.set(0);
         false
     }

@@ -21,7 +21,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 impl Thread {
     /// As a new thread has it: the tests may share one.
-    fn start() {
+    pub(in crate::unix) fn start() {
         THREAD.with(|thread| {
             for number in [&thread.reads, &thread.streams, &thread.streams_before] {
                 number.set(0);
@@ -31,12 +31,16 @@ impl Thread {
         Self::set_credit(0, 0, Credit::FIRST);
     }
 
-    fn set_credit(score: i8, skip: u16, interval: u16) {
+    pub(in crate::unix) fn set_credit(score: i8, skip: u16, interval: u16) {
         THREAD.with(|thread| thread.credit.set(Credit { score, skip, interval }));
     }
 
     fn credit() -> Credit {
         THREAD.with(|thread| thread.credit.get())
+    }
+
+    pub(in crate::unix) fn score() -> i8 {
+        Self::credit().score
     }
 
     fn owner() -> u64 {
@@ -83,12 +87,12 @@ fn an_answer_in_time_is_a_hit() {
     assert_eq!(poll(&spin, false, false), Poll::Pending);
     assert!(watches(&spin));
     assert_eq!(poll(&spin, true, false), Poll::Ready(()));
-    assert_eq!((Thread::credit().score, Thread::owner()), (1, 0));
+    assert_eq!((Thread::score(), Thread::owner()), (1, 0));
     // Or by way of the reactor.
     assert_eq!(poll(&spin, false, false), Poll::Pending);
     Thread::give(HOUR);
     assert_eq!(poll(&spin, false, true), Poll::Ready(()));
-    assert_eq!((Thread::credit().score, Thread::owner()), (2, 0));
+    assert_eq!((Thread::score(), Thread::owner()), (2, 0));
 }
 
 /// However long there is to watch, a turn is short: the others are next.
@@ -135,11 +139,11 @@ fn one_stream_of_a_thread_watches() {
     assert!(watches(&one) && !watches(&other));
     // What comes for the other one is a hit, too: the thread was awake for it.
     assert_eq!(poll(&other, false, true), Poll::Ready(()));
-    assert_eq!(Thread::credit().score, 0);
+    assert_eq!(Thread::score(), 0);
     Thread::give(Duration::ZERO);
     assert_eq!(poll(&one, false, false), Poll::Pending);
     assert!(watches(&one));
-    assert_eq!(Thread::credit().score, 1);
+    assert_eq!(Thread::score(), 1);
     // One that is never polled again is in nobody's way for long.
     Thread::give(Duration::ZERO);
     assert_eq!(poll(&other, false, false), Poll::Pending);
@@ -240,7 +244,7 @@ async fn watching() -> (Stream, UnixStream) {
 fn receive(stream: &Stream, buf: &mut ReadBuf<'_>) -> Poll<Result<(), ErrorKind>> {
     let mut cx = Context::from_waker(Waker::noop());
     let received = stream.poll_read(&mut cx, buf).map_err(|error| error.kind());
-    assert!(received.is_pending() || Thread::credit().score == 1, "not received directly");
+    assert!(received.is_pending() || Thread::score() == 1, "not received directly");
     received
 }
 

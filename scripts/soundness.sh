@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# What no usual test sees: races, undefined behaviour, and orders of memory that this processor never shows.
+#
+#   scripts/soundness.sh address     tests with AddressSanitizer, the standard library built with it too
+#   scripts/soundness.sh thread      the same with ThreadSanitizer
+#   scripts/soundness.sh miri        unit tests in the interpreter that knows what is undefined; it has no
+#                                    sockets, so only what needs none
+#   scripts/soundness.sh loom        shared memory's orders, each of them; model/ says of what
+#   scripts/soundness.sh schedules   20,000 random schedules of each case of shared memory's switch
+#
+# The first three need a nightly compiler with its sources:
+#   rustup toolchain install nightly --profile minimal --component miri,rust-src
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+target=x86_64-unknown-linux-gnu
+
+sanitize() { # SANITIZER
+    # The standard library as well: what is not built for it is reported where nothing is wrong.
+    export RUSTFLAGS="-Zsanitizer=$1"
+    local options=(--locked -Zbuild-std --target "$target" --features "blocking shared-memory")
+    cargo +nightly build "${options[@]}" --examples
+    cargo +nightly test "${options[@]}" --lib --test contract --test unix_inherited --test unix_peers \
+        --test unix_shared_memory
+}
+
+verb=${1:-}
+case $verb in
+address | thread) sanitize "$verb" ;;
+miri)
+    cargo +nightly miri test --locked --lib --no-default-features --features "blocking shared-memory" shared_memory
+    ;;
+loom) cargo test --release --locked --manifest-path model/Cargo.toml ;;
+schedules) SOCKPIPE_FULL=1 cargo test --release --locked --lib --features shared-memory lane::tests -- --nocapture ;;
+*)
+    # The comment at the top is the help.
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2
+    exit 2
+    ;;
+esac
