@@ -6,7 +6,7 @@
 
 mod streams;
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
