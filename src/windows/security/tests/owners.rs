@@ -2,7 +2,8 @@
 
 use windows_sys::Win32::Security::{
     CreateRestrictedToken, DISABLE_MAX_PRIVILEGE, GetSecurityDescriptorOwner, LUA_TOKEN,
-    SID_AND_ATTRIBUTES, SetTokenInformation, TOKEN_ALL_ACCESS, WinMediumLabelSid,
+    SID_AND_ATTRIBUTES, SetTokenInformation, TOKEN_ALL_ACCESS, WinBuiltinAdministratorsSid,
+    WinMediumLabelSid,
 };
 
 use super::super::super::connect::check_owner;
@@ -68,9 +69,17 @@ fn without_elevation() -> OwnedHandle {
     let token = unsafe { OwnedHandle::from_raw_handle(token) };
     let (none, flags) = (null_mut(), DISABLE_MAX_PRIVILEGE | LUA_TOKEN);
     let (token, no_groups, mut plain) = (token.as_raw_handle(), null(), null_mut());
-    // SAFETY: the token is open, the lists are empty, and `plain` is a place for a handle.
+    // Windows disables the group by its flag, and Wine only so.
+    let mut sid = [0_u32; SECURITY_MAX_SID_SIZE as usize / size_of::<u32>()];
+    let (place, mut length) = (sid.as_mut_ptr().cast(), SECURITY_MAX_SID_SIZE);
+    // SAFETY: null means that no domain is wanted, and the place is aligned and as long as is said.
+    check(unsafe { CreateWellKnownSid(WinBuiltinAdministratorsSid, none, place, &mut length) })
+        .expect("a group");
+    let group = SID_AND_ATTRIBUTES { Sid: place, Attributes: 0 };
+    // SAFETY: the token is open, the lists are of these lengths, and `plain` is a place for a
+    // handle.
     check(unsafe {
-        CreateRestrictedToken(token, flags, 0, no_groups, 0, null(), 0, no_groups, &mut plain)
+        CreateRestrictedToken(token, flags, 1, &group, 0, null(), 0, no_groups, &mut plain)
     })
     .expect("a token");
     // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
