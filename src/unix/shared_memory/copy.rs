@@ -166,12 +166,14 @@ mod tests {
 
     #[test]
     fn every_alignment_and_length_is_copied_whole() {
-        let words: Vec<AtomicU64> = (0..256).map(|_| AtomicU64::new(0)).collect();
-        let start = NonNull::from(&*words).cast::<u8>();
         let sent: Vec<u8> = (0..1024).map(|at| (at * 7 + at / 251) as u8).collect();
         let lengths = (0..40).chain([511, 512, 513, 575, 576, 577, 1024]);
-        for (offset, length) in (0..72).flat_map(|offset| lengths.clone().map(move |n| (offset, n)))
+        let offsets = (0..72).step_by(if cfg!(miri) { 17 } else { 1 });
+        for (offset, length) in offsets.flat_map(|offset| lengths.clone().map(move |n| (offset, n)))
         {
+            // Miri knows no place that is a byte at one time and part of a word at another.
+            let words: Vec<AtomicU64> = (0..256).map(|_| AtomicU64::new(0)).collect();
+            let start = NonNull::from(&*words).cast::<u8>();
             // SAFETY: the words have 2048 bytes, and no more than 72 + 1024 of them are used.
             let at = unsafe { start.add(offset) };
             let mut got = vec![0; length];
