@@ -15,8 +15,6 @@ const NAME: &str = "sockpipe-example-editor";
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    // Heard from here on, so that the name is given back.
-    let mut stop = std::pin::pin!(sockpipe::shutdown_signal());
     let launch = Launch::of_this_process()?;
     let mut listener = match hand_over(NAME, &launch).await? {
         HandOver::First(listener) => listener,
@@ -25,6 +23,8 @@ async fn main() -> Result<()> {
             std::process::exit(reply.exit_code().await?);
         }
     };
+    // Heard from here on, so that the name is released. Until here a signal ends the process.
+    let mut stop = std::pin::pin!(sockpipe::shutdown_signal());
     println!("the first; opening {:?}. Ctrl-C ends it", launch.get_args());
     loop {
         let later = tokio::select! {

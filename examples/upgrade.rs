@@ -16,10 +16,11 @@ async fn main() -> anyhow::Result<()> {
     use sockpipe::os::unix::{ListenOptionsExt, take_over};
     use sockpipe::{ListenOptions, echo, serve, shutdown_signal};
 
-    let stop = shutdown_signal();
     let options = ListenOptions::new().upgradable(true);
     let limit = Duration::from_secs(10);
     let listener = take_over("sockpipe-example-upgrade", &options, limit).await?;
+    // Only now: until here a signal ends the process at once.
+    let stop = shutdown_signal();
     println!("process {} listens on {}", std::process::id(), listener.endpoint());
     let drained =
         serve(listener, |stream| echo::echo(stream, |_| ())).with_graceful_shutdown(stop).await?;

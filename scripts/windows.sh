@@ -16,6 +16,7 @@
 #
 # SOCKPIPE_CI_CACHE      where that and the Wine prefix are kept (default ~/.cache/sockpipe-ci)
 # SOCKPIPE_WINE          the Wine to use instead of the distribution's
+# SOCKPIPE_WINESERVER    a server to use instead of that Wine's own, with a prefix beside it: scripts/nt.sh
 # SOCKPIPE_WINE_TIMEOUT  seconds that one program may take under Wine (default 600)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -49,7 +50,13 @@ prepare_wine() {
 }
 
 # Of this very Wine: another could not use it.
-prefix() { printf '%s' "$CACHE/wine-$("$WINE" --version 2>/dev/null | cksum | cut -d' ' -f1)"; }
+prefix() {
+    if [ -n "${SOCKPIPE_WINESERVER:-}" ]; then
+        printf '%s' "${SOCKPIPE_WINESERVER%/*}/prefix"
+    else
+        printf '%s' "$CACHE/wine-$("$WINE" --version 2>/dev/null | cksum | cut -d' ' -f1)"
+    fi
+}
 
 find_wine() {
     for WINE in /usr/lib/wine/wine64 /usr/bin/wine64 /usr/bin/wine; do
@@ -61,6 +68,9 @@ find_wine() {
 make_prefix() {
     say "making the Wine prefix"
     rm -rf "$WINEPREFIX"
+    mkdir -p "$WINEPREFIX"
+    # Wine would start its own.
+    [ -z "${SOCKPIPE_WINESERVER:-}" ] || "$SOCKPIPE_WINESERVER" --persistent=10 9>&-
     "$WINE" wineboot --init </dev/null >/dev/null 2>&1 9>&- || die "Wine did not start"
     # The oldest that Rust supports; Wine would be a Windows 7.
     "$WINE" reg add 'HKCU\Software\Wine' /v Version /d win10 /f </dev/null >/dev/null 2>&1 9>&- ||
@@ -77,7 +87,9 @@ make_prefix() {
 # since version 9. RtlGenRandom is the same source of random bytes under its older name.
 make_bcryptprimitives() { # FOLDER
     need_mingw
-    x86_64-w64-mingw32-gcc -O1 -Wall -shared -x c - -o "$1/bcryptprimitives.dll" -ladvapi32 <<-'C' ||
+    local more=()
+    [ -z "${SOCKPIPE_WINESERVER:-}" ] || more=("$here/nt/redirect.c")
+    x86_64-w64-mingw32-gcc -O1 -Wall -shared -x c - "${more[@]}" -o "$1/bcryptprimitives.dll" -ladvapi32 <<-'C' ||
 		#include <windows.h>
 		#include <ntsecapi.h>
 
@@ -101,12 +113,21 @@ make_bcryptprimitives() { # FOLDER
 # are started here with none, and stay while the tests compile; else whoever reads our output through a
 # pipe would wait for them at the end.
 start_services() {
+    # One of our own has to outlast all that is compiled, or Wine would start its own.
+    local seconds=300
+    [ -z "${SOCKPIPE_WINESERVER:-}" ] || seconds=7200
     # Fails where one runs already, which is as good.
-    "$(wineserver)" --persistent=300 </dev/null >/dev/null 2>&1 || true
+    "$(wineserver)" --persistent=$seconds </dev/null >/dev/null 2>&1 || true
     "$WINE" wineboot </dev/null >/dev/null 2>&1 || die "Wine did not start"
 }
 
-wineserver() { compgen -G "$(dirname "$WINE")/wineserver*" | tail -n 1; }
+wineserver() {
+    if [ -n "${SOCKPIPE_WINESERVER:-}" ]; then
+        printf '%s\n' "$SOCKPIPE_WINESERVER"
+    else
+        compgen -G "$(dirname "$WINE")/wineserver*" | tail -n 1
+    fi
+}
 
 need_mingw() { need_command x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64; }
 

@@ -32,8 +32,13 @@
 //! Unix: a listener and a stream implement `AsFd`, for `poll`, mio or the loop of a window system.
 //! When a listener is readable, [`accept_timeout`](Listener::accept_timeout) with a limit of zero
 //! returns the client, or `TimedOut` if another thread was faster. When a stream is readable, one
-//! `read` does not wait. Windows cannot watch pipes: there, block a thread in `accept` or `read`,
-//! and let it send the result through a channel and wake the loop.
+//! `read` does not wait.
+//!
+//! * mio and other edge-triggered loops report a descriptor once. Call `reregister` after each
+//!   `accept_timeout` and each `read`, or what is left is never reported.
+//! * Also call `accept_timeout` with a limit of zero every few seconds: it binds a name again that
+//!   somebody removed. The descriptor then has a new socket, which epoll and mio do not know:
+//!   register it again. poll(2) needs nothing.
 //!
 //! Windows cannot watch pipes: there, block a thread in `accept` or `read`, and let it send the
 //! result through a channel and wake the loop. [`unblock`](Listener::unblock) ends the thread in
@@ -65,8 +70,9 @@
 //! # }
 //! ```
 //!
-//! Only the async API has `serve`'s limits for each user, counters and idle stop, `TimedListener`,
-//! `memory`, `Connector`, the adapters, and `os::unix::take_over`.
+//! Only the async API has `serve`'s limits for each user, drain deadline, notice of a stop,
+//! counters and idle stop, `TimedListener`, `memory`, `Connector`, the adapters, and
+//! `os::unix::take_over`.
 //!
 //! # Platform-specific behavior
 //!

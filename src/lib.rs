@@ -6,7 +6,8 @@
 //! use tokio::io::AsyncWriteExt;
 //!
 //! async fn server() -> std::io::Result<()> {
-//!     let mut listener = Listener::bind("echo")?; // $XDG_RUNTIME_DIR/echo.sock, \\.\pipe\SID.echo
+//!     // $XDG_RUNTIME_DIR/echo.sock, or \\.\pipe\SID.echo on Windows
+//!     let mut listener = Listener::bind("echo")?;
 //!     loop {
 //!         let stream = listener.accept().await?; // an error here is permanent
 //!         tokio::spawn(echo::echo(stream, |_| ()));
@@ -28,13 +29,13 @@
 //! | to | see |
 //! |---|---|
 //! | serve connections until a signal comes | [`serve()`], [`shutdown_signal`] |
-//! | use threads and no runtime | `blocking`, with the feature of that name |
+//! | use threads and no runtime | [`blocking`](blocking/index.html), with the feature of that name |
 //! | choose who may connect, and which server a client accepts | [`Access`], [`ExpectServer`], [access and trust](docs::access_and_trust) |
 //! | start a daemon from its clients | [`connect_or_spawn`], [daemons](docs::daemons) |
 //! | run one instance of a program | [`SingleInstance`], [`hand_over`] |
 //! | set deadlines for silent clients | [`TimedListener`] |
 //! | test a server without a name | [`memory`], [testing your program](docs::testing) |
-//! | serve HTTP, gRPC or JSON-RPC | `adapters`, [embedding](docs::embedding) |
+//! | serve HTTP, gRPC or JSON-RPC | [`adapters`](adapters/index.html), [embedding](docs::embedding) |
 //! | know the address of a name | [`Endpoint::resolve`], [which address do I get?](docs::which_address) |
 //! | understand an error | [`Reason`], [troubleshooting](docs::troubleshooting) |
 //! | port a program to sockpipe | [moving from other crates](docs::moving), [a comparison](docs::comparison) |

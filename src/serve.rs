@@ -204,8 +204,14 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// The hook has one second for each client, and runs for at most 64 at a time; further clients
     /// are closed at once. An error of the hook is an event for `tracing`.
     ///
+    /// The first write of a refused client may fail with `BrokenPipe`, and the client can still
+    /// read the answer. So a client reads before it reports such an error.
+    ///
     /// During a graceful shutdown, the hook receives clients that connect while the last
-    /// connections finish, with [`Refusal::Stopping`].
+    /// connections finish, with [`Refusal::Stopping`]. To them the server is there: with a hook,
+    /// [`connect_or_spawn`](crate::connect_or_spawn) and
+    /// [`wait_for_server`](crate::ConnectOptions::wait_for_server) do not wait for the next server
+    /// but return a connection, and the client tries again when it reads that answer.
     pub fn on_refused<R, G>(mut self, hook: R) -> Self
     where
         R: FnOnce(L::Stream, Refusal) -> G + Clone + Send + Sync + 'static,
@@ -217,7 +223,9 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
 
     /// Serves at most `limit` connections at a time. Default: no limit.
     ///
-    /// Further clients wait in the listener's backlog.
+    /// Further clients wait in the listener's backlog, and [`on_refused`](Self::on_refused) does
+    /// not answer them. To answer that the server is busy, use
+    /// [`max_connections_per_user`](Self::max_connections_per_user), or count in the handler.
     ///
     /// A limit of 0 is `InvalidInput` when the server is awaited.
     pub fn max_connections(mut self, limit: usize) -> Self {
@@ -377,10 +385,32 @@ where
 /// Waits until the process is asked to end, as the signal for
 /// [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
 ///
-/// The signal is caught from the call on, not only from the first `await`: call it before the
-/// server reports that it listens. A call outside the runtime catches signals from the first poll
-/// on. From then on these signals no longer terminate the process: wait for a second one to let an
-/// impatient user quit.
+/// The signal is caught from the call on, not only from the first `await`. Call it after steps that
+/// may wait, such as `take_over`, `bind_wait` or [`hand_over`](crate::hand_over), and before the
+/// server reports that it listens: from the call on these signals no longer terminate the process,
+/// and nothing happens until the future is awaited. A call outside the runtime catches signals from
+/// the first poll on.
+///
+/// A second call hears later signals only. Use it to let an impatient user quit:
+///
+/// ```no_run
+/// # async fn run() -> std::io::Result<()> {
+/// use sockpipe::{Listener, echo, serve, shutdown_signal};
+///
+/// let listener = Listener::bind("org.example.tool")?;
+/// let first = shutdown_signal();
+/// let stop = async {
+///     first.await?;
+///     tokio::spawn(async {
+///         let _ = shutdown_signal().await;
+///         std::process::exit(130);
+///     });
+///     Ok::<_, std::io::Error>(())
+/// };
+/// serve(listener, |stream| echo::echo(stream, |_| ())).with_graceful_shutdown(stop).await?;
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///

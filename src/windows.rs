@@ -130,7 +130,6 @@ fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
     Ok(address)
 }
 
-/// The system refuses a second server too, but not with an error that means only this.
 /// Once its listener is closed: whether nothing holds the name.
 fn released(address: &Endpoint) -> io::Result<()> {
     match pipe::presence(&address.to_string()) {
@@ -139,6 +138,7 @@ fn released(address: &Endpoint) -> io::Result<()> {
     }
 }
 
+/// The system refuses a second server too, but not with an error that means only this.
 fn refuse_present(address: &Endpoint) -> io::Result<()> {
     let path = address.to_string();
     if matches!(pipe::presence(&path), Presence::Absent | Presence::Unknown(_)) {
@@ -149,8 +149,8 @@ fn refuse_present(address: &Endpoint) -> io::Result<()> {
     reactor::settle();
     match pipe::presence(&path) {
         Presence::There => Err(live_server(address, None)),
-        Presence::Orphaned => Err(held_by_connections(address)),
-        Presence::Absent | Presence::Unknown(_) => Ok(()),
+        // It may be taken over.
+        Presence::Orphaned | Presence::Absent | Presence::Unknown(_) => Ok(()),
     }
 }
 

@@ -1,18 +1,19 @@
 //! What Windows enforces and Wine does not: who may open a pipe, who may add an instance to it, and
 //! that its name has one owner; and where an end could get lost. Under Wine a test that would tell
-//! nothing says that it did not run.
+//! nothing says that it did not run, or that the model of NT shows it (`scripts/nt.sh`).
 #![cfg(windows)] // There are named pipes.
 
 mod common;
 
 use std::fs::OpenOptions;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::windows::fs::OpenOptionsExt;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use common::wine::skipped;
+use common::wine::{skipped, skipped_without_model};
 use common::{
     PATIENCE, argument, assert_kind, assert_reason, assert_says, spawn_helper, unique_name, within,
 };
@@ -24,6 +25,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
 
 const ERROR_ACCESS_DENIED: i32 = 5;
+/// `SecurityAnonymous`, as it is in an open's flags.
+const SECURITY_ANONYMOUS: u32 = 0;
 
 fn listen(options: &ListenOptions) -> (Listener, String) {
     let listener = Listener::bind_with(unique_name(), options).expect("a free name");
@@ -50,7 +53,7 @@ fn assert_denied<T>(outcome: io::Result<T>, what: &str) {
 /// Row 4. The question whether the name exists comes before; this is what decides.
 #[test]
 fn of_many_that_bind_one_name_at_once_one_wins() {
-    if skipped("it lets everybody create a first instance") {
+    if skipped_without_model("it lets everybody create a first instance") {
         return;
     }
     const RIVALS: usize = 16;
@@ -80,7 +83,7 @@ fn of_many_that_bind_one_name_at_once_one_wins() {
 /// Row 16 at the server: nobody can take the name, or be found under it.
 #[tokio::test]
 async fn a_foreign_first_instance_is_refused() {
-    if skipped("it lets everybody create a first instance") {
+    if skipped_without_model("it lets everybody create a first instance") {
         return;
     }
     let (_listener, path) = listen(&ListenOptions::new());
@@ -93,7 +96,7 @@ async fn a_foreign_first_instance_is_refused() {
 /// to add an instance. That the listener cannot add its own either does not matter here.
 #[tokio::test]
 async fn who_may_only_read_and_write_cannot_add_an_instance() {
-    if skipped("it does not enforce descriptors") {
+    if skipped_without_model("it does not enforce descriptors") {
         return;
     }
     let own = own_sid().await;
@@ -110,7 +113,7 @@ async fn who_may_only_read_and_write_cannot_add_an_instance() {
 /// It is not another server that stands in the way then, and there is nothing to wait for.
 #[test]
 fn a_listener_that_cannot_add_its_own_instances_says_so() {
-    if skipped("it does not enforce descriptors") {
+    if skipped_without_model("it does not enforce descriptors") {
         return;
     }
     let options = ListenOptions::new().security_descriptor("D:P(A;;0x0012019b;;;WD)");
@@ -121,7 +124,7 @@ fn a_listener_that_cannot_add_its_own_instances_says_so() {
 /// Row 15. There is one user here, so it is the user that is left out.
 #[tokio::test]
 async fn who_is_not_in_the_descriptor_is_not_let_in() {
-    if skipped("it does not enforce descriptors") {
+    if skipped_without_model("it does not enforce descriptors") {
         return;
     }
     let own = own_sid().await;
@@ -178,7 +181,7 @@ async fn clients_from_the_network_are_refused() {
 /// The owner of a pipe that says nothing about it is the user that made it, or Administrators.
 #[tokio::test]
 async fn the_owner_of_a_foreign_pipe_is_known() {
-    if skipped("pipes with the default descriptor have no owner") {
+    if skipped_without_model("pipes with the default descriptor have no owner") {
         return;
     }
     let system = ExpectServer::Exactly(UserId::Sid("S-1-5-18".to_owned()));
@@ -258,7 +261,7 @@ async fn an_end_behind_unread_data_is_still_an_end() {
 // The pipe is closed by an event loop that goes on while this thread waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn in_byte_mode_an_end_behind_unread_data_vanishes() {
-    if skipped("it keeps them apart") {
+    if skipped_without_model("it keeps them apart") {
         return;
     }
     let path = format!(r"\\.\pipe\{}", unique_name());
@@ -291,6 +294,41 @@ async fn in_byte_mode_an_end_behind_unread_data_vanishes() {
     reader.join().expect("no panic");
 }
 
+/// Most programs do not say how far they trust the server; then what they write tells who they are.
+#[tokio::test]
+async fn who_a_plain_client_is_can_be_told_after_its_first_bytes() {
+    if skipped_without_model("it tells at once") {
+        return;
+    }
+    let own = UserId::Sid(own_sid().await);
+    let (mut listener, path) = listen(&ListenOptions::new());
+    let mut client = OpenOptions::new().read(true).write(true).open(&path).expect("a server");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    let error = server.peer_credentials().expect_err("nothing was read");
+    let reason = Error::of(&error).map(Error::reason);
+    assert!(matches!(reason, Some(Reason::PeerNotToldYet { .. })), "{error}");
+    client.write_all(b"x").expect("a write");
+    within(server.read_exact(&mut [0])).await.expect("a byte");
+    assert_eq!(*server.peer_credentials().expect("credentials").user(), own);
+}
+
+#[tokio::test]
+async fn a_client_that_connects_as_nobody_stays_unknown() {
+    if skipped_without_model("it tells at once") {
+        return;
+    }
+    let (mut listener, path) = listen(&ListenOptions::new());
+    let mut nobody = OpenOptions::new();
+    nobody.read(true).write(true).security_qos_flags(SECURITY_ANONYMOUS);
+    let mut client = nobody.open(&path).expect("a server");
+    let mut server = within(listener.accept()).await.expect("a connection");
+    client.write_all(b"x").expect("a write");
+    within(server.read_exact(&mut [0])).await.expect("a byte");
+    let error = server.peer_credentials().expect_err("nobody");
+    let reason = Error::of(&error).map(Error::reason);
+    assert!(matches!(reason, Some(Reason::AnonymousPeer { .. })), "{error}");
+}
+
 /// Has one client, and waits to be killed.
 #[tokio::test]
 async fn server_that_crashes() {
@@ -301,30 +339,83 @@ async fn server_that_crashes() {
     std::future::pending::<()>().await;
 }
 
-/// A client that lives on may keep the name of a server that crashed, and no longer.
-#[tokio::test]
-async fn the_name_of_a_crashed_server_whose_client_lives() {
-    let name = unique_name();
-    let mut child = spawn_helper("server_that_crashes", &name);
+/// The client of a server that crashed. It holds the server's name until it closes.
+async fn left_by_a_crash(name: &str) -> Stream {
+    let mut child = spawn_helper("server_that_crashes", name);
     let options = ConnectOptions::new().wait_for_server(PATIENCE);
-    let mut client = within(Stream::connect_with(&name, &options)).await.expect("a connection");
+    let mut client = within(Stream::connect_with(name, &options)).await.expect("a connection");
     within(client.read_exact(&mut [0; 4])).await.expect("a server");
     child.kill().expect("a kill");
     child.wait().expect("an end");
     assert_eq!(within(client.read(&mut [0])).await.expect("an end"), 0);
-    match Listener::bind(&name) {
-        Ok(_) => println!("free while the client lives"),
-        Err(error) => {
+    client
+}
+
+fn assert_held<T>(outcome: io::Result<T>) {
+    let error = outcome.err().expect("a name that a client holds");
+    let reason = Error::of(&error).map(Error::reason);
+    assert_eq!(reason, Some(&Reason::HeldByConnections), "{error}");
+}
+
+#[tokio::test]
+async fn the_name_of_a_crashed_server_whose_client_lives_is_taken_over() {
+    let name = unique_name();
+    let _former = left_by_a_crash(&name).await;
+    let missed = within(Stream::connect(&name)).await;
+    assert_reason!(missed, Reason::NoServer);
+    let mut listener = Listener::bind(&name).expect("a name without a server");
+    // All its instances are in order, and each client is its own.
+    for _ in 0..8 {
+        let mut client = within(Stream::connect(&name)).await.expect("a connection");
+        let mut server = within(listener.accept()).await.expect("a connection");
+        within(client.write_all(b"x")).await.expect("a write");
+        within(server.read_exact(&mut [0])).await.expect("a byte");
+    }
+    assert_reason!(Listener::bind(&name), Reason::LiveServer { .. }, name);
+}
+
+/// Clients would find another pipe than the one that was asked for.
+#[tokio::test]
+async fn a_name_is_not_taken_over_with_other_rights_or_of_another_type() {
+    if skipped_without_model("a name goes with its server") {
+        return;
+    }
+    let name = unique_name();
+    let former = left_by_a_crash(&name).await;
+    let everyone = ListenOptions::new().access(Access::Everyone);
+    assert_held(Listener::bind_with(&name, &everyone));
+    assert_held(Listener::bind_with(&name, &ListenOptions::new().byte_type(true)));
+    // Nothing of the attempts is left.
+    let missed = within(Stream::connect(&name)).await;
+    assert_reason!(missed, Reason::NoServer);
+    drop(former);
+    Listener::bind_with(&name, &everyone).expect("a free name");
+}
+
+#[tokio::test]
+async fn of_many_that_take_over_one_name_at_once_one_wins() {
+    if skipped_without_model("a name goes with its server") {
+        return;
+    }
+    const RIVALS: usize = 8;
+    for _ in 0..5 {
+        let name = unique_name();
+        let _former = left_by_a_crash(&name).await;
+        let barrier = Barrier::new(RIVALS);
+        let bind = || {
+            barrier.wait();
+            let bound = Listener::bind(&name);
+            // None is dropped before all have tried.
+            barrier.wait();
+            bound
+        };
+        let bound: Vec<_> = thread::scope(|scope| {
+            let rivals: Vec<_> = (0..RIVALS).map(|_| scope.spawn(bind)).collect();
+            rivals.into_iter().map(|rival| rival.join().expect("a rival")).collect()
+        });
+        assert_eq!(bound.iter().filter(|bound| bound.is_ok()).count(), 1);
+        for error in bound.into_iter().filter_map(Result::err) {
             assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
-            println!("in use while the client lives: {error}");
         }
     }
-    drop(client);
-    let free = async {
-        while let Err(error) = Listener::bind(&name) {
-            assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    within(free).await;
 }

@@ -30,9 +30,9 @@ An ENDPOINT is one of:
   fd:N              a passed socket (Unix): a listening or a connected one
 
 Examples:
-  sockpipe listen hello                     in one terminal,
-  sockpipe connect hello                    and in another: type into either, Ctrl-D ends a side
-  sockpipe info hello                       where is it, and which process listens?
+  sockpipe listen hello                     in one terminal
+  sockpipe connect hello                    in another; Ctrl-D ends a direction
+  sockpipe info hello                       where it is, and which process
   sockpipe relay tcp:127.0.0.1:8080 hello   let a browser connect to a socket
 
 Exit codes:
@@ -243,8 +243,8 @@ Exit codes: 0 a server is listening, 2 not an endpoint of this system, 3 no serv
 socket, 5 permission denied.
 
 Examples:
-  sockpipe info hello                       print addresses, states and the next step
-  sockpipe info hello --json                the same for a program")]
+  sockpipe info hello          addresses, states, next step
+  sockpipe info hello --json   the same for a program")]
 pub struct Info {
     /// Endpoint to look up.
     #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath)]
@@ -265,9 +265,9 @@ The first round trip, in which the server has to accept, is not counted. --timeo
 each answer. Ctrl-C prints the results so far.
 
 Examples:
-  sockpipe ping                             1000 round trips to sockpipe echo
-  sockpipe ping hello -n 10000 --json       print percentiles for a program
-  sockpipe ping hello --rate 500            send on time, even before answers")]
+  sockpipe ping                         1000 round trips
+  sockpipe ping hello -n 10000 --json   percentiles as JSON
+  sockpipe ping hello --rate 500        500 sent each second")]
 pub struct Ping {
     /// Address of the echo server.
     #[arg(value_parser = endpoint(), value_hint = ValueHint::AnyPath, default_value = "echo")]

@@ -13,7 +13,7 @@ use sockpipe::{Candidate, ConnectOptions, Endpoint, ExpectServer, Occupancy, Str
 use crate::exit::{DENIED, Exit, FAILED, NOBODY, TAKEN, USAGE, at_endpoint, at_output};
 use crate::os::Access;
 use crate::procfs::{self, Listening};
-use crate::say::shown;
+use crate::say::{self, shown};
 use crate::{args, client, os};
 
 /// How long a server may be too busy for a connection that only asks whether it lives.
@@ -32,7 +32,7 @@ pub async fn run(args: args::Info) -> Result<()> {
     let text = if args.json {
         format!("{:#}\n", as_json(&args.endpoint, &found, chosen))
     } else {
-        as_text(&args.endpoint, &found, chosen)
+        say::for_terminal(&as_text(&args.endpoint, &found, chosen))
     };
 
     let mut out = os::stdout();
@@ -313,9 +313,7 @@ fn as_text(endpoint: &Endpoint, all: &[Found], chosen: usize) -> String {
     let mut text: String =
         lines.iter().map(|(label, value)| format!("{label:<9} {}\n", shown(value))).collect();
     if all.len() > 1 {
-        text.push_str(
-            "\nA server takes the first of these that is usable, a client tries all in turn:\n",
-        );
+        text.push_str("\nA server takes the first usable one, a client tries all:\n");
 
         for (number, found) in all.iter().enumerate() {
             let (address, state) = (shown(&found.address.to_string()), found.state.word());

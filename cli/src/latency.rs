@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Characters of the longest bar.
-const BAR: usize = 40;
+const BAR: usize = 28;
 
 /// Round trips, shortest first.
 pub struct Latencies(Vec<u64>);
@@ -145,9 +145,9 @@ mod tests {
     #[test]
     fn drawn() {
         let lines = Latencies::new([vec![1500; 400], vec![2500], vec![7000; 200]].concat()).drawn();
-        assert_eq!(lines[0], format!("    1 µs to     2 µs        400 {}", "#".repeat(40)));
+        assert_eq!(lines[0], format!("    1 µs to     2 µs        400 {}", "#".repeat(28)));
         assert_eq!(lines[1], "    2 µs to     5 µs          1 #");
-        assert_eq!(lines[2], format!("    5 µs to    10 µs        200 {}", "#".repeat(20)));
+        assert_eq!(lines[2], format!("    5 µs to    10 µs        200 {}", "#".repeat(14)));
     }
 
     #[test]

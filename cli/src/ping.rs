@@ -261,16 +261,17 @@ fn print(args: &args::Ping, latencies: &Latencies, seconds: f64, carrier: &str) 
     } else {
         writeln!(
             text,
-            "{count} round trips of {size} bytes to {} in {seconds:.2} s, {rate:.0} a second",
+            "{count} round trips of {size} bytes to {} in {seconds:.2} s, {rate:.0}/s",
             say::shown(&endpoint.to_string())
         )?;
         if carrier != "socket" {
             writeln!(text, "through {carrier}")?;
         }
 
-        let shown = figures
-            .map(|(name, percent)| format!("{name} {}", human(latencies.percentile(percent))));
-        writeln!(text, "{}", shown.join("   "))?;
+        let names = figures.map(|(name, _)| format!("{name:<10}"));
+        let times =
+            figures.map(|(_, percent)| format!("{:<10}", human(latencies.percentile(percent))));
+        writeln!(text, "{}\n{}", names.concat().trim_end(), times.concat().trim_end())?;
         for line in latencies.drawn() {
             writeln!(text, "{line}")?;
         }

@@ -2,10 +2,11 @@
 //! which anstream decides. That nobody listens is no reason to end.
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anstyle::{AnsiColor, Style};
+use terminal_size::Width;
 
 const QUIET: u8 = 0;
 const NORMAL: u8 = 1;
@@ -40,6 +41,43 @@ pub fn detail(what: impl Display) {
 /// Who named a file, a socket or a program may have meant to drive this terminal.
 pub fn shown(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
+}
+
+/// The lines of `text` broken between words where a terminal would break them within one. Where
+/// standard output is no terminal, they stay whole for the program that reads them.
+pub fn for_terminal(text: &str) -> String {
+    match terminal_size::terminal_size_of(stdout()) {
+        Some((Width(columns), _)) => broken(text, usize::from(columns)),
+        None => text.to_owned(),
+    }
+}
+
+/// Each further line of one begins below the text of the first: behind its label, or its indent.
+fn broken(text: &str, columns: usize) -> String {
+    const LABEL: usize = 10;
+    let mut result = String::new();
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let below = if indent == 0 { LABEL } else { indent.max(4) };
+        let mut width = 0;
+
+        for (at, word) in line.split(' ').enumerate() {
+            let length = word.chars().count();
+            if width > below && width + 1 + length > columns {
+                result.push('\n');
+                result.push_str(&" ".repeat(below));
+                width = below;
+            } else if at > 0 {
+                result.push(' ');
+                width += 1;
+            }
+
+            result.push_str(word);
+            width += length;
+        }
+        result.push('\n');
+    }
+    result
 }
 
 fn line(least: u8, style: Style, label: &str, what: impl Display) {
@@ -81,5 +119,20 @@ impl Drop for Progress {
         if self.shown {
             let _ = write!(stderr().lock(), "\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::broken;
+
+    #[test]
+    fn lines_break_between_words_and_continue_below_their_text() {
+        let text = "state     free: nothing is there\n    unusable: one, two, three\n";
+        let expected = "state     free:\n          nothing\n          is there\n    \
+                        unusable: one,\n    two, three\n";
+        assert_eq!(broken(text, 18), expected);
+        assert_eq!(broken(text, 80), text);
+        assert_eq!(broken("a-word-that-is-longer-than-the-line\n", 8).lines().count(), 1);
     }
 }

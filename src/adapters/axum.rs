@@ -10,7 +10,7 @@ use super::PeerInfo;
 use crate::endpoint::Endpoint;
 use crate::error::events;
 use crate::listener::timed::TimedListener;
-use crate::listener::{Listener, LocalListener};
+use crate::listener::{Listener, LocalListener, WithCredentials};
 use crate::{imp, memory};
 
 /// Between tries of a listener that has failed.
@@ -63,6 +63,20 @@ impl AxumListener for memory::Listener {
     }
 }
 
+/// With the feature `axum`, for tests: handlers see the user that the test chooses.
+impl<L: LocalListener> AxumListener for WithCredentials<L> {
+    type Io = <Self as LocalListener>::Stream;
+    type Addr = Option<Endpoint>;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        (accept(self).await, None)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(LocalListener::endpoint(self).ok())
+    }
+}
+
 /// With the feature `axum`, for `into_make_service_with_connect_info::<PeerInfo>()`.
 impl Connected<IncomingStream<'_, Listener>> for PeerInfo {
     fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
@@ -73,6 +87,13 @@ impl Connected<IncomingStream<'_, Listener>> for PeerInfo {
 /// With the feature `axum`.
 impl<L: LocalListener> Connected<IncomingStream<'_, TimedListener<L>>> for PeerInfo {
     fn connect_info(stream: IncomingStream<'_, TimedListener<L>>) -> Self {
+        Self::of(stream.io())
+    }
+}
+
+/// With the feature `axum`. It holds the credentials that the test chose.
+impl<L: LocalListener> Connected<IncomingStream<'_, WithCredentials<L>>> for PeerInfo {
+    fn connect_info(stream: IncomingStream<'_, WithCredentials<L>>) -> Self {
         Self::of(stream.io())
     }
 }

@@ -10,7 +10,10 @@ use super::{Listener, Stream};
 
 /// Serves each connection by `handler` in `threads` threads, the calling thread included.
 ///
-/// When [`Listener::unblock`] is called, it waits for the running handlers and returns.
+/// When [`Listener::unblock`] is called, it waits for the running handlers and returns. It has no
+/// deadline for them, and no call of this process ends a read that waits: set a
+/// [read timeout](Stream::set_read_timeout) in each handler, and check a flag of yours when it
+/// expires.
 ///
 /// It serves as many connections at a time as there are threads; further clients wait. A handler
 /// that panics ends only its own connection. If the system has no more threads, fewer serve.

@@ -149,6 +149,9 @@ impl Stream {
     ///
     /// The timeout applies to all handles of the stream, and to reads that begin after this call.
     ///
+    /// A `read` that times out has taken nothing. A `read_exact` may have taken a part, which is
+    /// lost: close the connection then, or collect messages in a buffer of your own.
+    ///
     /// # Errors
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a timeout of zero, as in the standard library.

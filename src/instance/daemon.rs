@@ -201,16 +201,7 @@ impl<W: Way> Search<'_, W> {
             if let Some(stream) = self.connect().await? {
                 return Ok(stream);
             }
-            let Some(pid) = earlier else {
-                // A server that is started now could not take the name.
-                let Some(address) = self.held_by_connections() else { break };
-
-                if self.left().is_zero() {
-                    return Err(during(Operation::Spawn, &address, held_by_connections(&address)));
-                }
-                self.pause().await?;
-                continue;
-            };
+            let Some(pid) = earlier else { break };
             if self.left().is_zero() {
                 let killed = command.kill_at_deadline && lock.kill();
                 return Err(self.still_starting(&name(&command.command), pid, killed, ""));
@@ -240,7 +231,13 @@ impl<W: Way> Search<'_, W> {
             };
             if let Some(status) = ended.filter(grace_is_over).filter(|_| !self.is_held()) {
                 lock.starting();
-                return Err(self.failed(&command.command, status, &daemon.said()));
+                // It could not take the name over.
+                return Err(match self.held_by_connections() {
+                    Some(address) => {
+                        during(Operation::Spawn, &address, held_by_connections(&address))
+                    }
+                    None => self.failed(&command.command, status, &daemon.said()),
+                });
             }
             if self.left().is_zero() {
                 let killed = command.kill_at_deadline && lock.kill();

@@ -311,6 +311,14 @@ mod tests {
     }
 
     #[test]
+    fn requests_at_once_are_answered_in_their_order() {
+        let requests = GET.replace("GET", "HEAD") + GET;
+        let (head, body) = HELLO.split_at(HELLO.len() - 5);
+        let after = follow(&[('>', &requests), ('<', head), ('<', head), ('<', body)]);
+        assert_eq!(after, [false, false, false, true]);
+    }
+
+    #[test]
     fn a_connection_that_is_not_followed_counts_as_unanswered() {
         let upgraded = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n";
         let until_closed = "HTTP/1.1 200 OK\r\n\r\n";
@@ -318,9 +326,13 @@ mod tests {
             (GET, upgraded),
             (GET, until_closed),
             (GET, "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\ncontent-length: 0\r\n\r\n"),
-            (GET, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nmany\r\n"),
+            (GET, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nmany\r\n0\r\n\r\n"),
+            (GET, "HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n"),
             (GET, "\u{0}\u{0}\u{6}\r\n\r\n"),
+            // What is no request of HTTP/1, and what opens a tunnel.
             ("CONNECT x HTTP/1.1\r\n\r\n", until_closed),
+            ("CONNECT x HTTP/1.1\r\n\r\n", HELLO),
+            ("GET / HTTP/2.0\r\n\r\n", HELLO),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", HELLO),
         ] {
             let after = follow(&[('>', request), ('<', response), ('<', HELLO)]);
@@ -329,5 +341,15 @@ mod tests {
 
         let line = "x".repeat(LONGEST_LINE + 1);
         assert_eq!(follow(&[('>', &line)]), [false]);
+        assert_eq!(follow(&[('>', &line[1..])]), [true], "a line that may still end");
+    }
+
+    #[test]
+    fn a_head_that_is_not_text_is_not_followed() {
+        let mut exchanges = Exchanges::default();
+        exchanges.received(b"GET /\xff HTTP/1.1\r\n\r\n");
+        assert!(!exchanges.are_answered());
+        exchanges.sent(HELLO.as_bytes());
+        assert!(!exchanges.are_answered());
     }
 }

@@ -361,9 +361,9 @@ impl AsFd for blocking::Listener {
 /// use sockpipe::{ListenOptions, echo, serve, shutdown_signal};
 ///
 /// # async fn run() -> std::io::Result<()> {
-/// let stop = shutdown_signal();
 /// let options = ListenOptions::new().upgradable(true);
 /// let listener = take_over("org.example.daemon", &options, Duration::from_secs(10)).await?;
+/// let stop = shutdown_signal(); // only now: Ctrl-C ends a process that still waits
 /// // Until a signal, or until the next version takes over from this one.
 /// serve(listener, |stream| echo::echo(stream, |_| ())).with_graceful_shutdown(stop).await?;
 /// # Ok(())

@@ -39,8 +39,12 @@ impl Instances {
     /// Takes the name. Clients can open the pipe from here on.
     pub(super) fn claim(address: &Endpoint, kind: Kind, wanted: usize) -> io::Result<Self> {
         let path = &address.to_string();
-        let first = pipe::create(path, Instance::First, &kind)
-            .map_err(|error| cannot_listen(address, path, error))?;
+        let first = match pipe::create(path, Instance::First, &kind) {
+            Ok(first) => first,
+            Err(error) => {
+                pipe::take_over(path, &kind).ok_or_else(|| cannot_listen(address, path, error))?
+            }
+        };
         let mut instances = Self::new(path, kind, wanted);
         instances.made.push_back(first);
         while instances.made.len() < wanted {

@@ -6,7 +6,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::os::windows::fs::OpenOptionsExt;
 use std::os::windows::io::{AsHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
-use std::process;
 use std::ptr::{null, null_mut};
 use std::time::Duration;
 
@@ -31,7 +30,8 @@ use windows_sys::Win32::System::Pipes::{
     SetNamedPipeHandleState, WaitNamedPipeW,
 };
 
-use super::security::SecurityDescriptor;
+use super::process;
+use super::security::{SecurityDescriptor, descriptor};
 use super::system::{End, check, code, raw, wide};
 use crate::endpoint::{Endpoint, Form};
 use crate::options::{Access, ListenOptions};
@@ -114,10 +114,41 @@ pub(super) fn modes(instance: Instance, messages: bool) -> (u32, u32, u32) {
     (access, PIPE_REJECT_REMOTE_CLIENTS | kind, most)
 }
 
+/// What is left of a crashed server's pipe, made ours by a new instance of it. `None` where a
+/// server has it, or where the pipe is not what ours would be: an instance changes nothing of it.
+///
+/// A client may open the instance before it is known to be of use, and sees its end then.
+pub(super) fn take_over(path: &str, kind: &Kind) -> Option<OwnedHandle> {
+    // Of two that do so at once, one would count the other's instance, and the other its own.
+    let name = path.rsplit('\\').next()?.to_lowercase();
+    let _alone = process::alone(&format!("sockpipe-takeover.{name}")).ok()??;
+    if presence(path) != Presence::Orphaned {
+        return None;
+    }
+    let taken = create(path, Instance::Further, kind).ok()?;
+    // Where the last client has just closed it, it is a new pipe: ours, or another server's.
+    let is_alone = state(&taken).ok()?.CurrentInstances == 1;
+    let fresh = create(&unique(), Instance::First, kind).ok()?;
+    (is_alone && same(&taken, &fresh).ok()?).then_some(taken)
+}
+
+/// Whether two pipes have the same owner, rights, type and limit.
+fn same(one: &OwnedHandle, other: &OwnedHandle) -> io::Result<bool> {
+    let (one_state, other_state) = (state(one)?, state(other)?);
+    let fixed = |state: &FILE_PIPE_LOCAL_INFORMATION| {
+        (state.NamedPipeType, state.NamedPipeConfiguration, state.MaximumInstances)
+    };
+    Ok(fixed(&one_state) == fixed(&other_state) && descriptor(one)? == descriptor(other)?)
+}
+
+fn unique() -> String {
+    let name = format!("sockpipe.{}.{:016x}", std::process::id(), random());
+    Endpoint(Form::Pipe(name)).to_string()
+}
+
 /// A server's end, whose client is there, and the client's end.
 pub(super) fn pair() -> io::Result<(OwnedHandle, Opened)> {
-    let name = format!("sockpipe.{}.{:016x}", process::id(), random());
-    let path = Endpoint(Form::Pipe(name)).to_string();
+    let path = unique();
     let server = create(&path, Instance::Only, &Kind::new(Access::Owner)?)?;
     Ok((server, open(&path)?))
 }
@@ -180,15 +211,15 @@ pub(super) fn reads_messages(pipe: &impl AsHandle) -> io::Result<bool> {
 /// `ConnectNamedPipe` on such a pipe would make NT forget who the client is (`NpListen` in its pipe
 /// driver).
 pub(super) fn has_client(pipe: &impl AsHandle) -> io::Result<bool> {
-    Ok(matches!(state(pipe)?, FILE_PIPE_CONNECTED_STATE | FILE_PIPE_CLOSING_STATE))
+    Ok(matches!(state(pipe)?.NamedPipeState, FILE_PIPE_CONNECTED_STATE | FILE_PIPE_CLOSING_STATE))
 }
 
 /// Whether the other end was closed, or cut off. What it wrote may be there still.
 pub(super) fn peer_is_gone(pipe: &impl AsHandle) -> io::Result<bool> {
-    Ok(state(pipe)? != FILE_PIPE_CONNECTED_STATE)
+    Ok(state(pipe)?.NamedPipeState != FILE_PIPE_CONNECTED_STATE)
 }
 
-fn state(pipe: &impl AsHandle) -> io::Result<u32> {
+fn state(pipe: &impl AsHandle) -> io::Result<FILE_PIPE_LOCAL_INFORMATION> {
     let mut status = IO_STATUS_BLOCK::default();
     let mut local = FILE_PIPE_LOCAL_INFORMATION::default();
     let (handle, to) = (raw(pipe), (&raw mut local).cast());
@@ -202,7 +233,7 @@ fn state(pipe: &impl AsHandle) -> io::Result<u32> {
         let what = format!("cannot query the state of the pipe (status {outcome:#x})");
         return Err(io::Error::other(what));
     }
-    Ok(local.NamedPipeState)
+    Ok(local)
 }
 
 pub(super) fn is_of_message_type(pipe: &impl AsHandle) -> io::Result<bool> {

@@ -1,13 +1,40 @@
 //! Other processes of this user.
 #![allow(unsafe_code, reason = "system calls")]
 
+use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 
-use windows_sys::Win32::Foundation::{FILETIME, WAIT_OBJECT_0};
-use windows_sys::Win32::System::Threading::{
-    GetProcessTimes, OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_SYNCHRONIZE,
-    PROCESS_TERMINATE, TerminateProcess, WaitForSingleObject,
+use windows_sys::Win32::Foundation::{
+    ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS, FILETIME, WAIT_OBJECT_0,
 };
+use windows_sys::Win32::System::Threading::{
+    CreateMutexW, GetProcessTimes, OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION,
+    PROCESS_SYNCHRONIZE, PROCESS_TERMINATE, TerminateProcess, WaitForSingleObject,
+};
+
+use super::security::SecurityDescriptor;
+use super::system::{code, wide};
+use crate::options::Access;
+
+/// What only one process of the machine may do at a time; `None` while another does.
+///
+/// It is that the mutex exists that counts. To own it would tie the lock to a thread.
+pub(super) fn alone(name: &str) -> io::Result<Option<OwnedHandle>> {
+    let wide_name = wide(&format!(r"Global\{name}"));
+    let security = SecurityDescriptor::new(Access::Owner)?;
+    let attributes = security.attributes();
+    // SAFETY: the attributes are valid, the descriptor in them outlives the call, and the name
+    // ends in NUL.
+    let mutex = unsafe { CreateMutexW(&attributes, 0, wide_name.as_ptr()) };
+    let error = io::Error::last_os_error();
+    if mutex.is_null() {
+        // Another user's.
+        return if code(&error) == Some(ERROR_ACCESS_DENIED) { Ok(None) } else { Err(error) };
+    }
+    // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+    let mutex = unsafe { OwnedHandle::from_raw_handle(mutex) };
+    Ok((code(&error) != Some(ERROR_ALREADY_EXISTS)).then_some(mutex))
+}
 
 /// `None` where there is none, or none that this user may end.
 pub(super) fn open(pid: u32) -> Option<OwnedHandle> {

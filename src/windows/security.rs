@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::mem::size_of;
 use std::os::windows::io::{AsHandle, AsRawHandle, FromRawHandle, OwnedHandle};
 use std::ptr::{null, null_mut};
+use std::slice;
 use std::sync::OnceLock;
 
 use windows_sys::Win32::Foundation::{
@@ -16,11 +17,12 @@ use windows_sys::Win32::Security::Authorization::{
     SDDL_REVISION_1, SE_KERNEL_OBJECT,
 };
 use windows_sys::Win32::Security::{
-    CheckTokenMembership, CreateWellKnownSid, GetSecurityDescriptorDacl, GetSidSubAuthority,
-    GetSidSubAuthorityCount, GetTokenInformation, OWNER_SECURITY_INFORMATION, PSECURITY_DESCRIPTOR,
-    PSID, RevertToSelf, SECURITY_ATTRIBUTES, SECURITY_MAX_SID_SIZE, TOKEN_ACCESS_MASK,
-    TOKEN_IMPERSONATE, TOKEN_INFORMATION_CLASS, TOKEN_MANDATORY_LABEL, TOKEN_QUERY, TOKEN_USER,
-    TokenIntegrityLevel, TokenUser, WinNetworkSid,
+    CheckTokenMembership, CreateWellKnownSid, DACL_SECURITY_INFORMATION,
+    GROUP_SECURITY_INFORMATION, GetSecurityDescriptorDacl, GetSecurityDescriptorLength,
+    GetSidSubAuthority, GetSidSubAuthorityCount, GetTokenInformation, LABEL_SECURITY_INFORMATION,
+    OWNER_SECURITY_INFORMATION, PSECURITY_DESCRIPTOR, PSID, RevertToSelf, SECURITY_ATTRIBUTES,
+    SECURITY_MAX_SID_SIZE, TOKEN_ACCESS_MASK, TOKEN_IMPERSONATE, TOKEN_INFORMATION_CLASS,
+    TOKEN_MANDATORY_LABEL, TOKEN_QUERY, TOKEN_USER, TokenIntegrityLevel, TokenUser, WinNetworkSid,
 };
 use windows_sys::Win32::System::Pipes::{
     GetNamedPipeClientProcessId, GetNamedPipeClientSessionId, GetNamedPipeServerProcessId,
@@ -154,6 +156,29 @@ fn over_network() -> io::Result<bool> {
 
 /// The SID of a pipe's owner, which is its server's user; `None` where the pipe has no owner.
 pub(super) fn owner_sid(pipe: &impl AsHandle) -> io::Result<Option<String>> {
+    let (owner, _descriptor) = security_of(pipe, OWNER_SECURITY_INFORMATION)?;
+    if owner.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the call succeeded, so `owner` points to a SID in the descriptor, which lives.
+    unsafe { sid_to_string(owner) }.map(Some)
+}
+
+/// A pipe's owner, rights and integrity level, as the system has them.
+pub(super) fn descriptor(pipe: &impl AsHandle) -> io::Result<Vec<u8>> {
+    let parts = OWNER_SECURITY_INFORMATION
+        | GROUP_SECURITY_INFORMATION
+        | DACL_SECURITY_INFORMATION
+        | LABEL_SECURITY_INFORMATION;
+    let (_, descriptor) = security_of(pipe, parts)?;
+    // SAFETY: the call succeeded, so it is a descriptor, and it lives.
+    let length = unsafe { GetSecurityDescriptorLength(descriptor.0) } as usize;
+    // SAFETY: it is self-relative, which means all of it stands in as many bytes.
+    Ok(unsafe { slice::from_raw_parts(descriptor.0.cast::<u8>(), length) }.to_vec())
+}
+
+/// Its owner, which is in it or null, and a self-relative descriptor with those parts.
+fn security_of(pipe: &impl AsHandle, parts: u32) -> io::Result<(PSID, LocalMemory)> {
     let mut owner: PSID = null_mut();
     let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
     // SAFETY: the handle is open as long as the pipe is borrowed, and the places are pointers' or
@@ -162,7 +187,7 @@ pub(super) fn owner_sid(pipe: &impl AsHandle) -> io::Result<Option<String>> {
         GetSecurityInfo(
             raw(pipe),
             SE_KERNEL_OBJECT,
-            OWNER_SECURITY_INFORMATION,
+            parts,
             &mut owner,
             null_mut(),
             null_mut(),
@@ -174,13 +199,7 @@ pub(super) fn owner_sid(pipe: &impl AsHandle) -> io::Result<Option<String>> {
     if code != 0 {
         return Err(io::Error::from_raw_os_error(code as i32));
     }
-
-    let _descriptor = LocalMemory(descriptor);
-    if owner.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: the call succeeded, so `owner` points to a SID in the descriptor, which lives.
-    unsafe { sid_to_string(owner) }.map(Some)
+    Ok((owner, LocalMemory(descriptor)))
 }
 
 /// The credentials of the peer of `pipe`.

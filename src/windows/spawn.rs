@@ -7,24 +7,22 @@ use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::windows::fs::OpenOptionsExt;
-use std::os::windows::io::{FromRawHandle, OwnedHandle};
+use std::os::windows::io::OwnedHandle;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS};
+use windows_sys::Win32::Foundation::ERROR_ACCESS_DENIED;
 use windows_sys::Win32::Storage::FileSystem::FILE_FLAG_DELETE_ON_CLOSE;
 use windows_sys::Win32::System::Threading::{
-    CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, CreateMutexW,
+    CREATE_BREAKAWAY_FROM_JOB, CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW,
 };
 
 use super::pipe::random;
 use super::process;
 use super::resolve;
-use super::security::SecurityDescriptor;
-use super::system::{code, wide};
+use super::system::code;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{Error, Reason};
-use crate::options::Access;
 
 /// There is nothing to choose.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,8 +30,8 @@ pub(crate) struct OsDaemonOptions {}
 
 /// Held by the one client that starts the server of an endpoint.
 ///
-/// It is that the mutex exists that counts. To own it would tie the lock to a thread. Which child
-/// starts is in a file, as a mutex goes with its holder and the child is to be known longer.
+/// Which child starts is in a file, as a mutex goes with its holder and the child is to be known
+/// longer.
 pub(crate) struct SpawnLock {
     _mutex: OwnedHandle,
     file: PathBuf,
@@ -44,22 +42,7 @@ impl SpawnLock {
     /// `None` while another has it.
     pub(crate) fn try_take(endpoint: &Endpoint) -> io::Result<Option<Self>> {
         let name = lock_name(endpoint)?;
-        let wide_name = wide(&format!(r"Global\{name}"));
-        let security = SecurityDescriptor::new(Access::Owner)?;
-        let attributes = security.attributes();
-        // SAFETY: the attributes are valid, the descriptor in them outlives the call, and the name
-        // ends in NUL.
-        let mutex = unsafe { CreateMutexW(&attributes, 0, wide_name.as_ptr()) };
-        let error = io::Error::last_os_error();
-        if mutex.is_null() {
-            // Another user's.
-            return if code(&error) == Some(ERROR_ACCESS_DENIED) { Ok(None) } else { Err(error) };
-        }
-        // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
-        let mutex = unsafe { OwnedHandle::from_raw_handle(mutex) };
-        if code(&error) == Some(ERROR_ALREADY_EXISTS) {
-            return Ok(None);
-        }
+        let Some(mutex) = process::alone(&name)? else { return Ok(None) };
         let file = file_of(&name);
         let child = fs::read_to_string(&file).ok().and_then(|text| Starting::parse(&text));
         Ok(Some(Self { _mutex: mutex, file, child }))

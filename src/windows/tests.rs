@@ -5,8 +5,8 @@
 mod close;
 mod listener;
 mod stream;
-// With a path: the published package has its tests, unit tests included, and no package of ours that
-// is only for tests.
+// With a path: the published package has its tests, unit tests included, and no package of ours
+// that is only for tests.
 #[path = "../../tests/common/wine.rs"]
 pub(super) mod wine;
 

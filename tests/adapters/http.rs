@@ -15,7 +15,10 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sockpipe::adapters::{Connector, PeerInfo};
-use sockpipe::{ConnectOptions, ExpectServer, Reason, Stream, TimedListener, UserId, memory};
+use sockpipe::{
+    ConnectOptions, ExpectServer, PeerCredentials, Reason, Stream, TimedListener, UserId,
+    WithCredentials, memory,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tower_service::Service;
@@ -153,6 +156,22 @@ async fn handlers_see_the_user_of_each_connection() {
         let own = format!("uid 0 {}", std::process::id());
         assert_eq!(String::from_utf8(body.into()).expect("UTF-8"), own);
     }
+}
+
+#[tokio::test]
+async fn a_handler_sees_the_user_that_a_test_chose() {
+    let (listener, connector) = memory::pair();
+    let visitor = PeerCredentials::from(UserId::Uid(61_034));
+    start(WithCredentials::new(listener, visitor));
+    let stream = within(connector.connect()).await.expect("a connection");
+    let (mut sender, connection) =
+        within(http1::handshake(TokioIo::new(stream))).await.expect("HTTP");
+    tokio::spawn(connection);
+    let request =
+        Request::get("http://x/whoami").body(Full::<Bytes>::default()).expect("a request");
+    let answer = within(sender.send_request(request)).await.expect("an answer");
+    let body = within(answer.into_body().collect()).await.expect("a body").to_bytes();
+    assert_eq!(body, "uid 61034 0");
 }
 
 #[tokio::test]

@@ -10,13 +10,29 @@ pub fn is_wine() -> bool {
     ntdll.windows(has.len()).any(|bytes| bytes == has)
 }
 
-/// Whether Wine cannot show what is to be shown; says so.
+/// Whether this Wine has the server that answers as NT is said to, see `scripts/nt.sh`.
+pub fn is_model() -> bool {
+    std::env::var_os("SOCKPIPE_NT_MODEL").is_some()
+}
+
+/// Whether neither Wine nor the model of NT can show what is to be shown; says so.
 pub fn skipped(reason: &str) -> bool {
     let wine = is_wine();
-    if wine {
+    if wine && is_model() {
+        not_run(&format!("waits for a real Windows: {reason}"));
+    } else if wine {
         not_run(&format!("this is Wine: {reason}"));
     }
     wine
+}
+
+/// Whether Wine cannot show what the model of NT can; says so.
+pub fn skipped_without_model(reason: &str) -> bool {
+    if is_model() {
+        println!("run under the model of NT");
+        return false;
+    }
+    skipped(reason)
 }
 
 /// With `SOCKPIPE_REAL_WINDOWS` set, as where CI has a real Windows, it is a failure.

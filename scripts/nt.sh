@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# The tests of Windows' backend under a model of NT: the installed Wine with a server of our own, which
+# answers about pipes as NT is said to (scripts/nt/model.py), and with calls that tell it more
+# (scripts/nt/redirect.c). It is no evidence from a Windows; our handling of those answers runs.
+#
+#   scripts/nt.sh [--at-hand] [-- CARGO TEST ARGUMENTS]
+#   scripts/nt.sh stop      ends it; it would stay for two hours
+#
+# The server is built once, from the source of the Debian or Ubuntu package that is installed. With --at-hand
+# nothing is run where that has not been done yet. Without arguments for cargo: what real-only tests there are,
+# and the tests of pipes, of the contract and of the tool.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=scripts/lib.sh
+. "$here/lib.sh"
+cd "$here/.."
+
+at_hand=
+[ "${1:-}" != --at-hand ] || { at_hand=1 && shift; }
+stop=
+[ "${1:-}" != stop ] || { stop=1 && shift; }
+[ "${1:-}" != -- ] || shift
+
+# What is made of one source is of no use for another, or for other edits.
+server() {
+    local wine
+    wine=$(dpkg-query -W -f '${source:Package} ${source:Version}' libwine 2>/dev/null) || return 1
+    printf '%s/nt-%s/wineserver' "$CACHE" "$({ echo "$wine" && cat scripts/nt/*; } | cksum | cut -d' ' -f1)"
+}
+
+# The source of the installed Wine, with Debian's patches. The archive that has the package has its source;
+# nothing of the machine's own configuration is changed.
+source_of_wine() { # FOLDER
+    local package version uri suite line work=$1
+    read -r package version < <(dpkg-query -W -f '${source:Package} ${source:Version}\n' libwine)
+    apt-cache show libwine >/dev/null 2>&1 || refresh_lists
+    while IFS='|' read -r _ line uri; do
+        [ "${line// /}" = "$(dpkg-query -W -f '${Version}' libwine)" ] || continue
+        read -r uri suite _ <<<"$uri"
+        printf 'deb-src %s %s %s\n' "$uri" "${suite%%/*}" "${suite##*/}"
+    done < <(apt-cache madison libwine) | sort -u >"$work/sources.list"
+    [ -s "$work/sources.list" ] || die "no archive has the installed Wine any more; upgrade it"
+    mkdir -p "$work/lists/partial"
+    local options=(-qq -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o "Dir::State::Lists=$work/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
+        -o Acquire::Retries=3 -o APT::Sandbox::User=root)
+    apt-get "${options[@]}" update >&2 || die "apt-get update of the sources failed"
+    (cd "$work" && apt-get "${options[@]}" source --download-only "$package=$version") >&2 ||
+        die "the source of $package $version could not be had"
+    dpkg-source --no-check -x "$work"/*.dsc "$work/source" >"$work/log" 2>&1 ||
+        { tail "$work/log" >&2 && die "the source of Wine did not unpack"; }
+}
+
+build_server() { # WHERE
+    local work
+    need dpkg-dev autoconf autotools-dev flex bison gcc libc6-dev python3
+    mkdir -p "$CACHE"
+    work=$(mktemp -d "$CACHE/nt.XXXXXX")
+    # shellcheck disable=SC2064 # of now
+    trap "rm -rf '$work'" EXIT
+    say "building wineserver from the source of the installed Wine, once"
+    source_of_wine "$work"
+    python3 scripts/nt/model.py "$work/source/server"
+    mkdir -p "$work/build/parts" "$work/whole"
+    (cd "$work/build" && compile_server) >"$work/log" 2>&1 </dev/null ||
+        { tail -n 20 "$work/log" >&2 && die "wineserver did not build"; }
+    # One rename, so that the folder is there only when it is whole; whoever came first has won.
+    mv -T "$work/whole" "${1%/*}" 2>/dev/null || [ -x "$1" ]
+    rm -rf "$work"
+    trap - EXIT
+}
+
+# In a folder beside the source. Of all Wine only the server is made, and not by Wine's makefile: the
+# package has left out what that would have to have of the other parts.
+compile_server() {
+    cat >flags <<-'FLAGS'
+		-O1 -w -Iinclude -I../source/include -I../source/server -D__WINESRC__ -D_NTSYSTEM_ -DWINE_UNIX_LIB
+		-DBINDIR=\"/usr/lib/wine\" -DDATADIR=\"/usr/share\" -DNLSDIR=\"/usr/share/wine/nls\"
+		-DBIN_TO_NLSDIR=\"../../share/wine/nls\"
+	FLAGS
+    (
+        cd ../source
+        cp /usr/share/misc/config.sub /usr/share/misc/config.guess tools
+        # What is made of the protocol: names of requests would be in these two.
+        : >server/trace.generated
+        : >server/request.generated
+        tools/make_requests
+        autoreconf -f
+    ) || return
+    # It fails at the makefile, and by then has found out about the system.
+    ../source/configure --enable-win64 --disable-tests --without-x --without-freetype || true
+    [ -s include/config.h ] || return
+    printf '%s\0' ../source/server/*.c | xargs -0 -n 1 -P "$(nproc)" sh -c \
+        'gcc @flags -c "$1" -o "parts/${1##*/}.o"' - || return
+    gcc -o ../whole/wineserver parts/*.o -lrt -lm -lpthread
+}
+
+SOCKPIPE_WINESERVER=$(server || true)
+if [ -n "$stop" ]; then
+    [ ! -x "$SOCKPIPE_WINESERVER" ] || SOCKPIPE_WINESERVER=$SOCKPIPE_WINESERVER scripts/windows.sh stop
+    exit
+fi
+if [ -n "$at_hand" ] && [ ! -x "$SOCKPIPE_WINESERVER" ]; then
+    say "not run: the model of NT has not been built on this machine; scripts/nt.sh does so"
+    exit
+fi
+need wine64
+SOCKPIPE_WINESERVER=$(server) || die "the installed Wine is no package of this distribution"
+[ -x "$SOCKPIPE_WINESERVER" ] || build_server "$SOCKPIPE_WINESERVER"
+export SOCKPIPE_WINESERVER SOCKPIPE_NT_MODEL=1
+
+if [ $# -gt 0 ]; then
+    scripts/windows.sh test --locked "$@"
+    exit
+fi
+scripts/windows.sh test --locked --lib --test windows_real --test contract --test windows_ends --test windows_pipe
+scripts/windows.sh test --locked --features blocking --test contract blocking::
+scripts/windows.sh test --locked -p sockpipe-cli
