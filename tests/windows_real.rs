@@ -371,7 +371,7 @@ async fn the_name_of_a_crashed_server_whose_client_lives_is_taken_over() {
         within(client.write_all(b"x")).await.expect("a write");
         within(server.read_exact(&mut [0])).await.expect("a byte");
     }
-    assert_reason!(Listener::bind(&name), Reason::LiveServer { .. });
+    assert_reason!(Listener::bind(&name), Reason::LiveServer { .. }, name);
 }
 
 /// Clients would find another pipe than the one that was asked for.
