@@ -124,7 +124,10 @@ fn cases() -> Vec<Case> {
         ("link to a directory", |path| { symlink(".", path).expect("a link"); None }, exists),
         ("link to nothing", |path| { symlink("nothing", path).expect("a link"); None }, exists),
         ("link to itself", |path| { symlink(path, path).expect("a link"); None }, exists),
-        ("link to a living socket", |path| { symlink("living.sock", path).expect("a link"); None }, exists),
+        ("link to a living socket", |path| {
+            symlink("living.sock", path).expect("a link");
+            None
+        }, exists),
         ("datagram socket", |path| special(path, SocketType::DGRAM), lives),
         ("packet socket", |path| {
             let socket = special(path, SocketType::SEQPACKET);

@@ -107,6 +107,7 @@ impl Verb {
             Address::Passed(number) => Some(*number),
             Address::Local(_) | Address::Tcp(_) | Address::Stdio => None,
         };
+
         let passed = match self {
             Self::Listen(args) => [place(&args.endpoint), None],
             Self::Connect(args) => [place(&args.endpoint), None],

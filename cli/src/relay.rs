@@ -313,6 +313,7 @@ impl Target {
                 places(to)?;
                 false
             }
+
             (_, Address::Passed(number)) => {
                 drop(os::passed_stream(*number)?);
                 false

@@ -1,6 +1,6 @@
-//! Windows programs that know nothing of sockpipe, with `sockpipe relay` between them: they see what
-//! they see without it. `scripts/windows-peers.sh` fetches them; one that is not here is skipped with
-//! a line that says so.
+//! Windows programs that know nothing of sockpipe, with `sockpipe relay` between them: they see
+//! what they see without it. `scripts/windows-peers.sh` fetches them; one that is not here is
+//! skipped with a line that says so.
 #![cfg(windows)] // There are named pipes.
 
 mod common;

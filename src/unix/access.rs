@@ -22,7 +22,7 @@ pub(super) struct Permission {
 impl Permission {
     /// # Errors
     ///
-    /// `InvalidInput` for a group that cannot be: to chown(2) it means that none was asked for.
+    /// `InvalidInput` for a group that cannot be: to `chown` it means that none was asked for.
     pub(super) fn checked(options: &ListenOptions) -> io::Result<Self> {
         if options.os.group == Some(u32::MAX) {
             let what = "no group has the number 4294967295; choose one that getent(1) lists";

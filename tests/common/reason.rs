@@ -1,5 +1,5 @@
-//! Why an operation failed, as a program can act on it. Wording is asserted where it is the subject, or
-//! where an error has no reason.
+//! Why an operation failed, as a program can act on it. Wording is asserted where it is the
+//! subject, or where an error has no reason.
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind};

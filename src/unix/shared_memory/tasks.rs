@@ -177,6 +177,7 @@ impl Lane {
                     unless_passing(heard)?;
                 }
             }
+
             match self.core.read(&wire, buf, Then::Sleep)? {
                 Outcome::Done(read) => return Poll::Ready(Ok(read.length)),
                 Outcome::Ring | Outcome::Socket if registered => return Poll::Pending,
