@@ -21,7 +21,7 @@ groups() {
     local more='--lib --test unix_claim --test unix_bind_faults --test unix_places --test unix_untouched
         --test unix_access --test unix_upgrade --test unix_inherited --test errors --test users'
     sed 's/^\t*//' <<-TABLE
-		endpoint|src/endpoint.rs src/endpoint/*.rs|--lib --test endpoint|--test errors
+		endpoint|src/endpoint.rs src/endpoint/[!t]*.rs|--lib --test endpoint|--test errors
 		lock|src/unix/lock.rs|$name|${more//$'\n'/ }
 		claim|src/unix/claim.rs|$name|${more//$'\n'/ }
 		name|src/unix/name.rs|$name|${more//$'\n'/ }
@@ -30,7 +30,7 @@ groups() {
 		listener|src/listener.rs src/listener/*.rs|--lib|--test contract --test unix_accept --test serve
 		stream|src/stream.rs src/stream/*.rs|--test contract|--lib --test echo --test unix_ancillary
 		blocking|src/blocking.rs src/blocking/*.rs|--test blocking|--test contract
-		serve|src/serve.rs src/serve/*.rs|--lib --test serve|--test load --test echo
+		serve|src/serve.rs src/serve/[!t]*.rs|--lib --test serve|--test load --test echo
 		instance|src/instance/*.rs|--test daemon --test hand_over|--test unix_daemon --test errors
 		memory|src/memory.rs src/memory/*.rs|--lib --test contract|--test serve
 	TABLE

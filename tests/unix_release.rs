@@ -8,7 +8,7 @@ mod common;
 
 use std::fs;
 use std::future::Future;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use common::process::Running;
 use common::unix::{Standing, ask, command, finish, helper, listening, strace};
-use common::{Backend, Os, assert_reason, assert_says, within};
+use common::{Backend, Os, assert_reason, within};
 use sockpipe::os::unix::{ListenerExt, StreamExt};
 use sockpipe::{ListenOptions, Listener, Reason, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -361,17 +361,17 @@ fn a_stop_that_may_not_remove_its_name_says_so() {
         |uid| set_thread_res_uid(None, Uid::from_raw(uid), None).expect("another user");
     let assert_said = |os: &Os, how: &str, error: &io::Error| {
         let known = Error::of(error).expect("one of ours");
-        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{how}: {error}");
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{how}: {error}");
         assert_eq!(known.operation(), Operation::Release, "{how}: {error}");
         assert_eq!(known.raw_os_error(), Some(libc::EACCES), "{how}: {error}");
         let endpoint = known.endpoint().map(ToString::to_string);
         assert_eq!(endpoint.as_deref(), Some(os.endpoint()), "{how}: {error}");
-        assert_says(error, &["cannot be removed", "remove it, or leave it"]);
+        common::assert_says(error, &["cannot be removed", "remove it, or leave it"]);
         // Who comes next is told the truth about it.
         become_user(0);
         assert_eq!(os.files(), [".s.sock.lock", "s.sock"], "{how}");
         let refused = UnixStream::connect(os.endpoint()).expect_err("nobody listens");
-        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{how}");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{how}");
         drop(Listener::bind(os.endpoint()).expect("the name of the dead"));
         assert_eq!(os.files(), [""; 0], "{how}");
     };
