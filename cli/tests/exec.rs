@@ -102,12 +102,13 @@ fn no_command_outlives_its_server() {
                 let mut arguments = vec!["listen", os.endpoint()];
                 arguments.extend(keep.then_some("--keep"));
                 arguments.extend(["--exec", "sh", "-c", script]);
-                let server = Tool::listening(&arguments);
+                let mut server = Tool::listening(&arguments);
                 let (_client, pid) = client(&os);
                 server.signal(signal);
                 if keep {
                     // Its connections may finish, until it is asked a second time.
-                    until("nobody is let in", || !Path::new(os.endpoint()).exists());
+                    server.await_err("a second Ctrl-C ends them at once");
+                    assert!(!Path::new(os.endpoint()).exists(), "nobody is let in");
                     assert!(!is_gone(pid), "{signal:?}");
                     server.signal(signal);
                 }
