@@ -13,6 +13,7 @@ const EMPTY_RECEIVES: usize = 16;
 const BELLS: usize = 256;
 /// Bells that may wait in the socket before they are taken. The smallest socket that Linux has
 /// takes six, and a bell that finds it full would wake nobody.
+#[cfg(any(feature = "tokio", test))]
 const MANY: u32 = 4;
 
 impl<L: Link, O> Lane<L, O> {
