@@ -114,5 +114,6 @@ if [ $# -gt 0 ]; then
     exit
 fi
 scripts/windows.sh test --locked --lib --test windows_real --test contract --test windows_ends --test windows_pipe
+scripts/windows.sh test --locked --test daemon of_many_instances
 scripts/windows.sh test --locked --features blocking --test contract blocking::
 scripts/windows.sh test --locked -p sockpipe-cli
