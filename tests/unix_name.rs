@@ -237,6 +237,19 @@ fn a_umask_that_takes_all_rights_takes_none_of_the_next_start_s() {
     }
 }
 
+/// A user that is not root sees its own server as the holder.
+#[test]
+fn a_look_at_a_name_of_its_user_tells_who_has_it() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    chown(os.dir(), Some(STRANGER), Some(STRANGER)).expect("an owner");
+    let as_stranger = |verb: &str| helper_as(&users, STRANGER, &[], &[verb, os.endpoint()]);
+    let (server, id) = listening(as_stranger("server"));
+    let told = common::unix::output(as_stranger("occupancy"));
+    assert_eq!(told, [format!("Held {{ process: Some({id}) }}")]);
+    common::unix::finish(server);
+}
+
 /// What a server of ours bound is known again, whatever its mode is by then: nothing connects to
 /// it.
 #[test]
