@@ -225,8 +225,9 @@ fn a_umask_that_takes_all_rights_takes_none_of_the_next_start_s() {
     let server = || helper_as(&users, STRANGER, &[], &["server", os.endpoint()]);
     let strict = through("sh", &["-c", "umask 0777; exec \"$0\" \"$@\""], &server());
     let (first, _) = listening(strict);
-    first.crash();
     let lock = os.dir().join(".s.sock.lock");
+    assert_eq!(fs::metadata(&lock).expect("a lock").mode() & 0o777, 0o600);
+    first.crash();
     for mode in [0o400, 0] {
         set_mode(&lock, mode);
         let (mut server, _) = listening(server());
@@ -234,6 +235,25 @@ fn a_umask_that_takes_all_rights_takes_none_of_the_next_start_s() {
         assert_eq!(common::unix::ask(&mut server, "stats"), "accepted 0 refused 0 pauses 0");
         server.crash();
     }
+}
+
+/// Another user may have given it that name, where nothing keeps users from it.
+#[test]
+fn a_file_of_the_user_s_that_is_linked_as_the_lock_keeps_its_mode() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    let (lock, other) = (os.dir().join(".s.sock.lock"), os.dir().join("other"));
+    fs::write(&other, "data").expect("a file");
+    fs::hard_link(&other, &lock).expect("a link");
+    set_mode(&other, 0o400);
+    for path in [&os.dir(), &other] {
+        chown(path, Some(STRANGER), Some(STRANGER)).expect("an owner");
+    }
+    let before = (Standing::at(&other), os.files());
+    let server = helper_as(&users, STRANGER, &[], &["server", os.endpoint()]);
+    let said = common::unix::output(server).concat();
+    assert!(said.starts_with("PermissionDenied NotWritable: "), "{said}");
+    assert_eq!((Standing::at(&other), os.files()), before);
 }
 
 /// A user that is not root sees its own server as the holder.

@@ -60,6 +60,20 @@ fn a_listener_that_a_child_drops_stays_with_its_parent() {
     });
 }
 
+/// A cleaner has removed its socket, which the parent binds anew under its lock.
+#[test]
+fn a_lock_whose_socket_is_gone_stays_with_the_parent() {
+    bounded(|| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("s.sock");
+        let listener = Listener::bind(&*socket).expect("a free name");
+        std::fs::remove_file(&socket).expect("the socket");
+        let shared = Shared(&raw const listener);
+        in_child(move || shared.drop_copy());
+        assert!(dir.path().join(".s.sock.lock").exists());
+    });
+}
+
 /// The test below, with a listener and a child of this process that drops its copy where neither
 /// sees the other's number.
 #[cfg(target_os = "linux")]
