@@ -161,7 +161,7 @@ fn a_client_without_descriptors() {
 
 /// Whether a server has the name cannot be known then, so there is no answer.
 #[test]
-fn a_look_at_a_lock_that_cannot_be_opened_for_now() {
+fn a_look_at_a_lock_that_cannot_be_opened_for_now_is_an_error() {
     let os = Os::new();
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");

@@ -182,6 +182,35 @@ async fn a_peer_that_is_killed_at_any_step_is_an_end_and_leaves_nothing() {
     run_alone("shared_memory::kills::outlive");
 }
 
+/// In a program where SIGPIPE kills, or to a peer that reads nothing: each send says that it raises
+/// no signal and does not wait.
+#[tokio::test]
+async fn sends_neither_raise_a_signal_nor_wait() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let mut bells = 0;
+    for role in ["client", "server"] {
+        let os = Os::new();
+        let name = format!("{role} {}", os.endpoint());
+        let helper = helper_command("shared_memory::kills::talk_until_killed", &name);
+        let options = ["-e", "trace=sendto,sendmsg"];
+        let Some(mut command) = strace(&log, &options, &helper) else { return };
+        command.env("SOCKPIPE_TEST_HELPER", &name).stdout(Stdio::null());
+        let (stream, mut child) = meet(role, os.endpoint(), command).await;
+        within(talk(&stream.expect("a peer"), 300_000)).await;
+        assert!(child.wait().expect("an end").success());
+
+        let calls = fs::read_to_string(&log).expect("a log");
+        let sends =
+            calls.lines().filter(|call| call.contains("sendto(") || call.contains("sendmsg("));
+        let (right, wrong): (Vec<_>, Vec<_>) =
+            sends.partition(|call| call.contains("MSG_DONTWAIT") && call.contains("MSG_NOSIGNAL"));
+        assert_eq!(wrong, [""; 0], "{role}");
+        bells += right.iter().filter(|call| call.contains("\"\\0\", 1,")).count();
+    }
+    assert!(bells > 0, "no bell was rung");
+}
+
 /// Runs a helper that counts what its process has, and so has to be alone in it.
 pub(crate) fn run_alone(helper: &str) {
     let output = helper_command(helper, "alone").output().expect("a process");
