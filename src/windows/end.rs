@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn our_end_is_the_proof_of_what_was_written_before() {
+    fn an_end_that_was_sent_proves_the_writes_before_it() {
         sent(Ok(())).expect("taken");
         sent(Err(system(ERROR_NO_DATA))).expect("the peer had all that it wanted");
         let error = sent(Err(system(ERROR_BROKEN_PIPE))).expect_err("a write was under way");

@@ -15,7 +15,7 @@ async fn a_suspended_peer_makes_a_writer_wait_and_loses_nothing() {
     let os = Os::new();
     let mut listener =
         Listener::bind_with(os.endpoint(), &listening(SharedMemory::Eager)).expect("a name");
-    let mut child = spawn_helper("echo_until_killed", os.endpoint());
+    let mut child = spawn_helper("helper_echoes_until_killed", os.endpoint());
     let pid = Pid::from_child(&child);
     let mut stream = within(listener.accept()).await.expect("a client");
     let mut byte = [7; 64];
@@ -50,7 +50,7 @@ async fn a_suspended_peer_makes_a_writer_wait_and_loses_nothing() {
 #[test]
 fn a_process_that_may_have_no_memory_stays_on_its_sockets() {
     for limit in ["files", "descriptors", "addresses"] {
-        let ended = helper_command("shared_memory::pressure::talk_without_memory", limit)
+        let ended = helper_command("shared_memory::pressure::helper_talks_without_memory", limit)
             .status()
             .expect("a process");
         assert!(ended.success(), "{limit}: {ended}");
@@ -59,7 +59,7 @@ fn a_process_that_may_have_no_memory_stays_on_its_sockets() {
 
 /// The helper of the test above.
 #[tokio::test]
-async fn talk_without_memory() {
+async fn helper_talks_without_memory() {
     let Some(limit) = argument() else { return };
     let (mut client, mut server) = connected(SharedMemory::Auto, SpinPolicy::Off).await;
     within(exchange(&mut client, &mut server, 1)).await;
