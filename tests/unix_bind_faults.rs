@@ -66,7 +66,7 @@ fn bind_reports_each_failing_call_and_leaves_no_file() {
             let line = run(server);
             let injected = fs::read_to_string(&log).expect("a log").contains("(INJECTED)");
             assert!(injected, "{call} was not called");
-            assert!(line.starts_with(&format!("{kind}: ")), "{call} {error}, {stale}: {line}");
+            assert!(line.starts_with(&format!("{kind} Os: ")), "{call} {error}, {stale}: {line}");
             assert!(line.contains(os.endpoint()), "{call} {error}, {stale}: {line}");
             // The dead socket goes with the lock file that tells of it, once there is a new one to
             // be bound; a lock file that could not be locked is not ours to remove.
@@ -101,7 +101,7 @@ fn bind_succeeds_although_an_optional_call_fails() {
         let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
         let (mut server, _) = listening(server);
         let line = run(helper(&["server", os.endpoint()]));
-        assert!(line.starts_with("AddrInUse: "), "{call} {error}: {line}");
+        assert!(line.starts_with("AddrInUse LiveServer: "), "{call} {error}: {line}");
         command(&mut server, "drop");
         assert_eq!(finish(server), ["dropped"], "{call} {error}");
         assert!(fs::read_to_string(&log).expect("a log").contains("(INJECTED)"), "{call}");
@@ -193,11 +193,11 @@ fn bind_on_a_full_disk_fails_and_leaves_no_file() {
     let os = Os::new();
     // None at all, for the lock file alone, and for both.
     let Some((line, left)) = in_tmpfs_said(&os, &files(0), "true") else { return };
-    assert!(line.starts_with("StorageFull: cannot listen on") && line.contains("lock"), "{line}");
+    assert!(line.starts_with("StorageFull Os: ") && line.contains("lock"), "{line}");
     assert!(line.contains("choose another directory"), "{line}");
     assert_eq!(left, "");
     let (line, left) = in_tmpfs_said(&os, &files(1), "true").expect("as before");
-    assert!(line.starts_with("StorageFull: cannot listen on"), "{line}");
+    assert!(line.starts_with("StorageFull Os: "), "{line}");
     assert_eq!(left, "");
     let (line, left) = in_tmpfs_said(&os, &files(2), "true").expect("as before");
     assert_eq!((&*line, &*left), ("listening", ""));
@@ -211,7 +211,7 @@ fn bind_on_a_full_disk_fails_and_leaves_no_file() {
 fn bind_on_a_read_only_disk_fails_and_leaves_no_file() {
     let os = Os::new();
     let Some((line, left)) = in_tmpfs_said(&os, "ro", "true") else { return };
-    assert!(line.starts_with("PermissionDenied: cannot listen on"), "{line}");
+    assert!(line.starts_with("PermissionDenied NotWritable: "), "{line}");
     assert!(line.contains("Read-only") && line.contains("that you can write to"), "{line}");
     assert_eq!(left, "");
     // One that became so after a crash: what the crash left stays as it is.
@@ -223,6 +223,6 @@ fn bind_on_a_read_only_disk_fails_and_leaves_no_file() {
         os.dir().display()
     );
     let (line, left) = in_tmpfs_said(&os, "rw", &crash).expect("as before");
-    assert!(line.starts_with("PermissionDenied: cannot listen on"), "{line}");
+    assert!(line.starts_with("PermissionDenied NotWritable: "), "{line}");
     assert_eq!(left, ".s.sock.lock s.sock");
 }

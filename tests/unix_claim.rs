@@ -54,7 +54,9 @@ impl Race {
             let line = lines.next().expect("an outcome");
             match line.split_once(' ') {
                 Some(("won", id)) => race.winners.push(id.parse().expect("a process id")),
-                Some(("lost", why)) if why.starts_with("AddrInUse: ") => race.in_use += 1,
+                Some(("lost", why)) if why.starts_with("AddrInUse LiveServer: ") => {
+                    race.in_use += 1;
+                }
                 _ => race.other.push(line),
             }
         }
@@ -268,7 +270,7 @@ fn a_lock_on_a_removed_lock_file_does_not_count() {
     assert_eq!(finish(holder), ["dropped"]);
     let (mut next, _) = listening(helper(&["server", os.endpoint()]));
     let (_, out, _) = late.wait();
-    assert!(out[0].starts_with("AddrInUse: "), "{out:?}");
+    assert!(out[0].starts_with("AddrInUse LiveServer: "), "{out:?}");
     assert!(fs::read_to_string(&log).expect("a log").matches(" flock(").count() > 1);
     // It saw the lock, and did not have to try the socket.
     assert_eq!(ask(&mut next, "stats"), "accepted 0 refused 0 pauses 0");
@@ -318,7 +320,7 @@ fn a_portable_name_has_one_server_in_all_its_places() {
     };
     let (mut first, _) = listening(started(false));
     let refused = output(started(true)).concat();
-    assert!(refused.starts_with("AddrInUse") && refused.contains(&name), "{refused}");
+    assert!(refused.starts_with("AddrInUse LiveServer: ") && refused.contains(&name), "{refused}");
     assert!(refused.contains(&format!("pid {}", first.child.id())), "{refused}");
     assert_eq!(os.files(), [""; 0]);
     command(&mut first, "drop");
