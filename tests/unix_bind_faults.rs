@@ -159,6 +159,27 @@ fn connect_without_descriptors_is_an_error() {
     assert!(line.contains("(os error 24)"), "{line}");
 }
 
+/// Whether a server has the name cannot be known then, so there is no answer.
+#[test]
+fn a_look_at_a_lock_that_cannot_be_opened_for_now() {
+    let os = Os::new();
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let (server, id) = listening(helper(&["server", os.endpoint()]));
+    let look = || helper(&["occupancy", os.endpoint()]);
+    assert_eq!(run(look()), format!("Held {{ process: Some({id}) }}"));
+    for error in ["EMFILE", "ENFILE", "ENOMEM", "EIO", "EINTR"] {
+        let inject = format!("inject=openat:error={error}");
+        let options = ["-P", ".s.sock.lock", "-e", &inject];
+        let Some(look) = strace(&log, &options, &look()) else { return };
+        let line = run(look);
+        let calls = fs::read_to_string(&log).expect("a log");
+        assert!(calls.contains("(INJECTED)"), "{error}: {calls}");
+        assert!(line.contains("(os error ") && line.contains(os.endpoint()), "{error}: {line}");
+    }
+    finish(server);
+}
+
 /// The helper in a file system of its own at the endpoint's directory, after `script` there.
 fn in_tmpfs(os: &Os, options: &str, script: &str) -> Option<Command> {
     if !can_unshare(&["-m"]) || !is_here("mount") {

@@ -290,6 +290,14 @@ fn a_process_that_may_write_no_files_listens() {
     command(&mut server, "drop");
     assert_eq!(finish(server), ["dropped"]);
     assert_eq!(os.files(), [""; 0]);
+
+    // With room for its lock file the next one is told who has the name.
+    let limited = ["-c", "ulimit -f 1; exec \"$0\" \"$@\""];
+    let server = helper(&["server", os.endpoint()]);
+    let (server, id) = listening(common::unix::through("sh", &limited, &server));
+    let refused = output(helper(&["server", os.endpoint()])).concat();
+    assert!(refused.contains(&format!("pid {id}")), "{refused}");
+    finish(server);
 }
 
 /// Whether portable names depend on `XDG_RUNTIME_DIR`: macOS has one directory for each user

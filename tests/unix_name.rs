@@ -210,9 +210,8 @@ async fn a_lock_planted_by_another_user_is_ignored() {
     assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
     let refused = assert_reason!(connected, Reason::NoServer);
     let bound = assert_reason!(Listener::bind(os.endpoint()), Reason::ForeignOwner);
-    for error in [refused, bound] {
-        assert!(!error.to_string().contains(&id.to_string()), "{error}");
-    }
+    let said = format!("{refused}\n{bound}");
+    assert!(!said.contains(&id.to_string()), "{said}");
     planter.crash();
 }
 
@@ -234,6 +233,19 @@ fn a_start_under_a_strict_umask_leaves_a_usable_lock_file() {
         assert_eq!(common::unix::ask(&mut server, "stats"), "accepted 0 refused 0 pauses 0");
         server.crash();
     }
+}
+
+/// A user that is not root sees its own server as the holder.
+#[test]
+fn a_look_at_a_name_of_its_user_tells_who_has_it() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    chown(os.dir(), Some(STRANGER), Some(STRANGER)).expect("an owner");
+    let as_stranger = |verb: &str| helper_as(&users, STRANGER, &[], &[verb, os.endpoint()]);
+    let (server, id) = listening(as_stranger("server"));
+    let told = common::unix::output(as_stranger("occupancy"));
+    assert_eq!(told, [format!("Held {{ process: Some({id}) }}")]);
+    common::unix::finish(server);
 }
 
 /// What a server of ours bound is known again, whatever its mode is by then: nothing connects to

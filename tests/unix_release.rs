@@ -114,6 +114,28 @@ async fn a_panic_releases_the_name() {
     assert_eq!(os.files(), [""; 0]);
 }
 
+/// By a signal, or by a client that has gone.
+#[test]
+fn clients_in_the_queue_read_an_end_though_an_accept_fails() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    for error in ["EINTR", "ECONNABORTED", "EPROTO"] {
+        let os = Os::new();
+        let inject = format!("inject=?accept,accept4:error={error}:when=1");
+        let server = helper(&["holds", os.endpoint()]);
+        let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
+        let (server, _) = listening(server);
+        let mut clients = [waiting(&os, b""), waiting(&os, b"")];
+
+        assert_eq!(finish(server), [""; 0]);
+        let calls = fs::read_to_string(&log).expect("a log");
+        assert!(calls.contains("(INJECTED)"), "{error}: {calls}");
+        for client in &mut clients {
+            assert_eq!(client.read(&mut [0]).expect("an end"), 0, "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn republish_binds_a_removed_name_again() {
     for with_lock in [false, true] {

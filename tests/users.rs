@@ -124,12 +124,16 @@ fn a_private_directory_that_another_user_made_is_refused() {
         assert!(right, "{err}");
         assert_eq!(fs::read_dir(&squatted.0).expect("a directory").count(), 0);
     }
+    // Nor is a link followed, be it to another directory of the user's own.
     let elsewhere = tempfile::tempdir().expect("a directory");
+    chown(elsewhere.path(), Some(uid), Some(uid)).expect("an owner");
+    fs::set_permissions(elsewhere.path(), fs::Permissions::from_mode(0o700)).expect("a mode");
     std::os::unix::fs::symlink(elsewhere.path(), &path).expect("a link");
-    let output = users.example("echo_server", uid).arg(unique_name()).output();
-    let output = output.expect("a process");
-    fs::remove_file(&path).expect("the link");
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let _link = Dir(path.into());
+    let mut server = users.example("echo_server", uid);
+    server.arg(unique_name());
+    let (status, out, err) = Running::start(server).wait();
+    assert_eq!(status.code(), Some(1), "{out:?} {err:?}");
     assert_eq!(fs::read_dir(elsewhere.path()).expect("a directory").count(), 0);
 }
 

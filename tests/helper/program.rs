@@ -54,6 +54,7 @@ async fn run() {
         ["connect-cost", whose, path, count] => cost::connects(whose, path, number(count)).await,
         ["cancel", path, count] => cancel::run(path, number(count)).await,
         ["once", path] => rivals::once(path).await,
+        ["holds", path] => rivals::hold(path),
         ["clean", path] => rivals::clean(path),
         ["occupancy", path] => rivals::occupancy(path),
         ["takeovers", path, count] => rivals::takeovers(path, number(count)).await,
