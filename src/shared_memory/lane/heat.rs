@@ -50,8 +50,7 @@ impl Heat {
 
         if !self.hot {
             let took = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-            self.hot = (self.exchanges >= EXCHANGES.0 && took <= EXCHANGES.1)
-                || (self.bytes >= self.enough && took <= BYTES.1);
+            self.hot = self.is_enough(took);
         }
         if self.hot {
             self.next = (
@@ -63,6 +62,12 @@ impl Heat {
             (self.exchanges, self.bytes) = (0, 0);
         }
         self.hot
+    }
+
+    /// Reports whether what was counted within `took` is hot.
+    fn is_enough(&self, took: Duration) -> bool {
+        (self.exchanges >= EXCHANGES.0 && took <= EXCHANGES.1)
+            || (self.bytes >= self.enough && took <= BYTES.1)
     }
 }
 
@@ -96,6 +101,23 @@ mod tests {
         assert!(heat.carried(1, false));
     }
 
+    /// Answers that are too slow are not hot by the few bytes that they have, and bytes that are too
+    /// slow not by the few calls that carry them.
+    #[test]
+    fn answers_and_bytes_have_a_time_each() {
+        let counted = |exchanges, bytes| Heat { exchanges, bytes, ..Heat::new(Role::Taker, false) };
+        let (short, long) = (Duration::from_millis(10), Duration::from_millis(100));
+        let moment = Duration::from_nanos(1);
+        let answers = counted(16, 16 * CALL);
+        assert!(answers.is_enough(short) && !answers.is_enough(short + moment));
+        assert!(!counted(15, 15 * CALL).is_enough(Duration::ZERO), "one answer less");
+        let bytes = counted(0, 1 << 20);
+        assert!(bytes.is_enough(long) && !bytes.is_enough(long + moment));
+        assert!(!counted(0, (1 << 20) - 1).is_enough(Duration::ZERO), "one byte less");
+        let quarter = Heat { bytes: 1 << 18, ..Heat::new(Role::Maker, false) };
+        assert!(quarter.is_enough(long) && !quarter.is_enough(long + moment));
+    }
+
     #[test]
     fn a_slow_stream_stays_cold() {
         let mut heat = Heat::new(Role::Taker, false);
@@ -110,6 +132,18 @@ mod tests {
             heat.since = long_ago.or(heat.since);
             assert!(!heat.carried(1 << 19, false));
         }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "in an interpreter nothing is quick")]
+    fn what_was_too_slow_does_not_count_again() {
+        let mut heat = Heat::new(Role::Taker, false);
+        assert!((0..15).all(|_| !heat.carried(1, true)));
+        let long_ago = heat.since.and_then(|since| since.checked_sub(Duration::from_secs(1)));
+        heat.since = Some(long_ago.expect("a second ago"));
+        assert!(!heat.carried(1, true), "sixteen in more than a second");
+        assert!((0..15).all(|_| !heat.carried(1, true)), "fifteen since");
+        assert!(heat.carried(1, true));
     }
 
     #[test]
