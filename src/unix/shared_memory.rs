@@ -209,6 +209,9 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
     }
 
     fn mark(&self) -> Option<u8> {
+        if !can_tell_offers(self.socket) {
+            return None;
+        }
         let name = [MARK, format!("{:016x}", random()).as_bytes()].concat();
         let address = rustix::net::SocketAddrUnix::new_abstract_name(&name).ok()?;
         bind(self.socket, &address).ok()?;
@@ -250,6 +253,12 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
         let share = Share::take(self.user)?;
         Link::new(Mapping::take(&offer.memory)?, offer.bell, share)
     }
+}
+
+/// Reports whether this process may ask what a descriptor is. One that a filter of system calls
+/// keeps from it would take an offer for descriptors of somebody else, and its byte for data.
+fn can_tell_offers(socket: BorrowedFd<'_>) -> bool {
+    socket_domain(socket).is_ok() && socket_type(socket).is_ok() && mapping::can_ask(socket)
 }
 
 /// The byte that an offer comes with, known to those who know the mark.
