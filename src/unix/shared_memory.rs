@@ -31,6 +31,7 @@ use rustix::time::{ClockId, clock_gettime};
 use self::limits::Share;
 use self::mapping::Mapping;
 use super::place::random;
+use super::receive::receive_and_tell;
 use super::sockname::SockName;
 use super::{platform, shut_down};
 use crate::options::StreamOptions;
@@ -165,12 +166,8 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
     }
 
     fn receive(&self, buf: &mut [u8]) -> io::Result<Received<Offer>> {
-        let mut none = RecvAncillaryBuffer::default();
-        let flags = RecvFlags::DONTWAIT;
-        let message = recvmsg(self.socket, &mut [IoSliceMut::new(buf)], &mut none, flags)?;
-        let other = message.flags.contains(ReturnFlags::CTRUNC);
-        let came = if other { Came::Other } else { Came::Nothing };
-        Ok(Received { length: message.bytes, came })
+        let (length, other) = receive_and_tell(self.socket, buf, RecvFlags::DONTWAIT)?;
+        Ok(Received { length, came: if other { Came::Other } else { Came::Nothing } })
     }
 
     fn receive_with_offer(&self, buf: &mut [u8]) -> io::Result<Received<Offer>> {
