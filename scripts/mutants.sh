@@ -6,8 +6,9 @@
 #
 # It works on the last commit, in a work tree of its own, so commit first. A group is a line of `groups` below;
 # without one all are run, which takes a night. A mutant takes a quarter of a minute to a minute:
-# SOCKPIPE_SHARD=0/8 runs the first eighth of each group's. Outcomes are kept in target/mutants/outcomes, and
-# the last one of a mutant counts. A file for which cargo-mutants lists none fails the run: a macro hides its
+# SOCKPIPE_SHARD=0/8 runs the first eighth of each group's, SOCKPIPE_ONLY=REGEX those whose line in the list
+# matches. Outcomes are kept in target/mutants/outcomes, also those of a run that was interrupted, and the
+# last one of a mutant counts. A file for which cargo-mutants lists none fails the run: a macro hides its
 # module, or the file has moved.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,7 +16,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 VERSION=27.1.0
 
-# GROUP | FILES | test programs | those that are run when the first let the mutant through
+# GROUP | FILES | test programs | those that are run when the first let the mutant through. Wine runs those of
+# files in src/windows.
 groups() {
     local name='--test unix_lost_name --test unix_name --test unix_release --test occupancy'
     local more='--lib --test unix_claim --test unix_bind_faults --test unix_places --test unix_untouched
@@ -25,14 +27,17 @@ groups() {
 		lock|src/unix/lock.rs|$name|${more//$'\n'/ }
 		claim|src/unix/claim.rs|$name|${more//$'\n'/ }
 		name|src/unix/name.rs|$name|${more//$'\n'/ }
+		note|src/unix/note.rs|--lib|$name --test unix_claim --test serve
 		place|src/unix/place.rs|$name|${more//$'\n'/ }
-		ring|src/shared_memory/ring.rs src/unix/shared_memory.rs|--lib|--test unix_shared_memory
+		ring|src/shared_memory/ring.rs|--lib|--test unix_shared_memory
+		bells|src/unix/shared_memory.rs|--lib|--test unix_shared_memory
 		listener|src/listener.rs src/listener/*.rs|--lib|--test contract --test unix_accept --test serve
 		stream|src/stream.rs src/stream/*.rs|--test contract|--lib --test echo --test unix_ancillary
-		blocking|src/blocking.rs src/blocking/*.rs|--test blocking|--test contract
+		blocking|src/blocking/*.rs|--test blocking|--test contract
 		serve|src/serve.rs src/serve/[!t]*.rs|--lib --test serve|--test load --test echo
 		instance|src/instance/*.rs|--test daemon --test hand_over|--test unix_daemon --test errors
 		memory|src/memory.rs src/memory/*.rs|--lib --test contract|--test serve
+		pipes|src/windows/arming.rs src/windows/end.rs|--lib -- windows::arming windows::end|
 	TABLE
 }
 
@@ -41,18 +46,21 @@ groups() {
 as_cargo() {
     unset CARGO
     [ "$1" = test ] || exec cargo "$@"
-    local options=(--quiet --locked --features "blocking,serde,shared-memory") first next
+    # The tree's own script, which has the mutant.
+    local test=(cargo test) options=(--quiet --locked --features "blocking,serde,shared-memory") first next
+    [ -z "$SOCKPIPE_MUTANTS_WINE" ] || test=(scripts/windows.sh test)
     read -ra first <<<"$SOCKPIPE_MUTANTS_FIRST"
     read -ra next <<<"$SOCKPIPE_MUTANTS_NEXT"
-    # For a mutant that would fill memory or disk: 12 and 2 GiB.
-    ulimit -v $((12 << 20)) -f $((2 << 20))
+    # For a mutant that would fill memory or disk: 12 and 2 GiB. Wine's services would inherit that.
+    [ -n "$SOCKPIPE_MUTANTS_WINE" ] || ulimit -v $((12 << 20)) -f $((2 << 20))
     if [[ " $* " = *" --no-run "* ]]; then
-        cargo test --no-run "${options[@]}" "${first[@]}"
+        "${test[@]}" --no-run "${options[@]}" "${first[@]}"
         [[ ${first[*]} != *--test* ]] || build_programs
     else
-        cargo test "${options[@]}" "${first[@]}"
+        "${test[@]}" "${options[@]}" "${first[@]}"
+        [ ${#next[@]} -gt 0 ] || return 0
         build_programs
-        cargo test "${options[@]}" "${next[@]}"
+        "${test[@]}" "${options[@]}" "${next[@]}"
     fi
 }
 
@@ -72,8 +80,10 @@ mutants=$(command -v cargo-mutants || true)
 [ -n "$mutants" ] && [ "$("$mutants" mutants --version)" = "cargo-mutants $VERSION" ] ||
     die "this needs cargo install cargo-mutants --version $VERSION --locked"
 
+all=$("$mutants" mutants --dir "$PWD" --list --colors never)
+
 # list FILE: its mutants, one a line.
-list() { "$mutants" mutants --dir "$PWD" --list --colors never --file "$1"; }
+list() { grep "^$1:" <<<"$all" || die "cargo-mutants lists no mutant of $1"; }
 
 # FILE | mutants | caught | unviable | missed | not run
 rows() {
@@ -99,29 +109,40 @@ prepare_tree() {
 run() {
     local file passed status=0 given=()
     for file in $1; do
-        [ -n "$(list "$file")" ] || die "cargo-mutants lists no mutant of $file"
         given+=(--file "$file")
     done
     # The tests have to pass without a mutant, once for each commit.
-    export SOCKPIPE_MUTANTS_FIRST=$2 SOCKPIPE_MUTANTS_NEXT=$3 CARGO=$here/mutants.sh
+    export SOCKPIPE_MUTANTS_FIRST=$2 SOCKPIPE_MUTANTS_NEXT=$3 SOCKPIPE_MUTANTS_WINE='' CARGO=$here/mutants.sh
+    [[ $1 != src/windows/* ]] || SOCKPIPE_MUTANTS_WINE=1
     passed=$work/passed-$commit-$(cksum <<<"$2$3" | cut -d' ' -f1)
     [ -e "$passed" ] || (cd "$tree" && "$CARGO" test) || die "without a mutant the tests fail"
     : >"$passed"
     (
         cd "$tree"
         "$mutants" mutants --in-place --baseline skip --no-shuffle --colors never --output "$work" --timeout 180 \
-            --build-timeout 180 ${SOCKPIPE_SHARD:+--shard "$SOCKPIPE_SHARD" --sharding round-robin} "${given[@]}"
+            --build-timeout 180 ${SOCKPIPE_SHARD:+--shard "$SOCKPIPE_SHARD" --sharding round-robin} \
+            ${SOCKPIPE_ONLY:+--re "$SOCKPIPE_ONLY"} "${given[@]}"
     ) || status=$?
-    # 2: some were missed; 3: some took too long.
-    case $status in 0 | 2 | 3) ;; *) die "cargo-mutants ended with $status" ;; esac
     for file in caught timeout unviable missed; do
         awk -v OFS='\t' -v commit="$commit" -v outcome=$file '{ print commit, outcome, $0 }' "$work/mutants.out/$file.txt"
     done >>"$outcomes"
+    # 2: some were missed; 3: some took too long.
+    case $status in 0 | 2 | 3) ;; *) die "cargo-mutants ended with $status" ;; esac
 }
 
 only_rows=
 [ "${1:-}" != rows ] || { only_rows=1; shift; }
 wanted=${*:-$(groups | cut -d'|' -f1)}
+declare -A files_of
+for group in $wanted; do
+    line=$(groups | grep "^$group|") || die "no group $group; there are $(groups | cut -d'|' -f1 | xargs)"
+    # shellcheck disable=SC2086 # the patterns are to be expanded
+    files_of[$group]=$(printf '%s ' $(cut -d'|' -f2 <<<"$line"))
+    # Before anything is run, not in the middle of a night.
+    for file in ${files_of[$group]}; do
+        list "$file" >/dev/null
+    done
+done
 if [ -z "$only_rows" ]; then
     prepare_tree
     # A short path, for sockets, that other users reach. Nothing of a mutant's outlives the run, neither files
@@ -143,10 +164,8 @@ if [ -z "$only_rows" ]; then
     trap clean_up EXIT
 fi
 for group in $wanted; do
-    line=$(groups | grep "^$group|") || die "no group $group; there are $(groups | cut -d'|' -f1 | xargs)"
-    IFS='|' read -r _ files first next <<<"$line"
-    # shellcheck disable=SC2086 # the patterns are to be expanded
-    files=$(printf '%s ' $files)
+    IFS='|' read -r _ _ first next <<<"$(groups | grep "^$group|")"
+    files=${files_of[$group]}
     work=$PWD/target/mutants/$group
     mkdir -p "$work"
     [ -n "$only_rows" ] || run "$files" "$first" "$next"

@@ -326,7 +326,7 @@ async fn client_that_may_not_connect() {
     fs::set_permissions(dir.path("s"), fs::Permissions::from_mode(0o000)).expect("a mode");
     let failed = failure(connect(&name).await, ErrorKind::PermissionDenied, &name);
     let code = Some(libc::EACCES);
-    failed.is(Operation::Connect, &Reason::PeerRefused, code, "refuses connections of this user");
+    failed.is(Operation::Connect, &Reason::PeerRefused, code, "refuse this user");
 }
 
 /// An error that is made from the kind and the text of another one loses the OS's code.

@@ -60,11 +60,13 @@ mod paths {
     use std::io::ErrorKind;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::{UnixDatagram, UnixListener};
+    use std::path::Path;
+    use std::process::Command;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
     use common::assert_kind;
-    use common::unix::Standing;
+    use common::unix::{Standing, helper, output};
 
     use super::*;
 
@@ -130,6 +132,34 @@ mod paths {
         assert_eq!(occupancy(&os), Occupancy::Free);
         assert!(!candidate(os.endpoint()).remove_stale().expect("no socket"));
         assert_eq!(os.files(), [""; 0]);
+    }
+
+    /// Links to another server's lock, and what is no lock at all: a look ends at once, and nobody
+    /// has the name.
+    #[test]
+    fn what_stands_in_place_of_a_lock_holds_no_name() {
+        let os = Os::new();
+        let other = os.dir().join("other.sock");
+        let _other = server(other.to_str().expect("UTF-8"), &["--quiet"]);
+        let (held, lock) = (os.dir().join(".other.sock.lock"), os.dir().join(".s.sock.lock"));
+        type InPlace = (&'static str, fn(&Path, &Path));
+        let cases: [InPlace; 4] = [
+            ("a symbolic link", |held, lock| symlink(held, lock).expect("a link")),
+            ("a hard link", |held, lock| fs::hard_link(held, lock).expect("a link")),
+            ("a directory", |_, lock| fs::create_dir(lock).expect("a directory")),
+            ("a FIFO", |_, lock| {
+                let made = Command::new("mkfifo").arg(lock).status().expect("mkfifo");
+                assert!(made.success(), "{made}");
+            }),
+        ];
+        for (name, make) in cases {
+            make(&held, &lock);
+            // In a process of its own, for a look that does not end.
+            let told = output(helper(&["occupancy", os.endpoint()]));
+            assert_eq!(told, ["Free"], "{name}");
+            if lock.is_dir() { fs::remove_dir(&lock) } else { fs::remove_file(&lock) }
+                .expect("what was made");
+        }
     }
 
     /// Who asks takes nothing that a server needs.

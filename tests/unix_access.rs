@@ -221,11 +221,8 @@ fn an_impostor_gets_nothing() {
     let server = squatter();
     for uid in [0, OTHER_STRANGER] {
         let Some((line, sent)) = ask(uid, &[]) else { return };
-        let says = format!(
-            "PermissionDenied: refused the server at {}: it runs as uid {STRANGER}",
-            os.endpoint()
-        );
-        assert!(line.starts_with(&says), "{line}");
+        assert!(line.starts_with("PermissionDenied UnexpectedServer: "), "{line}");
+        assert!(line.contains(&format!("uid {STRANGER}")), "{line}");
         assert_eq!(sent, 0, "{line}");
         assert_eq!(server.next_line(), "got 0");
         println!("uid {uid}: refused, and the impostor got 0 bytes");
@@ -252,7 +249,7 @@ fn a_service_that_gave_up_root_is_known_as_its_user_once_it_listens_again() {
     let service = STRANGER.to_string();
     let asked = |form: &str, user: &str| {
         let line = output(helper(&["connect", os.endpoint(), &format!("--{form}={user}")]));
-        !line[0].starts_with("PermissionDenied: refused the server")
+        !line[0].starts_with("PermissionDenied UnexpectedServer: ")
     };
     let ask = common::unix::ask;
     assert_eq!(ask(&mut server, &format!("become {service}")), format!("became {service}"));
@@ -402,7 +399,9 @@ fn a_directory_of_root_s_whose_group_may_write_is_not_its_members_own() {
                 assert!(said.starts_with("listening "), "{uid} {mode:o}: {said}");
             } else {
                 let how = if uid == 0 { "chmod go-w" } else { "a directory of your own" };
-                for part in ["PermissionDenied: ", &format!("(mode {mode:04o}"), how] {
+                for part in
+                    ["PermissionDenied UnsafeDirectory: ", &format!("(mode {mode:04o}"), how]
+                {
                     assert!(said.contains(part), "{uid} {mode:o}: {part:?} is not in {said:?}");
                 }
             }
@@ -467,8 +466,7 @@ fn a_group_that_is_not_ones_own() {
     chown(os.dir(), Some(STRANGER), None).expect("an owner");
     let arguments = ["binds", os.endpoint(), "1", "--mode", "660", "--group", "0"];
     let line = output(helper_as(&users, STRANGER, &[], &arguments)).concat();
-    let says = format!("PermissionDenied: cannot listen on {}", os.endpoint());
-    assert!(line.starts_with(&says), "{line}");
+    assert!(line.starts_with("PermissionDenied Os: "), "{line}");
     assert_eq!(os.files(), [""; 0]);
 }
 

@@ -123,7 +123,10 @@ fn socket_activation_that_makes_no_sense() {
         (None, "LISTEN_PID=$$ LISTEN_FDS=99999999999", "LISTEN_FDS is 99999999999"),
     ] {
         let line = output(activated([socket, None], set)).swap_remove(0);
-        assert!(line.starts_with("first InvalidInput: ") && line.contains(says), "{set}: {line}");
+        assert!(
+            line.starts_with("first InvalidInput UnusableDescriptor: ") && line.contains(says),
+            "{set}: {line}"
+        );
     }
 }
 

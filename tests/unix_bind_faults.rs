@@ -66,7 +66,7 @@ fn calls_of_a_claim_that_fail() {
             let line = run(server);
             let injected = fs::read_to_string(&log).expect("a log").contains("(INJECTED)");
             assert!(injected, "{call} was not called");
-            assert!(line.starts_with(&format!("{kind}: ")), "{call} {error}, {stale}: {line}");
+            assert!(line.starts_with(&format!("{kind} Os: ")), "{call} {error}, {stale}: {line}");
             assert!(line.contains(os.endpoint()), "{call} {error}, {stale}: {line}");
             // The dead socket goes with the lock file that tells of it, once there is a new one to
             // be bound; a lock file that could not be locked is not ours to remove.
@@ -101,7 +101,7 @@ fn calls_whose_failure_does_not_matter() {
         let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
         let (mut server, _) = listening(server);
         let line = run(helper(&["server", os.endpoint()]));
-        assert!(line.starts_with("AddrInUse: "), "{call} {error}: {line}");
+        assert!(line.starts_with("AddrInUse LiveServer: "), "{call} {error}: {line}");
         command(&mut server, "drop");
         assert_eq!(finish(server), ["dropped"], "{call} {error}");
         assert!(fs::read_to_string(&log).expect("a log").contains("(INJECTED)"), "{call}");
@@ -159,6 +159,27 @@ fn a_client_without_descriptors() {
     assert!(line.contains("(os error 24)"), "{line}");
 }
 
+/// Whether a server has the name cannot be known then, so there is no answer.
+#[test]
+fn a_look_at_a_lock_that_cannot_be_opened_for_now() {
+    let os = Os::new();
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let (server, id) = listening(helper(&["server", os.endpoint()]));
+    let look = || helper(&["occupancy", os.endpoint()]);
+    assert_eq!(run(look()), format!("Held {{ process: Some({id}) }}"));
+    for error in ["EMFILE", "ENFILE", "ENOMEM", "EIO", "EINTR"] {
+        let inject = format!("inject=openat:error={error}");
+        let options = ["-P", ".s.sock.lock", "-e", &inject];
+        let Some(look) = strace(&log, &options, &look()) else { return };
+        let line = run(look);
+        let calls = fs::read_to_string(&log).expect("a log");
+        assert!(calls.contains("(INJECTED)"), "{error}: {calls}");
+        assert!(line.contains("(os error ") && line.contains(os.endpoint()), "{error}: {line}");
+    }
+    finish(server);
+}
+
 /// The helper in a file system of its own at the endpoint's directory, after `script` there.
 fn in_tmpfs(os: &Os, options: &str, script: &str) -> Option<Command> {
     if !can_unshare(&["-m"]) || !is_here("mount") {
@@ -193,11 +214,11 @@ fn a_full_disk() {
     let os = Os::new();
     // None at all, for the lock file alone, and for both.
     let Some((line, left)) = in_tmpfs_said(&os, &files(0), "true") else { return };
-    assert!(line.starts_with("StorageFull: cannot listen on") && line.contains("lock"), "{line}");
+    assert!(line.starts_with("StorageFull Os: ") && line.contains("lock"), "{line}");
     assert!(line.contains("choose another directory"), "{line}");
     assert_eq!(left, "");
     let (line, left) = in_tmpfs_said(&os, &files(1), "true").expect("as before");
-    assert!(line.starts_with("StorageFull: cannot listen on"), "{line}");
+    assert!(line.starts_with("StorageFull Os: "), "{line}");
     assert_eq!(left, "");
     let (line, left) = in_tmpfs_said(&os, &files(2), "true").expect("as before");
     assert_eq!((&*line, &*left), ("listening", ""));
@@ -211,7 +232,7 @@ fn a_full_disk() {
 fn a_disk_that_cannot_be_written() {
     let os = Os::new();
     let Some((line, left)) = in_tmpfs_said(&os, "ro", "true") else { return };
-    assert!(line.starts_with("PermissionDenied: cannot listen on"), "{line}");
+    assert!(line.starts_with("PermissionDenied NotWritable: "), "{line}");
     assert!(line.contains("Read-only") && line.contains("that you can write to"), "{line}");
     assert_eq!(left, "");
     // One that became so after a crash: what the crash left stays as it is.
@@ -223,6 +244,6 @@ fn a_disk_that_cannot_be_written() {
         os.dir().display()
     );
     let (line, left) = in_tmpfs_said(&os, "rw", &crash).expect("as before");
-    assert!(line.starts_with("PermissionDenied: cannot listen on"), "{line}");
+    assert!(line.starts_with("PermissionDenied NotWritable: "), "{line}");
     assert_eq!(left, ".s.sock.lock s.sock");
 }

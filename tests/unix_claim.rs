@@ -54,7 +54,9 @@ impl Race {
             let line = lines.next().expect("an outcome");
             match line.split_once(' ') {
                 Some(("won", id)) => race.winners.push(id.parse().expect("a process id")),
-                Some(("lost", why)) if why.starts_with("AddrInUse: ") => race.in_use += 1,
+                Some(("lost", why)) if why.starts_with("AddrInUse LiveServer: ") => {
+                    race.in_use += 1;
+                }
                 _ => race.other.push(line),
             }
         }
@@ -268,7 +270,7 @@ fn a_lock_file_that_is_gone_is_no_lock() {
     assert_eq!(finish(holder), ["dropped"]);
     let (mut next, _) = listening(helper(&["server", os.endpoint()]));
     let (_, out, _) = late.wait();
-    assert!(out[0].starts_with("AddrInUse: "), "{out:?}");
+    assert!(out[0].starts_with("AddrInUse LiveServer: "), "{out:?}");
     assert!(fs::read_to_string(&log).expect("a log").matches(" flock(").count() > 1);
     // It saw the lock, and did not have to try the socket.
     assert_eq!(ask(&mut next, "stats"), "accepted 0 refused 0 pauses 0");
@@ -288,6 +290,14 @@ fn a_process_that_may_write_no_files_listens() {
     command(&mut server, "drop");
     assert_eq!(finish(server), ["dropped"]);
     assert_eq!(os.files(), [""; 0]);
+
+    // With room for its lock file the next one is told who has the name.
+    let limited = ["-c", "ulimit -f 1; exec \"$0\" \"$@\""];
+    let server = helper(&["server", os.endpoint()]);
+    let (server, id) = listening(common::unix::through("sh", &limited, &server));
+    let refused = output(helper(&["server", os.endpoint()])).concat();
+    assert!(refused.contains(&format!("pid {id}")), "{refused}");
+    finish(server);
 }
 
 /// Whether portable names depend on `XDG_RUNTIME_DIR`: macOS has one directory for each user
@@ -318,7 +328,7 @@ fn a_portable_name_is_one_name() {
     };
     let (mut first, _) = listening(started(false));
     let refused = output(started(true)).concat();
-    assert!(refused.starts_with("AddrInUse") && refused.contains(&name), "{refused}");
+    assert!(refused.starts_with("AddrInUse LiveServer: ") && refused.contains(&name), "{refused}");
     assert!(refused.contains(&format!("pid {}", first.child.id())), "{refused}");
     assert_eq!(os.files(), [""; 0]);
     command(&mut first, "drop");

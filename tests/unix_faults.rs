@@ -15,7 +15,7 @@ use common::process::Running;
 use common::unix::{
     count, helper, listening, on_linux, output, rounds, strace, until, with_linux_backend,
 };
-use common::{Backend, Os};
+use common::{Backend, Os, unique_name};
 use rustix::process::{Pid, Signal, kill_process};
 use sockpipe::Listener;
 
@@ -106,6 +106,39 @@ fn children_of_a_busy_server_have_nothing_of_it() {
     let _context = runtime.enter();
     drop(Listener::bind(os.endpoint()).expect("the name of the dead"));
     assert!(fs::metadata(format!("/proc/{}", ids[0])).is_ok(), "the child is gone");
+}
+
+/// A child may be started at any moment, so the call that opens a file already says that no child
+/// has it: of a server, of those who look for one, and of those who clean up.
+#[test]
+fn no_file_is_opened_that_a_child_would_have() {
+    let (home, logs) = (tempfile::tempdir(), tempfile::tempdir());
+    let (home, logs) = (home.expect("a directory"), logs.expect("a directory"));
+    let log = logs.path().join("log");
+    let path = home.path().join("s.sock").display().to_string();
+    let name = unique_name();
+    listening(helper(&["server", &path])).0.crash();
+    for (verb, endpoint) in [
+        ("occupancy", &path),
+        ("clean", &path),
+        ("server", &path),
+        ("server", &name),
+        ("connect", &name),
+    ] {
+        let traced = strace(&log, &["-e", "trace=openat"], &helper(&[verb, endpoint]));
+        let Some(mut traced) = traced else { return };
+        // The directory that is the crate's own choice, and is made where it is missing.
+        traced.env_remove("XDG_RUNTIME_DIR");
+        let mut running = Running::start(traced);
+        drop(running.child.stdin.take());
+        running.wait();
+
+        let calls = fs::read_to_string(&log).expect("a log");
+        let inherited = calls.lines().filter(|call| !call.contains("O_CLOEXEC"));
+        let inherited: Vec<_> = inherited.filter(|call| call.contains("openat(")).collect();
+        assert_eq!(inherited, [""; 0], "{verb} {endpoint}");
+        assert!(calls.contains(".sock.lock\""), "{verb} {endpoint}: {calls}");
+    }
 }
 
 /// A signal a millisecond, to both ends.

@@ -33,17 +33,17 @@ fn a_runtime_directory_that_others_may_write_to_by_now() {
         set_mode(home.path(), mode);
         let said = output(at_home(home.path(), &["connect", &name])).join("");
         let shown = home.path().display().to_string();
-        for part in ["NotFound", &shown, "passed over", &format!("(mode {mode:04o})")] {
+        for part in ["NotFound NoServer: ", &shown, "passed over", &format!("(mode {mode:04o})")] {
             assert!(said.contains(part), "{part:?} is not in {said:?}");
         }
         let second = output(at_home(home.path(), &["server", &name])).join("");
-        for part in ["AddrInUse", &shown, &id.to_string()] {
+        for part in ["AddrInUse LiveServer: ", &shown, &id.to_string()] {
             assert!(second.contains(part), "{part:?} is not in {second:?}");
         }
     }
     set_mode(home.path(), 0o700);
     let said = output(at_home(home.path(), &["connect", &name])).join("");
-    assert!(!said.contains("NotFound"), "{said}");
+    assert!(said.starts_with("served by"), "{said}");
     finish(server);
 }
 
@@ -244,7 +244,10 @@ fn a_copy_by_links_of_a_server_s_directory() {
         }
         for path in [&path, &copied] {
             let said = output(helper(&["server", path])).concat();
-            assert!(said.starts_with("AddrInUse: ") && said.contains(path.as_str()), "{said}");
+            assert!(
+                said.starts_with("AddrInUse LiveServer: ") && said.contains(path.as_str()),
+                "{said}"
+            );
         }
         assert_eq!(fs::read(&lock).expect("a lock"), before);
         let said = output(helper(&["connect", &path])).concat();
@@ -296,7 +299,10 @@ fn a_private_directory_that_its_owner_may_not_enter() {
         chown(&dir, Some(owner), Some(owner)).expect("an owner");
         set_mode(&dir, mode);
         let said = output(start("022")).concat();
-        assert!(said.starts_with("PermissionDenied: "), "{owner} {mode:o}: {said}");
+        assert!(
+            said.starts_with("PermissionDenied PrivateDirectory: "),
+            "{owner} {mode:o}: {said}"
+        );
         let kept = fs::metadata(&dir).expect("a directory").permissions().mode();
         assert_eq!(kept & 0o7777, mode, "{owner}");
         fs::remove_dir(&dir).expect("nothing in it");

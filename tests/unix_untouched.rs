@@ -60,7 +60,7 @@ fn a_stopped_server_keeps_its_name(server: &[&str], os: &Os, answer: &[u8]) {
     let starters = (0..20).map(|_| Running::start(helper(&["server", os.endpoint()])));
     for starter in starters.collect::<Vec<_>>() {
         let (_, out, err) = starter.wait();
-        assert!(out[0].starts_with("AddrInUse: "), "{out:?} {err:?}");
+        assert!(out[0].starts_with("AddrInUse LiveServer: "), "{out:?} {err:?}");
     }
     assert_eq!((Standing::at(Path::new(os.endpoint())), os.files()), before);
     println!("20 starters refused, {} clients in the queue", clients.len());
@@ -292,7 +292,7 @@ fn a_file_system_without_locks() {
             strace(&log, &["-e", &inject], &server).map(|server| output(server).concat())
         };
         let Some(line) = start() else { return };
-        assert!(line.starts_with("Unsupported: cannot listen on"), "{error}: {line}");
+        assert!(line.starts_with("Unsupported NoLocks: "), "{error}: {line}");
         assert!(line.contains("choose a directory on a local file system"), "{line}");
         assert_eq!(os.files(), [""; 0], "{error}");
 

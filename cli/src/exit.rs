@@ -94,6 +94,11 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// The message without the advice, where the tool has its own next step.
+pub fn what(error: &io::Error) -> String {
+    sockpipe::Error::of(error).map_or_else(|| error.to_string(), sockpipe::Error::what)
+}
+
 /// The crate's advice names its own items as the next step; a user of the tool has options.
 fn message(error: &io::Error) -> String {
     let Some(error) = sockpipe::Error::of(error) else { return error.to_string() };

@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use sockpipe::{Candidate, ConnectOptions, Endpoint, ExpectServer, Occupancy, Stream};
 
-use crate::exit::{DENIED, Exit, FAILED, NOBODY, TAKEN, USAGE, at_endpoint, at_output};
+use crate::exit::{DENIED, Exit, FAILED, NOBODY, TAKEN, USAGE, at_endpoint, at_output, what};
 use crate::os::Access;
 use crate::procfs::{self, Listening};
 use crate::say::{self, shown};
@@ -124,7 +124,7 @@ impl Found {
         if connect && stream.is_none() && found.state == State::Live {
             match probe(found.place()).await {
                 Ok(connected) => stream = Some(connected),
-                Err(error) => found.server = Some(format!("cannot be asked: {error}")),
+                Err(error) => found.server = Some(format!("cannot be asked: {}", what(&error))),
             }
         }
 
@@ -186,7 +186,7 @@ impl Found {
             }
             Err(error) => match self.too_long().await {
                 Some(why) => (State::Impossible, why),
-                None => (State::of_error(&error), error.to_string()),
+                None => (State::of_error(&error), what(&error)),
             },
         };
         (self.state, self.because) = (state, because);
@@ -217,7 +217,7 @@ impl Found {
                     "by the system's list of sockets, because it refuses connections of this user"
                         .to_owned(),
                 ),
-                _ => (State::of_error(&error), error.to_string()),
+                _ => (State::of_error(&error), what(&error)),
             },
         };
 
@@ -234,7 +234,7 @@ impl Found {
         }
         let at_once = ConnectOptions::new().deadline(Duration::ZERO);
         match Stream::connect_with(place, &at_once).await {
-            Err(error) if error.kind() == ErrorKind::InvalidInput => Some(error.to_string()),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Some(what(&error)),
             _ => None,
         }
     }

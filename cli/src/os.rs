@@ -14,7 +14,7 @@ use windows as imp;
 pub use chunk::Chunk;
 pub use imp::{
     Attached, Group, Socket, asked_to_stop, bear_file_limit, check_passed, check_room,
-    closed_directory, give_back_memory, is_first_process, is_own, is_stranger, leads_to,
+    closed_directory, give_back_memory, is_first_process, is_own, is_stranger, keep_name, leads_to,
     listen_options, passed_is_connected, passed_listener, passed_stream, program,
     refuse_descriptors, stdin, stdout, stdout_unread, take_orphans, user, user_id, who_may_connect,
     why_no_server,

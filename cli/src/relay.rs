@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use sockpipe::{LocalListener, Stream};
+use sockpipe::{Listener, LocalListener, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -271,7 +271,8 @@ impl Door {
 
     /// Keeps clients from passing descriptors, pending clients included.
     fn refuse_descriptors(&self) {
-        if let Self::Local(Bound(listener)) = self {
+        if let Self::Local(bound) = self {
+            let listener: &Listener = bound;
             os::refuse_descriptors(listener);
         }
     }

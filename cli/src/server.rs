@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::Result;
 use sockpipe::{Access, Endpoint, ListenOptions, Listener, LocalListener, Stream};
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::args::{Memory, Place, Server, Spin};
-use crate::exit::{Exit, INTERRUPTED, at_endpoint};
+use crate::exit::{Exit, INTERRUPTED, at_endpoint, what};
 use crate::{os, say};
 
 /// How long connections may take to finish once a server is asked to stop.
@@ -23,8 +23,18 @@ const ONE_REQUEST: Duration = Duration::from_millis(100);
 /// When a user wonders why it has not ended.
 const FELT: Duration = Duration::from_millis(700);
 
-/// A listener that says if it leaves its name behind.
-pub struct Bound(pub Listener);
+/// Between looks at the name. The library has looked meanwhile, and bound it again if it could.
+const LOOK: Duration = Duration::from_secs(12);
+
+/// A listener that says if clients do not find it any more, or if it leaves its name behind.
+pub struct Bound {
+    listener: Listener,
+    look: Interval,
+    /// It owns its name.
+    named: bool,
+    /// It was said that the name is lost.
+    lost: bool,
+}
 
 pub fn bind(place: &Place, args: &Server, spin: Spin) -> Result<Bound> {
     bind_fast(place, args, spin, Memory::default())
@@ -52,22 +62,45 @@ pub fn bind_fast(place: &Place, args: &Server, spin: Spin, memory: Memory) -> Re
             ));
         }
     }
-    Ok(Bound(listener))
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Ok(Bound { listener, look, named: matches!(place, Place::Endpoint(_)), lost: false })
+}
+
+impl Bound {
+    /// Says once that the name is gone and why it cannot be bound again.
+    fn look_after_name(&mut self) {
+        let kept = os::keep_name(&mut self.listener);
+        if let Err(error) = &kept {
+            if !self.lost {
+                say::warning(format_args!(
+                    "clients do not find this server any more: {}; restart it",
+                    what(error)
+                ));
+            }
+        }
+        self.lost = kept.is_err();
+    }
 }
 
 impl LocalListener for Bound {
     type Stream = Stream;
 
     async fn accept(&mut self) -> io::Result<Stream> {
-        self.0.accept().await
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => return accepted,
+                _ = self.look.tick(), if self.named => self.look_after_name(),
+            }
+        }
     }
 
     fn endpoint(&self) -> io::Result<Endpoint> {
-        LocalListener::endpoint(&self.0)
+        LocalListener::endpoint(&self.listener)
     }
 
     fn stop_listening(&mut self) -> Vec<Stream> {
-        self.0.stop_listening()
+        self.listener.stop_listening()
     }
 }
 
@@ -75,13 +108,13 @@ impl Deref for Bound {
     type Target = Listener;
 
     fn deref(&self) -> &Listener {
-        &self.0
+        &self.listener
     }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Err(error) = self.0.release() {
+        if let Err(error) = self.listener.release() {
             say::warning(at_endpoint(error));
         }
     }

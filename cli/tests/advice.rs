@@ -156,7 +156,7 @@ fn of_another_user() {
     // Not let in to a socket of which nothing else can be told.
     drop(UnixListener::bind(path).expect("a socket"));
     set_mode(path.as_ref(), 0o600);
-    as_stranger(&["connect", path]).wait().assert_fails(5, &["refuses connections of this user"]);
+    as_stranger(&["connect", path]).wait().assert_fails(5, &["refuse this user"]);
     assert_next(&as_stranger(&["info", path]).wait(), 5, &["ask as the user"], "sockpipe");
     set_mode(path.as_ref(), 0o666);
     let says = ["only uid 0", "choose another endpoint"];

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Backend, Os, PATIENCE, Tool, noise, run, run_with, tool, within};
+use sockpipe::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -228,6 +229,36 @@ fn a_command_for_each_client() {
     first.await_out("first, and still there");
     first.end_input();
     first.wait().assert_succeeds();
+}
+
+/// The command has ended long before.
+#[tokio::test]
+async fn what_a_command_printed_reaches_a_client_that_reads_slowly() {
+    let (os, behind) = (Os::new(), Os::new());
+    let bytes = noise(MIB);
+    let mut source = Tool::listening(&["listen", behind.endpoint()]);
+    let fed = source.feed(bytes.clone());
+    let program = tool().get_program().to_str().expect("UTF-8").to_owned();
+    let command = ["--exec", &program, "-q", "connect", behind.endpoint()];
+    let server = Tool::listening(&[&["listen", os.endpoint()][..], &command].concat());
+
+    let mut client = within(Stream::connect(os.endpoint())).await.expect("a server");
+    within(client.shutdown()).await.expect("a half-close");
+    let (mut read, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        let length = within(client.read(&mut part)).await.expect("bytes, or the end");
+        if length == 0 {
+            break;
+        }
+        read.extend_from_slice(&part[..length]);
+        // This client is slow.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(read == bytes, "{} of {} bytes", read.len(), bytes.len());
+    drop(client);
+    fed.join().expect("no panic");
+    source.wait().assert_succeeds();
+    server.wait().assert_succeeds();
 }
 
 #[test]

@@ -43,6 +43,27 @@ fn a_signal_ends_what_waits_and_frees_the_name() {
     }
 }
 
+/// A server in a directory that a user made is not bound again in another one.
+#[test]
+fn a_server_whose_directory_was_made_anew_says_that_no_client_finds_it() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let dir = parent.path().join("d");
+    let make = || {
+        fs::create_dir(&dir).expect("a directory");
+        set_mode(&dir, 0o700);
+    };
+    make();
+    let path = dir.join("s.sock").to_str().expect("UTF-8").to_owned();
+    let mut server = Tool::listening(&["echo", &path]);
+    fs::remove_dir_all(&dir).expect("a directory");
+    make();
+    server.await_err("warning: clients do not find this server any more: ");
+    server.await_err("removed or replaced; restart it\n");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code, Some(0));
+    assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 0);
+}
+
 /// What is there so far is printed.
 #[test]
 fn an_interrupted_ping() {
@@ -298,9 +319,7 @@ fn other_users() {
     let os = open_to_all();
     let _server = Tool::listening(&["echo", os.endpoint()]);
     for verb in ["connect", "ping"] {
-        as_stranger(&[verb, os.endpoint()])
-            .wait()
-            .assert_fails(5, &["refuses connections of this user"]);
+        as_stranger(&[verb, os.endpoint()]).wait().assert_fails(5, &["refuse this user"]);
     }
     as_stranger(&["clean", os.endpoint()]).wait().assert_fails(5, &["cannot"]);
     for verb in ["listen", "echo"] {

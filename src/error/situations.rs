@@ -36,14 +36,14 @@ pub(crate) fn busy(endpoint: impl Borrow<Endpoint>, limit: Duration) -> io::Erro
     error.advising("try again, or raise ConnectOptions::deadline").into()
 }
 
-/// The OS did not let this user connect.
+/// The OS did not let this user connect, by the permissions of `what`.
 pub(crate) fn peer_refused(
     endpoint: impl Borrow<Endpoint>,
+    what: &str,
     error: impl Into<io::Error>,
 ) -> io::Error {
-    let error = Error::new(Reason::PeerRefused, "the server refuses connections of this user")
-        .caused_by(error.into());
-    error.at(endpoint).into()
+    let cause = format!("the permissions of {what} refuse this user");
+    Error::new(Reason::PeerRefused, cause).caused_by(error.into()).at(endpoint).into()
 }
 
 pub(crate) fn unexpected_server(

@@ -260,7 +260,10 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
         Errno::PROTOTYPE => {
             (Reason::NotASocket, "it is a socket of another type, not a stream".to_owned())
         }
-        Errno::ACCESS | Errno::PERM => return Err(error::peer_refused(address, errno).into()),
+        Errno::ACCESS | Errno::PERM => {
+            let what = "the socket, or of a directory above it,";
+            return Err(error::peer_refused(address, what, errno).into());
+        }
         errno => return Err(error::os(address, errno).into()),
     };
 

@@ -109,3 +109,75 @@ fn socket(stat: &Stat) -> String {
     let (device, number) = (stat.st_dev, stat.st_ino);
     format!("{device:x}:{number:x}:{:x}.{:x}", stat.st_mtime, stat.st_mtime_nsec)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use rustix::fs::fstat;
+
+    use super::*;
+
+    fn empty() -> OwnedFd {
+        tempfile::tempfile().expect("a file").into()
+    }
+
+    #[test]
+    fn holder_and_socket_are_read_as_they_were_written() {
+        let (file, here) = (empty(), Some(process::id()));
+        let sockets = [empty(), empty()];
+        let [one, other] = sockets.each_ref().map(|socket| fstat(socket).expect("its state"));
+        assert_eq!((holder(&file), said(&file, &one)), (None, Said::Nothing));
+
+        write_holder(&file);
+        assert_eq!((holder(&file), said(&file, &one)), (here, Said::Nothing));
+        write_binding(&file);
+        assert_eq!((said(&file, &one), said(&file, &other)), (Said::Perhaps, Said::Perhaps));
+        write_bound(&file, &one);
+        assert_eq!((said(&file, &one), said(&file, &other)), (Said::Bound, Said::Nothing));
+
+        // The parts leave each other alone, and take the place of what was there.
+        assert!(!is_stopping(&file));
+        #[cfg(feature = "tokio")]
+        {
+            write_stopping(&file);
+            assert!(is_stopping(&file));
+            assert_eq!((holder(&file), said(&file, &one)), (here, Said::Bound));
+        }
+        write_holder(&file);
+        assert!(!is_stopping(&file));
+        assert_eq!((holder(&file), said(&file, &one)), (here, Said::Bound));
+        assert_eq!(fstat(&file).expect("its state").st_size, (HOLDER + SOCKET) as i64);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn pid_namespace_is_the_one_that_the_system_shows() {
+        let shown = std::fs::read_link("/proc/self/ns/pid").expect("a namespace");
+        assert_eq!(shown.to_str(), Some(&*format!("pid:[{}]", pid_namespace())));
+    }
+
+    #[test]
+    fn holder_is_none_unless_its_number_means_a_process_here() {
+        let here = pid_namespace();
+        let mut child = Command::new("true").spawn().expect("a process");
+        let gone = child.id();
+        child.wait().expect("an end");
+
+        for (text, expected) in [
+            // It is there, and another user's.
+            (format!("1 {here}"), Some(1)),
+            (format!("1 {}", here + 1), None),
+            (format!("{gone} {here}"), None),
+            (format!("0 {here}"), None),
+            (format!("-1 {here}"), None),
+            (format!("{} {here}", u32::MAX), None),
+            ("1".to_owned(), None),
+            ("some text".to_owned(), None),
+        ] {
+            let file = empty();
+            write_first(&file, &text);
+            assert_eq!(holder(&file), expected, "{text:?}");
+        }
+    }
+}

@@ -50,7 +50,7 @@ impl<'a> Search<'a> {
             Some(ERROR_FILE_NOT_FOUND) => {
                 (error::no_server(address), self.options.wait_for_server.is_some())
             }
-            Some(ERROR_ACCESS_DENIED) => (error::peer_refused(address, error), false),
+            Some(ERROR_ACCESS_DENIED) => (error::peer_refused(address, "the pipe", error), false),
             Some(_) => (error::os(address, error), false),
             None => (error, false),
         };

@@ -16,11 +16,14 @@ use super::security::SecurityDescriptor;
 use super::system::{code, wide};
 use crate::options::Access;
 
+/// Of what a mutex and a file may be called: 260 and 255 characters, with what is before and behind.
+const LONGEST: usize = 200;
+
 /// What only one process of the machine may do at a time; `None` while another does.
 ///
 /// It is that the mutex exists that counts. To own it would tie the lock to a thread.
 pub(super) fn alone(name: &str) -> io::Result<Option<OwnedHandle>> {
-    let wide_name = wide(&format!(r"Global\{name}"));
+    let wide_name = wide(&format!(r"Global\{}", shortened(name)));
     let security = SecurityDescriptor::new(Access::Owner)?;
     let attributes = security.attributes();
     // SAFETY: the attributes are valid, the descriptor in them outlives the call, and the name
@@ -34,6 +37,19 @@ pub(super) fn alone(name: &str) -> io::Result<Option<OwnedHandle>> {
     // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
     let mutex = unsafe { OwnedHandle::from_raw_handle(mutex) };
     Ok((code(&error) != Some(ERROR_ALREADY_EXISTS)).then_some(mutex))
+}
+
+/// A name of at most [`LONGEST`] characters: a longer one is cut, and told from others by a hash
+/// (FNV-1a) that all versions of a program have in common.
+pub(super) fn shortened(name: &str) -> String {
+    if name.chars().count() <= LONGEST {
+        return name.to_owned();
+    }
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let start: String = name.chars().take(LONGEST - 17).collect();
+    format!("{start}~{hash:016x}")
 }
 
 /// `None` where there is none, or none that this user may end.
@@ -63,4 +79,24 @@ pub(super) fn has_ended(process: &OwnedHandle) -> bool {
 pub(super) fn kill(process: &OwnedHandle) -> bool {
     // SAFETY: the handle is open.
     (unsafe { TerminateProcess(process.as_raw_handle(), 1) }) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_of_long_names_that_differ_at_the_end_are_two() {
+        let long = format!("sockpipe-unit.{}.{}", std::process::id(), "n".repeat(240));
+        let [one, other] = ["a", "b"].map(|end| format!("{long}{end}"));
+        for name in [&one, &other] {
+            assert_eq!(shortened(name).chars().count(), LONGEST);
+        }
+        let held = alone(&one).expect("a lock").expect("it is free");
+        assert!(alone(&one).expect("a lock").is_none(), "it is held");
+        drop(alone(&other).expect("a lock").expect("it is another one"));
+        drop(held);
+        assert!(alone(&one).expect("a lock").is_some(), "it is free again");
+        assert_eq!(shortened("short"), "short");
+    }
 }

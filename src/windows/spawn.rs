@@ -124,7 +124,7 @@ fn file_of(name: &str) -> PathBuf {
             other => file.push_str(&format!("%{other:02x}")),
         }
     }
-    env::temp_dir().join(format!("{file}.spawn"))
+    env::temp_dir().join(format!("{}.spawn", process::shortened(&file)))
 }
 
 /// A process, told from a later one with the same number by when it started.

@@ -54,6 +54,7 @@ async fn run() {
         ["connect-cost", whose, path, count] => cost::connects(whose, path, number(count)).await,
         ["cancel", path, count] => cancel::run(path, number(count)).await,
         ["once", path] => rivals::once(path).await,
+        ["holds", path] => rivals::hold(path),
         ["clean", path] => rivals::clean(path),
         ["occupancy", path] => rivals::occupancy(path),
         ["takeovers", path, count] => rivals::takeovers(path, number(count)).await,
@@ -79,10 +80,13 @@ fn number(text: &str) -> u32 {
     text.parse().expect("a number")
 }
 
-/// An error as the tests read it: kind and message on one line.
+/// An error as the tests read it, on one line: the kind, the name of the reason, the message.
 #[cfg(unix)]
 fn shown(error: &std::io::Error) -> String {
-    format!("{:?}: {error}", error.kind())
+    let reason = sockpipe::Error::of(error).map(|error| format!("{:?}", error.reason()));
+    let reason = reason.as_deref().unwrap_or("NoReason");
+    let name = reason.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    format!("{:?} {name}: {error}", error.kind())
 }
 
 /// The descriptors that this process has open.

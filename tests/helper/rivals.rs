@@ -35,6 +35,14 @@ pub(crate) async fn once(path: &str) {
     }
 }
 
+/// Has the name and accepts nobody, until standard input ends.
+pub(crate) fn hold(path: &str) {
+    let listener = Listener::bind(path).expect("a free name");
+    println!("listening {}", id());
+    wait_for_the_end();
+    drop(listener);
+}
+
 /// Removes what a crash has left.
 pub(crate) fn clean(path: &str) {
     match place(path).remove_stale() {

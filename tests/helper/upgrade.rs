@@ -13,7 +13,7 @@ use crate::shown;
 /// Takes over, and answers each byte with its process id until it is taken over itself; or ends at
 /// once.
 pub(crate) async fn run(path: &str, serves: bool) {
-    let options = ListenOptions::new().upgradable(true);
+    let options = ListenOptions::new().upgradable(true).unsafe_directory(true);
     let listener = match take_over(path, &options, Duration::from_secs(30)).await {
         Ok(listener) => listener,
         Err(error) => return println!("{}", shown(&error)),

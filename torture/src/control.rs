@@ -106,14 +106,20 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
     Ok(report.is_right())
 }
 
-/// Its descriptors when nobody is connected: the last to go may take a moment.
+/// Its descriptors when nobody is connected, once they have been as many for half a second: the last
+/// client to go may take a moment, and so does what the listener makes after it has begun.
 async fn settled(server: &Steady) -> usize {
-    let mut fewest = usize::MAX;
-    for _ in 0..100 {
-        fewest = fewest.min(process::descriptors(server.id()));
+    let (mut seen, mut since) = (0, 0);
+    for _ in 0..500 {
+        let now = process::descriptors(server.id());
+        since = if now == seen { since + 1 } else { 0 };
+        seen = now;
+        if since == 50 {
+            break;
+        }
         sleep(Duration::from_millis(10)).await;
     }
-    fewest
+    seen
 }
 
 /// The next server takes over whatever the killed ones left, and leaves nothing.

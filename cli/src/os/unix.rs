@@ -25,7 +25,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Access as Permissions, access};
 use rustix::process::geteuid;
-use sockpipe::{Endpoint, Stream, UserId};
+use sockpipe::os::unix::ListenerExt;
+use sockpipe::{Endpoint, Listener, Stream, UserId};
 
 pub use self::group::Group;
 pub use self::init::{is_first_process, take_orphans};
@@ -45,6 +46,11 @@ const PAIRS: usize = 4;
 /// Whether there are as many descriptors as a runtime takes: without them it would panic.
 pub fn check_room() -> io::Result<()> {
     (0..PAIRS).map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>().map(drop)
+}
+
+/// Binds the name of `listener` again if it was removed.
+pub fn keep_name(listener: &mut Listener) -> io::Result<()> {
+    listener.republish()
 }
 
 /// Standard input.

@@ -112,6 +112,11 @@ pub async fn stdout_unread() {
     std::future::pending::<()>().await;
 }
 
+/// Nobody can remove it.
+pub fn keep_name(_: &mut Listener) -> io::Result<()> {
+    Ok(())
+}
+
 /// Pipes pass none.
 pub fn refuse_descriptors(_: &Listener) -> bool {
     true

@@ -15,7 +15,7 @@ use windows_sys::Win32::Security::{
 
 use super::super::pipe::{self, Instance, Kind};
 use super::super::tests::wine::{is_wine, not_run, skipped, skipped_without_model};
-use super::super::tests::{run, unique};
+use super::super::tests::{assert_reason, run, unique};
 use super::*;
 use crate::os::windows::ListenOptionsExt;
 use crate::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream};
@@ -292,9 +292,7 @@ fn another_user_is_let_in_where_everyone_is() {
     let path = unique();
     let mut listener = Listener::bind(&path).expect("a free name");
     let outcome = acting_as(&user, || run(Stream::connect(&path)));
-    let error = outcome.expect_err("another user was accepted");
-    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
-    assert!(error.to_string().contains("refuses connections of this user"), "{error}");
+    assert_reason!(outcome, PermissionDenied, Reason::PeerRefused);
     // The first client that the server sees is another user's.
     let _client = run(Stream::connect(&path)).expect("a server");
     let server = run(listener.accept()).expect("a client");
@@ -325,11 +323,10 @@ fn a_server_of_another_user_is_refused() {
     let path = unique();
     let _server =
         acting_as(&user, || pipe::create(&path, Instance::First, &for_all())).expect("a free name");
-    let error = run(Stream::connect(&path)).expect_err("an impostor");
-    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    let error =
+        assert_reason!(run(Stream::connect(&path)), PermissionDenied, Reason::UnexpectedServer);
     assert!(error.to_string().contains(&other), "{error}");
-    let error = Listener::bind(&path).expect_err("a name that is in use");
-    assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+    assert_reason!(Listener::bind(&path), AddrInUse, Reason::LiveServer { .. });
     // The refused client used up the first instance: an instance serves one client.
     let _next = acting_as(&user, || pipe::create(&path, Instance::Further, &for_all()))
         .expect("a further instance");
