@@ -37,6 +37,7 @@ pub(super) struct AsyncBell {
     spin: Option<Box<Spin>>,
 }
 
+#[cfg(feature = "blocking")]
 impl AsyncBell {
     pub(super) fn into_socket(self) -> OwnedFd {
         self.socket.into_inner()
