@@ -69,9 +69,14 @@ async fn exchange(
 
 async fn in_memory(policy: SharedMemory, spin: SpinPolicy) -> (Stream, Stream) {
     let (mut client, mut server) = connected(policy, spin).await;
+    move_into_memory(&mut client, &mut server).await;
+    (client, server)
+}
+
+async fn move_into_memory(client: &mut Stream, server: &mut Stream) {
     within(async {
         for _ in 0..1000 {
-            exchange(&mut client, &mut server, 64).await;
+            exchange(client, server, 64).await;
             if (client.transport(), server.transport())
                 == (Transport::SharedMemory, Transport::SharedMemory)
             {
@@ -81,7 +86,6 @@ async fn in_memory(policy: SharedMemory, spin: SpinPolicy) -> (Stream, Stream) {
         panic!("still on the socket: {client:?} {server:?}");
     })
     .await;
-    (client, server)
 }
 
 #[tokio::test]
@@ -289,6 +293,31 @@ async fn single_writes_find_that_the_peer_is_gone() {
         }
     })
     .await;
+}
+
+/// A bell that finds the socket full wakes nobody, and the smallest socket takes six of them.
+#[tokio::test]
+async fn each_message_wakes_its_reader_over_the_smallest_socket() {
+    let os = Os::new();
+    let options = listening(SharedMemory::Eager).send_buffer_size(1);
+    let mut listener = Listener::bind_with(os.endpoint(), &options).expect("a free name");
+    let options = connecting(SharedMemory::Eager).send_buffer_size(1);
+    let client = within(Stream::connect_with(os.endpoint(), &options)).await;
+    let (mut client, mut server) =
+        (client.expect("a server"), within(listener.accept()).await.expect("a client"));
+    move_into_memory(&mut client, &mut server).await;
+
+    for number in 0..100 {
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            let (mut from, mut to) = (from, to);
+            let (message, mut byte) = ([number], [0]);
+            // The reader sleeps before there is anything to read.
+            let (read, written) =
+                within(async { tokio::join!(to.read(&mut byte), from.write_all(&message)) }).await;
+            written.expect("a write");
+            assert_eq!((read.expect("a read"), byte), (1, message));
+        }
+    }
 }
 
 #[tokio::test]
