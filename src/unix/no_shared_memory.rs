@@ -96,10 +96,7 @@ pub(super) mod threads {
         }
 
         #[cfg(feature = "tokio")]
-        pub(in crate::unix) fn into_async(
-            self,
-            _: StreamOptions,
-        ) -> io::Result<super::tasks::Lane> {
+        pub(in crate::unix) fn into_async(self) -> io::Result<super::tasks::Lane> {
             match self {}
         }
 

@@ -55,13 +55,25 @@ pub(super) fn receive_into(
     buf: &mut [u8],
     flags: RecvFlags,
 ) -> Result<usize, Errno> {
-    let room = buf.len().min(platform::MOST);
     if !platform::READS_INSTALL_DESCRIPTORS {
+        let room = buf.len().min(platform::MOST);
         return recv(socket, &mut buf[..room], flags).map(|(_, length)| length);
     }
+    receive_and_tell(socket, buf, flags).map(|(length, _)| length)
+}
+
+/// As [`receive_into`], and tells whether control data ended the read.
+#[inline]
+pub(super) fn receive_and_tell(
+    socket: BorrowedFd<'_>,
+    buf: &mut [u8],
+    flags: RecvFlags,
+) -> Result<(usize, bool), Errno> {
+    let room = buf.len().min(platform::MOST);
     let flags = flags.bits() as libc::c_int;
     // SAFETY: `buf` is at least `room` bytes long, and borrowed here.
-    unsafe { receive_message(socket, NonNull::from(buf).cast(), room, flags) }.map(|it| it.0)
+    let received = unsafe { receive_message(socket, NonNull::from(buf).cast(), room, flags) };
+    received.map(|(length, flags)| (length, flags & libc::MSG_CTRUNC != 0))
 }
 
 /// The length, and the flags of the message.

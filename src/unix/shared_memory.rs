@@ -31,6 +31,7 @@ use rustix::time::{ClockId, clock_gettime};
 use self::limits::Share;
 use self::mapping::Mapping;
 use super::place::random;
+use super::receive::receive_and_tell;
 use super::sockname::SockName;
 use super::{platform, shut_down};
 use crate::options::StreamOptions;
@@ -165,12 +166,8 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
     }
 
     fn receive(&self, buf: &mut [u8]) -> io::Result<Received<Offer>> {
-        let mut none = RecvAncillaryBuffer::default();
-        let flags = RecvFlags::DONTWAIT;
-        let message = recvmsg(self.socket, &mut [IoSliceMut::new(buf)], &mut none, flags)?;
-        let other = message.flags.contains(ReturnFlags::CTRUNC);
-        let came = if other { Came::Other } else { Came::Nothing };
-        Ok(Received { length: message.bytes, came })
+        let (length, other) = receive_and_tell(self.socket, buf, RecvFlags::DONTWAIT)?;
+        Ok(Received { length, came: if other { Came::Other } else { Came::Nothing } })
     }
 
     fn receive_with_offer(&self, buf: &mut [u8]) -> io::Result<Received<Offer>> {
@@ -209,6 +206,9 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
     }
 
     fn mark(&self) -> Option<u8> {
+        if !can_tell_offers(self.socket) {
+            return None;
+        }
         let name = [MARK, format!("{:016x}", random()).as_bytes()].concat();
         let address = rustix::net::SocketAddrUnix::new_abstract_name(&name).ok()?;
         bind(self.socket, &address).ok()?;
@@ -250,6 +250,12 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
         let share = Share::take(self.user)?;
         Link::new(Mapping::take(&offer.memory)?, offer.bell, share)
     }
+}
+
+/// Reports whether this process may ask what a descriptor is. One that a filter of system calls
+/// keeps from it would take an offer for descriptors of somebody else, and its byte for data.
+fn can_tell_offers(socket: BorrowedFd<'_>) -> bool {
+    socket_domain(socket).is_ok() && socket_type(socket).is_ok() && mapping::can_ask(socket)
 }
 
 /// The byte that an offer comes with, known to those who know the mark.

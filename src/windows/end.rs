@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn our_end_is_the_proof_of_what_was_written_before() {
+    fn an_end_that_was_sent_proves_the_writes_before_it() {
         sent(Ok(())).expect("taken");
         sent(Err(system(ERROR_NO_DATA))).expect("the peer had all that it wanted");
         for (code, kind) in [

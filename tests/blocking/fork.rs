@@ -78,7 +78,7 @@ fn a_lock_whose_socket_is_gone_stays_with_the_parent() {
 /// sees the other's number.
 #[cfg(target_os = "linux")]
 #[test]
-fn apart() {
+fn helper_forks_into_a_namespace() {
     let Ok(name) = std::env::var("SOCKPIPE_TEST_HELPER") else { return };
     let listener = Listener::bind(&*name).expect("a free name");
     let shared = Shared(&raw const listener);
@@ -124,7 +124,7 @@ fn a_child_in_a_namespace_of_its_own_leaves_the_name_to_its_parent() {
     }
     let this = std::env::current_exe().expect("the test's own program");
     let this = this.to_str().expect("UTF-8");
-    let helper = ["--exact", "blocking::fork::apart", "--nocapture"];
+    let helper = ["--exact", "blocking::fork::helper_forks_into_a_namespace", "--nocapture"];
     for first in [false, true] {
         let ended = match first {
             true => command("unshare", &[&["-p", "-f", this], &helper[..]].concat()),

@@ -56,7 +56,7 @@ pub(crate) async fn talk(stream: &Stream, most: usize) -> (usize, usize) {
 
 /// The helper: one side of a conversation.
 #[tokio::test]
-async fn talk_until_killed() {
+async fn helper_talks_until_killed() {
     let Some(argument) = argument() else { return };
     let (role, endpoint) = argument.split_once(' ').expect("a role and a name");
     let stream = if role == "server" {
@@ -100,8 +100,8 @@ async fn meet(role: &str, endpoint: &str, mut command: Command) -> (Option<Strea
 const STEPS: [(&str, &str, u32); 14] = [
     ("client", "bind", 1),
     ("client", "recvmsg", 6),
-    ("client", "fstatfs", 1),
-    ("client", "getsockopt", 3),
+    ("client", "fstatfs", 2),
+    ("client", "getsockopt", 5),
     ("client", "madvise", 9),
     ("client", "sendto", 4),
     ("client", "munmap", 2),
@@ -114,18 +114,18 @@ const STEPS: [(&str, &str, u32); 14] = [
     ("server", "recvmsg", 3),
 ];
 
-fn mapped() -> usize {
+pub(crate) fn mapped() -> usize {
     let maps = fs::read_to_string("/proc/self/maps").expect("the process's memory");
     maps.lines().filter(|line| line.contains("memfd:sockpipe")).count()
 }
 
-fn descriptors() -> usize {
+pub(crate) fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("descriptors").count()
 }
 
 /// The helper that stays alive, in a process of its own: it counts what it has.
 #[tokio::test]
-async fn outlive() {
+async fn helper_outlives_its_peers() {
     if argument().is_none() {
         return;
     }
@@ -138,7 +138,7 @@ async fn outlive() {
             let inject = format!("inject={call}:signal=KILL:when={number}");
             let trace = format!("trace={call}");
             let name = format!("{role} {}", os.endpoint());
-            let helper = helper_command("shared_memory::kills::talk_until_killed", &name);
+            let helper = helper_command("shared_memory::kills::helper_talks_until_killed", &name);
             let options = ["-e", &trace, "-e", &inject];
             let log = logs.path().join("log");
             let Some(mut command) = strace(&log, &options, &helper) else { return };
@@ -157,7 +157,7 @@ async fn outlive() {
         let os = Os::new();
         let role = if round % 2 == 0 { "client" } else { "server" };
         let name = format!("{role} {}", os.endpoint());
-        let mut helper = helper_command("shared_memory::kills::talk_until_killed", &name);
+        let mut helper = helper_command("shared_memory::kills::helper_talks_until_killed", &name);
         helper.stdout(Stdio::null());
         let (stream, mut child) = meet(role, os.endpoint(), helper).await;
         let stream = stream.expect("a peer");
@@ -175,11 +175,11 @@ async fn outlive() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_killed_at_any_step_is_an_end_and_leaves_nothing() {
+async fn a_peer_killed_at_any_step_is_an_end_and_leaves_nothing() {
     if !on_linux("strace") {
         return;
     }
-    run_alone("shared_memory::kills::outlive");
+    run_alone("shared_memory::kills::helper_outlives_its_peers");
 }
 
 /// In a program where SIGPIPE kills, or to a peer that reads nothing: each send says that it raises

@@ -1,12 +1,15 @@
 //! Peers that stand still, and processes that may have no memory.
 
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
-use sockpipe::{Listener, SharedMemory, SpinPolicy, Transport};
+use sockpipe::{Listener, SharedMemory, SpinPolicy, Stream, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::kills::{descriptors, mapped};
+use crate::common::unix::strace;
 use crate::common::{Backend, Os, argument, helper_command, spawn_helper, within};
 use crate::{connected, exchange, listening};
 
@@ -15,7 +18,7 @@ async fn a_suspended_peer_makes_a_writer_wait_and_loses_nothing() {
     let os = Os::new();
     let mut listener =
         Listener::bind_with(os.endpoint(), &listening(SharedMemory::Eager)).expect("a name");
-    let mut child = spawn_helper("echo_until_killed", os.endpoint());
+    let mut child = spawn_helper("helper_echoes_until_killed", os.endpoint());
     let pid = Pid::from_child(&child);
     let mut stream = within(listener.accept()).await.expect("a client");
     let mut byte = [7; 64];
@@ -49,21 +52,49 @@ async fn a_suspended_peer_makes_a_writer_wait_and_loses_nothing() {
 /// The limits are the process's: a process of its own for each.
 #[test]
 fn a_process_that_may_have_no_memory_stays_on_its_sockets() {
-    for limit in ["files", "descriptors", "addresses"] {
-        let ended = helper_command("shared_memory::pressure::talk_without_memory", limit)
-            .status()
-            .expect("a process");
-        assert!(ended.success(), "{limit}: {ended}");
+    for (limit, transport) in [
+        ("none", Transport::SharedMemory),
+        ("files", Transport::Socket),
+        ("descriptors", Transport::Socket),
+        ("addresses", Transport::Socket),
+    ] {
+        let helper = helper_command("shared_memory::pressure::helper_talks_without_memory", limit);
+        assert_eq!(ended_on(helper), transport, "{limit}");
+    }
+}
+
+/// What [`say`] said in that process.
+fn ended_on(mut helper: Command) -> Transport {
+    let output = helper.output().expect("a process");
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {out} {err}", output.status);
+    if out.contains(IN_MEMORY) {
+        return Transport::SharedMemory;
+    }
+    assert!(out.contains(ON_SOCKETS), "{out} {err}");
+    Transport::Socket
+}
+
+const IN_MEMORY: &str = "both ends are in memory";
+const ON_SOCKETS: &str = "both ends are on their sockets";
+
+fn say(client: &Stream, server: &Stream) {
+    match (client.transport(), server.transport()) {
+        (Transport::SharedMemory, Transport::SharedMemory) => println!("{IN_MEMORY}"),
+        (Transport::Socket, Transport::Socket) => println!("{ON_SOCKETS}"),
+        transports => panic!("{transports:?}"),
     }
 }
 
 /// The helper of the test above.
 #[tokio::test]
-async fn talk_without_memory() {
+async fn helper_talks_without_memory() {
     let Some(limit) = argument() else { return };
     let (mut client, mut server) = connected(SharedMemory::Auto, SpinPolicy::Off).await;
     within(exchange(&mut client, &mut server, 1)).await;
     match &*limit {
+        "none" => {}
         "files" => restrict(Resource::Fsize, 64 * 1024),
         "descriptors" => restrict(Resource::Nofile, 3),
         _ => restrict(Resource::As, addresses() + 128 * 1024),
@@ -71,8 +102,55 @@ async fn talk_without_memory() {
     for _ in 0..64 {
         within(exchange(&mut client, &mut server, 64)).await;
     }
-    let transports = (client.transport(), server.transport());
-    assert_eq!(transports, (Transport::Socket, Transport::Socket));
+    say(&client, &server);
+}
+
+/// Calls on the way into memory, and at which of them the first failure is. The server's are first,
+/// and a side maps its memory in nine slices.
+const FAILURES: [(&str, &str, u32); 8] = [
+    ("memfd_create", "EMFILE", 1),
+    ("ftruncate", "ENOMEM", 1),
+    ("madvise", "ENOMEM", 1),
+    ("madvise", "ENOMEM", 9),
+    ("sendmsg", "ETOOMANYREFS", 1),
+    ("fstatfs", "EPERM", 1),
+    ("madvise", "ENOMEM", 10),
+    ("madvise", "ENOMEM", 18),
+];
+
+#[test]
+fn a_call_that_fails_on_the_way_into_memory_leaves_the_stream_on_its_socket() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let run = |options: &[&str]| {
+        let helper = helper_command("shared_memory::pressure::talk_without_calls", "traced");
+        let mut command = strace(&logs.path().join("log"), options, &helper)?;
+        command.env("SOCKPIPE_TEST_HELPER", "traced");
+        Some(ended_on(command))
+    };
+    let Some(transport) = run(&["-e", "trace=madvise"]) else { return };
+    assert_eq!(transport, Transport::SharedMemory, "nothing fails");
+    for (call, error, from) in FAILURES {
+        let (trace, inject) =
+            (format!("trace={call}"), format!("inject={call}:error={error}:when={from}+"));
+        let transport = run(&["-e", &trace, "-e", &inject]);
+        assert_eq!(transport, Some(Transport::Socket), "{call} {from}");
+    }
+}
+
+/// The helper of the test above. It leaves nothing behind, whatever it has come to.
+#[tokio::test]
+async fn talk_without_calls() {
+    if argument().is_none() {
+        return;
+    }
+    let before = descriptors();
+    let (mut client, mut server) = connected(SharedMemory::Eager, SpinPolicy::Off).await;
+    for _ in 0..64 {
+        within(exchange(&mut client, &mut server, 64)).await;
+    }
+    say(&client, &server);
+    drop((client, server));
+    assert_eq!((mapped(), descriptors()), (0, before));
 }
 
 fn restrict(resource: Resource, most: u64) {

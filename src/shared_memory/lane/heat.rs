@@ -6,32 +6,33 @@ use super::Role;
 
 /// So many answers within the time, or so many bytes within theirs.
 const EXCHANGES: (u32, Duration) = (16, Duration::from_millis(10));
-const BYTES: (u64, Duration) = (1 << 20, Duration::from_millis(100));
+const BYTES: (u32, Duration) = (1 << 20, Duration::from_millis(100));
 
 /// A call on a socket costs as much as so many bytes.
-const CALL: u64 = 256;
+const CALL: u32 = 256;
 
 /// The side that accepted asks its peer after a part of the bytes already: one read may bring many
 /// small writes, so it cannot tell how much these cost.
-const ASKED: u64 = BYTES.0 / 4;
+const ASKED: u32 = BYTES.0 / 4;
 
 /// Counts what one direction of a stream carries.
 #[derive(Debug)]
 pub(super) struct Heat {
+    /// When it began to count; of no matter once it is hot.
     since: Option<Instant>,
     exchanges: u32,
-    bytes: u64,
+    bytes: u32,
     /// How many bytes are hot.
-    enough: u64,
+    enough: u32,
     /// What is to be reached before the next look at the clock, or, once hot, at the peer.
-    next: (u32, u64),
+    next: (u32, u32),
     hot: bool,
 }
 
 impl Heat {
     pub(super) fn new(role: Role, eager: bool) -> Self {
         let enough = if role == Role::Maker { ASKED } else { BYTES.0 };
-        let next = if eager { (1, 1) } else { (EXCHANGES.0, enough) };
+        let next = if eager { (1, 0) } else { (EXCHANGES.0, enough) };
         Self { since: None, exchanges: 0, bytes: 0, enough, next, hot: eager }
     }
 
@@ -39,7 +40,8 @@ impl Heat {
     /// for memory: once the stream is hot, and then each time it has carried twice as much, or
     /// another MiB. The peer may be hot much later, and a try costs nothing beside so many bytes.
     pub(super) fn carried(&mut self, bytes: usize, answers: bool) -> bool {
-        self.bytes += (bytes as u64).max(CALL);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(CALL);
+        self.bytes = self.bytes.saturating_add(bytes);
         self.exchanges = self.exchanges.saturating_add(u32::from(answers));
         if self.exchanges < self.next.0 && self.bytes < self.next.1 {
             if self.since.is_none() && !self.hot {
@@ -48,21 +50,27 @@ impl Heat {
             return false;
         }
 
-        if !self.hot {
+        // Once hot, it tries after as much again as it has carried so far.
+        let (exchanges, bytes) = if self.hot {
+            (self.next.0.saturating_mul(2), self.next.1)
+        } else {
             let took = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-            self.hot = (self.exchanges >= EXCHANGES.0 && took <= EXCHANGES.1)
-                || (self.bytes >= self.enough && took <= BYTES.1);
-        }
+            self.hot = self.is_enough(took);
+            (self.next.0, 0)
+        };
         if self.hot {
-            self.next = (
-                self.exchanges.max(self.next.0).saturating_mul(2),
-                self.bytes.saturating_add(self.bytes.min(BYTES.0)),
-            );
+            self.next = (exchanges, bytes.saturating_add(self.bytes).min(BYTES.0));
         } else {
             self.since = Some(Instant::now());
-            (self.exchanges, self.bytes) = (0, 0);
         }
+        (self.exchanges, self.bytes) = (0, 0);
         self.hot
+    }
+
+    /// Reports whether what was counted within `took` is hot.
+    fn is_enough(&self, took: Duration) -> bool {
+        (self.exchanges >= EXCHANGES.0 && took <= EXCHANGES.1)
+            || (self.bytes >= self.enough && took <= BYTES.1)
     }
 }
 
@@ -72,7 +80,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "in an interpreter nothing is quick")]
-    fn sixteen_quick_answers_or_a_mib_are_hot() {
+    fn sixteen_quick_answers_or_a_mib_make_a_stream_hot() {
         let mut heat = Heat::new(Role::Taker, false);
         assert!((0..15).all(|_| !heat.carried(1, true)));
         assert!(heat.carried(1, true));
@@ -89,11 +97,28 @@ mod tests {
     }
 
     #[test]
-    fn the_side_that_accepted_asks_after_a_quarter_of_it() {
+    fn the_accepting_side_asks_after_a_quarter_of_the_bytes() {
         let mut heat = Heat::new(Role::Maker, false);
-        let quarter = (BYTES.0 / 4) as usize;
+        let quarter = BYTES.0 as usize / 4;
         assert!(!heat.carried(quarter - 1, false));
         assert!(heat.carried(1, false));
+    }
+
+    /// Answers that are too slow are not hot by the few bytes that they have, and bytes that are too
+    /// slow not by the few calls that carry them.
+    #[test]
+    fn answers_and_bytes_have_a_time_each() {
+        let counted = |exchanges, bytes| Heat { exchanges, bytes, ..Heat::new(Role::Taker, false) };
+        let (short, long) = (Duration::from_millis(10), Duration::from_millis(100));
+        let moment = Duration::from_nanos(1);
+        let answers = counted(16, 16 * CALL);
+        assert!(answers.is_enough(short) && !answers.is_enough(short + moment));
+        assert!(!counted(15, 15 * CALL).is_enough(Duration::ZERO), "one answer less");
+        let bytes = counted(0, 1 << 20);
+        assert!(bytes.is_enough(long) && !bytes.is_enough(long + moment));
+        assert!(!counted(0, (1 << 20) - 1).is_enough(Duration::ZERO), "one byte less");
+        let quarter = Heat { bytes: 1 << 18, ..Heat::new(Role::Maker, false) };
+        assert!(quarter.is_enough(long) && !quarter.is_enough(long + moment));
     }
 
     #[test]
@@ -110,6 +135,18 @@ mod tests {
             heat.since = long_ago.or(heat.since);
             assert!(!heat.carried(1 << 19, false));
         }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "in an interpreter nothing is quick")]
+    fn what_was_too_slow_does_not_count_again() {
+        let mut heat = Heat::new(Role::Taker, false);
+        assert!((0..15).all(|_| !heat.carried(1, true)));
+        let long_ago = heat.since.and_then(|since| since.checked_sub(Duration::from_secs(1)));
+        heat.since = Some(long_ago.expect("a second ago"));
+        assert!(!heat.carried(1, true), "sixteen in more than a second");
+        assert!((0..15).all(|_| !heat.carried(1, true)), "fifteen since");
+        assert!(heat.carried(1, true));
     }
 
     #[test]

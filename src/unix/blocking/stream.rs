@@ -139,7 +139,7 @@ impl Stream {
     pub(crate) fn into_async(self) -> io::Result<crate::unix::Stream> {
         ioctl_fionbio(&self.socket, true)?;
         let options = with_spin(self.spin.is_some());
-        let lane = self.lane.map(|lane| lane.into_async(options)).transpose()?;
+        let lane = self.lane.map(Lane::into_async).transpose()?;
         crate::unix::Stream::from_parts(self.socket, self.peer, options, lane)
     }
 

@@ -1,7 +1,7 @@
 //! The memory of a lane: made and sealed, or checked and mapped.
 #![allow(unsafe_code, reason = "no safe call maps memory that another process writes")]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 use rustix::fs::{
@@ -35,6 +35,11 @@ pub(super) fn is_memory(memory: &OwnedFd) -> bool {
     fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(sealed))
         && fstatfs(memory).is_ok_and(|system| system.f_type as u64 == TMPFS)
         && fstat(memory).is_ok_and(|file| file.st_size == SIZE as i64)
+}
+
+/// Reports whether this process may make the calls of [`is_memory`], which a `socket` is not.
+pub(super) fn can_ask(socket: BorrowedFd<'_>) -> bool {
+    fcntl_get_seals(socket) == Err(Errno::INVAL) && fstatfs(socket).is_ok() && fstat(socket).is_ok()
 }
 
 /// Memory that the peer maps too.

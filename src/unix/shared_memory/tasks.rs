@@ -11,7 +11,7 @@ use tokio::task::coop::poll_proceed;
 
 use super::pace::Pace;
 use super::{Bell, Link, Offer, Wire, eager};
-use crate::options::StreamOptions;
+use crate::options::{SpinPolicy, StreamOptions};
 use crate::shared_memory::lane::{self, Outcome, Role, Then};
 use crate::unix::platform;
 use crate::unix::runtime::register;
@@ -24,15 +24,35 @@ const ROOM: usize = 64 * 1024;
 const TRIES: usize = 16;
 
 pub(super) type Core<B> = lane::Lane<Link<B>, Offer>;
-pub(super) type AsyncBell = AsyncFd<OwnedFd>;
+
+/// The writers' bell, and what a stream counts once it is in memory. Those that never are have no
+/// room for it.
+#[derive(Debug)]
+pub(super) struct AsyncBell {
+    socket: AsyncFd<OwnedFd>,
+    pace: Pace,
+    /// To read, and to find room.
+    turns: [Turns; 2],
+    /// Watching for room, where the stream watches at all.
+    spin: Option<Box<Spin>>,
+}
+
+#[cfg(feature = "blocking")]
+impl AsyncBell {
+    pub(super) fn into_socket(self) -> OwnedFd {
+        self.socket.into_inner()
+    }
+}
 
 impl Bell for AsyncBell {
     fn new(socket: OwnedFd) -> io::Result<Self> {
-        register(socket)
+        let spin = Spin::new(SpinPolicy::Auto);
+        let socket = register(socket)?;
+        Ok(Self { socket, pace: Pace::default(), turns: Default::default(), spin })
     }
 
     fn socket(&self) -> BorrowedFd<'_> {
-        self.get_ref().as_fd()
+        self.socket.get_ref().as_fd()
     }
 }
 
@@ -42,11 +62,6 @@ pub(in crate::unix) struct Lane {
     core: Box<Core<AsyncBell>>,
     /// Who is at the other end.
     user: u32,
-    /// Watching for room.
-    spin: Option<Box<Spin>>,
-    pace: Pace,
-    /// To read, and to find room.
-    turns: [Turns; 2],
 }
 
 impl Lane {
@@ -77,7 +92,7 @@ impl Lane {
         let eager = eager(options)?;
         let core = Core::new(role, eager);
         core.start(&Wire::new(socket.get_ref(), user), eager);
-        Some(Self::from_parts(core, user, options))
+        Some(Self::from_parts(core, user))
     }
 
     #[cfg(feature = "blocking")]
@@ -85,9 +100,12 @@ impl Lane {
         (*self.core, self.user)
     }
 
-    pub(super) fn from_parts(core: Core<AsyncBell>, user: u32, options: StreamOptions) -> Self {
-        let (core, pace, turns) = (Box::new(core), Pace::default(), Default::default());
-        Self { core, user, spin: Spin::new(options.spin), pace, turns }
+    pub(super) fn from_parts(core: Core<AsyncBell>, user: u32) -> Self {
+        Self { core: Box::new(core), user }
+    }
+
+    fn bell(&self) -> Option<&AsyncBell> {
+        self.core.link().map(|link| &link.bell)
     }
 
     pub(in crate::unix) fn is_upgraded(&self) -> bool {
@@ -119,34 +137,36 @@ impl Lane {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let paused = spin.is_some() && self.pace.pause();
+        let Some(bell) = self.bell() else { return self.read_socket(socket, cx, buf) };
+        let AsyncBell { pace, turns: [turns, _], .. } = bell;
+        let paused = spin.is_some() && pace.pause();
         match self.core.look(buf) {
             None => return self.read_socket(socket, cx, buf),
             Some(Ok(Outcome::Done(read))) => {
                 if let Some(spin) = spin {
-                    self.pace.found(read.length);
-                    self.turns[0].found(spin);
+                    pace.found(read.length);
+                    turns.found(spin);
                 }
                 return Poll::Ready(Ok(read.length));
             }
             Some(Err(error)) => return Poll::Ready(Err(error)),
-            Some(Ok(_)) if paused => self.pace.ends(),
+            Some(Ok(_)) if paused => pace.ends(),
             Some(Ok(_)) => {}
         }
 
         let look = || found(self.core.look(buf)?);
-        let watched = spin.map(|spin| self.turns[0].watch(spin, cx, look));
+        let watched = spin.map(|spin| turns.watch(spin, cx, look));
         match watched {
             Some(Watched::Found(Ok(read))) => {
-                self.pace.found(read.length);
+                pace.found(read.length);
                 return Poll::Ready(Ok(read.length));
             }
             Some(Watched::Found(error)) => return Poll::Ready(error.map(|read| read.length)),
             Some(Watched::GoesOn) => {
-                self.pace.ends();
+                pace.ends();
                 return Poll::Pending;
             }
-            Some(Watched::Sleeps) | None => self.pace.ends(),
+            Some(Watched::Sleeps) | None => pace.ends(),
         }
 
         self.sleep(socket, cx, buf)
@@ -219,11 +239,13 @@ impl Lane {
     ) -> Poll<io::Result<usize>> {
         let turn = ready!(poll_proceed(cx));
         let wire = Wire::new(socket.get_ref(), self.user);
-        let written = ready!(self.write(socket, &wire, cx, bufs))?;
+        let written = ready!(self.write(socket, &wire, spin.is_some(), cx, bufs))?;
         turn.made_progress();
         if let Some(spin) = spin {
             spin.wrote();
-            self.pace.ends();
+            if let Some(bell) = self.bell() {
+                bell.pace.ends();
+            }
         }
         Poll::Ready(Ok(written))
     }
@@ -232,16 +254,19 @@ impl Lane {
         &self,
         socket: &AsyncFd<OwnedFd>,
         wire: &Wire<'_, AsyncBell>,
+        watches: bool,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
             match self.core.put(wire, bufs, Then::LookAgain) {
                 Some(Ok(Outcome::Done(written))) => {
-                    self.found_room();
+                    if watches {
+                        self.found_room();
+                    }
                     return Poll::Ready(Ok(written));
                 }
-                Some(Ok(_)) => return self.wait_for_room(wire, cx, bufs),
+                Some(Ok(_)) => return self.wait_for_room(wire, watches, cx, bufs),
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => {}
             }
@@ -257,21 +282,28 @@ impl Lane {
     }
 
     fn found_room(&self) {
-        if let Some(spin) = self.spin.as_ref().filter(|spin| spin.watches.load(Relaxed)) {
-            self.turns[1].found(spin);
+        let Some(AsyncBell { spin: Some(spin), turns: [_, turns], .. }) = self.bell() else {
+            return;
+        };
+        if spin.watches.load(Relaxed) {
+            turns.found(spin);
         }
     }
 
     fn wait_for_room(
         &self,
         wire: &Wire<'_, AsyncBell>,
+        watches: bool,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let Some(bell) = self.bell() else {
+            return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
+        };
         let look = || found(self.core.put(wire, bufs, Then::LookAgain)?);
-        match self.spin.as_ref().map(|spin| {
+        match bell.spin.as_ref().filter(|_| watches).map(|spin| {
             spin.wrote();
-            self.turns[1].watch(spin, cx, look)
+            bell.turns[1].watch(spin, cx, look)
         }) {
             Some(Watched::Found(written)) => return Poll::Ready(written),
             Some(Watched::GoesOn) => return Poll::Pending,
@@ -282,10 +314,7 @@ impl Lane {
             if let Outcome::Done(written) = self.core.write(wire, bufs, Then::Sleep)? {
                 return Poll::Ready(Ok(written));
             }
-            let Some(link) = self.core.link() else {
-                return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
-            };
-            let mut ready = ready!(link.bell.poll_read_ready(cx))?;
+            let mut ready = ready!(bell.socket.poll_read_ready(cx))?;
             match ready.try_io(|bell| Link::<AsyncBell>::hear(bell.get_ref().as_fd())) {
                 Ok(Ok(true)) | Err(_) => {}
                 Ok(Ok(false)) => self.core.peer_is_gone(),
@@ -324,3 +353,6 @@ fn unless_passing(outcome: io::Result<()>) -> io::Result<()> {
         outcome => outcome,
     }
 }
+
+#[cfg(test)]
+mod tests;

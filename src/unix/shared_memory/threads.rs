@@ -69,14 +69,14 @@ impl Lane {
         options: StreamOptions,
     ) -> io::Result<Self> {
         let (core, user) = lane.into_parts();
-        let core = core.map(|link| link.convert(|bell| Ok(bell.into_inner())))?;
+        let core = core.map(|link| link.convert(|bell| Ok(bell.into_socket())))?;
         Ok(Self { core: Box::new(core), user, spin: Spin::new(options.spin) })
     }
 
     #[cfg(feature = "tokio")]
-    pub(in crate::unix) fn into_async(self, options: StreamOptions) -> io::Result<tasks::Lane> {
+    pub(in crate::unix) fn into_async(self) -> io::Result<tasks::Lane> {
         let core = self.core.map(|link| link.convert(Bell::new))?;
-        Ok(tasks::Lane::from_parts(core, self.user, options))
+        Ok(tasks::Lane::from_parts(core, self.user))
     }
 
     pub(in crate::unix) fn is_upgraded(&self) -> bool {

@@ -1,0 +1,125 @@
+//! When a reader lets messages come together, by what a stream counts.
+
+use std::future::poll_fn;
+use std::os::unix::net::UnixStream;
+use std::task::Waker;
+
+use super::*;
+use crate::shared_memory::options::SharedMemory;
+use crate::unix::runtime::register_for;
+use crate::unix::spin::tasks::Thread;
+
+/// Reads one after the other with which a reader begins to wait.
+const STREAM: usize = 16;
+const MESSAGE: [u8; 64] = [7; 64];
+
+struct End {
+    socket: AsyncFd<OwnedFd>,
+    lane: Lane,
+    spin: Box<Spin>,
+}
+
+impl End {
+    fn new(socket: UnixStream, role: Role) -> Self {
+        socket.set_nonblocking(true).expect("a flag");
+        let socket = register_for(socket.into(), platform::STREAM_INTEREST).expect("a reactor");
+        let options =
+            StreamOptions { shared_memory: SharedMemory::Eager, ..StreamOptions::default() };
+        let user = rustix::process::geteuid().as_raw();
+        let lane = Lane::new(role, &socket, user, options).expect("a lane");
+        Self { socket, lane, spin: Spin::new(SpinPolicy::Auto).expect("one that spins") }
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<usize> {
+        let mut buf = ReadBuf::new(bytes);
+        let read = self.lane.poll_read(&self.socket, Some(&self.spin), cx, &mut buf);
+        read.map(|read| {
+            read.expect("a read");
+            buf.filled().len()
+        })
+    }
+
+    async fn read(&self, bytes: &mut [u8]) {
+        let length = poll_fn(|cx| self.poll_read(cx, bytes)).await;
+        assert_eq!(length, bytes.len());
+    }
+
+    /// A read that does not wait.
+    fn try_read(&self, length: usize) -> Poll<usize> {
+        self.poll_read(&mut Context::from_waker(Waker::noop()), &mut vec![0; length])
+    }
+
+    async fn write(&self, bytes: &[u8]) {
+        let bufs = [IoSlice::new(bytes)];
+        let write =
+            |cx: &mut Context<'_>| self.lane.poll_write(&self.socket, Some(&self.spin), cx, &bufs);
+        assert_eq!(poll_fn(write).await.expect("a write"), bytes.len());
+    }
+
+    fn waits(&self) -> bool {
+        self.lane.bell().expect("a stream in memory").pace.pause()
+    }
+}
+
+/// Two ends in memory, and so many messages on their way to the first, all of which it reads.
+async fn after_reads(count: usize) -> (End, End) {
+    let (taker, maker) = UnixStream::pair().expect("a pair");
+    let (taker, maker) = (End::new(taker, Role::Taker), End::new(maker, Role::Maker));
+    for _ in 0..1000 {
+        if taker.lane.is_upgraded() && maker.lane.is_upgraded() {
+            break;
+        }
+        maker.write(b"?").await;
+        taker.read(&mut [0]).await;
+        taker.write(b"!").await;
+        maker.read(&mut [0]).await;
+    }
+    assert!(taker.lane.is_upgraded() && maker.lane.is_upgraded(), "still on the socket");
+    Thread::start();
+    taker.write(b"x").await;
+    read_at_once(&taker, &maker, count).await;
+    (taker, maker)
+}
+
+async fn read_at_once(to: &End, from: &End, count: usize) {
+    for _ in 0..count {
+        from.write(&MESSAGE).await;
+    }
+    for _ in 0..count {
+        assert_eq!(to.try_read(MESSAGE.len()), Poll::Ready(MESSAGE.len()));
+    }
+}
+
+#[tokio::test]
+async fn a_reader_waits_after_many_messages_until_it_writes() {
+    let (one, other) = after_reads(STREAM - 1).await;
+    assert!(!one.waits());
+    read_at_once(&one, &other, 1).await;
+    assert!(one.waits());
+    one.write(&MESSAGE).await;
+    assert!(!one.waits(), "it answers");
+}
+
+#[tokio::test]
+async fn a_reader_that_finds_nothing_begins_to_count_anew() {
+    let (one, other) = after_reads(STREAM - 1).await;
+    assert_eq!(one.try_read(1), Poll::Pending);
+    assert!(one.spin.watches.load(Relaxed));
+    read_at_once(&one, &other, 1).await;
+    assert!(!one.waits(), "it watched");
+
+    let (one, other) = after_reads(STREAM - 1).await;
+    Thread::set_credit(-1, 16, 16);
+    assert_eq!(one.try_read(1), Poll::Pending);
+    assert!(!one.spin.watches.load(Relaxed));
+    read_at_once(&one, &other, 1).await;
+    assert!(!one.waits(), "it slept");
+}
+
+#[tokio::test]
+async fn a_reader_does_not_wait_for_more_of_what_is_long() {
+    let (one, other) = after_reads(STREAM).await;
+    other.write(&[7; 8192]).await;
+    assert_eq!(one.try_read(8192), Poll::Ready(8192));
+    assert!(!one.waits());
+}
