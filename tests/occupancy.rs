@@ -137,7 +137,7 @@ mod paths {
     /// Links to another server's lock, and what is no lock at all: a look ends at once, and nobody
     /// has the name.
     #[test]
-    fn what_stands_in_place_of_a_lock_holds_no_name() {
+    fn other_kinds_of_file_in_place_of_a_lock_hold_no_name() {
         let os = Os::new();
         let other = os.dir().join("other.sock");
         let _other = server(other.to_str().expect("UTF-8"), &["--quiet"]);

@@ -161,7 +161,7 @@ fn connect_without_descriptors_is_an_error() {
 
 /// Whether a server has the name cannot be known then, so there is no answer.
 #[test]
-fn a_look_at_a_lock_that_cannot_be_opened_for_now_is_an_error() {
+fn occupancy_fails_when_a_lock_cannot_be_opened() {
     let os = Os::new();
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");

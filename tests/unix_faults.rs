@@ -111,7 +111,7 @@ fn children_inherit_nothing_from_a_busy_server() {
 /// A child may be started at any moment, so the call that opens a file already says that no child
 /// has it: of a server, of those who look for one, and of those who clean up.
 #[test]
-fn no_file_is_opened_that_a_child_would_have() {
+fn no_file_is_opened_that_a_child_would_inherit() {
     let (home, logs) = (tempfile::tempdir(), tempfile::tempdir());
     let (home, logs) = (home.expect("a directory"), logs.expect("a directory"));
     let log = logs.path().join("log");

@@ -257,7 +257,7 @@ fn a_file_of_the_user_s_that_is_linked_as_the_lock_keeps_its_mode() {
 
 /// A user that is not root sees its own server as the holder.
 #[test]
-fn a_look_at_a_name_of_its_user_tells_who_has_it() {
+fn occupancy_names_the_users_own_server_as_the_holder() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     chown(os.dir(), Some(STRANGER), Some(STRANGER)).expect("an owner");

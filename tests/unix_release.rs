@@ -116,7 +116,7 @@ async fn a_panic_releases_the_name() {
 
 /// By a signal, or by a client that has gone.
 #[test]
-fn clients_in_the_queue_read_an_end_though_an_accept_fails() {
+fn pending_clients_read_an_end_although_an_accept_fails() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for error in ["EINTR", "ECONNABORTED", "EPROTO"] {

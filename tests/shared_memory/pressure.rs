@@ -122,7 +122,8 @@ const FAILURES: [(&str, &str, u32); 8] = [
 fn a_call_that_fails_on_the_way_into_memory_leaves_the_stream_on_its_socket() {
     let logs = tempfile::tempdir().expect("a directory");
     let run = |options: &[&str]| {
-        let helper = helper_command("shared_memory::pressure::talk_without_calls", "traced");
+        let helper =
+            helper_command("shared_memory::pressure::helper_talks_without_calls", "traced");
         let mut command = strace(&logs.path().join("log"), options, &helper)?;
         command.env("SOCKPIPE_TEST_HELPER", "traced");
         Some(ended_on(command))
@@ -139,7 +140,7 @@ fn a_call_that_fails_on_the_way_into_memory_leaves_the_stream_on_its_socket() {
 
 /// The helper of the test above. It leaves nothing behind, whatever it has come to.
 #[tokio::test]
-async fn talk_without_calls() {
+async fn helper_talks_without_calls() {
     if argument().is_none() {
         return;
     }

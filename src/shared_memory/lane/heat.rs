@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "in an interpreter nothing is quick")]
-    fn what_was_too_slow_does_not_count_again() {
+    fn slow_answers_do_not_make_a_stream_hot() {
         let mut heat = Heat::new(Role::Taker, false);
         assert!((0..15).all(|_| !heat.carried(1, true)));
         let long_ago = heat.since.and_then(|since| since.checked_sub(Duration::from_secs(1)));
