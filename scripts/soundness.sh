@@ -22,6 +22,7 @@ expect_tokio() {
     suppressions=$(mktemp)
     trap 'rm -f "$suppressions"' EXIT
     echo 'race:tokio::runtime::io::registration_set::RegistrationSet>::allocate' >"$suppressions"
+    chmod 644 "$suppressions" # tests run processes of other users
     export TSAN_OPTIONS="suppressions=$suppressions ${TSAN_OPTIONS:-}"
 }
 

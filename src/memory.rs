@@ -216,7 +216,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn without_a_runtime_it_connects_unless_it_has_to_wait() {
+    fn connect_without_a_runtime_fails_only_if_it_has_to_wait() {
         let (mut listener, connector) = pair();
         let mut clients = fill(&connector);
         let error = at_once(connector.connect()).expect_err("no timers to wait with");
@@ -234,7 +234,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_backlog_lets_one_in_for_each_that_is_accepted() {
+    async fn a_full_backlog_admits_one_client_for_each_accepted() {
         let (mut listener, connector) = pair();
         let _clients = fill(&connector);
         let options = ConnectOptions::new().deadline(Duration::from_secs(3));
@@ -250,7 +250,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn who_is_let_in_while_it_closes_is_given_to_the_one_who_closes() {
+    fn stop_listening_returns_clients_that_connect_meanwhile() {
         for round in 0..500 {
             let (mut listener, connector) = pair();
             let begun = Arc::new(AtomicUsize::new(0));
@@ -281,7 +281,7 @@ pub(crate) mod tests {
 
     /// Room was given to one that waited, and the listener is gone before it takes it.
     #[tokio::test]
-    async fn who_is_let_in_is_given_to_the_one_who_closes() {
+    async fn stop_listening_refuses_a_client_that_waits_for_room() {
         let (mut listener, connector) = pair();
         let clients = fill(&connector);
         let mut late = pin!(connector.connect());

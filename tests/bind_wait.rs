@@ -12,7 +12,7 @@ async fn wait_for(backend: &Os, limit: Duration) -> std::io::Result<Listener> {
 }
 
 #[tokio::test]
-async fn a_free_name_is_not_waited_for() {
+async fn bind_wait_takes_a_free_name_at_once() {
     let backend = Os::new();
     let listener = wait_for(&backend, Duration::ZERO).await.expect("a free name");
     let bound = wait_for(&backend, Duration::ZERO).await;
@@ -21,7 +21,7 @@ async fn a_free_name_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn the_name_is_taken_when_its_server_lets_it_go() {
+async fn bind_wait_binds_once_the_server_releases_the_name() {
     let backend = Os::new();
     let first = backend.bind().expect("a free name");
     let waiting = tokio::spawn({
@@ -40,7 +40,7 @@ async fn the_name_is_taken_when_its_server_lets_it_go() {
 }
 
 #[tokio::test]
-async fn a_server_that_stays_is_left_alone() {
+async fn bind_wait_times_out_at_a_server_that_stays() {
     let backend = Os::new();
     let mut first = backend.bind().expect("a free name");
     let (limit, started) = (Duration::from_millis(200), Instant::now());
@@ -53,7 +53,7 @@ async fn a_server_that_stays_is_left_alone() {
 
 /// Only a taken name is waited for.
 #[tokio::test]
-async fn other_errors_come_at_once() {
+async fn bind_wait_returns_other_errors_at_once() {
     let (options, started) = (ListenOptions::new(), Instant::now());
     // A form of the other systems.
     let foreign = if cfg!(windows) { "abstract:name" } else { r"\\.\pipe\name" };

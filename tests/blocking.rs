@@ -43,7 +43,7 @@ fn echo(mut stream: &Stream) {
 
 /// One thread writes and another ends the direction: the reader gets what was written, and the end.
 #[test]
-fn an_end_beside_a_writer_comes_behind_what_was_written() {
+fn an_end_arrives_after_the_bytes_of_a_concurrent_writer() {
     for round in 0..50 {
         bounded(move || {
             let (client, server) = connected();
@@ -188,7 +188,7 @@ fn the_write_side_is_shut_while_a_writer_waits() {
 
 /// On Windows a write may be under way yet when it returns, and other I/O ends with its thread.
 #[test]
-fn what_a_thread_wrote_arrives_though_the_thread_has_ended() {
+fn the_bytes_of_a_thread_that_has_ended_arrive() {
     bounded(|| {
         let (client, server) = connected();
         client.set_write_timeout(Some(blocking::timeouts::SHORT)).expect("a timeout");
@@ -202,7 +202,7 @@ fn what_a_thread_wrote_arrives_though_the_thread_has_ended() {
 }
 
 #[test]
-fn empty_writes_and_reads_are_nothing() {
+fn empty_writes_and_reads_do_nothing() {
     bounded(|| {
         let (client, server) = connected();
         assert_eq!((&client).write(&[]).expect("nothing"), 0);
@@ -216,7 +216,7 @@ fn empty_writes_and_reads_are_nothing() {
 }
 
 #[test]
-fn who_connected_is_given_out_at_the_end() {
+fn into_pending_returns_every_connected_client() {
     bounded(|| {
         let name = unique_name();
         let listener = Listener::bind(&name).expect("a free name");
@@ -235,7 +235,7 @@ fn who_connected_is_given_out_at_the_end() {
 }
 
 #[test]
-fn both_ends_know_each_other() {
+fn both_ends_report_their_peers_user_and_process() {
     bounded(|| {
         let (client, server) = connected();
         let (one, other) = Stream::pair().expect("a pair");
@@ -290,7 +290,7 @@ fn busy_polling_changes_nothing_but_time() {
 }
 
 #[test]
-fn a_name_is_waited_for_while_its_server_has_it() {
+fn bind_wait_waits_while_a_server_has_the_name() {
     bounded(|| {
         let (name, options) = (unique_name(), ListenOptions::new());
         let first = Listener::bind(&name).expect("a free name");

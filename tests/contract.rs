@@ -197,14 +197,14 @@ mod memory {
 
 /// Every row again with busy-polling on, in a process of its own.
 #[test]
-fn the_whole_contract_with_busy_polling() {
+fn the_contract_holds_with_busy_polling() {
     again(&[(common::SPIN, "1")]);
 }
 
 /// Every row again in shared memory: from the first bytes on, and once a stream is hot.
 #[cfg(feature = "shared-memory")]
 #[test]
-fn the_whole_contract_in_shared_memory() {
+fn the_contract_holds_in_shared_memory() {
     again(&[(common::MEMORY, "eager")]);
     again(&[(common::MEMORY, "eager"), (common::SPIN, "1")]);
     again(&[(common::MEMORY, "auto")]);

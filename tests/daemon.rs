@@ -26,13 +26,13 @@ fn rounds() -> usize {
 
 /// The daemon's program.
 #[tokio::test]
-async fn daemon() {
+async fn helper_daemon() {
     common::daemon::daemon().await;
 }
 
 /// A program with clients of a daemon that may not run yet.
 #[tokio::test]
-async fn clients() {
+async fn helper_clients() {
     common::daemon::clients().await;
 }
 
@@ -51,7 +51,7 @@ fn start(command: &mut Command) -> Child {
 }
 
 #[tokio::test]
-async fn of_many_cold_clients_one_starts_the_daemon_and_all_connect() {
+async fn one_of_many_cold_clients_starts_the_daemon_and_all_connect() {
     let started = Instant::now();
     for round in 0..rounds() {
         let daemon = Daemon::new();
@@ -60,8 +60,10 @@ async fn of_many_cold_clients_one_starts_the_daemon_and_all_connect() {
         let behaviour = if round % 2 == 0 && !full() { "serve" } else { "late" };
         let children: Vec<Child> = (0..CLIENTS.0)
             .map(|_| {
-                let mut command =
-                    helper("clients", &[behaviour, &daemon.name, log.to_str().expect("UTF-8")]);
+                let mut command = helper(
+                    "helper_clients",
+                    &[behaviour, &daemon.name, log.to_str().expect("UTF-8")],
+                );
                 start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
             })
             .collect();
@@ -78,7 +80,7 @@ async fn of_many_cold_clients_one_starts_the_daemon_and_all_connect() {
 }
 
 #[tokio::test]
-async fn a_connector_starts_the_daemon_and_says_so_once() {
+async fn a_connector_reports_once_that_it_started_the_daemon() {
     let daemon = Daemon::new();
     let (tell, started) = std::sync::mpsc::channel();
     let (name, log) = (daemon.name.clone(), daemon.log());
@@ -86,7 +88,7 @@ async fn a_connector_starts_the_daemon_and_says_so_once() {
     let connector = connector.options(ConnectOptions::new().deadline(common::PATIENCE));
     let starting = connector.clone().or_spawn(move || {
         let tell = tell.clone();
-        let command = helper("daemon", &["serve", &name, log.to_str().expect("UTF-8")]);
+        let command = helper("helper_daemon", &["serve", &name, log.to_str().expect("UTF-8")]);
         DaemonCommand::new(command).on_start(move |pid| tell.send(pid).expect("a test"))
     });
     let error = within(connector.connect()).await.expect_err("nobody listens");
@@ -125,7 +127,7 @@ async fn while_a_daemon_stops_no_other_is_started() {
 }
 
 #[tokio::test]
-async fn the_daemon_is_on_its_own() {
+async fn a_daemon_is_detached_from_its_client() {
     let daemon = Daemon::new();
     let client = daemon.connect("serve", common::PATIENCE).await.expect("a connection");
     let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
@@ -154,7 +156,7 @@ async fn the_daemon_is_on_its_own() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_fails_says_why() {
+async fn a_failed_daemon_is_reported_with_its_last_words() {
     let daemon = Daemon::new();
     let outcome = daemon.connect("fail", common::PATIENCE).await;
     let error = assert_reason!(outcome, Reason::ServerExited, daemon.name);
@@ -167,7 +169,7 @@ async fn a_daemon_that_fails_says_why() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_does_not_listen_there_is_named_in_time_and_left() {
+async fn a_daemon_that_does_not_listen_is_named_and_left_running() {
     for behaviour in ["deaf", "elsewhere"] {
         let daemon = Daemon::new();
         // Long enough for the program to start, also under Wine.
@@ -224,7 +226,7 @@ async fn a_slow_daemon_is_started_once_over_several_deadlines() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_hangs_is_killed_at_the_deadline_where_that_was_asked() {
+async fn kill_at_deadline_kills_a_daemon_that_hangs() {
     let daemon = Daemon::new();
     // Long enough for the program to start, also under Wine.
     let limit = Duration::from_secs(if cfg!(windows) { 4 } else { 1 });
@@ -278,14 +280,14 @@ async fn a_client_that_connects_again_outlives_its_daemons() {
 }
 
 #[tokio::test]
-async fn a_command_that_ends_well_without_a_server_is_told_of_soon() {
+async fn a_command_that_succeeds_without_a_server_fails_soon() {
     let daemon = Daemon::new();
     let outcome = daemon.connect("nothing", common::PATIENCE).await;
     assert_reason!(outcome, Reason::ServerExited, daemon.name);
 }
 
 #[tokio::test]
-async fn a_command_that_cannot_be_run() {
+async fn a_command_that_cannot_be_run_fails_and_releases_the_lock() {
     let name = unique_name();
     let command = Command::new("no-such-program-anywhere");
     let outcome = within(sockpipe::connect_or_spawn(&name, command)).await;
@@ -298,7 +300,7 @@ async fn a_command_that_cannot_be_run() {
 
 /// A program of which there is to be one. Prints what it is; the first prints what the others want.
 #[tokio::test]
-async fn instance() {
+async fn helper_instance() {
     let Some(arguments) = arguments() else { return };
     let [name, wish] = &arguments[..] else { panic!("{arguments:?}") };
     match SingleInstance::acquire(name).await.expect("one or the other") {
@@ -320,7 +322,7 @@ async fn instance() {
 }
 
 #[tokio::test]
-async fn of_many_instances_one_is_the_first_and_hears_of_the_others() {
+async fn one_of_many_instances_is_the_first_and_receives_the_others() {
     #[cfg(windows)]
     if common::wine::skipped_without_model("it lets everybody create a first instance") {
         return;
@@ -330,7 +332,7 @@ async fn of_many_instances_one_is_the_first_and_hears_of_the_others() {
     for _ in 0..3 {
         let mut instances: Vec<_> = (0..INSTANCES)
             .map(|number| {
-                let mut command = helper("instance", &[&name, &format!("open {number}")]);
+                let mut command = helper("helper_instance", &[&name, &format!("open {number}")]);
                 command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
                 common::process::Running::start(command)
             })

@@ -181,7 +181,7 @@ fn each_claim_of_the_comparison_names_its_test() {
 
 /// The README leads to the contract, which stands once: a copy would grow old.
 #[test]
-fn the_contract_is_one() {
+fn the_contract_stands_on_one_page_only() {
     let rows = |page: &str| -> usize {
         let text = read(page);
         let table = text.lines().skip_while(|line| !line.starts_with("| # | situation"));
@@ -196,7 +196,7 @@ fn the_contract_is_one() {
 
 /// A reader knows within a minute whether it is for them.
 #[test]
-fn the_readme_is_short() {
+fn the_readme_keeps_to_its_limits() {
     let text = read("README.md");
     let (lines, words) = (text.lines().count(), text.split_whitespace().count());
     assert!(lines <= 150 && words <= 1000, "{lines} lines, {words} words");
@@ -229,7 +229,7 @@ fn troubleshooting_has_a_row_for_each_reason() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn each_link_has_a_target() {
     /// The package leaves out what is for those who change the crate.
     const LEFT_OUT: [&str; 3] = ["CONTRIBUTING.md", "docs/coverage.md", "docs/kernels.md"];
     let is_package = !root().join("torture").exists();

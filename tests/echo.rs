@@ -48,7 +48,7 @@ fn the_demonstration_ends_by_itself() {
 }
 
 #[test]
-fn a_conversation() {
+fn the_echo_examples_exchange_lines() {
     let os = Os::new();
     let server = server(os.endpoint(), &[]);
     let output = client(os.endpoint(), &["--count", "3", "--interval", "20"]);
@@ -93,7 +93,7 @@ fn a_second_server_leaves_the_first_alone() {
 }
 
 #[test]
-fn no_server() {
+fn a_client_without_a_server_exits_with_advice() {
     let os = Os::new();
     for arguments in [&[][..], &["--count", "1"], &["--stdin"]] {
         let output = client(os.endpoint(), arguments);
@@ -106,7 +106,7 @@ fn no_server() {
 }
 
 #[test]
-fn a_crashed_servers_name_is_taken_over() {
+fn the_name_of_a_crashed_server_is_taken_over() {
     let os = Os::new();
     for _ in 0..3 {
         let server = server(os.endpoint(), &["--quiet"]);
@@ -171,7 +171,7 @@ fn a_client_ends_when_the_server_goes_although_its_input_is_open() {
 }
 
 #[tokio::test]
-async fn two_hundred_clients_of_one_process() {
+async fn two_hundred_clients_of_one_process_get_their_own_bytes() {
     let os = Os::new();
     let _server = server(os.endpoint(), &["--quiet"]);
     let mut clients = tokio::task::JoinSet::new();
@@ -221,7 +221,7 @@ fn usage_errors_exit_with_two() {
 
 /// Endpoints that cannot be, for servers and clients.
 #[test]
-fn bad_endpoints() {
+fn invalid_endpoints_are_refused_by_server_and_client() {
     let os = Os::new();
     let long_name = "n".repeat(60);
     for (endpoint, says) in [
@@ -271,7 +271,7 @@ mod paths {
     }
 
     #[test]
-    fn what_is_not_ours_is_left_alone() {
+    fn other_kinds_of_file_are_left_alone() {
         let os = Os::new();
         fs::write(path(&os, "file"), "data").expect("a file");
         fs::create_dir(path(&os, "directory")).expect("a directory");
@@ -304,7 +304,7 @@ mod paths {
     }
 
     #[test]
-    fn a_directory_that_is_missing_or_not_one() {
+    fn a_missing_directory_is_reported() {
         let os = Os::new();
         fs::write(path(&os, "file"), "data").expect("a file");
         for parent in ["missing", "file"] {
@@ -317,7 +317,7 @@ mod paths {
     }
 
     #[test]
-    fn a_path_too_long_for_a_socket() {
+    fn a_path_too_long_for_a_socket_is_refused() {
         let os = Os::new();
         let socket = path(&os, &"n".repeat(150));
         let text = socket.to_str().expect("UTF-8");
@@ -331,7 +331,7 @@ mod paths {
     }
 
     #[test]
-    fn a_directory_in_which_others_could_replace_the_socket() {
+    fn a_directory_that_others_can_write_to_is_refused() {
         let os = Os::new();
         let open = path(&os, "open");
         fs::create_dir(&open).expect("a directory");
@@ -347,7 +347,7 @@ mod paths {
 
     /// As root nothing is unwritable, so it is another user's server then.
     #[test]
-    fn a_directory_that_cannot_be_written() {
+    fn a_directory_without_permission_to_write_is_reported() {
         let os = Os::new();
         let users = Users::new();
         let mode = if users.is_some() { 0o755 } else { 0o555 };
@@ -393,7 +393,7 @@ mod stop {
     }
 
     #[tokio::test]
-    async fn connections_finish_and_nothing_is_left() {
+    async fn a_signal_lets_connections_finish_and_leaves_no_file() {
         for signal in [Signal::INT, Signal::TERM] {
             let os = Os::new();
             let (server, mut stream) = serving(&os).await;
@@ -415,7 +415,7 @@ mod stop {
     }
 
     #[tokio::test]
-    async fn what_does_not_finish_is_cut_after_five_seconds() {
+    async fn a_connection_is_cut_five_seconds_after_a_signal() {
         let os = Os::new();
         let (server, mut stream) = serving(&os).await;
         let asked = Instant::now();
@@ -427,7 +427,7 @@ mod stop {
     }
 
     #[tokio::test]
-    async fn a_second_signal_ends_it_at_once() {
+    async fn a_second_signal_ends_the_server_at_once() {
         let os = Os::new();
         let (server, _stream) = serving(&os).await;
         let asked = Instant::now();

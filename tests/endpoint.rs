@@ -38,7 +38,7 @@ fn texts() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn what_is_printed_parses_to_the_same(text in texts()) {
+    fn a_printed_endpoint_parses_to_the_same(text in texts()) {
         if let Ok(endpoint) = text.parse::<Endpoint>() {
             let printed = endpoint.to_string();
             prop_assert_eq!(printed.parse::<Endpoint>(), Ok(endpoint), "{}", printed);
@@ -65,7 +65,7 @@ proptest! {
 
 /// What means something else to other programs is no file here by a habit of writing.
 #[test]
-fn a_spelling_of_another_program_is_refused_with_the_right_one() {
+fn another_programs_spelling_is_refused_with_ours() {
     for (written, position, says) in [
         ("@x", 0, &["`abstract:x`", "`./@x`"][..]),
         ("unix:@x", 5, &["`abstract:x`", "`./@x`"]),
@@ -125,7 +125,7 @@ fn a_portable_name_has_up_to_48_characters() {
 
 /// What an argument parser asks of a value: clap's `value_parser!` takes such a type.
 #[test]
-fn an_endpoint_is_an_argument() {
+fn an_endpoint_has_the_traits_of_a_parsed_argument() {
     fn argument<T>()
     where
         T: std::str::FromStr + Clone + Send + Sync + 'static,
@@ -137,7 +137,7 @@ fn an_endpoint_is_an_argument() {
 
 /// What the bound on endpoint arguments lets in.
 #[tokio::test]
-async fn every_kind_of_argument() {
+async fn connect_takes_every_kind_of_endpoint_argument() {
     let name = unique_name();
     let listener = Listener::bind(&name).expect("a free name");
     let endpoint: Endpoint = name.parse().expect("an endpoint");
@@ -176,7 +176,7 @@ async fn meet(mut listener: Listener, client: impl Future<Output = std::io::Resu
 
 #[cfg(windows)]
 #[tokio::test]
-async fn pipe_names_beyond_ascii() {
+async fn a_pipe_name_beyond_ascii_connects() {
     let pipe = format!(r"\\.\pipe\olá мир {}", unique_name());
     let listener = Listener::bind(&pipe).expect("a free name");
     meet(listener, Stream::connect(&pipe)).await;
@@ -214,7 +214,7 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn paths_of_every_length() {
+    async fn paths_of_every_length_connect_or_are_refused() {
         let limit = if POSIX { 103 } else { usize::MAX };
         for length in [80, 102, 103, 104, 106, 107, 108, 109, 250] {
             let os = Os::new();
@@ -240,7 +240,7 @@ mod unix {
     /// The names that the claim makes beside the socket are longer than the socket's own: they
     /// must not shorten what a user may write.
     #[tokio::test]
-    async fn the_last_part_may_fill_the_path() {
+    async fn a_file_name_may_fill_the_longest_path() {
         let limit = if POSIX { 103 } else { 107 };
         let os = Os::new();
         let path = os.dir().join("n".repeat(limit - os.dir().as_os_str().len() - 1));
@@ -268,7 +268,7 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn paths_that_are_not_utf8() {
+    async fn a_path_that_is_not_utf8_connects() {
         let os = Os::new();
         let path = os.dir().join(OsStr::from_bytes(b"\xff\xfe.sock"));
         if cfg!(target_vendor = "apple") {
@@ -281,7 +281,7 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn paths_relative_to_the_working_directory() {
+    async fn a_path_relative_to_the_working_directory_connects() {
         // The test's own directory is the crate's; leave nothing in it.
         fs::create_dir_all("target").expect("a directory");
         for dir in ["target", ""] {
@@ -305,7 +305,7 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn abstract_sockets() {
+    async fn an_abstract_socket_connects_on_linux_only() {
         let endpoint = format!("abstract:{}", unique_name());
         if POSIX {
             assert_reason!(Listener::bind(&endpoint), Reason::Unsupported, endpoint);

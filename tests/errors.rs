@@ -88,7 +88,7 @@ fn bind(endpoint: &Endpoint) -> io::Result<Listener> {
 }
 
 #[tokio::test]
-async fn live_server_is_named_by_bind_and_by_clean() {
+async fn bind_and_clean_name_a_live_server() {
     let dir = Dir::new();
     let name = dir.endpoint("s");
     let _server = bind(&name).expect("a free name");
@@ -139,7 +139,7 @@ async fn absent_and_stale_servers_keep_the_code_of_connect() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_socket_is_left_alone_by_every_operation() {
+async fn every_operation_leaves_other_kinds_of_file_alone() {
     let dir = Dir::new();
     let file = dir.endpoint("file");
     File::create(dir.path("file")).expect("a file");
@@ -164,7 +164,7 @@ async fn what_is_not_a_socket_is_left_alone_by_every_operation() {
 }
 
 #[tokio::test]
-async fn directories_that_are_missing_unsafe_or_of_another_kind() {
+async fn missing_and_unsafe_directories_have_their_reasons() {
     let dir = Dir::new();
     let nowhere = dir.endpoint("nowhere/s");
     let (missing, kind) = (&Reason::NoDirectory, ErrorKind::NotFound);
@@ -193,7 +193,7 @@ async fn directories_that_are_missing_unsafe_or_of_another_kind() {
 }
 
 #[tokio::test]
-async fn names_that_are_too_long_and_texts_that_are_no_endpoint() {
+async fn long_names_and_invalid_endpoints_have_their_reasons() {
     let dir = Dir::new();
     let long = dir.endpoint(&"n".repeat(200));
     let bound = failure(bind(&long), ErrorKind::InvalidInput, &long);
@@ -214,7 +214,7 @@ async fn names_that_are_too_long_and_texts_that_are_no_endpoint() {
 }
 
 #[tokio::test]
-async fn deadlines_and_servers_that_are_not_expected() {
+async fn deadlines_and_unexpected_servers_have_their_reasons() {
     let dir = Dir::new();
     let name = dir.endpoint("s");
     let options = ListenOptions::new().backlog(1);
@@ -239,7 +239,7 @@ async fn deadlines_and_servers_that_are_not_expected() {
 }
 
 #[test]
-fn no_runtime_leaves_nothing_behind() {
+fn bind_without_a_runtime_leaves_nothing_behind() {
     let dir = Dir::new();
     let name = dir.endpoint("s");
     let failed = failure(bind(&name), ErrorKind::Other, &name);
@@ -248,7 +248,7 @@ fn no_runtime_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn what_stands_in_the_place_of_the_lock_file() {
+async fn a_directory_in_place_of_the_lock_file_is_foreign() {
     let dir = Dir::new();
     fs::create_dir(dir.path(".s.lock")).expect("a directory");
     let name = dir.endpoint("s");
@@ -258,7 +258,7 @@ async fn what_stands_in_the_place_of_the_lock_file() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_exits_or_cannot_be_started() {
+async fn a_daemon_that_exits_or_cannot_be_started_has_its_reason() {
     let dir = Dir::new();
     let name = dir.endpoint("s");
     let outcome = connect_or_spawn(dir.path("s"), Command::new("false"));
@@ -293,7 +293,7 @@ async fn errors_of_the_os_keep_their_code_and_are_the_source() {
 /// Nobody can make files in this directory of the kernel's, not even root.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn directory_in_which_no_file_can_be_made() {
+async fn a_directory_in_which_no_file_can_be_made_is_not_writable() {
     let name = Endpoint::try_from("/sys/sockpipe-test.sock").expect("a path");
     let failed = failure(bind(&name), ErrorKind::PermissionDenied, &name);
     let code = failed.known().raw_os_error();
@@ -303,7 +303,7 @@ async fn directory_in_which_no_file_can_be_made() {
 
 /// The test's clock does not wait for it to look.
 #[tokio::test(start_paused = true)]
-async fn listener_that_is_to_stop_without_its_name() {
+async fn accept_fails_when_the_name_is_lost() {
     let dir = Dir::new();
     let name = dir.endpoint("s");
     let options = ListenOptions::new().on_name_lost(OnNameLost::Stop);
@@ -315,7 +315,7 @@ async fn listener_that_is_to_stop_without_its_name() {
 
 /// Root connects to every socket.
 #[tokio::test]
-async fn client_that_may_not_connect() {
+async fn a_client_without_permission_is_refused() {
     if rustix::process::geteuid().is_root() {
         println!("not run: root may connect to every socket");
         return;
@@ -331,7 +331,7 @@ async fn client_that_may_not_connect() {
 
 /// An error that is made from the kind and the text of another one loses the OS's code.
 #[test]
-fn no_error_is_made_of_the_kind_and_text_of_another() {
+fn no_error_is_built_from_the_kind_and_text_of_another() {
     let mut dirs = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     let mut files = 0;
     while let Some(dir) = dirs.pop() {

@@ -25,7 +25,7 @@ fn in_dir(dir: &TempDir, name: &str, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn daemon() {
+fn the_daemon_example_starts_one_daemon() {
     let dir = runtime_dir();
     let ask = || {
         let output = in_dir(&dir, "daemon", &[]).output().expect("a process");
@@ -41,7 +41,7 @@ fn daemon() {
 }
 
 #[test]
-fn single_instance() {
+fn the_single_instance_example_passes_its_files_to_the_first() {
     let dir = runtime_dir();
     let first = Running::start(in_dir(&dir, "single_instance", &["a.txt"]));
     assert!(first.next_line().starts_with(r#"the first; opening ["a.txt"]"#));
@@ -53,7 +53,7 @@ fn single_instance() {
 }
 
 #[test]
-fn graceful() {
+fn the_graceful_example_ends_an_idle_client_at_a_signal() {
     let dir = runtime_dir();
     let server = Running::start(in_dir(&dir, "graceful", &[]));
     assert!(server.next_line().starts_with("listening on "));
@@ -68,13 +68,13 @@ fn graceful() {
 }
 
 #[test]
-fn worker() {
+fn the_worker_example_answers_each_line() {
     let output = in_dir(&runtime_dir(), "worker", &[]).output().expect("a process");
     assert_eq!(text(&output.stdout), "ONE\nTWO\nTHREE\n", "{}", text(&output.stderr));
 }
 
 #[test]
-fn upgrade() {
+fn the_upgrade_example_hands_its_name_over() {
     let dir = runtime_dir();
     let old = Running::start(in_dir(&dir, "upgrade", &[]));
     assert!(old.next_line().contains(" listens on "));
@@ -94,7 +94,7 @@ fn upgrade() {
 
 /// As systemd starts it: with the socket as descriptor 3, and variables that say so.
 #[tokio::test]
-async fn activated() {
+async fn the_activated_example_serves_a_passed_socket() {
     let dir = runtime_dir();
     let path = dir.path().join("given.sock");
     let socket = std::os::unix::net::UnixListener::bind(&path).expect("a free name");
@@ -124,7 +124,7 @@ async fn activated() {
 
 /// Once it says that it listens, it hears that it is to end.
 #[test]
-fn the_first_signal_is_heard() {
+fn a_signal_right_after_the_listening_line_stops_the_server() {
     let rounds = if std::env::var_os("SOCKPIPE_FULL").is_some() { 1000 } else { 50 };
     for _ in 0..rounds {
         let dir = runtime_dir();

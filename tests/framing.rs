@@ -74,7 +74,7 @@ fn report(name: &str, read: usize, began: Instant) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "prints rates, which mean something in a release build only"]
-async fn messages_of_64_bytes_one_way() {
+async fn messages_of_64_bytes_one_way_are_timed() {
     rate("FrameSink to read", frame_sink, bytes).await;
     rate("FramedWrite to read", framed_write, bytes).await;
     rate("FrameSink to FramedRead", frame_sink, framed_read).await;
@@ -84,7 +84,7 @@ async fn messages_of_64_bytes_one_way() {
 /// As docs/embedding.md shows it.
 #[test]
 #[ignore = "prints rates, which mean something in a release build only"]
-fn messages_of_64_bytes_one_way_between_threads() {
+fn messages_of_64_bytes_between_threads_are_timed() {
     let (to, from) = blocking::Stream::pair().expect("a pair");
     let began = Instant::now();
     let writer = std::thread::spawn(move || -> Result<()> {

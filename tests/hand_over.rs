@@ -52,7 +52,7 @@ fn no_text() -> OsString {
 }
 
 #[tokio::test]
-async fn everything_arrives_as_it_was_sent() {
+async fn a_launch_arrives_as_it_was_sent() {
     let many = (0..1000).map(|number| OsString::from(format!("name {number}")));
     let odd = ["", "line\nbreak", "tab\t", "--", "quote\"'", "ü"].map(OsString::from);
     let args: Vec<_> = many.chain(odd).chain([no_text()]).collect();
@@ -67,7 +67,7 @@ async fn everything_arrives_as_it_was_sent() {
 }
 
 #[test]
-fn a_launch_of_this_process_has_its_directory_and_nothing_of_its_environment() {
+fn of_this_process_takes_the_directory_and_no_environment() {
     let launch = Launch::of_this_process().expect("a directory");
     assert_eq!(launch.get_args(), std::env::args_os().skip(1).collect::<Vec<_>>());
     let here = std::env::current_dir().expect("a directory");
@@ -76,7 +76,7 @@ fn a_launch_of_this_process_has_its_directory_and_nothing_of_its_environment() {
 }
 
 #[tokio::test]
-async fn a_first_instance_that_takes_nothing_is_named_at_the_deadline() {
+async fn a_first_instance_that_accepts_nothing_is_named_at_the_deadline() {
     let name = unique_name();
     let _first = Listener::bind(&name).expect("a free name");
     let (started, limit) = (Instant::now(), Duration::from_millis(500));
@@ -88,7 +88,7 @@ async fn a_first_instance_that_takes_nothing_is_named_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_first_instance_that_speaks_something_else_is_named() {
+async fn a_first_instance_with_another_protocol_is_named() {
     let newer = b"sp-run\0\x02\0".as_slice();
     for (answer, says) in
         [(b"HTTP/1.1 400".as_slice(), "something else"), (newer, "another version")]
@@ -125,7 +125,7 @@ async fn the_later_start_of_a_first_instance_that_ends_becomes_the_first() {
 }
 
 #[tokio::test]
-async fn a_first_instance_that_drops_the_request_is_no_success() {
+async fn a_first_instance_that_drops_the_request_is_an_error() {
     let name = unique_name();
     let mut listener = Listener::bind(&name).expect("a free name");
     let serving = tokio::spawn(async move {
@@ -139,7 +139,7 @@ async fn a_first_instance_that_drops_the_request_is_no_success() {
 }
 
 #[tokio::test]
-async fn a_later_start_that_speaks_something_else_leaves_the_first_one_as_it_was() {
+async fn a_later_start_with_another_protocol_leaves_the_first_as_it_was() {
     let name = unique_name();
     let mut listener = Listener::bind(&name).expect("a free name");
     let huge = [b"sp-run\0\x01".as_slice(), &u32::MAX.to_le_bytes()].concat();
@@ -207,7 +207,7 @@ async fn threads_and_tasks_hand_over_to_each_other() {
 /// A real one, that was stopped by a signal.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_stopped_first_instance_is_named_and_opens_nothing_later() {
+async fn a_suspended_first_instance_is_named_and_opens_nothing_later() {
     use std::os::unix::fs::PermissionsExt;
 
     use common::process::{Running, example};

@@ -35,7 +35,7 @@ const IDLE: Duration = Duration::from_secs(3);
 
 /// The server's program: the echo service at the path in its argument. The first word says how.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn server() {
+async fn helper_server() {
     let Some(argument) = argument() else { return };
     descriptors();
     let (how, path) = argument.split_once(' ').expect("two words");
@@ -78,7 +78,7 @@ struct Server {
 impl Server {
     fn start(how: &str) -> Self {
         let os = Os::new();
-        let mut child = spawn_helper("server", &format!("{how} {}", os.endpoint()));
+        let mut child = spawn_helper("helper_server", &format!("{how} {}", os.endpoint()));
         wait_for_line(&mut child, "listening");
         Self { os, child }
     }
@@ -139,7 +139,7 @@ fn p99(sorted: &[Duration]) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_do_not_slow_a_good_one_and_are_let_go() {
+async fn slow_clients_are_disconnected_and_do_not_slow_another() {
     let _alone = ALONE.lock().await;
     const SLOW: usize = 2000;
     assert!(descriptors() > SLOW as u64 + 100, "too few descriptors for this test");
@@ -190,7 +190,7 @@ async fn slow_clients_do_not_slow_a_good_one_and_are_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_suspended_client_is_given_up_and_harms_nobody() {
+async fn a_suspended_client_is_disconnected_and_delays_no_other() {
     let _alone = ALONE.lock().await;
     let mut server = Server::start("timed");
     let mut others = Vec::new();
@@ -222,7 +222,7 @@ async fn a_suspended_client_is_given_up_and_harms_nobody() {
     let memory = server.memory();
 
     // A process that asks for much, and is stopped before it takes it.
-    let mut greedy = spawn_helper("greedy", server.os.endpoint());
+    let mut greedy = spawn_helper("helper_greedy_client", server.os.endpoint());
     wait_for_line(&mut greedy, "asked");
     let pid = Pid::from_child(&greedy);
     kill_process(pid, Signal::STOP).expect("a signal");
@@ -252,7 +252,7 @@ async fn a_suspended_client_is_given_up_and_harms_nobody() {
 
 /// A client that asks for more than it takes.
 #[tokio::test]
-async fn greedy() {
+async fn helper_greedy_client() {
     let Some(path) = argument() else { return };
     let mut stream = Stream::connect(path).await.expect("a connection");
     stream.write_all(b"!").await.expect("a write");
@@ -261,7 +261,7 @@ async fn greedy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_user_cannot_take_all() {
+async fn one_user_cannot_take_all_connections() {
     let server = Server::start("shared");
     let mut clients = Vec::new();
     for _ in 0..80 {
@@ -278,7 +278,7 @@ async fn one_user_cannot_take_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_connections() {
+async fn thousands_of_connections_take_little_time_and_memory() {
     let _alone = ALONE.lock().await;
     const WANTED: usize = 9500;
     let count = WANTED.min(descriptors() as usize - 500);

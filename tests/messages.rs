@@ -108,7 +108,7 @@ impl Bystander {
 }
 
 #[test]
-fn typed_messages() {
+fn the_typed_messages_example_answers_requests() {
     let server = Server::start("typed_messages");
     assert_eq!(server.ask(&["sum", "1", "2", "39"]).expect("an answer"), "Sum(42)\n");
     assert_eq!(server.ask(&["greet", "mundo"]).expect("an answer"), "Greeting(\"olá mundo\")\n");
@@ -120,7 +120,7 @@ fn typed_messages() {
 }
 
 #[test]
-fn json_rpc() {
+fn the_json_rpc_example_answers_calls() {
     let server = Server::start("json_rpc");
     assert_eq!(server.ask(&["add", "[1, 2, 39]"]).expect("an answer"), "42.0\n");
     let error = server.ask(&["subtract", "[]"]).expect_err("no such method");
@@ -131,7 +131,7 @@ fn json_rpc() {
 
 /// What announces too much is refused at its header, with no memory taken for it.
 #[tokio::test]
-async fn frames_that_are_too_long() {
+async fn a_frame_that_is_too_long_is_refused_at_its_header() {
     let server = Server::start("typed_messages");
     let mut bystander = Bystander::of(&server).await;
     // What is in use after a first connection of this kind is the measure for the others.
@@ -175,7 +175,7 @@ async fn frames_that_are_too_long() {
 
 /// Bytes that mean nothing, in frames and without them.
 #[tokio::test]
-async fn random_bytes() {
+async fn random_bytes_end_their_own_connection_only() {
     let server = Server::start("typed_messages");
     let mut bystander = Bystander::of(&server).await;
     let seeds = if full() { 1000 } else { 100 };
@@ -209,7 +209,7 @@ async fn random_bytes() {
 
 /// A client that is killed while it sends a message of 1 MiB.
 #[tokio::test]
-async fn half_a_message() {
+async fn helper_sends_half_a_message() {
     let Some(endpoint) = argument() else { return };
     let mut stream = Stream::connect(&endpoint).await.expect("a connection");
     let message = frame(&vec![b' '; LONGEST]);
@@ -224,7 +224,7 @@ async fn half_a_message() {
 }
 
 #[tokio::test]
-async fn clients_killed_in_the_middle_of_a_message() {
+async fn clients_killed_in_the_middle_of_a_message_leave_nothing() {
     let server = Server::start("typed_messages");
     let mut bystanders = Vec::new();
     for _ in 0..10 {
@@ -236,7 +236,8 @@ async fn clients_killed_in_the_middle_of_a_message() {
     for _ in 0..rounds {
         let clients: Vec<_> = (0..batch)
             .map(|_| {
-                let mut command: Command = helper_command("half_a_message", server.os.endpoint());
+                let mut command: Command =
+                    helper_command("helper_sends_half_a_message", server.os.endpoint());
                 command.stderr(Stdio::null());
                 command.spawn().expect("a process")
             })
@@ -274,7 +275,7 @@ async fn clients_killed_in_the_middle_of_a_message() {
 
 /// The same for the framing of the Language Server Protocol.
 #[tokio::test]
-async fn headers_that_are_wrong() {
+async fn a_wrong_header_ends_its_own_connection_only() {
     let server = Server::start("json_rpc");
     let request = br#"{"jsonrpc":"2.0","id":7,"method":"add","params":[1]}"#;
     let mut bystander = server.connect().await;

@@ -19,7 +19,7 @@ fn occupancy(os: &Os) -> Occupancy {
 }
 
 #[tokio::test]
-async fn a_server_is_seen_and_does_not_notice() {
+async fn occupancy_finds_a_server_and_does_not_disturb_it() {
     let os = Os::new();
     assert_eq!(occupancy(&os), Occupancy::Free);
     assert!(!candidate(os.endpoint()).remove_stale().expect("nothing to remove"));
@@ -43,7 +43,7 @@ async fn a_server_is_seen_and_does_not_notice() {
 }
 
 #[test]
-fn what_a_crash_left_is_removed_once() {
+fn the_socket_of_a_crashed_server_is_removed_once() {
     let os = Os::new();
     server(os.endpoint(), &["--quiet"]).crash();
     let left = if cfg!(unix) { Occupancy::Unclaimed } else { Occupancy::Free };
@@ -75,7 +75,7 @@ mod paths {
     }
 
     #[test]
-    fn what_is_no_socket_is_named_and_left_alone() {
+    fn other_kinds_of_file_are_named_and_left_alone() {
         let os = Os::new();
         fs::write(os.dir().join("file"), "data").expect("a file");
         fs::create_dir(os.dir().join("directory")).expect("a directory");
@@ -100,7 +100,7 @@ mod paths {
     /// Servers that know no lock: a stream that listens, one whose backlog is full, one that does
     /// not listen, a datagram socket.
     #[test]
-    fn a_strangers_socket_is_unclaimed_and_its_server_left_alone() {
+    fn a_foreign_socket_is_unclaimed_and_its_server_left_alone() {
         let os = Os::new();
         let listener = UnixListener::bind(os.dir().join("live")).expect("a socket");
         let _datagrams = UnixDatagram::bind(os.dir().join("datagrams")).expect("a socket");
@@ -124,7 +124,7 @@ mod paths {
 
     /// Somebody removed the socket of a server that crashed, and did not know of the lock.
     #[test]
-    fn a_lock_file_that_was_left_alone_goes_too() {
+    fn a_lock_file_without_its_socket_is_removed_too() {
         let os = Os::new();
         server(os.endpoint(), &["--quiet"]).crash();
         fs::remove_file(os.endpoint()).expect("a socket");
@@ -137,7 +137,7 @@ mod paths {
     /// Links to another server's lock, and what is no lock at all: a look ends at once, and nobody
     /// has the name.
     #[test]
-    fn what_stands_in_place_of_a_lock_holds_no_name() {
+    fn other_kinds_of_file_in_place_of_a_lock_hold_no_name() {
         let os = Os::new();
         let other = os.dir().join("other.sock");
         let _other = server(other.to_str().expect("UTF-8"), &["--quiet"]);
@@ -164,7 +164,7 @@ mod paths {
 
     /// Who asks takes nothing that a server needs.
     #[tokio::test]
-    async fn asking_keeps_no_server_from_starting() {
+    async fn occupancy_keeps_no_server_from_starting() {
         let os = Os::new();
         let candidate = candidate(os.endpoint());
         let over = AtomicBool::new(false);

@@ -77,7 +77,7 @@ fn source(name: &str) -> PathBuf {
 }
 
 #[test]
-fn python() {
+fn python_exchanges_bytes_as_server_and_client() {
     if is_here("python3") {
         let path = source("peer.py");
         let run = |role: &str, endpoint: &str| {
@@ -88,7 +88,7 @@ fn python() {
 }
 
 #[test]
-fn node() {
+fn node_exchanges_bytes_as_server_and_client() {
     if is_here("node") {
         let path = source("peer.js");
         let run = |role: &str, endpoint: &str| {
@@ -99,7 +99,7 @@ fn node() {
 }
 
 #[test]
-fn go() {
+fn go_exchanges_bytes_as_server_and_client() {
     if is_here("go") {
         let dir = tempfile::tempdir().expect("a directory");
         let program = dir.path().join("peer");
@@ -119,7 +119,7 @@ fn go() {
 }
 
 #[test]
-fn socat() {
+fn socat_exchanges_bytes_as_server_and_client() {
     if is_here("socat") {
         let listen = |endpoint: &str| {
             peer("socat", &["-t", "30", &format!("UNIX-LISTEN:{endpoint}"), "EXEC:cat"])
@@ -139,7 +139,7 @@ fn socat() {
 }
 
 #[test]
-fn netcat() {
+fn netcat_exchanges_lines_as_server_and_client() {
     if is_here("nc") {
         // It is a person's tool, not an echo: what it is given is what the client gets.
         let os = Os::new();

@@ -40,7 +40,7 @@ fn somebody_else() -> UserId {
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_free_or_held_by_somebody_unexpected() {
+async fn taken_free_and_unexpected_names_have_their_reasons() {
     let os = Os::new();
     let (at, absent) = (os.endpoint(), ErrorKind::NotFound);
     let (reason, _) = failed(within(os.connect()).await, absent, Operation::Connect, at);
@@ -62,7 +62,7 @@ async fn a_name_that_is_taken_free_or_held_by_somebody_unexpected() {
 }
 
 #[tokio::test]
-async fn endpoints_that_are_none_or_not_of_this_os_or_too_long() {
+async fn invalid_foreign_and_long_endpoints_have_their_reasons() {
     let error = Stream::connect("a/b").await.expect_err("no endpoint");
     let known = Error::of(&error).expect("one of ours");
     assert_eq!(known.reason(), &Reason::InvalidEndpoint);
@@ -81,7 +81,7 @@ async fn endpoints_that_are_none_or_not_of_this_os_or_too_long() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_is_missing_or_ends() {
+async fn a_daemon_that_is_missing_or_ends_has_its_reason() {
     let (name, nowhere) = (unique_name(), "/nowhere/daemon");
     let spawned = within(connect_or_spawn(&name, Command::new(nowhere))).await;
     let (reason, error) = failed(spawned, ErrorKind::NotFound, Operation::Spawn, "");
@@ -98,7 +98,7 @@ async fn a_daemon_that_is_missing_or_ends() {
 /// A pipe of byte type has no place for the end of one direction.
 #[cfg(windows)]
 #[tokio::test]
-async fn a_pipe_that_cannot_carry_the_end_of_one_direction() {
+async fn shutdown_of_a_pipe_of_byte_type_fails_with_no_half_close() {
     use tokio::io::AsyncWriteExt;
     use tokio::net::windows::named_pipe::ServerOptions;
 
@@ -124,7 +124,7 @@ mod unix {
     use super::*;
 
     #[tokio::test]
-    async fn a_descriptor_of_another_kind() {
+    async fn a_descriptor_of_another_kind_is_unusable() {
         let file = || OwnedFd::from(File::open("/dev/null").expect("a file"));
         let options = ListenOptions::new();
         let invalid = ErrorKind::InvalidInput;
@@ -138,7 +138,7 @@ mod unix {
 
     /// Somebody holds the lock on the name, and no socket comes.
     #[tokio::test]
-    async fn a_name_that_is_held_without_a_server() {
+    async fn connect_to_a_held_name_without_a_server_times_out() {
         let os = Os::new();
         let server = os.bind().expect("a free name");
         // The name's socket is gone, and a dead one stands in its place; nothing where a refusal
@@ -157,7 +157,7 @@ mod unix {
 
     /// One refusal proves nothing where a full queue refuses as well.
     #[tokio::test]
-    async fn a_dead_socket_that_another_program_left() {
+    async fn a_dead_socket_of_another_program_is_unproven() {
         let os = Os::new();
         drop(UnixListener::bind(os.endpoint()).expect("a free path"));
         if cfg!(all(target_os = "linux", not(sockpipe_posix))) {
@@ -173,7 +173,7 @@ mod unix {
     }
 
     #[test]
-    fn a_file_system_without_locks() {
+    fn bind_without_file_locks_fails_with_no_locks() {
         let os = Os::new();
         let logs = tempfile::tempdir().expect("a directory");
         let server = helper(&["reason", os.endpoint()]);
@@ -185,7 +185,7 @@ mod unix {
 
     /// Of others, or open to them: a portable name would be theirs to take.
     #[test]
-    fn the_directory_of_portable_names_is_open_to_others() {
+    fn bind_refuses_a_directory_of_portable_names_open_to_others() {
         if !rustix::process::geteuid().is_root() || !can_unshare(&["-m"]) || !is_here("mount") {
             println!("not run: this needs a /tmp of its own");
             return;

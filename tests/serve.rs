@@ -101,7 +101,7 @@ async fn a_stop_under_load_serves_or_refuses_each_client() {
 }
 
 #[tokio::test]
-async fn a_stop_keeps_the_limit() {
+async fn a_stop_keeps_to_the_limit_of_connections() {
     let os = Os::new();
     let listener = os.bind().expect("a free name");
     let (stop, stopped) = oneshot::channel::<()>();
@@ -195,7 +195,7 @@ async fn a_server_that_stops_keeps_its_name_until_the_last_connection_has_ended(
 
 #[cfg(unix)]
 #[tokio::test]
-async fn who_comes_to_a_server_that_stops_is_told_so_at_once() {
+async fn connect_to_a_stopping_server_fails_at_once() {
     use common::{assert_reason, assert_says};
     use sockpipe::Reason;
     let os = Os::new();
@@ -229,7 +229,7 @@ async fn a_server_that_is_replaced_can_free_its_name_first() {
 }
 
 #[tokio::test]
-async fn who_comes_to_a_server_that_stops_can_be_answered() {
+async fn a_client_of_a_stopping_server_can_be_answered() {
     let os = Os::new();
     let listener = os.bind().expect("a free name");
     let (stop, stopped) = oneshot::channel::<()>();
@@ -269,7 +269,7 @@ async fn who_comes_to_a_server_that_stops_can_be_answered() {
 
 /// The server stops as soon as it has nothing to do, which is all the time.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_let_in_as_an_idle_server_stops_is_served() {
+async fn a_client_that_connects_as_an_idle_server_stops_is_served() {
     let os = Os::new();
     let (mut served, mut late) = (0, 0);
     for round in 0..if cfg!(windows) { 20 } else { 200 } {
@@ -302,7 +302,7 @@ async fn who_is_let_in_as_an_idle_server_stops_is_served() {
 }
 
 #[tokio::test]
-async fn halves_of_a_timed_stream_know_one_deadline_and_end_one_side() {
+async fn halves_of_a_timed_stream_share_a_deadline_and_end_one_side() {
     let os = Os::new();
     // Long enough for a machine that is busy with Wine.
     let limit = Duration::from_millis(if cfg!(windows) { 1000 } else { 200 });
@@ -333,7 +333,7 @@ async fn halves_of_a_timed_stream_know_one_deadline_and_end_one_side() {
 /// What the test below sends signals to.
 #[cfg(unix)]
 #[test]
-fn told_to_end() {
+fn helper_waits_for_a_signal() {
     use rustix::process::{Signal, getpid, kill_process};
     let Some(when) = common::argument() else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -361,16 +361,17 @@ fn told_to_end() {
 
 #[cfg(unix)]
 #[test]
-fn a_signal_is_heard_from_the_call_on() {
+fn shutdown_signal_counts_signals_from_its_call_on() {
     for when in ["inside", "outside"] {
-        let helper = common::helper_command("told_to_end", when).output().expect("a process");
+        let helper =
+            common::helper_command("helper_waits_for_a_signal", when).output().expect("a process");
         let said = String::from_utf8_lossy(&helper.stdout);
         assert!(helper.status.success() && said.contains("it was told"), "{when}: {helper:?}");
     }
 }
 
 #[tokio::test]
-async fn a_handler_whose_client_leaves_is_cancelled_where_that_is_asked_for() {
+async fn cancel_when_client_leaves_cancels_the_handler() {
     for cancel in [true, false] {
         let os = Os::new();
         let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();

@@ -70,7 +70,7 @@ fn names_without_a_file() -> Vec<SocketAddrUnix> {
 }
 
 #[tokio::test]
-async fn odd_peer_addresses() {
+async fn accept_takes_clients_with_odd_addresses() {
     let os = Os::new();
     let mut listener = Listener::bind(os.endpoint()).expect("a free name");
     let mut accepted = 0;
@@ -98,7 +98,7 @@ async fn odd_peer_addresses() {
 
 /// Descriptors are looked at more closely: either end may have such an address.
 #[tokio::test]
-async fn odd_addresses_of_descriptors() {
+async fn from_fd_takes_sockets_with_odd_addresses() {
     let os = Os::new();
     let mut listener = Listener::bind(os.endpoint()).expect("a free name");
     for address in odd_addresses(&os.dir(), 0) {
@@ -135,7 +135,7 @@ fn descriptors(process: u32) -> BTreeSet<usize> {
 }
 
 #[tokio::test]
-async fn out_of_descriptors_for_two_seconds() {
+async fn accept_waits_while_no_descriptor_is_left() {
     let exhausted = Duration::from_secs(2);
     if !on_linux("prlimit") || !is_here("prlimit") {
         return;
@@ -177,7 +177,7 @@ async fn out_of_descriptors_for_two_seconds() {
 
 /// Each error for every second call. What the system says is not the server's end.
 #[test]
-fn errors_of_accept_that_pass() {
+fn accept_retries_transient_errors() {
     let clients = u64::from(rounds(100, 1000));
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
@@ -216,7 +216,7 @@ fn errors_of_accept_that_pass() {
 }
 
 #[test]
-fn errors_of_accept_that_are_final() {
+fn accept_returns_a_permanent_error_once() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for error in ["EBADF", "EINVAL", "ENOTSOCK", "EOPNOTSUPP", "EFAULT"] {
@@ -242,7 +242,7 @@ fn errors_of_accept_that_are_final() {
 
 /// Errors without an end, which no kernel has: the other tasks of the thread have their turn.
 #[test]
-fn errors_of_accept_that_never_pass() {
+fn accept_yields_to_other_tasks_while_an_error_repeats() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for error in ["ECONNABORTED", "EMFILE"] {
@@ -262,7 +262,7 @@ fn errors_of_accept_that_never_pass() {
 
 /// Clients that are killed while they write: each is an end of file on its own connection.
 #[tokio::test]
-async fn clients_killed_while_they_write() {
+async fn clients_killed_while_they_write_end_their_own_connections_only() {
     if !on_linux("looking at the server's descriptors in /proc") {
         return;
     }

@@ -57,7 +57,7 @@ fn modes_seen<T>(dir: PathBuf, while_this: impl FnOnce() -> T) -> (T, Vec<(Strin
 }
 
 #[test]
-fn the_mode_is_the_one_asked_for_at_any_instant() {
+fn a_socket_has_the_requested_mode_at_every_instant() {
     let times = rounds(50, 500).to_string();
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
@@ -95,7 +95,7 @@ fn the_mode_is_the_one_asked_for_at_any_instant() {
 /// The calls in their order: nobody can connect before the mode is set, and the process's umask is
 /// the one that it had.
 #[test]
-fn the_mode_is_set_before_anybody_can_connect() {
+fn the_mode_is_set_before_a_client_can_connect() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     let calls = "trace=execve,umask,bind,listen,?chmod,fchmod,fchmodat,?fchmodat2,fchownat,\
@@ -150,7 +150,7 @@ async fn stop(os: &Os, accepting: JoinHandle<Listener>) -> Listener {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_user_never_gets_in() {
+async fn another_user_is_refused_by_the_mode_and_by_the_check() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     let serving = accepting(Listener::bind(os.endpoint()).expect("a free name"));
@@ -168,7 +168,7 @@ async fn another_user_never_gets_in() {
 
 /// A server that comes and goes, and a stranger who tries all the time.
 #[test]
-fn another_user_never_gets_in_at_the_start() {
+fn another_user_is_refused_while_a_server_starts() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     let client = Running::start(helper_as(&users, STRANGER, &[], &["raw-hammer", os.endpoint()]));
@@ -188,7 +188,7 @@ fn another_user_never_gets_in_at_the_start() {
 
 /// The bytes that a client sends to a server that it does not trust: none.
 #[test]
-fn an_impostor_gets_nothing() {
+fn a_client_sends_nothing_to_a_server_of_another_user() {
     let Some(users) = Users::new() else { return };
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
@@ -240,7 +240,7 @@ fn an_impostor_gets_nothing() {
 /// one that the kernel reports, until it listens again.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_service_that_gave_up_root_is_known_as_its_user_once_it_listens_again() {
+fn a_service_that_gave_up_root_is_seen_as_its_user_after_it_listens_again() {
     if Users::new().is_none() {
         return;
     }
@@ -279,7 +279,7 @@ fn as_copied(users: &Users, command: &Command) -> Command {
 }
 
 #[tokio::test]
-async fn directories_in_which_others_could_replace_the_socket() {
+async fn bind_refuses_directories_in_which_others_could_replace_the_socket() {
     let os = Os::new();
     let root = geteuid().is_root();
     let dir = os.dir().join("dir");
@@ -332,7 +332,7 @@ async fn directories_in_which_others_could_replace_the_socket() {
 
 /// To the system that number means that the group stays as it is.
 #[tokio::test]
-async fn a_group_that_cannot_be() {
+async fn bind_refuses_an_invalid_group() {
     let os = Os::new();
     for endpoint in [os.endpoint(), &common::unique_name()] {
         let refused = Listener::bind_with(endpoint, &ListenOptions::new().group(u32::MAX));
@@ -344,7 +344,7 @@ async fn a_group_that_cannot_be() {
 /// As a umask of 002 makes it, where each user has a group of its own.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_directory_whose_group_has_only_its_owner() {
+async fn bind_accepts_a_directory_whose_group_has_only_its_owner() {
     let fields = |file: &str| -> Vec<Vec<String>> {
         let text = fs::read_to_string(file).unwrap_or_default();
         text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
@@ -380,7 +380,7 @@ async fn a_directory_whose_group_has_only_its_owner() {
 /// A member of it may write there, and so may the others.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_directory_of_root_s_whose_group_may_write_is_not_its_members_own() {
+fn bind_refuses_a_directory_of_root_that_a_group_may_write_to() {
     let Some(users) = Users::new() else { return };
     let os = Os::new();
     for (mode, safe) in [(0o775, false), (0o2775, false), (0o1775, true)] {
@@ -424,7 +424,7 @@ const CLOSED: &str = "denied 0 closed 20 served 0 other 0";
 const SERVED: &str = "denied 0 closed 0 served 20 other 0";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_group_that_may_connect() {
+async fn only_members_of_the_chosen_group_connect() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     let options = ListenOptions::new().mode(0o660).group(GROUP);
@@ -446,7 +446,7 @@ async fn a_group_that_may_connect() {
 
 /// The socket gets its group from the directory there, and so does the check.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_group_that_comes_from_the_directory() {
+async fn only_members_of_the_directorys_group_connect() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     chown(os.dir(), None, Some(GROUP)).expect("a group");
@@ -460,7 +460,7 @@ async fn a_group_that_comes_from_the_directory() {
 }
 
 #[test]
-fn a_group_that_is_not_ones_own() {
+fn bind_refuses_a_group_without_the_user_in_it() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     chown(os.dir(), Some(STRANGER), None).expect("an owner");
@@ -471,7 +471,7 @@ fn a_group_that_is_not_ones_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_where_it_was_asked_for() {
+async fn every_user_connects_with_access_everyone() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     let options = ListenOptions::new().access(Access::Everyone);
@@ -482,7 +482,7 @@ async fn everybody_where_it_was_asked_for() {
 
 /// Root may always, as it could read the server's memory too.
 #[test]
-fn root_is_let_in() {
+fn root_connects_to_the_server_of_another_user() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     chown(os.dir(), Some(STRANGER), None).expect("an owner");

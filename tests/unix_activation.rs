@@ -43,7 +43,7 @@ fn listener(path: &Path) -> OwnedFd {
 }
 
 #[test]
-fn socket_activation() {
+fn activation_serves_every_passed_socket() {
     let os = Os::new();
     let (web, admin) = (os.dir().join("web"), os.dir().join("admin"));
     let mut command = activated(
@@ -80,7 +80,7 @@ fn socket_activation() {
 }
 
 #[test]
-fn socket_activation_of_somebody_else_or_of_nobody() {
+fn sockets_passed_to_another_process_are_ignored() {
     let os = Os::new();
     for (number, set) in [
         "LISTEN_PID=1 LISTEN_FDS=1",
@@ -110,7 +110,7 @@ fn a_descriptor_that_was_not_passed_is_left_alone() {
 }
 
 #[test]
-fn socket_activation_that_makes_no_sense() {
+fn invalid_variables_of_activation_are_an_error() {
     if !on_linux("a shell that passes a closed descriptor") {
         return;
     }
@@ -172,7 +172,7 @@ fn echoes(client: &mut UnixStream) {
 }
 
 #[test]
-fn a_connection_of_accept_yes_is_the_stream() {
+fn accept_yes_passes_a_connection_as_a_stream() {
     let (mut client, server) = UnixStream::pair().expect("a pair");
     let set = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=connection";
     let mut command = started(&helper(&["served"]), [Some(server.into()), None], set);
@@ -186,7 +186,7 @@ fn a_connection_of_accept_yes_is_the_stream() {
 
 /// The end is seen before the process ends: no standard stream holds the connection.
 #[test]
-fn standard_input_of_inetd_is_the_stream() {
+fn inetd_passes_a_connection_as_a_stream() {
     let (mut client, server) = UnixStream::pair().expect("a pair");
     let copy = || Stdio::from(OwnedFd::from(server.try_clone().expect("a copy")));
     let mut command = helper(&["served"]);

@@ -58,17 +58,17 @@ async fn allocations<S: AsyncRead + AsyncWrite + Unpin>((mut one, mut other): (S
 }
 
 #[tokio::test]
-async fn tokio_allocates_nothing() {
+async fn streams_of_tokio_do_not_allocate() {
     assert_eq!(allocations(UnixStream::pair().expect("a pair")).await, 0);
 }
 
 #[tokio::test]
-async fn nor_do_we() {
+async fn streams_of_ours_do_not_allocate() {
     assert_eq!(allocations(Stream::pair().expect("a pair")).await, 0);
 }
 
 #[tokio::test]
-async fn nor_with_busy_polling() {
+async fn busy_polling_streams_do_not_allocate() {
     let os = Os::new();
     let options = ListenOptions::new().spin(SpinPolicy::Auto);
     let mut listener = Listener::bind_with(os.endpoint(), &options).expect("a free name");
@@ -80,7 +80,7 @@ async fn nor_with_busy_polling() {
 
 #[cfg(feature = "blocking")]
 #[test]
-fn nor_do_streams_that_block() {
+fn blocking_streams_do_not_allocate() {
     use std::io::{Read, Write};
     use std::time::Duration;
 

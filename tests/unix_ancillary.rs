@@ -181,7 +181,7 @@ mod linux {
     }
 
     #[tokio::test]
-    async fn an_out_of_band_byte_is_no_departure_of_the_peer() {
+    async fn an_out_of_band_byte_does_not_complete_closed() {
         let (reader, peer) = Stream::pair().expect("a pair");
         let mut closed = std::pin::pin!(reader.closed());
         for _ in 0..3 {
@@ -317,7 +317,7 @@ async fn descriptors_that_come_with_a_plain_read_are_closed() {
 }
 
 #[tokio::test]
-async fn a_look_takes_neither_bytes_nor_descriptors() {
+async fn peek_takes_neither_bytes_nor_descriptors() {
     let (reader, peer) = Stream::pair().expect("a pair");
     send_both(peer.as_fd());
     let before = std::fs::read_dir("/dev/fd").expect("a listing").count();
@@ -340,7 +340,7 @@ async fn a_look_takes_neither_bytes_nor_descriptors() {
 }
 
 #[tokio::test]
-async fn a_look_waits_for_bytes_and_a_dropped_one_loses_none() {
+async fn peek_waits_for_bytes_and_loses_none_when_dropped() {
     let (reader, mut peer) = Stream::pair().expect("a pair");
     let mut buffer = [0; 8];
     let error = within(reader.peek(&mut [])).await.expect_err("no room");

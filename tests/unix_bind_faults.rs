@@ -38,7 +38,7 @@ fn starts_and_leaves_nothing(os: &Os) {
 
 /// Every call of a claim in turn, with the errors that its manual page has.
 #[test]
-fn calls_of_a_claim_that_fail() {
+fn bind_reports_each_failing_call_and_leaves_no_file() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for (call, error, kind) in [
@@ -85,7 +85,7 @@ fn calls_of_a_claim_that_fail() {
 
 /// What does not matter to those who connect: the note of who holds the lock, and the end.
 #[test]
-fn calls_whose_failure_does_not_matter() {
+fn bind_succeeds_although_an_optional_call_fails() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for (call, error) in [
@@ -111,7 +111,7 @@ fn calls_whose_failure_does_not_matter() {
 
 /// With one descriptor more each time: an error, until there are enough.
 #[test]
-fn without_descriptors() {
+fn bind_without_descriptors_is_an_error() {
     if !on_linux("prlimit") || !is_here("prlimit") {
         return;
     }
@@ -146,7 +146,7 @@ fn without_descriptors() {
 
 /// A client that can have no socket says so, and what it wanted.
 #[test]
-fn a_client_without_descriptors() {
+fn connect_without_descriptors_is_an_error() {
     let os = Os::new();
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
@@ -161,7 +161,7 @@ fn a_client_without_descriptors() {
 
 /// Whether a server has the name cannot be known then, so there is no answer.
 #[test]
-fn a_look_at_a_lock_that_cannot_be_opened_for_now() {
+fn occupancy_fails_when_a_lock_cannot_be_opened() {
     let os = Os::new();
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
@@ -210,7 +210,7 @@ fn files(count: u32) -> String {
 }
 
 #[test]
-fn a_full_disk() {
+fn bind_on_a_full_disk_fails_and_leaves_no_file() {
     let os = Os::new();
     // None at all, for the lock file alone, and for both.
     let Some((line, left)) = in_tmpfs_said(&os, &files(0), "true") else { return };
@@ -229,7 +229,7 @@ fn a_full_disk() {
 }
 
 #[test]
-fn a_disk_that_cannot_be_written() {
+fn bind_on_a_read_only_disk_fails_and_leaves_no_file() {
     let os = Os::new();
     let Some((line, left)) = in_tmpfs_said(&os, "ro", "true") else { return };
     assert!(line.starts_with("PermissionDenied NotWritable: "), "{line}");

@@ -98,7 +98,7 @@ fn with_a_long_name() -> Os {
 /// Each round is run with the name free, and again with the socket that the crash of its winner
 /// left behind.
 #[test]
-fn many_processes_bind_one_name_at_once() {
+fn one_of_many_processes_binds_a_name() {
     let (rivals, count) = (50, rounds(20, 200));
     let started = Instant::now();
     for _ in 0..count {
@@ -111,7 +111,7 @@ fn many_processes_bind_one_name_at_once() {
 }
 
 #[test]
-fn many_processes_bind_one_long_name_at_once() {
+fn one_of_many_processes_binds_a_long_name() {
     let (rivals, count) = (50, rounds(2, 50));
     for _ in 0..count {
         let os = with_a_long_name();
@@ -149,7 +149,7 @@ fn a_killed_server_starts_again_every_time() {
 /// server meets no error. Others may find nothing, or a socket that does not listen yet, and are
 /// counted.
 #[test]
-fn a_takeover_is_no_error_for_clients_of_ours() {
+fn clients_that_wait_meet_no_error_during_a_takeover() {
     let count = rounds(200, 500);
     let os = Os::new();
     // The first dead socket, so that the name is there from the start.
@@ -173,7 +173,7 @@ fn a_takeover_is_no_error_for_clients_of_ours() {
 
 /// Sixteen processes take the name, keep it for up to 2 ms, and give it back or crash.
 #[test]
-fn whoever_has_the_name_keeps_it() {
+fn a_server_keeps_its_name_among_rivals() {
     let limit = Duration::from_secs(if full() { 10 } else { 2 });
     let os = Os::new();
     let rival = |seed: u32, end: Instant| {
@@ -223,7 +223,7 @@ fn whoever_has_the_name_keeps_it() {
 /// Killed at each call with which it takes the name: the next server starts, and nothing is left
 /// but the name and its lock.
 #[test]
-fn a_server_killed_while_it_binds() {
+fn a_server_killed_while_it_binds_leaves_the_name_to_the_next() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for call in ["flock", "pwrite64", "socket", "unlinkat", "bind", "listen"] {
@@ -253,7 +253,7 @@ fn a_server_killed_while_it_binds() {
 /// A rival that has opened the lock file just before its holder removed it holds the lock of
 /// nothing, and the next to come holds the real one.
 #[test]
-fn a_lock_file_that_is_gone_is_no_lock() {
+fn a_lock_on_a_removed_lock_file_does_not_count() {
     let os = Os::new();
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
@@ -313,7 +313,7 @@ fn has_runtime_directories() -> bool {
 /// Clients look in several places for a portable name, so a server in any of them has it: one that
 /// was started by cron, say, where a session is told of another directory.
 #[test]
-fn a_portable_name_is_one_name() {
+fn a_portable_name_has_one_server_in_all_its_places() {
     if !has_runtime_directories() {
         return;
     }
@@ -341,7 +341,7 @@ fn a_portable_name_is_one_name() {
 
 /// The same directory by two paths is not two places.
 #[test]
-fn a_portable_name_in_a_directory_with_two_paths() {
+fn a_portable_name_binds_in_a_directory_with_two_paths() {
     if !has_runtime_directories() {
         return;
     }

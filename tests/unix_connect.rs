@@ -39,7 +39,7 @@ async fn fill(os: &Os) -> Vec<Stream> {
 
 /// Five hundred at once, for a queue of eight whose server does something else for a second.
 #[tokio::test]
-async fn more_clients_than_the_queue_holds() {
+async fn clients_beyond_the_backlog_wait_and_connect() {
     const CLIENTS: u32 = 500;
     let os = Os::new();
     let mut listener = with_a_short_queue(&os, 8);
@@ -77,7 +77,7 @@ async fn more_clients_than_the_queue_holds() {
 
 /// Never a stream that is not connected, and never an error before the time is over.
 #[tokio::test]
-async fn a_server_that_never_accepts() {
+async fn connect_to_a_busy_server_times_out() {
     let os = Os::new();
     let _listener = with_a_short_queue(&os, 8);
     let clients = fill(&os).await;
@@ -98,7 +98,7 @@ async fn a_server_that_never_accepts() {
 
 /// One place becomes free while clients wait for it.
 #[tokio::test]
-async fn a_place_in_the_queue_becomes_free() {
+async fn a_waiting_client_takes_a_free_place_in_the_backlog() {
     let os = Os::new();
     let mut listener = with_a_short_queue(&os, 1);
     let mut first = fill(&os).await;
@@ -119,7 +119,7 @@ async fn a_place_in_the_queue_becomes_free() {
 
 /// A server that dies while clients wait for room leaves a dead name, which is told at once.
 #[tokio::test]
-async fn the_busy_server_dies() {
+async fn a_waiting_client_fails_when_the_busy_server_dies() {
     let os = Os::new();
     let listener = with_a_short_queue(&os, 1);
     let _clients = fill(&os).await;
@@ -137,7 +137,7 @@ async fn the_busy_server_dies() {
 
 /// Connecting while the kernel interrupts, or says that the queue is full, however often.
 #[test]
-fn calls_that_are_interrupted() {
+fn connect_retries_interrupted_calls() {
     let os = Os::new();
     let (_server, _) = listening(helper(&["server", os.endpoint()]));
     let logs = tempfile::tempdir().expect("a directory");
@@ -155,7 +155,7 @@ fn calls_that_are_interrupted() {
 
 /// What the kernel says of a connection, as the table of errors has it.
 #[test]
-fn errors_of_connect() {
+fn each_error_of_connect_has_its_kind() {
     let os = Os::new();
     let (_server, _) = listening(helper(&["server", os.endpoint()]));
     let logs = tempfile::tempdir().expect("a directory");
@@ -177,7 +177,7 @@ fn errors_of_connect() {
 
 /// A name that a crash left behind, alone and with somebody who comes.
 #[tokio::test]
-async fn waiting_at_the_name_of_the_dead() {
+async fn wait_for_server_waits_at_a_stale_socket() {
     let os = Os::new();
     drop(UnixListener::bind(os.endpoint()).expect("a free name"));
     assert_reason!(within(os.connect()).await, Reason::StaleSocket, os.endpoint());
@@ -202,7 +202,7 @@ async fn waiting_at_the_name_of_the_dead() {
 /// The lock tells: it is held, so a server lives. It has no name any more, or where a refused
 /// connection may mean a full queue, it may be busy.
 #[tokio::test]
-async fn a_refusal_by_a_server_that_lives() {
+async fn a_refusal_while_the_lock_is_held_is_not_stale() {
     let os = Os::new();
     let listener = Listener::bind(os.endpoint()).expect("a free name");
     fs::remove_file(os.endpoint()).expect("the socket");
@@ -217,7 +217,7 @@ async fn a_refusal_by_a_server_that_lives() {
 
 /// Users have no SIDs here, so a server cannot be known by one.
 #[tokio::test]
-async fn a_server_that_is_to_have_a_sid() {
+async fn expecting_a_server_with_a_sid_is_unsupported() {
     let os = Os::new();
     let _listener = os.bind().expect("a free name");
     let expect = ExpectServer::User(UserId::Sid("S-1-5-18".to_owned()));
@@ -228,7 +228,7 @@ async fn a_server_that_is_to_have_a_sid() {
 
 /// It has no directory in which the lock on its start could be.
 #[tokio::test]
-async fn an_abstract_socket_whose_server_is_to_be_started() {
+async fn connect_or_spawn_of_an_abstract_name_is_unsupported() {
     if !with_linux_backend("abstract sockets") {
         return;
     }

@@ -137,7 +137,7 @@ fn a_stream_is_little_larger_than_tokio() {
 }
 
 #[test]
-fn a_connect_asks_who_the_server_is_and_no_more() {
+fn connect_adds_only_the_calls_that_check_the_server() {
     const COUNT: u32 = 50;
     if !with_linux_backend("a socket that is made as it is to be") {
         return;

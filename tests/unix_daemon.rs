@@ -19,20 +19,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The daemon's program.
 #[tokio::test]
-async fn daemon() {
+async fn helper_daemon() {
     common::daemon::daemon().await;
 }
 
 /// A program with clients of a daemon that may not run yet.
 #[tokio::test]
-async fn clients() {
+async fn helper_clients() {
     common::daemon::clients().await;
 }
 
 /// Another client's daemon has the name and is about to listen: ours ends for that, and its client
 /// waits for the other one.
 #[tokio::test]
-async fn a_daemon_that_another_one_precedes_is_no_failure() {
+async fn a_client_waits_for_the_daemon_that_preceded_its_own() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("d.sock");
     // One that holds the name and cannot be reached.
@@ -55,7 +55,7 @@ async fn a_daemon_starts_where_no_temporary_directory_can_be_written() {
     let dir = tempfile::tempdir().expect("a directory");
     let (name, log) = (dir.path().join("d.sock"), dir.path().join("starts"));
     let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-    let mut command = helper("clients", &["serve", &text(&name), &text(&log)]);
+    let mut command = helper("helper_clients", &["serve", &text(&name), &text(&log)]);
     let output = command.env("TMPDIR", dir.path().join("nowhere")).output().expect("a process");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
@@ -153,7 +153,7 @@ fn is_clean(pid: u32, file: &Path) {
 }
 
 #[tokio::test]
-async fn a_daemon_has_neither_descriptors_nor_signal_handling_of_its_client() {
+async fn a_daemon_inherits_neither_descriptors_nor_signal_handling() {
     if !on_linux("/proc") {
         return;
     }
@@ -161,7 +161,8 @@ async fn a_daemon_has_neither_descriptors_nor_signal_handling_of_its_client() {
     for inject in [None, Some("inject=close_range:error=ENOSYS")] {
         let daemon = Daemon::new();
         let (file, log) = (daemon.dir.path().join("lock"), daemon.log());
-        let client = helper("clients", &["serve", &daemon.name, log.to_str().expect("UTF-8")]);
+        let client =
+            helper("helper_clients", &["serve", &daemon.name, log.to_str().expect("UTF-8")]);
         let mut client = through_a_careless_shell(&client, &file);
         if let Some(inject) = inject {
             let options = ["-e", "trace=close_range", "-e", inject];

@@ -114,7 +114,7 @@ fn assert_usable(os: &Os, after: &str) {
 }
 
 #[test]
-fn killed_at_every_call() {
+fn a_kill_at_any_call_leaves_the_name_usable() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for deed in [Deed::Start, Deed::Takeover, Deed::Stop, Deed::Clean] {
@@ -133,7 +133,7 @@ fn killed_at_every_call() {
 /// Each plausible error of each call: an error that names what was wanted, or no harm done; never
 /// that somebody else is there, and never a server that others cannot find.
 #[test]
-fn every_call_failing() {
+fn each_failing_call_is_reported_or_harmless() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for deed in [Deed::Start, Deed::Takeover, Deed::Stop, Deed::Clean] {
@@ -207,7 +207,7 @@ fn errors_of(call: &str) -> &'static [&'static str] {
 
 /// One starter stopped at each of its calls while another starts: one of them has the name.
 #[test]
-fn paused_at_every_call_while_another_starts() {
+fn a_pause_at_any_call_leaves_the_name_to_one_of_two() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for deed in [Deed::Start, Deed::Takeover] {

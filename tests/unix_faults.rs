@@ -22,7 +22,7 @@ use sockpipe::Listener;
 /// Rust programs ignore SIGPIPE before `main`; in this one that call does nothing, so that it is as
 /// in a program of another language that uses the crate as a library.
 #[test]
-fn writing_to_closed_peers_where_sigpipe_kills() {
+fn writing_to_a_closed_peer_raises_no_sigpipe() {
     let logs = tempfile::tempdir().expect("a directory");
     let options = ["-e", "trace=rt_sigaction", "-e", "inject=rt_sigaction:retval=0"];
     let mut died = Vec::new();
@@ -75,7 +75,7 @@ fn descriptors(sleep: &str) -> Vec<String> {
 
 /// Children that are started while sockets are made: none has any, and the name is not theirs.
 #[test]
-fn children_of_a_busy_server_have_nothing_of_it() {
+fn children_inherit_nothing_from_a_busy_server() {
     // There is a moment between the calls on macOS, which `apple.rs` tells of.
     if !with_linux_backend("one call that makes a descriptor close-on-exec") {
         return;
@@ -111,7 +111,7 @@ fn children_of_a_busy_server_have_nothing_of_it() {
 /// A child may be started at any moment, so the call that opens a file already says that no child
 /// has it: of a server, of those who look for one, and of those who clean up.
 #[test]
-fn no_file_is_opened_that_a_child_would_have() {
+fn no_file_is_opened_that_a_child_would_inherit() {
     let (home, logs) = (tempfile::tempdir(), tempfile::tempdir());
     let (home, logs) = (home.expect("a directory"), logs.expect("a directory"));
     let log = logs.path().join("log");
@@ -143,7 +143,7 @@ fn no_file_is_opened_that_a_child_would_have() {
 
 /// A signal a millisecond, to both ends.
 #[test]
-fn a_storm_of_signals() {
+fn a_storm_of_signals_loses_no_round_trip() {
     let os = Os::new();
     let trips = rounds(10_000, 100_000);
     let (server, _) = listening(helper(&["server", os.endpoint(), "--alarm"]));
@@ -175,7 +175,7 @@ fn a_storm_of_signals() {
 
 /// In a process of its own, whose descriptors nobody else changes.
 #[test]
-fn futures_dropped_at_every_point() {
+fn futures_dropped_at_any_point_lose_nothing() {
     let os = Os::new();
     let times = rounds(1000, 10_000);
     let lines = output(helper(&["cancel", os.endpoint(), &times.to_string()]));

@@ -26,7 +26,7 @@ async fn next(listener: &mut UnixListener) -> UnixStream {
 }
 
 #[tokio::test]
-async fn it_says_where_it_is_and_who_comes() {
+async fn a_tokio_listener_reports_its_endpoint_and_its_clients_credentials() {
     let (os, mut listener) = bound();
     // To ask changes nothing: its owner may want children to inherit it.
     rustix::io::fcntl_setfd(&listener, FdFlags::empty()).expect("flags");
@@ -40,7 +40,7 @@ async fn it_says_where_it_is_and_who_comes() {
 }
 
 #[tokio::test]
-async fn a_dropped_accept_loses_nobody() {
+async fn a_dropped_accept_loses_no_client() {
     let (os, mut listener) = bound();
     for _ in 0..20 {
         let none = tokio::time::timeout(Duration::ZERO, LocalListener::accept(&mut listener)).await;
@@ -54,7 +54,7 @@ async fn a_dropped_accept_loses_nobody() {
 /// A client that comes while nobody waits is there at the next call, and one that comes later wakes
 /// the caller: the readiness is the socket's own.
 #[tokio::test]
-async fn it_wakes_for_clients_who_come_later() {
+async fn a_tokio_listener_wakes_for_later_clients() {
     let (os, mut listener) = bound();
     let waiting = tokio::spawn(async move {
         next(&mut listener).await;
@@ -68,7 +68,7 @@ async fn it_wakes_for_clients_who_come_later() {
 }
 
 #[tokio::test]
-async fn addresses_of_clients_are_not_looked_at() {
+async fn accept_ignores_the_addresses_of_clients() {
     let (os, mut listener) = bound();
     let longest = if cfg!(target_os = "linux") { 108 } else { 104 };
     for length in [longest, longest - 1, 80] {
@@ -84,7 +84,7 @@ async fn addresses_of_clients_are_not_looked_at() {
 }
 
 #[tokio::test]
-async fn a_stop_serves_those_who_have_connected() {
+async fn a_stop_serves_the_clients_that_have_connected() {
     let (os, listener) = bound();
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -102,7 +102,7 @@ async fn a_stop_serves_those_who_have_connected() {
 }
 
 #[tokio::test]
-async fn serve_takes_it() {
+async fn serve_takes_a_tokio_listener() {
     let (os, listener) = bound();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = serve(listener, |stream| echo::echo(stream, |_| ()))
@@ -124,7 +124,7 @@ async fn serve_takes_it() {
 
 /// Run by the test below in a process of its own, since the limit is the process's.
 #[tokio::test]
-async fn helper() {
+async fn helper_accepts_without_descriptors() {
     let Some(path) = argument() else { return };
     let mut listener = UnixListener::bind(&path).expect("a free name");
     let client = UnixStream::connect(&path).await.expect("a connection");
@@ -153,16 +153,18 @@ async fn helper() {
 }
 
 #[test]
-fn it_waits_for_descriptors() {
+fn a_tokio_listener_waits_for_descriptors() {
     let os = Os::new();
-    let helper = spawn_helper("helper", os.endpoint()).wait_with_output().expect("a process");
+    let helper = spawn_helper("helper_accepts_without_descriptors", os.endpoint())
+        .wait_with_output()
+        .expect("a process");
     let out = String::from_utf8_lossy(&helper.stdout);
     assert!(helper.status.success() && out.contains("\nserved\n"), "{out}");
 }
 
 /// What does not pass by itself is an error: here, a socket that was shut down.
 #[tokio::test]
-async fn an_error_that_stays_is_one() {
+async fn accept_returns_a_permanent_error() {
     let (_os, mut listener) = bound();
     let shut = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
     if shut.is_err() || cfg!(not(target_os = "linux")) {

@@ -44,7 +44,7 @@ fn of_type(kind: SocketType) -> OwnedFd {
 }
 
 #[tokio::test]
-async fn what_is_no_listener() {
+async fn from_fd_refuses_what_is_not_a_listener() {
     let os = Os::new();
     let (pipe, _other) = rustix::pipe::pipe().expect("a pipe");
     let bound = of_type(SocketType::STREAM);
@@ -79,7 +79,7 @@ async fn what_is_no_listener() {
 }
 
 #[tokio::test]
-async fn what_is_no_stream() {
+async fn from_fd_refuses_what_is_not_a_stream() {
     let os = Os::new();
     let (pipe, _other) = rustix::pipe::pipe().expect("a pipe");
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -103,7 +103,7 @@ async fn what_is_no_stream() {
 
 /// Its own end stays open to others, and its name stays.
 #[tokio::test]
-async fn a_listener_from_elsewhere() {
+async fn an_adopted_listener_leaves_its_name_in_place() {
     let os = Os::new();
     let theirs = UnixListener::bind(os.endpoint()).expect("a free name");
     let before = Standing::at(Path::new(os.endpoint()));
@@ -136,7 +136,7 @@ async fn a_listener_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn an_abstract_listener_from_elsewhere() {
+async fn an_adopted_abstract_listener_is_connected_to() {
     if !common::unix::with_linux_backend("abstract names") {
         return;
     }
@@ -157,7 +157,7 @@ async fn an_abstract_listener_from_elsewhere() {
 
 /// Handed over, the name is nobody's until somebody removes it.
 #[tokio::test]
-async fn a_listener_that_goes_elsewhere() {
+async fn a_listener_given_away_leaves_its_name_in_place() {
     let os = Os::new();
     let listener = Listener::bind(os.endpoint()).expect("a free name");
     let before = Standing::at(Path::new(os.endpoint()));
@@ -188,7 +188,7 @@ async fn a_listener_that_goes_elsewhere() {
 
 /// What only looks like a name of ours.
 #[tokio::test]
-async fn names_from_elsewhere() {
+async fn an_adopted_listener_keeps_a_name_that_looks_temporary() {
     let os = Os::new();
     let path = os.dir().join(".s.sock.1.0123abcd");
     let listener = from_fd(UnixListener::bind(&path).expect("a free name")).expect("a listener");
@@ -218,7 +218,7 @@ async fn an_abstract_name_of_any_bytes_is_served_and_found() {
 }
 
 #[tokio::test]
-async fn while_it_is_elsewhere_it_lives() {
+async fn a_name_stays_live_while_its_listener_is_a_descriptor() {
     let os = Os::new();
     let listener = Listener::bind(os.endpoint()).expect("a free name");
     let socket = listener.into_fd().expect("a socket");
@@ -238,7 +238,7 @@ async fn while_it_is_elsewhere_it_lives() {
 }
 
 #[tokio::test]
-async fn streams_in_and_out() {
+async fn descriptors_convert_to_streams_and_back() {
     let (one, other) = UnixStream::pair().expect("a pair");
     let mut one = Stream::from_fd(as_others_leave_it(one)).expect("a stream");
     assert_ready(&one);

@@ -149,7 +149,7 @@ fn a_later_start_killed_while_it_hands_over_leaves_the_first_as_it_was() {
 }
 
 #[test]
-fn no_later_start_is_told_that_it_is_done_by_a_first_that_did_nothing() {
+fn a_killed_first_instance_confirms_only_what_it_did() {
     let os = Os::new();
     let dir = tempfile::tempdir().expect("a directory");
     let log = dir.path().join("log");

@@ -39,7 +39,7 @@ async fn assert_reachable(listener: &mut Listener) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removed_socket_is_bound_anew() {
+async fn a_removed_socket_is_bound_again() {
     let os = Os::new();
     let (mut listener, socket) = bound(&os);
     for times in 1..=3 {
@@ -53,7 +53,7 @@ async fn a_removed_socket_is_bound_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removed_socket_and_lock_are_made_anew() {
+async fn a_removed_socket_and_lock_are_made_again() {
     let os = Os::new();
     let (mut listener, socket) = bound(&os);
     fs::remove_file(lock_of(&socket)).expect("a lock");
@@ -102,7 +102,7 @@ async fn a_name_that_a_foreign_server_has_is_left_to_it() {
 
 /// A process that holds the lock and has no socket yet may be about to end.
 #[tokio::test(start_paused = true)]
-async fn a_lock_without_a_server_ends_nobody() {
+async fn a_lock_without_a_server_stops_no_listener() {
     let os = Os::new();
     let (mut listener, socket) = bound(&os);
     fs::remove_file(lock_of(&socket)).expect("a lock");
@@ -119,7 +119,7 @@ async fn a_lock_without_a_server_ends_nobody() {
 
 /// The lock alone: no second server starts, and it is told who has the name.
 #[tokio::test(start_paused = true)]
-async fn a_removed_lock_is_made_anew() {
+async fn a_removed_lock_is_made_again() {
     let os = Os::new();
     let (mut listener, socket) = bound(&os);
     fs::remove_file(lock_of(&socket)).expect("a lock");
@@ -165,7 +165,7 @@ async fn the_lock_of_a_living_server_does_not_look_old() {
 
 /// What was chosen for it.
 #[tokio::test(start_paused = true)]
-async fn a_listener_that_is_not_to_bind_its_name_anew() {
+async fn on_name_lost_stops_or_ignores_as_chosen() {
     for choice in [OnNameLost::Stop, OnNameLost::Ignore] {
         let os = Os::new();
         let options = ListenOptions::new().on_name_lost(choice);
@@ -185,7 +185,7 @@ async fn a_listener_that_is_not_to_bind_its_name_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_directory_that_was_made_anew_is_left_alone() {
+async fn a_directory_that_was_made_again_is_left_alone() {
     let dir = tempfile::tempdir().expect("a directory");
     let inner = dir.path().join("inner");
     fs::create_dir(&inner).expect("a directory");
@@ -259,7 +259,7 @@ fn a_portable_name_follows_the_runtime_directory() {
 /// Threads that wait for one client, without a limit and with one.
 #[cfg(feature = "blocking")]
 #[test]
-fn a_blocking_listener_binds_a_removed_name_anew() {
+fn a_blocking_listener_binds_a_removed_name_again() {
     use std::thread;
     use std::time::Instant;
 
@@ -297,7 +297,7 @@ fn a_blocking_listener_binds_a_removed_name_anew() {
 /// longer before it looks.
 #[cfg(feature = "blocking")]
 #[test]
-fn a_blocking_listener_that_was_busy_looks_before_it_waits() {
+fn a_blocking_listener_checks_its_name_before_it_waits() {
     use std::thread;
     use std::time::Instant;
 

@@ -66,7 +66,7 @@ fn a_link_in_place_of_the_socket_is_never_followed() {
 
 /// A file system that lets nobody chmod a socket is good enough for its owner alone.
 #[test]
-fn without_chmod_the_owner_has_a_server_and_others_an_error() {
+fn without_chmod_only_a_private_socket_binds() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for error in ["EINVAL", "EPERM"] {
@@ -194,7 +194,7 @@ async fn a_client_waits_for_a_server_that_is_just_taking_the_name() {
 
 /// A stranger's server without its socket, where everybody can make files.
 #[tokio::test]
-async fn a_lock_that_another_user_planted_is_not_believed() {
+async fn a_lock_planted_by_another_user_is_ignored() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     set_mode(&os.dir(), 0o1777);
@@ -217,15 +217,16 @@ async fn a_lock_that_another_user_planted_is_not_believed() {
 
 /// Under a umask that leaves no rights, and with what a starter left who was killed under one.
 #[test]
-fn a_umask_that_takes_all_rights_takes_none_of_the_next_start_s() {
+fn a_start_under_a_strict_umask_leaves_a_usable_lock_file() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     chown(os.dir(), Some(STRANGER), Some(STRANGER)).expect("an owner");
     let server = || helper_as(&users, STRANGER, &[], &["server", os.endpoint()]);
     let strict = through("sh", &["-c", "umask 0777; exec \"$0\" \"$@\""], &server());
     let (first, _) = listening(strict);
-    first.crash();
     let lock = os.dir().join(".s.sock.lock");
+    assert_eq!(fs::metadata(&lock).expect("a lock").mode() & 0o777, 0o600);
+    first.crash();
     for mode in [0o400, 0] {
         set_mode(&lock, mode);
         let (mut server, _) = listening(server());
@@ -235,9 +236,28 @@ fn a_umask_that_takes_all_rights_takes_none_of_the_next_start_s() {
     }
 }
 
+/// Another user may have given it that name, where nothing keeps users from it.
+#[test]
+fn a_file_of_the_user_s_that_is_linked_as_the_lock_keeps_its_mode() {
+    let Some(users) = Users::new() else { return };
+    let os = open_to_all();
+    let (lock, other) = (os.dir().join(".s.sock.lock"), os.dir().join("other"));
+    fs::write(&other, "data").expect("a file");
+    fs::hard_link(&other, &lock).expect("a link");
+    set_mode(&other, 0o400);
+    for path in [&os.dir(), &other] {
+        chown(path, Some(STRANGER), Some(STRANGER)).expect("an owner");
+    }
+    let before = (Standing::at(&other), os.files());
+    let server = helper_as(&users, STRANGER, &[], &["server", os.endpoint()]);
+    let said = common::unix::output(server).concat();
+    assert!(said.starts_with("PermissionDenied NotWritable: "), "{said}");
+    assert_eq!((Standing::at(&other), os.files()), before);
+}
+
 /// A user that is not root sees its own server as the holder.
 #[test]
-fn a_look_at_a_name_of_its_user_tells_who_has_it() {
+fn occupancy_names_the_users_own_server_as_the_holder() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     chown(os.dir(), Some(STRANGER), Some(STRANGER)).expect("an owner");
@@ -269,7 +289,7 @@ fn a_dead_socket_of_ours_is_known_without_a_connection() {
 
 /// A client that is kept from running while it asks whether somebody holds the lock.
 #[test]
-fn who_asks_about_the_lock_does_not_hold_it() {
+fn a_client_that_asks_about_the_lock_does_not_hold_it() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     let os = Os::new();
@@ -295,7 +315,7 @@ fn who_asks_about_the_lock_does_not_hold_it() {
 
 /// A server that starts, and is kept from running while the one that has the name dies.
 #[test]
-fn who_found_a_name_taken_does_not_hold_its_lock() {
+fn a_server_that_found_the_name_taken_holds_no_lock() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     let os = Os::new();

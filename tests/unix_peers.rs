@@ -31,7 +31,7 @@ fn everybody(os: &Os) -> Listener {
 const TELLS_PIDS: bool = cfg!(any(target_os = "linux", target_vendor = "apple"));
 
 #[tokio::test]
-async fn each_peer_is_who_it_is() {
+async fn credentials_name_the_user_and_group_of_each_peer() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     let mut listener = everybody(&os);
@@ -60,7 +60,7 @@ async fn each_peer_is_who_it_is() {
 
 /// An id that stands for nobody in a namespace is an id like others outside of one.
 #[test]
-fn the_user_65534_has_servers_of_its_own() {
+fn the_user_65534_connects_to_its_own_server() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     chown(os.dir(), Some(65_534), None).expect("an owner");
@@ -74,7 +74,7 @@ fn the_user_65534_has_servers_of_its_own() {
 
 /// The groups of the process, however many: of more than 32 the kernel must be asked twice.
 #[tokio::test]
-async fn all_groups_of_a_peer() {
+async fn peer_groups_lists_all_groups_of_a_peer() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     let mut listener = everybody(&os);
@@ -109,7 +109,7 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 }
 
 #[tokio::test]
-async fn the_process_of_a_peer() {
+async fn peer_pidfd_refers_to_the_process_of_a_peer() {
     let os = Os::new();
     let mut listener = Listener::bind(os.endpoint()).expect("a free name");
     let client = Running::start(helper(&["raw-connects", os.endpoint(), "1"]));
@@ -143,7 +143,7 @@ fn is_linux_6_5() -> bool {
 
 /// Who may stay is decided by the user alone: a process that is gone is no reason against it.
 #[tokio::test]
-async fn a_peer_that_is_gone_is_still_who_it_was() {
+async fn credentials_outlive_the_process_of_a_peer() {
     let os = Os::new();
     let mut listener = Listener::bind(os.endpoint()).expect("a free name");
     let client = Running::start(helper(&["raw-connects", os.endpoint(), "1"]));
@@ -165,7 +165,7 @@ fn unshared(options: &[&str], command: &Command) -> Command {
 
 /// A user who is root in a namespace of its own is nobody special outside.
 #[test]
-fn root_of_a_namespace_is_who_it_is_outside() {
+fn root_of_a_user_namespace_counts_as_its_user_outside() {
     let Some(users) = Users::new() else { return };
     if !can_unshare(&["-U", "-r"]) {
         return;
@@ -186,7 +186,7 @@ fn root_of_a_namespace_is_who_it_is_outside() {
 
 /// Without a mapping every user outside has the same number inside, ours among them.
 #[test]
-fn a_client_that_cannot_tell_the_server_from_others() {
+fn a_client_in_an_unmapped_namespace_refuses_the_server() {
     if !can_unshare(&["-U"]) || !with_linux_backend("unmapped users") {
         return;
     }
@@ -205,7 +205,7 @@ fn a_client_that_cannot_tell_the_server_from_others() {
 
 /// As above, for a server: its own number is everybody's.
 #[test]
-fn a_server_that_cannot_tell_its_clients() {
+fn a_server_in_an_unmapped_namespace_refuses_its_clients() {
     let Some(users) = Users::new() else { return };
     if !can_unshare(&["-U"]) || !with_linux_backend("unmapped users") {
         return;
@@ -231,7 +231,7 @@ fn a_server_that_cannot_tell_its_clients() {
 
 /// Its processes have no numbers there, and it has one here.
 #[test]
-fn a_server_in_a_namespace_of_processes() {
+fn a_server_in_a_pid_namespace_sees_no_process_ids() {
     if !can_unshare(&["-p", "-f"]) {
         return;
     }
@@ -249,7 +249,7 @@ fn a_server_in_a_namespace_of_processes() {
 }
 
 #[test]
-fn a_client_in_a_namespace_of_processes() {
+fn a_client_in_a_pid_namespace_sees_no_process_id() {
     if !can_unshare(&["-p", "-f"]) {
         return;
     }
@@ -264,7 +264,7 @@ fn a_client_in_a_namespace_of_processes() {
 
 /// Who cannot be told is not let in, and keeps nobody else from it.
 #[test]
-fn a_server_whose_kernel_does_not_tell() {
+fn a_client_that_the_kernel_does_not_identify_is_refused() {
     let os = Os::new();
     let logs = tempfile::tempdir().expect("a directory");
     let inject = "inject=getsockopt:error=EIO:when=1..5";
@@ -280,7 +280,7 @@ fn a_server_whose_kernel_does_not_tell() {
 }
 
 #[test]
-fn a_client_whose_kernel_does_not_tell() {
+fn a_server_that_the_kernel_does_not_identify_is_refused() {
     let os = Os::new();
     let (mut server, _) = listening(helper(&["server", os.endpoint()]));
     let logs = tempfile::tempdir().expect("a directory");
@@ -301,7 +301,7 @@ fn a_client_whose_kernel_does_not_tell() {
 /// The number that a holder of a name has there may be another process's here, and the other way
 /// round.
 #[test]
-fn nobody_is_told_the_number_of_a_process_in_another_namespace() {
+fn no_process_id_of_another_namespace_is_reported() {
     if !can_unshare(&["-p", "-f"]) {
         return;
     }

@@ -25,7 +25,7 @@ fn at_home(dir: &Path, arguments: &[&str]) -> Command {
 
 /// Clients pass such a directory over, and say so; no second server starts beside the one in it.
 #[test]
-fn a_runtime_directory_that_others_may_write_to_by_now() {
+fn clients_pass_over_a_runtime_directory_opened_to_others() {
     let (home, name) = (tempfile::tempdir().expect("a directory"), unique_name());
     set_mode(home.path(), 0o700);
     let (server, id) = listening(at_home(home.path(), &["server", &name]));
@@ -49,7 +49,7 @@ fn a_runtime_directory_that_others_may_write_to_by_now() {
 
 /// It cannot be replaced: neither a start nor a look promises that.
 #[test]
-fn a_dead_socket_that_is_a_mount_point() {
+fn a_dead_socket_that_is_a_mount_point_is_left_alone() {
     if !can_unshare(&["-m"]) || !is_here("mount") {
         return;
     }
@@ -77,7 +77,7 @@ fn a_dead_socket_that_is_a_mount_point() {
 
 /// As at a logout and the next login. It is there again before programs that wait give up.
 #[test]
-fn a_runtime_directory_that_is_mounted_anew() {
+fn a_server_binds_again_when_its_runtime_directory_is_remounted() {
     if !can_unshare(&["-m"]) || !is_here("mount") || !is_here("nsenter") {
         return;
     }
@@ -120,7 +120,7 @@ fn a_runtime_directory_that_is_mounted_anew() {
 
 /// What passes is no reason to listen, or to look, where other programs do not.
 #[test]
-fn errors_that_pass_lead_to_no_other_place() {
+fn transient_errors_lead_to_no_other_place() {
     let (home, name) = (tempfile::tempdir().expect("a directory"), unique_name());
     set_mode(home.path(), 0o700);
     let dir = home.path().to_str().expect("UTF-8");
@@ -167,7 +167,7 @@ fn errors_that_pass_lead_to_no_other_place() {
 /// A dead socket in the lower layer, with the lock file that tells of it and without: its file in
 /// the layer above is another one.
 #[test]
-fn a_dead_socket_in_the_lower_layer_of_an_overlay() {
+fn a_dead_socket_in_the_lower_layer_of_an_overlay_is_replaced() {
     if !can_unshare(&["-m"]) || !is_here("mount") {
         return;
     }
@@ -213,7 +213,7 @@ fn a_dead_socket_in_the_lower_layer_of_an_overlay() {
 
 /// As a backup by links has it (`cp -al`), of a server that lives and of one that has died.
 #[test]
-fn a_copy_by_links_of_a_server_s_directory() {
+fn a_hard_linked_copy_of_a_servers_directory_is_kept_apart() {
     if !is_here("cp") {
         return;
     }
@@ -266,7 +266,7 @@ fn a_copy_by_links_of_a_server_s_directory() {
 /// Under umasks that leave not even its owner's rights, and as a start left it that was killed
 /// before it could give them.
 #[test]
-fn a_private_directory_that_its_owner_may_not_enter() {
+fn a_private_directory_without_its_owners_rights_is_mended() {
     const OWNER: u32 = 61_017;
     let Some(users) = Users::new() else { return };
     let dir = Path::new("/tmp").join(format!("sockpipe-{OWNER}"));

@@ -101,7 +101,7 @@ fn a_late_end_leaves_the_successor_alone() {
 
 /// A drop by unwinding, with clients in the queue: each sees an end, not a reset.
 #[tokio::test]
-async fn a_panic_gives_the_name_back() {
+async fn a_panic_releases_the_name() {
     let os = Os::new();
     let listener = Listener::bind(os.endpoint()).expect("a free name");
     let mut client = UnixStream::connect(os.endpoint()).expect("a connection");
@@ -116,7 +116,7 @@ async fn a_panic_gives_the_name_back() {
 
 /// By a signal, or by a client that has gone.
 #[test]
-fn clients_in_the_queue_read_an_end_though_an_accept_fails() {
+fn pending_clients_read_an_end_although_an_accept_fails() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for error in ["EINTR", "ECONNABORTED", "EPROTO"] {
@@ -137,7 +137,7 @@ fn clients_in_the_queue_read_an_end_though_an_accept_fails() {
 }
 
 #[tokio::test]
-async fn a_removed_name_is_taken_again() {
+async fn republish_binds_a_removed_name_again() {
     for with_lock in [false, true] {
         let os = Os::new();
         let mut listener = Listener::bind(os.endpoint()).expect("a free name");
@@ -168,7 +168,7 @@ async fn a_removed_name_is_taken_again() {
 
 /// Those whose connection was made before `republish` and who are never accepted see an end.
 #[tokio::test]
-async fn a_drop_after_a_second_start_ends_all_who_wait() {
+async fn a_drop_after_republish_ends_all_pending_clients() {
     let os = Os::new();
     let mut listener = Listener::bind(os.endpoint()).expect("a free name");
     let mut early = waiting(&os, b"");
@@ -183,7 +183,7 @@ async fn a_drop_after_a_second_start_ends_all_who_wait() {
 }
 
 #[tokio::test]
-async fn a_successor_keeps_the_name() {
+async fn republish_leaves_the_name_to_a_successor() {
     let os = Os::new();
     let mut first = Listener::bind(os.endpoint()).expect("a free name");
     let early = waiting(&os, b"early");
@@ -212,7 +212,7 @@ async fn a_successor_keeps_the_name() {
 
 /// What else has the name by then is treated as `bind` treats it.
 #[tokio::test]
-async fn a_name_that_others_took_is_theirs() {
+async fn republish_leaves_a_name_that_others_took_alone() {
     let os = Os::new();
     let mut listener = Listener::bind(os.endpoint()).expect("a free name");
     clean(&os, false);
@@ -249,7 +249,7 @@ fn runtime(io: bool, time: bool) -> Runtime {
 }
 
 #[test]
-fn without_a_runtime_or_half_of_one() {
+fn every_operation_without_a_runtime_or_its_timers_is_an_error() {
     let os = Os::new();
     let socket = || {
         let path = os.dir().join("foreign");
@@ -288,7 +288,7 @@ fn without_a_runtime_or_half_of_one() {
 
 /// What fails for want of a runtime can be tried again where there is one.
 #[test]
-fn a_second_start_without_a_runtime() {
+fn republish_without_a_runtime_can_be_tried_again() {
     let os = Os::new();
     let context = runtime(true, true);
     let mut listener = context.block_on(async { Listener::bind(os.endpoint()) }).expect("a name");
@@ -318,7 +318,7 @@ fn a_second_start_without_a_runtime() {
 
 /// A client waits until somebody accepts who can let it in.
 #[test]
-fn to_accept_without_a_runtime() {
+fn accept_without_a_runtime_can_be_tried_again() {
     let os = Os::new();
     let context = runtime(true, true);
     let mut listener = context.block_on(async { Listener::bind(os.endpoint()) }).expect("a name");
@@ -334,7 +334,7 @@ fn to_accept_without_a_runtime() {
 
 /// The name is taken again where it was, wherever the server has gone since.
 #[test]
-fn a_second_start_from_elsewhere() {
+fn republish_in_another_directory_binds_the_same_path() {
     let os = Os::new();
     let command = |server: &mut Running, text: &str| {
         command(server, text);
@@ -367,7 +367,7 @@ fn a_second_start_from_elsewhere() {
 /// As a server that gave up its rights to the directory: it has ended, and says what it leaves.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_stop_that_may_not_remove_its_name_says_so() {
+fn a_stop_that_cannot_remove_its_name_reports_it() {
     use std::time::Duration;
 
     use rustix::process::{Uid, geteuid};
@@ -445,7 +445,7 @@ fn a_stop_that_may_not_remove_its_name_says_so() {
 
 /// Whatever the system says of it; what failed once and not the second time is no error.
 #[test]
-fn a_stop_whose_calls_fail_says_which_name_it_leaves() {
+fn a_stop_whose_calls_fail_reports_the_name_it_leaves() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for error in ["EROFS", "EIO", "EPERM", "EBUSY"] {

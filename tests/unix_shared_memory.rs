@@ -159,7 +159,7 @@ async fn a_flood_both_ways_moves_in_its_middle() {
 
 /// One side only writes, the other only reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_way_moves_too() {
+async fn traffic_in_one_direction_moves_into_memory() {
     const LENGTH: usize = 200_000_000;
     for download in [true, false] {
         let (client, server) = connected(SharedMemory::Auto, SpinPolicy::Off).await;
@@ -231,7 +231,7 @@ async fn unread_bytes_do_not_hide_an_offer() {
 
 /// The helper: echoes over shared memory until it is killed.
 #[tokio::test]
-async fn echo_until_killed() {
+async fn helper_echoes_until_killed() {
     let Some(endpoint) = argument() else { return };
     let mut stream =
         Stream::connect_with(endpoint, &connecting(SharedMemory::Eager)).await.expect("a server");
@@ -248,7 +248,7 @@ async fn a_killed_peer_is_end_of_file_and_a_broken_pipe() {
         let os = Os::new();
         let mut listener =
             Listener::bind_with(os.endpoint(), &listening(SharedMemory::Eager)).expect("a name");
-        let mut child = spawn_helper("echo_until_killed", os.endpoint());
+        let mut child = spawn_helper("helper_echoes_until_killed", os.endpoint());
         let mut stream = within(listener.accept()).await.expect("a client");
         let mut byte = [7; 64];
         while stream.transport() != Transport::SharedMemory {
@@ -321,7 +321,7 @@ async fn each_message_wakes_its_reader_over_the_smallest_socket() {
 }
 
 #[tokio::test]
-async fn a_stream_with_the_option_is_not_only_its_socket() {
+async fn a_stream_with_the_option_does_not_convert_to_a_socket() {
     let (client, server) = connected(SharedMemory::Auto, SpinPolicy::Off).await;
     let sent = within(client.send_with_fds(b"x", &[])).await;
     assert_reason!(sent, Reason::Unsupported);
@@ -336,13 +336,14 @@ async fn a_stream_with_the_option_is_not_only_its_socket() {
 /// the process's, and the other tests use memory too.
 #[test]
 fn a_limited_number_of_streams_uses_memory() {
-    let ended = helper_command("use_more_than_there_is", "").status().expect("a process");
+    let ended =
+        helper_command("helper_uses_more_memory_than_allowed", "").status().expect("a process");
     assert!(ended.success(), "{ended}");
 }
 
 /// The helper of the test above.
 #[tokio::test]
-async fn use_more_than_there_is() {
+async fn helper_uses_more_memory_than_allowed() {
     if argument().is_none() {
         return;
     }

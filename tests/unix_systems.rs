@@ -43,7 +43,7 @@ fn is_closed(ours: &UnixStream) -> bool {
 
 /// A read that ends before a descriptor says nothing of it.
 #[tokio::test]
-async fn bytes_from_a_descriptor_on_are_read() {
+async fn bytes_behind_an_unrequested_descriptor_are_read() {
     let (mut reader, peer) = Stream::pair().expect("a pair");
     let null = std::fs::File::open("/dev/null").expect("a device");
     assert_eq!(send(&peer, &[b'a'; 100], SendFlags::empty()).expect("room"), 100);
@@ -57,7 +57,7 @@ async fn bytes_from_a_descriptor_on_are_read() {
 }
 
 #[tokio::test]
-async fn a_stream_that_spins_closes_descriptors_that_nobody_asked_for() {
+async fn a_stream_that_spins_closes_unrequested_descriptors() {
     let os = Os::new();
     let listen = ListenOptions::new().spin(SpinPolicy::Auto);
     let mut listener = Listener::bind_with(os.endpoint(), &listen).expect("a name");
@@ -75,7 +75,7 @@ async fn a_stream_that_spins_closes_descriptors_that_nobody_asked_for() {
 
 #[cfg(feature = "blocking")]
 #[test]
-fn a_blocking_stream_closes_descriptors_that_nobody_asked_for() {
+fn a_blocking_stream_closes_unrequested_descriptors() {
     use std::time::Duration;
 
     let (reader, peer) = sockpipe::blocking::Stream::pair().expect("a pair");
@@ -91,7 +91,7 @@ fn a_blocking_stream_closes_descriptors_that_nobody_asked_for() {
 
 /// Run by the test below in a process of its own, since the limit is the process's.
 #[tokio::test]
-async fn helper() {
+async fn helper_reads_without_descriptors() {
     let Some(_) = argument() else { return };
     let (mut reader, peer) = Stream::pair().expect("a pair");
     let (ours, theirs) = UnixStream::pair().expect("a pair");
@@ -118,7 +118,8 @@ async fn helper() {
 
 #[test]
 fn bytes_are_read_where_there_is_no_room_for_their_descriptors() {
-    let helper = spawn_helper("helper", "").wait_with_output().expect("a process");
+    let helper =
+        spawn_helper("helper_reads_without_descriptors", "").wait_with_output().expect("a process");
     let out = String::from_utf8_lossy(&helper.stdout);
     assert!(helper.status.success() && out.contains("\nread\n"), "{out}");
 }
@@ -173,7 +174,7 @@ fn descriptors_wait_for_room_until_the_timeout_in_a_blocking_stream() {
 
 /// A client that wrote and left before it was taken over.
 #[tokio::test]
-async fn a_socket_whose_peer_has_left_is_taken_with_its_bytes() {
+async fn an_adopted_socket_whose_peer_has_left_keeps_its_bytes() {
     let os = Os::new();
     let listener = UnixListener::bind(os.endpoint()).expect("a name");
     let mut one = UnixStream::connect(os.endpoint()).expect("a server");
@@ -201,7 +202,7 @@ fn a_socket_that_was_never_connected_is_no_stream() {
 
 /// Where a buffer of that size cannot be had, it is the server who learns that, when it binds.
 #[tokio::test]
-async fn a_send_buffer_that_cannot_be_is_refused_by_bind_and_not_to_clients() {
+async fn bind_refuses_an_impossible_send_buffer() {
     const MIB: u32 = 1 << 20;
     for size in [MIB / 8, 4 * MIB, 8 * MIB, 9 * MIB, 64 * MIB] {
         let os = Os::new();
@@ -222,7 +223,7 @@ async fn a_send_buffer_that_cannot_be_is_refused_by_bind_and_not_to_clients() {
 /// As many as one call takes are written and read; no more, and no error.
 #[cfg(target_pointer_width = "64")]
 #[tokio::test]
-async fn more_bytes_than_one_call_takes() {
+async fn a_write_beyond_the_limit_of_one_call_is_partial() {
     let (mut one, mut other) = Stream::pair().expect("a pair");
     let mut many = vec![0_u8; 3 << 30];
     let written = within(one.write(&many)).await.expect("a write");
@@ -240,7 +241,7 @@ async fn more_bytes_than_one_call_takes() {
 
 #[cfg(all(feature = "blocking", target_pointer_width = "64"))]
 #[test]
-fn more_bytes_than_one_call_of_a_blocking_stream_takes() {
+fn a_blocking_write_beyond_the_limit_of_one_call_is_partial() {
     use std::time::Duration;
 
     let (one, other) = sockpipe::blocking::Stream::pair().expect("a pair");
@@ -261,7 +262,7 @@ fn more_bytes_than_one_call_of_a_blocking_stream_takes() {
 
 /// By default as many clients wait as the system lets.
 #[tokio::test]
-async fn several_clients_wait_in_the_queue() {
+async fn the_default_backlog_holds_several_clients() {
     let os = Os::new();
     let mut listener = Listener::bind(os.endpoint()).expect("a name");
     let mut clients = Vec::new();
@@ -275,7 +276,7 @@ async fn several_clients_wait_in_the_queue() {
 
 /// Both ends of a pair are this process's, whether the system can tell or not.
 #[tokio::test]
-async fn the_peer_in_a_pair_is_this_process() {
+async fn each_peer_in_a_pair_is_this_process() {
     let (one, other) = Stream::pair().expect("a pair");
     for end in [one, other] {
         let peer = end.peer_credentials().expect("a peer");

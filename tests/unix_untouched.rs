@@ -77,7 +77,7 @@ fn fill_one(path: &str) -> Vec<UnixStream> {
 }
 
 #[test]
-fn a_stopped_server_with_a_full_queue() {
+fn a_suspended_server_with_a_full_backlog_keeps_its_name() {
     let os = Os::new();
     let server = ["server", os.endpoint(), "--backlog", "8"];
     a_stopped_server_keeps_its_name(&server, &os, b"ping");
@@ -85,7 +85,7 @@ fn a_stopped_server_with_a_full_queue() {
 
 /// It does not know of locks: only its socket shows that it lives.
 #[test]
-fn a_stopped_server_of_others_with_a_full_queue() {
+fn a_suspended_foreign_server_with_a_full_backlog_keeps_its_name() {
     if on_linux("a full queue that differs from a dead socket") {
         let os = Os::new();
         a_stopped_server_keeps_its_name(&["raw-server", os.endpoint(), "8"], &os, b"eping");
@@ -156,7 +156,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn whatever_stands_at_the_path() {
+async fn bind_leaves_files_of_every_kind_at_the_path_alone() {
     let os = Os::new();
     let living = UnixListener::bind(os.dir().join("living.sock")).expect("a free name");
     living.set_nonblocking(true).expect("a mode");
@@ -215,7 +215,7 @@ async fn a_socket_that_does_not_listen_yet_is_left_alone() {
 
 /// A server that knows no lock and ends with its first client, as `nc -l` does.
 #[tokio::test]
-async fn a_server_of_one_client_keeps_it() {
+async fn bind_and_clean_do_not_connect_to_a_foreign_server() {
     let os = Os::new();
     let server = UnixListener::bind(os.endpoint()).expect("a socket");
     server.set_nonblocking(true).expect("a mode");
@@ -235,7 +235,7 @@ async fn a_server_of_one_client_keeps_it() {
 
 /// What somebody put where the lock would be.
 #[tokio::test]
-async fn whatever_stands_in_place_of_the_lock() {
+async fn bind_leaves_files_of_every_kind_in_place_of_the_lock_alone() {
     let os = Os::new();
     let lock = os.dir().join(".s.sock.lock");
     let target = os.dir().join("target");
@@ -281,7 +281,7 @@ async fn whatever_stands_in_place_of_the_lock() {
 
 /// A file system without locks, as some network ones are: nothing is started without one.
 #[test]
-fn a_file_system_without_locks() {
+fn nothing_is_bound_on_a_file_system_without_locks() {
     let os = Os::new();
     let logs = tempfile::tempdir().expect("a directory");
     for error in ["ENOLCK", "EOPNOTSUPP", "ENOSYS"] {

@@ -99,7 +99,7 @@ async fn no_client_is_refused_or_lost_while_one_version_after_another_takes_over
 
 /// As a cleaner does that goes by age: both are there again, and the next version gets the name.
 #[tokio::test]
-async fn what_others_removed_is_offered_again() {
+async fn a_removed_upgrade_socket_is_made_again() {
     let os = Os::new();
     let mut old = Listener::bind_with(os.endpoint(), &upgradable()).expect("a free name");
     let offer = os.dir().join(".s.sock.upgrade");
@@ -148,7 +148,7 @@ async fn the_next_version_has_the_clients_that_wait_and_the_name_until_it_is_dro
 }
 
 #[tokio::test]
-async fn where_nobody_listens_it_is_bound() {
+async fn take_over_binds_a_free_name() {
     let os = Os::new();
     let options = upgradable();
     let first = within(take_over(os.endpoint(), &options, Duration::ZERO)).await;
@@ -157,7 +157,7 @@ async fn where_nobody_listens_it_is_bound() {
 }
 
 #[tokio::test]
-async fn who_did_not_say_so_is_not_taken_over() {
+async fn take_over_times_out_at_a_server_that_is_not_upgradable() {
     let os = Os::new();
     let server = os.bind().expect("a free name");
     assert_eq!(os.files(), [".s.sock.lock", "s.sock"]);
@@ -213,7 +213,7 @@ async fn a_next_version_that_goes_no_further_leaves_the_name_where_it_is() {
 }
 
 #[tokio::test]
-async fn an_old_version_that_ends_before_it_hears_leaves_the_name_to_who_took_it() {
+async fn an_old_version_that_ends_early_leaves_the_name_to_the_new_one() {
     for taken in [false, true] {
         let os = Os::new();
         let mut old = Listener::bind_with(os.endpoint(), &upgradable()).expect("a free name");
@@ -232,7 +232,7 @@ async fn an_old_version_that_ends_before_it_hears_leaves_the_name_to_who_took_it
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_named_and_goes_on_later() {
+async fn take_over_names_a_suspended_server_which_goes_on_later() {
     let os = Os::new();
     let old = start(&os);
     old.signal(Signal::STOP);
@@ -280,7 +280,7 @@ async fn another_user_does_not_take_over_and_neither_does_root() {
 }
 
 #[tokio::test]
-async fn listeners_that_cannot_be_taken_over_say_so_at_once() {
+async fn listeners_that_cannot_be_taken_over_are_refused_at_once() {
     let options = upgradable();
     if cfg!(any(target_os = "linux", target_os = "android")) {
         let name = format!("abstract:{}", common::unique_name());

@@ -73,7 +73,7 @@ fn a_portable_name_is_its_users_own() {
 }
 
 #[test]
-fn a_client_without_a_session_finds_the_sessions_server() {
+fn a_client_outside_a_session_finds_the_sessions_server() {
     let Some(users) = Users::new() else { return };
     if cfg!(sockpipe_posix) {
         println!("not run: only Linux has /run/user");
@@ -92,7 +92,7 @@ fn a_client_without_a_session_finds_the_sessions_server() {
 }
 
 #[test]
-fn a_runtime_directory_of_somebody_else_is_passed_over() {
+fn a_runtime_directory_of_another_user_is_passed_over() {
     let Some(users) = Users::new() else { return };
     let dir = tempfile::tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
@@ -108,7 +108,7 @@ fn a_runtime_directory_of_somebody_else_is_passed_over() {
 }
 
 #[test]
-fn a_private_directory_that_somebody_else_made_is_refused() {
+fn a_private_directory_that_another_user_made_is_refused() {
     let Some(users) = Users::new() else { return };
     let uid = 61_004;
     let path = format!("/tmp/sockpipe-{uid}");
@@ -138,7 +138,7 @@ fn a_private_directory_that_somebody_else_made_is_refused() {
 }
 
 #[test]
-fn another_users_path() {
+fn clients_and_servers_of_two_users_refuse_each_other() {
     let Some(users) = Users::new() else { return };
     // Sticky and open to all, as /tmp is.
     let dir = tempfile::tempdir().expect("a directory");

@@ -49,7 +49,7 @@ async fn stops_accepting(name: &str) {
 
 /// In a process of its own, with a console of its own, for the event comes to all who share one.
 #[tokio::test]
-async fn with_a_console() {
+async fn helper_with_a_console() {
     if argument().is_none() {
         return;
     }
@@ -80,7 +80,7 @@ async fn with_a_console() {
     assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
     #[cfg(feature = "blocking")]
     {
-        let mut command = helper_command("threads", "x");
+        let mut command = helper_command("helper_of_threads", "x");
         command.stderr(std::process::Stdio::piped());
         let threads = Running::start(command);
         while threads.next_line() != "listens" {}
@@ -96,7 +96,7 @@ async fn with_a_console() {
 /// A program without a runtime.
 #[cfg(feature = "blocking")]
 #[test]
-fn threads() {
+fn helper_of_threads() {
     if argument().is_none() {
         return;
     }
@@ -109,7 +109,7 @@ fn threads() {
 
 #[tokio::test]
 async fn ctrl_c_stops_a_server_gracefully_and_a_second_one_at_once() {
-    let mut command = helper_command("with_a_console", "");
+    let mut command = helper_command("helper_with_a_console", "");
     let child = command.creation_flags(CREATE_NO_WINDOW).spawn().expect("a process");
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().expect("an end"));
     let output = within(output).await.expect("an end");

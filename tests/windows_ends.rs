@@ -138,7 +138,7 @@ async fn a_foreign_reader_of_messages_sees_no_empty_write() {
 
 /// For one that was behind when the end came; Wine shows that it comes again, not the need.
 #[tokio::test]
-async fn a_foreign_reader_in_byte_mode_is_told_again() {
+async fn the_end_is_sent_again_to_a_foreign_reader_in_byte_mode() {
     let (mut listener, path) = listen();
     let mut foreign = ClientOptions::new().open(path).expect("a server");
     let mut ours = within(listener.accept()).await.expect("a connection");
@@ -160,7 +160,7 @@ async fn a_foreign_reader_in_byte_mode_is_told_again() {
 
 /// Twice as late each time, so that a peer that never reads is not sent many.
 #[tokio::test]
-async fn a_reader_is_told_less_and_less_often() {
+async fn the_end_is_sent_again_less_and_less_often() {
     let (mut listener, path) = listen();
     let mut foreign = ClientOptions::new().pipe_mode(PipeMode::Message).open(path).expect("one");
     let ours = within(listener.accept()).await.expect("a connection");
@@ -215,7 +215,7 @@ async fn a_shutdown_does_not_wait_for_a_peer_that_does_not_read() {
 
 /// What the server throws away so is lost, and is no error to read.
 #[tokio::test]
-async fn a_server_that_disconnects_is_gone() {
+async fn a_server_that_disconnects_ends_reads_and_fails_writes() {
     let path = format!(r"\\.\pipe\{}", unique_name());
     let server = ServerOptions::new().pipe_mode(PipeMode::Message).create(&path).expect("free");
     let options = ConnectOptions::new().expect_server(ExpectServer::Anyone);
@@ -268,7 +268,7 @@ fn streams_outlive_the_end_of_their_runtime() {
 /// The last write of a dropped stream waits for a peer that does not read, and for nothing else:
 /// once that has gone, nothing holds the pipe.
 #[tokio::test]
-async fn a_dropped_stream_goes_when_a_peer_that_never_reads_does() {
+async fn a_dropped_stream_is_released_when_a_peer_that_never_reads_leaves() {
     for shut in [false, true] {
         let (mut listener, path) = listen();
         let client = within(Stream::connect(&path)).await.expect("a connection");
@@ -292,7 +292,7 @@ async fn a_dropped_stream_goes_when_a_peer_that_never_reads_does() {
 
 /// Each is a message of its own.
 #[tokio::test]
-async fn many_small_writes_and_round_trips() {
+async fn many_small_writes_arrive_in_order() {
     let (mut client, mut server) = connected().await;
     let sent = noise(2000);
     let write = async {
@@ -320,7 +320,7 @@ const MEGABYTE: usize = 1_000_000;
 
 /// Writes to the server in its argument, and is gone in the way that stands there too.
 #[tokio::test]
-async fn client_that_exits() {
+async fn helper_client_that_exits() {
     let Some(argument) = argument() else { return };
     let (way, path) = argument.split_once(": ").expect("a way and a path");
     let mut stream = within(Stream::connect(path)).await.expect("a connection");
@@ -347,7 +347,7 @@ async fn client_that_exits() {
 
 /// What a process that ends leaves in the pipe, read while it ends or when it has.
 #[tokio::test]
-async fn what_a_process_that_ends_leaves_behind() {
+async fn bytes_written_before_an_exit_arrive() {
     for (way, code, least, most) in [
         // All but the last write, which may not be the system's yet.
         ("without a close", 11, MEGABYTE - 64 * 1024, MEGABYTE),
@@ -355,7 +355,7 @@ async fn what_a_process_that_ends_leaves_behind() {
         ("after a close that was too short", 13, 256 * 1024 - 64 * 1024, 384 * 1024),
     ] {
         let (mut listener, path) = listen();
-        let mut child = spawn_helper("client_that_exits", &format!("{way}: {path}"));
+        let mut child = spawn_helper("helper_client_that_exits", &format!("{way}: {path}"));
         let mut server = within(listener.accept()).await.expect("a connection");
         let mut bytes = Vec::new();
         if code == 11 {
@@ -406,7 +406,7 @@ async fn accepts_dropped_at_random_lose_no_client() {
 }
 
 #[tokio::test]
-async fn sixteen_megabytes_each_way_at_once() {
+async fn sixteen_megabytes_each_way_at_once_arrive() {
     let (client, server) = connected().await;
     let sent = noise(16 << 20);
     let flood = async |mut stream: &Stream| {

@@ -54,7 +54,7 @@ fn serve(mut listener: Listener) -> tokio::task::JoinHandle<()> {
 }
 
 #[tokio::test]
-async fn a_foreign_client_sees_what_was_chosen() {
+async fn a_foreign_client_sees_the_chosen_options() {
     let chosen = ListenOptions::new().byte_type(true).buffer_size(8192).instances(2);
     let usual = ListenOptions::new();
     for (options, mode, size) in
@@ -70,7 +70,7 @@ async fn a_foreign_client_sees_what_was_chosen() {
 }
 
 #[tokio::test]
-async fn what_is_no_descriptor_is_refused_and_leaves_nothing() {
+async fn an_invalid_security_descriptor_is_refused_and_leaves_nothing() {
     let name = unique_name();
     for sddl in ["", "nonsense", "O:SY", "D:P(A;;GA;;;WD"] {
         let options = ListenOptions::new().security_descriptor(sddl);
@@ -188,7 +188,7 @@ async fn a_handle_made_elsewhere_becomes_a_stream() {
 }
 
 #[tokio::test]
-async fn session_and_level_of_the_peer() {
+async fn the_session_and_level_of_the_peer_are_reported() {
     let (client, server) = connected(&ListenOptions::new()).await;
     // Both are this process.
     let session = server.peer_session().expect("the client's session");
@@ -213,7 +213,7 @@ async fn an_end_needs_no_room() {
 
 /// Answers one client with a megabyte, closes, and is gone.
 #[tokio::test]
-async fn server_that_exits() {
+async fn helper_server_that_exits() {
     let Some(name) = argument() else { return };
     let mut listener = Listener::bind(name).expect("a free name");
     let mut stream = within(listener.accept()).await.expect("a connection");
@@ -226,7 +226,7 @@ async fn server_that_exits() {
 #[tokio::test]
 async fn a_megabyte_then_close_then_exit_arrives_whole() {
     let name = unique_name();
-    let mut child = spawn_helper("server_that_exits", &name);
+    let mut child = spawn_helper("helper_server_that_exits", &name);
     let options = ConnectOptions::new().wait_for_server(PATIENCE);
     let mut client = within(Stream::connect_with(&name, &options)).await.expect("a connection");
     within(client.write_all(b"question")).await.expect("a write");
@@ -282,7 +282,7 @@ async fn two_hundred_clients_are_echoed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_of_a_thousand_clients_all_get_in() {
+async fn a_burst_of_a_thousand_clients_connects() {
     all_at_once(1000, 1).await;
 }
 
@@ -295,7 +295,7 @@ fn highest_handle() -> usize {
 
 /// In a process of its own, for other tests open handles too.
 #[tokio::test]
-async fn many_connections() {
+async fn helper_many_connections() {
     let Some(count) = argument() else { return };
     let (mut listener, path) = listen(&ListenOptions::new());
     let mut round = async || {
@@ -324,7 +324,7 @@ async fn handles_are_back_where_they_were_after_many_connections() {
     // Wine is slow.
     let full = std::env::var_os("SOCKPIPE_FULL").is_some() || !common::wine::is_wine();
     let count = if full { "10000" } else { "2000" };
-    let child = spawn_helper("many_connections", count);
+    let child = spawn_helper("helper_many_connections", count);
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().expect("an end"));
     // Each connection has its own limit.
     let output = tokio::time::timeout(10 * PATIENCE, output).await.expect("in time");

@@ -52,7 +52,7 @@ fn assert_denied<T>(outcome: io::Result<T>, what: &str) {
 
 /// Row 4. The question whether the name exists comes before; this is what decides.
 #[test]
-fn of_many_that_bind_one_name_at_once_one_wins() {
+fn one_of_many_concurrent_binds_wins() {
     if skipped_without_model("it lets everybody create a first instance") {
         return;
     }
@@ -95,7 +95,7 @@ async fn a_foreign_first_instance_is_refused() {
 /// What everybody gets with `Access::Everyone`, given to ourselves: to read and to write, and not
 /// to add an instance. That the listener cannot add its own either does not matter here.
 #[tokio::test]
-async fn who_may_only_read_and_write_cannot_add_an_instance() {
+async fn a_user_with_read_and_write_access_cannot_add_an_instance() {
     if skipped_without_model("it does not enforce descriptors") {
         return;
     }
@@ -112,7 +112,7 @@ async fn who_may_only_read_and_write_cannot_add_an_instance() {
 
 /// It is not another server that stands in the way then, and there is nothing to wait for.
 #[test]
-fn a_listener_that_cannot_add_its_own_instances_says_so() {
+fn a_listener_that_cannot_add_its_own_instances_reports_it() {
     if skipped_without_model("it does not enforce descriptors") {
         return;
     }
@@ -123,7 +123,7 @@ fn a_listener_that_cannot_add_its_own_instances_says_so() {
 
 /// Row 15. There is one user here, so it is the user that is left out.
 #[tokio::test]
-async fn who_is_not_in_the_descriptor_is_not_let_in() {
+async fn a_user_missing_from_the_descriptor_is_refused() {
     if skipped_without_model("it does not enforce descriptors") {
         return;
     }
@@ -140,7 +140,7 @@ async fn who_is_not_in_the_descriptor_is_not_let_in() {
 }
 
 #[test]
-fn a_descriptor_that_lets_everybody_do_everything_is_refused() {
+fn a_descriptor_that_grants_everyone_everything_is_refused() {
     if skipped("it does not know NO_ACCESS_CONTROL") {
         return;
     }
@@ -296,7 +296,7 @@ async fn in_byte_mode_an_end_behind_unread_data_vanishes() {
 
 /// Most programs do not say how far they trust the server; then what they write tells who they are.
 #[tokio::test]
-async fn who_a_plain_client_is_can_be_told_after_its_first_bytes() {
+async fn a_plain_client_is_identified_after_its_first_bytes() {
     if skipped_without_model("it tells at once") {
         return;
     }
@@ -313,7 +313,7 @@ async fn who_a_plain_client_is_can_be_told_after_its_first_bytes() {
 }
 
 #[tokio::test]
-async fn a_client_that_connects_as_nobody_stays_unknown() {
+async fn an_anonymous_client_stays_unknown() {
     if skipped_without_model("it tells at once") {
         return;
     }
@@ -331,7 +331,7 @@ async fn a_client_that_connects_as_nobody_stays_unknown() {
 
 /// Has one client, and waits to be killed.
 #[tokio::test]
-async fn server_that_crashes() {
+async fn helper_server_that_crashes() {
     let Some(name) = argument() else { return };
     let mut listener = Listener::bind(name).expect("a free name");
     let mut stream = within(listener.accept()).await.expect("a connection");
@@ -341,7 +341,7 @@ async fn server_that_crashes() {
 
 /// The client of a server that crashed. It holds the server's name until it closes.
 async fn left_by_a_crash(name: &str) -> Stream {
-    let mut child = spawn_helper("server_that_crashes", name);
+    let mut child = spawn_helper("helper_server_that_crashes", name);
     let options = ConnectOptions::new().wait_for_server(PATIENCE);
     let mut client = within(Stream::connect_with(name, &options)).await.expect("a connection");
     within(client.read_exact(&mut [0; 4])).await.expect("a server");
@@ -393,7 +393,7 @@ async fn a_name_is_not_taken_over_with_other_rights_or_of_another_type() {
 }
 
 #[tokio::test]
-async fn of_many_that_take_over_one_name_at_once_one_wins() {
+async fn one_of_many_concurrent_takeovers_wins() {
     if skipped_without_model("a name goes with its server") {
         return;
     }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The child's program.
 #[tokio::test]
-async fn worker() {
+async fn helper_worker() {
     let Some(behaviour) = common::argument() else { return };
     let stream = Stream::from_parent();
     if behaviour == "by hand" {
@@ -25,7 +25,7 @@ async fn worker() {
     within(stream.write_all(&byte)).await.expect("an answer");
     if behaviour == "goes on" {
         // A child of its own has nothing of it.
-        let mut command = helper_command("late", "");
+        let mut command = helper_command("helper_that_outlives_the_worker", "");
         command.stdin(Stdio::inherit()).stdout(Stdio::null());
         let mut child = command.spawn().expect("a process");
         drop(stream);
@@ -35,14 +35,14 @@ async fn worker() {
 
 /// A child of the child's.
 #[test]
-fn late() {
+fn helper_that_outlives_the_worker() {
     if common::argument().is_some() {
         std::thread::sleep(Duration::from_secs(20));
     }
 }
 
 fn command(behaviour: &str) -> Command {
-    let mut command = helper_command("worker", behaviour);
+    let mut command = helper_command("helper_worker", behaviour);
     command.stdout(Stdio::null());
     command
 }
@@ -69,7 +69,7 @@ async fn the_stream_ends_when_the_child_drops_it_and_goes_on() {
 }
 
 #[test]
-fn a_program_that_was_started_by_hand_says_so() {
+fn from_parent_fails_in_a_program_started_by_hand() {
     let mut command = command("by hand");
     assert!(command.stdin(Stdio::null()).status().expect("a process").success());
 }

@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_has_a_limit_or_none() {
+    fn wait_takes_an_optional_limit() {
         let wait = |arguments: &[&str]| {
             let args = Args::try_parse_from([&["sockpipe", "connect"], arguments].concat());
             match args.expect("right usage").verb {

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes() {
+    fn each_error_kind_has_its_exit_code() {
         for (kind, code) in [
             (ErrorKind::NotFound, 3),
             (ErrorKind::ConnectionRefused, 3),

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_of_the_nearest_rank() {
+    fn percentiles_use_the_nearest_rank() {
         let hundred = Latencies::new((1..=100).rev().collect());
         for (percent, expected) in [
             (0.0, 1),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn drawn() {
+    fn histogram_lines_have_bars_in_proportion() {
         let lines = Latencies::new([vec![1500; 400], vec![2500], vec![7000; 200]].concat()).drawn();
         assert_eq!(lines[0], format!("    1 µs to     2 µs        400 {}", "#".repeat(28)));
         assert_eq!(lines[1], "    2 µs to     5 µs          1 #");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn three_digits() {
+    fn times_are_shown_with_three_digits() {
         for (nanoseconds, text) in [
             (0, "0 µs"),
             (41_234, "41.2 µs"),

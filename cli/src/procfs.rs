@@ -122,7 +122,7 @@ Num       RefCount Protocol Flags    Type St Inode Path
 ";
 
     #[test]
-    fn the_table() {
+    fn listening_sockets_are_found_by_their_exact_path() {
         let inodes = |path| -> Vec<_> {
             let found = listening_in(TABLE, path, |_| Some("/".into()));
             found.iter().map(|socket| socket.inode).collect()

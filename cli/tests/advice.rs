@@ -35,7 +35,7 @@ fn utf8(path: &Path) -> &str {
 
 /// A client follows it, and a server refuses it.
 #[test]
-fn a_link_to_a_socket() {
+fn connect_follows_a_link_and_listen_refuses_it() {
     let os = Os::new();
     let link = linked(&os, "link", &os.dir().join("s.sock"));
     let link = utf8(&link);
@@ -70,7 +70,7 @@ fn a_link_to_a_socket() {
 
 /// Its mode says nothing of who may connect, for nobody may.
 #[test]
-fn what_is_no_socket_has_no_access() {
+fn info_shows_no_access_for_other_kinds_of_file() {
     let os = Os::new();
     fs::write(os.dir().join("file"), "data").expect("a file");
     fs::create_dir(os.dir().join("directory")).expect("a directory");
@@ -86,7 +86,7 @@ fn what_is_no_socket_has_no_access() {
 }
 
 #[test]
-fn no_server_is_promised_where_none_can_listen() {
+fn info_does_not_advise_a_server_where_none_can_listen() {
     let os = Os::new();
     let open = os.dir().join("open");
     fs::create_dir(&open).expect("a directory");
@@ -111,7 +111,7 @@ fn no_server_is_promised_where_none_can_listen() {
 
 /// The code is that of the verbs that would use it.
 #[test]
-fn a_name_that_is_too_long() {
+fn a_name_that_is_too_long_is_a_usage_error_of_every_verb() {
     let os = Os::new();
     let abstract_name = format!("abstract:{}", "n".repeat(120));
     for (endpoint, reason) in [
@@ -143,7 +143,7 @@ fn a_name_that_is_too_long() {
 }
 
 #[test]
-fn of_another_user() {
+fn info_advises_what_another_user_can_do() {
     let Some(users) = Users::new() else { return };
     let as_stranger = |arguments: &[&str]| Tool::as_stranger(&users, arguments);
     let os = open_to_all();

@@ -38,7 +38,7 @@ fn length() -> usize {
 const BAR: f64 = 0.8;
 
 #[test]
-fn listen_and_connect() {
+fn listen_and_connect_transfer_as_fast_as_socat() {
     compare("listen and connect", |program| {
         let os = Os::new();
         let path = os.endpoint();
@@ -63,12 +63,12 @@ fn listen_and_connect() {
 }
 
 #[test]
-fn relay() {
+fn a_relay_transfers_as_fast_as_socat() {
     relay_with("relay", &[]);
 }
 
 #[test]
-fn relay_without_descriptors() {
+fn a_relay_without_descriptors_transfers_as_fast_as_socat() {
     relay_with("relay --no-descriptors", &["--no-descriptors"]);
 }
 

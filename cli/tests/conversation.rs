@@ -17,7 +17,7 @@ use tokio::time::timeout;
 const MIB: usize = 1024 * 1024;
 
 #[test]
-fn bytes_both_ways_and_the_end_of_each() {
+fn all_bytes_arrive_in_both_directions() {
     let os = Os::new();
     for (length, back) in [(0, 0), (1, 3 * MIB + 1), (3 * MIB + 1, 1)] {
         let (there, back) = (noise(length), noise(back));
@@ -34,7 +34,7 @@ fn bytes_both_ways_and_the_end_of_each() {
 
 /// The end of one side's input is read by the other, which can still answer.
 #[test]
-fn half_close() {
+fn a_server_answers_after_its_client_ends_its_input() {
     let os = Os::new();
     let mut server = Tool::listening(&["listen", os.endpoint(), "-v"]);
     let mut client = Tool::start(&["connect", os.endpoint()]);
@@ -53,7 +53,7 @@ fn half_close() {
 
 /// What a process has on its terminal when the other one is gone.
 #[test]
-fn an_open_input_does_not_keep_it_when_the_peer_is_gone() {
+fn a_session_ends_with_its_peer_although_its_input_is_open() {
     let os = Os::new();
     let mut server = Tool::listening(&["listen", os.endpoint()]);
     let mut client = Tool::start(&["connect", os.endpoint()]);
@@ -71,7 +71,7 @@ fn an_open_input_does_not_keep_it_when_the_peer_is_gone() {
 }
 
 #[tokio::test]
-async fn input_that_the_peer_did_not_take_is_a_failure() {
+async fn input_that_the_peer_did_not_read_is_a_failure() {
     let os = Os::new();
     let mut listener = os.bind().expect("a free name");
     let mut client = Tool::start(&["connect", os.endpoint()]);
@@ -121,7 +121,7 @@ fn close_does_not_wait_for_an_answer() {
 
 /// However slow the reader of standard output is.
 #[tokio::test]
-async fn what_has_been_received_is_not_lost_when_the_session_ends() {
+async fn received_bytes_are_written_before_the_session_ends() {
     // The tool, its pipe and the system hold all of it, so that the server is done with it before
     // anyone reads.
     let bytes = noise(300 * 1024);
@@ -151,7 +151,7 @@ async fn what_has_been_received_is_not_lost_when_the_session_ends() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_stops_does_not_keep_what_closes() {
+async fn close_ends_although_the_server_never_stops_sending() {
     for (size, pause) in [(1, Duration::from_millis(5)), (64 * 1024, Duration::ZERO)] {
         let os = Os::new();
         let mut listener = os.bind().expect("a free name");
@@ -171,7 +171,7 @@ async fn a_server_that_never_stops_does_not_keep_what_closes() {
 }
 
 #[test]
-fn a_server_that_is_not_up_yet() {
+fn wait_waits_for_a_server_that_starts_later() {
     let os = Os::new();
     let mut client = Tool::start(&["connect", "--wait", os.endpoint()]);
     client.type_in("early");
@@ -188,7 +188,7 @@ fn a_server_that_is_not_up_yet() {
 }
 
 #[test]
-fn one_client_after_the_other() {
+fn listen_keep_serves_one_client_after_another() {
     let os = Os::new();
     let mut server = Tool::listening(&["listen", "--keep", os.endpoint()]);
     for number in 0..3 {
@@ -210,7 +210,7 @@ fn one_client_after_the_other() {
 
 /// The tool is the command of its own test: it is there on every OS.
 #[test]
-fn a_command_for_each_client() {
+fn exec_runs_a_command_for_each_client() {
     let os = Os::new();
     let behind = Os::new();
     let _echo = Tool::listening(&["echo", behind.endpoint()]);
@@ -233,7 +233,7 @@ fn a_command_for_each_client() {
 
 /// The command has ended long before.
 #[tokio::test]
-async fn what_a_command_printed_reaches_a_client_that_reads_slowly() {
+async fn the_output_of_a_command_reaches_a_client_that_reads_slowly() {
     let (os, behind) = (Os::new(), Os::new());
     let bytes = noise(MIB);
     let mut source = Tool::listening(&["listen", behind.endpoint()]);
@@ -262,7 +262,7 @@ async fn what_a_command_printed_reaches_a_client_that_reads_slowly() {
 }
 
 #[test]
-fn a_command_that_fails_and_one_that_is_not_there() {
+fn exec_reports_a_command_that_fails_or_does_not_exist() {
     let os = Os::new();
     let program = tool().get_program().to_str().expect("UTF-8").to_owned();
     let nobody = Os::new();
@@ -282,7 +282,7 @@ fn a_command_that_fails_and_one_that_is_not_there() {
 }
 
 #[test]
-fn echo() {
+fn echo_returns_all_bytes_to_each_client() {
     let os = Os::new();
     let _server = Tool::listening(&["echo", os.endpoint()]);
     let bytes = noise(2 * MIB + 1);
@@ -302,7 +302,7 @@ fn echo() {
 
 /// The reader of what comes has had enough.
 #[test]
-fn a_closed_standard_output() {
+fn a_closed_standard_output_ends_the_tool_with_141() {
     let os = Os::new();
     let _echo = Tool::listening(&["echo", os.endpoint()]);
     for arguments in [

@@ -195,7 +195,7 @@ fn a_connection_to_standard_output_closes_descriptors_and_goes_on() {
 /// The memory of many that say little, and what is left of it when they have gone.
 #[cfg(all(target_os = "linux", target_env = "gnu", not(sockpipe_posix)))]
 #[test]
-fn a_connection_that_says_little_takes_little_memory_and_leaves_none() {
+fn a_quiet_connection_takes_little_memory_and_releases_it() {
     const CLIENTS: usize = 200;
     const KIB: u64 = 1024;
 

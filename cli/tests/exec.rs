@@ -27,7 +27,7 @@ fn is_gone(pid: Pid) -> bool {
 /// The server is kept from running while it starts a thread that waits for the command.
 #[cfg(target_os = "linux")] // For strace.
 #[test]
-fn what_a_command_prints_arrives_however_soon_it_ends() {
+fn the_output_of_a_command_that_ends_at_once_arrives() {
     let (os, logs) = (Os::new(), tempfile::tempdir().expect("a directory"));
     let mut server = tool();
     server.args(["listen", os.endpoint(), "--exec", "echo", "hello"]);

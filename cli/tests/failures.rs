@@ -21,7 +21,7 @@ fn connecting(endpoint: &str) -> [Vec<&str>; 3] {
 }
 
 #[test]
-fn usage() {
+fn usage_errors_exit_with_2() {
     for (arguments, says) in [
         (&[][..], "Usage: sockpipe"),
         (&["lisen", "x"], "listen"),
@@ -60,7 +60,7 @@ fn usage() {
 }
 
 #[test]
-fn no_endpoint() {
+fn an_invalid_endpoint_is_a_usage_error() {
     let os = Os::new();
     let free = os.endpoint();
     let long = "n".repeat(60);
@@ -87,7 +87,7 @@ fn no_endpoint() {
 }
 
 #[test]
-fn an_endpoint_of_another_system() {
+fn an_endpoint_of_another_system_is_a_usage_error() {
     let os = Os::new();
     let endpoint = if cfg!(windows) { "/run/x.sock" } else { r"\\.\pipe\x" };
     let verbs = [&listening(endpoint, os.endpoint())[..], &connecting(endpoint)].concat();
@@ -97,7 +97,7 @@ fn an_endpoint_of_another_system() {
 }
 
 #[test]
-fn nobody_there() {
+fn connect_without_a_server_exits_with_3() {
     let os = Os::new();
     for arguments in connecting(os.endpoint()) {
         run(&arguments).assert_fails(3, &["no server at", "start it first", "--wait"]);
@@ -118,7 +118,7 @@ fn nobody_there() {
 }
 
 #[test]
-fn a_name_that_is_in_use() {
+fn listen_on_a_name_in_use_exits_with_4() {
     let os = Os::new();
     let free = Os::new();
     for server in ["echo", "listen"] {
@@ -147,7 +147,7 @@ fn a_name_that_is_in_use() {
 
 /// Killed at any point, nothing is left that the next start cannot take.
 #[test]
-fn what_a_crash_leaves() {
+fn the_name_of_a_crashed_server_can_be_taken_and_cleaned() {
     let os = Os::new();
     let free = Os::new();
     for arguments in listening(os.endpoint(), free.endpoint()) {
@@ -179,7 +179,7 @@ fn what_a_crash_leaves() {
 
 /// Half of a transfer is through when one of the two is killed.
 #[test]
-fn killed_half_way() {
+fn a_killed_peer_ends_the_other_in_the_middle_of_a_transfer() {
     let os = Os::new();
     for kill_server in [true, false] {
         let mut server = Tool::listening(&["listen", os.endpoint()]);
@@ -211,7 +211,7 @@ fn killed_half_way() {
 
 /// It is there, and does not get to its clients.
 #[tokio::test]
-async fn a_server_that_is_too_busy() {
+async fn connect_to_a_busy_server_exits_with_6() {
     let os = Os::new();
     let _server = busy_server(&os).await;
     for arguments in connecting(os.endpoint()) {
@@ -274,7 +274,7 @@ mod paths {
     const ODD: &[u8] = if cfg!(target_vendor = "apple") { "\u{ff}".as_bytes() } else { b"\xff" };
 
     #[test]
-    fn what_is_no_socket() {
+    fn every_verb_leaves_other_kinds_of_file_alone() {
         let os = Os::new();
         fs::write(os.dir().join("file"), "data").expect("a file");
         fs::create_dir(os.dir().join("directory")).expect("a directory");
@@ -315,7 +315,7 @@ mod paths {
 
     /// Who forgets the `./` has written a portable name.
     #[test]
-    fn a_file_of_the_name_that_was_written() {
+    fn connect_suggests_a_path_where_such_a_file_exists() {
         let os = Os::new();
         let _server = Tool::listening(&["echo", os.endpoint()]);
         let free = Os::new();
@@ -329,7 +329,7 @@ mod paths {
     }
 
     #[test]
-    fn other_peoples_sockets() {
+    fn sockets_of_other_programs_are_recognised_and_left_alone() {
         let os = Os::new();
         let live = os.dir().join("live");
         let live = live.to_str().expect("UTF-8");
@@ -365,7 +365,7 @@ mod paths {
     }
 
     #[test]
-    fn a_path_that_is_too_long_and_one_that_is_not_utf_8() {
+    fn a_path_that_is_too_long_fails_and_one_that_is_not_utf_8_works() {
         let os = Os::new();
         let long = os.dir().join("n".repeat(150));
         let endpoint = long.to_str().expect("UTF-8");
@@ -388,7 +388,7 @@ mod paths {
 /// Its directory cannot be written to any more: it has done its work, and says what it leaves.
 #[cfg(unix)]
 #[test]
-fn a_server_that_cannot_remove_its_name_says_so() {
+fn a_server_that_cannot_remove_its_name_warns() {
     use std::os::unix::fs::chown;
 
     use common::process::Users;

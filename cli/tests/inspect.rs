@@ -17,7 +17,7 @@ fn json(arguments: &[&str], code: i32) -> Value {
 }
 
 #[test]
-fn info_of_a_server() {
+fn info_names_a_live_server_and_its_process() {
     let os = Os::new();
     let server = Tool::listening(&["echo", os.endpoint()]);
     let info = json(&["info", "--json", os.endpoint()], 0);
@@ -48,7 +48,7 @@ fn info_of_a_server() {
 
 /// Whichever way it is told, the server of the one client does not lose its turn.
 #[tokio::test]
-async fn info_costs_no_client() {
+async fn info_does_not_use_up_a_server_of_one_client() {
     let os = Os::new();
     let mut listener = os.bind().expect("a free name");
     for _ in 0..3 {
@@ -64,7 +64,7 @@ async fn info_costs_no_client() {
 
 /// A portable name has several addresses, of which one is chosen.
 #[test]
-fn info_of_a_name() {
+fn info_lists_the_candidates_of_a_portable_name() {
     let name = unique_name();
     let info = json(&["info", "--json", &name], 3);
     let all = info["candidates"].as_array().expect("a list");
@@ -102,7 +102,7 @@ fn the_system_table_has_the_path_that_info_names() {
 /// The table of the kernel has the names as they were given, also those that look like lines of it.
 #[cfg(target_os = "linux")]
 #[test]
-fn info_believes_no_name_in_the_table() {
+fn info_is_not_deceived_by_names_in_the_system_table() {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixListener};
 
@@ -131,7 +131,7 @@ fn info_believes_no_name_in_the_table() {
 }
 
 #[test]
-fn ping() {
+fn ping_prints_the_distribution_of_its_round_trips() {
     let os = Os::new();
     let _echo = Tool::listening(&["echo", os.endpoint()]);
     let text = run(&["ping", os.endpoint()]).assert_succeeds().text();
@@ -164,7 +164,7 @@ fn ping() {
 /// Both sides have to allow it.
 #[cfg(all(target_os = "linux", feature = "shared-memory"))]
 #[test]
-fn ping_through_shared_memory() {
+fn ping_uses_shared_memory_when_both_sides_allow_it() {
     let os = Os::new();
     let _echo = Tool::listening(&["echo", os.endpoint(), "--shared-memory"]);
     let ping = ["ping", os.endpoint(), "--json"];
@@ -176,7 +176,7 @@ fn ping_through_shared_memory() {
 }
 
 #[test]
-fn ping_at_a_rate() {
+fn ping_keeps_to_its_rate() {
     let os = Os::new();
     let _echo = Tool::listening(&["echo", os.endpoint()]);
     let started = Instant::now();
@@ -193,7 +193,7 @@ fn ping_at_a_rate() {
 /// A server that stands still for a moment is seen by all that were to be sent meanwhile, and not
 /// by one of them alone.
 #[tokio::test]
-async fn a_pause_of_the_server_shows_in_all_that_it_delays() {
+async fn a_pause_of_the_server_shows_in_every_delayed_round_trip() {
     let os = Os::new();
     let mut listener = os.bind().expect("a free name");
     let client =
@@ -221,7 +221,7 @@ async fn a_pause_of_the_server_shows_in_all_that_it_delays() {
 }
 
 #[tokio::test]
-async fn ping_of_a_server_that_is_no_echo_server() {
+async fn ping_fails_at_a_server_that_does_not_echo() {
     for (answer, code, says) in [
         (None, 6, "no answer within 0.3 s"),
         (Some(&b""[..]), 1, "the server left after 0 answers"),
@@ -248,7 +248,7 @@ async fn ping_of_a_server_that_is_no_echo_server() {
 }
 
 #[test]
-fn completions() {
+fn completions_name_the_verbs_and_options() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = run(&["completions", shell]).assert_succeeds().text();
         for word in ["sockpipe", "connect", "any-server"] {
@@ -260,7 +260,7 @@ fn completions() {
 /// What stands in a server's way is found before it is promised a place.
 #[cfg(target_os = "linux")]
 #[test]
-fn info_promises_no_take_over_that_a_lock_or_another_type_of_socket_prevents() {
+fn info_does_not_advise_a_take_over_that_would_fail() {
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 

@@ -54,7 +54,7 @@ fn an_unsafe_directory_is_allowed_by_a_flag() {
 }
 
 #[test]
-fn everyone_behind_a_closed_directory_is_warned_about() {
+fn everyone_warns_about_a_directory_closed_to_others() {
     let os = Os::new();
     set_permissions(os.dir(), Permissions::from_mode(0o700)).expect("a mode");
     let mut server = Tool::listening(&["echo", "--everyone", os.endpoint()]);
@@ -62,7 +62,7 @@ fn everyone_behind_a_closed_directory_is_warned_about() {
 }
 
 #[test]
-fn a_client_that_expects_a_user_talks_to_that_one_only() {
+fn expect_user_refuses_the_servers_of_other_users() {
     let Some(users) = Users::new() else { return };
     let os = Os::new();
     // For a server of another user than root, which every client accepts.
@@ -78,7 +78,7 @@ fn a_client_that_expects_a_user_talks_to_that_one_only() {
 }
 
 #[test]
-fn a_passed_socket_is_a_place_to_listen() {
+fn a_server_listens_on_a_passed_socket() {
     let os = Os::new();
     let listener = UnixListener::bind(os.endpoint()).expect("a socket");
     let mut server = Command::new("sh");
@@ -103,7 +103,7 @@ fn with_passed(arguments: &str, socket: OwnedFd) -> Command {
 }
 
 #[test]
-fn a_passed_connection_is_joined_like_one_that_is_made() {
+fn connect_uses_a_passed_connection() {
     let own = rustix::process::getuid().as_raw();
     let expecting = format!("connect --expect-user {own} fd:7");
     for verb in ["connect fd:7", "relay stdio: fd:7", &expecting] {
@@ -117,7 +117,7 @@ fn a_passed_connection_is_joined_like_one_that_is_made() {
 }
 
 #[test]
-fn a_passed_connection_is_relayed_as_one_client_or_one_server() {
+fn a_relay_takes_a_passed_connection_on_either_side() {
     let os = Os::new();
     let mut echo = Tool::listening(&["echo", os.endpoint()]);
     let (mut near, far) = UnixStream::pair().expect("sockets");
@@ -147,7 +147,7 @@ fn a_passed_connection_is_relayed_as_one_client_or_one_server() {
 }
 
 #[test]
-fn a_passed_socket_of_the_wrong_kind_is_told_what_to_pass() {
+fn a_passed_socket_of_the_wrong_kind_is_refused_with_advice() {
     let os = Os::new();
     let listener: OwnedFd = UnixListener::bind(os.endpoint()).expect("a socket").into();
     let ended = Tool::of(with_passed("connect fd:7", listener)).wait();
@@ -178,7 +178,7 @@ fn a_passed_socket_of_the_wrong_kind_is_told_what_to_pass() {
 
 /// What leaves no reader and no writer behind, as a parent that was killed does.
 #[test]
-fn a_client_that_nobody_reads_ends_with_its_input() {
+fn a_client_whose_output_has_no_reader_ends_with_its_input() {
     for verb in [&["connect"][..], &["relay", "stdio:"]] {
         let os = Os::new();
         let listener = UnixListener::bind(os.endpoint()).expect("a socket");

@@ -38,7 +38,7 @@ fn exchange(mut one: Tool, mut other: Tool) {
 }
 
 #[test]
-fn connect_to_nc() {
+fn connect_exchanges_bytes_with_an_nc_server() {
     if !is_here("nc") {
         return;
     }
@@ -62,7 +62,7 @@ fn connect_to_nc() {
 }
 
 #[test]
-fn nc_to_listen() {
+fn listen_exchanges_bytes_with_an_nc_client() {
     if !is_here("nc") {
         return;
     }
@@ -74,7 +74,7 @@ fn nc_to_listen() {
 
 /// Without -N it does not tell the end of its input, and leaves when the other side does.
 #[test]
-fn nc_that_does_not_half_close() {
+fn nc_without_half_close_ends_when_the_other_side_does() {
     if !is_here("nc") {
         return;
     }
@@ -102,7 +102,7 @@ fn nc_that_does_not_half_close() {
 
 /// A server of one client does not lose its turn to somebody who asks about it.
 #[test]
-fn info_leaves_nc_alone() {
+fn info_does_not_use_up_an_nc_server() {
     if !is_here("nc") || !cfg!(target_os = "linux") {
         return;
     }
@@ -133,7 +133,7 @@ fn exchange_after(mut server: Tool, mut client: Tool) {
 }
 
 #[test]
-fn connect_to_socat() {
+fn connect_exchanges_bytes_with_a_socat_server() {
     if !is_here("socat") {
         return;
     }
@@ -144,7 +144,7 @@ fn connect_to_socat() {
 }
 
 #[test]
-fn socat_to_listen() {
+fn listen_exchanges_bytes_with_a_socat_client() {
     if !is_here("socat") {
         return;
     }
@@ -155,7 +155,7 @@ fn socat_to_listen() {
 
 /// socat's TCP through our relay to our server, and ours through socat's relay.
 #[test]
-fn relays_in_a_row() {
+fn bytes_pass_through_our_relay_and_through_socats() {
     if !is_here("socat") {
         return;
     }

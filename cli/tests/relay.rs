@@ -55,7 +55,7 @@ fn ask(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn endpoint_to_endpoint() {
+fn a_relay_carries_bytes_between_endpoints() {
     let (front, behind) = (Os::new(), Os::new());
     let _echo = Tool::listening(&["echo", behind.endpoint()]);
     let _relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
@@ -77,7 +77,7 @@ fn endpoint_to_endpoint() {
 /// Who a client is, is looked up for those only who ask.
 #[cfg(unix)]
 #[test]
-fn a_relay_looks_up_who_its_clients_are_only_to_say_so() {
+fn a_relay_looks_up_its_clients_only_to_report_them() {
     use common::unix::strace;
     use rustix::process::{Pid, Signal, kill_process};
 
@@ -108,7 +108,7 @@ fn a_relay_looks_up_who_its_clients_are_only_to_say_so() {
 
 /// Each end is carried by itself, in both directions.
 #[test]
-fn half_close_is_carried_across() {
+fn a_relay_carries_a_half_close_across() {
     let (front, behind) = (Os::new(), Os::new());
     let mut server = Tool::listening(&["listen", behind.endpoint()]);
     let _relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
@@ -138,7 +138,7 @@ fn half_close_is_carried_across() {
 
 /// One that leaves takes the other with it, also when that one says and asks nothing.
 #[test]
-fn who_is_gone_is_gone_on_both_sides() {
+fn a_relay_ends_both_sides_when_one_leaves() {
     let (front, behind) = (Os::new(), Os::new());
     let _relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
     for client_leaves in [true, false] {
@@ -158,7 +158,7 @@ fn who_is_gone_is_gone_on_both_sides() {
 }
 
 #[test]
-fn tcp_to_endpoint() {
+fn a_relay_carries_bytes_from_tcp_to_an_endpoint() {
     let behind = Os::new();
     let _echo = Tool::listening(&["echo", behind.endpoint()]);
     let mut relay = Tool::start(&["relay", "-v", "tcp:127.0.0.1:0", behind.endpoint()]);
@@ -173,7 +173,7 @@ fn tcp_to_endpoint() {
 }
 
 #[test]
-fn endpoint_to_tcp() {
+fn a_relay_carries_bytes_from_an_endpoint_to_tcp() {
     let front = Os::new();
     let server = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("tcp:{}", server.local_addr().expect("an address"));
@@ -192,7 +192,7 @@ fn endpoint_to_tcp() {
 }
 
 #[test]
-fn standard_input_and_output() {
+fn a_relay_carries_standard_input_and_output() {
     let (front, behind) = (Os::new(), Os::new());
     let bytes = noise(MIB);
     let _echo = Tool::listening(&["echo", behind.endpoint()]);
@@ -216,7 +216,7 @@ fn standard_input_and_output() {
 
 /// The relay goes on: the next client may find a server.
 #[test]
-fn nobody_behind() {
+fn a_relay_goes_on_when_no_server_is_behind_it() {
     let (front, behind) = (Os::new(), Os::new());
     let mut relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
     run(&["connect", front.endpoint()]).assert_succeeds();
@@ -232,7 +232,7 @@ fn nobody_behind() {
 }
 
 #[test]
-fn tcp_is_for_this_machine_unless_told_otherwise() {
+fn tcp_to_other_machines_needs_the_remote_option() {
     let os = Os::new();
     for address in ["tcp:0.0.0.0:0", "tcp:[::]:0", "tcp:192.0.2.1:9"] {
         // Also where it would connect for each client only: it does not start to listen.
@@ -299,7 +299,7 @@ fn a_relay_to_another_path_to_itself_is_refused() {
 
 /// A client that is reset, and one that resets.
 #[test]
-fn a_tcp_peer_that_is_cut_off() {
+fn a_tcp_reset_ends_one_connection_of_a_relay() {
     #[cfg(windows)]
     if common::wine::skipped("a reset is read as an end like any other") {
         return;
@@ -352,7 +352,7 @@ fn a_relay_passes_a_reset_on() {
 
 /// More may have been to come, which a script must be told; what came is there.
 #[test]
-fn a_reset_is_no_end() {
+fn a_tcp_reset_is_a_failure_of_a_relay_to_stdio() {
     #[cfg(windows)]
     if common::wine::skipped("a reset is read as an end like any other") {
         return;

@@ -17,7 +17,7 @@ fn through_shell(script: &str, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn a_server_without_threads_serves_and_a_client_without_them_says_so() {
+fn a_server_without_threads_serves_and_a_client_reports_it() {
     let Some(users) = Users::new() else { return };
     if !is_here("prlimit") {
         return;
@@ -50,7 +50,7 @@ fn a_server_without_threads_serves_and_a_client_without_them_says_so() {
 
 /// However few there are beyond what the loader takes, it is said, or it works.
 #[test]
-fn without_descriptors_to_be_had() {
+fn ping_works_or_reports_that_it_lacks_descriptors() {
     let os = Os::new();
     let _echo = Tool::listening(&["echo", os.endpoint()]);
     let mut worked = 0;

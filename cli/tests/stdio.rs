@@ -35,7 +35,7 @@ fn ends(sockets: bool) -> (OwnedFd, OwnedFd) {
 }
 
 #[tokio::test]
-async fn an_output_that_does_not_wait_gets_all_when_its_reader_does() {
+async fn a_nonblocking_output_receives_all_bytes() {
     for sockets in [false, true] {
         let os = Os::new();
         let mut listener = os.bind().expect("a free name");
@@ -70,7 +70,7 @@ async fn an_output_that_does_not_wait_gets_all_when_its_reader_does() {
 }
 
 #[tokio::test]
-async fn an_input_that_does_not_wait_is_read_to_its_end() {
+async fn a_nonblocking_input_is_read_to_its_end() {
     for sockets in [false, true] {
         let os = Os::new();
         let mut listener = os.bind().expect("a free name");
@@ -97,7 +97,7 @@ async fn an_input_that_does_not_wait_is_read_to_its_end() {
 }
 
 #[test]
-fn a_limit_is_an_error_and_no_signal() {
+fn a_resource_limit_is_reported_and_kills_no_process() {
     let os = Os::new();
     let program = tool().get_program().to_str().expect("UTF-8").to_owned();
     let _echo = Tool::listening(&["echo", os.endpoint()]);

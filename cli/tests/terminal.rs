@@ -16,7 +16,7 @@ use common::{Backend, Os, Tool, run_with};
 use rustix::process::Signal;
 
 #[test]
-fn a_signal_ends_what_waits_and_frees_the_name() {
+fn a_signal_ends_a_server_and_releases_its_name() {
     for signal in [Signal::INT, Signal::TERM] {
         for (verb, code) in [("listen", 130), ("echo", 0)] {
             let os = Os::new();
@@ -45,7 +45,7 @@ fn a_signal_ends_what_waits_and_frees_the_name() {
 
 /// A server in a directory that a user made is not bound again in another one.
 #[test]
-fn a_server_whose_directory_was_made_anew_says_that_no_client_finds_it() {
+fn a_server_warns_when_its_directory_was_made_again() {
     let parent = tempfile::tempdir().expect("a directory");
     let dir = parent.path().join("d");
     let make = || {
@@ -66,7 +66,7 @@ fn a_server_whose_directory_was_made_anew_says_that_no_client_finds_it() {
 
 /// What is there so far is printed.
 #[test]
-fn an_interrupted_ping() {
+fn an_interrupted_ping_prints_its_results() {
     let os = Os::new();
     let echo = Tool::listening(&["echo", os.endpoint()]);
     let mut ping = Tool::start(&["ping", "-v", os.endpoint(), "-n", "100000000"]);
@@ -142,7 +142,7 @@ fn connections_that_are_cut_are_counted() {
 }
 
 #[test]
-fn a_second_signal_does_not_let_connections_finish() {
+fn a_second_signal_cuts_connections() {
     let (os, far) = (Os::new(), Os::new());
     let _far = Tool::listening(&["echo", far.endpoint()]);
     for arguments in [
@@ -167,7 +167,7 @@ fn a_second_signal_does_not_let_connections_finish() {
 /// As timeout(1) sends one to its child and one to the child's group: that is one request, and
 /// clients may finish.
 #[test]
-fn signals_that_come_together_are_one() {
+fn signals_that_arrive_together_count_once() {
     let (os, far) = (Os::new(), Os::new());
     let _far = Tool::listening(&["echo", far.endpoint()]);
     for arguments in [
@@ -201,7 +201,7 @@ fn signals_that_come_together_are_one() {
 
 /// Also where no reader takes what has been received.
 #[test]
-fn a_signal_ends_what_waits_for_its_reader() {
+fn a_signal_ends_a_server_whose_output_is_not_read() {
     let os = Os::new();
     let mut command = tool();
     command.args(["listen", os.endpoint()]).stdin(Stdio::piped());
@@ -221,7 +221,7 @@ fn a_signal_ends_what_waits_for_its_reader() {
 }
 
 #[test]
-fn closed_descriptors() {
+fn closed_standard_streams_have_their_exit_codes() {
     let os = Os::new();
     let program = tool().get_program().to_str().expect("UTF-8").to_owned();
     let endpoint = os.endpoint();
@@ -280,7 +280,7 @@ fn closed_descriptors() {
 
 /// script(1) runs it on a terminal of its own.
 #[test]
-fn colours_and_progress_on_a_terminal_only() {
+fn colours_and_progress_appear_on_a_terminal_only() {
     if !is_here("script") || !cfg!(target_os = "linux") {
         return;
     }
@@ -313,7 +313,7 @@ fn colours_and_progress_on_a_terminal_only() {
 }
 
 #[test]
-fn other_users() {
+fn every_verb_refuses_other_users_by_default() {
     let Some(users) = Users::new() else { return };
     let as_stranger = |arguments: &[&str]| Tool::as_stranger(&users, arguments);
     let os = open_to_all();
@@ -357,7 +357,7 @@ fn other_users() {
 }
 
 #[test]
-fn a_command_learns_who_its_client_is() {
+fn a_command_gets_the_user_and_process_of_its_client() {
     let os = Os::new();
     let script = "echo $SOCKPIPE_PEER_USER $SOCKPIPE_PEER_PID";
     let server = Tool::listening(&["listen", os.endpoint(), "--exec", "sh", "-c", script]);

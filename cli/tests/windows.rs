@@ -29,7 +29,7 @@ async fn wait(tool: Tool) -> common::Ended {
 
 /// The server is not told that the input has ended; that it may answer all the same is said.
 #[tokio::test]
-async fn an_end_that_cannot_be_told() {
+async fn connect_warns_when_a_pipe_cannot_carry_the_end_of_input() {
     let os = Os::new();
     let mut listener = byte_type(&os);
     let mut client = Tool::start(&["connect", os.endpoint()]);
@@ -46,7 +46,7 @@ async fn an_end_that_cannot_be_told() {
 }
 
 #[tokio::test]
-async fn close_is_an_end_for_everybody() {
+async fn close_ends_a_pipe_that_has_no_half_close() {
     let os = Os::new();
     let mut listener = byte_type(&os);
     let mut client = Tool::start(&["connect", "--close", os.endpoint()]);
@@ -60,7 +60,7 @@ async fn close_is_an_end_for_everybody() {
 
 /// The far side is closed when it has nothing more to say, and not before.
 #[tokio::test]
-async fn a_relay_closes_what_cannot_be_told() {
+async fn a_relay_closes_a_pipe_without_half_close_once_it_is_quiet() {
     let (front, behind) = (Os::new(), Os::new());
     let mut listener = byte_type(&behind);
     let mut relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
@@ -100,7 +100,7 @@ async fn a_relay_that_lingers_waits_for_a_late_answer() {
 
 /// It is a usage error that names what to use, whichever verb.
 #[test]
-fn a_socket_by_number_is_of_unix() {
+fn a_descriptor_number_is_a_usage_error() {
     let os = Os::new();
     for arguments in [
         &["listen", "fd:3"][..],

@@ -65,7 +65,7 @@ async fn talk(program: Program, relayed: bool) -> Option<Vec<String>> {
 }
 
 #[tokio::test]
-async fn programs_see_no_relay_between_them() {
+async fn programs_talk_through_a_relay_as_without_it() {
     let programs = [
         Program { name: "node", start: node, first_keeps_the_name: false },
         Program { name: "dotnet", start: dotnet, first_keeps_the_name: false },

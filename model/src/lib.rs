@@ -131,7 +131,7 @@ fn check(ring: usize, count: u8, ends: bool) {
 }
 
 #[test]
-fn no_byte_is_lost_and_nobody_sleeps_for_ever() {
+fn no_byte_is_lost_and_no_side_sleeps_for_ever() {
     check(1, 3, false);
 }
 
@@ -142,7 +142,7 @@ fn the_end_comes_after_the_last_byte() {
 }
 
 #[test]
-fn who_sees_the_switch_sees_its_position() {
+fn a_side_that_sees_the_switch_sees_its_position() {
     loom::model(|| {
         let words = Arc::new(Words::default());
         let switches = Arc::clone(&words);

@@ -91,7 +91,7 @@ mod tests {
     use crate::peer::UserId;
 
     #[test]
-    fn it_says_what_it_was_made_of() {
+    fn peer_info_returns_its_credentials_or_its_error() {
         let visitor = PeerCredentials::from(UserId::Uid(7));
         let peer = PeerInfo::from(visitor.clone());
         assert_eq!(peer.credentials().expect("credentials"), &visitor);

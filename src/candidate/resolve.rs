@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn linux_names() {
+    fn portable_names_on_linux_resolve_to_runtime_directories() {
         let mut env = env(Family::Linux, UserId::Uid(7));
         assert_eq!(addresses("echo", &env), ["/run/user/7/echo.sock", "/tmp/sockpipe-7/echo.sock"]);
         env.runtime_dir = Some("/x".into());
@@ -187,7 +187,7 @@ mod tests {
 
     /// The page that users read, line by line: `| endpoint | system | addresses |`.
     #[test]
-    fn the_documented_table_is_what_the_code_does() {
+    fn the_documented_table_matches_the_code() {
         let page = include_str!("../../docs/which_address.md");
         let mut seen = Vec::new();
         for line in page.lines().filter(|line| line.starts_with("| `")) {

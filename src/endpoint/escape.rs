@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_text_is_escaped() {
+    fn bytes_that_are_not_text_are_escaped() {
         for (bytes, shown) in [
             (&b"plain /:@"[..], "plain /:@"),
             (b"a\0\0", "a%00%00"),
@@ -87,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_as_they_were_shown(bytes: Vec<u8>) {
+        fn any_bytes_parse_as_they_were_displayed(bytes: Vec<u8>) {
             prop_assert_eq!(decode(&Encoded(&bytes).to_string(), 0), Ok(bytes));
         }
     }

@@ -42,7 +42,7 @@ fn counting(most: usize) -> FrameSink<Counting> {
 }
 
 #[tokio::test]
-async fn what_is_fed_leaves_in_few_writes_and_a_lone_message_at_once() {
+async fn fed_messages_are_batched_and_a_sent_one_is_written_at_once() {
     let mut sink = counting(usize::MAX);
     for _ in 0..10_000 {
         sink.feed([7; 64]).await.expect("a message");
@@ -73,7 +73,7 @@ async fn forward_flushes_when_its_source_is_empty() {
 }
 
 #[tokio::test]
-async fn the_codec_of_tokio_util_reads_it() {
+async fn the_codec_of_tokio_util_reads_the_frames() {
     let (one, other) = duplex(100);
     let lengths = [0, 1, 64, 70_000, 5, 200_000];
     let send = async {
@@ -137,7 +137,7 @@ async fn short_writes_and_dropped_futures_lose_nothing() {
 }
 
 #[tokio::test]
-async fn a_message_that_nobody_would_read_is_refused() {
+async fn a_message_above_the_limit_is_refused() {
     let mut sink = counting(usize::MAX);
     let error = sink.feed(vec![0; LIMIT + 1]).await.expect_err("too long");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);

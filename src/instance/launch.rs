@@ -177,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_too_long_is_refused_before_it_is_sent() {
+    fn a_launch_that_is_too_long_is_refused_before_it_is_sent() {
         let long = Launch::new().args(["x".repeat(LIMIT as usize)]);
         assert_eq!(long.to_bytes().expect_err("too long").kind(), ErrorKind::InvalidInput);
     }
 
     #[test]
-    fn what_is_cut_short_or_goes_on_is_no_launch() {
+    fn truncated_and_trailing_bytes_are_refused() {
         let bytes = some().to_bytes().expect("short enough");
         for length in 0..bytes.len() {
             assert_eq!(Launch::from_bytes(&bytes[..length]), None, "{length}");
@@ -193,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_bring_the_reader_down(bytes: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic_the_reader(bytes: Vec<u8>) {
             let _ = Launch::from_bytes(&bytes);
         }
     }

@@ -137,7 +137,7 @@ mod tests {
     use crate::{memory, serve};
 
     #[tokio::test]
-    async fn a_handler_sees_who_the_test_says_it_is() {
+    async fn a_handler_sees_the_credentials_that_a_test_chose() {
         let (listener, connector) = memory::pair();
         let visitor = PeerCredentials::new(UserId::Uid(7), None, Some(9));
         let listener = WithCredentials::new(listener, visitor);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn those_not_accepted_yet_have_them_too() {
+    fn pending_streams_have_the_chosen_credentials() {
         let (listener, connector) = memory::pair();
         let visitor = PeerCredentials::from(UserId::Uid(7));
         let _client = at_once(connector.connect()).expect("a connection");

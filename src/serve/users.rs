@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_told_late_is_served_at_once_and_moves_to_a_seat_of_the_users() {
+    async fn a_client_identified_late_is_served_at_once_and_then_counts_for_its_user() {
         let (inner, connector) = memory::pair();
         let (tell, mut tells) = mpsc::unbounded_channel();
         let processes = &[1, 2, 2, 1, 1];

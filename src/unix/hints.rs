@@ -125,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_guessed_where_nothing_is_known() {
+    fn no_hint_is_given_without_a_cause() {
         for endpoint in ["echo", "/tmp/x", "./x", "system:x", "abstract:x"] {
             assert_eq!(hint(&nowhere(), endpoint), None, "{endpoint}");
         }
     }
 
     #[test]
-    fn a_private_tmp_is_named_for_what_is_in_it() {
+    fn a_private_tmp_is_named_for_endpoints_in_it() {
         let root = "/tmp/systemd-private-1-a.service-2/tmp";
         let mounts = format!("31 24 8:1 {root} /tmp rw - ext4 /dev/sda1 rw\n");
         let here = Surroundings { mounts, ..nowhere() };

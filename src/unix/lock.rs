@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_locks_a_file_that_is_gone_locks_nothing() {
+    fn a_lock_on_a_removed_file_does_not_count() {
         let dir = tempfile::tempdir().expect("a directory");
         let place = place(&dir);
         let name = lock_name(&place, NAME_LOCK);
@@ -343,7 +343,7 @@ mod tests {
 
     #[cfg(feature = "tokio")]
     #[test]
-    fn passed_file_is_refused_unless_it_is_the_lock_of_the_name() {
+    fn a_passed_file_is_refused_unless_it_is_the_lock_of_the_name() {
         let dir = tempfile::tempdir().expect("a directory");
         let passed = |file| Lock::passed(place(&dir), file).expect("an answer");
         let mut lock = Lock::take(place(&dir)).expect("a free name");

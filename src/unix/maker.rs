@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_made_belongs_to_it_or_its_successor() {
+    fn a_maker_is_gone_once_its_process_has_ended() {
         assert!(Maker::this().is_this_or_gone());
         // It is there, and nobody's child here.
         assert!(!is_gone(1));

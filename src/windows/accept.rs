@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_opened_an_instance_is_given_out_at_the_end() {
+    fn the_end_returns_every_client_that_opened_an_instance() {
         let path = unique();
         for let_in in [true, false] {
             let mut instances = further(&path, ARMED);

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn of_all_that_are_taken_at_once_only_the_last_is_held() {
+    fn only_the_last_of_all_taken_at_once_is_held() {
         let now = Instant::now();
         let mut arming = armed(2, now);
         arming.taken(1);

@@ -81,7 +81,9 @@ impl Iterator for Again {
 mod tests {
     use std::io::ErrorKind;
 
-    use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_BROKEN_PIPE};
+    use windows_sys::Win32::Foundation::{
+        ERROR_ACCESS_DENIED, ERROR_BROKEN_PIPE, ERROR_PIPE_NOT_CONNECTED,
+    };
 
     use super::*;
 
@@ -105,11 +107,17 @@ mod tests {
     }
 
     #[test]
-    fn our_end_is_the_proof_of_what_was_written_before() {
+    fn an_end_that_was_sent_proves_the_writes_before_it() {
         sent(Ok(())).expect("taken");
         sent(Err(system(ERROR_NO_DATA))).expect("the peer had all that it wanted");
-        let error = sent(Err(system(ERROR_BROKEN_PIPE))).expect_err("a write was under way");
-        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        for (code, kind) in [
+            (ERROR_BROKEN_PIPE, ErrorKind::BrokenPipe),
+            (ERROR_PIPE_NOT_CONNECTED, ErrorKind::BrokenPipe),
+            (ERROR_ACCESS_DENIED, ErrorKind::PermissionDenied),
+        ] {
+            let error = sent(Err(system(code))).expect_err("a write was under way");
+            assert_eq!(error.kind(), kind, "{code}");
+        }
     }
 
     #[cfg(feature = "tokio")]

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locks_of_long_names_that_differ_at_the_end_are_two() {
+    fn long_names_that_differ_at_the_end_have_two_locks() {
         let long = format!("sockpipe-unit.{}.{}", std::process::id(), "n".repeat(240));
         let [one, other] = ["a", "b"].map(|end| format!("{long}{end}"));
         for name in [&one, &other] {

@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_has_the_lock_until_it_is_dropped() {
+    fn a_lock_is_held_until_it_is_dropped() {
         let endpoint: Endpoint = unique().parse().expect("an endpoint");
         let other_case = endpoint.to_string().replace("unit", "UNIT").parse().expect("an endpoint");
         let lock = SpawnLock::try_take(&endpoint).expect("an answer").expect("the lock");
@@ -229,7 +229,7 @@ mod tests {
 
     /// The program of the test below: it lives until it is killed.
     #[test]
-    fn lives_on() {
+    fn helper_lives_until_killed() {
         if env::var_os("SOCKPIPE_LIVES_ON").is_some() {
             println!("here");
             thread::sleep(Duration::from_secs(60));
@@ -245,7 +245,11 @@ mod tests {
         assert_ne!(set, 0);
         let mut log = tempfile::tempfile().expect("a file");
         let mut command = Command::new(env::current_exe().expect("a program"));
-        command.args(["--exact", "windows::spawn::tests::lives_on", "--nocapture"]);
+        command.args([
+            "--exact",
+            "windows::spawn::tests::helper_lives_until_killed",
+            "--nocapture",
+        ]);
         command.env("SOCKPIPE_LIVES_ON", "1").stdin(std::process::Stdio::null());
         command.stdout(log.try_clone().expect("a handle")).stderr(std::process::Stdio::null());
         let mut child = spawn_detached(&mut command, &OsDaemonOptions {}).expect("a process");

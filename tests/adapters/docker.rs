@@ -57,7 +57,7 @@ fn failed(output: &Output, says: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_asks_the_engine() {
+async fn the_docker_example_prints_the_engines_version() {
     let os = Os::new();
     let listener = os.bind().expect("a free name");
     let (host, address) = (docker_host(&listener), listener.endpoint().to_string());
@@ -69,7 +69,7 @@ async fn it_asks_the_engine() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_says_what_is_wrong() {
+async fn the_docker_example_reports_a_wrong_address() {
     let os = Os::new();
     let listener = os.bind().expect("a free name");
     let host = docker_host(&listener);
@@ -111,7 +111,7 @@ fn host_of(os: &Os) -> String {
 
 /// Servers that are no engine: none at all, half an answer, and one without an end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_survives_other_servers() {
+async fn the_docker_example_fails_at_servers_that_are_no_engine() {
     let endless = ["HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n", &"x".repeat(2 << 20)];
     let endless = endless.concat();
     for answer in

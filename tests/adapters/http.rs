@@ -68,7 +68,7 @@ async fn ask(client: &HttpClient, method: &str, path: &str, body: Bytes) -> (Sta
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_requests_over_64_connections() {
+async fn ten_thousand_requests_over_64_connections_get_their_own_answers() {
     const CONNECTIONS: usize = 64;
     const REQUESTS: usize = 10_000;
 
@@ -111,7 +111,7 @@ async fn ten_thousand_requests_over_64_connections() {
 }
 
 #[tokio::test]
-async fn handlers_see_who_asks() {
+async fn handlers_see_the_user_and_process_of_their_client() {
     let os = started();
     let (status, body) = ask(&client(os.endpoint()), "GET", "/whoami", Bytes::new()).await;
     assert_eq!(status, StatusCode::OK);
@@ -175,7 +175,7 @@ async fn a_handler_sees_the_user_that_a_test_chose() {
 }
 
 #[tokio::test]
-async fn in_memory_too_where_nobody_knows_who_it_is() {
+async fn in_memory_requests_are_served_without_credentials() {
     let (listener, connector) = memory::pair();
     assert_eq!(axum::serve::Listener::local_addr(&listener).expect("no address"), None);
     start(listener);
@@ -190,7 +190,7 @@ async fn in_memory_too_where_nobody_knows_who_it_is() {
 }
 
 #[tokio::test]
-async fn a_listener_says_its_address_and_clients_have_none() {
+async fn a_listener_has_an_address_and_its_clients_have_none() {
     let os = Os::new();
     let mut listener = TimedListener::new(os.bind().expect("a free name"));
     let (_client, (_, address)) =
@@ -259,7 +259,7 @@ async fn bad_input_ends_its_own_connection() {
 
 /// Without deadlines axum would wait for ever.
 #[tokio::test]
-async fn a_client_that_says_nothing_is_let_go() {
+async fn a_silent_client_is_disconnected_at_its_deadline() {
     let os = Os::new();
     let deadline = Duration::from_millis(300);
     start(TimedListener::new(os.bind().expect("a free name")).first_byte_deadline(deadline));
@@ -272,7 +272,7 @@ async fn a_client_that_says_nothing_is_let_go() {
 }
 
 #[test]
-fn a_connector_refuses_what_is_no_endpoint() {
+fn a_connector_refuses_an_invalid_endpoint() {
     let error = Connector::new("a/b").expect_err("no endpoint");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
@@ -309,7 +309,7 @@ async fn the_client_error_has_the_connect_error_as_source() {
 
 /// The example as its header says, asked by our client and, where there is one, by curl.
 #[tokio::test]
-async fn the_example() {
+async fn the_http_example_answers_our_client_and_curl() {
     let os = Os::new();
     let mut command = example("http");
     command.arg(os.endpoint());

@@ -25,7 +25,7 @@ where
 }
 
 #[tokio::test]
-async fn the_listener_of_tokio_util() {
+async fn incoming_serves_as_a_listener_of_tokio_util() {
     let os = Os::new();
     let listener = os.bind().expect("a free name");
     let expected = listener.endpoint().clone();
@@ -50,7 +50,7 @@ async fn the_listener_of_tokio_util() {
 }
 
 #[tokio::test]
-async fn a_failure_is_the_last_thing_that_incoming_says() {
+async fn incoming_accepts_no_more_after_a_failure() {
     let (listener, connector) = memory::pair();
     let mut incoming = Incoming::new(TimedListener::new(Failing::new(listener, 1)));
     let _client = connector.connect().await.expect("a connection");
@@ -81,7 +81,7 @@ async fn connect(path: &str) -> sockpipe::Stream {
 }
 
 #[tokio::test]
-async fn interprocess_under_serve() {
+async fn serve_takes_an_interprocess_listener() {
     let (_dir, path) = name();
     let listener = ListenerOptions::new().name(interprocess_name(&path)).create_tokio();
     let listener = listener.expect("a free name");
@@ -124,7 +124,7 @@ async fn interprocess_under_serve() {
 
 /// By way of `TimedListener` the other adapters take it too.
 #[tokio::test]
-async fn interprocess_under_the_other_adapters() {
+async fn incoming_takes_an_interprocess_listener() {
     let (_dir, path) = name();
     let listener = ListenerOptions::new().name(interprocess_name(&path)).create_tokio();
     let mut incoming = Incoming::new(TimedListener::new(listener.expect("a free name")));
@@ -138,7 +138,7 @@ async fn interprocess_under_the_other_adapters() {
 /// Odd clients and a cancelled `accept` do it no harm: on Unix it is accepted for, and on Windows
 /// its call is waited for again.
 #[tokio::test]
-async fn interprocess_accepts_on_and_on() {
+async fn interprocess_accepts_after_a_cancelled_accept() {
     let (_dir, path) = name();
     let listener = ListenerOptions::new().name(interprocess_name(&path)).create_tokio();
     let mut listener = listener.expect("a free name");

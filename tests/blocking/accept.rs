@@ -27,7 +27,7 @@ fn assert_talk(mut client: &Stream, mut server: &Stream) {
 }
 
 #[test]
-fn it_waits_no_longer_than_said() {
+fn accept_timeout_ends_at_its_limit() {
     bounded(|| {
         let name = unique_name();
         let listener = Listener::bind(&name).expect("a free name");
@@ -62,7 +62,7 @@ fn it_waits_no_longer_than_said() {
 /// All hear of the client, and one gets it. The others must not be left without an end to their
 /// wait.
 #[test]
-fn of_many_threads_one_gets_the_client() {
+fn one_of_many_accepting_threads_gets_the_client() {
     const THREADS: usize = 8;
     bounded(|| {
         let name = unique_name();

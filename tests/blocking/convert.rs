@@ -14,7 +14,7 @@ mod unix {
     use crate::common::bounded::{bounded, exchange};
 
     #[test]
-    fn streams_of_std_and_descriptors_go_in_and_out() {
+    fn std_streams_and_descriptors_convert_both_ways() {
         bounded(|| {
             let (one, other) = UnixStream::pair().expect("a pair");
             // A socket that does not block, with timeouts.
@@ -39,14 +39,14 @@ mod unix {
     }
 
     #[test]
-    fn what_is_no_connection_is_refused() {
+    fn from_fd_refuses_what_is_not_a_connection() {
         let file = tempfile::tempfile().expect("a file");
         let error = Stream::from_fd(file.into()).expect_err("a file");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
 
     #[test]
-    fn only_the_last_handle_is_given_away() {
+    fn only_the_last_handle_converts() {
         let (one, _other) = Stream::pair().expect("a pair");
         let handle = one.try_clone().expect("a handle");
         let error = OwnedFd::try_from(one).expect_err("there is another handle");
@@ -66,7 +66,7 @@ mod windows {
     use crate::common::bounded::{bounded, connected, exchange};
 
     #[test]
-    fn handles_go_in_and_out() {
+    fn handles_convert_both_ways() {
         bounded(|| {
             let (one, other) = Stream::pair().expect("a pair");
             let handles = [one, other].map(|end| OwnedHandle::try_from(end).expect("a handle"));
@@ -88,7 +88,7 @@ mod windows {
     }
 
     #[test]
-    fn what_is_no_pipe_is_refused() {
+    fn from_handle_refuses_what_is_not_a_pipe() {
         let file = tempfile::tempfile().expect("a file");
         let error = Stream::from_handle(file.into()).expect_err("a file");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
@@ -173,7 +173,7 @@ mod tokio {
 
     /// An end that was read, or written, is one afterwards too.
     #[test]
-    fn an_end_stays_an_end() {
+    fn an_end_survives_the_conversion_to_async() {
         bounded(|| {
             let runtime = runtime();
             let (one, other) = blocking::Stream::pair().expect("a pair");
@@ -194,7 +194,7 @@ mod tokio {
 
     #[cfg(unix)]
     #[test]
-    fn streams_of_tokio_go_in_and_out() {
+    fn tokio_streams_convert_both_ways() {
         runtime().block_on(async {
             let (one, other) = ::tokio::net::UnixStream::pair().expect("a pair");
             let mut one = sockpipe::Stream::try_from(one).expect("a stream");
@@ -214,7 +214,7 @@ mod tokio {
 
     #[cfg(unix)]
     #[test]
-    fn descriptors_go_to_the_async_side_and_back() {
+    fn descriptors_pass_to_an_async_stream_and_back() {
         use std::os::fd::AsFd;
 
         use sockpipe::os::unix::{AsyncPassFds, PassFds};
@@ -238,7 +238,7 @@ mod tokio {
 
     #[cfg(windows)]
     #[test]
-    fn pipes_of_tokio_go_in() {
+    fn tokio_pipes_convert_to_streams() {
         use ::tokio::net::windows::named_pipe::{ClientOptions, PipeMode, ServerOptions};
 
         let path = format!(r"\\.\pipe\{}", crate::common::unique_name());

@@ -15,7 +15,7 @@ use crate::common::process::{Running, example, text};
 use crate::common::unique_name;
 
 #[test]
-fn blocking_client() {
+fn the_blocking_client_example_exchanges_lines() {
     bounded(|| {
         let name = unique_name();
         let listener = Listener::bind(&name).expect("a free name");
@@ -44,7 +44,7 @@ fn blocking_client() {
 }
 
 #[test]
-fn pass_fd() {
+fn the_pass_fd_example_passes_a_file() {
     bounded(|| {
         let output = example("pass_fd").output().expect("a process");
         let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -64,7 +64,7 @@ fn pass_fd() {
 }
 
 #[test]
-fn window() {
+fn the_window_example_answers_requests() {
     bounded(|| {
         let name = unique_name();
         let mut command = example("window");
@@ -90,7 +90,7 @@ fn window() {
 
 #[cfg(unix)]
 #[test]
-fn fd_proxy() {
+fn the_fd_proxy_example_passes_descriptors_on() {
     use std::os::fd::AsFd;
 
     use sockpipe::os::unix::PassFds;

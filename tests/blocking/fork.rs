@@ -60,11 +60,25 @@ fn a_listener_that_a_child_drops_stays_with_its_parent() {
     });
 }
 
+/// A cleaner has removed its socket, which the parent binds anew under its lock.
+#[test]
+fn a_lock_whose_socket_is_gone_stays_with_the_parent() {
+    bounded(|| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("s.sock");
+        let listener = Listener::bind(&*socket).expect("a free name");
+        std::fs::remove_file(&socket).expect("the socket");
+        let shared = Shared(&raw const listener);
+        in_child(move || shared.drop_copy());
+        assert!(dir.path().join(".s.sock.lock").exists());
+    });
+}
+
 /// The test below, with a listener and a child of this process that drops its copy where neither
 /// sees the other's number.
 #[cfg(target_os = "linux")]
 #[test]
-fn apart() {
+fn helper_forks_into_a_namespace() {
     let Ok(name) = std::env::var("SOCKPIPE_TEST_HELPER") else { return };
     let listener = Listener::bind(&*name).expect("a free name");
     let shared = Shared(&raw const listener);
@@ -110,7 +124,7 @@ fn a_child_in_a_namespace_of_its_own_leaves_the_name_to_its_parent() {
     }
     let this = std::env::current_exe().expect("the test's own program");
     let this = this.to_str().expect("UTF-8");
-    let helper = ["--exact", "blocking::fork::apart", "--nocapture"];
+    let helper = ["--exact", "blocking::fork::helper_forks_into_a_namespace", "--nocapture"];
     for first in [false, true] {
         let ended = match first {
             true => command("unshare", &[&["-p", "-f", this], &helper[..]].concat()),

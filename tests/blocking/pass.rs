@@ -63,7 +63,7 @@ fn descriptors_arrive_with_their_bytes() {
 /// What the kernel adds to each message, before the descriptors, takes none of their room.
 #[cfg(target_os = "linux")]
 #[test]
-fn credentials_that_come_along_take_no_room() {
+fn received_credentials_take_no_room_from_descriptors() {
     use rustix::net::sockopt::set_socket_passcred;
 
     bounded(|| {
@@ -82,7 +82,7 @@ fn credentials_that_come_along_take_no_room() {
 }
 
 #[test]
-fn what_cannot_be_passed_is_refused() {
+fn passes_without_a_byte_or_beyond_the_limit_are_refused() {
     bounded(|| {
         let (one, other) = Stream::pair().expect("a pair");
         let file = file_with(b"");
@@ -112,7 +112,7 @@ fn what_cannot_be_passed_is_refused() {
 
 /// The tests that count descriptors would see each other's, so they are one.
 #[test]
-fn nothing_leaks() {
+fn truncated_and_failed_passes_leak_no_descriptors() {
     bounded(|| {
         let (one, other) = Stream::pair().expect("a pair");
         let file = file_with(b"");
@@ -154,7 +154,7 @@ fn nothing_leaks() {
 }
 
 #[test]
-fn a_look_takes_nothing_and_keeps_the_time_limit() {
+fn peek_takes_nothing_and_keeps_the_timeout() {
     bounded(|| {
         let (mut one, other) = Stream::pair().expect("a pair");
         let mut buffer = [0; 8];

@@ -17,7 +17,7 @@ const ARGUMENT: &str = "SOCKPIPE_TEST_HELPER";
 
 /// The program: a server of threads, as `shutdown_signal` has it.
 #[test]
-fn server() {
+fn helper_server() {
     let Ok(name) = env::var(ARGUMENT) else { return };
     let stop = shutdown_signal().expect("signals");
     shutdown_signal().expect("again");
@@ -44,7 +44,7 @@ fn server() {
 fn start(name: &str) -> (Child, impl Iterator<Item = String> + use<>) {
     crate::common::process::heed_interrupts();
     let mut command = Command::new(env::current_exe().expect("this program"));
-    command.args(["--exact", "blocking::signal::server", "--nocapture"]).env(ARGUMENT, name);
+    command.args(["--exact", "blocking::signal::helper_server", "--nocapture"]).env(ARGUMENT, name);
     let mut child = command.stdout(Stdio::piped()).spawn().expect("a process");
     let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let mut lines = lines.map(|line| line.expect("a line"));
@@ -57,7 +57,7 @@ fn tell(child: &Child, signal: Signal) {
 }
 
 #[test]
-fn a_server_of_threads_ends_well_when_it_is_asked_to() {
+fn a_signal_stops_a_threaded_server_gracefully() {
     bounded(|| {
         for signal in [Signal::INT, Signal::TERM] {
             let name = unique_name();
@@ -72,7 +72,7 @@ fn a_server_of_threads_ends_well_when_it_is_asked_to() {
 }
 
 #[test]
-fn a_second_signal_ends_a_process_that_does_not() {
+fn a_second_signal_kills_a_process_that_does_not_stop() {
     bounded(|| {
         let (mut child, mut lines) = start(&format!("{}-hangs", unique_name()));
         tell(&child, Signal::TERM);

@@ -46,7 +46,7 @@ pub fn assert_short(mut wait: impl FnMut()) {
 }
 
 #[test]
-fn a_read_and_a_write_wait_no_longer_than_said() {
+fn reads_and_writes_end_at_their_timeouts() {
     bounded(|| {
         let (client, server) = connected();
         client.set_read_timeout(Some(SHORT)).expect("a timeout");
@@ -94,7 +94,7 @@ fn a_write_that_waits_fails_when_the_write_side_is_shut() {
 
 /// A second reader, or writer, has its own time.
 #[test]
-fn threads_wait_no_longer_than_said() {
+fn each_thread_waits_for_the_timeout_at_its_start() {
     bounded(|| {
         let (client, server) = connected();
         thread::scope(|scope| {
@@ -115,7 +115,7 @@ fn threads_wait_no_longer_than_said() {
 
 /// A reader that takes a little now and then does not keep a large write from its end.
 #[test]
-fn a_write_in_parts_has_one_time() {
+fn a_write_in_parts_has_one_timeout() {
     bounded(|| {
         let (client, server) = connected();
         client.set_write_timeout(Some(SHORT)).expect("a timeout");
@@ -148,7 +148,7 @@ fn a_write_in_parts_has_one_time() {
 }
 
 #[test]
-fn zero_is_refused_and_years_are_not() {
+fn a_timeout_of_zero_is_refused_and_one_of_years_accepted() {
     bounded(|| {
         let (client, server) = connected();
         for set in [Stream::set_read_timeout, Stream::set_write_timeout] {
@@ -179,7 +179,7 @@ fn zero_is_refused_and_years_are_not() {
 
 /// Bytes that come while a read is given up belong to the next.
 #[test]
-fn a_read_that_is_given_up_loses_nothing() {
+fn a_read_that_times_out_loses_nothing() {
     const COUNT: usize = 2000;
     bounded(|| {
         let (client, server) = connected();

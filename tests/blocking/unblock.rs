@@ -59,7 +59,7 @@ fn unblock_ends_accept_in_every_thread_for_good() {
 }
 
 #[test]
-fn a_client_that_waits_when_accept_is_ended_can_be_served_still() {
+fn a_client_that_waits_at_unblock_can_still_be_served() {
     bounded(|| {
         let name = unique_name();
         let listener = Listener::bind(&name).expect("a free name");
@@ -74,7 +74,7 @@ fn a_client_that_waits_when_accept_is_ended_can_be_served_still() {
 }
 
 #[test]
-fn a_server_of_threads_serves_no_more_at_a_time_and_lets_them_finish() {
+fn serve_keeps_to_its_threads_and_lets_them_finish() {
     bounded(|| {
         let name = unique_name();
         let listener = Listener::bind(&name).expect("a free name");

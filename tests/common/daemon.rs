@@ -44,7 +44,7 @@ impl Daemon {
     }
 
     pub fn command(&self, behaviour: &str) -> Command {
-        helper("daemon", &[behaviour, &self.name, self.log().to_str().expect("UTF-8")])
+        helper("helper_daemon", &[behaviour, &self.name, self.log().to_str().expect("UTF-8")])
     }
 
     pub async fn connect(&self, behaviour: &str, limit: Duration) -> std::io::Result<Stream> {
@@ -130,7 +130,7 @@ pub async fn clients() {
     let [behaviour, name, log] = &arguments[..] else { panic!("{arguments:?}") };
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS.1 {
-        let command = helper("daemon", &[behaviour, name, log]);
+        let command = helper("helper_daemon", &[behaviour, name, log]);
         let name = name.clone();
         clients.spawn(async move {
             let options = ConnectOptions::new().deadline(PATIENCE);

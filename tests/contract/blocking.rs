@@ -182,7 +182,7 @@ fn row_2_a_living_server_keeps_its_name() {
 
 /// The helper of row 3: holds the name in its argument until it is killed.
 #[test]
-fn hold() {
+fn helper_holds_the_name() {
     let Some(endpoint) = argument() else { return };
     let listener = blocking::Listener::bind(endpoint).expect("a free name");
     println!("\nholding");
@@ -199,7 +199,8 @@ fn hold() {
 fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
     bounded(|| {
         let world = World::new();
-        let mut child = spawn_helper("contract::blocking::hold", world.os.endpoint());
+        let mut child =
+            spawn_helper("contract::blocking::helper_holds_the_name", world.os.endpoint());
         let options = ConnectOptions::new().wait_for_server(PATIENCE);
         let client = blocking::Stream::connect_with(world.os.endpoint(), &options);
         let client = client.expect("a server");
@@ -236,7 +237,7 @@ fn row_6_nothing_is_left_and_the_name_is_free_at_once() {
 
 /// On Windows connections that were accepted hold it.
 #[test]
-fn row_6_a_close_says_whether_the_name_is_free() {
+fn row_6_a_close_reports_whether_the_name_is_free() {
     let os = Os::new();
     let bind = || blocking::Listener::bind(os.endpoint()).expect("a free name");
     let listener = bind();
@@ -328,7 +329,7 @@ fn row_8_a_busy_server_is_waited_for_until_the_deadline() {
 }
 
 #[test]
-fn row_9_a_client_that_came_and_went_is_still_heard() {
+fn row_9_the_bytes_of_a_client_that_left_still_arrive() {
     for (client, server) in ENDS {
         bounded(move || {
             let world = World::new();
@@ -371,7 +372,7 @@ fn row_13_clients_that_come_and_go_at_once() {
 /// for room.
 #[cfg(unix)]
 #[test]
-fn serve_with_few_descriptors() {
+fn helper_serves_with_few_descriptors() {
     use rustix::process::{Resource, Rlimit, setrlimit};
 
     let Some(endpoint) = argument() else { return };
@@ -401,8 +402,10 @@ fn serve_with_few_descriptors() {
 fn row_13_out_of_descriptors() {
     bounded(|| {
         let world = World::new();
-        let mut child =
-            spawn_helper("contract::blocking::serve_with_few_descriptors", world.os.endpoint());
+        let mut child = spawn_helper(
+            "contract::blocking::helper_serves_with_few_descriptors",
+            world.os.endpoint(),
+        );
         let options = ConnectOptions::new().wait_for_server(PATIENCE);
         let clients: Vec<_> = (0..60)
             .map(|_| blocking::Stream::connect_with(world.os.endpoint(), &options))

@@ -114,7 +114,7 @@ fn row_11_everything_dropped_without_a_runtime() {
 
 /// Writes [`ANSWER`] bytes to the endpoint in its argument, closes, and is gone.
 #[tokio::test]
-async fn answer_and_exit() {
+async fn helper_answers_and_exits() {
     let Some(endpoint) = argument() else { return };
     let mut stream = within(sockpipe::Stream::connect(endpoint)).await.expect("a connection");
     let answer: Vec<u8> = (0..ANSWER).map(noise).collect();
@@ -127,7 +127,7 @@ async fn answer_and_exit() {
 async fn row_11_after_close_even_an_exit_loses_nothing() {
     let backend = Os::new();
     let mut listener = backend.bind().expect("a free name");
-    let mut child = spawn_helper("contract::closing::answer_and_exit", backend.endpoint());
+    let mut child = spawn_helper("contract::closing::helper_answers_and_exits", backend.endpoint());
     let mut stream = within(listener.accept()).await.expect("a connection");
     let bytes = read_late(&mut stream).await;
     assert_eq!(bytes.len(), ANSWER);
@@ -137,7 +137,7 @@ async fn row_11_after_close_even_an_exit_loses_nothing() {
 }
 
 #[tokio::test]
-async fn row_11_close_does_not_wait_longer_than_said() {
+async fn row_11_close_ends_at_its_deadline() {
     let (mut client, mut server) = connected(&Os::new()).await;
     let written = write_until_full(&mut client).await;
     let closed = within(client.close(Duration::from_millis(100))).await;

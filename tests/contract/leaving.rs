@@ -145,18 +145,20 @@ mod os {
 
     /// The helper of the next: connects, and stays until it is killed.
     #[tokio::test]
-    async fn stay() {
+    async fn helper_stays_connected() {
         let Some(endpoint) = argument() else { return };
         let _stream = within(Stream::connect(endpoint)).await.expect("a server");
         std::future::pending::<()>().await;
     }
 
     #[tokio::test]
-    async fn row_12_closed_hears_of_a_process_that_is_killed() {
+    async fn row_12_closed_completes_when_a_process_is_killed() {
         let backend = Os::new();
         let mut listener = backend.bind().expect("a free name");
-        let mut child =
-            crate::common::spawn_helper("contract::leaving::os::stay", backend.endpoint());
+        let mut child = crate::common::spawn_helper(
+            "contract::leaving::os::helper_stays_connected",
+            backend.endpoint(),
+        );
         let server = within(listener.accept()).await.expect("a connection");
         let mut closed = pin!(server.closed());
         assert_pending(&mut closed).await;

@@ -59,7 +59,7 @@ async fn clients_are_accepted_in_the_order_in_which_they_connected() {
 
 /// The helper of rows 2 and 3: holds the name in its argument until it is killed.
 #[tokio::test]
-async fn hold() {
+async fn helper_holds_the_name() {
     let Some(endpoint) = argument() else { return };
     let mut listener = Listener::bind(endpoint).expect("a free name");
     println!("\nholding");
@@ -70,7 +70,7 @@ async fn hold() {
 }
 
 fn holder(endpoint: &str) -> std::process::Child {
-    let mut child = spawn_helper("contract::os::hold", endpoint);
+    let mut child = spawn_helper("contract::os::helper_holds_the_name", endpoint);
     let mut said = String::new();
     let out = child.stdout.as_mut().expect("a pipe");
     while !said.ends_with("holding\n") {
@@ -225,7 +225,7 @@ async fn row_7_waiting_for_a_server_ends() {
 }
 
 #[tokio::test]
-async fn row_9_a_client_that_came_and_went_is_still_heard() {
+async fn row_9_the_bytes_of_a_client_that_left_still_arrive() {
     let backend = Os::new();
     let mut listener = backend.bind().expect("a free name");
     for length in [0, 10, 30_000] {
@@ -337,7 +337,7 @@ async fn row_18() {
 
 /// The helper of row 19: lives until its standard input ends.
 #[test]
-fn outlive() {
+fn helper_lives_until_its_input_ends() {
     if argument().is_some() {
         println!("\nalive");
         let _ = std::io::stdin().read(&mut [0]);
@@ -345,13 +345,13 @@ fn outlive() {
 }
 
 #[tokio::test]
-async fn row_19_what_is_closed_is_closed_though_a_child_lives() {
+async fn row_19_closed_handles_are_closed_although_a_child_lives() {
     let backend = Os::new();
     let mut listener = backend.bind().expect("a free name");
     let mut client = within(backend.connect()).await.expect("a connection");
     let server = within(listener.accept()).await.expect("a connection");
     let (mut one, other) = Stream::pair().expect("a pair");
-    let mut child = common::helper_command("contract::os::outlive", "-");
+    let mut child = common::helper_command("contract::os::helper_lives_until_its_input_ends", "-");
     child.stderr(std::process::Stdio::piped());
     let mut child = common::process::Running::start(child);
     while child.next_line() != "alive" {}

@@ -69,7 +69,7 @@ async fn offered() -> Offered {
 }
 
 #[tokio::test]
-async fn a_mark_that_is_none_brings_no_offer() {
+async fn an_invalid_mark_brings_no_offer() {
     for name in [
         "sockpipe-lane-1-",
         "sockpipe-lane-1-00000000000000",

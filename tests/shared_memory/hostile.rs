@@ -23,7 +23,7 @@ fn mappings() -> Vec<(usize, usize)> {
 
 /// The helper: connects, moves into memory, and writes random words into it until it is killed.
 #[tokio::test]
-async fn scribble() {
+async fn helper_scribbles_until_killed() {
     let Some(endpoint) = argument() else { return };
     let options = connecting(SharedMemory::Eager);
     let mut stream = Stream::connect_with(endpoint, &options).await.expect("a server");
@@ -61,14 +61,15 @@ fn time() -> Duration {
 
 /// Its own stream may end in any way. Nothing else is hurt, and nothing hangs past its deadline.
 #[tokio::test]
-async fn a_peer_that_writes_random_words_hurts_its_own_stream_only() {
+async fn a_peer_that_writes_random_words_harms_its_own_stream_only() {
     let os = Os::new();
     let mut listener =
         Listener::bind_with(os.endpoint(), &listening(SharedMemory::Eager)).expect("a free name");
     let (mut one, mut other) = in_memory_pair().await;
     let (started, mut peers) = (Instant::now(), 0);
     while started.elapsed() < time() {
-        let mut child = spawn_helper("shared_memory::hostile::scribble", os.endpoint());
+        let mut child =
+            spawn_helper("shared_memory::hostile::helper_scribbles_until_killed", os.endpoint());
         let mut stream = within(listener.accept()).await.expect("a client");
         let until = Instant::now() + Duration::from_millis(300);
         let mut buffer = vec![0; 4096];

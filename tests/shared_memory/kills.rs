@@ -56,7 +56,7 @@ pub(crate) async fn talk(stream: &Stream, most: usize) -> (usize, usize) {
 
 /// The helper: one side of a conversation.
 #[tokio::test]
-async fn talk_until_killed() {
+async fn helper_talks_until_killed() {
     let Some(argument) = argument() else { return };
     let (role, endpoint) = argument.split_once(' ').expect("a role and a name");
     let stream = if role == "server" {
@@ -125,7 +125,7 @@ pub(crate) fn descriptors() -> usize {
 
 /// The helper that stays alive, in a process of its own: it counts what it has.
 #[tokio::test]
-async fn outlive() {
+async fn helper_outlives_its_peers() {
     if argument().is_none() {
         return;
     }
@@ -138,7 +138,7 @@ async fn outlive() {
             let inject = format!("inject={call}:signal=KILL:when={number}");
             let trace = format!("trace={call}");
             let name = format!("{role} {}", os.endpoint());
-            let helper = helper_command("shared_memory::kills::talk_until_killed", &name);
+            let helper = helper_command("shared_memory::kills::helper_talks_until_killed", &name);
             let options = ["-e", &trace, "-e", &inject];
             let log = logs.path().join("log");
             let Some(mut command) = strace(&log, &options, &helper) else { return };
@@ -157,7 +157,7 @@ async fn outlive() {
         let os = Os::new();
         let role = if round % 2 == 0 { "client" } else { "server" };
         let name = format!("{role} {}", os.endpoint());
-        let mut helper = helper_command("shared_memory::kills::talk_until_killed", &name);
+        let mut helper = helper_command("shared_memory::kills::helper_talks_until_killed", &name);
         helper.stdout(Stdio::null());
         let (stream, mut child) = meet(role, os.endpoint(), helper).await;
         let stream = stream.expect("a peer");
@@ -175,11 +175,40 @@ async fn outlive() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_killed_at_any_step_is_an_end_and_leaves_nothing() {
+async fn a_peer_killed_at_any_step_is_an_end_and_leaves_nothing() {
     if !on_linux("strace") {
         return;
     }
-    run_alone("shared_memory::kills::outlive");
+    run_alone("shared_memory::kills::helper_outlives_its_peers");
+}
+
+/// In a program where SIGPIPE kills, or to a peer that reads nothing: each send says that it raises
+/// no signal and does not wait.
+#[tokio::test]
+async fn sends_neither_raise_a_signal_nor_wait() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let mut bells = 0;
+    for role in ["client", "server"] {
+        let os = Os::new();
+        let name = format!("{role} {}", os.endpoint());
+        let helper = helper_command("shared_memory::kills::talk_until_killed", &name);
+        let options = ["-e", "trace=sendto,sendmsg"];
+        let Some(mut command) = strace(&log, &options, &helper) else { return };
+        command.env("SOCKPIPE_TEST_HELPER", &name).stdout(Stdio::null());
+        let (stream, mut child) = meet(role, os.endpoint(), command).await;
+        within(talk(&stream.expect("a peer"), 300_000)).await;
+        assert!(child.wait().expect("an end").success());
+
+        let calls = fs::read_to_string(&log).expect("a log");
+        let sends =
+            calls.lines().filter(|call| call.contains("sendto(") || call.contains("sendmsg("));
+        let (right, wrong): (Vec<_>, Vec<_>) =
+            sends.partition(|call| call.contains("MSG_DONTWAIT") && call.contains("MSG_NOSIGNAL"));
+        assert_eq!(wrong, [""; 0], "{role}");
+        bells += right.iter().filter(|call| call.contains("\"\\0\", 1,")).count();
+    }
+    assert!(bells > 0, "no bell was rung");
 }
 
 /// Runs a helper that counts what its process has, and so has to be alone in it.

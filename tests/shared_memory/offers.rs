@@ -157,7 +157,7 @@ async fn an_offer_that_cannot_be_taken_leaves_the_stream_on_its_socket() {
 }
 
 #[tokio::test]
-async fn of_many_offers_the_first_is_taken() {
+async fn the_first_of_many_offers_is_taken() {
     let Taken { mut client, mut socket, memory: first, .. } = taken().await;
     let byte = mark_of_peer(&socket).expect("a mark");
     for _ in 0..100 {
@@ -182,7 +182,7 @@ async fn of_many_offers_the_first_is_taken() {
 
 /// An access to a page that is not there would raise SIGBUS.
 #[tokio::test]
-async fn nothing_can_be_taken_from_under_a_mapping() {
+async fn mapped_memory_can_be_neither_cut_nor_written_by_calls() {
     let Taken { client, file, memory: _memory, .. } = taken().await;
     assert_eq!(ftruncate(&file, 0), Err(Errno::PERM));
     assert_eq!(ftruncate(&file, 2 * SIZE as u64), Err(Errno::PERM));
@@ -195,7 +195,7 @@ async fn nothing_can_be_taken_from_under_a_mapping() {
 
 /// Every word of the header with every kind of value, while the client reads, writes and ends.
 #[tokio::test]
-async fn no_word_of_the_header_hurts_more_than_its_stream() {
+async fn a_corrupt_header_harms_its_own_stream_only() {
     let values = [0, 1, 3, 10, 11, RING, RING + 1, u64::from(u32::MAX), 1 << 63, u64::MAX];
     for (number, value) in (0..WORDS).flat_map(|at| values.map(|value| (at, value))) {
         let Taken { mut client, socket, bell, memory, .. } = taken().await;

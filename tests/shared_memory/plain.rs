@@ -85,7 +85,7 @@ async fn a_plain_client_receives_nothing_but_the_bytes() {
 
 /// A peer of this crate with the option off is a plain peer.
 #[tokio::test]
-async fn both_sides_have_to_allow_it() {
+async fn a_stream_moves_only_if_both_sides_allow_it() {
     for (here, there) in
         [(SharedMemory::Auto, SharedMemory::Off), (SharedMemory::Off, SharedMemory::Auto)]
     {

@@ -18,7 +18,7 @@ async fn a_suspended_peer_makes_a_writer_wait_and_loses_nothing() {
     let os = Os::new();
     let mut listener =
         Listener::bind_with(os.endpoint(), &listening(SharedMemory::Eager)).expect("a name");
-    let mut child = spawn_helper("echo_until_killed", os.endpoint());
+    let mut child = spawn_helper("helper_echoes_until_killed", os.endpoint());
     let pid = Pid::from_child(&child);
     let mut stream = within(listener.accept()).await.expect("a client");
     let mut byte = [7; 64];
@@ -58,7 +58,7 @@ fn a_process_that_may_have_no_memory_stays_on_its_sockets() {
         ("descriptors", Transport::Socket),
         ("addresses", Transport::Socket),
     ] {
-        let helper = helper_command("shared_memory::pressure::talk_without_memory", limit);
+        let helper = helper_command("shared_memory::pressure::helper_talks_without_memory", limit);
         assert_eq!(ended_on(helper), transport, "{limit}");
     }
 }
@@ -89,7 +89,7 @@ fn say(client: &Stream, server: &Stream) {
 
 /// The helper of the test above.
 #[tokio::test]
-async fn talk_without_memory() {
+async fn helper_talks_without_memory() {
     let Some(limit) = argument() else { return };
     let (mut client, mut server) = connected(SharedMemory::Auto, SpinPolicy::Off).await;
     within(exchange(&mut client, &mut server, 1)).await;
@@ -122,7 +122,8 @@ const FAILURES: [(&str, &str, u32); 8] = [
 fn a_call_that_fails_on_the_way_into_memory_leaves_the_stream_on_its_socket() {
     let logs = tempfile::tempdir().expect("a directory");
     let run = |options: &[&str]| {
-        let helper = helper_command("shared_memory::pressure::talk_without_calls", "traced");
+        let helper =
+            helper_command("shared_memory::pressure::helper_talks_without_calls", "traced");
         let mut command = strace(&logs.path().join("log"), options, &helper)?;
         command.env("SOCKPIPE_TEST_HELPER", "traced");
         Some(ended_on(command))
@@ -139,7 +140,7 @@ fn a_call_that_fails_on_the_way_into_memory_leaves_the_stream_on_its_socket() {
 
 /// The helper of the test above. It leaves nothing behind, whatever it has come to.
 #[tokio::test]
-async fn talk_without_calls() {
+async fn helper_talks_without_calls() {
     if argument().is_none() {
         return;
     }

@@ -146,7 +146,7 @@ fn seeds() -> u64 {
 
 /// The helper, in a process of its own: it counts what is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn blow() {
+async fn helper_storms_a_server() {
     if argument().is_none() {
         return;
     }
@@ -206,5 +206,5 @@ async fn blow() {
 
 #[test]
 fn many_conversations_at_once_keep_their_bytes_on_their_way_into_memory() {
-    run_alone("shared_memory::storm::blow");
+    run_alone("shared_memory::storm::helper_storms_a_server");
 }

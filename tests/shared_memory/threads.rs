@@ -46,7 +46,7 @@ fn until_in_memory(stream: &mut blocking::Stream) {
 }
 
 #[test]
-fn threads_move_into_memory() {
+fn blocking_streams_move_into_memory() {
     for spin in [SpinPolicy::Off, SpinPolicy::Auto] {
         for policy in [SharedMemory::Auto, SharedMemory::Eager] {
             let (mut client, server) = connected_threads(policy, spin);
@@ -70,7 +70,7 @@ fn threads_move_into_memory() {
 }
 
 #[test]
-fn timeouts_count_in_memory() {
+fn timeouts_hold_in_memory() {
     let (mut client, server) = connected_threads(SharedMemory::Eager, SpinPolicy::Off);
     let mut handle = server.try_clone().expect("a handle");
     let echoing = std::thread::spawn(move || {

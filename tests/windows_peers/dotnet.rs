@@ -19,7 +19,7 @@ fn start(role: &str, pipe: &str) -> Option<Peer> {
 }
 
 #[tokio::test]
-async fn a_dotnet_server_of_byte_type() {
+async fn a_dotnet_server_of_byte_type_has_no_half_close() {
     let pipe = unused_pipe();
     let Some(dotnet) = start("serve", &pipe) else { return };
     dotnet.says("listening").await;

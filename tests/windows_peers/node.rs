@@ -28,7 +28,7 @@ fn start(role: &str, pipe: &str) -> Option<Peer> {
 }
 
 #[tokio::test]
-async fn a_node_server() {
+async fn a_node_server_exchanges_bytes_and_has_no_half_close() {
     let pipe = unused_pipe();
     let Some(node) = start("serve", &pipe) else { return };
     node.says("listening").await;

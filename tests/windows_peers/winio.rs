@@ -25,7 +25,7 @@ async fn serve(role: &str, pipe: &str) -> Option<(Peer, Option<Stream>)> {
 }
 
 #[tokio::test]
-async fn a_winio_server_of_message_type_and_we_end_each_direction() {
+async fn a_winio_server_of_message_type_ends_each_direction() {
     let pipe = unused_pipe();
     let Some((winio, _first)) = serve("serve", &pipe).await else { return };
     let mut stream = connect(&pipe, &foreign()).await;
@@ -36,7 +36,7 @@ async fn a_winio_server_of_message_type_and_we_end_each_direction() {
 }
 
 #[tokio::test]
-async fn a_winio_server_of_byte_type() {
+async fn a_winio_server_of_byte_type_has_no_half_close() {
     if is_wine() {
         println!("not run under Wine: it takes go-winio's refusal of the network for message type");
         return;

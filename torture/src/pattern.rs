@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_the_pieces_the_bytes_are_the_same() {
+    fn the_pattern_is_the_same_in_pieces_of_any_length() {
         let mut whole = vec![0; 100_003];
         Pattern::new(7).fill(&mut whole);
         let (mut writer, mut reader) = (Pattern::new(7), Pattern::new(7));

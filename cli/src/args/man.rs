@@ -9,7 +9,7 @@ use clap::CommandFactory;
 /// After a change of the command line, this writes the pages again:
 /// `SOCKPIPE_WRITE_MAN=1 cargo test -p sockpipe-cli --bin sockpipe man`.
 #[test]
-fn the_manual_pages_are_those_of_the_command_line() {
+fn manual_pages_match_the_command_line() {
     let made = tempfile::tempdir().expect("a directory");
     clap_mangen::generate_to(super::Args::command(), made.path()).expect("pages");
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");

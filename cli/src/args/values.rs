@@ -140,7 +140,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn bytes_that_are_no_text_are_a_path_only_where_one_is_written() {
+    fn bytes_that_are_not_utf_8_parse_only_as_a_path() {
         use std::os::unix::ffi::OsStringExt;
 
         for (start, right) in [
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn modes() {
+    fn mode_accepts_octal_bits_for_reading_and_writing() {
         for (text, right) in
             [("660", Some(0o660)), ("0600", Some(0o600)), ("777", None), ("rw", None), ("", None)]
         {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses() {
+    fn parse_address_accepts_endpoints_tcp_stdio_and_descriptors() {
         for (text, right) in [
             // Standard streams and TCP.
             ("stdio:", true),

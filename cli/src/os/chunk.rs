@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_used_again_and_only_a_few_are_kept() {
+    fn buffers_are_reused_and_only_a_few_are_kept() {
         let many: Vec<_> = (0..3 * SPARE).map(|_| Chunk::new().expect("memory")).collect();
         drop(many);
         assert!(KEPT.lock().expect("no panic").len() <= SPARE);

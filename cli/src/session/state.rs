@@ -117,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_takes_no_end_of_file_lingers_until_it_is_quiet() {
+    fn a_sink_without_half_close_lingers_until_it_is_quiet() {
         let state = follow(&[Event::Ended(Way::Up, Ending::Uncarried)]);
         assert_eq!(state, State::Lingering(Way::Up));
         assert_eq!(state.after(Event::Quiet, true), State::Draining);
     }
 
     #[test]
-    fn a_sink_that_takes_no_more_leaves_the_other_direction_alone() {
+    fn a_closed_sink_leaves_the_other_direction_alone() {
         let state = follow(&[Event::Ended(Way::Down, Ending::SinkGone)]);
         assert!(state.flows(Way::Up) && !state.watches(Way::Down));
         assert_eq!(state.after(Event::Ended(Way::Up, Ending::SinkGone), true), State::Draining);

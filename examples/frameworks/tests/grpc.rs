@@ -68,7 +68,7 @@ async fn connect(os: &Os) -> HealthClient<Channel> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_calls() {
+async fn ten_thousand_calls_get_their_own_answers() {
     const CHANNELS: usize = 8;
     const TASKS: usize = 4;
     const CALLS: usize = 10_000;
@@ -104,7 +104,7 @@ async fn ten_thousand_calls() {
 }
 
 #[tokio::test]
-async fn a_watch_hears_of_changes() {
+async fn a_watch_receives_changes() {
     let os = Os::new();
     let reporter = start(TimedListener::new(os.bind().expect("a free name")));
     let mut client = connect(&os).await;
@@ -171,7 +171,7 @@ async fn a_stop_releases_the_name() {
 }
 
 #[test]
-fn the_example() {
+fn the_grpc_example_prints_its_calls() {
     let (status, out, err) = Running::start(example("grpc")).wait();
     assert!(status.success(), "{err:?}");
     let said = |line: &str| out.iter().any(|said| said == line);

@@ -45,7 +45,7 @@ fn server(os: &Os) -> Running {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_is_not_cut_and_one_that_is_idle_is() {
+async fn an_idle_client_is_disconnected_and_a_waiting_one_is_not() {
     let os = Os::new();
     let _server = server(&os);
     let client = client(os.endpoint());
@@ -98,7 +98,7 @@ fn serve_with_idle_deadline(os: &Os) -> tokio::task::JoinHandle<std::io::Result<
 }
 
 #[tokio::test]
-async fn an_idle_deadline_under_axum_serve_cuts_no_client_that_waits() {
+async fn an_idle_deadline_under_axum_serve_keeps_a_waiting_client() {
     let os = Os::new();
     let server = serve_with_idle_deadline(&os);
     let client = client(os.endpoint());
@@ -150,7 +150,7 @@ async fn an_idle_deadline_under_axum_serve_ends_a_connection_between_requests() 
 }
 
 #[tokio::test]
-async fn reqwest_asks_at_the_address_that_is_located() {
+async fn reqwest_connects_to_the_located_address() {
     let os = Os::new();
     let app = Router::new().route("/", get(async || "hello"));
     let server = tokio::spawn(axum::serve(os.bind().expect("a free name"), app).into_future());

@@ -36,7 +36,7 @@ async fn answer_calls(stream: Stream) -> std::io::Result<()> {
 }
 
 #[tokio::test]
-async fn tarpc_calls_over_a_stream() {
+async fn tarpc_calls_are_answered_over_a_stream() {
     let os = Os::new();
     let server = tokio::spawn(serve(os.bind().expect("a free name"), answer_calls).into_future());
 
@@ -56,7 +56,7 @@ async fn tarpc_calls_over_a_stream() {
 type Question = (String, remoc::rch::oneshot::Sender<String>);
 
 #[tokio::test]
-async fn remoc_channels_over_a_stream() {
+async fn remoc_channels_work_over_a_stream() {
     let os = Os::new();
     let server = serve(os.bind().expect("a free name"), async |stream: Stream| {
         let (from, to) = stream.into_split();
@@ -123,7 +123,7 @@ mod dbus {
     }
 
     #[tokio::test]
-    async fn zbus_calls_between_two_peers() {
+    async fn zbus_calls_are_answered_between_two_peers() {
         let os = Os::new();
         let server = serve(os.bind().expect("a free name"), answer_calls);
         let server = tokio::spawn(server.into_future());

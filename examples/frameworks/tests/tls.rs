@@ -58,7 +58,7 @@ fn own() -> String {
 }
 
 #[tokio::test]
-async fn tls_between_two_processes_knows_who_it_is() {
+async fn a_tls_handler_sees_the_user_of_its_client() {
     let os = Os::new();
     let (acceptor, connector) = tls();
     let listener = os.bind().expect("a free name");

@@ -17,7 +17,7 @@ async fn accepted(first_byte: u64, idle: u64) -> (memory::Stream, TimedStream<me
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_says_nothing_is_given_up() {
+async fn a_silent_client_times_out() {
     let (_client, mut server) = accepted(10, 60).await;
     let started = Instant::now();
     let error = server.read(&mut [0]).await.expect_err("nothing was said");
@@ -25,7 +25,7 @@ async fn a_client_that_says_nothing_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_error_says_which_deadline_is_over() {
+async fn the_error_names_the_deadline_that_passed() {
     for (first_byte, idle, said) in [
         (10, 60, "the client sent nothing before the deadline for its first byte"),
         (60, 10, "no data went in either direction for 10s"),
@@ -41,7 +41,7 @@ async fn the_error_says_which_deadline_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_move_the_deadline() {
+async fn bytes_extend_the_deadline() {
     let (mut client, mut server) = accepted(10, 60).await;
     let started = Instant::now();
     let talk = async {
@@ -63,7 +63,7 @@ async fn bytes_move_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_read_is_given_up_in_both_directions() {
+async fn a_client_that_does_not_read_times_out_in_both_directions() {
     let (mut client, server) = accepted(10, 60).await;
     client.write_u8(1).await.expect("a write");
     let (mut from, mut to) = split(server);
@@ -76,7 +76,7 @@ async fn a_client_that_does_not_read_is_given_up_in_both_directions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_deadlines_it_waits() {
+async fn a_read_without_deadlines_waits() {
     let (listener, connector) = memory::pair();
     let mut listener = TimedListener::new(listener);
     let mut client = connector.connect().await.expect("a connection");
@@ -90,7 +90,7 @@ async fn without_deadlines_it_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_read_or_write_moves_no_deadline() {
+async fn an_empty_read_or_write_extends_no_deadline() {
     for (first_byte, idle, limit) in [(4, 60, 4), (10, 4, 4)] {
         let (_client, mut server) = accepted(first_byte, idle).await;
         let started = Instant::now();
@@ -143,7 +143,7 @@ async fn http_has_an_idle_deadline_between_requests_only() {
 }
 
 #[test]
-fn without_timers_to_wait_with_it_is_an_error() {
+fn a_deadline_without_timers_is_an_error() {
     let (listener, connector) = memory::pair();
     let mut listener = TimedListener::new(listener).idle_deadline(SECOND);
     let mut client = at_once(connector.connect()).expect("a connection");

@@ -76,7 +76,7 @@ async fn an_async_closure_shares_its_state_among_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handlers_error_is_told_and_ends_its_own_connection_only() {
+async fn a_handlers_error_is_reported_and_ends_its_own_connection_only() {
     let (listener, connector) = memory::pair();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let server = tokio::spawn(

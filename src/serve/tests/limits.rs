@@ -58,7 +58,7 @@ async fn a_users_connections_beyond_the_limit_are_closed() {
 }
 
 #[tokio::test]
-async fn a_limit_of_nothing_is_an_error() {
+async fn a_limit_of_zero_is_an_error() {
     async fn nobody(_: memory::Stream) {}
     let error = serve(memory::pair().0, nobody).max_connections(0).await;
     assert_eq!(error.expect_err("no server").kind(), io::ErrorKind::InvalidInput);
@@ -83,7 +83,7 @@ impl Gauge {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_a_stop_those_beyond_the_limit_wait_for_their_turn() {
+async fn a_stop_serves_clients_beyond_the_limit_in_turn() {
     for talking in [5, 4, 0] {
         let (listener, connector) = memory::pair();
         let (stop, stopped) = oneshot::channel::<()>();

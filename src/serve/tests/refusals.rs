@@ -11,7 +11,7 @@ async fn said(mut stream: memory::Stream) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_refused_hears_why_and_is_counted() {
+async fn a_refused_client_receives_the_reason_and_is_counted() {
     let (listener, connector) = memory::pair();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = serve(listener, |stream| echo::echo(stream, |_| ()))
@@ -41,7 +41,7 @@ async fn who_is_refused_hears_why_and_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_whose_turn_does_not_come_hear_that_it_stops() {
+async fn clients_not_served_before_a_stop_receive_the_reason() {
     let (listener, connector) = memory::pair();
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -63,7 +63,7 @@ async fn those_whose_turn_does_not_come_hear_that_it_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_is_slow_to_be_told_holds_nothing_up() {
+async fn a_refused_client_that_reads_slowly_delays_no_other() {
     let (listener, connector) = memory::pair();
     let server = serve(listener, |stream| echo::echo(stream, |_| ()))
         .max_connections_per_user(1)

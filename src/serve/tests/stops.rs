@@ -1,7 +1,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_graceful_stop_lets_connections_finish_and_cuts_the_rest_at_the_deadline() {
+async fn a_graceful_stop_cuts_unfinished_connections_at_the_deadline() {
     let (listener, connector) = memory::pair();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(
@@ -34,7 +34,7 @@ async fn a_graceful_stop_lets_connections_finish_and_cuts_the_rest_at_the_deadli
 }
 
 #[test]
-fn without_a_runtime_or_timers_to_stop_with_it_is_an_error() {
+fn a_graceful_stop_without_a_runtime_or_timers_is_an_error() {
     let graceful = || {
         let (listener, connector) = memory::pair();
         // With somebody who could connect, it would listen for ever.
@@ -112,7 +112,7 @@ async fn a_signal_that_fails_stops_the_server_with_its_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_waits_hears_of_a_stop_and_ends() {
+async fn a_waiting_handler_is_notified_of_a_stop_and_ends() {
     let (listener, connector) = memory::pair();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(
@@ -144,7 +144,7 @@ async fn a_handler_that_waits_hears_of_a_stop_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_nobody_needs_stops() {
+async fn an_idle_server_stops_after_its_limit() {
     const MINUTE: Duration = Duration::from_secs(60);
     let (listener, connector) = memory::pair();
     let begun = Instant::now();
@@ -189,7 +189,7 @@ impl LocalListener for Plain {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_serves_those_that_wait_at_any_listener() {
+async fn a_stop_serves_clients_that_wait_at_any_listener() {
     let (listener, connector) = memory::pair();
     let mut clients = Vec::new();
     for _ in 0..20 {

@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "in an interpreter nothing is quick")]
-    fn sixteen_quick_answers_or_a_mib_are_hot() {
+    fn sixteen_quick_answers_or_a_mib_make_a_stream_hot() {
         let mut heat = Heat::new(Role::Taker, false);
         assert!((0..15).all(|_| !heat.carried(1, true)));
         assert!(heat.carried(1, true));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_side_that_accepted_asks_after_a_quarter_of_it() {
+    fn the_accepting_side_asks_after_a_quarter_of_the_bytes() {
         let mut heat = Heat::new(Role::Maker, false);
         let quarter = BYTES.0 as usize / 4;
         assert!(!heat.carried(quarter - 1, false));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_too_slow_does_not_count_again() {
+    fn slow_answers_do_not_make_a_stream_hot() {
         let mut heat = Heat::new(Role::Taker, false);
         assert!((0..15).all(|_| !heat.carried(1, true)));
         let long_ago = heat.since.and_then(|since| since.checked_sub(Duration::from_secs(1)));

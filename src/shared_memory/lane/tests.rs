@@ -50,7 +50,7 @@ fn a_client_that_reads_after_its_last_write_gets_everything() {
 }
 
 #[test]
-fn what_a_side_wrote_before_it_died_arrives() {
+fn bytes_written_before_a_side_died_arrive() {
     run_all(Case { dies: true, ..PLAIN });
     run_all(Case { readiness: Readiness::Edge, dies: true, ..PLAIN });
 }

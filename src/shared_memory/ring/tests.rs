@@ -121,7 +121,7 @@ fn a_position_that_goes_back_is_an_error() {
 }
 
 #[test]
-fn full_ring_has_no_room_and_one_that_was_read_nothing_unread() {
+fn a_full_ring_has_no_room_and_an_emptied_one_no_bytes() {
     let (words, plain) = (Words::default(), Plain::new(16));
     let (mut writer, mut reader) = (Writer::default(), Reader::default());
     assert_eq!(writer.put(&words, &&plain, &[1; 16]), Ok(16));

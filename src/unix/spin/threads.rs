@@ -95,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn bits_are_the_credit() {
+    fn a_credit_survives_its_conversion_to_bits() {
         let credit = Credit { score: -1, skip: 1023, interval: 512 };
         assert_eq!(Credit::from_bits(credit.to_bits()), credit);
     }
 
     #[test]
-    fn what_is_there_is_no_hit_and_what_comes_in_time_is_one() {
+    fn bytes_at_the_first_try_are_no_hit_and_later_ones_are() {
         let spin = spin(0, 0, 16);
         assert_eq!(spin.watch(None, after(0, &mut 0)), Some(Ok(())));
         assert_eq!(credit(&spin).score, 0);

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_hears_that_the_thread_is_gone() {
+    fn accept_fails_when_the_thread_is_gone() {
         let endpoint = unique().parse().expect("an endpoint");
         let (listener, _) = Listener::bind(&endpoint, &ListenOptions::new()).expect("a free name");
         let (listener, shared) = (&listener, Arc::clone(&listener.shared));

@@ -80,7 +80,7 @@ mod tests {
     unsafe impl Sync for Shared {}
 
     #[test]
-    fn one_has_the_turn_at_a_time_and_none_is_forgotten() {
+    fn one_thread_has_the_turn_at_a_time_and_none_is_forgotten() {
         const THREADS: u32 = 4;
         const TIMES: u32 = 5_000;
         let shared = Shared { turn: Turn::default(), count: Cell::new(0) };

@@ -105,7 +105,7 @@ fn apps_in_containers_may_connect_where_that_is_chosen_and_not_create() {
 
 /// In a session by SSH or WinRM we are the network, and would refuse ourselves.
 #[test]
-fn who_came_over_the_network_is_not_refused_by_his_own_pipe() {
+fn a_pipe_made_over_the_network_admits_network_logons() {
     const OWN: &str = "S-1-5-21-1-2-3-1000";
     for access in [Access::Owner, Access::Everyone] {
         let (here, remote) = (sddl(access, OWN, false), sddl(access, OWN, true));
@@ -283,7 +283,7 @@ fn for_all() -> Kind {
 
 /// Rows 15 and 17, and that who may connect may not receive other clients.
 #[test]
-fn another_user_is_let_in_where_everyone_is() {
+fn another_user_connects_with_access_everyone_only() {
     let Some(user) = second_user() else { return };
     let other = token_user(&user).expect("a user");
     let own = own_sid().expect("a user");
@@ -336,7 +336,7 @@ fn a_server_of_another_user_is_refused() {
 
 /// Wine tells at once who a client is, so this is what NT would answer.
 #[test]
-fn a_client_that_the_system_does_not_tell_has_a_reason_of_its_own() {
+fn a_client_that_the_system_does_not_identify_has_its_own_reason() {
     let system = |code: u32| io::Error::from_raw_os_error(code as i32);
     for (code, reason) in [
         (ERROR_CANNOT_IMPERSONATE, Reason::PeerNotToldYet { process: Some(7) }),

@@ -19,7 +19,7 @@ fn a_drop_after_the_end_of_the_runtime_loses_nothing() {
 }
 
 #[test]
-fn close_waits_for_the_system_and_not_longer_than_said() {
+fn close_waits_for_the_system_until_its_deadline() {
     let (mut client, mut server) = connected();
     let written = on_reactor(async move {
         let written = write_until_full(&mut client).await;
@@ -42,7 +42,7 @@ fn close_waits_for_the_system_and_not_longer_than_said() {
 }
 
 #[test]
-fn close_tells_whether_the_peer_left_too_early() {
+fn close_reports_a_peer_that_left_too_early() {
     let (mut client, server) = connected();
     let client = on_reactor(async move {
         write_until_full(&mut client).await;
@@ -64,7 +64,7 @@ fn close_tells_whether_the_peer_left_too_early() {
 /// Through two handles of one stream, which only the blocking API has.
 #[cfg(feature = "blocking")]
 #[test]
-fn who_closes_later_hears_the_same() {
+fn close_through_another_handle_has_the_same_outcome() {
     let short = Duration::from_millis(100);
     let (mut client, mut server) = connected();
     let (client, written) = on_reactor(async move {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_client_that_came_wrote_and_left_is_heard() {
+fn the_bytes_of_a_client_that_left_before_accept_arrive() {
     let path = unique();
     let mut listener = Listener::bind(&path).expect("a free name");
     run(async {
@@ -21,7 +21,7 @@ fn a_client_that_came_wrote_and_left_is_heard() {
 }
 
 #[test]
-fn two_hundred_clients_at_once() {
+fn two_hundred_clients_at_once_are_served() {
     let path = unique();
     let mut listener = Listener::bind(&path).expect("a free name");
     let server = async {
@@ -91,7 +91,7 @@ fn a_dropped_name_can_be_bound_at_once() {
 }
 
 #[test]
-fn whoever_connected_is_given_out_at_the_end() {
+fn stop_listening_returns_every_connected_client() {
     for clients in [0, 1, 6, 20] {
         let path = unique();
         let mut listener = Listener::bind(&path).expect("a free name");
@@ -116,7 +116,7 @@ fn whoever_connected_is_given_out_at_the_end() {
 }
 
 #[test]
-fn whoever_connected_just_now_is_given_out_too() {
+fn stop_listening_returns_a_client_that_has_just_connected() {
     let path = unique();
     let mut listener = Listener::bind(&path).expect("a free name");
     let (sender, opened) = std::sync::mpsc::channel();
@@ -147,7 +147,7 @@ fn a_listener_dropped_by_the_reactor_waits_for_nothing() {
 }
 
 #[test]
-fn errors_have_their_reason_and_the_next_step() {
+fn errors_have_their_reason_and_advice() {
     let path = unique();
     let error = assert_reason!(run(Stream::connect(&path)), NotFound, Reason::NoServer);
     let advice = Error::of(&error).and_then(Error::advice).expect("advice");

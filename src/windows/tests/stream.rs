@@ -49,7 +49,7 @@ fn the_first_instance_alone_claims_the_name_and_all_refuse_the_network() {
 
 /// What the system says of the handles, whoever may connect.
 #[test]
-fn the_handles_are_what_was_asked_for() {
+fn pipe_handles_have_the_requested_properties() {
     const SERVER_END: u32 = 0x1;
     const OF_MESSAGE_TYPE: u32 = 0x4;
     for access in [Access::Owner, Access::Everyone] {
@@ -80,7 +80,7 @@ fn the_handles_are_what_was_asked_for() {
 }
 
 #[test]
-fn half_close_both_ways() {
+fn each_direction_ends_by_itself() {
     for length in [0, 1, 300_000] {
         let (client, server) = connected();
         for (mut one, mut other) in [connected(), (server, client)] {
@@ -110,7 +110,7 @@ fn half_close_both_ways() {
 }
 
 #[test]
-fn an_empty_write_is_no_end() {
+fn an_empty_write_does_not_end_the_stream() {
     let (mut client, mut server) = connected();
     run(async {
         assert_eq!(client.write(&[]).await.expect("nothing"), 0);
@@ -171,7 +171,7 @@ fn a_pipe_of_byte_type_has_no_half_close() {
 }
 
 #[test]
-fn both_ends_know_each_other() {
+fn both_ends_report_their_peers_user_and_process() {
     let own = UserId::Sid(own_sid().expect("a user").to_owned());
     let (client, server) = connected();
     let (one, other) = Stream::pair().expect("a pair");
@@ -183,7 +183,7 @@ fn both_ends_know_each_other() {
 
 /// As NT tells a client that named no level. Wine tells it at once.
 #[test]
-fn who_has_written_is_told_before_a_byte_is_taken() {
+fn a_client_is_identified_by_its_write_before_a_byte_is_read() {
     let (mut client, mut server) = connected();
     run(async {
         let mut told = pin!(server.inner.told_when_readable());
@@ -206,7 +206,7 @@ fn who_has_written_is_told_before_a_byte_is_taken() {
 }
 
 #[test]
-fn a_pair_talks_and_its_name_goes() {
+fn the_ends_of_a_pair_exchange_bytes() {
     let (mut one, mut other) = Stream::pair().expect("a pair");
     run(async {
         one.write_all(b"ping").await.expect("a write");
@@ -222,7 +222,7 @@ fn a_pair_talks_and_its_name_goes() {
 
 /// One task writes while another ends the stream: what was taken comes before the end.
 #[test]
-fn nothing_is_written_behind_the_end() {
+fn nothing_is_written_after_the_end() {
     let written = |stream: &Stream, first: &AtomicBool| {
         let mut written = 0;
         // More than this, and the peer, which reads later, is what it waits for.

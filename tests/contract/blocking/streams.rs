@@ -41,7 +41,7 @@ const ANSWER: usize = 1024 * 1024;
 
 /// Writes [`ANSWER`] bytes to the endpoint in its argument, closes, and is gone.
 #[test]
-fn answer_and_exit() {
+fn helper_answers_and_exits() {
     let Some(endpoint) = argument() else { return };
     let stream = blocking::Stream::connect(endpoint).expect("a server");
     // With a time limit, the last of it may not be the system's when the write returns.
@@ -57,8 +57,10 @@ fn row_11_after_close_even_an_exit_loses_nothing() {
     bounded(|| {
         let world = World::new();
         let mut listener = world.bind(Api::Blocking).expect("a free name");
-        let mut child =
-            spawn_helper("contract::blocking::streams::answer_and_exit", world.os.endpoint());
+        let mut child = spawn_helper(
+            "contract::blocking::streams::helper_answers_and_exits",
+            world.os.endpoint(),
+        );
         let server = listener.accept();
         let mut bytes = Vec::new();
         // As a reader that is late does.
@@ -72,7 +74,7 @@ fn row_11_after_close_even_an_exit_loses_nothing() {
 }
 
 #[test]
-fn row_11_a_drop_loses_nothing_and_close_waits_no_longer_than_said() {
+fn row_11_a_drop_loses_nothing_and_close_ends_at_its_deadline() {
     for close in [false, true] {
         bounded(move || {
             let (client, server) = connected(ENDS[0]);
@@ -133,7 +135,7 @@ fn row_12_the_peer_is_gone() {
 }
 
 #[test]
-fn row_12_closed_waits_for_the_peer_to_go_and_for_nothing_else() {
+fn row_12_closed_waits_only_for_the_peer_to_leave() {
     for_all_ends(|client, server| {
         let Side::Blocking(client) = client else { return };
         let is_gone = |limit| client.closed(Some(limit)).expect("a look");

@@ -102,7 +102,7 @@ async fn a_reader_waits_after_many_messages_until_it_writes() {
 }
 
 #[tokio::test]
-async fn a_reader_that_finds_nothing_begins_to_count_anew() {
+async fn a_reader_that_finds_nothing_starts_to_count_again() {
     let (one, other) = after_reads(STREAM - 1).await;
     assert_eq!(one.try_read(1), Poll::Pending);
     assert!(one.spin.watches.load(Relaxed));
@@ -118,7 +118,7 @@ async fn a_reader_that_finds_nothing_begins_to_count_anew() {
 }
 
 #[tokio::test]
-async fn a_reader_does_not_wait_for_more_of_what_is_long() {
+async fn a_reader_does_not_wait_after_a_long_message() {
     let (one, other) = after_reads(STREAM).await;
     other.write(&[7; 8192]).await;
     assert_eq!(one.try_read(8192), Poll::Ready(8192));

@@ -73,7 +73,7 @@ fn watches(spin: &Spin) -> bool {
 }
 
 #[test]
-fn off_is_nothing() {
+fn the_policy_off_creates_no_spin() {
     assert!(Spin::new(SpinPolicy::Off).is_none());
 }
 
@@ -151,7 +151,7 @@ fn one_stream_of_a_thread_watches() {
 }
 
 #[test]
-fn a_stream_that_comes_from_another_thread_starts_anew() {
+fn a_stream_from_another_thread_starts_over() {
     Thread::start();
     let spin = spin(false);
     assert_eq!(poll(&spin, false, false), Poll::Pending);
@@ -200,7 +200,7 @@ fn many_that_become_busy_end_the_watch() {
 }
 
 #[test]
-fn on_many_threads_only_in_turns() {
+fn on_many_threads_a_stream_watches_only_after_its_write() {
     Thread::start();
     let spin = spin(true);
     assert_eq!(poll(&spin, false, false), Poll::Pending);
@@ -214,7 +214,7 @@ fn on_many_threads_only_in_turns() {
 }
 
 #[test]
-fn the_runtime_says_whether_only_in_turns() {
+fn only_a_multi_thread_runtime_watches_in_turns() {
     let in_turns = async || Spin::new(SpinPolicy::Auto).expect("one that spins").only_in_turns;
     let one = Builder::new_current_thread().build().expect("a runtime");
     assert!(!one.block_on(in_turns()));
@@ -249,7 +249,7 @@ fn receive(stream: &Stream, buf: &mut ReadBuf<'_>) -> Poll<Result<(), ErrorKind>
 }
 
 #[tokio::test]
-async fn bytes_end_and_reset_are_what_poll_read_gives() {
+async fn poll_read_returns_bytes_and_an_end_also_after_a_reset() {
     let (stream, peer) = watching().await;
     assert_eq!(write(&peer, b"answer").expect("a write"), 6);
     let mut bytes = [0; 16];
