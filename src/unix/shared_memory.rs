@@ -252,8 +252,8 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
     }
 }
 
-/// Reports whether this process may ask what a descriptor is. One that a filter of system calls
-/// keeps from it would take an offer for descriptors of somebody else, and its byte for data.
+/// Reports whether this process may ask what a descriptor is. Where a filter of system calls
+/// forbids it, an offer could be any descriptors, and its byte would count as data.
 fn can_tell_offers(socket: BorrowedFd<'_>) -> bool {
     socket_domain(socket).is_ok() && socket_type(socket).is_ok() && mapping::can_ask(socket)
 }

@@ -25,8 +25,8 @@ const TRIES: usize = 16;
 
 pub(super) type Core<B> = lane::Lane<Link<B>, Offer>;
 
-/// The writers' bell, and what a stream counts once it is in memory. Those that never are have no
-/// room for it.
+/// The writers' bell, and what a stream counts once it is in memory. A stream that stays on its
+/// socket has no room for it.
 #[derive(Debug)]
 pub(super) struct AsyncBell {
     socket: AsyncFd<OwnedFd>,
@@ -140,6 +140,7 @@ impl Lane {
         let Some(bell) = self.bell() else { return self.read_socket(socket, cx, buf) };
         let AsyncBell { pace, turns: [turns, _], .. } = bell;
         let paused = spin.is_some() && pace.pause();
+
         match self.core.look(buf) {
             None => return self.read_socket(socket, cx, buf),
             Some(Ok(Outcome::Done(read))) => {
@@ -270,6 +271,7 @@ impl Lane {
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => {}
             }
+
             let mut ready = ready!(socket.poll_write_ready(cx))?;
             match self.core.write(wire, bufs, Then::LookAgain) {
                 Ok(Outcome::Done(written)) => return Poll::Ready(Ok(written)),

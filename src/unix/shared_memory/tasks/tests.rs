@@ -61,7 +61,7 @@ impl End {
     }
 }
 
-/// Two ends in memory, and so many messages on their way to the first, all of which it reads.
+/// Two ends in memory. The first has read so many messages, one after the other.
 async fn after_reads(count: usize) -> (End, End) {
     let (taker, maker) = UnixStream::pair().expect("a pair");
     let (taker, maker) = (End::new(taker, Role::Taker), End::new(maker, Role::Maker));
@@ -74,6 +74,7 @@ async fn after_reads(count: usize) -> (End, End) {
         taker.write(b"!").await;
         maker.read(&mut [0]).await;
     }
+
     assert!(taker.lane.is_upgraded() && maker.lane.is_upgraded(), "still on the socket");
     Thread::start();
     taker.write(b"x").await;
