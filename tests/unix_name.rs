@@ -238,7 +238,7 @@ fn a_start_under_a_strict_umask_leaves_a_usable_lock_file() {
 
 /// Another user may have given it that name, where nothing keeps users from it.
 #[test]
-fn a_file_of_the_user_s_that_is_linked_as_the_lock_keeps_its_mode() {
+fn a_linked_file_of_the_user_keeps_its_mode_as_a_lock_file() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     let (lock, other) = (os.dir().join(".s.sock.lock"), os.dir().join("other"));

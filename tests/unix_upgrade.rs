@@ -265,7 +265,7 @@ async fn another_user_does_not_take_over_and_neither_does_root() {
         for uid in [0, OTHER_STRANGER] {
             let line = output(helper_as(&users, uid, &[], &["upgrade", os.endpoint()])).concat();
             let let_in = mode == 0o666 || uid == 0;
-            let why = if let_in { "UnexpectedServer" } else { "NotWritable" };
+            let why = if let_in { "UnexpectedServer" } else { "ForeignOwner" };
             let why = format!("PermissionDenied {why}: ");
             assert!(line.starts_with(&why), "{mode:o} {uid}: {line}");
         }

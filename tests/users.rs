@@ -134,6 +134,7 @@ fn a_private_directory_that_another_user_made_is_refused() {
     server.arg(unique_name());
     let (status, out, err) = Running::start(server).wait();
     assert_eq!(status.code(), Some(1), "{out:?} {err:?}");
+    assert!(err.concat().contains(&format!("sockpipe-{uid}")), "{err:?}");
     assert_eq!(fs::read_dir(elsewhere.path()).expect("a directory").count(), 0);
 }
 

@@ -123,8 +123,8 @@ impl Verb {
 #[command(after_help = "\
 The command of --exec finds its client in SOCKPIPE_PEER_USER and SOCKPIPE_PEER_PID. On Unix it has \
 a process group of its own. The group gets SIGTERM one second after its client has left, and when \
-the server ends, and SIGKILL 2 s later. What remains of a group whose command has ended gets \
-neither.
+the server ends, and SIGKILL 2 s later. A command that ends by itself leaves its other processes \
+running.
 
 --linger applies to a pipe of byte type, which cannot carry an end of file, and to a peer that \
 does not read the rest.

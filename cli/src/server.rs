@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::Result;
-use sockpipe::{Access, Endpoint, ListenOptions, Listener, LocalListener, Stream};
+use sockpipe::{Access, Endpoint, ListenOptions, Listener, LocalListener, Reason, Stream};
 use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
@@ -30,9 +30,9 @@ const LOOK: Duration = Duration::from_secs(12);
 pub struct Bound {
     listener: Listener,
     look: Interval,
-    /// It owns its name.
+    /// Whether the listener owns its name.
     named: bool,
-    /// It was said that the name is lost.
+    /// Whether the last look found the name gone.
     lost: bool,
 }
 
@@ -62,25 +62,43 @@ pub fn bind_fast(place: &Place, args: &Server, spin: Spin, memory: Memory) -> Re
             ));
         }
     }
+
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     Ok(Bound { listener, look, named: matches!(place, Place::Endpoint(_)), lost: false })
 }
 
 impl Bound {
-    /// Says once that the name is gone and why it cannot be bound again.
+    /// Says once that clients do not find the server, why, and when they do again.
     fn look_after_name(&mut self) {
-        let kept = os::keep_name(&mut self.listener);
-        if let Err(error) = &kept {
-            if !self.lost {
-                say::warning(format_args!(
-                    "clients do not find this server any more: {}; restart it",
-                    what(error)
-                ));
+        let found = match os::keep_name(&mut self.listener) {
+            Ok(()) => true,
+            // `accept` reports it, if the other server stays.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => return,
+            Err(error) => {
+                if !self.lost {
+                    say::warning(format_args!(
+                        "clients do not find this server any more: {}",
+                        why_lost(error)
+                    ));
+                }
+                false
             }
+        };
+
+        if found && self.lost {
+            say::note("clients find this server again");
         }
-        self.lost = kept.is_err();
+        self.lost = !found;
     }
+}
+
+fn why_lost(error: io::Error) -> String {
+    let reason = sockpipe::Error::of(&error).map(sockpipe::Error::reason);
+    if matches!(reason, Some(Reason::NoDirectory)) {
+        return format!("{}; restart it", what(&error));
+    }
+    at_endpoint(error).to_string()
 }
 
 impl LocalListener for Bound {

@@ -231,7 +231,7 @@ fn exec_runs_a_command_for_each_client() {
     first.wait().assert_succeeds();
 }
 
-/// The command has ended long before.
+/// The command ends while the client still has to read what the buffers hold.
 #[tokio::test]
 async fn the_output_of_a_command_reaches_a_client_that_reads_slowly() {
     let (os, behind) = (Os::new(), Os::new());

@@ -45,7 +45,7 @@ fn a_signal_ends_a_server_and_releases_its_name() {
 
 /// A server in a directory that a user made is not bound again in another one.
 #[test]
-fn a_server_warns_when_its_directory_was_made_again() {
+fn a_server_warns_once_that_its_directory_is_another_and_notes_that_it_is_back() {
     let parent = tempfile::tempdir().expect("a directory");
     let dir = parent.path().join("d");
     let make = || {
@@ -55,12 +55,19 @@ fn a_server_warns_when_its_directory_was_made_again() {
     make();
     let path = dir.join("s.sock").to_str().expect("UTF-8").to_owned();
     let mut server = Tool::listening(&["echo", &path]);
-    fs::remove_dir_all(&dir).expect("a directory");
+    let elsewhere = parent.path().join("elsewhere");
+    fs::rename(&dir, &elsewhere).expect("a free name");
     make();
-    server.await_err("warning: clients do not find this server any more: ");
     server.await_err("removed or replaced; restart it\n");
+    // Another look, and no other warning.
+    fs::remove_dir(&dir).expect("an empty directory");
+    fs::rename(&elsewhere, &dir).expect("a free name");
+    server.await_err("clients find this server again\n");
+    assert_eq!(run_with(&["connect", &path], b"hello").assert_succeeds().text(), "hello");
     server.signal(Signal::TERM);
-    assert_eq!(server.wait().code, Some(0));
+    let ended = server.wait();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.err.matches("warning: clients do not find this server").count(), 1);
     assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 0);
 }
 

@@ -233,7 +233,9 @@ mod tests {
             let session: fn() -> Option<String> = session;
             let env = Environment { session, ..env(Family::Linux, UserId::Uid(7)) };
             let error = candidates(&endpoint, &env).expect_err("no session");
-            assert_eq!(Error::of(&error).map(Error::reason), Some(&Reason::Unsupported), "{error}");
+            let known = Error::of(&error).expect("an error of ours");
+            assert_eq!(known.reason(), &Reason::Unsupported, "{error}");
+            assert!(known.what().contains("XDG_SESSION_ID"), "{error}");
         }
     }
 

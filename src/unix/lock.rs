@@ -196,10 +196,7 @@ fn try_to_lock(place: &Place, name: &OsStr, file: &OwnedFd) -> io::Result<bool> 
     // It is never written: what is in it may be somebody's.
     let linked = stat.st_nlink > 1;
     if !owned_by_this_user(&stat) || linked && place.why_unsafe()?.is_some() {
-        let path = place.dir_path().join(name);
-        let what = format!("its lock file {} belongs to another user", path.display());
-        let error = Error::new(Reason::ForeignOwner, what).at(place.endpoint());
-        return Err(error.advising("choose a directory of your own").into());
+        return Err(foreign(place, name).into());
     }
 
     match lock_exclusively(file) {
@@ -272,10 +269,23 @@ fn says_no_locks(error: &Error) -> bool {
     *error.reason() == Reason::NoLocks
 }
 
+fn foreign(place: &Place, name: &OsStr) -> Error {
+    let path = place.dir_path().join(name);
+    let what = format!("its lock file {} belongs to another user", path.display());
+    Error::new(Reason::ForeignOwner, what)
+        .at(place.endpoint())
+        .advising("choose a directory of your own, or another name")
+}
+
 fn cannot_lock(place: &Place, name: &OsStr, errno: Errno) -> io::Error {
     const NO_LOCKS: (Reason, &str) = (Reason::NoLocks, "choose a directory on a local file system");
     const FOREIGN: (Reason, &str) = (Reason::ForeignOwner, "choose a directory of your own");
     let error = io::Error::from(errno);
+    let is_denied = matches!(errno, Errno::ACCESS | Errno::PERM);
+    if is_denied && place.stat_there(name).is_ok_and(|stat| !owned_by_this_user(&stat)) {
+        return foreign(place, name).caused_by(error).into();
+    }
+
     let (reason, remedy) = match errno {
         errno if has_no_locks(errno) => NO_LOCKS,
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {

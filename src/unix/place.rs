@@ -130,20 +130,16 @@ impl Place {
         let opened = match openat(CWD, dir, flags, Mode::empty()) {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return Ok(None),
+            // Where it has to be opened for reading.
+            Err(Errno::ACCESS) => {
+                return Err(not_private(dir, &statat(CWD, dir, AtFlags::SYMLINK_NOFOLLOW)?));
+            }
             Err(errno) => return Err(failed(dir, "cannot use the directory", errno)),
         };
 
         let stat = fstat(&opened)?;
-        let own = geteuid().as_raw();
-        if stat.st_uid != own || stat.st_mode as u32 & 0o077 != 0 {
-            let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
-            let shown = dir.display();
-            let what = format!(
-                "the directory {shown} belongs to uid {uid} and has mode {mode:04o}, and must be \
-                 uid {own}'s and 0700"
-            );
-            let advice = "remove it, or set XDG_RUNTIME_DIR to a directory of your own";
-            return Err(Error::new(Reason::PrivateDirectory, what).advising(advice).into());
+        if stat.st_uid != geteuid().as_raw() || stat.st_mode as u32 & 0o077 != 0 {
+            return Err(not_private(dir, &stat));
         }
         Ok(Some(Self::new(opened, dir, file.into(), Origin::Private)))
     }
@@ -378,6 +374,17 @@ pub(super) fn file_id(stat: &Stat) -> FileId {
 }
 
 /// The OS's error about `path`, which is not the socket itself.
+fn not_private(dir: &Path, stat: &Stat) -> io::Error {
+    let (uid, mode, own) = (stat.st_uid, stat.st_mode & 0o7777, geteuid().as_raw());
+    let shown = dir.display();
+    let what = format!(
+        "the directory {shown} belongs to uid {uid} and has mode {mode:04o}, and must be uid \
+         {own}'s and 0700"
+    );
+    let advice = "remove it, or set XDG_RUNTIME_DIR to a directory of your own";
+    Error::new(Reason::PrivateDirectory, what).advising(advice).into()
+}
+
 pub(super) fn failed(path: &Path, what: &str, errno: Errno) -> io::Error {
     let error = io::Error::from(errno);
     let what = format!("{what} {}: {error}", path.display());

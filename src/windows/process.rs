@@ -16,7 +16,8 @@ use super::security::SecurityDescriptor;
 use super::system::{code, wide};
 use crate::options::Access;
 
-/// Of what a mutex and a file may be called: 260 and 255 characters, with what is before and behind.
+/// The longest name, in UTF-16 units. A mutex may have 260 of them and a file 255, with what comes
+/// before and behind.
 const LONGEST: usize = 200;
 
 /// What only one process of the machine may do at a time; `None` while another does.
@@ -39,16 +40,21 @@ pub(super) fn alone(name: &str) -> io::Result<Option<OwnedHandle>> {
     Ok((code(&error) != Some(ERROR_ALREADY_EXISTS)).then_some(mutex))
 }
 
-/// A name of at most [`LONGEST`] characters: a longer one is cut, and told from others by a hash
-/// (FNV-1a) that all versions of a program have in common.
+/// Returns a name of at most [`LONGEST`] units. A longer one is cut and gets a hash (FNV-1a) that
+/// all versions of a program have in common.
 pub(super) fn shortened(name: &str) -> String {
-    if name.chars().count() <= LONGEST {
+    let length = |name: &str| name.encode_utf16().count();
+    if length(name) <= LONGEST {
         return name.to_owned();
     }
+
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    let start: String = name.chars().take(LONGEST - 17).collect();
+    let mut start = name.to_owned();
+    while length(&start) > LONGEST - 17 {
+        start.pop();
+    }
     format!("{start}~{hash:016x}")
 }
 
@@ -90,8 +96,10 @@ mod tests {
         let long = format!("sockpipe-unit.{}.{}", std::process::id(), "n".repeat(240));
         let [one, other] = ["a", "b"].map(|end| format!("{long}{end}"));
         for name in [&one, &other] {
-            assert_eq!(shortened(name).chars().count(), LONGEST);
+            assert_eq!(shortened(name).encode_utf16().count(), LONGEST);
         }
+        // A character of two units is not cut in half.
+        assert_eq!(shortened(&"\u{1f600}".repeat(124)).encode_utf16().count(), LONGEST - 1);
         let held = alone(&one).expect("a lock").expect("it is free");
         assert!(alone(&one).expect("a lock").is_none(), "it is held");
         drop(alone(&other).expect("a lock").expect("it is another one"));

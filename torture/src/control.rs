@@ -106,8 +106,8 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
     Ok(report.is_right())
 }
 
-/// Its descriptors when nobody is connected, once they have been as many for half a second: the last
-/// client to go may take a moment, and so does what the listener makes after it has begun.
+/// Its descriptors without clients, once the number has not changed for half a second: the last
+/// client may take a moment to go, and the listener opens more when it first waits.
 async fn settled(server: &Steady) -> usize {
     let (mut seen, mut since) = (0, 0);
     for _ in 0..500 {

@@ -87,7 +87,8 @@ fn a_dropped_name_can_be_bound_at_once() {
     let mut waiting = run(Stream::connect(&path)).expect("a server");
     drop(listener);
     assert_eq!(run(read_all(&mut waiting)), b"", "nobody accepted it");
-    assert_reason!(run(Stream::connect(&path)), NotFound, Reason::NoServer);
+    let error = assert_reason!(run(Stream::connect(&path)), NotFound, Reason::NoServer);
+    assert_eq!(Error::of(&error).and_then(Error::endpoint), path.parse().ok().as_ref());
 }
 
 #[test]
@@ -111,7 +112,8 @@ fn stop_listening_returns_every_connected_client() {
                 assert_eq!(read_all(client).await, b"x");
             }
         });
-        assert_reason!(run(Stream::connect(&path)), NotFound, Reason::NoServer);
+        let error = assert_reason!(run(Stream::connect(&path)), NotFound, Reason::NoServer);
+        assert_eq!(Error::of(&error).and_then(Error::endpoint), path.parse().ok().as_ref());
     }
 }
 
@@ -158,7 +160,8 @@ fn errors_have_their_reason_and_advice() {
     let connect = |options| run(Stream::connect_with(&path, &options));
     assert_reason!(connect(expect(UserId::Uid(0))), Unsupported, Reason::Unsupported);
     let system = expect(UserId::Sid(SYSTEM.to_owned()));
-    assert_reason!(connect(system), PermissionDenied, Reason::UnexpectedServer);
+    let error = assert_reason!(connect(system), PermissionDenied, Reason::UnexpectedServer);
+    assert!(Error::of(&error).is_some_and(|error| error.what().contains(SYSTEM)), "{error}");
     let own = own_sid().expect("a user").to_lowercase();
     connect(expect(UserId::Sid(own))).expect("the right server");
     drop(listener);
