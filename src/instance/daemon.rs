@@ -274,8 +274,8 @@ impl<W: Way> Search<'_, W> {
         } else {
             (
                 "is still starting",
-                "try again, or raise ConnectOptions::deadline; if it hangs, stop it, or set \
-                 DaemonCommand::kill_at_deadline",
+                "try again, or raise ConnectOptions::deadline; see that it listens under this \
+                 name; if it hangs, stop it, or set DaemonCommand::kill_at_deadline",
             )
         };
         self.too_late(format!("{name} does not listen yet: process {pid} {state}{said}"), advice)
