@@ -136,7 +136,7 @@ wanted=${*:-$(groups | cut -d'|' -f1)}
 declare -A files_of
 for group in $wanted; do
     line=$(groups | grep "^$group|") || die "no group $group; there are $(groups | cut -d'|' -f1 | xargs)"
-    # shellcheck disable=SC2086 # the patterns are to be expanded
+    # shellcheck disable=SC2046 # the patterns are to be expanded
     files_of[$group]=$(printf '%s ' $(cut -d'|' -f2 <<<"$line"))
     # Before anything is run, not in the middle of a night.
     for file in ${files_of[$group]}; do
