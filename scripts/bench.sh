@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What sockpipe costs beside raw sockets and others: the workloads of bench/ between two processes.
 #
-#   scripts/bench.sh full      11 repetitions of everything, about 15 minutes, pipes by Wine included where
+#   scripts/bench.sh full      11 repetitions of everything, about 25 minutes, pipes by Wine included where
 #                              that is there; into docs/performance.md
 #   scripts/bench.sh reduced   3 shorter ones, about 4 minutes; into docs/performance.md too
 #   scripts/bench.sh memory [ARGUMENTS] 11 repetitions of what shared memory has bars for, beside iceoryx2,

@@ -146,11 +146,12 @@ fn latency(file: &Path, look: &Look, rows: &[Row]) -> Drawn {
     let title = "64 B round trip between two cores: p50 ● and p99 ○, microseconds (less is better)";
     let canvas = canvas(file, look, title)?;
     let most = rows.iter().filter_map(|row| row.p99.or(row.main)).fold(10.0, f64::max);
+    let least = rows.iter().filter_map(|row| row.main).fold(1.0, f64::min) * 0.8;
     let mut chart = ChartBuilder::on(&canvas)
         .margin(12)
         .x_label_area_size(34)
-        .y_label_area_size(210)
-        .build_cartesian_2d((1.0..most * 1.3).log_scale(), -0.5..rows.len() as f64 - 0.5)?;
+        .y_label_area_size(260)
+        .build_cartesian_2d((least..most * 1.3).log_scale(), -0.5..rows.len() as f64 - 0.5)?;
     grid(&mut chart, look, |micros| format!("{micros} µs"))?;
     for (at, row) in rows.iter().enumerate() {
         let (color, y) = (look.of(&row.who), rows.len() as f64 - 1.0 - at as f64);
@@ -159,7 +160,7 @@ fn latency(file: &Path, look: &Look, rows: &[Row]) -> Drawn {
         chart.draw_series(LineSeries::new([(p50, y), (p99, y)], color.stroke_width(2)))?;
         chart.draw_series([Circle::new((p50, y), 5, color.filled())])?;
         chart.draw_series([Circle::new((p99, y), 5, color.stroke_width(2))])?;
-        name(&canvas, &chart, look, &row.who, (1.0, y))?;
+        name(&canvas, &chart, look, &row.who, (least, y))?;
     }
     canvas.present()?;
     Ok(())
@@ -176,7 +177,7 @@ fn bars(
     let most = rows.iter().filter_map(|row| row.main).fold(0.0, f64::max);
     let mut chart = ChartBuilder::on(&canvas)
         .margin(12)
-        .y_label_area_size(210)
+        .y_label_area_size(260)
         .build_cartesian_2d(0.0..most * 1.2, -0.5..rows.len() as f64 - 0.5)?;
     for (at, row) in rows.iter().enumerate() {
         let y = rows.len() as f64 - 1.0 - at as f64;
@@ -196,7 +197,11 @@ fn bars(
 fn scale(file: &Path, look: &Look, groups: &[(f64, Vec<Row>)]) -> Drawn {
     let title = "64 B round trips a second, by number of connections (more is better)";
     let canvas = canvas(file, look, title)?;
-    let rates = groups.iter().flat_map(|(_, rows)| rows).filter_map(|row| row.main);
+    // As many as there are colours.
+    let drawn = |rows: &'_ [Row]| {
+        rows.iter().take(look.lines.len()).filter_map(|row| row.main).fold(1.0, f64::max)
+    };
+    let rates = groups.iter().map(|(_, rows)| drawn(rows));
     let most = rates.fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(&canvas)
         .margin(12)
