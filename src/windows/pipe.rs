@@ -14,7 +14,7 @@ use windows_sys::Wdk::Storage::FileSystem::{
     FilePipeLocalInformation, NtQueryInformationFile,
 };
 use windows_sys::Win32::Foundation::{
-    ERROR_BROKEN_PIPE, ERROR_FILE_NOT_FOUND, ERROR_NO_DATA, ERROR_PIPE_BUSY,
+    ERROR_BROKEN_PIPE, ERROR_FILE_NOT_FOUND, ERROR_HANDLES_CLOSED, ERROR_NO_DATA, ERROR_PIPE_BUSY,
     ERROR_PIPE_NOT_CONNECTED, ERROR_SEM_TIMEOUT, INVALID_HANDLE_VALUE,
 };
 use windows_sys::Win32::Storage::FileSystem::{
@@ -286,7 +286,8 @@ fn tell_presence(
             Some(ERROR_FILE_NOT_FOUND) => Presence::Orphaned,
             _ => Presence::There,
         },
-        Err(Some(ERROR_FILE_NOT_FOUND)) => Presence::Absent,
+        // The pipe went away while this waited for it: so Wine says, NT that it is not found.
+        Err(Some(ERROR_FILE_NOT_FOUND | ERROR_HANDLES_CLOSED)) => Presence::Absent,
         Err(code) => Presence::Unknown(code),
     }
 }
@@ -334,7 +335,9 @@ mod tests {
         let opened = || -> Option<u32> { panic!("opened") };
         assert_eq!(tell_presence(Ok(()), opened), Presence::There);
         assert_eq!(tell_presence(Err(Some(ERROR_PIPE_BUSY)), opened), Presence::There);
-        assert_eq!(tell_presence(Err(Some(ERROR_FILE_NOT_FOUND)), opened), Presence::Absent);
+        for gone in [ERROR_FILE_NOT_FOUND, ERROR_HANDLES_CLOSED] {
+            assert_eq!(tell_presence(Err(Some(gone)), opened), Presence::Absent, "{gone}");
+        }
         assert_eq!(tell_presence(Err(None), opened), Presence::Unknown(None));
     }
 }
