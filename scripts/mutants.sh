@@ -33,7 +33,7 @@ groups() {
 		bells|src/unix/shared_memory.rs|--lib|--test unix_shared_memory
 		listener|src/listener.rs src/listener/*.rs|--lib|--test contract --test unix_accept --test serve
 		stream|src/stream.rs src/stream/*.rs|--test contract|--lib --test echo --test unix_ancillary
-		blocking|src/blocking/*.rs|--test blocking|--test contract
+		blocking|src/blocking/*.rs|--test blocking -- --skip examples::|--test contract
 		serve|src/serve.rs src/serve/[!t]*.rs|--lib --test serve|--test load --test echo
 		instance|src/instance/*.rs|--test daemon --test hand_over|--test unix_daemon --test errors
 		memory|src/memory.rs src/memory/*.rs|--lib --test contract|--test serve
