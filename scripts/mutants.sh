@@ -34,7 +34,7 @@ groups() {
 		listener|src/listener.rs src/listener/*.rs|--lib|--test contract --test unix_accept --test serve
 		stream|src/stream.rs src/stream/*.rs|--test contract|--lib --test echo --test unix_ancillary
 		blocking|src/blocking/*.rs|--test blocking -- --skip examples::|--test contract --test hand_over
-		serve|src/serve.rs src/serve/[!t]*.rs|--lib --test serve|--test load --test echo -- --skip thousands_of
+		serve|src/serve.rs src/serve/[!t]*.rs|--lib --test serve|--test load --test echo --test unix_upgrade -- --skip thousands_of
 		instance|src/instance/*.rs|--test daemon --test hand_over|--test unix_daemon --test errors
 		memory|src/memory.rs src/memory/*.rs|--lib --test contract|--test serve
 		pipes|src/windows/arming.rs src/windows/end.rs|--lib -- windows::arming windows::end|
