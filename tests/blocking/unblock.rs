@@ -117,7 +117,7 @@ fn serve_keeps_to_its_threads_and_lets_them_finish() {
 }
 
 /// Another owner of the socket may end it, such as the supervisor that made it.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
 #[test]
 fn a_socket_that_another_owner_ends_is_an_error_of_incoming_and_of_serve() {
     use rustix::net::{Shutdown, shutdown};
