@@ -43,7 +43,7 @@ impl Bytes for &Plain {
     }
 }
 
-/// Returns proptest's configuration, with fewer cases under Miri.
+/// Returns the configuration of `proptest`, with fewer cases under Miri.
 fn config() -> ProptestConfig {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if cfg!(miri) { ProptestConfig { cases: 8, ..config } } else { config }

@@ -167,7 +167,7 @@ fn of_pipe(pipe: &impl AsHandle) -> SecurityDescriptor {
     SecurityDescriptor(LocalMemory(descriptor))
 }
 
-/// Returns the bytes of the descriptor's access list.
+/// Returns the bytes of the access list in a descriptor.
 fn dacl(descriptor: &SecurityDescriptor) -> &[u8] {
     let (mut present, mut defaulted, mut dacl) = (0, 0, null_mut());
     // SAFETY: the descriptor is one, and the others are places for what is asked.
