@@ -45,7 +45,7 @@ fn a_signal_ends_a_server_and_releases_its_name() {
 
 /// A server in a directory that the user named is not bound again in another one.
 #[test]
-fn a_server_warns_once_that_its_directory_is_another_and_notes_that_it_is_back() {
+fn a_server_warns_once_when_its_directory_is_replaced_and_reports_its_return() {
     let parent = tempfile::tempdir().expect("a directory");
     let dir = parent.path().join("d");
     let make = || {

@@ -167,7 +167,7 @@ mod tests {
 
     /// A foreign instance limits the number of instances, as a system out of resources would.
     #[test]
-    fn the_last_instance_is_not_handed_out() {
+    fn without_room_for_a_successor_the_last_instance_is_kept() {
         let path = unique();
         let context = reactor::handle().expect("a reactor").enter();
         let mut foreign = ServerOptions::new();

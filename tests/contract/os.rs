@@ -8,7 +8,7 @@ async fn row_1() {
 }
 
 #[tokio::test]
-async fn row_1_with_a_portable_name() {
+async fn row_1_clients_connect_to_a_portable_name_and_to_its_address() {
     let name = common::unique_name();
     let mut listener = Listener::bind(&name).expect("a free name");
     let client = within(Stream::connect(&name)).await.expect("a connection");
@@ -111,7 +111,7 @@ async fn row_6() {
 }
 
 #[tokio::test]
-async fn row_6_nothing_is_left_and_the_name_is_free_at_once() {
+async fn row_6_drop_leaves_nothing_and_frees_the_name_at_once() {
     let backend = Os::new();
     for _ in 0..50 {
         let mut listener = backend.bind().expect("a free name");
@@ -202,7 +202,7 @@ async fn row_7_the_message_names_the_endpoint_and_the_next_step() {
 }
 
 #[tokio::test]
-async fn row_7_waits_for_a_server_when_asked_to() {
+async fn row_7_connect_waits_for_a_server_when_asked_to() {
     let backend = Os::new();
     let options = ConnectOptions::new().wait_for_server(common::PATIENCE);
     let mut connecting = pin!(backend.connect_with(&options));
@@ -216,7 +216,7 @@ async fn row_7_waits_for_a_server_when_asked_to() {
 }
 
 #[tokio::test]
-async fn row_7_waiting_for_a_server_ends() {
+async fn row_7_waiting_for_a_server_ends_at_its_limit() {
     let backend = Os::new();
     let wait = Duration::from_millis(200);
     let options = ConnectOptions::new().deadline(Duration::ZERO).wait_for_server(wait);
@@ -244,7 +244,7 @@ async fn row_10() {
 }
 
 #[tokio::test]
-async fn row_10_shared_and_borrowed() {
+async fn row_10_borrowed_halves_and_shared_streams_half_close() {
     let (mut client, server) = connected(&Os::new()).await;
     let (mut client_from, mut client_to) = client.split();
     within(client_to.write_all(b"ping")).await.expect("a write");
@@ -256,7 +256,7 @@ async fn row_10_shared_and_borrowed() {
 }
 
 #[tokio::test]
-async fn row_10_the_owned_write_half_shut_down_and_dropped() {
+async fn row_10_a_shutdown_or_drop_of_the_owned_write_half_ends_it() {
     for shut_down in [true, false] {
         let (client, mut server) = connected(&Os::new()).await;
         let (mut from, mut to) = client.into_split();
