@@ -21,8 +21,7 @@ use sockpipe::{
 };
 use tempfile::TempDir;
 
-/// Checks what every error at `endpoint` has in common: its kind, and a text made of `what` and the
-/// advice.
+/// Checks what each error at `endpoint` must have: its kind, and a text of `what` and the advice.
 #[track_caller]
 fn failure<T>(outcome: io::Result<T>, kind: ErrorKind, endpoint: &Endpoint) -> Failure {
     let Err(error) = outcome else { panic!("no error, where {kind:?} was to be") };
