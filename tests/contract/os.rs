@@ -189,7 +189,7 @@ fn row_6_a_bind_that_fails_leaves_nothing() {
 
 #[tokio::test]
 async fn row_7() {
-    row_7_nobody_there_is_an_error_at_once::<Os>().await;
+    row_7_connect_without_a_server_fails_at_once::<Os>().await;
 }
 
 #[tokio::test]
@@ -240,7 +240,7 @@ async fn row_9_the_bytes_of_a_client_that_left_still_arrive() {
 
 #[tokio::test]
 async fn row_10() {
-    row_10_shutdown_of_the_stream::<Os>().await;
+    row_10_shutdown_ends_one_direction_only::<Os>().await;
 }
 
 #[tokio::test]
@@ -293,7 +293,7 @@ async fn halves_of_two_streams_do_not_reunite() {
 
 #[tokio::test]
 async fn row_12() {
-    row_12_the_peer_is_gone::<Os>().await;
+    row_12_reads_end_and_writes_break_when_the_peer_leaves::<Os>().await;
 }
 
 #[tokio::test]
