@@ -3,8 +3,8 @@
 use crate::*;
 
 #[tokio::test]
-async fn row_1() {
-    row_1_bind_listens_when_it_returns::<Os>().await;
+async fn row_1_bind_listens_when_it_returns() {
+    crate::row_1_bind_listens_when_it_returns::<Os>().await;
 }
 
 #[tokio::test]
@@ -106,8 +106,8 @@ async fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
 }
 
 #[tokio::test]
-async fn row_6() {
-    row_6_drop_releases_the_name::<Os>().await;
+async fn row_6_drop_releases_the_name() {
+    crate::row_6_drop_releases_the_name::<Os>().await;
 }
 
 #[tokio::test]
@@ -188,8 +188,8 @@ fn row_6_a_bind_that_fails_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn row_7() {
-    row_7_connect_without_a_server_fails_at_once::<Os>().await;
+async fn row_7_connect_without_a_server_fails_at_once() {
+    crate::row_7_connect_without_a_server_fails_at_once::<Os>().await;
 }
 
 #[tokio::test]
@@ -239,8 +239,8 @@ async fn row_9_the_bytes_of_a_client_that_left_still_arrive() {
 }
 
 #[tokio::test]
-async fn row_10() {
-    row_10_shutdown_ends_one_direction_only::<Os>().await;
+async fn row_10_shutdown_ends_one_direction_only() {
+    crate::row_10_shutdown_ends_one_direction_only::<Os>().await;
 }
 
 #[tokio::test]
@@ -292,8 +292,8 @@ async fn halves_of_two_streams_do_not_reunite() {
 }
 
 #[tokio::test]
-async fn row_12() {
-    row_12_reads_end_and_writes_break_when_the_peer_leaves::<Os>().await;
+async fn row_12_reads_end_and_writes_break_when_the_peer_leaves() {
+    crate::row_12_reads_end_and_writes_break_when_the_peer_leaves::<Os>().await;
 }
 
 #[tokio::test]
@@ -332,8 +332,8 @@ async fn row_14_dropped_futures_lose_nothing() {
 }
 
 #[tokio::test]
-async fn row_18() {
-    row_18_a_flood_both_ways_does_not_deadlock::<Os>().await;
+async fn row_18_a_flood_both_ways_does_not_deadlock() {
+    crate::row_18_a_flood_both_ways_does_not_deadlock::<Os>().await;
 }
 
 /// The helper of row 19: lives until its standard input ends.
