@@ -162,7 +162,7 @@ fn a_second_signal_cuts_connections() {
         client.await_out("hello");
         server.signal(Signal::INT);
         server.await_err("a second Ctrl-C ends them at once");
-        assert!(!Path::new(os.endpoint()).exists(), "nobody is let in");
+        assert!(!Path::new(os.endpoint()).exists(), "the name is still there");
         server.signal(Signal::INT);
         assert_eq!(server.wait().code, Some(130), "{arguments:?}");
         assert_eq!(os.files(), [""; 0], "{arguments:?}");
