@@ -28,8 +28,9 @@ async fn write_until_full(stream: &mut (impl AsyncWrite + Unpin)) -> usize {
     loop {
         let chunk: Vec<u8> = (written..written + 10_000).map(noise).collect();
         // That there is no end in this time is what "full" means; a write that is dropped has
-        // written nothing (row 14).
-        match tokio::time::timeout(Duration::from_millis(200), stream.write(&chunk)).await {
+        // written nothing (row 14). The first finds room, however long a busy machine takes.
+        let limit = if written == 0 { PATIENCE } else { Duration::from_millis(200) };
+        match tokio::time::timeout(limit, stream.write(&chunk)).await {
             Ok(length) => written += length.expect("a write"),
             Err(_) => return written,
         }
