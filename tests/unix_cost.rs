@@ -9,9 +9,7 @@ use std::fs;
 use common::process::is_here;
 use common::unix::{helper, output, strace, through, with_linux_backend};
 use common::{Backend, Os};
-#[cfg(not(feature = "shared-memory"))]
 use sockpipe::Stream;
-#[cfg(not(feature = "shared-memory"))]
 use tokio::net::UnixStream;
 
 type Calls = BTreeMap<String, i64>;
@@ -128,7 +126,6 @@ fn reads_and_writes_that_block_take_as_many_instructions_as_std() {
 }
 
 /// What spins has its state beside the stream, so that other streams do not pay for it.
-#[cfg(not(feature = "shared-memory"))]
 #[test]
 fn a_stream_is_little_larger_than_tokio() {
     let [ours, tokio] = [size_of::<Stream>(), size_of::<UnixStream>()];
