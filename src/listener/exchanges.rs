@@ -243,8 +243,9 @@ mod tests {
     const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
     const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
-    /// The steps: `>` for bytes of the client, `<` for the server's. Returns the state after each,
-    /// whether the bytes come at once or one by one.
+    /// Follows `steps`, in which `>` marks the client's bytes and `<` the server's. Returns the
+    /// state after
+    /// each step, which is the same whether the bytes arrive at once or one at a time.
     fn follow(steps: &[(char, &str)]) -> Vec<bool> {
         let [whole, single] = [usize::MAX, 1].map(|most| {
             let mut exchanges = Exchanges::default();
@@ -268,7 +269,7 @@ mod tests {
         let (head, body) = HELLO.split_at(HELLO.len() - 2);
         assert_eq!(follow(&[('>', GET), ('<', head), ('<', body)]), [false, false, true]);
         assert_eq!(follow(&[('>', GET), ('<', HELLO), ('>', GET)]), [false, true, false]);
-        // Half of a head is no request yet.
+        // A request counts once its head is complete.
         assert_eq!(follow(&[('>', &GET[..20]), ('>', &GET[20..])]), [true, false]);
     }
 
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interim_response_answers_nothing() {
+    fn an_interim_response_leaves_a_request_unanswered() {
         let post = "POST / HTTP/1.1\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\n";
         let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
         let after = follow(&[('>', post), ('<', go_on), ('>', "GET"), ('<', HELLO)]);
@@ -304,14 +305,14 @@ mod tests {
     }
 
     #[test]
-    fn each_of_several_requests_at_once_is_answered() {
+    fn each_pipelined_request_needs_its_answer() {
         let chunked = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nGET\r\n0\r\n\r\n";
         let requests = format!("\r\n{chunked}{GET}");
         assert_eq!(follow(&[('>', &requests), ('<', HELLO), ('<', HELLO)]), [false, false, true]);
     }
 
     #[test]
-    fn requests_at_once_are_answered_in_their_order() {
+    fn pipelined_requests_are_answered_in_order() {
         let requests = GET.replace("GET", "HEAD") + GET;
         let (head, body) = HELLO.split_at(HELLO.len() - 5);
         let after = follow(&[('>', &requests), ('<', head), ('<', head), ('<', body)]);
@@ -329,7 +330,7 @@ mod tests {
             (GET, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nmany\r\n0\r\n\r\n"),
             (GET, "HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n"),
             (GET, "\u{0}\u{0}\u{6}\r\n\r\n"),
-            // What is no request of HTTP/1, and what opens a tunnel.
+            // Input that is not a request of HTTP/1, and requests that open a tunnel.
             ("CONNECT x HTTP/1.1\r\n\r\n", until_closed),
             ("CONNECT x HTTP/1.1\r\n\r\n", HELLO),
             ("GET / HTTP/2.0\r\n\r\n", HELLO),

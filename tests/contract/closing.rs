@@ -27,8 +27,8 @@ async fn write_until_full(stream: &mut (impl AsyncWrite + Unpin)) -> usize {
     let mut written = 0;
     loop {
         let chunk: Vec<u8> = (written..written + 10_000).map(noise).collect();
-        // That there is no end in this time is what "full" means; a write that is dropped has
-        // written nothing (row 14). The first finds room, however long a busy machine takes.
+        // A write that takes longer than this finds the buffers full. A dropped write has written
+        // nothing (row 14). The first one has room, so it may take as long as a busy machine needs.
         let limit = if written == 0 { PATIENCE } else { Duration::from_millis(200) };
         match tokio::time::timeout(limit, stream.write(&chunk)).await {
             Ok(length) => written += length.expect("a write"),
@@ -45,7 +45,7 @@ async fn assert_arrives(stream: &mut (impl AsyncRead + Unpin), length: usize) {
 
 type Ending<B> = fn(Runtime, <B as Backend>::Stream);
 
-/// Where the stream ends must make no difference.
+/// The bytes arrive wherever the stream is dropped.
 fn a_plain_drop_loses_nothing<B: Backend>() {
     let ways: [(&str, Ending<B>); 3] = [
         ("in its runtime, which ends", |runtime, stream| {
@@ -87,18 +87,18 @@ fn a_plain_drop_loses_nothing<B: Backend>() {
 }
 
 #[test]
-fn row_11_a_plain_drop_in_memory() {
+fn row_11_a_plain_drop_in_memory_loses_nothing() {
     a_plain_drop_loses_nothing::<Memory>();
 }
 
 #[test]
-fn row_11_a_plain_drop() {
+fn row_11_a_plain_drop_loses_nothing() {
     a_plain_drop_loses_nothing::<Os>();
 }
 
-/// Neither end of a connection, nor the listener, needs a runtime to be dropped in.
+/// Neither end of a connection nor the listener needs a runtime when it is dropped.
 #[test]
-fn row_11_everything_dropped_without_a_runtime() {
+fn row_11_everything_can_be_dropped_without_a_runtime() {
     let first = runtime();
     let backend = Os::new();
     let (listener, client, server, pair) = first.block_on(async {
@@ -109,11 +109,11 @@ fn row_11_everything_dropped_without_a_runtime() {
     });
     drop(first);
     drop((client, server, pair, listener));
-    // The name is free.
     runtime().block_on(async { drop(backend.bind().expect("a free name")) });
 }
 
-/// Writes [`ANSWER`] bytes to the endpoint in its argument, closes, and is gone.
+/// The helper of row 11: writes [`ANSWER`] bytes to the endpoint in its argument, closes, and
+/// exits.
 #[tokio::test]
 async fn helper_answers_and_exits() {
     let Some(endpoint) = argument() else { return };
@@ -138,12 +138,12 @@ async fn row_11_after_close_even_an_exit_loses_nothing() {
 }
 
 #[tokio::test]
-async fn row_11_close_ends_at_its_deadline() {
+async fn row_11_close_ends_at_its_deadline_and_loses_nothing() {
     let (mut client, mut server) = connected(&Os::new()).await;
     let written = write_until_full(&mut client).await;
     let closed = within(client.close(Duration::from_millis(100))).await;
     if cfg!(windows) {
-        // A pipe's last write is not the system's until the peer has made room.
+        // The system has a pipe's last write only once the peer has made room.
         assert_reason!(closed, Reason::Deadline);
     } else {
         closed.expect("the kernel has what a write reported");

@@ -104,9 +104,9 @@ mod tests {
         assert!(heat.carried(1, false));
     }
 
-    /// Few bytes do not make slow answers hot, nor few answers slow bytes.
+    /// The time limit for answers does not depend on bytes, nor the limit for bytes on answers.
     #[test]
-    fn answers_and_bytes_have_a_time_each() {
+    fn answers_and_bytes_each_have_a_time_limit() {
         let counted = |exchanges, bytes| Heat { exchanges, bytes, ..Heat::new(Role::Taker, false) };
         let (short, long) = (Duration::from_millis(10), Duration::from_millis(100));
         let moment = Duration::from_nanos(1);
@@ -144,13 +144,13 @@ mod tests {
         heat.since = Some(long_ago.expect("a second ago"));
         assert!(!heat.carried(1, true), "sixteen in more than a second");
         assert!((0..15).all(|_| !heat.carried(1, true)), "fifteen since");
-        // A beginning that is still to come is no time ago, however slow this process is.
+        // A start in the future counts as just now, however slowly this process runs.
         heat.since = Some(Instant::now() + Duration::from_secs(3600));
         assert!(heat.carried(1, true));
     }
 
     #[test]
-    fn a_hot_stream_tries_rarely() {
+    fn a_hot_stream_of_short_answers_tries_rarely() {
         let mut heat = Heat::new(Role::Taker, false);
         let tries = (0..1 << 16).filter(|_| heat.carried(1, true)).count();
         assert!((2..30).contains(&tries), "{tries}");

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 thread_local! {
-    /// Called before each access to a word.
+    /// A function that is called before each access to a word.
     pub(crate) static STEP: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
 }
 
@@ -17,7 +17,7 @@ pub(super) fn step() {
     STEP.with_borrow(|step| step.iter().for_each(|step| step()));
 }
 
-/// Bytes in this process.
+/// The bytes of a ring, in this process's own memory.
 #[derive(Debug)]
 pub(crate) struct Plain(pub(crate) Vec<AtomicU8>);
 
@@ -43,7 +43,7 @@ impl Bytes for &Plain {
     }
 }
 
-/// Fewer in an interpreter.
+/// Returns the configuration of `proptest`, with fewer cases under Miri.
 fn config() -> ProptestConfig {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if cfg!(miri) { ProptestConfig { cases: 8, ..config } } else { config }
@@ -53,7 +53,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn any_sequence_of_calls_is_a_queue(
+    fn any_sequence_of_calls_keeps_the_bytes_in_order(
         calls in prop::collection::vec((any::<bool>(), 0_usize..20), 1..60),
     ) {
         let (words, plain) = (Words::default(), Plain::new(16));
@@ -77,7 +77,7 @@ proptest! {
         }
     }
 
-    /// Whatever a peer writes is either a position that can be, or an error.
+    /// Each value that a peer writes is either a possible position or an error.
     #[test]
     fn random_positions_of_the_peer_are_harmless(
         positions in prop::collection::vec(
@@ -152,7 +152,7 @@ fn only_a_side_that_waits_gets_a_bell_and_only_one() {
     assert!(!words.writer_wants_bell());
 }
 
-/// A byte in a pipe, as it were.
+/// A bell that stands in for a byte in a socket.
 #[derive(Default)]
 struct Bell(Mutex<u32>, Condvar);
 
@@ -171,10 +171,9 @@ impl Bell {
     }
 }
 
-/// Two threads that sleep whenever there is nothing to do: no byte is lost, and nobody sleeps for
-/// ever.
+/// The two threads sleep whenever they have nothing to do.
 #[test]
-fn sleepers_are_woken() {
+fn a_sleeping_side_is_woken_and_no_byte_is_lost() {
     const LENGTH: usize = if cfg!(miri) { 300 } else { 200_000 };
     let (words, plain) = (Words::default(), Plain::new(16));
     let (to_reader, to_writer) = (Bell::default(), Bell::default());

@@ -86,7 +86,7 @@ mod tests {
         Credit::from_bits(spin.0.load(Relaxed))
     }
 
-    /// Finds something after so many tries, and counts them.
+    /// Returns a receive that finds something after `tries` calls, and counts the calls.
     fn after(tries: u32, count: &mut u32) -> impl FnMut() -> Result<(), Errno> {
         move || {
             *count += 1;
@@ -101,13 +101,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_at_the_first_try_are_no_hit_and_later_ones_are() {
+    fn bytes_count_as_a_hit_only_after_the_first_try() {
         let spin = spin(0, 0, 16);
         assert_eq!(spin.watch(None, after(0, &mut 0)), Some(Ok(())));
         assert_eq!(credit(&spin).score, 0);
         assert_eq!(spin.watch(None, after(1, &mut 0)), Some(Ok(())));
         assert_eq!(credit(&spin).score, 1);
-        // The end and errors come in time as well.
+        // An end or an error during the watch is returned as well.
         let mut first = true;
         let reset = || {
             Err::<(), _>(if std::mem::take(&mut first) { Errno::AGAIN } else { Errno::CONNRESET })
