@@ -55,6 +55,7 @@ fn with_a_server(endpoint: &Endpoint, found: &Found) -> String {
     if found.server.is_none() && access.is_none() {
         return "`--connect` asks for the server's user and access".to_owned();
     }
+
     let uid = found.server_uid.or_else(|| access.and_then(|access| access.uid));
     match uid.filter(|&uid| os::is_stranger(uid)) {
         Some(uid) => {
