@@ -1,4 +1,4 @@
-//! The ring is built with loom's atomics here.
+//! Builds the ring with loom's atomics.
 
 fn main() {
     println!("cargo::rustc-cfg=sockpipe_loom");

@@ -1,4 +1,4 @@
-//! The adapters, by the frameworks that they are for, and the examples that show them.
+//! The adapters with the frameworks that they serve, and the examples that show them.
 //!
 //! `cargo test --all-features --test adapters`, after `cargo build --all-features --examples`.
 
@@ -21,13 +21,13 @@ use sockpipe::{Endpoint, LocalListener, memory};
 
 type HttpClient = Client<Connector, Full<Bytes>>;
 
-/// A client that has one connection at a time, and keeps it.
+/// A client that keeps one connection open and uses no other.
 fn client(endpoint: &str) -> HttpClient {
     let connector = Connector::new(endpoint).expect("an endpoint");
     Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector)
 }
 
-/// A listener that fails once, and then for ever or not.
+/// A listener whose `accept` fails once, and then for ever or not.
 struct Failing {
     inner: memory::Listener,
     failures: AtomicU32,

@@ -1,4 +1,4 @@
-//! Waiting for a name that another server has.
+//! `bind_wait` on a name that another server holds.
 
 mod common;
 
@@ -28,7 +28,7 @@ async fn bind_wait_binds_once_the_server_releases_the_name() {
         let endpoint = backend.endpoint().to_owned();
         async move { Listener::bind_wait(endpoint, &ListenOptions::new(), common::PATIENCE).await }
     });
-    // It has been refused at least once by now, or will be: either way it has to wait for this.
+    // Whether or not the task has tried to bind by now, it must wait until `first` is dropped.
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
     drop(first);
@@ -51,11 +51,10 @@ async fn bind_wait_times_out_at_a_server_that_stays() {
     server.expect("a connection");
 }
 
-/// Only a taken name is waited for.
 #[tokio::test]
 async fn bind_wait_returns_other_errors_at_once() {
     let (options, started) = (ListenOptions::new(), Instant::now());
-    // A form of the other systems.
+    // An endpoint that only other systems support.
     let foreign = if cfg!(windows) { "abstract:name" } else { r"\\.\pipe\name" };
     let bound = within(Listener::bind_wait(foreign, &options, common::PATIENCE / 2)).await;
     assert_reason!(bound, Reason::Unsupported, foreign);

@@ -1,5 +1,5 @@
-//! What the blocking API has beside the contract's rows: threads, timeouts, handles. It needs no
-//! tokio: `cargo test --no-default-features --features blocking --test blocking`.
+//! The parts of the blocking API that the contract does not cover: threads, timeouts, handles. They
+//! need no tokio: `cargo test --no-default-features --features blocking --test blocking`.
 #![cfg(feature = "blocking")]
 #![allow(unreachable_pub, reason = "the modules of one test")]
 
@@ -41,9 +41,9 @@ fn echo(mut stream: &Stream) {
     }
 }
 
-/// One thread writes and another ends the direction: the reader gets what was written, and the end.
+/// One thread writes while another shuts the same direction down.
 #[test]
-fn an_end_arrives_after_the_bytes_of_a_concurrent_writer() {
+fn shutdown_sends_the_end_after_the_bytes_of_a_concurrent_writer() {
     for round in 0..50 {
         bounded(move || {
             let (client, server) = connected();
@@ -76,7 +76,7 @@ fn sixty_four_threads_echo_a_thousand_times_each() {
         let listener = Listener::bind(&name).expect("a free name");
         let count = AtomicUsize::new(0);
         thread::scope(|scope| {
-            // Threads that share the listener.
+            // Four threads share the listener.
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..CLIENTS / 4 {
@@ -111,12 +111,12 @@ fn a_thread_that_is_blocked_in_a_read_never_blocks_a_writer() {
         let (client, server) = connected();
         thread::scope(|scope| {
             let reader = scope.spawn(|| read_all(&client));
-            // More than is buffered, so that the writes wait for the peer too.
+            // The data exceeds the buffer, so the writes wait for the peer too.
             let writer = scope.spawn(|| {
                 (&client).write_all(&vec![7; 1 << 20]).expect("a write");
                 client.shutdown().expect("a half-close");
             });
-            // The reader is in its read, for nothing has been sent to it.
+            // The reader is blocked in its read, since the server has sent nothing yet.
             assert_eq!(read_all(&server).len(), 1 << 20);
             writer.join().expect("no panic");
             (&server).write_all(b"now").expect("a write");
@@ -127,7 +127,7 @@ fn a_thread_that_is_blocked_in_a_read_never_blocks_a_writer() {
 }
 
 #[test]
-fn every_reader_sees_the_end() {
+fn threads_that_share_a_stream_all_read_its_end() {
     bounded(|| {
         let (client, server) = connected();
         thread::scope(|scope| {
@@ -141,7 +141,7 @@ fn every_reader_sees_the_end() {
 }
 
 #[test]
-fn handles_share_one_stream() {
+fn a_stream_stays_open_until_its_last_handle_is_closed() {
     bounded(|| {
         let (client, server) = connected();
         let other = client.try_clone().expect("a handle");
@@ -158,7 +158,7 @@ fn handles_share_one_stream() {
 }
 
 #[test]
-fn the_write_side_is_shut_while_a_writer_waits() {
+fn shutdown_fails_a_waiting_writer_and_keeps_what_it_wrote() {
     bounded(|| {
         let (client, server) = connected();
         thread::scope(|scope| {
@@ -179,16 +179,17 @@ fn the_write_side_is_shut_while_a_writer_waits() {
             });
             started.recv().expect("a write");
             client.shutdown().expect("a half-close");
-            // What the writer was told is written arrives, and then the end.
+            // The server reads every byte that the writer reported as written, and then the end.
             let read = read_all(&server).len();
             assert_eq!(read, writer.join().expect("no panic"));
         });
     });
 }
 
-/// On Windows a write may be under way yet when it returns, and other I/O ends with its thread.
+/// On Windows a write may still be in flight when it returns, and Windows cancels other I/O of a
+/// thread that exits.
 #[test]
-fn the_bytes_of_a_thread_that_has_ended_arrive() {
+fn bytes_arrive_after_the_thread_that_wrote_them_has_ended() {
     bounded(|| {
         let (client, server) = connected();
         client.set_write_timeout(Some(blocking::timeouts::SHORT)).expect("a timeout");
@@ -249,9 +250,9 @@ fn both_ends_report_their_peers_user_and_process() {
     });
 }
 
-/// The same stream, whichever way a read comes by its bytes: by watching, or by blocking.
+/// A read of such a stream may poll for its bytes or block for them.
 #[test]
-fn busy_polling_changes_nothing_but_time() {
+fn a_busy_polling_stream_behaves_like_any_other() {
     bounded(|| {
         let name = unique_name();
         let listen = ListenOptions::new().spin(SpinPolicy::Auto).send_buffer_size(64 * 1024);
@@ -270,7 +271,7 @@ fn busy_polling_changes_nothing_but_time() {
                 client.read_exact(&mut answer).expect("an answer");
                 assert_eq!(u32::from_le_bytes(answer), number);
             }
-            // Nobody answers for as long as the timeout is.
+            // The server sends nothing until the timeout has passed.
             client.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
             let started = Instant::now();
             let error = client.read(&mut [0]).expect_err("nothing was sent");
@@ -278,7 +279,7 @@ fn busy_polling_changes_nothing_but_time() {
             assert!(started.elapsed() >= Duration::from_millis(20), "{:?}", started.elapsed());
             client.shutdown().expect("a half-close");
         });
-        // The end, with bytes of ours unread and without, by whoever watches for it.
+        // A polling reader sees the end, whether or not the server has read the client's bytes.
         for unread in [&b""[..], b"unread"] {
             let (mut client, server) = connected();
             client.write_all(unread).expect("a write");
@@ -303,7 +304,7 @@ fn bind_wait_waits_while_a_server_has_the_name() {
             drop(first);
             waiting.join().expect("no panic").expect("the name");
         });
-        // A form of the other systems.
+        // An endpoint that only other systems support.
         let (foreign, started) =
             (if cfg!(windows) { "abstract:name" } else { r"\\.\pipe\name" }, Instant::now());
         let error = Listener::bind_wait(foreign, &options, PATIENCE / 2).expect_err("not here");
@@ -325,7 +326,7 @@ fn the_second_instance_is_connected_to_the_first() {
         first.read_exact(&mut asked).expect("a read");
         assert_eq!(&asked, b"open");
 
-        // The name is free again, and the next to come is the first.
+        // The name is free again, so the next caller becomes the primary.
         drop((listener, first, later));
         assert!(matches!(acquire(), SingleInstance::Primary(_)));
     });

@@ -1,11 +1,12 @@
 //! The portability contract, row by row, against each backend that a row can apply to.
 //!
-//! Run here, on the OS: rows 1, 2, 3, 6, 7, 9, 10, 11, 12, 14, 18, and 19 where `/proc` shows what
-//! a child has. In memory: rows 1, 6, 7, 10, 12, 18, and of 11 that a plain drop loses nothing;
-//! there is no name to be taken (2), no process to crash or to exit (3, 11), no child that could
-//! inherit (19). docs/contract.md says which rows are proven where. With the feature `blocking`,
-//! its streams and listeners too, against each other and the async ones: `contract/blocking.rs`
-//! says which rows.
+//! On the OS this file tests rows 1, 2, 3, 6, 7, 9, 10, 11, 12, 14 and 18, and row 19 where `/proc`
+//! lists a child's descriptors. In memory it tests rows 1, 6, 7, 10, 12 and 18, and the part of row
+//! 11 that a plain drop loses nothing. The other rows do not apply in memory: no server can take
+//! the name (2), no process crashes or exits (3, 11), and no child inherits anything (19).
+//! docs/contract.md lists where each row is proven. With the feature `blocking`,
+//! `contract/blocking.rs` tests blocking streams and listeners against each other and against the
+//! async ones, and lists its rows.
 
 mod common;
 mod contract {
@@ -66,23 +67,23 @@ async fn row_6_drop_releases_the_name<B: Backend>() {
     assert_kind(within(backend.connect()).await, ErrorKind::NotFound);
 }
 
-async fn row_7_nobody_there_is_an_error_at_once<B: Backend>() {
+async fn row_7_connect_without_a_server_fails_at_once<B: Backend>() {
     let backend = B::new();
     drop(backend.bind().expect("a free name"));
     let started = Instant::now();
     assert_kind(within(backend.connect()).await, ErrorKind::NotFound);
-    // Half of the default deadline, which is for busy servers only.
+    // Half of the default deadline, which applies to busy servers only.
     assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
 }
 
-async fn row_10_shutdown_of_the_stream<B: Backend>() {
+async fn row_10_shutdown_ends_one_direction_only<B: Backend>() {
     for length in [0, 1, 300_000] {
         let (mut client, mut server) = connected(&B::new()).await;
         half_close(&mut client, &mut server, length).await;
     }
 }
 
-/// `one` ends its side and reads the answer that `other` gives after the end.
+/// `one` shuts its write side down and reads the answer that `other` sends after that end.
 async fn half_close(
     one: &mut (impl AsyncRead + AsyncWrite + Unpin),
     other: &mut (impl AsyncRead + AsyncWrite + Unpin),
@@ -96,7 +97,7 @@ async fn half_close(
     };
     let answer = async {
         assert_eq!(read_all(other).await, question);
-        // The end stays the end.
+        // Later reads return the end again.
         assert_eq!(other.read(&mut [0; 8]).await.expect("an end"), 0);
         assert_eq!(other.read(&mut [0; 8]).await.expect("an end"), 0);
         other.write_all(&question).await.expect("the other direction is open");
@@ -109,10 +110,10 @@ async fn half_close(
     assert_kind(refused, ErrorKind::BrokenPipe);
 }
 
-async fn row_12_the_peer_is_gone<B: Backend>() {
+async fn row_12_reads_end_and_writes_break_when_the_peer_leaves<B: Backend>() {
     let backend = B::new();
     let (mut client, mut server) = connected(&backend).await;
-    // Bytes of ours that the peer never reads must not turn its end into an error.
+    // Bytes that the peer never reads must not turn its end into an error.
     within(client.write_all(b"unread")).await.expect("a write");
     within(server.write_all(b"last words")).await.expect("a write");
     drop(server);
@@ -127,7 +128,7 @@ async fn row_12_the_peer_is_gone<B: Backend>() {
     let refused = within(client.write_all(b"again")).await;
     assert_kind(refused, ErrorKind::BrokenPipe);
 
-    // The same for who learns it by writing.
+    // A writer notices the same without a read.
     let (mut client, server) = connected(&B::new()).await;
     within(client.write_all(b"unread")).await.expect("a write");
     drop(server);
@@ -165,43 +166,44 @@ mod memory {
     use super::*;
 
     #[tokio::test]
-    async fn row_1() {
-        row_1_bind_listens_when_it_returns::<Memory>().await;
+    async fn row_1_bind_listens_when_it_returns() {
+        super::row_1_bind_listens_when_it_returns::<Memory>().await;
     }
 
     #[tokio::test]
-    async fn row_6() {
-        row_6_drop_releases_the_name::<Memory>().await;
+    async fn row_6_drop_releases_the_name() {
+        super::row_6_drop_releases_the_name::<Memory>().await;
     }
 
     #[tokio::test]
-    async fn row_7() {
-        row_7_nobody_there_is_an_error_at_once::<Memory>().await;
+    async fn row_7_connect_without_a_server_fails_at_once() {
+        super::row_7_connect_without_a_server_fails_at_once::<Memory>().await;
     }
 
     #[tokio::test]
-    async fn row_10() {
-        row_10_shutdown_of_the_stream::<Memory>().await;
+    async fn row_10_shutdown_ends_one_direction_only() {
+        super::row_10_shutdown_ends_one_direction_only::<Memory>().await;
     }
 
     #[tokio::test]
-    async fn row_12() {
-        row_12_the_peer_is_gone::<Memory>().await;
+    async fn row_12_reads_end_and_writes_break_when_the_peer_leaves() {
+        super::row_12_reads_end_and_writes_break_when_the_peer_leaves::<Memory>().await;
     }
 
     #[tokio::test]
-    async fn row_18() {
-        row_18_a_flood_both_ways_does_not_deadlock::<Memory>().await;
+    async fn row_18_a_flood_both_ways_does_not_deadlock() {
+        super::row_18_a_flood_both_ways_does_not_deadlock::<Memory>().await;
     }
 }
 
-/// Every row again with busy-polling on, in a process of its own.
+/// Runs every row again in a separate process with busy polling on.
 #[test]
 fn the_contract_holds_with_busy_polling() {
     again(&[(common::SPIN, "1")]);
 }
 
-/// Every row again in shared memory: from the first bytes on, and once a stream is hot.
+/// Runs every row again in shared memory: from the first byte on (`eager`), and once a stream is
+/// busy (`auto`).
 #[cfg(feature = "shared-memory")]
 #[test]
 fn the_contract_holds_in_shared_memory() {

@@ -1,4 +1,5 @@
-//! Starting a server when it is needed, once; and one instance of a program. Real processes.
+//! `connect_or_spawn` starts a server once, when a client needs it. `SingleInstance` lets one
+//! instance of a program run. These tests use real processes.
 
 mod common;
 
@@ -15,7 +16,7 @@ use sockpipe::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// The full counts of the acceptance checks, which take minutes.
+/// Whether to run the full counts, which take minutes.
 fn full() -> bool {
     std::env::var_os("SOCKPIPE_FULL").is_some()
 }
@@ -24,19 +25,20 @@ fn rounds() -> usize {
     if full() { 20 } else { 5 }
 }
 
-/// The daemon's program.
+/// The program of the daemon.
 #[tokio::test]
 async fn helper_daemon() {
     common::daemon::daemon().await;
 }
 
-/// A program with clients of a daemon that may not run yet.
+/// A program whose clients connect to a daemon that may not run yet.
 #[tokio::test]
 async fn helper_clients() {
     common::daemon::clients().await;
 }
 
-/// Of many processes at once Wine loses one now and then before it runs: `ERROR_INTERNAL_ERROR`.
+/// Starts a process, again if Wine fails to: when many start at once, one may fail with
+/// `ERROR_INTERNAL_ERROR` before it runs.
 fn start(command: &mut Command) -> Child {
     let lost = |started: &io::Result<Child>| {
         cfg!(windows) && matches!(started, Err(error) if error.raw_os_error() == Some(1359))
@@ -56,7 +58,7 @@ async fn one_of_many_cold_clients_starts_the_daemon_and_all_connect() {
     for round in 0..rounds() {
         let daemon = Daemon::new();
         let log = daemon.log();
-        // One that listens at once, and one that is slow; of a full run only such.
+        // The daemons listen at once and late in turn; in a full run all of them listen late.
         let behaviour = if round % 2 == 0 && !full() { "serve" } else { "late" };
         let children: Vec<Child> = (0..CLIENTS.0)
             .map(|_| {
@@ -99,7 +101,7 @@ async fn a_connector_reports_once_that_it_started_the_daemon() {
     let told: Vec<u32> = started.try_iter().collect();
     assert_eq!(told, daemon.starts());
     assert_eq!(told.len(), 1);
-    // For those that are not sockpipe's clients.
+    // Programs that do not use sockpipe connect to the address that `locate` returns.
     let address = within(connector.locate()).await.expect("a daemon");
     within(Stream::connect(&address)).await.expect("a daemon");
     assert_ne!(address.to_string(), daemon.name);
@@ -107,13 +109,13 @@ async fn a_connector_reports_once_that_it_started_the_daemon() {
 }
 
 #[tokio::test]
-async fn while_a_daemon_stops_no_other_is_started() {
+async fn a_client_starts_no_daemon_while_the_old_one_stops() {
     let daemon = Daemon::new();
     let mut old = Listener::bind(&daemon.name).expect("a free name");
     let (client, server) = tokio::join!(Stream::connect(&daemon.name), old.accept());
     let connection = (client.expect("a connection"), server.expect("a connection"));
     assert_eq!(old.stop_listening().len(), 0);
-    // A pipe that is let go of may still let a client in for a moment.
+    // A closed pipe may still accept a client for a moment.
     let options = ConnectOptions::new().deadline(Duration::from_millis(50));
     within(async { while Stream::connect_with(&daemon.name, &options).await.is_ok() {} }).await;
     let mut connecting = std::pin::pin!(daemon.connect("serve", common::PATIENCE));
@@ -132,14 +134,14 @@ async fn a_daemon_is_detached_from_its_client() {
     let client = daemon.connect("serve", common::PATIENCE).await.expect("a connection");
     let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
     drop(client);
-    // A second client finds it.
+    // A second client connects to the same daemon.
     drop(daemon.connect("serve", common::PATIENCE).await.expect("a connection"));
     assert_eq!(daemon.starts().len(), 1);
     if cfg!(target_os = "linux") {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
         let after_name = stat.rsplit_once(')').expect("a name").1;
         let fields: Vec<_> = after_name.split_whitespace().collect();
-        // Fields 5 and 6 of proc(5): the process group and the session are its own.
+        // Fields 5 and 6 of proc(5): the daemon leads its own process group and session.
         assert_eq!((fields[2], fields[3]), (&*pid.to_string(), &*pid.to_string()));
         let link = |number| {
             let link = fs::read_link(format!("/proc/{pid}/fd/{number}")).expect("a descriptor");
@@ -156,13 +158,13 @@ async fn a_daemon_is_detached_from_its_client() {
 }
 
 #[tokio::test]
-async fn a_failed_daemon_is_reported_with_its_last_words() {
+async fn a_daemon_that_fails_to_start_is_reported_with_its_error_output() {
     let daemon = Daemon::new();
     let outcome = daemon.connect("fail", common::PATIENCE).await;
     let error = assert_reason!(outcome, Reason::ServerExited, daemon.name);
-    // What the daemon says is in no reason.
+    // The reason does not contain the daemon's output, so the text is asserted.
     assert_says(&error, &["3", "the flux capacitor is empty"]);
-    // The next client starts one that works.
+    // The next client starts a daemon that works.
     drop(daemon.connect("serve", common::PATIENCE).await.expect("a connection"));
     assert_eq!(daemon.starts().len(), 2);
     daemon.stop().await;
@@ -185,7 +187,7 @@ async fn a_daemon_that_does_not_listen_is_named_and_left_running() {
     }
 }
 
-/// Where the one that starts a daemon says which process it is.
+/// The file in which the client that starts a daemon records the daemon's process.
 fn spawn_file(daemon: &Daemon) -> PathBuf {
     if cfg!(unix) {
         return daemon.dir.path().join(".d.sock.spawn");
@@ -212,7 +214,7 @@ async fn a_slow_daemon_is_started_once_over_several_deadlines() {
         assert!(spawn_file(&daemon).exists());
     }
 
-    // One that is gone is waited for no longer.
+    // Clients do not wait for a daemon that has died.
     stop_process(daemon.starts()[0]);
     let outcome = daemon.connect("slow", limit).await;
     let [_, pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
@@ -234,7 +236,7 @@ async fn kill_at_deadline_kills_a_daemon_that_hangs() {
     let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
     assert_says(&error, &["DaemonCommand::kill_at_deadline"]);
 
-    // An earlier call's is killed too, where it can be told for sure.
+    // It also kills the daemon of an earlier call, where the system identifies a process for sure.
     let killing = || DaemonCommand::new(daemon.command("deaf")).kill_at_deadline(true);
     let outcome = daemon.connect_by(killing(), limit).await;
     if cfg!(any(target_os = "linux", windows)) {
@@ -254,12 +256,12 @@ async fn kill_at_deadline_kills_a_daemon_that_hangs() {
     daemon.stop().await;
 }
 
-/// As the guide's page on daemons has it.
+/// The guide's page on daemons describes this loop.
 #[tokio::test]
-async fn a_client_that_connects_again_outlives_its_daemons() {
+async fn a_client_that_connects_again_finds_a_new_daemon_each_time() {
     let daemon = Daemon::new();
     for round in 1..=4 {
-        // A daemon that ends may take a connection along that came just before.
+        // A daemon that exits may drop a connection that was made just before.
         let mut stream = loop {
             let mut stream = daemon.connect("serve", common::PATIENCE).await.expect("a connection");
             let asked = within(stream.write_all(b"hello")).await;
@@ -268,7 +270,7 @@ async fn a_client_that_connects_again_outlives_its_daemons() {
             }
         };
         assert_eq!(daemon.starts().len(), round);
-        // It ends, or it crashes, while the client is connected.
+        // The daemon exits or crashes while the client is connected.
         if round % 2 == 0 {
             daemon.stop().await;
         } else {
@@ -292,13 +294,13 @@ async fn a_command_that_cannot_be_run_fails_and_releases_the_lock() {
     let command = Command::new("no-such-program-anywhere");
     let outcome = within(sockpipe::connect_or_spawn(&name, command)).await;
     assert_says(&assert_reason!(outcome, Reason::Os, name), &["no-such-program-anywhere"]);
-    // It has let go of the lock: the next try gets as far.
+    // The lock is released: the next attempt fails in the same place.
     let command = Command::new("no-such-program-anywhere");
     let outcome = within(sockpipe::connect_or_spawn(&name, command)).await;
     assert_reason!(outcome, Reason::Os, name);
 }
 
-/// A program of which there is to be one. Prints what it is; the first prints what the others want.
+/// A single-instance program. It prints its role; the primary prints the wishes of the others.
 #[tokio::test]
 async fn helper_instance() {
     let Some(arguments) = arguments() else { return };
@@ -337,7 +339,7 @@ async fn one_of_many_instances_is_the_first_and_receives_the_others() {
                 common::process::Running::start(command)
             })
             .collect();
-        // Each says what it is.
+        // Each instance prints its role.
         let is_first = |instance: &common::process::Running| loop {
             match instance.next_line().as_str() {
                 "primary" => break true,
@@ -359,7 +361,7 @@ async fn one_of_many_instances_is_the_first_and_receives_the_others() {
         wishes.sort_unstable();
         wishes.dedup();
         assert_eq!(wishes.len(), INSTANCES - 1, "{wishes:?}");
-        // The first crashes; in the next round there is another.
+        // The primary crashes, and in the next round another instance becomes the primary.
         for first in firsts {
             first.crash();
         }

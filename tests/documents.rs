@@ -1,6 +1,6 @@
-//! What the documents say is so: the commands of the guide pages do what is printed below them, the
-//! tests that are named exist, links lead somewhere, and the contract is one.
-#![cfg(target_os = "linux")] // One system is enough, and its shell is the one in the pages.
+//! The documents are true: the commands of the guide print the output below them, the tests that
+//! pages name exist, links have targets, and the contract stands on one page.
+#![cfg(target_os = "linux")] // One system is enough, and the pages use its shell.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The pages, by their paths in the repository. Those beside the guide are not in the package.
+/// The paths of all pages in the repository. The package has the pages of the guide only.
 fn pages() -> Vec<String> {
     let guide = fs::read_dir(root().join("docs")).expect("pages");
     let guide = guide.map(|page| page.expect("a page").file_name());
@@ -42,7 +42,7 @@ fn blocks<'a>(page: &'a str, fence: &str) -> Vec<Vec<&'a str>> {
     blocks
 }
 
-/// Commands after `$ `, each with the lines that are to come of it. `…` stands for any text.
+/// The commands after `$ `, each with the output lines that it must print. `…` stands for any text.
 fn commands<'a>(block: &[&'a str]) -> Vec<(&'a str, Vec<&'a str>)> {
     let mut commands: Vec<(&str, Vec<&str>)> = Vec::new();
     for line in block {
@@ -70,7 +70,7 @@ fn fits(line: &str, pattern: &str) -> bool {
     rest.is_empty() || (pattern.contains('…') && last.is_empty())
 }
 
-/// The shell in which a page is followed from its first command to its last.
+/// The shell that runs the commands of one page in their order.
 fn shell(dir: &Path) -> Running {
     let mut shell = Command::new("bash");
     shell
@@ -84,8 +84,8 @@ fn shell(dir: &Path) -> Running {
     let echo = example("echo").get_program().to_owned();
     let programs = Path::new(&echo).parent().expect("a directory").display();
     let mut shell = Running::start(shell);
-    // The reader's cargo builds the example first, which has been done here. What runs in the
-    // background is the program itself, so that `$!` is its process.
+    // A reader's `cargo run` builds the example first; here it is built already. The subshell of a
+    // background command becomes the program itself, so that `$!` is the program's process.
     let cargo = format!(
         r#"exec 2>&1; cargo() {{ local run="{programs}/$4"; shift 4; [ "$1" != -- ] || shift
         if [ $BASH_SUBSHELL = 0 ]; then "$run" "$@"; else exec "$run" "$@"; fi; }}"#
@@ -99,15 +99,15 @@ fn say(shell: &mut Running, line: &str) {
     writeln!(input, "{line}").expect("a shell that reads");
 }
 
-/// What a reader of the guide types, and not who works in the checkout: for those commands there
-/// are lanes.
+/// Whether a reader of the guide types `command`. Commands for work in the checkout have CI lanes
+/// of their own.
 fn is_a_readers(command: &str) -> bool {
     let of_the_checkout = ["cargo ", "scripts/"].iter().any(|start| command.starts_with(start));
     command.starts_with("cargo run --quiet --example ") || !of_the_checkout
 }
 
 #[test]
-fn commands_of_the_guide_do_what_is_printed_below_them() {
+fn commands_of_the_guide_print_the_output_below_them() {
     const DONE: &str = "the command is done";
     if !is_here("nc") {
         return;
@@ -122,7 +122,7 @@ fn commands_of_the_guide_do_what_is_printed_below_them() {
         for (command, mut expected) in commands.filter(|(command, _)| is_a_readers(command)) {
             followed += 1;
             say(&mut shell, &format!("{command}\necho {DONE}"));
-            // Those in the background print when they come to it.
+            // Commands in the background may print later.
             let mut done = false;
             while !(done && expected.is_empty()) {
                 let line = shell.next_line();
@@ -142,7 +142,7 @@ fn commands_of_the_guide_do_what_is_printed_below_them() {
     assert!(followed > 5, "{followed}");
 }
 
-/// What stands in backquotes on `page` and names a test.
+/// The tests that `page` names in backquotes.
 fn named_tests(page: &str) -> BTreeSet<(String, String)> {
     let quoted = page.split('`').skip(1).step_by(2);
     let tests = quoted.filter_map(|text| text.split_once("::"));
@@ -151,11 +151,10 @@ fn named_tests(page: &str) -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn tests_that_are_named_exist() {
+fn tests_that_the_documents_name_exist() {
     let mut named = 0;
     for page in pages() {
         let text = read(&page);
-        // Examples of how a name is written are not names.
         for (file, name) in named_tests(&text) {
             let source = read(&file);
             let found =
@@ -167,7 +166,6 @@ fn tests_that_are_named_exist() {
     assert!(named > 20, "{named}");
 }
 
-/// Each row of what we say of ourselves has a test that shows it.
 #[test]
 fn each_claim_of_the_comparison_names_its_test() {
     let text = read("docs/comparison.md");
@@ -179,7 +177,7 @@ fn each_claim_of_the_comparison_names_its_test() {
     }
 }
 
-/// The README leads to the contract, which stands once: a copy would grow old.
+/// The README links to the contract, since a copy would become outdated.
 #[test]
 fn the_contract_stands_on_one_page_only() {
     let rows = |page: &str| -> usize {
@@ -194,9 +192,9 @@ fn the_contract_stands_on_one_page_only() {
     assert!(read("README.md").contains("](docs/contract.md)"));
 }
 
-/// A reader knows within a minute whether it is for them.
+/// A reader should know within a minute whether the crate suits them.
 #[test]
-fn the_readme_keeps_to_its_limits() {
+fn the_readme_stays_within_its_limits_of_lines_and_words() {
     let text = read("README.md");
     let (lines, words) = (text.lines().count(), text.split_whitespace().count());
     assert!(lines <= 150 && words <= 1000, "{lines} lines, {words} words");
@@ -205,7 +203,7 @@ fn the_readme_keeps_to_its_limits() {
     assert_eq!(long, None);
 }
 
-/// A reader who has an error finds its reason, and nothing that no longer exists.
+/// The page describes every reason, and no reason that no longer exists.
 #[test]
 fn troubleshooting_has_a_row_for_each_reason() {
     let source = read("src/error.rs");
@@ -213,7 +211,7 @@ fn troubleshooting_has_a_row_for_each_reason() {
     let (body, _) = body.split_once("\n}").expect("an end");
     let variants = body.lines().filter_map(|line| line.strip_prefix("    "));
     let variants = variants.filter(|line| line.starts_with(char::is_uppercase));
-    // As a program matches them.
+    // The form in which a program matches a variant.
     let matched = |line: &str| match line.strip_suffix(" {") {
         Some(name) => format!("{name} {{ .. }}"),
         None => line.trim_end_matches(',').to_owned(),
@@ -234,7 +232,7 @@ fn troubleshooting_has_a_row_for_each_reason() {
 
 #[test]
 fn each_link_has_a_target() {
-    /// The package leaves out what is for those who change the crate.
+    /// Pages for contributors, which the package leaves out.
     const LEFT_OUT: [&str; 3] = ["CONTRIBUTING.md", "docs/coverage.md", "docs/kernels.md"];
     let is_package = !root().join("torture").exists();
     let mut followed = 0;
@@ -257,9 +255,9 @@ fn each_link_has_a_target() {
     assert!(followed > 3, "{followed}");
 }
 
-/// What `scripts/bench.sh full` has put there, and not the remains of something else.
+/// `scripts/bench.sh full` writes these tables.
 #[test]
-fn the_page_about_performance_has_its_tables() {
+fn the_performance_page_has_every_measured_table() {
     let page = read("docs/performance.md");
     let tables = |name: &str| {
         let (begin, end) = (format!("<!-- {name}: begin -->"), format!("<!-- {name}: end -->"));
@@ -272,7 +270,7 @@ fn the_page_about_performance_has_its_tables() {
         let judged = parts.next().expect("the table of bars");
         let rows = |part: &str| part.lines().filter(|line| line.starts_with("| ")).count();
         assert!(judged.contains(" 11 repetitions of 300 ms"), "{judged}");
-        // With the head.
+        // The header is a row too.
         assert_eq!(rows(judged), bars + 1, "{name}");
         let parts: Vec<_> = parts.collect();
         assert_eq!(parts.len(), groups, "{name}");
@@ -285,7 +283,7 @@ fn the_page_about_performance_has_its_tables() {
     }
 }
 
-/// The programs of the page about other languages, with what each is built or run by.
+/// Runs the programs that the page about other languages shows.
 #[test]
 fn clients_in_other_languages_get_an_answer() {
     let page = read("docs/other_languages.md");

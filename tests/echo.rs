@@ -1,4 +1,4 @@
-//! The echo pair as a user runs it: the built examples, as processes, on this OS's transport.
+//! The echo examples as a user runs them: as processes, on this OS's transport.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{Backend, Os, within};
 use sockpipe::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// What a program that fails says: one line, from itself.
+/// The error output of a program that failed: one line that begins with the program's name.
 #[track_caller]
 fn one_line(program: &str, err: &[u8]) -> String {
     let err = text(err);
@@ -21,7 +21,7 @@ fn one_line(program: &str, err: &[u8]) -> String {
 }
 
 fn noise(length: usize) -> Vec<u8> {
-    // All byte values, and no period that a buffer's size could hide.
+    // The bytes take all values, and have no period that could match a buffer's size.
     let mut state = 1_u32;
     let next = |state: &mut u32| {
         *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -31,7 +31,7 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_demonstration_ends_by_itself() {
+fn the_echo_example_shows_an_exchange_and_exits() {
     let output = example("echo").output().expect("a process");
     let out = text(&output.stdout);
     assert!(output.status.success(), "{out}{}", text(&output.stderr));
@@ -60,7 +60,7 @@ fn the_echo_examples_exchange_lines() {
     assert_eq!(server.next_line(), "echo: olá mundo");
     let output = client(os.endpoint(), &["--count", "1", "--message", "one \u{1b}[31mred"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    // What a client sends does not drive the server's terminal.
+    // The server does not print a client's control characters to its terminal.
     let shown = std::iter::from_fn(|| Some(server.next_line())).find(|line| line.contains("red"));
     assert_eq!(shown.as_deref(), Some("echo: one \u{fffd}[31mred"));
 }
@@ -75,7 +75,7 @@ fn a_quiet_server_prints_its_address_only() {
 }
 
 #[test]
-fn a_second_server_leaves_the_first_alone() {
+fn a_second_server_exits_and_the_first_keeps_serving() {
     let os = Os::new();
     let first = server(os.endpoint(), &["--quiet"]);
     let mut second = example("echo_server");
@@ -86,7 +86,7 @@ fn a_second_server_leaves_the_first_alone() {
     assert!(err.contains(os.endpoint()), "{err}");
     assert!(err.contains("already listening"), "{err}");
     if cfg!(unix) {
-        // A lock file says who; a pipe does not.
+        // Only a lock file records the process.
         assert!(err.contains(&format!("(pid {})", first.child.id())), "{err}");
     }
     assert!(client(os.endpoint(), &["--count", "1"]).status.success());
@@ -120,7 +120,7 @@ fn the_name_of_a_crashed_server_is_taken_over() {
 
 #[test]
 fn standard_input_comes_back_byte_for_byte() {
-    // Wine moves about a tenth of what Linux does.
+    // Wine moves about a tenth of the bytes per second that Linux moves.
     let length = if cfg!(windows) { 10 } else { 100 } * 1024 * 1024 + 1;
     let os = Os::new();
     let _server = server(os.endpoint(), &["--quiet"]);
@@ -156,7 +156,7 @@ fn a_client_ends_when_the_server_goes_although_its_input_is_open() {
         let mut client = Running::start(command);
         let mut input = client.child.stdin.take().expect("a pipe");
         input.write_all(b"hello\n").expect("a write");
-        // It is connected: something has come back.
+        // An answer shows that it is connected.
         while !client.next_line().contains(if arguments[0] == "--stdin" {
             "hello"
         } else {
@@ -164,7 +164,7 @@ fn a_client_ends_when_the_server_goes_although_its_input_is_open() {
         }) {}
         server.crash();
         let (status, _, err) = client.wait();
-        // A client that was to send all of its input did not.
+        // With `--stdin` the client fails, since it did not send all of its input.
         assert_eq!(status.code(), Some(i32::from(arguments[0] == "--stdin")), "{err:?}");
         drop(input);
     }
@@ -219,7 +219,6 @@ fn usage_errors_exit_with_two() {
     }
 }
 
-/// Endpoints that cannot be, for servers and clients.
 #[test]
 fn invalid_endpoints_are_refused_by_server_and_client() {
     let os = Os::new();
@@ -255,7 +254,7 @@ fn assert_fails(program: &str, endpoint: &str, says: &[&str]) {
     }
 }
 
-/// What stands at a path, or keeps it from being one.
+/// Paths at which a server cannot listen.
 #[cfg(unix)]
 mod paths {
     use std::fs;
@@ -340,12 +339,12 @@ mod paths {
         let text = socket.to_str().expect("UTF-8");
         assert_fails("echo_server", text, &["can be written by others (mode 0777", "chmod go-w"]);
         assert_eq!(fs::read_dir(&open).expect("a directory").count(), 0);
-        // As in /tmp, nobody can replace what is another's.
+        // With the sticky bit, as in /tmp, users cannot replace each other's files.
         fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).expect("a mode");
         server(text, &[]).crash();
     }
 
-    /// As root nothing is unwritable, so it is another user's server then.
+    /// Root can write to every directory, so root runs this test's server as another user.
     #[test]
     fn a_directory_without_permission_to_write_is_reported() {
         let os = Os::new();
@@ -363,7 +362,7 @@ mod paths {
     }
 }
 
-/// Signals. What Windows has in their place is in `windows_console.rs`.
+/// Signals stop the server. `windows_console.rs` tests console events, which Windows has instead.
 #[cfg(unix)]
 mod stop {
     use std::time::{Duration, Instant};
@@ -372,7 +371,7 @@ mod stop {
 
     use super::*;
 
-    /// A server, and a connection that it has answered: it is past its start.
+    /// Starts a server, and connects. The server has answered, so its start is over.
     async fn serving(os: &Os) -> (Running, Stream) {
         let server = server(os.endpoint(), &["--quiet"]);
         let mut stream = within(os.connect()).await.expect("a connection");
@@ -381,8 +380,8 @@ mod stop {
         (server, stream)
     }
 
-    /// It stops accepting at once, and the socket is gone. The file beside it keeps others from the
-    /// name until the connections have finished.
+    /// Waits until the server has removed its socket. Its lock file keeps the name until the
+    /// connections have finished.
     async fn socket_is_gone(os: &Os) {
         within(async {
             while std::path::Path::new(os.endpoint()).exists() {
@@ -402,7 +401,7 @@ mod stop {
             let error = within(os.connect()).await.expect_err("it stops");
             let reason = sockpipe::Error::of(&error).map(sockpipe::Error::reason);
             assert!(matches!(reason, Some(sockpipe::Reason::Stopping { .. })), "{error}");
-            // The connection lives on until its client has what it wants.
+            // The connection stays open until its client has its answer.
             within(stream.write_all(b"after!")).await.expect("a write");
             stream.shutdown().await.expect("a half-close");
             let mut rest = Vec::new();

@@ -1,4 +1,4 @@
-//! Names: what can be written, and that server and client meet there.
+//! Endpoints: how they are written and parsed, and that server and client meet there.
 
 mod common;
 
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use sockpipe::{Endpoint, Listener, ParseEndpointError, Reason, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Texts of which many are endpoints.
+/// Texts, many of which are valid endpoints.
 fn texts() -> impl Strategy<Value = String> {
     let start = prop_oneof![
         Just(""),
@@ -46,7 +46,7 @@ proptest! {
     }
 
     #[test]
-    fn an_error_points_into_its_input(text in texts()) {
+    fn a_parse_error_reports_a_position_within_its_input(text in texts()) {
         if let Err(error) = text.parse::<Endpoint>() {
             prop_assert_eq!(error.input(), &text);
             let at = error.position().unwrap_or(0);
@@ -63,9 +63,9 @@ proptest! {
     }
 }
 
-/// What means something else to other programs is no file here by a habit of writing.
+/// Such a text is a special address to another program, so it must not become a file name here.
 #[test]
-fn another_programs_spelling_is_refused_with_ours() {
+fn a_spelling_of_another_program_is_refused_with_the_right_one() {
     for (written, position, says) in [
         ("@x", 0, &["`abstract:x`", "`./@x`"][..]),
         ("unix:@x", 5, &["`abstract:x`", "`./@x`"]),
@@ -92,9 +92,9 @@ fn another_programs_spelling_is_refused_with_ours() {
     }
 }
 
-/// The path itself is meant: D-Bus writes it with a key.
+/// D-Bus writes a path with the key `path=`.
 #[test]
-fn a_path_with_a_key_is_the_path() {
+fn a_path_with_the_key_of_d_bus_parses_to_the_path() {
     let endpoint: Endpoint = "unix:path=/run/bus".parse().expect("a path");
     assert_eq!(endpoint.to_string(), "/run/bus");
     for name in ["@x", "path=/x", "abstract=x"] {
@@ -105,7 +105,7 @@ fn a_path_with_a_key_is_the_path() {
 }
 
 #[test]
-fn only_an_endpoint_that_is_a_path_has_a_path() {
+fn as_path_returns_a_path_for_paths_only() {
     let path_of = |text: &str| {
         let endpoint: Endpoint = text.parse().expect("an endpoint");
         endpoint.as_path().map(Path::to_owned)
@@ -118,14 +118,14 @@ fn only_an_endpoint_that_is_a_path_has_a_path() {
 }
 
 #[test]
-fn a_portable_name_has_up_to_48_characters() {
+fn a_portable_name_of_more_than_48_characters_is_refused() {
     "n".repeat(48).parse::<Endpoint>().expect("a name");
     "n".repeat(49).parse::<Endpoint>().expect_err("a name that is too long");
 }
 
-/// What an argument parser asks of a value: clap's `value_parser!` takes such a type.
+/// clap's `value_parser!` requires these traits.
 #[test]
-fn an_endpoint_has_the_traits_of_a_parsed_argument() {
+fn an_endpoint_type_can_be_parsed_by_clap() {
     fn argument<T>()
     where
         T: std::str::FromStr + Clone + Send + Sync + 'static,
@@ -135,7 +135,6 @@ fn an_endpoint_has_the_traits_of_a_parsed_argument() {
     argument::<Endpoint>();
 }
 
-/// What the bound on endpoint arguments lets in.
 #[tokio::test]
 async fn connect_takes_every_kind_of_endpoint_argument() {
     let name = unique_name();
@@ -155,9 +154,9 @@ async fn connect_takes_every_kind_of_endpoint_argument() {
     assert_eq!(inner.and_then(ParseEndpointError::position), Some(1));
 }
 
-/// The name of the listener is one of those that clients look for.
+/// Clients try the addresses that `resolve` returns.
 #[tokio::test]
-async fn resolve_lists_the_address_that_is_taken() {
+async fn resolve_lists_the_address_that_the_listener_bound() {
     let endpoint: Endpoint = unique_name().parse().expect("an endpoint");
     let listener = Listener::bind(&endpoint).expect("a free name");
     let found = endpoint.resolve().expect("candidates");
@@ -237,8 +236,8 @@ mod unix {
         }
     }
 
-    /// The names that the claim makes beside the socket are longer than the socket's own: they
-    /// must not shorten what a user may write.
+    /// `bind` makes files beside the socket whose names are longer than the socket's. They must not
+    /// shorten the longest name that a user may choose.
     #[tokio::test]
     async fn a_file_name_may_fill_the_longest_path() {
         let limit = if POSIX { 103 } else { 107 };
@@ -246,7 +245,7 @@ mod unix {
         let path = os.dir().join("n".repeat(limit - os.dir().as_os_str().len() - 1));
         for stale in [false, true] {
             if stale {
-                // Closed without its file being removed, as after a crash.
+                // As after a crash, the socket is closed and its file is left.
                 drop(std::os::unix::net::UnixListener::bind(&path).expect("a free name"));
             }
             let options = ListenOptions::new();
@@ -282,7 +281,7 @@ mod unix {
 
     #[tokio::test]
     async fn a_path_relative_to_the_working_directory_connects() {
-        // The test's own directory is the crate's; leave nothing in it.
+        // The test runs in the crate's directory, and must leave no file in it.
         fs::create_dir_all("target").expect("a directory");
         for dir in ["target", ""] {
             let name = Path::new(dir).join(format!("{}.sock", unique_name()));

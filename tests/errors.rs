@@ -1,5 +1,5 @@
-//! Every reason of `sockpipe::Error`, from a failure that is real: kind, operation, endpoint, code
-//! and source are what a program can act on, and the text names them.
+//! Real failures and the errors that report them: kind, operation, reason, endpoint, OS code and
+//! source, on which a program can act, and the text that names them.
 #![cfg(unix)]
 
 mod common;
@@ -21,7 +21,7 @@ use sockpipe::{
 };
 use tempfile::TempDir;
 
-/// What a failure at `endpoint` carries; that the text is what and advice is asserted for all.
+/// Checks what each error at `endpoint` must have: its kind, and a text of `what` and the advice.
 #[track_caller]
 fn failure<T>(outcome: io::Result<T>, kind: ErrorKind, endpoint: &Endpoint) -> Failure {
     let Err(error) = outcome else { panic!("no error, where {kind:?} was to be") };
@@ -88,7 +88,7 @@ fn bind(endpoint: &Endpoint) -> io::Result<Listener> {
 }
 
 #[tokio::test]
-async fn bind_and_clean_name_a_live_server() {
+async fn bind_and_clean_report_the_process_of_a_live_server() {
     let dir = Dir::new();
     let name = dir.endpoint("s");
     let _server = bind(&name).expect("a free name");
@@ -116,7 +116,7 @@ async fn bind_and_clean_name_a_live_server() {
 }
 
 #[tokio::test]
-async fn absent_and_stale_servers_keep_the_code_of_connect() {
+async fn connect_tells_absent_from_stale_servers_by_reason_and_code() {
     let dir = Dir::new();
     let absent = dir.endpoint("absent");
     let failed = failure(connect(&absent).await, ErrorKind::NotFound, &absent);
@@ -133,7 +133,7 @@ async fn absent_and_stale_servers_keep_the_code_of_connect() {
     if portable.resolve().expect("addresses").len() == 1 {
         return;
     }
-    // More than one address was tried: the endpoint is the one that was written.
+    // `connect` tried several addresses; the error has the endpoint that the caller passed.
     let failed = failure(connect(&portable).await, ErrorKind::NotFound, &portable);
     failed.is(Operation::Connect, &Reason::NoServer, None, "looked for");
 }
@@ -174,7 +174,7 @@ async fn missing_and_unsafe_directories_have_their_reasons() {
     failed.is(Operation::Connect, missing, code, "cannot connect to");
     let failed = failure(candidate(&nowhere).occupancy(), kind, &nowhere);
     failed.is(Operation::Inspect, missing, code, "cannot look at");
-    // The lock on starting a server is not about listening.
+    // The lock on the start of a server fails first, so the text does not mention listening.
     let spawned = connect_or_spawn(dir.path("nowhere/s"), Command::new("true"));
     let failed = failure(within(spawned).await, kind, &nowhere);
     failed.is(Operation::Spawn, missing, code, "cannot start the server at");
@@ -248,7 +248,7 @@ fn bind_without_a_runtime_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_directory_in_place_of_the_lock_file_is_foreign() {
+async fn bind_reports_a_directory_in_place_of_its_lock_file_as_foreign() {
     let dir = Dir::new();
     fs::create_dir(dir.path(".s.lock")).expect("a directory");
     let name = dir.endpoint("s");
@@ -290,10 +290,10 @@ async fn errors_of_the_os_keep_their_code_and_are_the_source() {
     }
 }
 
-/// Nobody can make files in this directory of the kernel's, not even root.
+/// In this directory of the kernel not even root can make files.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_directory_in_which_no_file_can_be_made_is_not_writable() {
+async fn bind_reports_a_directory_without_write_access_as_not_writable() {
     let name = Endpoint::try_from("/sys/sockpipe-test.sock").expect("a path");
     let failed = failure(bind(&name), ErrorKind::PermissionDenied, &name);
     let code = failed.known().raw_os_error();
@@ -301,7 +301,7 @@ async fn a_directory_in_which_no_file_can_be_made_is_not_writable() {
     failed.is(Operation::Bind, &Reason::NotWritable, code, "that you can write to");
 }
 
-/// The test's clock does not wait for it to look.
+/// The clock is paused, so the listener's next check of its name comes at once.
 #[tokio::test(start_paused = true)]
 async fn accept_fails_when_the_name_is_lost() {
     let dir = Dir::new();
@@ -313,7 +313,6 @@ async fn accept_fails_when_the_name_is_lost() {
     failed.is(Operation::Accept, &Reason::NameLost, None, "its name was removed");
 }
 
-/// Root connects to every socket.
 #[tokio::test]
 async fn a_client_without_permission_is_refused() {
     if rustix::process::geteuid().is_root() {
@@ -329,7 +328,7 @@ async fn a_client_without_permission_is_refused() {
     failed.is(Operation::Connect, &Reason::PeerRefused, code, "refuse this user");
 }
 
-/// An error that is made from the kind and the text of another one loses the OS's code.
+/// Such an error would lose the OS's code.
 #[test]
 fn no_error_is_built_from_the_kind_and_text_of_another() {
     let mut dirs = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];

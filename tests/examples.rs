@@ -1,6 +1,6 @@
-//! The examples that are not the echo pair, run as their headers say.
+//! The other examples, run as their headers say.
 //!
-//! Their names are fixed, so each test gives them a runtime directory of its own.
+//! The examples use fixed names, so each test gives them a runtime directory of its own.
 #![cfg(target_os = "linux")] // Elsewhere the runtime directory cannot be chosen.
 
 mod common;
@@ -35,7 +35,7 @@ fn the_daemon_example_starts_one_daemon() {
     let first = ask();
     let pid = first.strip_prefix("hello from the daemon, process ").expect("a greeting").trim();
     assert_eq!(ask(), first, "a second daemon answered");
-    // It would end by itself, later than a test should.
+    // The daemon would exit by itself, but too late for a test.
     let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
     rustix::process::kill_process(pid, Signal::KILL).expect("a signal");
 }
@@ -60,7 +60,7 @@ fn the_graceful_example_ends_an_idle_client_at_a_signal() {
     let client = Running::start(in_dir(&dir, "echo_client", &["--interval", "600000"]));
     while !client.next_line().starts_with("received: ") {}
     server.signal(Signal::INT);
-    // The client is idle, and does not hold the stop up until the deadline.
+    // An idle client does not delay the stop until the deadline.
     let (status, out, err) = server.wait();
     assert_eq!(out, ["1 connections finished, 0 were cut"], "{err:?}");
     assert!(status.success());
@@ -83,7 +83,7 @@ fn the_upgrade_example_hands_its_name_over() {
     while !client.next_line().starts_with("received: ") {}
     let new = Running::start(in_dir(&dir, "upgrade", &[]));
     assert!(new.next_line().contains(" listens on "));
-    // It finishes the client that it has.
+    // The old process exits once its client has left.
     client.crash();
     let (status, out, err) = old.wait();
     assert_eq!(out, ["1 connections finished, 0 were cut"], "{err:?}");
@@ -92,14 +92,14 @@ fn the_upgrade_example_hands_its_name_over() {
     assert!(new.wait().0.success());
 }
 
-/// As systemd starts it: with the socket as descriptor 3, and variables that say so.
+/// systemd passes the socket as descriptor 3 and sets variables that say so.
 #[tokio::test]
 async fn the_activated_example_serves_a_passed_socket() {
     let dir = runtime_dir();
     let path = dir.path().join("given.sock");
     let socket = std::os::unix::net::UnixListener::bind(&path).expect("a free name");
     let mut command = Command::new("sh");
-    // The shell's own process becomes the program, so its id is the program's.
+    // The shell replaces itself by the program, which therefore has the shell's process id.
     let script = r#"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=given exec "$0" 3<&0 </dev/null"#;
     command
         .args(["-c", script])
@@ -118,11 +118,11 @@ async fn the_activated_example_serves_a_passed_socket() {
     assert_eq!(answer, "hello");
     server.signal(Signal::TERM);
     assert!(server.wait().0.success());
-    // The name is the service manager's.
+    // The socket belongs to the service manager, so the program leaves it in place.
     assert!(path.exists());
 }
 
-/// Once it says that it listens, it hears that it is to end.
+/// A server that prints its address has installed its signal handlers before.
 #[test]
 fn a_signal_right_after_the_listening_line_stops_the_server() {
     let rounds = if std::env::var_os("SOCKPIPE_FULL").is_some() { 1000 } else { 50 };

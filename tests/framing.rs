@@ -1,4 +1,4 @@
-//! How fast messages go by the ways that docs/performance.md compares.
+//! Measures the rates of messages that docs/performance.md compares.
 //!
 //! ```text
 //! cargo test --release --features framed,blocking --test framing -- --ignored --nocapture
@@ -38,7 +38,7 @@ async fn framed_write(stream: Stream) -> Result<()> {
     SinkExt::<Bytes>::flush(&mut sink).await
 }
 
-/// Reads bytes alone, so that the writer decides the rate.
+/// Reads bytes without parsing frames, so that the writer decides the rate.
 async fn bytes(mut stream: Stream) -> usize {
     let (mut buffer, mut all) = (vec![0; BUFFER], 0);
     loop {
@@ -81,7 +81,7 @@ async fn messages_of_64_bytes_one_way_are_timed() {
     rate("FramedWrite to FramedRead", framed_write, framed_read).await;
 }
 
-/// As docs/embedding.md shows it.
+/// docs/embedding.md shows this code.
 #[test]
 #[ignore = "prints rates, which mean something in a release build only"]
 fn messages_of_64_bytes_between_threads_are_timed() {

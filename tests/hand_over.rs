@@ -1,4 +1,4 @@
-//! What a later start of a program hands to the first one, and what it hears of it.
+//! A later start of a program hands its launch to the first instance and reads the answer.
 
 mod common;
 
@@ -14,7 +14,7 @@ use sockpipe::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
-/// The first instance: takes every launch and gives it here, after it has answered with `code`.
+/// Starts a first instance, which answers one launch with `code` and returns it.
 async fn first(name: &str, code: i32) -> JoinHandle<Launch> {
     let first = within(hand_over(name, &Launch::new())).await.expect("one or the other");
     let HandOver::First(mut listener) = first else { panic!("there is another") };
@@ -43,7 +43,7 @@ fn process_of(error: &std::io::Error) -> Option<u32> {
     }
 }
 
-/// What is no text, on this system.
+/// A string of this system that is not valid Unicode.
 fn no_text() -> OsString {
     #[cfg(unix)]
     return std::os::unix::ffi::OsStringExt::from_vec(b"a\xff\x80".to_vec());
@@ -67,7 +67,7 @@ async fn a_launch_arrives_as_it_was_sent() {
 }
 
 #[test]
-fn of_this_process_takes_the_directory_and_no_environment() {
+fn launch_of_this_process_has_its_directory_and_no_environment() {
     let launch = Launch::of_this_process().expect("a directory");
     assert_eq!(launch.get_args(), std::env::args_os().skip(1).collect::<Vec<_>>());
     let here = std::env::current_dir().expect("a directory");
@@ -98,7 +98,7 @@ async fn a_first_instance_with_another_protocol_is_named() {
         let serving = tokio::spawn(async move {
             let mut stream = raw.accept().await.expect("a connection");
             stream.write_all(answer).await.expect("a write");
-            // Not before the other one has read it.
+            // The connection stays open until the peer has read the answer and closed its end.
             let _ = stream.read_to_end(&mut Vec::new()).await;
         });
         let outcome = later(&name, &Launch::new(), PATIENCE).await;
@@ -110,11 +110,11 @@ async fn a_first_instance_with_another_protocol_is_named() {
 }
 
 #[tokio::test]
-async fn the_later_start_of_a_first_instance_that_ends_becomes_the_first() {
+async fn a_later_start_becomes_the_first_when_the_first_instance_exits() {
     let name = unique_name();
     let mut ending = Listener::bind(&name).expect("a free name");
     let ended = tokio::spawn(async move {
-        // It has come, and is not taken any more.
+        // The first instance drops the connection without an answer and exits.
         let come = ending.accept().await.expect("a connection");
         drop(come);
         drop(ending);
@@ -125,7 +125,7 @@ async fn the_later_start_of_a_first_instance_that_ends_becomes_the_first() {
 }
 
 #[tokio::test]
-async fn a_first_instance_that_drops_the_request_is_an_error() {
+async fn a_later_start_fails_when_the_first_instance_drops_its_request() {
     let name = unique_name();
     let mut listener = Listener::bind(&name).expect("a free name");
     let serving = tokio::spawn(async move {
@@ -139,7 +139,7 @@ async fn a_first_instance_that_drops_the_request_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_later_start_with_another_protocol_leaves_the_first_as_it_was() {
+async fn a_first_instance_refuses_another_protocol_and_accepts_on() {
     let name = unique_name();
     let mut listener = Listener::bind(&name).expect("a free name");
     let huge = [b"sp-run\0\x01".as_slice(), &u32::MAX.to_le_bytes()].concat();
@@ -159,7 +159,7 @@ async fn a_later_start_with_another_protocol_leaves_the_first_as_it_was() {
         assert_says(&assert_kind(outcome, kind), &[says]);
         assert_eq!(within(common::read_all(&mut stream)).await, answer);
     }
-    // One that is silent is given up.
+    // A client that sends nothing times out.
     let silent = within(Stream::connect(&name)).await.expect("a connection");
     let accepted = within(listener.accept()).await.expect("a connection");
     let outcome = within(LaunchRequest::receive(accepted, Duration::from_millis(50))).await;
@@ -192,7 +192,7 @@ async fn threads_and_tasks_hand_over_to_each_other() {
         let request = blocking::LaunchRequest::receive(later, PATIENCE).expect("a launch");
         let launch = request.launch().clone();
         request.finish(4).expect("somebody waits for it");
-        // It has the name, and takes nothing.
+        // From here on this instance holds the name and accepts nobody.
         let to = listener.endpoint().clone();
         let limit = ConnectOptions::new().deadline(Duration::from_millis(100));
         let late = blocking::hand_over_with(to, &launch, &ListenOptions::new(), &limit);
@@ -204,10 +204,10 @@ async fn threads_and_tasks_hand_over_to_each_other() {
     assert_eq!(within(serving).await.expect("no panic"), launch);
 }
 
-/// A real one, that was stopped by a signal.
+/// The first instance is a real process, which a signal suspends.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_suspended_first_instance_is_named_and_opens_nothing_later() {
+async fn a_suspended_first_instance_is_named_and_later_skips_the_launch() {
     use std::os::unix::fs::PermissionsExt;
 
     use common::process::{Running, example};
@@ -230,7 +230,7 @@ async fn a_suspended_first_instance_is_named_and_opens_nothing_later() {
     kill_process(process, Signal::CONT).expect("it is stopped");
     assert!(!status.success(), "{out:?}");
     assert!(err.join("\n").contains(&format!("process {pid}")), "{err:?}");
-    // It is as good as before; what nobody waits for any more was not opened.
+    // The first instance works again, and it skips the file of the start that gave up.
     let (status, _, err) = start("c.txt").wait();
     assert!(status.success(), "{err:?}");
     let line = first.next_line();

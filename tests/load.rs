@@ -1,6 +1,6 @@
-//! `serve` under load: slow and suspended clients, and many of them.
+//! `serve` under load: with slow clients, with suspended ones, and with many.
 //!
-//! The servers are processes of their own, so that their memory and descriptors can be seen.
+//! Each server is a separate process, whose memory and descriptors the test can count.
 #![cfg(target_os = "linux")] // Suspends processes, and reads /proc.
 
 mod common;
@@ -18,7 +18,7 @@ use sockpipe::{Listener, Stream, TimedListener, TimedStream, echo, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-/// As many descriptors as the system lets us have.
+/// Raises the limit of descriptors as far as the system allows, and returns it.
 fn descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(1 << 20);
@@ -27,13 +27,13 @@ fn descriptors() -> u64 {
     most
 }
 
-/// Tests that measure run one at a time.
+/// Tests that measure hold this lock, so that they run one at a time.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 const FIRST_BYTE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(3);
 
-/// The server's program: the echo service at the path in its argument. The first word says how.
+/// The program of the server: an echo service. Its argument is the kind of service and the path.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn helper_server() {
     let Some(argument) = argument() else { return };
@@ -57,7 +57,7 @@ async fn plain(stream: Stream) -> io::Result<u64> {
     echo::echo(stream, |_| ()).await
 }
 
-/// Echoes; or, asked by a `!`, sends 16 MiB that the client may not take.
+/// Echoes. After a `!` it sends 16 MiB instead, which the client may not read.
 async fn timed(mut stream: TimedStream<Stream>) {
     let Ok(first) = stream.read_u8().await else { return };
     if first != b'!' {
@@ -144,8 +144,8 @@ async fn slow_clients_are_disconnected_and_do_not_slow_another() {
     const SLOW: usize = 2000;
     assert!(descriptors() > SLOW as u64 + 100, "too few descriptors for this test");
     let server = Server::start("timed");
-    // Its twin without slow clients: measured in turn, so that what else the machine does is the
-    // same for both.
+    // The twin has no slow clients. The test measures both in turn, so that other load on the
+    // machine affects both alike.
     let twin = Server::start("timed");
     let (mut good, mut alone) = (server.connect().await, twin.connect().await);
     within(round_trips(&mut good, 500)).await;
@@ -176,7 +176,7 @@ async fn slow_clients_are_disconnected_and_do_not_slow_another() {
     assert!(ratios[0] < 5.0, "{ratios:?}");
     assert!(grown < 64 << 20, "{grown} bytes");
 
-    // Each is closed when its deadline is over, and not before.
+    // The server closes each connection at its deadline, and not earlier.
     let mut ends = Vec::new();
     for (number, mut stream) in slow.into_iter().enumerate() {
         let mut rest = Vec::new();
@@ -215,13 +215,13 @@ async fn a_suspended_client_is_disconnected_and_delays_no_other() {
         (clients, p99(&times))
     };
     let (others, _) = within(all(others)).await;
-    // The better of two: another program's turn on the machine is not the server's doing.
+    // The better of two runs counts, since another program may have slowed one of them down.
     let (others, first) = within(all(others)).await;
     let (others, second) = within(all(others)).await;
     let before = first.min(second);
     let memory = server.memory();
 
-    // A process that asks for much, and is stopped before it takes it.
+    // This client asks for 16 MiB and is suspended before it reads them.
     let mut greedy = spawn_helper("helper_greedy_client", server.os.endpoint());
     wait_for_line(&mut greedy, "asked");
     let pid = Pid::from_child(&greedy);
@@ -244,13 +244,13 @@ async fn a_suspended_client_is_disconnected_and_delays_no_other() {
     );
     assert_eq!(words[2], "TimedOut");
     assert!(waited >= IDLE && waited < IDLE * 2, "{waited:?}");
-    // The 16 MiB are the handler's own.
+    // The handler itself allocates 16 MiB.
     assert!(grown < 32 << 20, "{grown} bytes");
     let ratio = during.as_secs_f64() / before.as_secs_f64();
     assert!(ratio < 5.0, "{before:?} became {during:?}");
 }
 
-/// A client that asks for more than it takes.
+/// A client that asks for 16 MiB and reads nothing.
 #[tokio::test]
 async fn helper_greedy_client() {
     let Some(path) = argument() else { return };
@@ -271,7 +271,7 @@ async fn one_user_cannot_take_all_connections() {
     for mut client in clients {
         let _ = client.write_u8(7).await;
         *outcomes.entry(within(client.read_u8()).await.is_ok()).or_insert(0) += 1;
-        // Kept, so that its place is not another's.
+        // The connection stays open, so that it keeps its place.
         std::mem::forget(client);
     }
     assert_eq!(outcomes, HashMap::from([(true, 50), (false, 30)]));
@@ -283,7 +283,7 @@ async fn thousands_of_connections_take_little_time_and_memory() {
     const WANTED: usize = 9500;
     let count = WANTED.min(descriptors() as usize - 500);
     let server = Server::start("plain");
-    // Served, so that what a listener opens at its first accept is counted as its own.
+    // One client is served first: a listener opens some descriptors at its first accept.
     let mut first = server.connect().await;
     within(round_trips(&mut first, 1)).await;
     let (memory, open) = (server.memory(), server.descriptors());
@@ -313,7 +313,7 @@ async fn thousands_of_connections_take_little_time_and_memory() {
     let each = server.memory().saturating_sub(memory) / count as u64;
     println!("{count} connections, 10 echoes each, in {elapsed:?}; {each} bytes of memory each");
     assert!(elapsed < Duration::from_secs(20), "{elapsed:?}");
-    // A task and its place in the reactor: nobody who waits has a buffer.
+    // A waiting connection has a task and an entry in the reactor, and no buffer.
     let limit = if count >= 5000 { 1331 } else { 8 * 1024 };
     assert!(each <= limit, "{each} bytes each");
     clients.lock().expect("no panic").clear();

@@ -1,5 +1,4 @@
-//! The examples that speak in messages, and what bad peers can do to them: nothing but end their
-//! own connection.
+//! The examples that exchange messages. A peer that sends nonsense ends its own connection only.
 
 mod common;
 
@@ -12,10 +11,10 @@ use common::{Backend, Os, argument, helper_command, within};
 use sockpipe::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// What the examples take at most.
+/// The length of the longest message that the examples accept.
 const LONGEST: usize = 1 << 20;
 
-/// The full counts of the checks, which take longer.
+/// Whether to run the full counts, which take longer.
 fn full() -> bool {
     std::env::var_os("SOCKPIPE_FULL").is_some()
 }
@@ -43,7 +42,7 @@ impl Server {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// What the server said of a connection that ended.
+    /// The next error that the server printed about a connection.
     #[track_caller]
     fn next_error(&self) -> String {
         self.running.err.recv_timeout(common::PATIENCE).expect("a line")
@@ -53,7 +52,7 @@ impl Server {
         within(self.os.connect()).await.expect("a connection")
     }
 
-    /// The memory that it has in use, where the system tells.
+    /// The memory in use by the server, where the system reports it.
     fn memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(self.of_the_system("status")?).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
@@ -61,18 +60,18 @@ impl Server {
         Some(kib * 1024)
     }
 
-    /// The descriptors that it has open, where the system tells.
+    /// The number of descriptors that the server has open, where the system reports it.
     fn descriptors(&self) -> Option<usize> {
         Some(std::fs::read_dir(self.of_the_system("fd")?).ok()?.count())
     }
 
-    /// A file of proc(5). Under Wine a program sees those of other processes by the same number.
+    /// A file of proc(5) about the server. Under Wine the process has the same number there.
     fn of_the_system(&self, file: &str) -> Option<String> {
         cfg!(unix).then(|| format!("/proc/{}/{file}", self.running.child.id()))
     }
 }
 
-/// Sends `bytes`, all or as many as the server takes, and reads what it answers until the end.
+/// Sends `bytes`, or as many as the server accepts, and reads the answer until the end.
 async fn send(server: &Server, bytes: &[u8]) -> Vec<u8> {
     let mut stream = server.connect().await;
     if within(stream.write_all(bytes)).await.is_ok() {
@@ -87,7 +86,7 @@ fn frame(text: &[u8]) -> Vec<u8> {
     [&(text.len() as u32).to_be_bytes(), text].concat()
 }
 
-/// One connection that lives through a test, and is not to notice anything.
+/// A connection that stays open during a test and must not be affected.
 struct Bystander(Stream);
 
 impl Bystander {
@@ -129,12 +128,12 @@ fn the_json_rpc_example_answers_calls() {
     assert!(error.contains("-32602"), "{error}");
 }
 
-/// What announces too much is refused at its header, with no memory taken for it.
+/// The server refuses such a frame without allocating memory for it.
 #[tokio::test]
 async fn a_frame_that_is_too_long_is_refused_at_its_header() {
     let server = Server::start("typed_messages");
     let mut bystander = Bystander::of(&server).await;
-    // What is in use after a first connection of this kind is the measure for the others.
+    // The memory in use after one such connection is the baseline.
     send(&server, &frame(b"no JSON")).await;
     server.next_error();
     let before = server.memory();
@@ -142,11 +141,11 @@ async fn a_frame_that_is_too_long_is_refused_at_its_header() {
     for announced in [0, max, max + 1, (1 << 31) - 1, (1 << 32) - 1, 1 << 63, u64::MAX] {
         let mut header: Vec<u8> = match u32::try_from(announced) {
             Ok(length) => length.to_be_bytes().to_vec(),
-            // More than the header holds: its first four bytes are the length then.
+            // This length does not fit the header, so its first four bytes are taken as the length.
             Err(_) => announced.to_be_bytes().to_vec(),
         };
         header.push(b'x');
-        // Many, so that memory that is taken for each would show.
+        // With 50 connections an allocation for each would show.
         for _ in 0..50 {
             let mut stream = server.connect().await;
             within(stream.write_all(&header)).await.expect("a write");
@@ -155,7 +154,7 @@ async fn a_frame_that_is_too_long_is_refused_at_its_header() {
             within(stream.read_to_end(&mut answer)).await.expect("an end");
             assert!(answer.is_empty(), "{announced}: {answer:?}");
             let error = server.next_error();
-            // An empty message is no JSON, which ends early too.
+            // An empty message is incomplete JSON, which is an early end too.
             let kind = if announced <= max { "UnexpectedEof" } else { "InvalidData" };
             assert!(error.contains(kind), "{announced}: {error}");
         }
@@ -166,14 +165,14 @@ async fn a_frame_that_is_too_long_is_refused_at_its_header() {
         println!("{} KiB more in use after 350 headers", more / 1024);
         assert!(more < LONGEST as u64, "{more} bytes more");
     }
-    // The longest that is allowed is read whole.
+    // The server reads the longest allowed message.
     let text = [r#"{"Greet":{"name":""#, &"x".repeat(LONGEST - 100), r#""}}"#].concat();
     let answer = send(&server, &frame(text.as_bytes())).await;
     assert_eq!(answer.len(), 4 + r#"{"Greeting":"olá "}"#.len() + LONGEST - 100);
     bystander.is_served().await;
 }
 
-/// Bytes that mean nothing, in frames and without them.
+/// The bytes come with and without a valid frame around them.
 #[tokio::test]
 async fn random_bytes_end_their_own_connection_only() {
     let server = Server::start("typed_messages");
@@ -191,9 +190,9 @@ async fn random_bytes_end_their_own_connection_only() {
         }
         match seed % 3 {
             0 => {}
-            // A frame that holds, of bytes that are no message.
+            // A valid frame around random bytes.
             1 => bytes[..4].copy_from_slice(&999_996_u32.to_be_bytes()),
-            // And one that begins as a message does.
+            // A valid frame that begins like a message.
             _ => {
                 bytes[..4].copy_from_slice(&999_996_u32.to_be_bytes());
                 bytes[4..22].copy_from_slice(br#"{"Greet":{"name":""#);
@@ -207,7 +206,7 @@ async fn random_bytes_end_their_own_connection_only() {
     assert_eq!(server.ask(&["sum", "1"]).expect("an answer"), "Sum(1)\n");
 }
 
-/// A client that is killed while it sends a message of 1 MiB.
+/// A client that the test kills while it sends a message of 1 MiB.
 #[tokio::test]
 async fn helper_sends_half_a_message() {
     let Some(endpoint) = argument() else { return };
@@ -215,7 +214,7 @@ async fn helper_sends_half_a_message() {
     let message = frame(&vec![b' '; LONGEST]);
     stream.write_all(&message[..LONGEST / 2]).await.expect("a write");
     println!("\nsent");
-    // It goes on, never to its end.
+    // It sends on byte by byte and never finishes.
     for byte in &message[LONGEST / 2..LONGEST] {
         stream.write_all(&[*byte]).await.expect("a write");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -224,14 +223,14 @@ async fn helper_sends_half_a_message() {
 }
 
 #[tokio::test]
-async fn clients_killed_in_the_middle_of_a_message_leave_nothing() {
+async fn clients_killed_in_the_middle_of_a_message_leave_no_descriptor_open() {
     let server = Server::start("typed_messages");
     let mut bystanders = Vec::new();
     for _ in 0..10 {
         bystanders.push(Bystander::of(&server).await);
     }
     let before = server.descriptors();
-    // Wine takes a second to start one.
+    // Wine takes a second to start a client.
     let (rounds, batch) = if full() { (20, 25) } else { (2, if cfg!(windows) { 5 } else { 25 }) };
     for _ in 0..rounds {
         let clients: Vec<_> = (0..batch)
@@ -273,7 +272,7 @@ async fn clients_killed_in_the_middle_of_a_message_leave_nothing() {
     assert!(server.running.err.try_recv().is_err(), "another connection ended too");
 }
 
-/// The same for the framing of the Language Server Protocol.
+/// This example uses the framing of the Language Server Protocol.
 #[tokio::test]
 async fn a_wrong_header_ends_its_own_connection_only() {
     let server = Server::start("json_rpc");
@@ -309,7 +308,7 @@ async fn a_wrong_header_ends_its_own_connection_only() {
     if let (Some(before), Some(after)) = (before, server.memory()) {
         assert!(after.saturating_sub(before) < LONGEST as u64, "{before} {after}");
     }
-    // What is no request is answered, and the connection goes on.
+    // The server answers an invalid request with an error and keeps the connection.
     let answer = send(&server, b"Content-Length: 1\r\n\r\n{Content-Length: 2\r\n\r\n{}").await;
     let answer = text(&answer);
     assert!(answer.contains("-32700") && answer.contains("-32600"), "{answer}");

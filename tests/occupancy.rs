@@ -1,4 +1,5 @@
-//! What there is at an address, found without a connection, and the removal of what is dead.
+//! `Candidate::occupancy` reports what is at an address without a connection, and `remove_stale`
+//! removes the socket of a dead server.
 
 mod common;
 
@@ -6,7 +7,7 @@ use common::process::server;
 use common::{Backend, Os, assert_reason, within};
 use sockpipe::{Candidate, Endpoint, Occupancy, Reason};
 
-/// The one address of a path, or of a name on Windows.
+/// The only address of a path, or of a name on Windows.
 fn candidate(endpoint: &str) -> Candidate {
     let endpoint: Endpoint = endpoint.parse().expect("an endpoint");
     let found = endpoint.resolve().expect("candidates");
@@ -25,14 +26,14 @@ async fn occupancy_finds_a_server_and_does_not_disturb_it() {
     assert!(!candidate(os.endpoint()).remove_stale().expect("nothing to remove"));
     let mut listener = os.bind().expect("a free name");
     let Occupancy::Held { process, .. } = occupancy(&os) else { panic!("{:?}", occupancy(&os)) };
-    // A lock file says who; a pipe does not.
+    // Only a lock file records the process.
     assert_eq!(process, cfg!(unix).then(std::process::id));
     for _ in 0..10 {
         let removed = candidate(os.endpoint()).remove_stale();
         assert_reason!(removed, Reason::LiveServer { .. }, os.endpoint());
         occupancy(&os);
     }
-    // The first client that the server sees is this one.
+    // This is the first client that the server accepts: the questions made no connection.
     let client = within(os.connect()).await.expect("a connection");
     let peer = within(listener.accept()).await.expect("a client");
     drop(client);
@@ -97,8 +98,7 @@ mod paths {
         }
     }
 
-    /// Servers that know no lock: a stream that listens, one whose backlog is full, one that does
-    /// not listen, a datagram socket.
+    /// Other programs' sockets have no lock file: one listens, one takes datagrams, one is dead.
     #[test]
     fn a_foreign_socket_is_unclaimed_and_its_server_left_alone() {
         let os = Os::new();
@@ -111,8 +111,8 @@ mod paths {
             assert_reason!(at(&os, name).remove_stale(), Reason::LiveServer { .. }, name);
             assert_eq!(Standing::at(&os.dir().join(name)), standing);
         }
-        // Of asking alone nothing comes to the server; nor of the removal, where the system tells
-        // who has a socket.
+        // `occupancy` does not connect to the server. `remove_stale` connects only where the system
+        // does not report who holds a socket.
         listener.set_nonblocking(true).expect("a mode");
         let asks_the_server = !cfg!(target_os = "linux") || cfg!(sockpipe_posix);
         assert_eq!(listener.accept().is_ok(), asks_the_server);
@@ -122,9 +122,9 @@ mod paths {
         assert_eq!(os.files(), ["datagrams", "live"]);
     }
 
-    /// Somebody removed the socket of a server that crashed, and did not know of the lock.
+    /// Somebody removed the socket of a crashed server and left its lock file.
     #[test]
-    fn a_lock_file_without_its_socket_is_removed_too() {
+    fn remove_stale_removes_a_lock_file_without_its_socket() {
         let os = Os::new();
         server(os.endpoint(), &["--quiet"]).crash();
         fs::remove_file(os.endpoint()).expect("a socket");
@@ -134,10 +134,10 @@ mod paths {
         assert_eq!(os.files(), [""; 0]);
     }
 
-    /// Links to another server's lock, and what is no lock at all: a look ends at once, and nobody
-    /// has the name.
+    /// The lock is a link to another server's lock, a directory or a FIFO. `occupancy` reports a
+    /// free name at once.
     #[test]
-    fn other_kinds_of_file_in_place_of_a_lock_hold_no_name() {
+    fn a_name_is_free_with_other_kinds_of_file_in_place_of_its_lock() {
         let os = Os::new();
         let other = os.dir().join("other.sock");
         let _other = server(other.to_str().expect("UTF-8"), &["--quiet"]);
@@ -154,7 +154,7 @@ mod paths {
         ];
         for (name, make) in cases {
             make(&held, &lock);
-            // In a process of its own, for a look that does not end.
+            // A separate process can be ended if `occupancy` does not return.
             let told = output(helper(&["occupancy", os.endpoint()]));
             assert_eq!(told, ["Free"], "{name}");
             if lock.is_dir() { fs::remove_dir(&lock) } else { fs::remove_file(&lock) }
@@ -162,9 +162,9 @@ mod paths {
         }
     }
 
-    /// Who asks takes nothing that a server needs.
+    /// Two threads ask all the time while servers start.
     #[tokio::test]
-    async fn occupancy_keeps_no_server_from_starting() {
+    async fn a_server_can_bind_while_others_ask_for_the_occupancy() {
         let os = Os::new();
         let candidate = candidate(os.endpoint());
         let over = AtomicBool::new(false);

@@ -1,7 +1,7 @@
-//! Programs that know nothing of sockpipe, unchanged, at the other end of the echo pair.
+//! Unchanged programs without sockpipe exchange bytes with the echo examples.
 //!
-//! A peer that is not on this machine is skipped with a line that says so; with
-//! `SOCKPIPE_REQUIRE_PEERS` set it is a failure.
+//! A test prints that it skips a program that is not installed. With `SOCKPIPE_REQUIRE_PEERS` set
+//! it fails instead.
 #![cfg(unix)] // The peers here speak Unix domain sockets.
 
 mod common;
@@ -20,13 +20,13 @@ fn peer(program: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs `command` with `input`, and shows how it ended.
+/// Runs `command` with `input` and returns its exit code and output.
 #[track_caller]
 fn talk(mut command: Command, input: &[u8]) -> (Option<i32>, String, String) {
     let mut child = command.stdin(Stdio::piped()).spawn().expect("a process");
     let mut keyboard = child.stdin.take().expect("a pipe");
     let output = std::thread::scope(|scope| {
-        // That it ends without reading all shows in how it ends.
+        // A program that exits before it has read everything shows that in its exit code.
         scope.spawn(move || drop(keyboard.write_all(input)));
         child.wait_with_output().expect("an end")
     });
@@ -34,7 +34,7 @@ fn talk(mut command: Command, input: &[u8]) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// Our client with `input`, once the peer listens.
+/// Runs our client with `input` once the peer listens.
 #[track_caller]
 fn our_client(endpoint: &str, input: &[u8]) -> (Option<i32>, String) {
     let deadline = Instant::now() + PATIENCE;
@@ -51,7 +51,7 @@ fn our_client(endpoint: &str, input: &[u8]) -> (Option<i32>, String) {
     }
 }
 
-/// A peer with an echo server and an echo client of its own, both ways.
+/// Tests a peer that has an echo server and an echo client, each against ours.
 fn both_ways(
     mut as_server: impl FnMut(&str) -> Command,
     mut as_client: impl FnMut(&str) -> Command,
@@ -124,7 +124,7 @@ fn socat_exchanges_bytes_as_server_and_client() {
         let listen = |endpoint: &str| {
             peer("socat", &["-t", "30", &format!("UNIX-LISTEN:{endpoint}"), "EXEC:cat"])
         };
-        // socat has no echo client: its standard input comes back on its standard output.
+        // socat is not an echo client: it prints what it receives.
         let os = Os::new();
         let theirs = Running::start(listen(os.endpoint()));
         let sent = "olá mundo\n".repeat(20_000);
@@ -141,7 +141,7 @@ fn socat_exchanges_bytes_as_server_and_client() {
 #[test]
 fn netcat_exchanges_lines_as_server_and_client() {
     if is_here("nc") {
-        // It is a person's tool, not an echo: what it is given is what the client gets.
+        // Netcat does not echo: our client receives what netcat reads from its standard input.
         let os = Os::new();
         let mut theirs = Running::start(peer("nc", &["-l", "-U", os.endpoint()]));
         let mut keyboard = theirs.child.stdin.take().expect("a pipe");
@@ -156,7 +156,7 @@ fn netcat_exchanges_lines_as_server_and_client() {
         let typed = peer("nc", &["-N", "-U", os.endpoint()]);
         assert_eq!(talk(typed, b"hello\n"), (Some(0), "hello\n".to_owned(), String::new()));
         assert_eq!(ours.next_line(), "echo: hello");
-        // Netcat left; the server did not.
+        // The server still serves after netcat has left.
         assert!(client(os.endpoint(), &["--count", "1"]).status.success());
     }
 }

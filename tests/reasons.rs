@@ -1,5 +1,5 @@
-//! The reasons of `sockpipe::Error` that every OS has, from failures that are real, and those that
-//! need a process of its own. `errors.rs` has what is Unix's alone.
+//! Real failures for the reasons of `sockpipe::Error` that every OS has, and for those that need a
+//! separate process. `errors.rs` has the reasons that only Unix has.
 
 mod common;
 
@@ -16,7 +16,7 @@ use sockpipe::{
     Stream, UserId, connect_or_spawn,
 };
 
-/// What a program can act on: kind, operation, reason, endpoint.
+/// Checks kind, operation and endpoint of an error, and returns its reason.
 #[track_caller]
 fn failed<T>(
     outcome: io::Result<T>,
@@ -34,7 +34,7 @@ fn failed<T>(
     (known.reason().clone(), error)
 }
 
-/// Of a user other than this process's, and other than the system's.
+/// A user who is neither this process's nor the system's.
 fn somebody_else() -> UserId {
     if cfg!(windows) { UserId::Sid("S-1-5-21-1-2-3-1001".into()) } else { UserId::Uid(61_034) }
 }
@@ -95,7 +95,7 @@ async fn a_daemon_that_is_missing_or_ends_has_its_reason() {
     assert_eq!(reason, Reason::ServerExited);
 }
 
-/// A pipe of byte type has no place for the end of one direction.
+/// A pipe of byte type cannot carry the end of one direction.
 #[cfg(windows)]
 #[tokio::test]
 async fn shutdown_of_a_pipe_of_byte_type_fails_with_no_half_close() {
@@ -124,7 +124,7 @@ mod unix {
     use super::*;
 
     #[tokio::test]
-    async fn a_descriptor_of_another_kind_is_unusable() {
+    async fn from_fd_reports_a_descriptor_of_another_kind_as_unusable() {
         let file = || OwnedFd::from(File::open("/dev/null").expect("a file"));
         let options = ListenOptions::new();
         let invalid = ErrorKind::InvalidInput;
@@ -136,13 +136,13 @@ mod unix {
         }
     }
 
-    /// Somebody holds the lock on the name, and no socket comes.
+    /// A process holds the lock on the name but has no socket.
     #[tokio::test]
     async fn connect_to_a_held_name_without_a_server_times_out() {
         let os = Os::new();
         let server = os.bind().expect("a free name");
-        // The name's socket is gone, and a dead one stands in its place; nothing where a refusal
-        // may be that of a busy server.
+        // The socket is replaced by a dead one. Where a refusal may come from a busy server, it is
+        // only removed.
         fs::remove_file(os.endpoint()).expect("a socket");
         if cfg!(all(target_os = "linux", not(sockpipe_posix))) {
             drop(UnixListener::bind(os.endpoint()).expect("a free path"));
@@ -155,9 +155,9 @@ mod unix {
         drop(server);
     }
 
-    /// One refusal proves nothing where a full queue refuses as well.
+    /// On systems where a full queue refuses clients too, one refusal does not prove a socket dead.
     #[tokio::test]
-    async fn a_dead_socket_of_another_program_is_unproven() {
+    async fn bind_reports_a_dead_socket_of_another_program_as_unproven() {
         let os = Os::new();
         drop(UnixListener::bind(os.endpoint()).expect("a free path"));
         if cfg!(all(target_os = "linux", not(sockpipe_posix))) {
@@ -183,7 +183,7 @@ mod unix {
         assert_eq!(output(server).concat(), expected);
     }
 
-    /// Of others, or open to them: a portable name would be theirs to take.
+    /// Others could take a portable name in such a directory.
     #[test]
     fn bind_refuses_a_directory_of_portable_names_open_to_others() {
         if !rustix::process::geteuid().is_root() || !can_unshare(&["-m"]) || !is_here("mount") {
@@ -192,7 +192,7 @@ mod unix {
         }
         let mut command = helper(&["reason", &unique_name()]);
         command.env("XDG_RUNTIME_DIR", "/nowhere");
-        // The program itself may be in what the new /tmp hides.
+        // The new /tmp may hide the program's own file, so it is opened before.
         let own = "exec 5<\"$0\" && mount -t tmpfs t /tmp && mkdir -m 777 /tmp/sockpipe-0 && \
                    exec /proc/self/fd/5 \"$@\"";
         let command = through("unshare", &["-m", "sh", "-c", own], &command);
@@ -201,7 +201,6 @@ mod unix {
     }
 }
 
-/// A reason that no test asserts is one that may not come.
 #[test]
 fn each_reason_has_a_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

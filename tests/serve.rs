@@ -1,4 +1,4 @@
-//! Stops of a server under load, on this OS's transport.
+//! `serve` stops under load and when idle, on this OS's transport.
 
 mod common;
 
@@ -22,9 +22,9 @@ async fn plain(stream: Stream) -> io::Result<u64> {
 
 enum Outcome {
     Served,
-    /// Told at once that nobody is there.
+    /// `connect` failed at once: there is no server.
     Refused,
-    /// Let in, and then without an answer.
+    /// The client connected and got no answer.
     Lost,
 }
 
@@ -72,7 +72,7 @@ async fn a_stop_under_load_serves_or_refuses_each_client() {
                 if answer == question { Outcome::Served } else { Outcome::Lost }
             });
         }
-        // At another point of the rush each time.
+        // Each round stops the server after a different number of clients.
         within(async {
             while begun.load(Ordering::Relaxed) < (round * 37) % CLIENTS {
                 tokio::task::yield_now().await;
@@ -95,13 +95,13 @@ async fn a_stop_under_load_serves_or_refuses_each_client() {
         assert_eq!(os.files(), [""; 0]);
     }
     println!("{rounds} stops under load: {served} served, {refused} refused, {lost} lost");
-    // A pipe that is let go of may still let a client in for a moment, who then reads the end.
-    assert!(cfg!(windows) || lost == 0, "{lost} were let in and got no answer");
+    // A closed pipe may still accept a client for a moment, which then reads the end.
+    assert!(cfg!(windows) || lost == 0, "{lost} connected and got no answer");
     assert!(served > 0 && refused > 0, "the stops were not under load");
 }
 
 #[tokio::test]
-async fn a_stop_keeps_to_the_limit_of_connections() {
+async fn a_stop_serves_pending_clients_within_the_limit_of_connections() {
     let os = Os::new();
     let listener = os.bind().expect("a free name");
     let (stop, stopped) = oneshot::channel::<()>();
@@ -131,7 +131,7 @@ async fn a_stop_keeps_to_the_limit_of_connections() {
     }
     assert_eq!(within(clients[0].read_u8()).await.expect("an answer"), b'?');
     drop(stop);
-    // On one thread the server has gone on to what waited by the time that this is heard.
+    // This runtime has one thread, so the server has turned to the pending clients by now.
     within(told).await.expect_err("it is dropped, not sent");
     for (number, mut client) in clients.into_iter().enumerate() {
         within(client.shutdown()).await.expect("a shutdown");
@@ -143,7 +143,7 @@ async fn a_stop_keeps_to_the_limit_of_connections() {
     assert_eq!(most.load(Ordering::SeqCst), 1);
 }
 
-/// Serves one client, which does not end before the stop.
+/// Starts a server with one client, and stops it while the client is connected.
 async fn stopping_server(
     os: &Os,
     release_name_first: bool,
@@ -163,7 +163,7 @@ async fn stopping_server(
     within(client.write_all(b"?")).await.expect("a write");
     assert_eq!(within(client.read_u8()).await.expect("an answer"), b'?');
     drop(stop);
-    // On one thread the server has stopped listening by the time that this is heard.
+    // This runtime has one thread, so the server has stopped listening by now.
     within(told).await.expect_err("it is dropped, not sent");
     (client, server)
 }
@@ -180,7 +180,7 @@ async fn a_server_that_stops_keeps_its_name_until_the_last_connection_has_ended(
     let (client, server) = stopping_server(&os, false).await;
     let error = os.bind().expect_err("the name is taken");
     assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
-    // It waits for the next one, as for one that is not there yet.
+    // A client that waits for a server waits for the next one.
     let options = ConnectOptions::new().wait_for_server(common::PATIENCE);
     let mut waiting = std::pin::pin!(os.connect_with(&options));
     let early = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
@@ -214,7 +214,7 @@ async fn connect_to_a_stopping_server_fails_at_once() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_server_that_is_replaced_can_free_its_name_first() {
+async fn release_name_first_frees_the_name_while_connections_finish() {
     let os = Os::new();
     let (mut client, server) = stopping_server(&os, true).await;
     let mut next = os.bind().expect("a free name");
@@ -222,14 +222,14 @@ async fn a_server_that_is_replaced_can_free_its_name_first() {
         within(os.connect()).await.expect("the next server"),
         within(next.accept()).await.expect("a client"),
     );
-    // The old one serves on.
+    // The old server still serves its client.
     within(client.write_all(b"!")).await.expect("a write");
     assert_eq!(within(client.read_u8()).await.expect("an answer"), b'!');
     ended(client, server).await;
 }
 
 #[tokio::test]
-async fn a_client_of_a_stopping_server_can_be_answered() {
+async fn on_refused_answers_a_client_of_a_stopping_server() {
     let os = Os::new();
     let listener = os.bind().expect("a free name");
     let (stop, stopped) = oneshot::channel::<()>();
@@ -249,8 +249,8 @@ async fn a_client_of_a_stopping_server_can_be_answered() {
     drop(stop);
     let late = within(async {
         loop {
-            // Until the stop has been heard, it is a client like any other.
-            let late = os.connect().await.expect("it is let in");
+            // Until the server has noticed the stop, it serves this client like any other.
+            let late = os.connect().await.expect("a connection");
             if counters.refused(Refusal::Stopping) > 0 {
                 break late;
             }
@@ -259,7 +259,7 @@ async fn a_client_of_a_stopping_server_can_be_answered() {
     })
     .await;
     drop(late);
-    let late = within(os.connect()).await.expect("it is let in");
+    let late = within(os.connect()).await.expect("a connection");
     assert_eq!(within(common::read_all(late)).await, b"Stopping");
     drop(client);
     let drained = within(server).await.expect("no panic").expect("no error");
@@ -267,7 +267,7 @@ async fn a_client_of_a_stopping_server_can_be_answered() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// The server stops as soon as it has nothing to do, which is all the time.
+/// The server stops after half a millisecond without a client.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_connects_as_an_idle_server_stops_is_served() {
     let os = Os::new();
@@ -285,7 +285,7 @@ async fn a_client_that_connects_as_an_idle_server_stops_is_served() {
                 match within(client.read(&mut [0])).await.expect("a read") {
                     0 if cfg!(windows) => late += 1,
                     length => {
-                        assert_eq!(length, 1, "let in, and not served");
+                        assert_eq!(length, 1, "connected, and not served");
                         served += 1;
                     }
                 }
@@ -304,14 +304,14 @@ async fn a_client_that_connects_as_an_idle_server_stops_is_served() {
 #[tokio::test]
 async fn halves_of_a_timed_stream_share_a_deadline_and_end_one_side() {
     let os = Os::new();
-    // Long enough for a machine that is busy with Wine.
+    // The limit must be long enough for a machine that runs Wine.
     let limit = Duration::from_millis(if cfg!(windows) { 1000 } else { 200 });
     let mut listener = TimedListener::new(os.bind().expect("a free name")).idle_deadline(limit);
     let mut client = within(os.connect()).await.expect("a connection");
     let server = within(listener.accept()).await.expect("a client");
     assert!(server.peer_credentials().expect("credentials").is_self());
     let (mut from, mut to) = server.into_split();
-    // The writer speaks more often than the reader could wait.
+    // Each write comes before the deadline, while the reader waits longer than the deadline.
     let talk = async {
         for _ in 0..5 {
             tokio::time::sleep(limit / 2).await;
@@ -321,7 +321,7 @@ async fn halves_of_a_timed_stream_share_a_deadline_and_end_one_side() {
     };
     let (heard, ()) = within(async { tokio::join!(from.read_u8(), talk) }).await;
     assert_eq!(heard.expect("in time"), b'!');
-    // Dropped, it ends its side, and the other goes on.
+    // Dropping the write half ends one direction, and the other stays open.
     drop(to);
     assert_eq!(within(common::read_late(&mut client)).await, b"?????");
     client.write_all(b".").await.expect("a write");
@@ -330,7 +330,7 @@ async fn halves_of_a_timed_stream_share_a_deadline_and_end_one_side() {
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
 }
 
-/// What the test below sends signals to.
+/// The process that receives the signals of the test below.
 #[cfg(unix)]
 #[test]
 fn helper_waits_for_a_signal() {
@@ -340,14 +340,14 @@ fn helper_waits_for_a_signal() {
     let runtime = runtime.expect("a runtime");
     let end = || kill_process(getpid(), Signal::TERM).expect("a signal");
     if when == "inside" {
-        // Heard from the call on: nothing is awaited before the signal comes.
+        // The call itself installs the handler: the signal comes before the future is polled.
         runtime.block_on(async {
             let stop = sockpipe::shutdown_signal();
             end();
             within(stop).await.expect("a signal");
         });
     } else {
-        // Called before there is a runtime, it is heard from the first poll on.
+        // Without a runtime the call installs no handler, but the first poll does.
         let mut stop = Box::pin(sockpipe::shutdown_signal());
         runtime.block_on(async {
             let early = tokio::time::timeout(Duration::ZERO, &mut stop).await;
@@ -361,7 +361,7 @@ fn helper_waits_for_a_signal() {
 
 #[cfg(unix)]
 #[test]
-fn shutdown_signal_counts_signals_from_its_call_on() {
+fn shutdown_signal_receives_signals_sent_after_its_call() {
     for when in ["inside", "outside"] {
         let helper =
             common::helper_command("helper_waits_for_a_signal", when).output().expect("a process");
@@ -376,17 +376,17 @@ async fn cancel_when_client_leaves_cancels_the_handler() {
         let os = Os::new();
         let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
         let handle = async move |mut stream: Stream| {
-            // Dropped when the handler's future is dropped or ends.
+            // `end` is dropped when the handler's future ends or is dropped.
             let (end, ended) = oneshot::channel::<()>();
             ends.send(ended).expect("a test");
             stream.write_all(b"at work").await.expect("a write");
-            // Work of which nothing is written meanwhile.
+            // The handler writes nothing meanwhile, so no write reports that the client left.
             tokio::time::sleep(Duration::from_secs(3)).await;
             drop(end);
         };
         let server = serve(os.bind().expect("a free name"), handle);
         let server = tokio::spawn(server.cancel_when_client_leaves(cancel).into_future());
-        // One that has only ended its writing is waited for.
+        // The handler of a client that has only shut its write side down is not cancelled.
         let mut patient = within(os.connect()).await.expect("a connection");
         patient.shutdown().await.expect("a half-close");
         let mut patient_ended = within(ended.recv()).await.expect("a handler");

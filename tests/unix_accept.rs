@@ -1,6 +1,6 @@
-//! What clients and the system do to a server that accepts: it goes on, and serves the next;
-//! and what the counts of a listener say.
-#![cfg(unix)] // The errors and the limits are those of Unix.
+//! A server that accepts survives odd clients, exhausted descriptors and transient errors. A
+//! listener counts them.
+#![cfg(unix)] // These errors and limits are Unix's.
 
 mod common;
 
@@ -31,7 +31,7 @@ async fn echoed(stream: &mut Stream, text: &[u8]) {
     assert_eq!(answer, text);
 }
 
-/// A client whose own end has the address `from`.
+/// A client whose socket has the address `from`.
 fn client_from(from: Option<&SocketAddrUnix>, to: &str) -> OwnedFd {
     let client = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
     if let Some(from) = from {
@@ -41,7 +41,7 @@ fn client_from(from: Option<&SocketAddrUnix>, to: &str) -> OwnedFd {
     client
 }
 
-/// Addresses that a client may give its own end: none, short ones and the longest there are.
+/// Addresses that a client may bind its socket to: none, short ones, and the longest possible.
 fn odd_addresses(dir: &Path, turn: u32) -> Vec<Option<SocketAddrUnix>> {
     let longest = if cfg!(target_os = "linux") { 108 } else { 104 };
     let path = |length: usize| {
@@ -54,7 +54,7 @@ fn odd_addresses(dir: &Path, turn: u32) -> Vec<Option<SocketAddrUnix>> {
     paths.into_iter().chain(names_without_a_file().into_iter().map(Some)).collect()
 }
 
-/// One that the kernel chooses, and ones of which any byte may be part.
+/// An address that the kernel chooses, and addresses that may contain any byte.
 #[cfg(target_os = "linux")]
 fn names_without_a_file() -> Vec<SocketAddrUnix> {
     let name = |text: &[u8]| SocketAddrUnix::new_abstract_name(text).expect("an address");
@@ -96,7 +96,7 @@ async fn accept_takes_clients_with_odd_addresses() {
     assert_eq!((stats.refused, stats.pauses), (0, 0));
 }
 
-/// Descriptors are looked at more closely: either end may have such an address.
+/// `from_fd` examines both addresses of a socket, and either may be odd.
 #[tokio::test]
 async fn from_fd_takes_sockets_with_odd_addresses() {
     let os = Os::new();
@@ -114,7 +114,7 @@ async fn from_fd_takes_sockets_with_odd_addresses() {
         let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
         bind(&socket, &address).expect("a free address");
         rustix::net::listen(&socket, 1).expect("a listener");
-        // One without a name that can be written down may be refused.
+        // `from_fd` may refuse an address that no endpoint can express.
         match Listener::from_fd(socket, &ListenOptions::new()) {
             Ok(listener) => assert!(listener.is_published(), "{}", listener.endpoint()),
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}"),
@@ -156,7 +156,7 @@ async fn accept_waits_while_no_descriptor_is_left() {
         within(client.write_all(b"e")).await.expect("a write");
         clients.push(client);
     }
-    // The time for which the system is out of them, which is the test's subject.
+    // The test needs a lack of descriptors that lasts for some time.
     tokio::time::sleep(exhausted).await;
     let tries = fs::read_to_string(&log).expect("a log").matches("EMFILE").count();
     let pauses = count(&ask(&mut server, "stats"), "pauses");
@@ -167,7 +167,7 @@ async fn accept_waits_while_no_descriptor_is_left() {
     }
     let took = restored.elapsed();
     println!("{tries} tries in {exhausted:?}, {pauses} pauses; then 50 served in {took:.1?}");
-    // Two a try where one could do: the limit is of the check.
+    // The bound has room for two failed calls per attempt.
     assert!((1..200).contains(&tries), "{tries}");
     assert!((1..=tries as u64).contains(&pauses), "{pauses} of {tries}");
     assert!(took < Duration::from_millis(1500), "{took:?}");
@@ -175,7 +175,7 @@ async fn accept_waits_while_no_descriptor_is_left() {
     assert_eq!((count(&line, "accepted"), count(&line, "refused")), (50, 0));
 }
 
-/// Each error for every second call. What the system says is not the server's end.
+/// Every second call of `accept` fails.
 #[test]
 fn accept_retries_transient_errors() {
     let clients = u64::from(rounds(100, 1000));
@@ -185,7 +185,7 @@ fn accept_retries_transient_errors() {
         ("ECONNABORTED", false),
         ("EINTR", false),
         ("EPROTO", false),
-        // Of a sandbox on macOS: it takes no client off the queue.
+        // A sandbox on macOS returns this error and leaves the client in the queue.
         ("EPERM", true),
         ("EMFILE", true),
         ("ENFILE", true),
@@ -233,14 +233,14 @@ fn accept_returns_a_permanent_error_once() {
         assert!(status.success() && out.is_empty(), "more than once: {out:?}");
         let log = fs::read_to_string(&log).expect("a log");
         let calls = log.matches(" accept4(").count() + log.matches(" accept(").count();
-        // The one that failed, and those that send away who waits in the queue.
+        // One call failed; the others empty the queue, so that pending clients read an end.
         assert!((1..=4).contains(&calls), "{error}: {calls} calls");
         assert_eq!(os.files(), [""; 0], "{error}: the name is given back");
         drop(client);
     }
 }
 
-/// Errors without an end, which no kernel has: the other tasks of the thread have their turn.
+/// Every call of `accept` fails, and the other tasks of the thread still run.
 #[test]
 fn accept_yields_to_other_tasks_while_an_error_repeats() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -260,7 +260,6 @@ fn accept_yields_to_other_tasks_while_an_error_repeats() {
     }
 }
 
-/// Clients that are killed while they write: each is an end of file on its own connection.
 #[tokio::test]
 async fn clients_killed_while_they_write_end_their_own_connections_only() {
     if !on_linux("looking at the server's descriptors in /proc") {

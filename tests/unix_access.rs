@@ -1,6 +1,6 @@
-//! Who may connect to whom: modes, users, groups, directories, impostors. Real users and traced
-//! processes; only root can be several users.
-#![cfg(unix)] // Windows has descriptors of security instead.
+//! Access control: modes, users, groups, directories and impostors. The tests use real users and
+//! traced processes, and need root to be several users.
+#![cfg(unix)] // Windows has security descriptors instead.
 
 mod common;
 
@@ -26,12 +26,12 @@ use tokio::task::JoinHandle;
 
 const GROUP: u32 = 61_020;
 
-/// `command` under a shell that sets the umask.
+/// Runs `command` by a shell that sets the umask.
 fn with_umask(umask: &str, command: &Command) -> Command {
     through("sh", &["-c", "umask $1; shift; exec \"$@\"", "sh", umask], command)
 }
 
-/// Looks at every socket in the directory all the time, and gives the modes that it saw.
+/// Polls the files of the directory meanwhile, and returns the modes that each of them had.
 fn modes_seen<T>(dir: PathBuf, while_this: impl FnOnce() -> T) -> (T, Vec<(String, u32)>) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -42,7 +42,6 @@ fn modes_seen<T>(dir: PathBuf, while_this: impl FnOnce() -> T) -> (T, Vec<(Strin
                     let name = entry.file_name().to_string_lossy().into_owned();
                     let Ok(data) = fs::symlink_metadata(entry.path()) else { continue };
                     let mode = (name, data.mode() & 0o7777);
-                    // A lock file is nobody's to read but its owner's.
                     if !seen.contains(&mode) {
                         seen.push(mode);
                     }
@@ -57,7 +56,7 @@ fn modes_seen<T>(dir: PathBuf, while_this: impl FnOnce() -> T) -> (T, Vec<(Strin
 }
 
 #[test]
-fn a_socket_has_the_requested_mode_at_every_instant() {
+fn a_socket_never_has_a_looser_mode_than_requested() {
     let times = rounds(50, 500).to_string();
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
@@ -68,7 +67,7 @@ fn a_socket_has_the_requested_mode_at_every_instant() {
             let binds = helper(&["binds", os.endpoint(), &times, "--mode", &shown]);
             let binds = with_umask(umask, &binds);
             let (lines, mut seen) = modes_seen(os.dir(), || output(binds));
-            // Again with each step slow enough for all that it leaves to be seen.
+            // In a second run strace delays each step, so that the watcher sees every state.
             let slow = "inject=fchmodat,?fchmodat2,listen:delay_enter=10000";
             let binds = helper(&["binds", os.endpoint(), "2", "--mode", &shown]);
             if let Some(binds) = strace(&log, &["-e", slow], &with_umask(umask, &binds)) {
@@ -78,11 +77,11 @@ fn a_socket_has_the_requested_mode_at_every_instant() {
             assert_eq!(lines[1], "done");
             for (file, seen) in &seen {
                 if file == ".s.sock.lock" {
-                    // With the sticky bit, or before it has it.
+                    // Only its owner may read a lock file. It may have the sticky bit.
                     assert_eq!(seen & !0o1600, 0, "{file} {seen:o}");
                     continue;
                 }
-                // Elsewhere the mode comes after `bind`, and before `listen`.
+                // Other systems set the mode between `bind` and `listen`.
                 let early = cfg!(any(sockpipe_posix, not(target_os = "linux")));
                 assert!(early || seen & !mode == 0, "{umask} {shown}: {file} had {seen:o}");
             }
@@ -92,8 +91,7 @@ fn a_socket_has_the_requested_mode_at_every_instant() {
     println!("{times} binds for each of three modes and three umasks: never looser");
 }
 
-/// The calls in their order: nobody can connect before the mode is set, and the process's umask is
-/// the one that it had.
+/// The order of the calls shows it. The process's umask stays as it was.
 #[test]
 fn the_mode_is_set_before_a_client_can_connect() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -108,7 +106,7 @@ fn the_mode_is_set_before_a_client_can_connect() {
         let Some(binds) = strace(&log, &["-e", calls], &with_umask("022", &binds)) else { return };
         output(binds);
         let log = fs::read_to_string(&log).expect("a log");
-        // After the shell that has set the umask for us.
+        // The first lines are those of the shell that sets the umask.
         let own = log.lines().skip_while(|line| !line.contains("/test_helper\", ["));
         let own: Vec<_> = own.filter_map(|line| line.split_once(' ')).collect();
         let at = |call: &str| own.iter().position(|(_, line)| line.trim().starts_with(call));
@@ -126,7 +124,7 @@ fn the_mode_is_set_before_a_client_can_connect() {
     }
 }
 
-/// Accepts and counts, until it is aborted; says to each whom it got.
+/// Accepts strangers, writes a byte to each, and returns the listener when this user connects.
 fn accepting(mut listener: Listener) -> JoinHandle<Listener> {
     tokio::spawn(async move {
         loop {
@@ -143,7 +141,7 @@ fn accepting(mut listener: Listener) -> JoinHandle<Listener> {
     })
 }
 
-/// Our own connection ends [`accepting`].
+/// Connects as this user, which ends [`accepting`].
 async fn stop(os: &Os, accepting: JoinHandle<Listener>) -> Listener {
     let _own = within(Stream::connect(os.endpoint())).await.expect("our own server");
     within(accepting).await.expect("no panic")
@@ -157,7 +155,7 @@ async fn another_user_is_refused_by_the_mode_and_by_the_check() {
     let client =
         || output(helper_as(&users, STRANGER, &[], &["raw-connects", os.endpoint(), "200"]));
     assert_eq!(client(), ["denied 200 closed 0 served 0 other 0"]);
-    // Somebody has opened the socket to all. The peer is looked at too.
+    // The mode of the socket now admits everybody, and `accept` still checks the peer.
     set_mode(Path::new(os.endpoint()), 0o666);
     assert_eq!(client(), ["denied 0 closed 200 served 0 other 0"]);
     let listener = stop(&os, serving).await;
@@ -166,7 +164,7 @@ async fn another_user_is_refused_by_the_mode_and_by_the_check() {
     assert_eq!(listener.stats().pauses, 0);
 }
 
-/// A server that comes and goes, and a stranger who tries all the time.
+/// A server binds its name again and again while a stranger tries to connect.
 #[test]
 fn another_user_is_refused_while_a_server_starts() {
     let Some(users) = Users::new() else { return };
@@ -177,22 +175,20 @@ fn another_user_is_refused_while_a_server_starts() {
     output(with_umask("000", &helper(&["binds", os.endpoint(), &times])));
     let line = finish(client).concat();
     println!("{times} binds: {line}");
-    // Elsewhere the mode is set between `bind` and `listen`: who was let in by the mode just
-    // before, and was kept from running until it listened, is connected, and closed by the check in
-    // `accept`.
+    // Other systems set the mode between `bind` and `listen`. A client that looked up the path just
+    // before may connect once the server listens; the check in `accept` closes its connection.
     if with_linux_backend("the mode of a socket that has no name yet") {
         assert_eq!(count(&line, "connected"), 0, "{line}");
     }
     assert!(count(&line, "denied") > 0, "nothing was tried: {line}");
 }
 
-/// The bytes that a client sends to a server that it does not trust: none.
 #[test]
 fn a_client_sends_nothing_to_a_server_of_another_user() {
     let Some(users) = Users::new() else { return };
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
-    // Sticky and open to all, as /tmp is.
+    // Like /tmp, the directory is sticky and open to all.
     let os = open_to_all();
     set_mode(&os.dir(), 0o1777);
     let squatter = || {
@@ -204,7 +200,7 @@ fn a_client_sends_nothing_to_a_server_of_another_user() {
         );
         listening(as_copied(&users, &raw)).0
     };
-    // What the client is run with, and how many bytes its server is to get.
+    // Runs a client as `uid`, and returns its output and how many calls sent bytes to the server.
     let ask = |uid: u32, options: &[&str]| -> Option<(String, usize)> {
         let arguments = [&["connect", os.endpoint()], options].concat();
         let client = helper_as(&users, uid, &[], &arguments);
@@ -212,7 +208,7 @@ fn a_client_sends_nothing_to_a_server_of_another_user() {
         let client = strace(&log, &["-yy", "-e", calls], &client)?;
         let line = output(client).concat();
         let log = fs::read_to_string(&log).expect("a log");
-        // Its output goes to pipes: only the connection is a socket.
+        // The client's output goes to pipes, so its only socket is the connection.
         let sent = log.lines().filter(|line| !line.contains(" connect(") && line.contains("UNIX"));
         let sent = sent.count();
         assert!(log.contains(os.endpoint()), "{log}");
@@ -227,7 +223,7 @@ fn a_client_sends_nothing_to_a_server_of_another_user() {
         assert_eq!(server.next_line(), "got 0");
         println!("uid {uid}: refused, and the impostor got 0 bytes");
     }
-    // The same eyes see what is sent where it is right.
+    // The same trace shows the bytes that a client sends to a server that it trusts.
     for (uid, options) in [(STRANGER, &[][..]), (OTHER_STRANGER, &["--anyone"])] {
         let Some((line, sent)) = ask(uid, options) else { return };
         assert!(line.starts_with("served wrongly by"), "{line}");
@@ -236,8 +232,8 @@ fn a_client_sends_nothing_to_a_server_of_another_user() {
     }
 }
 
-/// A service that root makes a socket for, by itself or by systemd, runs as another user than the
-/// one that the kernel reports, until it listens again.
+/// Root made the socket, as systemd does, and the service then changed its user. The kernel reports
+/// root to clients until the service calls `listen` again.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_service_that_gave_up_root_is_seen_as_its_user_after_it_listens_again() {
@@ -265,7 +261,7 @@ fn a_service_that_gave_up_root_is_seen_as_its_user_after_it_listens_again() {
     finish(server);
 }
 
-/// `command` with the test helper where every user can run it.
+/// `command` with a copy of the test helper that every user can run.
 fn as_copied(users: &Users, command: &Command) -> Command {
     let copy = users.program("test_helper");
     let original = helper(&[]).get_program().to_owned();
@@ -304,7 +300,7 @@ async fn bind_refuses_directories_in_which_others_could_replace_the_socket() {
             println!("not run: only root can give a directory away");
             continue;
         }
-        // A group of others, where that can be chosen.
+        // Only root can give the directory to a group of other users.
         if mode == 0o770 && !root {
             println!("not run: whose group it is depends on this user");
             continue;
@@ -330,7 +326,7 @@ async fn bind_refuses_directories_in_which_others_could_replace_the_socket() {
     println!("{tried} owners and modes, by the path and by a link");
 }
 
-/// To the system that number means that the group stays as it is.
+/// To the system this number means that the group does not change.
 #[tokio::test]
 async fn bind_refuses_an_invalid_group() {
     let os = Os::new();
@@ -341,7 +337,7 @@ async fn bind_refuses_an_invalid_group() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// As a umask of 002 makes it, where each user has a group of its own.
+/// A umask of 002 makes such directories where each user has a group of its own.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn bind_accepts_a_directory_whose_group_has_only_its_owner() {
@@ -366,7 +362,7 @@ async fn bind_accepts_a_directory_whose_group_has_only_its_owner() {
     let error =
         assert_reason!(Listener::bind(os.endpoint()), Reason::UnsafeDirectory, os.endpoint());
     assert_says(&error, &["mode 0777", "chmod go-w", "unsafe_directory"]);
-    // Somebody is let in by a list.
+    // An access control list gives another user access.
     if common::process::is_here("setfacl") {
         set_mode(&os.dir(), 0o700);
         let list = format!("u:{STRANGER}:rwx");
@@ -377,7 +373,7 @@ async fn bind_accepts_a_directory_whose_group_has_only_its_owner() {
     }
 }
 
-/// A member of it may write there, and so may the others.
+/// A member of the group may write there, but so may the other members.
 #[cfg(target_os = "linux")]
 #[test]
 fn bind_refuses_a_directory_of_root_that_a_group_may_write_to() {
@@ -412,7 +408,7 @@ fn bind_refuses_a_directory_of_root_that_a_group_may_write_to() {
     }
 }
 
-/// Connects as a member of the group and as another, and gives what each got.
+/// Connects as two members of the group and as another user, and returns their outcomes.
 fn as_member_and_as_other(users: &Users, os: &Os) -> [String; 3] {
     let connects = ["raw-connects", os.endpoint(), "20"];
     [&[GROUP][..], &[GROUP - 1, GROUP], &[GROUP - 1]]
@@ -432,10 +428,11 @@ async fn only_members_of_the_chosen_group_connect() {
     let socket = fs::symlink_metadata(os.endpoint()).expect("a socket");
     assert_eq!((socket.mode() & 0o7777, socket.gid()), (0o660, GROUP));
     assert_eq!(as_member_and_as_other(&users, &os), [SERVED, SERVED, DENIED]);
-    // As its first group rather than one of the others.
+    // This client has the group as its primary one.
     let member = helper_as(&users, GROUP, &[], &["raw-connects", os.endpoint(), "20"]);
     assert_eq!(output(member), [SERVED]);
-    // Opened to all by somebody: members only, still, where the system tells a peer's groups.
+    // The mode now admits everybody. Where the system reports a peer's groups, `accept` still
+    // admits members only.
     if with_linux_backend("the groups of a peer") {
         set_mode(Path::new(os.endpoint()), 0o666);
         assert_eq!(as_member_and_as_other(&users, &os), [SERVED, SERVED, CLOSED]);
@@ -444,7 +441,7 @@ async fn only_members_of_the_chosen_group_connect() {
     println!("refused {}", listener.stats().refused);
 }
 
-/// The socket gets its group from the directory there, and so does the check.
+/// A new socket inherits the group of such a directory, and the check uses the socket's group.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_members_of_the_directorys_group_connect() {
     let Some(users) = Users::new() else { return };
@@ -480,7 +477,7 @@ async fn every_user_connects_with_access_everyone() {
     assert_eq!(stop(&os, serving).await.stats().refused, 0);
 }
 
-/// Root may always, as it could read the server's memory too.
+/// Root may always connect, since it could read the server's memory too.
 #[test]
 fn root_connects_to_the_server_of_another_user() {
     let Some(users) = Users::new() else { return };

@@ -1,5 +1,5 @@
-//! What a service manager passes: systemd's socket activation, and inetd's standard input.
-#![cfg(unix)] // Windows has no such thing.
+//! Sockets that a service manager passes: by systemd's activation, or as standard input by inetd.
+#![cfg(unix)] // Windows has no such managers.
 
 mod common;
 
@@ -16,8 +16,8 @@ use common::{Backend, Os, unique_name};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
 
-/// The test helper as a service manager starts it: with `sockets` as descriptors 3 and 4, and the
-/// variables that `set` names, in which `$$` is the process itself.
+/// The test helper as a service manager starts it, with `sockets` as descriptors 3 and 4. `set`
+/// holds the variables, where `$$` is the id of the process.
 fn activated(sockets: [Option<OwnedFd>; 2], set: &str) -> Command {
     started(&helper(&["activated"]), sockets, set)
 }
@@ -67,15 +67,15 @@ fn activation_serves_every_passed_socket() {
     let mut lines = lines.lines();
     let mut next = || lines.next().expect("a line");
     assert_eq!(next(), "first 2");
-    // An empty name is none.
+    // An empty name counts as no name.
     for (name, path) in [("web", &web), ("unknown", &admin)] {
         assert_eq!(next(), format!("{name} {}", path.display()));
         assert_eq!(next(), "a child has 0 sockets");
     }
-    // Once, and the variables are as they were.
+    // A second call returns nothing, and the variables are unchanged.
     assert_eq!(next(), "second 0");
     assert_eq!(next(), "environment 2 web:");
-    // Their names are the service manager's.
+    // The sockets belong to the service manager and stay in place.
     assert_eq!(os.files(), ["admin", "web"]);
 }
 
@@ -99,7 +99,7 @@ fn sockets_passed_to_another_process_are_ignored() {
     assert_eq!(os.files(), ["0", "1", "2", "3", "4"]);
 }
 
-/// It may be one of the program's own by now, which is not to be closed.
+/// The program may have opened a file under that number since, which must stay open.
 #[test]
 fn a_descriptor_that_was_not_passed_is_left_alone() {
     if !on_linux("a shell that passes a closed descriptor") {
@@ -110,7 +110,7 @@ fn a_descriptor_that_was_not_passed_is_left_alone() {
 }
 
 #[test]
-fn invalid_variables_of_activation_are_an_error() {
+fn activation_fails_with_invalid_variables() {
     if !on_linux("a shell that passes a closed descriptor") {
         return;
     }
@@ -130,14 +130,13 @@ fn invalid_variables_of_activation_are_an_error() {
     }
 }
 
-/// What is not ours is left, whatever it is and wherever it stands, and is listed.
 #[test]
 fn descriptors_that_are_no_local_listeners_stay_open_and_are_listed() {
     let os = Os::new();
     let (datagrams, _peer) = UnixDatagram::pair().expect("a pair");
     let (fifo, _end) = rustix::pipe::pipe().expect("a pipe");
     let packets = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("a socket");
-    // Not for the children of other tests.
+    // The children of other tests must not inherit them.
     for inherited in [&fifo, &packets] {
         fcntl_setfd(inherited, FdFlags::CLOEXEC).expect("flags");
     }
@@ -172,7 +171,7 @@ fn echoes(client: &mut UnixStream) {
 }
 
 #[test]
-fn accept_yes_passes_a_connection_as_a_stream() {
+fn activated_stream_serves_the_connection_that_systemd_passes() {
     let (mut client, server) = UnixStream::pair().expect("a pair");
     let set = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=connection";
     let mut command = started(&helper(&["served"]), [Some(server.into()), None], set);
@@ -184,9 +183,10 @@ fn accept_yes_passes_a_connection_as_a_stream() {
     child.wait().expect("an end");
 }
 
-/// The end is seen before the process ends: no standard stream holds the connection.
+/// The client reads the end while the process still runs: no standard stream keeps the connection
+/// open.
 #[test]
-fn inetd_passes_a_connection_as_a_stream() {
+fn activated_stream_serves_the_connection_that_inetd_passes() {
     let (mut client, server) = UnixStream::pair().expect("a pair");
     let copy = || Stdio::from(OwnedFd::from(server.try_clone().expect("a copy")));
     let mut command = helper(&["served"]);
@@ -199,9 +199,9 @@ fn inetd_passes_a_connection_as_a_stream() {
     child.wait().expect("an end");
 }
 
-/// As in a chroot or a bare container.
+/// A chroot or a minimal container lacks both.
 #[test]
-fn without_proc_and_dev_fd_a_passed_socket_is_used() {
+fn a_passed_socket_is_used_without_proc_and_dev_fd() {
     if !on_linux("mount namespaces") || !rustix::process::geteuid().is_root() {
         return;
     }
@@ -210,7 +210,7 @@ fn without_proc_and_dev_fd_a_passed_socket_is_used() {
     let bare = "mount -t tmpfs t /proc && mount -t tmpfs t /dev && mknod /dev/null c 1 3 && \
                 exec \"$0\" \"$@\"";
     let helper = helper(&["passed"]);
-    // The process keeps its id through all of these.
+    // Each of these programs replaces itself by the next, so the process id stays the same.
     let helper = through("unshare", &["-m", "sh", "-c", bare], &helper);
     let set = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web";
     let lines = output(started(&helper, [Some(listener(&path)), None], set));

@@ -1,6 +1,6 @@
-//! Reading and writing allocates nothing: by an allocator that counts.
-#![cfg(unix)] // Over pipes a write is copied once, by mio.
-#![allow(unsafe_code, reason = "an allocator is unsafe to write")]
+//! Reads and writes do not allocate, as an allocator that counts shows.
+#![cfg(unix)] // On named pipes mio copies each write.
+#![allow(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
 
 mod common;
 mod helper {
@@ -21,17 +21,17 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: all is passed on as it came; the counter is a number without a destructor, so that it can
-// be reached whenever a thread allocates, and reaching it allocates nothing.
+// SAFETY: every call is passed to the system allocator unchanged. The counter is a number without a
+// destructor, so that a thread can use it whenever it allocates, and using it allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller's promises are those that are asked for.
+        // SAFETY: the caller keeps the same promises that `System` requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above, and the memory is the system allocator's.
+        // SAFETY: as above, and the memory came from `System`.
         unsafe { System.dealloc(pointer, layout) }
     }
 
@@ -45,7 +45,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What this thread allocates in `rounds` of every way to read and write, beyond what one has.
+/// How many more allocations 101 rounds of every way to read and write make than one round.
 async fn allocations<S: AsyncRead + AsyncWrite + Unpin>((mut one, mut other): (S, S)) -> u64 {
     let mut of = async |rounds| {
         let before = COUNT.get();
@@ -58,17 +58,17 @@ async fn allocations<S: AsyncRead + AsyncWrite + Unpin>((mut one, mut other): (S
 }
 
 #[tokio::test]
-async fn streams_of_tokio_do_not_allocate() {
+async fn reads_and_writes_of_tokio_streams_do_not_allocate() {
     assert_eq!(allocations(UnixStream::pair().expect("a pair")).await, 0);
 }
 
 #[tokio::test]
-async fn streams_of_ours_do_not_allocate() {
+async fn reads_and_writes_do_not_allocate() {
     assert_eq!(allocations(Stream::pair().expect("a pair")).await, 0);
 }
 
 #[tokio::test]
-async fn busy_polling_streams_do_not_allocate() {
+async fn reads_and_writes_of_busy_polling_streams_do_not_allocate() {
     let os = Os::new();
     let options = ListenOptions::new().spin(SpinPolicy::Auto);
     let mut listener = Listener::bind_with(os.endpoint(), &options).expect("a free name");
@@ -80,7 +80,7 @@ async fn busy_polling_streams_do_not_allocate() {
 
 #[cfg(feature = "blocking")]
 #[test]
-fn blocking_streams_do_not_allocate() {
+fn reads_and_writes_of_blocking_streams_do_not_allocate() {
     use std::io::{Read, Write};
     use std::time::Duration;
 

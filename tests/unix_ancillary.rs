@@ -1,4 +1,5 @@
-//! What a peer sends beside bytes: a read ends behind it, and the bytes that follow still arrive.
+//! A peer may send descriptors or out-of-band bytes. A read ends there, and the bytes that follow
+//! still arrive.
 #![cfg(unix)]
 
 mod common;
@@ -28,7 +29,7 @@ fn send_with_descriptor(socket: BorrowedFd<'_>, data: &[u8]) {
     assert_eq!(sent.expect("room"), data.len());
 }
 
-/// All is in the socket before the first read, so that no later arrival wakes the reader.
+/// Sends everything before the first read, so that no later bytes wake the reader.
 fn send_both(socket: BorrowedFd<'_>) {
     send_with_descriptor(socket, &FIRST);
     assert_eq!(send(socket, &SECOND, SendFlags::empty()).expect("room"), SECOND.len());
@@ -61,7 +62,7 @@ async fn bytes_behind_a_descriptor_are_read_by_halves() {
 }
 
 #[tokio::test]
-async fn bytes_behind_a_descriptor_are_read_by_a_stream_that_spins() {
+async fn bytes_behind_a_descriptor_are_read_by_a_busy_polling_stream() {
     let os = Os::new();
     let listen = ListenOptions::new().spin(SpinPolicy::Auto);
     let mut listener = Listener::bind_with(os.endpoint(), &listen).expect("a name");
@@ -75,8 +76,8 @@ async fn bytes_behind_a_descriptor_are_read_by_a_stream_that_spins() {
     }
 }
 
-/// What Linux has besides to end a read with: out-of-band bytes, and a change of sender where the
-/// socket reports senders. An out-of-band byte that is not asked for is left out of the stream.
+/// On Linux a read also ends at an out-of-band byte and, where the socket reports senders, at a
+/// change of sender. The stream leaves out an out-of-band byte that no caller asks for.
 #[cfg(target_os = "linux")]
 mod linux {
     use std::future::poll_fn;
@@ -103,7 +104,7 @@ mod linux {
 
     const MARK: u8 = b'!';
 
-    /// Every two and three that can follow each other, but for those of another process.
+    /// All pairs and triples of parts from one process that can follow each other.
     const MIXED: [&[Part]; 9] = [
         &[Bytes(155), OutOfBand, Bytes(1000)],
         &[OutOfBand, Bytes(7)],
@@ -121,7 +122,7 @@ mod linux {
         &[OutOfBand, OfAnotherProcess(2), WithDescriptor(3), OfAnotherProcess(4), Bytes(5)],
     ];
 
-    /// Sends all of them, and returns how many bytes they are.
+    /// Sends `parts` and returns the number of their bytes in the stream.
     fn send_parts(socket: BorrowedFd<'_>, parts: &[Part]) -> usize {
         let mut length = 0;
         for part in parts {
@@ -165,7 +166,7 @@ mod linux {
             for reports_senders in [false, true] {
                 let (mut reader, peer) = Stream::pair().expect("a pair");
                 set_socket_passcred(&reader, reports_senders).expect("an option");
-                // What is there before the first read, and what comes while the reader waits.
+                // Some bytes come before the first read, and others while the reader waits.
                 for _ in 0..3 {
                     let expected = send_parts(peer.as_fd(), parts);
                     assert_arrive(&mut reader, expected, index).await;
@@ -193,7 +194,7 @@ mod linux {
         within(closed).await.expect("the peer is gone");
     }
 
-    /// The reactor has heard of bytes, and not yet of what comes behind them.
+    /// The reactor knows of the first bytes, but not yet of the byte behind them.
     #[tokio::test]
     async fn an_out_of_band_byte_that_comes_just_before_a_read_hides_nothing() {
         if !with_linux_backend("what tells out-of-band bytes") {
@@ -243,7 +244,7 @@ mod linux {
     }
 
     #[tokio::test]
-    async fn a_stream_that_spins_or_has_deadlines_reads_on_behind_an_out_of_band_byte() {
+    async fn a_busy_polling_stream_with_deadlines_reads_on_behind_an_out_of_band_byte() {
         if !with_linux_backend("what tells out-of-band bytes") {
             return;
         }
@@ -259,7 +260,7 @@ mod linux {
             for (index, parts) in MIXED.into_iter().enumerate() {
                 let expected = send_parts(peer.as_fd(), parts);
                 assert_arrive(&mut reader, expected, index).await;
-                // Here it watches, and the reactor has not heard of what comes.
+                // The stream polls now, so the reactor does not know of the next bytes.
                 let mut byte = [0];
                 let mut byte = ReadBuf::new(&mut byte);
                 let nothing = poll_fn(|cx| {
@@ -270,11 +271,10 @@ mod linux {
         }
     }
 
-    /// Level-triggered, so it was never in danger: with a timeout and without, and into several
-    /// buffers.
+    /// It reads with and without a timeout, and into several buffers.
     #[cfg(feature = "blocking")]
     #[test]
-    fn a_stream_that_blocks_reads_on_behind_an_out_of_band_byte() {
+    fn a_blocking_stream_reads_on_behind_an_out_of_band_byte() {
         use std::io::IoSliceMut;
 
         for parts in MIXED {
@@ -296,7 +296,7 @@ mod linux {
     }
 }
 
-/// Without room for them the kernel closes them.
+/// The kernel closes descriptors for which a read has no room.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn descriptors_that_come_with_a_plain_read_are_closed() {
@@ -310,7 +310,7 @@ async fn descriptors_that_come_with_a_plain_read_are_closed() {
     assert_eq!(sent.expect("room"), 1);
     drop(theirs);
     within(reader.read_exact(&mut [0])).await.expect("a byte");
-    // It was the last one: the other end reads the end.
+    // The peer of a pair reads the end once every descriptor of the other socket is closed.
     ours.set_nonblocking(true).expect("a mode");
     let mut byte = [0];
     assert_eq!(std::io::Read::read(&mut &ours, &mut byte).expect("an end"), 0);

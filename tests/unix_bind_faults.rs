@@ -1,6 +1,6 @@
-//! A claim whose system calls fail: a full disk, a disk that cannot be written, no descriptors
-//! left, and whatever else the kernel may say. Each is an error that names the endpoint, or does
-//! not matter; nothing is left behind, and the next server starts.
+//! `bind` whose system calls fail: on a full disk, on a read-only one, without descriptors. It
+//! fails with an error that names the endpoint, or succeeds where the call is optional. It leaves
+//! no file behind, and the next server starts.
 #![cfg(unix)] // Windows makes no files.
 
 mod common;
@@ -13,8 +13,7 @@ use common::process::{Running, is_here};
 use common::unix::{can_unshare, command, finish, helper, listening, on_linux, strace, through};
 use common::{Backend, Os};
 
-/// What the helper says of a `bind` or `connect` that failed, or `listening` with its number left
-/// out; what a tool between us and it says is not of interest.
+/// The helper's first line: an error of its `bind` or `connect`, or `listening` without the number.
 fn said(lines: &[String]) -> String {
     let line = lines.first().map_or("", String::as_str);
     if line.starts_with("listening ") { "listening".to_owned() } else { line.to_owned() }
@@ -36,7 +35,7 @@ fn starts_and_leaves_nothing(os: &Os) {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// Every call of a claim in turn, with the errors that its manual page has.
+/// Each call of `bind` fails in turn, with the errors that its manual page lists.
 #[test]
 fn bind_reports_each_failing_call_and_leaves_no_file() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -68,8 +67,8 @@ fn bind_reports_each_failing_call_and_leaves_no_file() {
             assert!(injected, "{call} was not called");
             assert!(line.starts_with(&format!("{kind} Os: ")), "{call} {error}, {stale}: {line}");
             assert!(line.contains(os.endpoint()), "{call} {error}, {stale}: {line}");
-            // The dead socket goes with the lock file that tells of it, once there is a new one to
-            // be bound; a lock file that could not be locked is not ours to remove.
+            // Once the new socket exists, `bind` has removed the dead one with its lock file. It
+            // leaves a lock file that it could not lock.
             let mut left = os.files();
             let mut expected = before;
             for names in [&mut left, &mut expected] {
@@ -83,7 +82,7 @@ fn bind_reports_each_failing_call_and_leaves_no_file() {
     }
 }
 
-/// What does not matter to those who connect: the note of who holds the lock, and the end.
+/// Clients do not depend on the process id in the lock file, nor on the removal of files.
 #[test]
 fn bind_succeeds_although_an_optional_call_fails() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -109,9 +108,9 @@ fn bind_succeeds_although_an_optional_call_fails() {
     }
 }
 
-/// With one descriptor more each time: an error, until there are enough.
+/// Each round allows one descriptor more. `bind` fails until there are enough.
 #[test]
-fn bind_without_descriptors_is_an_error() {
+fn bind_without_descriptors_fails_and_names_the_directory() {
     if !on_linux("prlimit") || !is_here("prlimit") {
         return;
     }
@@ -131,7 +130,7 @@ fn bind_without_descriptors_is_an_error() {
                 assert!(refused > 0, "nothing was tried");
                 return starts_and_leaves_nothing(&os);
             }
-            // Too few for a runtime, or for the program itself.
+            // These descriptors are too few for the runtime or for the program itself.
             "" => assert!(err.iter().all(|line| !line.contains("sockpipe/src")), "{err:?}"),
             line => {
                 assert!(line.contains("(os error 24)"), "{limit}: {line}");
@@ -144,9 +143,8 @@ fn bind_without_descriptors_is_an_error() {
     panic!("64 descriptors are not enough");
 }
 
-/// A client that can have no socket says so, and what it wanted.
 #[test]
-fn connect_without_descriptors_is_an_error() {
+fn connect_without_descriptors_fails_and_names_the_endpoint() {
     let os = Os::new();
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
@@ -159,7 +157,7 @@ fn connect_without_descriptors_is_an_error() {
     assert!(line.contains("(os error 24)"), "{line}");
 }
 
-/// Whether a server has the name cannot be known then, so there is no answer.
+/// Without the lock it cannot find out whether a server holds the name.
 #[test]
 fn occupancy_fails_when_a_lock_cannot_be_opened() {
     let os = Os::new();
@@ -180,7 +178,7 @@ fn occupancy_fails_when_a_lock_cannot_be_opened() {
     finish(server);
 }
 
-/// The helper in a file system of its own at the endpoint's directory, after `script` there.
+/// Mounts a tmpfs at the endpoint's directory, runs `script` there, and then the helper.
 fn in_tmpfs(os: &Os, options: &str, script: &str) -> Option<Command> {
     if !can_unshare(&["-m"]) || !is_here("mount") {
         return None;
@@ -204,7 +202,7 @@ fn in_tmpfs_said(os: &Os, options: &str, script: &str) -> Option<(String, String
     Some((said(&out), left))
 }
 
-/// Room for `count` files beside the directory itself.
+/// The option for a file system with room for `count` files.
 fn files(count: u32) -> String {
     format!("nr_inodes={}", count + 1)
 }
@@ -212,7 +210,7 @@ fn files(count: u32) -> String {
 #[test]
 fn bind_on_a_full_disk_fails_and_leaves_no_file() {
     let os = Os::new();
-    // None at all, for the lock file alone, and for both.
+    // There is room for no file, then for the lock file only, then for both files.
     let Some((line, left)) = in_tmpfs_said(&os, &files(0), "true") else { return };
     assert!(line.starts_with("StorageFull Os: ") && line.contains("lock"), "{line}");
     assert!(line.contains("choose another directory"), "{line}");
@@ -222,7 +220,7 @@ fn bind_on_a_full_disk_fails_and_leaves_no_file() {
     assert_eq!(left, "");
     let (line, left) = in_tmpfs_said(&os, &files(2), "true").expect("as before");
     assert_eq!((&*line, &*left), ("listening", ""));
-    // Files can be made, and nothing written: who listens does not need to write.
+    // Now files can be made but not written, which is enough for a listener.
     let fill = "head -c 1M /dev/zero >full 2>/dev/null || true";
     let (line, left) = in_tmpfs_said(&os, "size=64k", fill).expect("as before");
     assert_eq!((&*line, &*left), ("listening", "full"));
@@ -235,7 +233,7 @@ fn bind_on_a_read_only_disk_fails_and_leaves_no_file() {
     assert!(line.starts_with("PermissionDenied NotWritable: "), "{line}");
     assert!(line.contains("Read-only") && line.contains("that you can write to"), "{line}");
     assert_eq!(left, "");
-    // One that became so after a crash: what the crash left stays as it is.
+    // The disk becomes read-only after a crash, and the files that the crash left stay.
     let server = helper(&["server", os.endpoint()]);
     let program = Path::new(server.get_program()).to_str().expect("UTF-8");
     let crash = format!(

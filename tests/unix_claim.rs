@@ -1,8 +1,8 @@
-//! Who gets a name that many want, and that nobody else ever loses it. Real processes: what is
-//! raced for here is settled by the kernel, between them.
+//! Many processes race for a name: exactly one gets it, and no server loses it. The processes are
+//! real, since the kernel decides these races.
 //!
-//! `SOCKPIPE_FULL=1` makes the full counts.
-#![cfg(unix)] // Windows gives a name to the first instance by itself.
+//! `SOCKPIPE_FULL=1` runs the full counts.
+#![cfg(unix)] // On Windows the system itself gives a name to the first instance.
 
 mod common;
 
@@ -22,7 +22,7 @@ use common::{Backend, Os, PATIENCE, unique_name};
 use rustix::process::geteuid;
 use sockpipe::Endpoint;
 
-/// Processes that bind a name at the same moment, and what came of it.
+/// Processes that bind a name at the same moment, and their outcomes.
 struct Race {
     rivals: Vec<Child>,
     winners: Vec<u32>,
@@ -32,7 +32,8 @@ struct Race {
 
 impl Race {
     fn run(path: &str, rivals: usize) -> Self {
-        // One socket for all to wait on, whose end they see at once, and one to report on.
+        // All rivals wait for the end of one socket, which they see at the same time, and report on
+        // the other.
         let (start, waiting) = UnixStream::pair().expect("a pair");
         let (reports, reporting) = UnixStream::pair().expect("a pair");
         reports.set_read_timeout(Some(PATIENCE)).expect("a limit");
@@ -78,7 +79,7 @@ impl Race {
 }
 
 impl Drop for Race {
-    /// As a crash of all that are left: the name stays.
+    /// Kills the processes that are left, so that the name stays as after a crash.
     fn drop(&mut self) {
         for rival in &mut self.rivals {
             let _ = rival.kill();
@@ -87,7 +88,7 @@ impl Drop for Race {
     }
 }
 
-/// A name whose path is as long as an address can be.
+/// A name whose path is as long as a socket address allows.
 fn with_a_long_name() -> Os {
     let os = Os::new();
     let limit = if cfg!(all(target_os = "linux", not(sockpipe_posix))) { 107 } else { 103 };
@@ -95,8 +96,7 @@ fn with_a_long_name() -> Os {
     os.named(&"n".repeat(length))
 }
 
-/// Each round is run with the name free, and again with the socket that the crash of its winner
-/// left behind.
+/// Each round runs with a free name, and again with the dead socket of the first winner.
 #[test]
 fn one_of_many_processes_binds_a_name() {
     let (rivals, count) = (50, rounds(20, 200));
@@ -145,22 +145,22 @@ fn a_killed_server_starts_again_every_time() {
     }
 }
 
-/// Clients that try all the time while dead sockets are replaced: one of ours that waits for a
-/// server meets no error. Others may find nothing, or a socket that does not listen yet, and are
-/// counted.
+/// Clients connect all the time while servers replace dead sockets. A sockpipe client that waits
+/// for a server gets no error. A foreign client may find no socket, or one that does not listen
+/// yet.
 #[test]
 fn clients_that_wait_meet_no_error_during_a_takeover() {
     let count = rounds(200, 500);
     let os = Os::new();
-    // The first dead socket, so that the name is there from the start.
+    // This leaves a dead socket, so that the name exists from the start.
     output(helper(&["takeovers", os.endpoint(), "1"]));
     let foreign = Running::start(helper(&["raw-hammer", os.endpoint()]));
     assert_eq!(foreign.next_line(), "hammering");
     let ours = Running::start(helper(&["hammer", os.endpoint()]));
     assert_eq!(ours.next_line(), "hammering");
     output(helper(&["takeovers", os.endpoint(), &count.to_string()]));
-    // Where the system does not tell who has a socket, one without our lock is not taken for dead
-    // at once.
+    // Where the system does not report who holds a socket, `bind` does not take one without a lock
+    // file for dead at once.
     let path = Endpoint::try_from(Path::new(os.endpoint())).expect("a path");
     path.resolve().expect("a place")[0].remove_stale().expect("a dead socket");
     let (last, _) = listening(helper(&["server", os.endpoint()]));
@@ -171,7 +171,7 @@ fn clients_that_wait_meet_no_error_during_a_takeover() {
     assert!(number(&foreign, "connected") > 0 && number(&ours, "connected") > 0, "{ours}");
 }
 
-/// Sixteen processes take the name, keep it for up to 2 ms, and give it back or crash.
+/// Sixteen processes bind the name, keep it for up to 2 ms, and release it or crash.
 #[test]
 fn a_server_keeps_its_name_among_rivals() {
     let limit = Duration::from_secs(if full() { 10 } else { 2 });
@@ -193,7 +193,7 @@ fn a_server_keeps_its_name_among_rivals() {
     };
     let (mut kept, mut crashes) = (0, 0);
     let started = Instant::now();
-    // On a busy machine one time is too short for them to have met.
+    // On a busy machine the rivals may not meet in the first run.
     while (kept <= 50 || crashes <= 10) && started.elapsed() < PATIENCE / 2 {
         let end = Instant::now() + limit;
         std::thread::scope(|scope| {
@@ -213,15 +213,14 @@ fn a_server_keeps_its_name_among_rivals() {
         "16 processes for {limit:.0?}: had the name {kept} times, {crashes} crashes, lost it 0"
     );
     assert!(kept > 50 && crashes > 10, "nothing was tried: {kept} {crashes}");
-    // The last may have crashed. Whatever is left, the next server takes, and leaves nothing.
+    // The last process may have crashed. The next server binds the name and leaves no file.
     let (mut server, _) = listening(helper(&["server", os.endpoint()]));
     command(&mut server, "drop");
     assert_eq!(finish(server), ["dropped"]);
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// Killed at each call with which it takes the name: the next server starts, and nothing is left
-/// but the name and its lock.
+/// The server dies at each call of `bind`. It leaves at most the socket and its lock file.
 #[test]
 fn a_server_killed_while_it_binds_leaves_the_name_to_the_next() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -250,15 +249,15 @@ fn a_server_killed_while_it_binds_leaves_the_name_to_the_next() {
     }
 }
 
-/// A rival that has opened the lock file just before its holder removed it holds the lock of
-/// nothing, and the next to come holds the real one.
+/// A rival opens the lock file just before its holder removes it, and then locks the removed file.
+/// The next server makes a new lock file, which counts.
 #[test]
-fn a_lock_on_a_removed_lock_file_does_not_count() {
+fn a_rival_that_locked_a_removed_lock_file_does_not_get_the_name() {
     let os = Os::new();
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     let (mut holder, _) = listening(helper(&["server", os.endpoint()]));
-    // Two seconds, in which the two others do what they do.
+    // strace delays the rival by two seconds, while the holder leaves and the next server starts.
     let late = helper(&["server", os.endpoint()]);
     let options = ["-e", "trace=openat,flock", "-e", "inject=flock:delay_enter=2000000:when=1"];
     let Some(late) = strace(&log, &options, &late) else { return };
@@ -272,16 +271,16 @@ fn a_lock_on_a_removed_lock_file_does_not_count() {
     let (_, out, _) = late.wait();
     assert!(out[0].starts_with("AddrInUse LiveServer: "), "{out:?}");
     assert!(fs::read_to_string(&log).expect("a log").matches(" flock(").count() > 1);
-    // It saw the lock, and did not have to try the socket.
+    // The rival found the new lock held, and did not connect.
     assert_eq!(ask(&mut next, "stats"), "accepted 0 refused 0 pauses 0");
     command(&mut next, "drop");
     assert_eq!(finish(next), ["dropped"]);
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// No file of this process may have a byte, on pain of a signal.
+/// A signal kills this process when it writes to a file.
 #[test]
-fn a_process_that_may_write_no_files_listens() {
+fn bind_succeeds_in_a_process_that_may_write_no_files() {
     let os = Os::new();
     let server = helper(&["server", os.endpoint()]);
     let limited = ["-c", "ulimit -f 0; exec \"$0\" \"$@\""];
@@ -291,7 +290,7 @@ fn a_process_that_may_write_no_files_listens() {
     assert_eq!(finish(server), ["dropped"]);
     assert_eq!(os.files(), [""; 0]);
 
-    // With room for its lock file the next one is told who has the name.
+    // With room for the lock file, the next server's error names the process that holds the name.
     let limited = ["-c", "ulimit -f 1; exec \"$0\" \"$@\""];
     let server = helper(&["server", os.endpoint()]);
     let (server, id) = listening(common::unix::through("sh", &limited, &server));
@@ -300,8 +299,7 @@ fn a_process_that_may_write_no_files_listens() {
     finish(server);
 }
 
-/// Whether portable names depend on `XDG_RUNTIME_DIR`: macOS has one directory for each user
-/// instead.
+/// Whether portable names depend on `XDG_RUNTIME_DIR`. macOS has one directory per user instead.
 fn has_runtime_directories() -> bool {
     let has = !cfg!(target_vendor = "apple");
     if !has {
@@ -310,10 +308,10 @@ fn has_runtime_directories() -> bool {
     has
 }
 
-/// Clients look in several places for a portable name, so a server in any of them has it: one that
-/// was started by cron, say, where a session is told of another directory.
+/// Clients try several directories for a portable name, so a server in any of them holds it. A
+/// server that cron started, for example, has another directory than one in a session.
 #[test]
-fn a_portable_name_has_one_server_in_all_its_places() {
+fn bind_refuses_a_portable_name_held_in_another_of_its_directories() {
     if !has_runtime_directories() {
         return;
     }
@@ -339,7 +337,7 @@ fn a_portable_name_has_one_server_in_all_its_places() {
     assert_eq!(finish(second), ["dropped"]);
 }
 
-/// The same directory by two paths is not two places.
+/// Two paths to one directory count as one place.
 #[test]
 fn a_portable_name_binds_in_a_directory_with_two_paths() {
     if !has_runtime_directories() {
@@ -350,7 +348,7 @@ fn a_portable_name_binds_in_a_directory_with_two_paths() {
         command(&mut server, "drop");
         assert_eq!(finish(server), ["dropped"]);
     };
-    // It makes the last of them, where there is none of the system's.
+    // A server makes the last of these directories where the system has none.
     let mut server = helper(&["server", &name]);
     server.env_remove("XDG_RUNTIME_DIR");
     end(listening(server).0);

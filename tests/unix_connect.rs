@@ -1,5 +1,5 @@
-//! Clients and busy servers: full queues, calls that are interrupted, names that come and go.
-#![cfg(unix)] // The queue of a pipe is its instances.
+//! `connect` with a full backlog, with interrupted calls, and with names that appear and vanish.
+#![cfg(unix)] // A named pipe has instances instead of a backlog.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn with_a_short_queue(os: &Os, length: u32) -> Listener {
     Listener::bind_with(os.endpoint(), &options).expect("a free name")
 }
 
-/// All that fit without anybody accepting.
+/// Connects clients until the backlog is full.
 async fn fill(os: &Os) -> Vec<Stream> {
     let at_once = ConnectOptions::new().deadline(Duration::ZERO);
     let mut clients = Vec::new();
@@ -37,7 +37,7 @@ async fn fill(os: &Os) -> Vec<Stream> {
     }
 }
 
-/// Five hundred at once, for a queue of eight whose server does something else for a second.
+/// Five hundred clients connect to a backlog of eight while the server is busy for a second.
 #[tokio::test]
 async fn clients_beyond_the_backlog_wait_and_connect() {
     const CLIENTS: u32 = 500;
@@ -53,7 +53,7 @@ async fn clients_beyond_the_backlog_wait_and_connect() {
             assert_eq!(stream.read_u32().await.expect("an answer"), number);
         });
     }
-    // The server's pause is what is tried, not a wait for something.
+    // This is the pause of the busy server.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(clients.try_join_next().is_none(), "nobody has accepted, and somebody was served");
     let serve = async {
@@ -75,7 +75,7 @@ async fn clients_beyond_the_backlog_wait_and_connect() {
     println!("{CLIENTS} of {CLIENTS} served, {:.1?}, a second of it the pause", started.elapsed());
 }
 
-/// Never a stream that is not connected, and never an error before the time is over.
+/// No client gets a stream, and no client fails before its deadline.
 #[tokio::test]
 async fn connect_to_a_busy_server_times_out() {
     let os = Os::new();
@@ -96,7 +96,6 @@ async fn connect_to_a_busy_server_times_out() {
     println!("{} in the queue; the others TimedOut after {:.2?}", clients.len(), started.elapsed());
 }
 
-/// One place becomes free while clients wait for it.
 #[tokio::test]
 async fn a_waiting_client_takes_a_free_place_in_the_backlog() {
     let os = Os::new();
@@ -117,7 +116,6 @@ async fn a_waiting_client_takes_a_free_place_in_the_backlog() {
     within(server.read_u8()).await.expect("a byte");
 }
 
-/// A server that dies while clients wait for room leaves a dead name, which is told at once.
 #[tokio::test]
 async fn a_waiting_client_fails_when_the_busy_server_dies() {
     let os = Os::new();
@@ -135,7 +133,7 @@ async fn a_waiting_client_fails_when_the_busy_server_dies() {
     assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
 }
 
-/// Connecting while the kernel interrupts, or says that the queue is full, however often.
+/// The first five calls fail: interrupted, with a full backlog, or still in progress.
 #[test]
 fn connect_retries_interrupted_calls() {
     let os = Os::new();
@@ -153,15 +151,15 @@ fn connect_retries_interrupted_calls() {
     }
 }
 
-/// What the kernel says of a connection, as the table of errors has it.
+/// The kinds and reasons are those in the table of errors.
 #[test]
-fn each_error_of_connect_has_its_kind() {
+fn connect_reports_each_error_of_the_kernel_with_its_kind() {
     let os = Os::new();
     let (_server, _) = listening(helper(&["server", os.endpoint()]));
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for (error, why) in [
-        // Its lock is held.
+        // The server still holds its lock.
         ("ENOENT", "TimedOut NameWithoutServer: "),
         ("EACCES", "PermissionDenied PeerRefused: "),
         ("EPERM", "PermissionDenied PeerRefused: "),
@@ -175,7 +173,7 @@ fn each_error_of_connect_has_its_kind() {
     }
 }
 
-/// A name that a crash left behind, alone and with somebody who comes.
+/// At first no server comes; then one binds the name.
 #[tokio::test]
 async fn wait_for_server_waits_at_a_stale_socket() {
     let os = Os::new();
@@ -199,10 +197,10 @@ async fn wait_for_server_waits_at_a_stale_socket() {
     drop(listener);
 }
 
-/// The lock tells: it is held, so a server lives. It has no name any more, or where a refused
-/// connection may mean a full queue, it may be busy.
+/// A held lock shows that a server lives. It has lost its socket, or it may be busy where a full
+/// backlog refuses connections.
 #[tokio::test]
-async fn a_refusal_while_the_lock_is_held_is_not_stale() {
+async fn connect_reports_no_stale_socket_while_the_lock_is_held() {
     let os = Os::new();
     let listener = Listener::bind(os.endpoint()).expect("a free name");
     fs::remove_file(os.endpoint()).expect("the socket");
@@ -215,7 +213,7 @@ async fn a_refusal_while_the_lock_is_held_is_not_stale() {
     assert!(Path::new(os.endpoint()).exists(), "it was not the listener's");
 }
 
-/// Users have no SIDs here, so a server cannot be known by one.
+/// Unix users have no SIDs.
 #[tokio::test]
 async fn expecting_a_server_with_a_sid_is_unsupported() {
     let os = Os::new();
@@ -226,7 +224,7 @@ async fn expecting_a_server_with_a_sid_is_unsupported() {
     assert_reason!(connected, Reason::Unsupported, os.endpoint());
 }
 
-/// It has no directory in which the lock on its start could be.
+/// An abstract name has no directory for the lock on the server's start.
 #[tokio::test]
 async fn connect_or_spawn_of_an_abstract_name_is_unsupported() {
     if !with_linux_backend("abstract sockets") {

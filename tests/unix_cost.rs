@@ -1,5 +1,6 @@
-//! The byte path costs what tokio's own costs: by count, which does not depend on the machine.
-#![cfg(unix)] // Counts by strace.
+//! Reads and writes cost as much as tokio's. The tests count system calls and instructions, which
+//! do not depend on the machine.
+#![cfg(unix)] // strace counts the calls.
 
 mod common;
 
@@ -22,18 +23,18 @@ fn calls(arguments: &[&str]) -> Option<Calls> {
     let log = logs.path().join("log");
     output(strace(&log, &["-c"], &helper(arguments))?);
     let table = fs::read_to_string(log).expect("a log");
-    // % time, seconds, usecs/call, calls, errors if there were any, and the name.
+    // The columns are % time, seconds, usecs/call, calls, errors (only if any), and the name.
     let lines = table.lines().filter_map(|line| {
         let words: Vec<_> = line.split_whitespace().collect();
         let (calls, name) = (words.get(3)?.parse().ok()?, *words.last()?);
-        // What the allocator asks of the system is not what is counted here.
+        // Calls of the allocator do not count.
         let memory = ["brk", "mmap", "munmap", "total"].contains(&name);
         (!memory).then(|| (name.to_owned(), calls))
     });
     Some(lines.collect())
 }
 
-/// What `more` has beyond `less`.
+/// The calls that `more` has in excess of `less`.
 fn beyond(more: &Calls, less: &Calls) -> Calls {
     let mut beyond = more.clone();
     for (name, calls) in less {
@@ -43,7 +44,7 @@ fn beyond(more: &Calls, less: &Calls) -> Calls {
     beyond
 }
 
-/// The calls of `count` operations, without those of the start.
+/// The calls of `count` operations, without those that start the program.
 fn calls_of(verb: &str, whose: &str, count: u32) -> Option<Calls> {
     let run = |count: u32| {
         let os = Os::new();
@@ -60,8 +61,8 @@ fn reads_and_writes_make_the_system_calls_that_tokio_makes() {
     let sent: i64 =
         ["send", "sendto", "writev", "sendmsg"].iter().filter_map(|name| tokio.get(*name)).sum();
     assert!(sent >= 160 * 4, "{tokio:?}");
-    // Vectored writes are sendmsg, which can be told to raise no signal; std's are writev. Reads
-    // are recvmsg, which reports that descriptors came; tokio's are recvfrom.
+    // sockpipe writes vectored by sendmsg, which can suppress SIGPIPE, and tokio by writev.
+    // sockpipe reads by recvmsg, which reports descriptors, and tokio by recvfrom.
     let renamed = |calls: Calls| -> Calls {
         let mut renamed = Calls::new();
         for (name, calls) in calls {
@@ -76,7 +77,7 @@ fn reads_and_writes_make_the_system_calls_that_tokio_makes() {
     };
     let (ours, theirs) = (renamed(sockpipe), renamed(tokio));
     if cfg!(sockpipe_posix) {
-        // A read is tried before it is waited for: more reads, and fewer waits.
+        // This backend tries a read before it waits, so it reads more often and waits less.
         let total = |calls: &Calls| calls.values().sum::<i64>();
         assert!(total(&ours) <= total(&theirs), "{ours:?}, {theirs:?}");
     } else {
@@ -84,7 +85,7 @@ fn reads_and_writes_make_the_system_calls_that_tokio_makes() {
     }
 }
 
-/// The instructions of a round of `whose`. `None` where there is no valgrind.
+/// The number of instructions in a round of `whose`. `None` where there is no valgrind.
 fn instructions(whose: &str) -> Option<u64> {
     if !with_linux_backend("what is counted here") || !is_here("valgrind") {
         return None;
@@ -104,8 +105,8 @@ fn instructions(whose: &str) -> Option<u64> {
     Some((run(96) - run(32)) / 64)
 }
 
-/// As `scripts/instructions.sh`, which counts those of a release build. Debug builds, which call
-/// each small function, may take `debug` times as many.
+/// `scripts/instructions.sh` counts the instructions of a release build. A debug build, which
+/// inlines nothing, may take `debug` times as many.
 fn assert_as_few_instructions(other: &str, ours: &str, debug: f64) {
     let Some(others) = instructions(other) else { return };
     let count = instructions(ours).expect("valgrind");
@@ -120,17 +121,17 @@ fn reads_and_writes_take_as_many_instructions_as_tokio() {
     assert_as_few_instructions("tokio", "sockpipe", 1.15);
 }
 
-/// The standard library never is a debug build, so ours must not be one.
+/// The standard library is always a release build, so this test needs one too.
 #[cfg(all(feature = "blocking", not(debug_assertions)))]
 #[test]
 fn reads_and_writes_that_block_take_as_many_instructions_as_std() {
     assert_as_few_instructions("std", "blocking", 1.03);
 }
 
-/// What spins has its state beside the stream, so that other streams do not pay for it.
+/// The state for busy polling is allocated apart, so that other streams do not pay for it.
 #[cfg(not(feature = "shared-memory"))]
 #[test]
-fn a_stream_is_little_larger_than_tokio() {
+fn a_stream_is_at_most_32_bytes_larger_than_tokio() {
     let [ours, tokio] = [size_of::<Stream>(), size_of::<UnixStream>()];
     println!("a stream has {ours} bytes, tokio's {tokio}");
     assert!(ours <= tokio + 32);
@@ -151,10 +152,10 @@ fn connect_adds_only_the_calls_that_check_the_server() {
     assert!(unexpected.is_empty(), "{unexpected:?}");
 }
 
-/// The credentials of the server, and our own user to compare them with. In a debug build tokio
-/// makes sure that a socket which it did not make does not block.
+/// Whether `connect` may make this call: it reads the server's credentials and its own user id. In
+/// a debug build tokio also checks that a socket made elsewhere does not block.
 fn allowed(name: &str) -> bool {
-    // The calls of 32 bits have names of their own.
+    // 32-bit systems have other names for some calls.
     ["getsockopt", "geteuid", "geteuid32"].contains(&name)
         || (cfg!(debug_assertions) && ["fcntl", "fcntl64"].contains(&name))
 }

@@ -1,4 +1,4 @@
-//! What a daemon has from the client that starts it on Unix, and what it has not.
+//! What a daemon inherits on Unix from the client that starts it, and what it does not.
 #![cfg(unix)] // Descriptors, sessions, signals and zombies are Unix's.
 
 mod common;
@@ -17,25 +17,25 @@ use sockpipe::os::unix::DaemonCommandExt;
 use sockpipe::{ConnectOptions, DaemonCommand, Listener, Reason, Stream, connect_or_spawn_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// The daemon's program.
+/// The program of the daemon.
 #[tokio::test]
 async fn helper_daemon() {
     common::daemon::daemon().await;
 }
 
-/// A program with clients of a daemon that may not run yet.
+/// A program whose clients connect to a daemon that may not run yet.
 #[tokio::test]
 async fn helper_clients() {
     common::daemon::clients().await;
 }
 
-/// Another client's daemon has the name and is about to listen: ours ends for that, and its client
-/// waits for the other one.
+/// Another client's daemon holds the name and is about to listen. The second daemon exits for that
+/// reason, and its client waits for the first.
 #[tokio::test]
-async fn a_client_waits_for_the_daemon_that_preceded_its_own() {
+async fn a_client_whose_daemon_came_second_waits_for_the_first() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("d.sock");
-    // One that holds the name and cannot be reached.
+    // This daemon holds the name but has no socket yet.
     let other = Listener::bind(path.as_path()).expect("a free name");
     fs::remove_file(&path).expect("a socket");
     let options = ConnectOptions::new().deadline(common::PATIENCE);
@@ -71,7 +71,7 @@ fn process(pid: u32) -> rustix::process::Pid {
     i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("an id")
 }
 
-/// Until there is no such process, nor a zombie of it.
+/// Waits until there is no such process, not even as a zombie.
 async fn gone(pid: rustix::process::Pid) {
     within(async {
         while rustix::process::test_kill_process(pid).is_ok() {
@@ -90,7 +90,7 @@ async fn a_daemon_whose_client_is_refused_leaves_no_zombie() {
     let connecting = connect_or_spawn_with(&daemon.name, daemon.command("serve"), &options);
     assert_reason!(within(connecting).await, Reason::UnexpectedServer, daemon.name);
     let [pid] = daemon.starts()[..] else { panic!("{:?}", daemon.starts()) };
-    // It goes on, for clients that want it.
+    // The daemon keeps running for other clients.
     daemon.stop().await;
     gone(process(pid)).await;
 }
@@ -115,8 +115,8 @@ async fn a_daemon_whose_client_gives_up_leaves_no_zombie() {
     gone(process(pid)).await;
 }
 
-/// A program whose descriptor 7 is not close-on-exec, and that was told to ignore a signal and to
-/// block another one, as shells and `nohup` do.
+/// Runs `command` with an inheritable descriptor 7, with one signal ignored and another blocked, as
+/// shells and `nohup` leave them.
 fn through_a_careless_shell(command: &Command, file: &Path) -> Command {
     let mut shell = Command::new("env");
     shell.args(["--ignore-signal=HUP", "--block-signal=USR1", "sh", "-c"]);
@@ -129,7 +129,7 @@ fn environment(command: &Command) -> impl Iterator<Item = (&std::ffi::OsStr, &st
     command.get_envs().filter_map(|(name, value)| Some((name, value?)))
 }
 
-/// What proc(5) has of a process after `name:`.
+/// The value of the field `name` in the process's status file, see proc(5).
 fn status_of(pid: u32, name: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -145,8 +145,7 @@ fn has_open(pid: u32, file: &Path) -> bool {
 fn is_clean(pid: u32, file: &Path) {
     assert!(!has_open(pid, file), "it has the client's descriptor");
     let mask = |name| u64::from_str_radix(&status_of(pid, name), 16).expect("a mask");
-    // Rust programs ignore SIGPIPE by themselves, and the C library has signals 32 and 33 to
-    // itself.
+    // Every Rust program ignores SIGPIPE, and the C library uses signals 32 and 33.
     let own = 1 << 12 | 1 << 31 | 1 << 32;
     assert_eq!((mask("SigIgn") & !own, mask("SigBlk")), (0, 0));
     assert_eq!(status_of(pid, "Umask"), "0000", "it is inherited");
@@ -157,7 +156,7 @@ async fn a_daemon_inherits_neither_descriptors_nor_signal_handling() {
     if !on_linux("/proc") {
         return;
     }
-    // By one call, and without that call.
+    // The descriptors are closed by `close_range`, or one by one where that call is missing.
     for inject in [None, Some("inject=close_range:error=ENOSYS")] {
         let daemon = Daemon::new();
         let (file, log) = (daemon.dir.path().join("lock"), daemon.log());
@@ -175,7 +174,7 @@ async fn a_daemon_inherits_neither_descriptors_nor_signal_handling() {
             client.envs(variables);
         }
         client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // One that is traced has its tracer until the daemon ends.
+        // strace ends only with the daemon, so the test does not wait for the client.
         let client = Running::start(client);
         while !client.next_line().starts_with("test result: ok") {}
         is_clean(daemon.starts()[0], &file);
@@ -184,7 +183,7 @@ async fn a_daemon_inherits_neither_descriptors_nor_signal_handling() {
 }
 
 #[tokio::test]
-async fn a_daemon_gets_the_descriptors_and_the_umask_that_were_chosen() {
+async fn keep_fds_and_umask_pass_the_chosen_descriptors_and_umask_to_a_daemon() {
     if !on_linux("/proc") {
         return;
     }
@@ -200,7 +199,7 @@ async fn a_daemon_gets_the_descriptors_and_the_umask_that_were_chosen() {
     assert_eq!(link, kept);
     assert!(!has_open(pid, &other));
     assert_eq!(status_of(pid, "Umask"), "0077");
-    // Of this process it is as it was: no child of it gets it.
+    // In this process the descriptor is still close-on-exec, so other children do not inherit it.
     let mut child = Command::new("sleep").arg("1000").spawn().expect("a process");
     assert!(!has_open(child.id(), &kept));
     child.kill().expect("a child");
@@ -209,7 +208,7 @@ async fn a_daemon_gets_the_descriptors_and_the_umask_that_were_chosen() {
 }
 
 #[tokio::test]
-async fn a_descriptor_that_is_not_open_cannot_be_kept() {
+async fn keep_fds_fails_with_a_descriptor_that_is_not_open() {
     let daemon = Daemon::new();
     let command = DaemonCommand::new(daemon.command("serve")).keep_fds([999]);
     let outcome = daemon.connect_by(command, common::PATIENCE).await;

@@ -1,8 +1,8 @@
-//! A start, a takeover, a stop and a cleaning, each killed at every one of its system calls, paused
-//! there while a rival starts, and with every such call failing. Whatever happens to one process,
-//! the next starts, at most one has the name, and nothing is left behind. `SOCKPIPE_FULL=1` takes
-//! every call, otherwise it is a sample.
-#![cfg(target_os = "linux")] // For strace.
+//! A start, a takeover, a stop and a cleaning are killed at each of their system calls, are paused
+//! there while a rival starts, and have each call fail. In every case the next server starts, at
+//! most one process holds the name, and no file is left. `SOCKPIPE_FULL=1` tries every call,
+//! otherwise a sample of them.
+#![cfg(target_os = "linux")] // These tests need strace.
 
 mod common;
 
@@ -15,7 +15,7 @@ use common::process::Running;
 use common::unix::{command, finish, full, helper, listening, strace, until};
 use common::{Backend, Os};
 
-/// What is done to a name.
+/// An operation on a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deed {
     Start,
@@ -24,7 +24,7 @@ enum Deed {
     Clean,
 }
 
-/// The `nth` call of that name which the process makes; `before` it has made that many of all.
+/// The process's `nth` call of this name, which follows `before` calls of any name.
 #[derive(Clone, Debug)]
 struct Call {
     name: String,
@@ -39,7 +39,7 @@ impl Deed {
         }
     }
 
-    /// Under strace with `options`; what it says, until it ends.
+    /// Runs it under strace with `options`, and returns its output.
     fn run(self, os: &Os, log: &Path, options: &[&str]) -> Option<Vec<String>> {
         let verb = if self == Self::Clean { "clean" } else { "server" };
         let mut running = Running::start(strace(log, options, &helper(&[verb, os.endpoint()]))?);
@@ -47,7 +47,7 @@ impl Deed {
         if self == Self::Stop {
             out.extend(running.out.recv_timeout(common::PATIENCE));
             if out.first().is_some_and(|line| line.starts_with("listening")) {
-                // It may have been killed as soon as it had said that.
+                // The write fails if the process was killed right after it printed that.
                 let _ = running.child.stdin.as_mut().map(|input| writeln!(input, "drop"));
             }
         }
@@ -58,7 +58,7 @@ impl Deed {
         Some(out)
     }
 
-    /// Those that it makes with the name: from the first that has to do with it to the last.
+    /// The calls that it makes, from the first to the last that concern the name.
     fn calls(self, log: &Path) -> Option<Vec<Call>> {
         let os = Os::new();
         self.prepare(&os);
@@ -75,7 +75,7 @@ impl Deed {
             calls.push(Call { name: name.to_owned(), nth: *nth, before });
         }
         let first = match self {
-            // What it does after it has said that it listens.
+            // A stop begins after the server has printed that it listens.
             Self::Stop => ours.iter().position(|line| line.contains("\"listening")),
             _ => ours.iter().position(|line| line.contains(".s.sock.lock")),
         };
@@ -101,7 +101,7 @@ impl Deed {
     }
 }
 
-/// The next server starts, and nothing is left when it ends.
+/// Checks that the next server starts, and that no file is left when it stops.
 #[track_caller]
 fn assert_usable(os: &Os, after: &str) {
     let left = os.files();
@@ -130,8 +130,8 @@ fn a_kill_at_any_call_leaves_the_name_usable() {
     }
 }
 
-/// Each plausible error of each call: an error that names what was wanted, or no harm done; never
-/// that somebody else is there, and never a server that others cannot find.
+/// The process reports an error that names the path, or succeeds. It never reports a live server,
+/// and it never listens where clients cannot find it.
 #[test]
 fn each_failing_call_is_reported_or_harmless() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -167,8 +167,8 @@ fn each_failing_call_is_reported_or_harmless() {
     }
 }
 
-/// Who failed leaves what it found, or nothing; and who did not fail nothing but what it could not
-/// remove, as the call that would have done so failed.
+/// Checks the files that are left. A process that failed leaves the files that it found, or none. A
+/// process that succeeded leaves only a file whose removal failed.
 #[track_caller]
 fn assert_nothing_more_is_left(os: &Os, deed: Deed, call: &str, well: bool, after: &str) {
     let left = os.files();
@@ -205,7 +205,7 @@ fn errors_of(call: &str) -> &'static [&'static str] {
     }
 }
 
-/// One starter stopped at each of its calls while another starts: one of them has the name.
+/// One server pauses at each of its calls while another starts.
 #[test]
 fn a_pause_at_any_call_leaves_the_name_to_one_of_two() {
     let logs = tempfile::tempdir().expect("a directory");

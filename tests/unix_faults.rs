@@ -1,6 +1,5 @@
-//! What a process meets that is not of the connection itself: signals, children, futures that are
-//! dropped.
-#![cfg(unix)] // Signals, and descriptors that children inherit, are Unix's.
+//! Connections survive signals, child processes and dropped futures.
+#![cfg(unix)] // Signals and inherited descriptors are Unix's.
 
 mod common;
 
@@ -19,8 +18,8 @@ use common::{Backend, Os, unique_name};
 use rustix::process::{Pid, Signal, kill_process};
 use sockpipe::Listener;
 
-/// Rust programs ignore SIGPIPE before `main`; in this one that call does nothing, so that it is as
-/// in a program of another language that uses the crate as a library.
+/// Rust programs ignore SIGPIPE before `main`. strace makes that call do nothing, so that this
+/// program behaves like one in another language that uses the crate as a library.
 #[test]
 fn writing_to_a_closed_peer_raises_no_sigpipe() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -45,7 +44,7 @@ fn writing_to_a_closed_peer_raises_no_sigpipe() {
     assert_eq!(died, [""; 0], "a signal, or another error");
 }
 
-/// Processes whose parent may be gone.
+/// Processes whose parent may have exited.
 struct Orphans(Vec<Pid>);
 
 impl Drop for Orphans {
@@ -56,14 +55,14 @@ impl Drop for Orphans {
     }
 }
 
-/// Once it is past the exec.
+/// The descriptors of a child, after its exec.
 fn descriptors(sleep: &str) -> Vec<String> {
     let name = format!("/proc/{sleep}/comm");
     until("past the exec", || fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n"));
     let open = fs::read_dir(format!("/proc/{sleep}/fd")).expect("its descriptors");
     let names = open.filter_map(|entry| {
         let entry = entry.expect("an entry");
-        // What the loader of programs has open for a moment may be closed again.
+        // A file that the dynamic loader had open may be closed by now.
         let file = fs::read_link(entry.path()).ok()?;
         let loaded = ["/usr", "/lib", "/lib64", "/etc"].iter().any(|dir| file.starts_with(dir));
         (!loaded).then(|| entry.file_name().to_string_lossy().into_owned())
@@ -73,10 +72,10 @@ fn descriptors(sleep: &str) -> Vec<String> {
     names
 }
 
-/// Children that are started while sockets are made: none has any, and the name is not theirs.
+/// The server starts children while it makes sockets. They hold neither a socket nor the name.
 #[test]
 fn children_inherit_nothing_from_a_busy_server() {
-    // There is a moment between the calls on macOS, which `apple.rs` tells of.
+    // macOS needs two calls, and a child may start between them; `apple.rs` describes it.
     if !with_linux_backend("one call that makes a descriptor close-on-exec") {
         return;
     }
@@ -88,7 +87,7 @@ fn children_inherit_nothing_from_a_busy_server() {
     let ids: Vec<&str> = ids.split(' ').collect();
     let pid = |id: &&str| Pid::from_raw(id.parse().expect("a process id")).expect("a process");
     let _orphans = Orphans(ids.iter().map(pid).collect());
-    // What this test was started with, and leaves to its children, has nothing to do with it.
+    // A plain child shows which descriptors this test itself passes to its children.
     let mut plain = Command::new("sleep");
     plain.arg("1000").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let plain = Running::start(plain);
@@ -97,7 +96,7 @@ fn children_inherit_nothing_from_a_busy_server() {
         assert_eq!(descriptors(id), usual, "child {id}");
     }
     println!("{rounds} of bind, connect and accept; {} children have nothing of it", ids.len());
-    // They live on, and neither the name nor the lock is held.
+    // The children outlive the server and hold neither its name nor its lock.
     server.crash();
     let refused = UnixStream::connect(os.endpoint()).expect_err("nobody listens");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
@@ -108,8 +107,8 @@ fn children_inherit_nothing_from_a_busy_server() {
     assert!(fs::metadata(format!("/proc/{}", ids[0])).is_ok(), "the child is gone");
 }
 
-/// A child may be started at any moment, so the call that opens a file already says that no child
-/// has it: of a server, of those who look for one, and of those who clean up.
+/// A child may start at any moment, so the call that opens a file must set close-on-exec itself: in
+/// servers, in clients, and when a name is inspected or cleaned.
 #[test]
 fn no_file_is_opened_that_a_child_would_inherit() {
     let (home, logs) = (tempfile::tempdir(), tempfile::tempdir());
@@ -127,7 +126,7 @@ fn no_file_is_opened_that_a_child_would_inherit() {
     ] {
         let traced = strace(&log, &["-e", "trace=openat"], &helper(&[verb, endpoint]));
         let Some(mut traced) = traced else { return };
-        // The directory that is the crate's own choice, and is made where it is missing.
+        // Without the variable, the crate chooses a directory and makes it if it is missing.
         traced.env_remove("XDG_RUNTIME_DIR");
         let mut running = Running::start(traced);
         drop(running.child.stdin.take());
@@ -141,7 +140,7 @@ fn no_file_is_opened_that_a_child_would_inherit() {
     }
 }
 
-/// A signal a millisecond, to both ends.
+/// Both ends receive a signal every millisecond.
 #[test]
 fn a_storm_of_signals_loses_no_round_trip() {
     let os = Os::new();
@@ -173,7 +172,7 @@ fn a_storm_of_signals_loses_no_round_trip() {
     assert!(count(&line, "signals") > 0 && sent > 10, "no storm: {line}, {sent}");
 }
 
-/// In a process of its own, whose descriptors nobody else changes.
+/// The helper is a separate process, so that no other test changes its descriptors.
 #[test]
 fn futures_dropped_at_any_point_lose_nothing() {
     let os = Os::new();

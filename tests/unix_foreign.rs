@@ -1,5 +1,5 @@
-//! tokio's own listener under the traits: the promises of `accept` hold for it as well.
-#![cfg(unix)] // The type is Unix's.
+//! tokio's own listener keeps the promises of `LocalListener::accept` too.
+#![cfg(unix)] // tokio has this type on Unix only.
 
 mod common;
 
@@ -28,7 +28,7 @@ async fn next(listener: &mut UnixListener) -> UnixStream {
 #[tokio::test]
 async fn a_tokio_listener_reports_its_endpoint_and_its_clients_credentials() {
     let (os, mut listener) = bound();
-    // To ask changes nothing: its owner may want children to inherit it.
+    // `endpoint` must not change the flags: the owner may want children to inherit the listener.
     rustix::io::fcntl_setfd(&listener, FdFlags::empty()).expect("flags");
     assert_eq!(LocalListener::endpoint(&listener).expect("a path").to_string(), os.endpoint());
     assert!(rustix::io::fcntl_getfd(&listener).expect("flags").is_empty());
@@ -51,8 +51,7 @@ async fn a_dropped_accept_loses_no_client() {
     }
 }
 
-/// A client that comes while nobody waits is there at the next call, and one that comes later wakes
-/// the caller: the readiness is the socket's own.
+/// The second client comes after the first has been accepted, and wakes `accept` again.
 #[tokio::test]
 async fn a_tokio_listener_wakes_for_later_clients() {
     let (os, mut listener) = bound();
@@ -68,7 +67,7 @@ async fn a_tokio_listener_wakes_for_later_clients() {
 }
 
 #[tokio::test]
-async fn accept_ignores_the_addresses_of_clients() {
+async fn accept_of_a_tokio_listener_ignores_the_addresses_of_clients() {
     let (os, mut listener) = bound();
     let longest = if cfg!(target_os = "linux") { 108 } else { 104 };
     for length in [longest, longest - 1, 80] {
@@ -102,7 +101,7 @@ async fn a_stop_serves_the_clients_that_have_connected() {
 }
 
 #[tokio::test]
-async fn serve_takes_a_tokio_listener() {
+async fn serve_limits_and_stops_a_tokio_listener() {
     let (os, listener) = bound();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = serve(listener, |stream| echo::echo(stream, |_| ()))
@@ -114,7 +113,7 @@ async fn serve_takes_a_tokio_listener() {
     let mut client = within(os.connect()).await.expect("a connection");
     client.write_all(b"hello").await.expect("a write");
     within(client.read_exact(&mut [0; 5])).await.expect("an answer");
-    // The limit counts this user, whom the stream tells.
+    // The limit counts connections per user, which the stream reports.
     let mut second = within(os.connect()).await.expect("a connection");
     assert_eq!(within(second.read(&mut [0])).await.expect("an end"), 0);
     drop((stop, client));
@@ -122,7 +121,7 @@ async fn serve_takes_a_tokio_listener() {
     assert_eq!((drained.finished(), drained.cut()), (1, 0));
 }
 
-/// Run by the test below in a process of its own, since the limit is the process's.
+/// The test below runs this as a separate process, since the limit is per process.
 #[tokio::test]
 async fn helper_accepts_without_descriptors() {
     let Some(path) = argument() else { return };
@@ -139,7 +138,7 @@ async fn helper_accepts_without_descriptors() {
     limit(before.current).expect("a limit");
     within(accepting).await.expect("the client that waited");
     drop(client);
-    // And while it waits for a client, which takes a descriptor too.
+    // The same holds while it waits for a client, which needs a descriptor too.
     limit(Some(0)).expect("a limit");
     let mut accepting = Box::pin(LocalListener::accept(&mut listener));
     let early = tokio::time::timeout(Duration::from_millis(100), accepting.as_mut()).await;
@@ -153,7 +152,7 @@ async fn helper_accepts_without_descriptors() {
 }
 
 #[test]
-fn a_tokio_listener_waits_for_descriptors() {
+fn accept_of_a_tokio_listener_waits_until_a_descriptor_is_free() {
     let os = Os::new();
     let helper = spawn_helper("helper_accepts_without_descriptors", os.endpoint())
         .wait_with_output()
@@ -162,9 +161,9 @@ fn a_tokio_listener_waits_for_descriptors() {
     assert!(helper.status.success() && out.contains("\nserved\n"), "{out}");
 }
 
-/// What does not pass by itself is an error: here, a socket that was shut down.
+/// A listening socket that was shut down does not recover.
 #[tokio::test]
-async fn accept_returns_a_permanent_error() {
+async fn accept_of_a_tokio_listener_returns_a_permanent_error() {
     let (_os, mut listener) = bound();
     let shut = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
     if shut.is_err() || cfg!(not(target_os = "linux")) {

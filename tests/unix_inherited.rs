@@ -1,6 +1,6 @@
-//! Sockets that were made elsewhere, or go there: descriptors in and out, and those that a service
-//! manager passes. They are verified, and their names are nobody's to remove but the owner's.
-#![cfg(unix)] // Handles are another matter.
+//! Listeners and streams convert from and to file descriptors. `from_fd` verifies a descriptor, and
+//! an adopted listener leaves its socket in place, since the owner removes it.
+#![cfg(unix)] // Windows' handles have tests of their own.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn from_fd(socket: impl Into<OwnedFd>) -> std::io::Result<Listener> {
     Listener::from_fd(socket.into(), &ListenOptions::new())
 }
 
-/// A descriptor as others leave it: it blocks, and children inherit it.
+/// A descriptor as other programs leave it: it blocks, and children inherit it.
 fn as_others_leave_it(socket: impl Into<OwnedFd>) -> OwnedFd {
     let socket = socket.into();
     fcntl_setfd(&socket, FdFlags::empty()).expect("flags");
@@ -44,7 +44,7 @@ fn of_type(kind: SocketType) -> OwnedFd {
 }
 
 #[tokio::test]
-async fn from_fd_refuses_what_is_not_a_listener() {
+async fn from_fd_refuses_a_descriptor_that_is_not_a_listener() {
     let os = Os::new();
     let (pipe, _other) = rustix::pipe::pipe().expect("a pipe");
     let bound = of_type(SocketType::STREAM);
@@ -79,7 +79,7 @@ async fn from_fd_refuses_what_is_not_a_listener() {
 }
 
 #[tokio::test]
-async fn from_fd_refuses_what_is_not_a_stream() {
+async fn from_fd_refuses_a_descriptor_that_is_not_a_stream() {
     let os = Os::new();
     let (pipe, _other) = rustix::pipe::pipe().expect("a pipe");
     let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -101,7 +101,7 @@ async fn from_fd_refuses_what_is_not_a_stream() {
     }
 }
 
-/// Its own end stays open to others, and its name stays.
+/// Its owner can still accept clients after the adopted listener is dropped.
 #[tokio::test]
 async fn an_adopted_listener_leaves_its_name_in_place() {
     let os = Os::new();
@@ -118,7 +118,7 @@ async fn an_adopted_listener_leaves_its_name_in_place() {
     within(client.write_all(b"ping")).await.expect("a write");
     within(server.read_exact(&mut [0; 4])).await.expect("a read");
 
-    // A client in the queue is not ours to send away, nor is the socket to shut down.
+    // The drop must neither refuse pending clients nor shut the socket down.
     let mut waiting = UnixStream::connect(os.endpoint()).expect("a connection");
     drop(listener);
     assert_eq!(Standing::at(Path::new(os.endpoint())), before);
@@ -136,7 +136,7 @@ async fn an_adopted_listener_leaves_its_name_in_place() {
 }
 
 #[tokio::test]
-async fn an_adopted_abstract_listener_is_connected_to() {
+async fn clients_connect_to_an_adopted_abstract_listener() {
     if !common::unix::with_linux_backend("abstract names") {
         return;
     }
@@ -155,7 +155,7 @@ async fn an_adopted_abstract_listener_is_connected_to() {
     }
 }
 
-/// Handed over, the name is nobody's until somebody removes it.
+/// The socket file stays, and the next server removes it when its listener has died.
 #[tokio::test]
 async fn a_listener_given_away_leaves_its_name_in_place() {
     let os = Os::new();
@@ -167,11 +167,11 @@ async fn a_listener_given_away_leaves_its_name_in_place() {
     assert_eq!(os.files(), ["s.sock"]);
     assert_eq!(Standing::at(Path::new(os.endpoint())), before);
 
-    // The next process has it as its standard input.
+    // The next process receives the listener as its standard input.
     let mut receiver = example("test_helper");
     receiver.arg("inherited").stdin(Stdio::from(socket));
     let receiver = Running::start(receiver);
-    // Clients find it there, and not where it was bound first.
+    // The receiver reports the path that clients use.
     assert_eq!(receiver.next_line(), format!("listening {}", os.endpoint()));
     within(waiting.write_all(b"ping")).await.expect("a write");
     waiting.shutdown().await.expect("a half-close");
@@ -180,13 +180,13 @@ async fn a_listener_given_away_leaves_its_name_in_place() {
     assert_eq!(answer, b"ping");
     let (status, out, _) = receiver.wait();
     assert!(status.success() && out == ["served"], "{out:?}");
-    // It left the name, of which a server that comes now sees that it is dead.
+    // The receiver left the socket file; the next server finds that it is dead.
     assert_eq!(os.files(), ["s.sock"]);
     drop(bind_over_the_dead(&os).await);
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// What only looks like a name of ours.
+/// The name looks like one of sockpipe's temporary files.
 #[tokio::test]
 async fn an_adopted_listener_keeps_a_name_that_looks_temporary() {
     let os = Os::new();
@@ -226,8 +226,8 @@ async fn a_name_stays_live_while_its_listener_is_a_descriptor() {
     let mut again = from_fd(socket).expect("a listener");
     assert_eq!(again.endpoint().to_string(), os.endpoint());
     assert!(again.is_published());
-    // Where the system does not tell who has a socket, the first to come was the `bind` that
-    // looked.
+    // Where the system does not report who holds a socket, `bind` connected to find out, and is
+    // the first client.
     if !cfg!(target_os = "linux") || cfg!(sockpipe_posix) {
         drop(within(again.accept()).await.expect("a connection"));
     }
@@ -246,7 +246,7 @@ async fn descriptors_convert_to_streams_and_back() {
     assert_eq!(peer.uid(), Some(rustix::process::geteuid().as_raw()));
     let mut other = Stream::from_fd(other.into()).expect("a stream");
     within(one.write_all(b"unread")).await.expect("a write");
-    // What was not read goes along, and so does the end.
+    // Unread bytes and the end of the stream stay in the socket.
     one.shutdown().await.expect("a half-close");
     let mut socket = UnixStream::from(other_half(&mut other).await);
     socket.set_nonblocking(false).expect("a mode");
@@ -260,7 +260,7 @@ async fn descriptors_convert_to_streams_and_back() {
     assert_eq!(answer, b"answer");
 }
 
-/// Reads two bytes, and takes the stream apart.
+/// Reads two bytes, and converts the stream to its descriptor.
 async fn other_half(stream: &mut Stream) -> OwnedFd {
     within(stream.read_exact(&mut [0; 2])).await.expect("two bytes");
     let (placeholder, _) = Stream::pair().expect("a pair");

@@ -1,6 +1,6 @@
-//! Killed at a system call, one after another, while it starts a daemon, hands a launch over, or
-//! takes a server's place: the next one gets on, and nothing is left.
-#![cfg(unix)] // strace
+//! A process dies at a system call while it starts a daemon, hands a launch over, or takes a server
+//! over. The next process succeeds, and no file is left.
+#![cfg(unix)] // These tests need strace.
 
 mod common;
 
@@ -16,8 +16,8 @@ use common::unix::{full, helper, output, strace, until};
 use common::{Backend, Os};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The calls that `command` makes before it has a `last` one, each with its number among those of
-/// its name; a part of them, unless all are wanted. `None` where nothing can be traced.
+/// The calls that `command` makes, each with its number among the calls of its name. It is a
+/// sample, except in a full run. `None` where nothing can be traced.
 fn calls(command: Command) -> Option<Vec<(String, u32)>> {
     let dir = tempfile::tempdir().expect("a directory");
     let log = dir.path().join("log");
@@ -32,10 +32,10 @@ fn calls(command: Command) -> Option<Vec<(String, u32)>> {
         (name.to_owned(), *count)
     });
     let calls: Vec<_> = calls.collect();
-    // What the loader and the runtime do before is not ours.
+    // The first calls are those of the loader and the standard library.
     let ours = calls.iter().position(|(name, _)| name == "epoll_create1").expect("a runtime");
     let step = if full() { 1 } else { 9 };
-    // Not always the same ones.
+    // Each run samples other calls.
     let first = std::process::id() as usize % step;
     let chosen = calls[ours..].iter().skip(first).step_by(step);
     Some(chosen.filter(|(name, _)| name != "exit_group").cloned().collect())
@@ -45,8 +45,8 @@ fn lines(log: &Path) -> usize {
     fs::read_to_string(log).expect("a log").lines().count()
 }
 
-/// The calls that the log of a process has after its first lines, each with its number among those
-/// of its name.
+/// The calls after the first `before` lines of a process's log, each with its number among the
+/// calls of its name.
 fn calls_since(before: usize, log: &Path) -> Vec<(String, u32)> {
     let log = fs::read_to_string(log).expect("a log");
     let mut seen = BTreeMap::new();
@@ -62,7 +62,7 @@ fn calls_since(before: usize, log: &Path) -> Vec<(String, u32)> {
     calls
 }
 
-/// Without the processes that it starts.
+/// Traces `command` without the processes that it starts.
 fn traced(log: &Path, options: &[&str], command: &Command) -> Option<Command> {
     let following = strace(log, options, command)?;
     let mut traced = Command::new(following.get_program());
@@ -73,21 +73,21 @@ fn traced(log: &Path, options: &[&str], command: &Command) -> Option<Command> {
     Some(traced)
 }
 
-/// Runs `command` until its `number`-th call of `name`.
+/// Runs `command` and kills it at its `number`-th call of `name`.
 fn killed_at(name: &str, number: u32, command: &Command) -> Option<()> {
     let dir = tempfile::tempdir().expect("a directory");
     let trace = format!("trace={name}");
     let inject = format!("inject={name}:signal=KILL:when={number}");
     let options = ["-e", &trace, "-e", &inject];
     let (status, ..) = Running::start(traced(&dir.path().join("log"), &options, command)?).wait();
-    // Waits are not always the same, so that some calls do not come.
+    // The process does not always wait equally often, so some calls do not occur.
     if status.success() {
         println!("there was no {name} number {number}");
     }
     Some(())
 }
 
-/// Lets it end with its standard input, and gives what it has printed since.
+/// Ends the process by closing its standard input, and returns its remaining output.
 fn ended(mut running: Running) -> Vec<String> {
     drop(running.child.stdin.take());
     running.wait().1
@@ -98,7 +98,7 @@ fn process(pid: &str) -> Pid {
 }
 
 #[test]
-fn a_client_killed_while_it_starts_a_daemon_leaves_nothing_in_the_way() {
+fn a_client_killed_while_it_starts_a_daemon_does_not_hinder_the_next() {
     let temporary = tempfile::tempdir().expect("a directory");
     let client = |os: &Os| {
         let mut command = helper(&["spawning", os.endpoint()]);
@@ -128,7 +128,7 @@ fn a_client_killed_while_it_starts_a_daemon_leaves_nothing_in_the_way() {
 }
 
 #[test]
-fn a_later_start_killed_while_it_hands_over_leaves_the_first_as_it_was() {
+fn a_later_start_killed_in_its_hand_over_leaves_the_first_serving() {
     let os = Os::new();
     let first = Running::start(helper(&["instance", os.endpoint(), ""]));
     assert_eq!(first.next_line(), "first");
@@ -137,7 +137,7 @@ fn a_later_start_killed_while_it_hands_over_leaves_the_first_as_it_was() {
     for (name, number) in &calls {
         let _ = killed_at(name, *number, &helper(&["instance", os.endpoint(), "killed"]));
         assert_eq!(output(helper(&["instance", os.endpoint(), "next"])), ["done 0"]);
-        // What the killed one wanted may have been taken, or not.
+        // The first instance may or may not have received the launch of the killed process.
         let mut line = first.next_line();
         if line == "killed" {
             line = first.next_line();
@@ -207,7 +207,7 @@ fn upgrade(os: &Os) -> Running {
     server
 }
 
-/// The process that answers, if there is one.
+/// The id of the server process that answers.
 fn ask(os: &Os) -> io::Result<u32> {
     let mut stream = UnixStream::connect(os.endpoint())?;
     stream.write_all(b"?")?;
@@ -216,7 +216,7 @@ fn ask(os: &Os) -> io::Result<u32> {
     Ok(u32::from_be_bytes(process))
 }
 
-/// Each of some clients is served by `server`.
+/// Checks that `server` answers every client.
 fn serves_alone(os: &Os, server: &Running) {
     for _ in 0..4 {
         assert_eq!(ask(os).expect("an answer"), server.child.id());
@@ -235,7 +235,7 @@ fn a_next_version_killed_while_it_takes_over_leaves_the_name_to_one() {
         let os = Os::new();
         let old = upgrade(&os);
         let _ = killed_at(name, *number, &once(&os));
-        // It has the name still, or it has given it up for good, be it just now.
+        // The old server still serves, or it has given the name up.
         let answers = ask(&os).is_ok_and(|process| process == old.child.id());
         *(if answers { &mut stayed } else { &mut went }) += 1;
         let next = upgrade(&os);

@@ -1,4 +1,4 @@
-//! A listener whose name somebody removed binds it anew while it waits for clients.
+//! A listener whose socket somebody removed binds its name again while it waits for clients.
 #![cfg(unix)]
 
 mod common;
@@ -13,7 +13,7 @@ use sockpipe::os::unix::{ListenOptionsExt, ListenerExt, OnNameLost};
 use sockpipe::{ListenOptions, Listener, Operation, Reason, Stream};
 use tokio::time::timeout;
 
-/// Longer than a listener waits between two looks; the tests' clock does not wait for it.
+/// Longer than the time between two checks of the name. The clock is paused, so this takes no time.
 const LONG: Duration = Duration::from_secs(25);
 
 fn bound(os: &Os) -> (Listener, PathBuf) {
@@ -30,7 +30,7 @@ async fn wait_in_vain(listener: &mut Listener) {
     assert!(timeout(LONG, listener.accept()).await.is_err(), "nobody connected");
 }
 
-/// The listener is reachable, and by whoever connects.
+/// Checks that clients find the listener under its name.
 async fn assert_reachable(listener: &mut Listener) {
     assert!(listener.is_published());
     let client = Stream::connect(listener.endpoint()).await.expect("a server");
@@ -66,7 +66,7 @@ async fn a_removed_socket_and_lock_are_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_another_server_has_is_left_to_it() {
+async fn accept_fails_and_leaves_the_name_to_a_server_that_took_it() {
     let os = Os::new();
     let (mut listener, socket) = bound(&os);
     fs::remove_file(lock_of(&socket)).expect("a lock");
@@ -85,9 +85,9 @@ async fn a_name_that_another_server_has_is_left_to_it() {
     assert_reachable(&mut second).await;
 }
 
-/// It knows no lock, and comes while ours is still held.
+/// The foreign server has no lock, and binds the path while the listener still holds its own.
 #[tokio::test(start_paused = true)]
-async fn a_name_that_a_foreign_server_has_is_left_to_it() {
+async fn accept_fails_and_leaves_the_name_to_a_foreign_server_that_took_it() {
     let os = Os::new();
     let (mut listener, socket) = bound(&os);
     fs::remove_file(&socket).expect("a socket");
@@ -100,9 +100,9 @@ async fn a_name_that_a_foreign_server_has_is_left_to_it() {
     drop(foreign);
 }
 
-/// A process that holds the lock and has no socket yet may be about to end.
+/// The process that holds the lock but has no socket may be about to exit.
 #[tokio::test(start_paused = true)]
-async fn a_lock_without_a_server_stops_no_listener() {
+async fn a_listener_waits_while_another_process_holds_only_its_lock() {
     let os = Os::new();
     let (mut listener, socket) = bound(&os);
     fs::remove_file(lock_of(&socket)).expect("a lock");
@@ -117,14 +117,14 @@ async fn a_lock_without_a_server_stops_no_listener() {
     assert_reachable(&mut listener).await;
 }
 
-/// The lock alone: no second server starts, and it is told who has the name.
+/// Only the lock file is removed. No second server starts, and its error names the process.
 #[tokio::test(start_paused = true)]
 async fn a_removed_lock_is_made_again() {
     let os = Os::new();
     let (mut listener, socket) = bound(&os);
     fs::remove_file(lock_of(&socket)).expect("a lock");
     assert!(Listener::bind(os.endpoint()).is_err(), "a second server has the name");
-    // Where the system does not tell who has a socket, that one tried with a connection.
+    // Where the system does not report who holds a socket, `bind` connected to find out.
     if timeout(LONG, listener.accept()).await.is_ok() {
         wait_in_vain(&mut listener).await;
     }
@@ -140,7 +140,7 @@ async fn a_removed_lock_is_made_again() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// Where cleaners go by age the lock file stays young, and elsewhere it is left alone.
+/// Where cleaners remove old files, the listener renews the time of its lock file, and only there.
 #[tokio::test(start_paused = true)]
 async fn the_lock_of_a_living_server_does_not_look_old() {
     use std::time::SystemTime;
@@ -157,13 +157,12 @@ async fn the_lock_of_a_living_server_does_not_look_old() {
         wait_in_vain(&mut listener).await;
         let now = fs::metadata(lock_of(&socket)).expect("a lock").modified().expect("a time");
         assert_eq!(now > old, cleaned, "{}", parent.display());
-        // That makes it no other server's.
+        // The new time does not make the lock file look like another server's.
         assert_eq!(listener.stats().republished, 0);
         assert_reachable(&mut listener).await;
     }
 }
 
-/// What was chosen for it.
 #[tokio::test(start_paused = true)]
 async fn on_name_lost_stops_or_ignores_as_chosen() {
     for choice in [OnNameLost::Stop, OnNameLost::Ignore] {
@@ -185,7 +184,7 @@ async fn on_name_lost_stops_or_ignores_as_chosen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_directory_that_was_made_again_is_left_alone() {
+async fn a_listener_binds_nothing_in_a_directory_that_was_made_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let inner = dir.path().join("inner");
     fs::create_dir(&inner).expect("a directory");
@@ -197,10 +196,10 @@ async fn a_directory_that_was_made_again_is_left_alone() {
     assert_eq!(fs::read_dir(&inner).expect("a directory").count(), 0);
 }
 
-/// A server that dropped its privileges would make a socket of another user under the name.
+/// The new socket would belong to another user than the first.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_process_that_became_another_user_makes_no_socket() {
+fn a_process_that_became_another_user_does_not_bind_again() {
     use std::os::unix::fs::PermissionsExt;
 
     use rustix::process::{Uid, geteuid};
@@ -219,7 +218,7 @@ fn a_process_that_became_another_user_makes_no_socket() {
     runtime.block_on(async {
         let (mut listener, socket) = bound(&os);
         fs::remove_file(&socket).expect("a socket");
-        // Of this thread alone, in which all of it runs.
+        // Only this thread changes its user, and the whole test runs in it.
         let become_user = |uid| set_thread_res_uid(None, Uid::from_raw(uid), None);
         become_user(65534).expect("another user");
         wait_in_vain(&mut listener).await;
@@ -229,11 +228,11 @@ fn a_process_that_became_another_user_makes_no_socket() {
     });
 }
 
-/// As after a logout and a login: a process with an environment of its own, as others start
-/// meanwhile.
+/// A logout and a login replace the directory. The server is a separate process, which has its own
+/// environment.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_portable_name_follows_the_runtime_directory() {
+fn a_portable_name_is_bound_again_in_a_new_runtime_directory() {
     use common::unix::{ask, finish, helper, listening, set_mode, until};
 
     let (parent, name) = (tempfile::tempdir().expect("a directory"), common::unique_name());
@@ -256,7 +255,7 @@ fn a_portable_name_follows_the_runtime_directory() {
     assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 0);
 }
 
-/// Threads that wait for one client, without a limit and with one.
+/// Three threads wait for clients, two without a timeout and one with it.
 #[cfg(feature = "blocking")]
 #[test]
 fn a_blocking_listener_binds_a_removed_name_again() {
@@ -293,8 +292,7 @@ fn a_blocking_listener_binds_a_removed_name_again() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// It has had something else to do for long, and then waits for a client: it does not wait any
-/// longer before it looks.
+/// A listener that has not waited for clients for long checks its name as soon as it waits.
 #[cfg(feature = "blocking")]
 #[test]
 fn a_blocking_listener_checks_its_name_before_it_waits() {

@@ -1,5 +1,5 @@
-//! What is done to a name, and to nothing else: not to what a link leads to that somebody put in
-//! the socket's place, nor to a file that has the lock's name beside its own.
+//! A server changes its own socket and lock file only. It changes neither the target of a link that
+//! somebody put in the socket's place, nor a file that is linked as the lock file.
 #![cfg(unix)] // A pipe's name is not a file.
 
 mod common;
@@ -20,15 +20,15 @@ use rustix::fs::{FlockOperation, flock};
 use sockpipe::os::unix::{ListenOptionsExt, OnNameLost};
 use sockpipe::{Endpoint, ListenOptions, Listener, Occupancy, Reason, Stream};
 
-/// The sockets that stand in the endpoint's directory, whatever they are called.
+/// The sockets in the endpoint's directory, whatever their names are.
 fn sockets(os: &Os) -> Vec<PathBuf> {
     let entries = fs::read_dir(os.dir()).expect("a directory").flatten();
     let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
     sockets.map(|entry| entry.path()).collect()
 }
 
-/// In a directory that others can write to, just before and just after the server looks at what it
-/// has bound, and before it sets the mode, which the umask makes it do.
+/// Others can write to the directory, and replace the socket right after `bind` or right before the
+/// server sets the mode. The umask makes the server set it.
 #[test]
 fn a_link_in_place_of_the_socket_is_never_followed() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -58,15 +58,15 @@ fn a_link_in_place_of_the_socket_is_never_followed() {
         let said = out.concat();
         assert!(said.starts_with("PermissionDenied UnsafeDirectory: "), "{delay}: {out:?}");
         assert!(said.contains("replaced the socket") && said.contains(os.endpoint()), "{said}");
-        // The link is somebody else's to remove.
+        // The server does not remove the link, which is not its own.
         let left = fs::read_dir(os.dir()).expect("a directory").flatten();
         assert_eq!(left.filter(|entry| entry.path().is_symlink()).count(), 1, "{delay}");
     }
 }
 
-/// A file system that lets nobody chmod a socket is good enough for its owner alone.
+/// Some file systems refuse chmod on a socket. There only a socket for its owner can be bound.
 #[test]
-fn without_chmod_only_a_private_socket_binds() {
+fn bind_without_chmod_succeeds_for_a_private_socket_only() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for error in ["EINVAL", "EPERM"] {
@@ -101,7 +101,7 @@ fn without_chmod_only_a_private_socket_binds() {
             assert_eq!(os.files(), [""; 0], "{call} {error}");
         }
 
-        // Where others could come in and connect.
+        // Others could enter this directory and connect.
         let os = Os::new();
         set_mode(&os.dir(), 0o755);
         let server = helper(&["server", os.endpoint()]);
@@ -115,7 +115,7 @@ fn without_chmod_only_a_private_socket_binds() {
     }
 }
 
-/// After `cp -al`, say, or a snapshot: what the other name has stays as it was.
+/// `cp -al` and snapshots make such names. The file under the other name stays as it was.
 #[tokio::test]
 async fn a_lock_file_with_a_second_name_is_replaced_and_never_written() {
     let os = Os::new();
@@ -132,9 +132,9 @@ async fn a_lock_file_with_a_second_name_is_replaced_and_never_written() {
     assert_eq!(os.files(), ["other"]);
 }
 
-/// Its server may live: it took the lock before the file had a second name.
+/// The holder may be a live server that took the lock before the file got a second name.
 #[tokio::test]
-async fn a_lock_file_with_a_second_name_that_is_held_keeps_the_name() {
+async fn bind_refuses_a_held_lock_file_with_a_second_name() {
     let os = Os::new();
     let (lock, other) = (os.dir().join(".s.sock.lock"), os.dir().join("other"));
     fs::write(&other, "4711\n").expect("a file");
@@ -142,14 +142,14 @@ async fn a_lock_file_with_a_second_name_that_is_held_keeps_the_name() {
     let holder = File::open(&other).expect("a file");
     flock(&holder, FlockOperation::LockExclusive).expect("a lock");
     let before = (Standing::at(&other), os.files());
-    // Whoever wrote that may have been another.
+    // Another program may have written that process id, so the error does not report it.
     assert_reason!(Listener::bind(os.endpoint()), Reason::LiveServer { process: None, .. });
     assert_eq!((Standing::at(&other), os.files()), before);
 }
 
-/// There it may be another user's doing.
+/// In such a directory another user may have made the link.
 #[tokio::test]
-async fn a_lock_file_with_a_second_name_where_others_can_write_is_refused() {
+async fn bind_refuses_a_lock_file_with_a_second_name_where_others_can_write() {
     let os = Os::new();
     let (lock, other) = (os.dir().join(".s.sock.lock"), os.dir().join("other"));
     fs::write(&other, "data").expect("a file");
@@ -160,13 +160,13 @@ async fn a_lock_file_with_a_second_name_where_others_can_write_is_refused() {
     let bound = Listener::bind_with(os.endpoint(), &options);
     let shown = lock.display().to_string();
     let error = assert_reason!(bound, Reason::ForeignOwner, os.endpoint());
-    // Which file it is.
+    // The error names the file.
     assert_says(&error, &[&shown]);
     assert_eq!((Standing::at(&other), os.files()), before);
 }
 
-/// A server that is kept from running in each of the two moments in which its name has none: before
-/// `bind`, with the dead socket removed, and before `listen`.
+/// The server pauses while its name has no server: before `bind`, when the dead socket is removed,
+/// and before `listen`.
 #[tokio::test]
 async fn a_client_waits_for_a_server_that_is_just_taking_the_name() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -174,7 +174,7 @@ async fn a_client_waits_for_a_server_that_is_just_taking_the_name() {
     for call in ["bind", "listen"] {
         let os = Os::new();
         listening(helper(&["server", os.endpoint()])).0.crash();
-        // The number may be used again at once.
+        // The inode's number may be reused at once, so its times count too.
         let id = |socket: fs::Metadata| (socket.ino(), socket.ctime(), socket.ctime_nsec());
         let dead = id(fs::symlink_metadata(os.endpoint()).expect("a socket"));
         let inject = format!("inject={call}:delay_enter=400000");
@@ -192,7 +192,7 @@ async fn a_client_waits_for_a_server_that_is_just_taking_the_name() {
     }
 }
 
-/// A stranger's server without its socket, where everybody can make files.
+/// A stranger's server holds a lock without a socket in a directory where everybody can make files.
 #[tokio::test]
 async fn a_lock_planted_by_another_user_is_ignored() {
     let Some(users) = Users::new() else { return };
@@ -215,7 +215,7 @@ async fn a_lock_planted_by_another_user_is_ignored() {
     planter.crash();
 }
 
-/// Under a umask that leaves no rights, and with what a starter left who was killed under one.
+/// The umask denies all rights. A server that was killed under it leaves such a lock file.
 #[test]
 fn a_start_under_a_strict_umask_leaves_a_usable_lock_file() {
     let Some(users) = Users::new() else { return };
@@ -236,7 +236,7 @@ fn a_start_under_a_strict_umask_leaves_a_usable_lock_file() {
     }
 }
 
-/// Another user may have given it that name, where nothing keeps users from it.
+/// Another user may have linked the file there, where the system allows such links.
 #[test]
 fn a_linked_file_of_the_user_keeps_its_mode_as_a_lock_file() {
     let Some(users) = Users::new() else { return };
@@ -255,7 +255,7 @@ fn a_linked_file_of_the_user_keeps_its_mode_as_a_lock_file() {
     assert_eq!((Standing::at(&other), os.files()), before);
 }
 
-/// A user that is not root sees its own server as the holder.
+/// The user is not root.
 #[test]
 fn occupancy_names_the_users_own_server_as_the_holder() {
     let Some(users) = Users::new() else { return };
@@ -268,10 +268,9 @@ fn occupancy_names_the_users_own_server_as_the_holder() {
     common::unix::finish(server);
 }
 
-/// What a server of ours bound is known again, whatever its mode is by then: nothing connects to
-/// it.
+/// The next server recognizes the dead socket even with another mode, and does not connect to it.
 #[test]
-fn a_dead_socket_of_ours_is_known_without_a_connection() {
+fn bind_recognizes_a_dead_socket_of_sockpipe_without_a_connection() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     let os = Os::new();
@@ -287,7 +286,7 @@ fn a_dead_socket_of_ours_is_known_without_a_connection() {
     }
 }
 
-/// A client that is kept from running while it asks whether somebody holds the lock.
+/// The client pauses while it asks whether a process holds the lock.
 #[test]
 fn a_client_that_asks_about_the_lock_does_not_hold_it() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -313,7 +312,7 @@ fn a_client_that_asks_about_the_lock_does_not_hold_it() {
     common::unix::finish(server);
 }
 
-/// A server that starts, and is kept from running while the one that has the name dies.
+/// The second server pauses while the first one, which holds the name, dies.
 #[test]
 fn a_server_that_found_the_name_taken_holds_no_lock() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -328,7 +327,7 @@ fn a_server_that_found_the_name_taken_holds_no_lock() {
     };
     until("it asks", || asked(1));
     holder.crash();
-    // A second call of it would have the lock by now.
+    // A second `flock` would succeed now.
     until("it has its answer", || {
         asked(2) || second.child.try_wait().expect("a process").is_some()
     });
@@ -338,10 +337,9 @@ fn a_server_that_found_the_name_taken_holds_no_lock() {
     common::unix::finish(server);
 }
 
-/// Its server lives and has lost its socket: the client says who that is, and does not wait for
-/// ever.
+/// The server lives and has lost its socket. The client does not wait for ever.
 #[tokio::test]
-async fn a_name_without_its_server_is_an_error_that_names_the_process() {
+async fn connect_names_the_process_that_holds_a_name_without_a_socket() {
     let os = Os::new();
     let options = ListenOptions::new().on_name_lost(OnNameLost::Ignore);
     let server = Listener::bind_with(os.endpoint(), &options).expect("a free name");
@@ -357,17 +355,17 @@ async fn a_name_without_its_server_is_an_error_that_names_the_process() {
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     drop(server);
 
-    // With its end nobody holds the name.
+    // No process holds the name once the server has exited.
     let started = Instant::now();
     let connected = common::within(Stream::connect(os.endpoint())).await;
     assert_reason!(connected, Reason::NoServer, os.endpoint());
     assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
 }
 
-/// Where users look for it, whatever the server was told: a path of its own, or one through a link.
+/// The server bound the path through a link. Users look for the path without the link.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_system_shows_the_socket_under_the_path_that_users_see() {
+fn a_socket_bound_through_a_link_is_listed_under_its_real_path() {
     let os = Os::new();
     let link = os.dir().join("link");
     symlink(".", &link).expect("a link");
@@ -379,7 +377,8 @@ fn the_system_shows_the_socket_under_the_path_that_users_see() {
     common::unix::finish(server);
 }
 
-/// By age, and at once: the socket, which the system lists, and the lock, which is marked.
+/// The cleaner removes old files at once. It keeps the socket, which the system lists, and the lock
+/// file, which is marked by its sticky bit.
 #[test]
 fn the_system_cleaner_leaves_a_living_server_alone() {
     use std::process::{Command, Stdio};

@@ -1,5 +1,6 @@
-//! Who a peer is: real users, processes, groups and namespaces, and a kernel that does not tell.
-#![cfg(unix)] // On Windows a peer is asked for its token.
+//! Credentials of peers: real users, processes, groups and namespaces, and a kernel that reports
+//! nothing.
+#![cfg(unix)] // On Windows a peer has a token.
 
 mod common;
 
@@ -27,17 +28,17 @@ fn everybody(os: &Os) -> Listener {
     Listener::bind_with(os.endpoint(), &options).expect("a free name")
 }
 
-/// Whether the backend tells a peer's process: not every system does.
+/// Whether the backend reports a peer's process, which not every system does.
 const TELLS_PIDS: bool = cfg!(any(target_os = "linux", target_vendor = "apple"));
 
 #[tokio::test]
-async fn credentials_name_the_user_and_group_of_each_peer() {
+async fn peer_credentials_report_the_user_and_group_of_each_peer() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     let mut listener = everybody(&os);
     let each = rounds(300, 3_334);
     for uid in [0, STRANGER, 65_534] {
-        // Its group has another number than the user.
+        // The group's id differs from the user's.
         let gid = uid ^ 1;
         let (as_user, as_group) = (format!("--reuid={uid}"), format!("--regid={gid}"));
         let each_text = each.to_string();
@@ -58,7 +59,7 @@ async fn credentials_name_the_user_and_group_of_each_peer() {
     println!("{} connections of three users: 0 mismatches", each * 3);
 }
 
-/// An id that stands for nobody in a namespace is an id like others outside of one.
+/// In a user namespace this id stands for unmapped users. Outside it is a user like others.
 #[test]
 fn the_user_65534_connects_to_its_own_server() {
     let Some(users) = Users::new() else { return };
@@ -72,7 +73,7 @@ fn the_user_65534_connects_to_its_own_server() {
     assert_eq!(finish(server), ["dropped"]);
 }
 
-/// The groups of the process, however many: of more than 32 the kernel must be asked twice.
+/// For more than 32 groups the kernel must be asked twice.
 #[tokio::test]
 async fn peer_groups_lists_all_groups_of_a_peer() {
     let Some(users) = Users::new() else { return };
@@ -95,7 +96,7 @@ async fn peer_groups_lists_all_groups_of_a_peer() {
     }
 }
 
-/// The process that a descriptor of it means: `-1` when it is gone.
+/// The process that a pidfd refers to, or -1 once it has exited.
 fn process_of(pidfd: &OwnedFd) -> i64 {
     let info = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
     let info = fs::read_to_string(info).expect("what is known of a descriptor");
@@ -126,7 +127,7 @@ async fn peer_pidfd_refers_to_the_process_of_a_peer() {
     assert_eq!(process_of(&pidfd), i64::from(client.child.id()));
     assert!(!has_ended(&pidfd));
     client.crash();
-    // The one that was had before, and one that is asked for now.
+    // This holds for the earlier pidfd and for a new one.
     assert!(has_ended(&pidfd));
     assert_eq!(process_of(&pidfd), -1);
     match stream.peer_pidfd() {
@@ -141,9 +142,9 @@ fn is_linux_6_5() -> bool {
     (numbers.next(), numbers.next()) >= (Some(6), Some(5))
 }
 
-/// Who may stay is decided by the user alone: a process that is gone is no reason against it.
+/// `accept` checks the user only, so it accepts a client whose process has exited.
 #[tokio::test]
-async fn credentials_outlive_the_process_of_a_peer() {
+async fn peer_credentials_outlive_the_process_of_a_peer() {
     let os = Os::new();
     let mut listener = Listener::bind(os.endpoint()).expect("a free name");
     let client = Running::start(helper(&["raw-connects", os.endpoint(), "1"]));
@@ -163,7 +164,6 @@ fn unshared(options: &[&str], command: &Command) -> Command {
     through("unshare", options, command)
 }
 
-/// A user who is root in a namespace of its own is nobody special outside.
 #[test]
 fn root_of_a_user_namespace_counts_as_its_user_outside() {
     let Some(users) = Users::new() else { return };
@@ -184,7 +184,7 @@ fn root_of_a_user_namespace_counts_as_its_user_outside() {
     assert_eq!(ask(&mut server, "stats"), "accepted 0 refused 5 pauses 0");
 }
 
-/// Without a mapping every user outside has the same number inside, ours among them.
+/// Without a mapping every outside user has the same id inside, the client's own user included.
 #[test]
 fn a_client_in_an_unmapped_namespace_refuses_the_server() {
     if !can_unshare(&["-U"]) || !with_linux_backend("unmapped users") {
@@ -203,7 +203,7 @@ fn a_client_in_an_unmapped_namespace_refuses_the_server() {
     assert!(line.starts_with("served by uid Some(65534)"), "{line}");
 }
 
-/// As above, for a server: its own number is everybody's.
+/// The server's own user has the same id as every client's.
 #[test]
 fn a_server_in_an_unmapped_namespace_refuses_its_clients() {
     let Some(users) = Users::new() else { return };
@@ -229,7 +229,7 @@ fn a_server_in_an_unmapped_namespace_refuses_its_clients() {
     assert_eq!(ask(&mut server, "stats"), "accepted 0 refused 6 pauses 0");
 }
 
-/// Its processes have no numbers there, and it has one here.
+/// Processes outside have no ids inside the namespace, but those inside have ids outside.
 #[test]
 fn a_server_in_a_pid_namespace_sees_no_process_ids() {
     if !can_unshare(&["-p", "-f"]) {
@@ -262,7 +262,7 @@ fn a_client_in_a_pid_namespace_sees_no_process_id() {
     assert!(line.contains("pid Some("), "{line}");
 }
 
-/// Who cannot be told is not let in, and keeps nobody else from it.
+/// `accept` refuses such a client and serves the next one.
 #[test]
 fn a_client_that_the_kernel_does_not_identify_is_refused() {
     let os = Os::new();
@@ -298,10 +298,9 @@ fn a_server_that_the_kernel_does_not_identify_is_refused() {
     assert_eq!(ask(&mut server, "stats"), "accepted 2 refused 0 pauses 0");
 }
 
-/// The number that a holder of a name has there may be another process's here, and the other way
-/// round.
+/// A process id of one namespace may belong to another process in the other.
 #[test]
-fn no_process_id_of_another_namespace_is_reported() {
+fn errors_report_no_process_id_of_another_namespace() {
     if !can_unshare(&["-p", "-f"]) {
         return;
     }
@@ -332,7 +331,7 @@ fn no_process_id_of_another_namespace_is_reported() {
         let said = told("reason");
         assert!(said.contains("LiveServer"), "{said}");
         no_number(&said, "a reason");
-        // It cannot bind its name anew, and has it.
+        // A suspended server holds its name but cannot bind it again.
         let id = if server_is_apart { child_of(server.child.id()) } else { id };
         let id = Pid::from_raw(id as i32).expect("a number");
         kill_process(id, Signal::STOP).expect("a signal");

@@ -1,4 +1,4 @@
-//! Directories that change under a server, and what is mounted there.
+//! Directories that change under a server: their modes, mounts, copies and overlays.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -16,14 +16,14 @@ use common::unix::{
 };
 use common::{Backend, Os, unique_name};
 
-/// The helper with a runtime directory of its own.
+/// The helper with `dir` as its runtime directory.
 fn at_home(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = helper(arguments);
     command.env("XDG_RUNTIME_DIR", dir);
     command
 }
 
-/// Clients pass such a directory over, and say so; no second server starts beside the one in it.
+/// Their error says so, and no second server starts beside the one in that directory.
 #[test]
 fn clients_pass_over_a_runtime_directory_opened_to_others() {
     let (home, name) = (tempfile::tempdir().expect("a directory"), unique_name());
@@ -47,7 +47,7 @@ fn clients_pass_over_a_runtime_directory_opened_to_others() {
     finish(server);
 }
 
-/// It cannot be replaced: neither a start nor a look promises that.
+/// A mount point cannot be removed, so the errors advise to unmount it.
 #[test]
 fn a_dead_socket_that_is_a_mount_point_is_left_alone() {
     if !can_unshare(&["-m"]) || !is_here("mount") {
@@ -59,7 +59,7 @@ fn a_dead_socket_that_is_a_mount_point_is_left_alone() {
     fs::write(os.endpoint(), "").expect("a file");
     let mounted =
         format!(r#"set -e; mount --bind {} {}; set +e; "$0" "$@""#, dead.display(), os.endpoint());
-    // Where a refusal proves nothing, a start that does not wait gets no further than that.
+    // Where a refusal does not prove a socket dead, a start that does not wait fails earlier.
     let verbs: &[_] = if cfg!(sockpipe_posix) { &["clean"] } else { &["clean", "server"] };
     for verb in verbs {
         let command = helper(&[verb, os.endpoint()]);
@@ -75,7 +75,7 @@ fn a_dead_socket_that_is_a_mount_point_is_left_alone() {
     }
 }
 
-/// As at a logout and the next login. It is there again before programs that wait give up.
+/// A logout and the next login remount it. The server is back before waiting programs give up.
 #[test]
 fn a_server_binds_again_when_its_runtime_directory_is_remounted() {
     if !can_unshare(&["-m"]) || !is_here("mount") || !is_here("nsenter") {
@@ -96,7 +96,7 @@ fn a_server_binds_again_when_its_runtime_directory_is_remounted() {
 
     let socket = format!("/proc/{id}/root{dir}/{name}.sock");
     assert!(Path::new(&socket).exists());
-    // Long enough for a look meanwhile, which finds the directory below.
+    // The server checks its name meanwhile, and binds it in the directory below the mount.
     let below = home.path().join(format!("{name}.sock"));
     let inside = format!("/proc/{id}/root{}", below.display());
     let enter = |script: &str| {
@@ -118,21 +118,21 @@ fn a_server_binds_again_when_its_runtime_directory_is_remounted() {
     assert_eq!(left, 0, "in the directory below");
 }
 
-/// What passes is no reason to listen, or to look, where other programs do not.
+/// A server must not listen, and a client must not look, in another directory than other programs.
 #[test]
-fn transient_errors_lead_to_no_other_place() {
+fn bind_and_connect_use_no_other_directory_after_a_transient_error() {
     let (home, name) = (tempfile::tempdir().expect("a directory"), unique_name());
     set_mode(home.path(), 0o700);
     let dir = home.path().to_str().expect("UTF-8");
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
-    // There is one in the next place, which a client that looks there finds.
+    // A server in the next directory would answer a client that looks there.
     let elsewhere = |arguments: &[&str]| {
         let mut command = helper(arguments);
         command.env_remove("XDG_RUNTIME_DIR");
         command
     };
-    // A C library makes another call of it, and 32 bits ask for times beyond 2038.
+    // The name of the call depends on the C library, and on 32 bits it supports times after 2038.
     let state =
         if cfg!(target_pointer_width = "32") { "statx" } else { "fstat,?fstat64,?newfstatat" };
     for error in ["EMFILE", "ENFILE", "ENOMEM", "EIO", "EINTR"] {
@@ -164,8 +164,8 @@ fn transient_errors_lead_to_no_other_place() {
     }
 }
 
-/// A dead socket in the lower layer, with the lock file that tells of it and without: its file in
-/// the layer above is another one.
+/// The dead socket is in the lower layer, with and without its lock file. The overlay shows it as a
+/// different file.
 #[test]
 fn a_dead_socket_in_the_lower_layer_of_an_overlay_is_replaced() {
     if !can_unshare(&["-m"]) || !is_here("mount") {
@@ -183,7 +183,7 @@ fn a_dead_socket_in_the_lower_layer_of_an_overlay_is_replaced() {
         "#
     );
     let mount = "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none merged";
-    // Where a refusal proves nothing, a start that does not wait gets no further than that.
+    // Where a refusal does not prove a socket dead, a start that does not wait fails earlier.
     let verbs: &[_] = if cfg!(sockpipe_posix) { &["clean"] } else { &["clean", "server"] };
     for before in ["", "rm lower/.s.sock.lock;", "mkdir -p other; cp -al lower/. other;"] {
         for verb in verbs {
@@ -205,13 +205,13 @@ fn a_dead_socket_in_the_lower_layer_of_an_overlay_is_replaced() {
             let well = first.starts_with("listening ") || first == "cleaned true";
             assert!(well, "{before} {verb}: {out:?} {err:?}");
             assert_eq!(out.get(1).map(String::as_str), Some("left "), "{before} {verb}: {out:?}");
-            // Lower layers are not written.
+            // The lower layer is unchanged.
             assert!(out.iter().any(|line| line == "s.sock"), "{before} {verb}: {out:?}");
         }
     }
 }
 
-/// As a backup by links has it (`cp -al`), of a server that lives and of one that has died.
+/// `cp -al` makes such a copy, of a live server and of a dead one.
 #[test]
 fn a_hard_linked_copy_of_a_servers_directory_is_kept_apart() {
     if !is_here("cp") {
@@ -229,11 +229,12 @@ fn a_hard_linked_copy_of_a_servers_directory_is_kept_apart() {
         let before = fs::read(&lock).expect("a lock");
         if dies {
             server.crash();
-            // Where a refusal proves nothing; what is in such a lock file is not believed.
+            // There a refusal does not prove the socket dead, and a lock file with two names does
+            // not count.
             if cfg!(sockpipe_posix) {
                 assert_eq!(output(helper(&["clean", &copied])), ["cleaned true"]);
             }
-            // Each is the name of a dead server by now, and neither start minds the other.
+            // Both servers are dead by now, and each name can be bound without the other.
             let (second, _) = listening(helper(&["server", &copied]));
             let (first, _) = listening(helper(&["server", &path]));
             for (server, dir) in [(first, &one), (second, &copy)] {
@@ -253,7 +254,7 @@ fn a_hard_linked_copy_of_a_servers_directory_is_kept_apart() {
         let said = output(helper(&["connect", &path])).concat();
         assert!(said.contains(&id.to_string()) || said.starts_with("served by"), "{said}");
         finish(server);
-        // It has removed its own names, and those of the copy are nobody's.
+        // The server has removed its own files, and the copies belong to no process.
         assert_eq!(fs::read_dir(&one).expect("a directory").count(), 0);
         if cfg!(sockpipe_posix) {
             assert_eq!(output(helper(&["clean", &copied])), ["cleaned true"]);
@@ -263,10 +264,10 @@ fn a_hard_linked_copy_of_a_servers_directory_is_kept_apart() {
     }
 }
 
-/// Under umasks that leave not even its owner's rights, and as a start left it that was killed
-/// before it could give them.
+/// The umask may deny the owner's rights, and a server killed before it set them leaves such a
+/// directory.
 #[test]
-fn a_private_directory_without_its_owners_rights_is_mended() {
+fn bind_restores_the_owners_rights_to_a_private_directory() {
     const OWNER: u32 = 61_017;
     let Some(users) = Users::new() else { return };
     let dir = Path::new("/tmp").join(format!("sockpipe-{OWNER}"));
@@ -293,7 +294,7 @@ fn a_private_directory_without_its_owners_rights_is_mended() {
         finish(listening(start("022")).0);
         fs::remove_dir(&dir).expect("nothing in it");
     }
-    // Not that of somebody else, nor one that others may enter.
+    // `bind` refuses a directory of another user, and one that others may enter.
     for (owner, mode) in [(OWNER + 1, 0), (OWNER, 0o070), (OWNER, 0o007)] {
         fs::create_dir(&dir).expect("a directory");
         chown(&dir, Some(owner), Some(owner)).expect("an owner");

@@ -1,4 +1,4 @@
-//! What is wanted of the figures.
+//! The bars that the measured figures have to meet.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ enum Limit {
 
 use Limit::{AtLeast, AtMost};
 
-/// A figure of one, and that of another by which it is divided.
+/// One competitor's figure, divided by another's.
 struct Bar {
     group: &'static str,
     what: &'static str,
@@ -270,7 +270,7 @@ fn bars() -> Vec<Bar> {
     bars
 }
 
-/// As a table: what is wanted, and what was seen; `memory`: of those in shared memory.
+/// Prints a table of the bars and the measured ratios. `memory` selects those of shared memory.
 pub fn print(text: &mut String, all: &[Results], memory: bool) {
     let _ = writeln!(text, "| workload | what, to tokio unless said | bar | measured | noise | |");
     let _ = writeln!(text, "|---|---|--:|--:|--:|---|");
@@ -299,7 +299,7 @@ pub fn print(text: &mut String, all: &[Results], memory: bool) {
                     AtLeast(limit) => value >= limit,
                 };
                 let mut shown = format!("{value:.decimals$}");
-                // Not as if it were the bar.
+                // A missed bar must not look met because of rounding.
                 if !met && shown == format!("{limit:.decimals$}") {
                     shown = format!("{value:.3}");
                 }

@@ -1,4 +1,4 @@
-//! What runs on the thread of a hot conversation: is it kept waiting?
+//! Measures how late other work on the thread of a busy conversation runs.
 
 use std::io;
 use std::thread;
@@ -11,7 +11,8 @@ use tokio::time::sleep_until;
 use crate::measure::{Clock, Outcome, Times};
 use crate::work::Neighbour;
 
-/// How late the neighbour is, each time. Of a timer: later than when it was least late, for the
+/// Measures how late the neighbour runs each time. A timer is compared with its least late run,
+/// because the
 /// runtime rounds it up to whole milliseconds.
 pub async fn measure(neighbour: Neighbour, millis: u64) -> io::Result<Outcome> {
     let clock = Clock::new(millis);

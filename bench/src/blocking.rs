@@ -1,4 +1,4 @@
-//! The workloads over a blocking transport, a thread for each connection.
+//! The workloads over a blocking transport, with a thread for each connection.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Draws the tables of docs/performance.md: each chart twice, for light and for dark pages.
+//! Draws the tables of docs/performance.md, each chart once for light and once for dark pages.
 
 use std::error::Error;
 use std::fs;
@@ -14,7 +14,7 @@ type Drawn<T = ()> = Result<T, Box<dyn Error>>;
 const SIZE: (u32, u32) = (880, 460);
 const OURS: &str = "sockpipe";
 
-/// What a chart looks like on one kind of page.
+/// The colours of a chart on one kind of page.
 struct Look {
     name: &'static str,
     page: RGBColor,
@@ -93,7 +93,7 @@ pub fn draw(page: &str, folder: &str) -> Drawn {
         bars(&file("throughput"), look, title, &one_way, |value| format!("{value:.2} GB/s"))?;
         let title = "an idle connection: the server's memory (less is better)";
         bars(&file("memory"), look, title, &idle, |value| format!("{value:.0} bytes"))?;
-        // A page of an older run has none of it.
+        // The page of an older run lacks this table.
         if !scaling.is_empty() {
             scale(&file("scaling"), look, &scaling)?;
         }
@@ -110,7 +110,7 @@ pub const SCALE: [(u32, &str); 5] = [
     (10_000, "W7 64 B round trips over 10,000 connections"),
 ];
 
-/// Those of the table below `title`. None where the page has no such table.
+/// Returns the rows of the table below `title`. There are none if the page has no such table.
 fn rows(page: &str, title: &str) -> Vec<Row> {
     let heading = format!("### {title}");
     let lines = page.lines().skip_while(|line| *line != heading).skip(1);
@@ -125,7 +125,8 @@ fn rows(page: &str, title: &str) -> Vec<Row> {
         .collect()
 }
 
-/// Of microseconds, gigabytes a second, bytes, or operations a second.
+/// Returns the number in a cell of microseconds, gigabytes per second, bytes, or operations per
+/// second.
 fn number(cell: &str) -> Option<f64> {
     if let Some(millions) = cell.strip_suffix(" M/s") {
         return Some(millions.parse::<f64>().ok()? * 1e6);
@@ -141,7 +142,7 @@ fn canvas<'a>(file: &'a Path, look: &Look, title: &str) -> Drawn<Canvas<'a>> {
     Ok(canvas.titled(title, look.words(19))?)
 }
 
-/// A line for each competitor, from p50 to p99.
+/// Draws a line from p50 to p99 for each competitor.
 fn latency(file: &Path, look: &Look, rows: &[Row]) -> Drawn {
     let title = "64 B round trip between two cores: p50 ● and p99 ○, microseconds (less is better)";
     let canvas = canvas(file, look, title)?;
@@ -193,11 +194,11 @@ fn bars(
     Ok(())
 }
 
-/// How the rate of all connections together goes with their number.
+/// Draws the rate of all connections together against their number.
 fn scale(file: &Path, look: &Look, groups: &[(f64, Vec<Row>)]) -> Drawn {
     let title = "64 B round trips a second, by number of connections (more is better)";
     let canvas = canvas(file, look, title)?;
-    // As many as there are colours.
+    // There are as many lines as colours.
     let drawn = |rows: &'_ [Row]| {
         rows.iter().take(look.lines.len()).filter_map(|row| row.main).fold(1.0, f64::max)
     };
@@ -243,7 +244,7 @@ fn scale(file: &Path, look: &Look, groups: &[(f64, Vec<Row>)]) -> Drawn {
 
 type Chart<'a, 'b, X> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, RangedCoordf64>>;
 
-/// The names are written beside the lines, so the left axis says nothing.
+/// Draws the grid. The names are beside the lines, so the left axis has no labels.
 fn grid<'b, X>(chart: &mut Chart<'_, 'b, X>, look: &Look, show: impl Fn(&f64) -> String) -> Drawn
 where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
@@ -261,7 +262,7 @@ where
     Ok(())
 }
 
-/// Left of where `at` is.
+/// Writes a name to the left of `at`.
 fn name<X>(
     canvas: &Canvas<'_>,
     chart: &Chart<'_, '_, X>,
@@ -276,7 +277,7 @@ where
     put(canvas, who, look.words(14).pos(Pos::new(HPos::Right, VPos::Center)), (x - 10, y))
 }
 
-/// At a place of the whole picture.
+/// Writes text at a position of the whole picture.
 fn put(canvas: &Canvas<'_>, words: &str, style: TextStyle<'_>, at: (i32, i32)) -> Drawn {
     let (left, top) = canvas.get_base_pixel();
     canvas.draw_text(words, &style, (at.0 - left, at.1 - top))?;

@@ -1,4 +1,4 @@
-//! Who is measured.
+//! The competitors.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -18,19 +18,19 @@ use crate::{blocking, flow, run, zeromq};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Competitor {
-    /// The OS's streams by tokio, on one thread.
+    /// tokio's own streams, on one thread.
     Tokio,
-    /// The same code under another name: what differs here is noise.
+    /// The same code under another name. The difference is noise.
     Noise,
     TokioMt,
     Sockpipe,
     Spin,
     SpinMt,
     Bulk,
-    /// In shared memory, with busy-polling and without.
+    /// sockpipe in shared memory, with busy-polling and without.
     Lane,
     LaneSleeps,
-    /// With `serve` and `echo` on the serving side.
+    /// sockpipe with `serve` and `echo` as the server.
     Serve,
     InterprocessTokio,
     Tipsy,
@@ -86,7 +86,7 @@ impl Competitor {
         NAMES.iter().find(|(_, known)| *known == self).expect("everybody has a name").0
     }
 
-    /// Whether it is there, and runs this.
+    /// Reports whether the competitor is installed and supports this workload.
     pub fn takes_part(self, work: Work) -> bool {
         static FOUND: Mutex<Option<HashMap<Competitor, bool>>> = Mutex::new(None);
         if cfg!(windows) && matches!(self, Std | InterprocessSync | Go | Node | ZeroMq) {
@@ -114,7 +114,7 @@ impl Competitor {
         })
     }
 
-    /// The program of another language that is to be started in place of this one.
+    /// Returns the program in another language that is started in place of this one.
     pub fn command(self) -> Option<Command> {
         match self {
             Go => Some(Command::new(go_peer()?)),
@@ -231,7 +231,7 @@ fn fail<T>(who: impl Debug, outcome: io::Result<T>) -> T {
     })
 }
 
-/// The Go program, built once.
+/// Builds the Go program once, and returns its path.
 fn go_peer() -> Option<&'static str> {
     static BUILT: OnceLock<Option<String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {

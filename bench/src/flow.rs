@@ -61,12 +61,12 @@ async fn answer<T: Transport>(mut stream: T::Stream, service: Service) -> io::Re
     }
 }
 
-/// Counts bytes, and walks over frames as a receiver of messages has to.
+/// Counts bytes, and parses frames as a receiver of messages has to.
 pub struct Counter {
     every: usize,
     frames: bool,
     seen: usize,
-    /// Of the frame at hand: what is still to come, and its prefix as far as it is known.
+    /// How many bytes of the current frame are missing, and the known part of its prefix.
     left: usize,
     prefix: ([u8; PREFIX], usize),
 }
@@ -76,7 +76,7 @@ impl Counter {
         Self { every, frames, seen: 0, left: 0, prefix: ([0; PREFIX], 0) }
     }
 
-    /// How many receipts are due.
+    /// Counts `bytes`, and returns how many receipts are due.
     pub fn take(&mut self, mut bytes: &[u8]) -> usize {
         let before = self.seen / self.every;
         self.seen += bytes.len();
@@ -107,8 +107,7 @@ pub fn frame() -> [u8; FRAME] {
     frame
 }
 
-/// As many whole frames as fit, one after the other. The work of putting them there is part of
-/// what is measured.
+/// Fills `batch` with as many whole frames as fit. The benchmark includes this work.
 pub fn fill(batch: &mut Vec<u8>, payload: &[u8]) {
     batch.clear();
     while batch.len() + FRAME <= BATCH {
@@ -146,15 +145,16 @@ pub async fn drive<T: Transport>(
         Work::PingPong(_) | Work::Thinking => {
             let size = if let Work::PingPong(size) = work { size } else { 64 };
             let stream = transport.connect(address).await?;
-            // A task of its own, as a server's handlers are: on several threads `block_on` is on
-            // one that is none of the runtime's, and each wake-up a change of threads.
+            // This is a task, as the handlers of a server are. On a runtime with several threads
+            // `block_on` runs on
+            // another thread, and each wake-up would switch threads.
             let talk = async move { ping_pong::<T>(stream, size, &Clock::new(millis)).await };
             let (times, seconds) = tokio::spawn(talk).await.expect("no panic")?;
             Ok(times.outcome(seconds))
         }
         Work::Beside(neighbour) => {
             let stream = transport.connect(address).await?;
-            // Longer than the neighbour, and cut when that is done.
+            // The conversation takes longer than the neighbour, and is stopped with it.
             let clock = Clock::new(millis * 2);
             let talk = tokio::spawn(async move { ping_pong::<T>(stream, 64, &clock).await });
             let late = beside::measure(neighbour, millis).await;
@@ -315,7 +315,7 @@ async fn ping_pong<T: Transport>(
     Ok((times, seconds))
 }
 
-/// Writes until the time is over and the last receipt is there.
+/// Writes until the time is over and the last receipt has arrived.
 async fn pour<T: Transport>(
     mut stream: T::Stream,
     work: Work,
@@ -329,7 +329,8 @@ async fn pour<T: Transport>(
     loop {
         unit = write(&mut stream).await?.max(unit);
         sent += unit;
-        // Asking for the time costs as much as a small message: only where a receipt is due.
+        // Reading the clock costs as much as a small message, so it is read only when a receipt is
+        // due.
         if sent >= due {
             due += every;
             if Instant::now() >= end {
@@ -346,7 +347,7 @@ pub fn poured(bytes: usize, work: Work, unit: usize, start: Instant) -> Outcome 
     Outcome::counted((bytes / unit) as f64, start.elapsed().as_secs_f64())
 }
 
-/// tokio-util's sink: feed what is there, flush when there is no more.
+/// Sends through tokio-util's sink: feeds the available messages, and then flushes.
 async fn framed<T: Transport>(stream: T::Stream, millis: u64) -> io::Result<Outcome> {
     let work = Work::Messages(Sink::Framed);
     let Service::Count { every, .. } = work.service() else { panic!("nobody counts") };
@@ -371,7 +372,7 @@ async fn framed<T: Transport>(stream: T::Stream, millis: u64) -> io::Result<Outc
     Ok(poured(sent / every * every, work, FRAME, start))
 }
 
-/// sockpipe's own sink, fed in the same way.
+/// Sends through sockpipe's own sink in the same way.
 async fn sink<T: Transport>(stream: T::Stream, millis: u64) -> io::Result<Outcome> {
     let work = Work::Messages(Sink::Own);
     let Service::Count { every, .. } = work.service() else { panic!("nobody counts") };
@@ -414,7 +415,8 @@ async fn there_and_back<T: Transport>(
             sent += send.len();
             let last = Instant::now() >= clock.end;
             if last {
-                // Before the write, so that the reader does not wait for more after it.
+                // The total is set before the write, so that the reader does not wait for more
+                // after it.
                 total.set(sent);
             }
             to.write_all(&send).await?;

@@ -1,4 +1,4 @@
-//! What is run: groups of competitors that take turns.
+//! The groups of competitors, which take turns.
 
 use crate::charts::SCALE;
 use crate::competitors::Competitor::{self, *};
@@ -10,14 +10,16 @@ pub const LONGEST: &str = "the longest of a connection's first 256 round trips";
 pub struct Group {
     pub title: &'static str,
     pub pin: Pin,
-    /// The first is what the others are compared to.
+    /// The competitors and their workloads. The others are compared with the first.
     pub entries: Vec<(Competitor, Work)>,
-    /// What the ratio is made of.
+    /// The figure that is compared.
     pub by: By,
 }
 
 impl Group {
-    /// Without those who are not compared to shared memory; `None` where it does not take part.
+    /// Returns the group without competitors that are not compared with shared memory, or `None` if
+    /// shared
+    /// memory does not take part.
     pub fn of_memory(mut self) -> Option<Self> {
         let compared = [Tokio, Noise, Sockpipe, Spin, Lane, LaneSleeps, Iceoryx];
         self.entries.retain(|(who, _)| compared.contains(who));
@@ -27,7 +29,7 @@ impl Group {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// The median of the times: less is better.
+    /// The median of the times. Less is better.
     P50,
     Rate,
     Memory,
@@ -60,7 +62,7 @@ pub fn all() -> Vec<Group> {
         Node,
         ZeroMq,
     ];
-    // Who polls one core from two processes measures the scheduler.
+    // Two processes that busy-poll on one core would measure the scheduler.
     let across = [&talkers[..], &[TokioMt, SpinMt, Serve, Iceoryx]].concat();
     let connectors =
         [Tokio, Noise, Sockpipe, Spin, Lane, LaneSleeps, InterprocessTokio, Tipsy, Tcp, Go, Node];
@@ -247,7 +249,7 @@ pub fn all() -> Vec<Group> {
     groups
 }
 
-/// The same over named pipes, beside tokio's own.
+/// Returns the groups over named pipes, compared with tokio's own.
 fn pipes() -> Vec<Group> {
     let who = [Tokio, Noise, Sockpipe, InterprocessTokio, Tcp];
     let group = |title, by, work| group(title, Pin::Anywhere, by, work, &who);

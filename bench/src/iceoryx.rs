@@ -1,4 +1,4 @@
-//! iceoryx2, polled by both sides, as it is fastest. It is built with `--features iceoryx2` only.
+//! iceoryx2, polled by both sides, which is its fastest mode. Only `--features iceoryx2` builds it.
 
 use std::hint::spin_loop;
 use std::io;
@@ -13,13 +13,13 @@ use crate::measure::{Clock, Outcome, Times};
 use crate::run;
 use crate::work::{Service as Served, Work};
 
-/// Messages that may wait.
+/// How many messages may be queued.
 const QUEUE: usize = 64;
 
 struct Ends {
     to: Publisher<ipc::Service, [u8], ()>,
     from: Subscriber<ipc::Service, [u8], ()>,
-    // The ports go with it.
+    // The ports need it to stay alive.
     _node: Node<ipc::Service>,
 }
 
@@ -28,7 +28,7 @@ fn ends(address: &str, serves: bool, size: usize) -> io::Result<Ends> {
     let service = |direction: &str| {
         let name = format!("{address}/{direction}");
         let name: ServiceName = name.as_str().try_into().map_err(io::Error::other)?;
-        // Nothing may be lost, as on a stream.
+        // No message may be lost, as on a stream.
         node.service_builder(&name)
             .publish_subscribe::<[u8]>()
             .enable_safe_overflow(false)
@@ -61,7 +61,7 @@ impl Ends {
         Ok(())
     }
 
-    /// Copies what comes next, as a read does.
+    /// Copies the next message into `buffer`, as a read does.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if let Some(sample) = self.from.receive().map_err(io::Error::other)? {
@@ -74,8 +74,9 @@ impl Ends {
     }
 }
 
-/// The size of a message. Small messages one way are not among them: a sender that finds its peer's
-/// queue full sleeps for longer and longer, and that would be all that is measured.
+/// Returns the size of a message. Small messages in one direction are left out: a sender that finds
+/// its
+/// peer's queue full sleeps longer and longer, and the benchmark would measure only that.
 fn size(work: Work) -> Option<usize> {
     match work {
         Work::PingPong(size) | Work::OneWay(size) => Some(size),
@@ -87,7 +88,7 @@ pub fn takes_part(work: Work) -> bool {
     size(work).is_some()
 }
 
-/// Removes the files of servers that were ended.
+/// Removes the files of servers that were killed.
 pub fn clean_up() {
     if let Ok(node) = NodeBuilder::new().create::<ipc::Service>() {
         node.blocking_cleanup_dead_nodes(Duration::from_secs(5));

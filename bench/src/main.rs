@@ -1,5 +1,5 @@
-//! What a stream through sockpipe costs, beside what others cost: two processes, one workload, in
-//! turns with the others.
+//! Measures what a stream through sockpipe costs, compared with others. Two processes run one
+//! workload, and the competitors take turns.
 //!
 //! ```console
 //! sockpipe-bench table [full|reduced] [--only WORD]   runs the groups and prints them as markdown
@@ -10,7 +10,7 @@
 //! sockpipe-bench list                                 what there is to run
 //! ```
 //!
-//! `server` and `client` are what these run as processes of their own.
+//! `server` and `client` are the processes that these start.
 
 mod bars;
 mod beside;

@@ -1,9 +1,9 @@
-//! What a client has seen.
+//! The measurements of a client.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// The clock of one client: a twentieth of the time is for warming up, and not counted.
+/// The clock of one client. A twentieth of the time is for warming up, and does not count.
 pub struct Clock {
     pub start: Instant,
     pub end: Instant,
@@ -31,7 +31,7 @@ impl Times {
         self.0.extend(others.0);
     }
 
-    /// With the seconds in which they all were.
+    /// Returns the outcome of these operations, which took `seconds` together.
     pub fn outcome(mut self, seconds: f64) -> Outcome {
         self.0.sort_unstable();
         let at = |part: f64| {
@@ -48,7 +48,7 @@ impl Times {
 pub struct Outcome {
     pub ops: f64,
     pub seconds: f64,
-    /// Microseconds; not a number where single operations were not timed.
+    /// The median in microseconds. It is NaN if single operations were not timed.
     pub p50: f64,
     pub p99: f64,
     pub p999: f64,

@@ -1,4 +1,4 @@
-//! Runs the groups, and says what came of it.
+//! Runs the groups, and prints the results.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use crate::groups::{self, By, Group};
 use crate::run::{self, Folder, Pin, Sample};
 use crate::work::{Sink, Work};
 
-/// How much is run.
+/// How many repetitions are run, and for how long.
 #[derive(Clone, Copy)]
 struct Effort {
     repetitions: usize,
@@ -21,7 +21,7 @@ struct Effort {
 const FULL: Effort = Effort { repetitions: 11, millis: 300 };
 const REDUCED: Effort = Effort { repetitions: 3, millis: 200 };
 
-/// All samples of a group, by entry.
+/// The samples of a group, by entry.
 pub struct Results {
     pub group: Group,
     samples: Vec<Vec<Sample>>,
@@ -76,22 +76,22 @@ fn usage(wrong: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Every repetition has an order of its own: what one leaves behind for a moment, as many sockets
-/// that the kernel still has to free, is not to be always the same next one's.
+/// Each repetition has its own order. A competitor can leave something behind for a moment, such as
+/// sockets that the kernel still has to free, and its successor must not always be the same.
 fn measure(mut group: Group, effort: Effort) -> Results {
     group.entries.retain(|(who, work)| who.takes_part(*work));
     if !can_pin() && matches!(group.pin, Pin::Same | Pin::Cross) {
         group.pin = Pin::Anywhere;
     }
     let folder = Folder::new();
-    // Its memory is a few numbers that hardly differ, and each takes a second.
+    // Memory hardly differs between repetitions, and each takes a second.
     let repetitions = match (group.by, group.entries[0].1) {
         (By::Memory, _) => effort.repetitions.min(3),
-        // These differ most from run to run.
+        // These differ most between runs.
         (_, Work::OneWay(_)) => effort.repetitions * 2,
         _ => effort.repetitions,
     };
-    // One in a thousand takes thousands.
+    // A percentile of one in a thousand needs thousands of operations.
     let millis = effort.millis * if group.entries[0].1 == Work::Longest { 10 } else { 1 };
     let mut samples = vec![Vec::new(); group.entries.len()];
     for repetition in 0..repetitions {
@@ -109,7 +109,7 @@ fn measure(mut group: Group, effort: Effort) -> Results {
     Results { group, samples }
 }
 
-/// The same in every run, so that a run can be run again.
+/// Returns the order of a repetition, which is the same in every run, so that runs are repeatable.
 fn shuffled(count: usize, repetition: usize) -> Vec<usize> {
     let mut order: Vec<_> = (0..count).collect();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(repetition as u64 + 1);
@@ -170,7 +170,7 @@ impl Results {
         self.figure(self.group.entries.iter().position(|known| *known == entry)?, figure)
     }
 
-    /// What others are compared to: of tokio, both its rows.
+    /// Returns the figure that others are compared with. For tokio it includes both of its rows.
     pub fn base(&self, (who, work): (Competitor, Work), figure: Figure) -> Option<f64> {
         let counts = |entry: &(Competitor, Work)| {
             *entry == (who, work) || (who == Tokio && *entry == (Noise, work))
@@ -180,7 +180,7 @@ impl Results {
         median(samples.map(|sample| figure.of(sample)))
     }
 
-    /// How far tokio is from itself.
+    /// Returns the ratio between tokio's two rows.
     pub fn noise(&self, work: Work, figure: Figure) -> Option<f64> {
         Some(self.of((Noise, work), figure)? / self.of((Tokio, work), figure)?)
     }
@@ -269,7 +269,9 @@ fn show(figure: Figure, work: Work, value: f64) -> String {
     }
 }
 
-/// Everything once and briefly, then a few against tokio three times: a gross loss fails.
+/// Runs everything once and briefly, and then compares a few with tokio three times. It fails if
+/// sockpipe
+/// is grossly slower.
 pub fn smoke() -> ExitCode {
     let folder = Folder::new();
     let mut failed = 0;
@@ -280,7 +282,7 @@ pub fn smoke() -> ExitCode {
                 println!("not here: {} in {}", who.name(), work.name());
                 continue;
             }
-            // Wherever, but beside whom it is to be.
+            // The smoke run does not pin processes, but keeps the load beside them.
             let pin = match group.pin {
                 Pin::Same | Pin::Cross => Pin::Anywhere,
                 beside => beside,
@@ -302,7 +304,7 @@ pub fn smoke() -> ExitCode {
         (By::Rate, Pin::Anywhere, Work::Many),
         (By::Rate, Pin::Anywhere, Work::Connect(1)),
     ] {
-        // What else the machine does in one try is not sockpipe's doing.
+        // Other load may disturb one of the tries.
         if !(0..3).any(|_| half_of_tokio(by, pin, work)) {
             failed += 1;
         }
@@ -317,7 +319,7 @@ fn half_of_tokio(by: By, pin: Pin, work: Work) -> bool {
     let results = measure(Group { title: work.name(), pin, by, entries }, effort);
     let figure = |at| results.figure(at, results.main()).unwrap_or(f64::NAN);
     [1, 2].into_iter().all(|at| {
-        // As a speed: more is better.
+        // The ratio is a speed, so more is better.
         let speed = if by == By::P50 { figure(0) / figure(at) } else { figure(at) / figure(0) };
         let name = results.group.entries[at].0.name();
         println!("{}: {name} has {speed:.2} of tokio's speed", work.name());

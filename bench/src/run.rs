@@ -1,4 +1,4 @@
-//! Two processes, one workload.
+//! Runs one workload between two processes.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -12,15 +12,15 @@ use crate::competitors::Competitor;
 use crate::measure::Outcome;
 use crate::work::{IDLE, Work};
 
-/// On which cores the two are.
+/// The cores on which the two processes run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pin {
     Anywhere,
     Same,
     Cross,
-    /// Anywhere, beside two processes that want both cores for themselves.
+    /// Anywhere, beside two processes that each use a core fully.
     Hogs,
-    /// Anywhere, beside three pairs that do the same.
+    /// Anywhere, beside three pairs that run the same workload.
     Pairs,
 }
 
@@ -28,24 +28,24 @@ pub enum Pin {
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     pub outcome: Outcome,
-    /// Processor time of both processes, in microseconds an operation.
+    /// Processor time of both processes, in microseconds per operation.
     pub cpu: f64,
-    /// Memory of the server for each connection, in bytes, where that is what is asked.
+    /// Memory of the server for each connection, in bytes, if the workload measures it.
     pub memory: f64,
 }
 
-/// What a server prints when clients can come.
+/// Prints that clients can connect to the server.
 pub fn say_listening(address: &str) {
     allow_descriptors();
     println!("listening {address}");
     thread::spawn(|| {
-        // The runner ends it by closing its standard input.
+        // The runner ends the server by closing its standard input.
         let _ = io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     });
 }
 
-/// Wants a core for itself until its standard input ends.
+/// Uses a core fully until standard input ends.
 pub fn hog() {
     thread::spawn(|| {
         loop {
@@ -56,7 +56,7 @@ pub fn hog() {
     std::process::exit(0);
 }
 
-/// What a client prints when all its connections are there, and nobody says anything.
+/// Prints that all connections of a client are open and idle.
 pub fn say_idle() {
     println!("idle");
     let _ = io::stdin().read_to_end(&mut Vec::new());
@@ -76,7 +76,7 @@ pub fn allow_descriptors() {
 #[cfg(windows)]
 pub fn allow_descriptors() {}
 
-/// The runner's folder for sockets, removed at the end.
+/// The runner's folder for sockets, which is removed at the end.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -102,7 +102,7 @@ impl Drop for Folder {
     }
 }
 
-/// A process of ours, ended with us.
+/// A process that ends with this one.
 struct Process {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -138,7 +138,7 @@ impl Process {
         Ok(line.trim().to_owned())
     }
 
-    /// Ends it, and gives its processor time in microseconds.
+    /// Ends the process, and returns its processor time in microseconds.
     #[cfg(unix)]
     fn end(mut self) -> f64 {
         drop(self.child.stdin.take());
@@ -168,7 +168,7 @@ impl Process {
     }
 }
 
-/// A server, and where it listens.
+/// Starts a server, and returns it with its address.
 fn serve(
     folder: &Folder,
     who: Competitor,
@@ -201,7 +201,7 @@ pub fn sample(
     let pairs = if pin == Pin::Pairs { 3 } else { 0 };
     let pairs = (0..pairs).map(|_| {
         let (server, address) = serve(folder, who, work, None)?;
-        // Longer than the pair that is measured, and cut when that is done.
+        // These pairs run longer than the measured one, and are stopped with it.
         let millis = (millis * 20).to_string();
         Ok((server, Process::start(who, None, &["client", work.name(), &address, &millis])?))
     });
@@ -213,7 +213,7 @@ pub fn sample(
     let mut memory = f64::NAN;
     if work == Work::Idle {
         client.line()?;
-        // What is freed late is freed by now.
+        // The server has freed its temporary memory by now.
         thread::sleep(Duration::from_millis(100));
         memory = (server.memory() - before) / IDLE as f64;
         if let Some(mut input) = client.child.stdin.take() {

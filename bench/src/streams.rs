@@ -1,4 +1,4 @@
-//! The async transports behind one trait, so that the workloads are the same code for all.
+//! The async transports behind one trait, so that all run the same workload code.
 
 use std::future::Future;
 use std::io;
@@ -15,7 +15,7 @@ pub trait Transport: Send + Sync + Sized + 'static {
     type Reader: AsyncRead + Unpin + Send + 'static;
     type Writer: AsyncWrite + Unpin + Send + 'static;
 
-    /// With the address for clients, where it is another.
+    /// Binds. Also returns the address for clients, if it differs.
     fn bind(&self, address: &str) -> io::Result<(Self::Listener, Option<String>)>;
     fn accept(
         listener: &mut Self::Listener,
@@ -67,7 +67,7 @@ impl Transport for Sockpipe {
     }
 }
 
-/// The OS's own by tokio.
+/// tokio's own streams of the OS.
 pub struct Raw;
 
 #[cfg(unix)]
@@ -86,7 +86,7 @@ impl Transport for Raw {
     }
 
     async fn connect(&self, address: &str) -> io::Result<Self::Stream> {
-        // A full queue is an error there, which is left to the program.
+        // tokio returns an error if the queue is full, and leaves the retry to the program.
         loop {
             match tokio::net::UnixStream::connect(address).await {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -123,7 +123,7 @@ pub mod pipes {
         next: NamedPipeServer,
     }
 
-    /// With buffers as large as sockpipe's, or the default ones would make it slow.
+    /// Returns options with buffers as large as sockpipe's. The default ones would be slow.
     fn options() -> ServerOptions {
         let mut options = ServerOptions::new();
         options.in_buffer_size(256 * 1024).out_buffer_size(256 * 1024);

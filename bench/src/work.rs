@@ -1,52 +1,54 @@
-//! The workloads. Each has one side that serves and one that drives and measures.
+//! The workloads. In each, one side serves, and the other drives and measures.
 
-/// Payload and length prefix of one message.
+/// The length of a message.
 pub const MESSAGE: usize = 64;
+/// The length of a message's length prefix.
 pub const PREFIX: usize = 4;
 pub const FRAME: usize = MESSAGE + PREFIX;
-/// Into how much messages are put together by hand.
+/// How many bytes of messages are batched by hand.
 pub const BATCH: usize = 64 * 1024;
 pub const CONNECTIONS: usize = 64;
 pub const IDLE: usize = 5000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
-    /// W1: so many bytes there, and the same back.
+    /// W1: sends so many bytes and receives the same.
     PingPong(usize),
     /// As W1, but 20 round trips at a time and then silence for 3 ms.
     Bursts,
     /// As W1, with a peer that works for 25 microseconds before it answers.
     Thinking,
-    /// How late something else on the client's thread is, beside a conversation as in `Thinking`.
+    /// How late other work on the client's thread runs during a conversation as in `Thinking`.
     Beside(Neighbour),
-    /// W2: so many bytes a write, one way.
+    /// W2: so many bytes per write, in one direction.
     OneWay(usize),
-    /// W2: 64 KiB a write, there and back at the same time.
+    /// W2: 64 KiB per write, in both directions at the same time.
     Echo,
     /// W3: messages of 64 bytes.
     Messages(Sink),
-    /// W3: the same put together by hand, there and back.
+    /// W3: the same messages batched by hand, in both directions.
     MessagesEcho,
-    /// W4: connect, one byte there and back, close; so many at a time.
+    /// W4: connect, one byte in each direction, close; so many at a time.
     Connect(usize),
-    /// The longest round trip of a connection's first 256 of 64 bytes each: in shared memory it is
-    /// the one that moves there.
+    /// The longest of a connection's first 256 round trips of 64 bytes. In shared memory it is the
+    /// one that
+    /// moves there.
     Longest,
-    /// W5: 64 connections that each talk in turns.
+    /// W5: 64 connections that each take turns.
     Many,
-    /// W6: 5,000 connections that have nothing to say.
+    /// W6: 5,000 idle connections.
     Idle,
-    /// W7: as W5, with so many.
+    /// W7: like W5, with so many connections.
     Scale(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sink {
-    /// One write a message.
+    /// One write per message.
     Each,
-    /// Put together in 64 KiB by hand.
+    /// Messages batched by hand into 64 KiB.
     Batch,
-    /// tokio-util's `FramedWrite`, told to flush when nothing is queued.
+    /// tokio-util's `FramedWrite`, flushed when no message is queued.
     Framed,
     /// sockpipe's `FrameSink`, likewise.
     Own,
@@ -58,19 +60,20 @@ pub enum Neighbour {
     Timer,
     /// A call from another thread, every millisecond.
     Outside,
-    /// A task that works for 50 microseconds, lets others have their turn, and wants its own.
+    /// A task that works for 50 microseconds, yields, and needs its next turn.
     Busy,
 }
 
-/// What the serving side does with what it reads.
+/// What the server does with the bytes that it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// Sends it back, with a buffer of this size.
+    /// Sends them back, with a buffer of this size.
     Echo(usize),
-    /// As `Echo` with 64 KiB, after 25 microseconds of work.
+    /// Like `Echo` with 64 KiB, after 25 microseconds of work.
     Think,
-    /// Counts it, and says so with a byte for each so many: a stream is over when all of it has
-    /// been read, and not every peer can end one side of it.
+    /// Counts them, and sends a byte as a receipt for each `every` bytes. A stream is over once
+    /// everything has
+    /// been read, because not every peer can end one direction.
     Count { every: usize, frames: bool },
 }
 
@@ -124,7 +127,7 @@ impl Work {
         }
     }
 
-    /// What one operation moves, where that is the better unit.
+    /// Returns how many bytes one operation moves, if that is the better unit.
     pub fn bytes(self) -> Option<usize> {
         match self {
             Self::OneWay(size) => Some(size),

@@ -1,4 +1,4 @@
-//! ZeroMQ over `ipc://`, by its C library where that is installed.
+//! ZeroMQ over `ipc://`, with its C library if that is installed.
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
@@ -11,9 +11,9 @@ use crate::measure::{Clock, Outcome, Times};
 use crate::run;
 use crate::work::{FRAME, MESSAGE, Service, Work};
 
-/// A socket for one peer.
+/// The type of a socket for one peer.
 const PAIR: c_int = 0;
-/// Its queues, in messages: as much as a socket's buffers would take.
+/// The options for the lengths of its queues, in messages, which are as long as a socket's buffers.
 const QUEUE: [c_int; 2] = [23, 24];
 
 pub fn library() -> Option<Library> {
@@ -23,7 +23,7 @@ pub fn library() -> Option<Library> {
 }
 
 struct Socket {
-    // Never closed: the process ends with it.
+    // The socket stays open until the process ends.
     socket: *mut c_void,
     send: unsafe extern "C" fn(*mut c_void, *const c_void, usize, c_int) -> c_int,
     receive: unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int) -> c_int,
@@ -86,7 +86,7 @@ pub fn serve(service: Service, address: &str) -> io::Result<()> {
             Service::Echo(_) | Service::Think => socket.send(&buffer[..length]),
             Service::Count { every, .. } => {
                 let before = seen / every;
-                // As if they had their prefixes, so that the count is of messages for all.
+                // Counts each message with a length prefix, so that all competitors count the same.
                 seen += length + FRAME - MESSAGE;
                 if seen / every > before {
                     socket.send(&[1]);
@@ -118,8 +118,9 @@ pub fn drive(work: Work, address: &str, millis: u64) -> io::Result<Outcome> {
             let end = Clock::new(millis).end;
             let start = Instant::now();
             let mut sent = 0;
-            // A receipt for each so many, waited for before the one after the next: its queues
-            // have no limit, and would be all that is measured.
+            // The client waits for each receipt one batch later. ZeroMQ's queues have no limit, and
+            // the benchmark
+            // would otherwise measure only them.
             loop {
                 let receipts = sent / every;
                 socket.send(&[7; MESSAGE]);

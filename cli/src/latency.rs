@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(histogram[1], Bucket { from: 1000, to: 2000, count: 2 });
         assert_eq!(histogram[2], Bucket { from: 2000, to: 5000, count: 1 });
         assert!(histogram.windows(2).all(|pair| pair[0].to == pair[1].from));
-        // The empty ones between are there, those around are not.
+        // Empty buckets are kept between two full ones, and left out at both ends.
         let middle = Latencies::new(vec![30_000, 30_001, 300_000]).histogram();
         assert_eq!(middle.first().map(|bucket| (bucket.from, bucket.count)), Some((20_000, 2)));
         assert_eq!(middle.last().map(|bucket| (bucket.to, bucket.count)), Some((500_000, 1)));

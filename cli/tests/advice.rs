@@ -1,4 +1,5 @@
-//! `info` where things are in the way: what it says to do next is what does not fail.
+//! What `info` advises where something is in the way of a server: a link, a file of another kind, a
+//! directory without write access. The advised step must not fail.
 #![cfg(unix)] // A pipe has no directory, no mode, and no links to it.
 
 mod common;
@@ -33,7 +34,6 @@ fn utf8(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// A client follows it, and a server refuses it.
 #[test]
 fn connect_follows_a_link_and_listen_refuses_it() {
     let os = Os::new();
@@ -53,14 +53,14 @@ fn connect_follows_a_link_and_listen_refuses_it() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((&json["address"], &json["leads_to"]), (&link.into(), &utf8(&target).into()));
 
-    // What would take the place of a dead server is named by the place, not by the link.
+    // The advice for a dead server names the target, because `clean` does not follow links.
     server.crash();
     let info = run(&["info", link]);
     let clean = format!("sockpipe clean {}`", target.display());
     assert_next(&info, 3, &[&clean], &format!("clean {link}"));
     run(&["listen", link]).assert_fails(4, &["a symbolic link"]);
     run(&["clean", utf8(&target)]);
-    // Now it leads to nothing.
+    // The link now leads to a free name.
     assert_eq!(run(&["info", link]).code, Some(4));
     let datagrams = os.dir().join("datagrams");
     let _socket = UnixDatagram::bind(&datagrams).expect("a socket");
@@ -68,7 +68,7 @@ fn connect_follows_a_link_and_listen_refuses_it() {
     assert_next(&run(&["info", utf8(&link)]), 4, &["choose another endpoint"], "remove");
 }
 
-/// Its mode says nothing of who may connect, for nobody may.
+/// Nobody can connect to such a file, so `info` leaves out its mode.
 #[test]
 fn info_shows_no_access_for_other_kinds_of_file() {
     let os = Os::new();
@@ -95,7 +95,7 @@ fn info_does_not_advise_a_server_where_none_can_listen() {
     run(&["listen", utf8(&path)]).assert_fails(5, &["could replace the socket"]);
     let says = ["no server can listen there", "mode 0777"];
     assert_next(&run(&["info", utf8(&path)]), 3, &says, "starts a server");
-    // Also over what a dead server has left.
+    // A socket that a dead server left there does not change the advice.
     drop(UnixListener::bind(&path).expect("a socket"));
     assert_next(&run(&["info", utf8(&path)]), 3, &says, "takes it over");
     set_mode(&open, 0o1777);
@@ -109,14 +109,14 @@ fn info_does_not_advise_a_server_where_none_can_listen() {
     assert_next(&run(&["info", utf8(&nowhere)]), 3, &makes, "sockpipe");
 }
 
-/// The code is that of the verbs that would use it.
+/// `info` exits with the same code as the verbs that use the name.
 #[test]
 fn a_name_that_is_too_long_is_a_usage_error_of_every_verb() {
     let os = Os::new();
     let abstract_name = format!("abstract:{}", "n".repeat(120));
     for (endpoint, reason) in [
         (format!("./{}", "n".repeat(200)), "too long"),
-        // No file can have this name either.
+        // A file name has at most 255 bytes.
         (format!("./{}", "n".repeat(300)), "too long"),
         (abstract_name, "the limit of 107 bytes"),
     ] {
@@ -134,7 +134,7 @@ fn a_name_that_is_too_long_is_a_usage_error_of_every_verb() {
         assert_next(&info, 2, &["choose another endpoint"], "sockpipe");
         assert!(line(&info.text(), "state").contains(reason), "{}", info.text());
     }
-    // One that fits by a way around is none.
+    // A path that the crate can shorten is accepted.
     let deep = os.dir().join("d".repeat(60)).join("d".repeat(60));
     fs::create_dir_all(&deep).expect("directories");
     let path = deep.join("s.sock");
@@ -148,12 +148,12 @@ fn info_advises_what_another_user_can_do() {
     let as_stranger = |arguments: &[&str]| Tool::as_stranger(&users, arguments);
     let os = open_to_all();
     let path = os.endpoint();
-    // Nobody but root can write there.
+    // Only root can write there.
     as_stranger(&["listen", path]).wait().assert_fails(5, &["cannot listen on"]);
     let info = as_stranger(&["info", path]).wait();
     assert_next(&info, 3, &["no server can listen there", "cannot write"], "starts a server");
 
-    // Not let in to a socket of which nothing else can be told.
+    // This user may not connect to the socket, and cannot find out anything else about it.
     drop(UnixListener::bind(path).expect("a socket"));
     set_mode(path.as_ref(), 0o600);
     as_stranger(&["connect", path]).wait().assert_fails(5, &["refuse this user"]);
@@ -162,7 +162,7 @@ fn info_advises_what_another_user_can_do() {
     let says = ["only uid 0", "choose another endpoint"];
     assert_next(&as_stranger(&["info", path]).wait(), 3, &says, "takes it over");
 
-    // A server of another user, and then what it left.
+    // Another user's server listens, and then leaves its socket behind.
     let os = open_to_all();
     let path = os.endpoint();
     set_mode(&os.dir(), 0o1777);

@@ -1,14 +1,14 @@
-//! Much, byte for byte, and how fast beside socat in the same run.
+//! Large transfers: every byte arrives, and the rate is compared with socat's in the same run.
 //!
-//! A gibibyte with the tool as it is installed, which prints the ratios and holds them to their
-//! bar:
+//! This command transfers a gibibyte with an optimized build. It prints the ratios and fails if one
+//! is below the bar:
 //!
 //! ```text
 //! SOCKPIPE_FULL=1 cargo test --release -p sockpipe-cli --test bulk -- --nocapture
 //! ```
 //!
-//! Otherwise it is a scaled-down transfer, and the ratios of an unoptimized build are only printed.
-#![cfg(unix)] // socat is Unix's.
+//! Otherwise the transfer is smaller, and the ratios of an unoptimized build are only printed.
+#![cfg(unix)] // socat runs on Unix only.
 
 mod common;
 
@@ -24,17 +24,18 @@ use common::process::{is_here, tool};
 use common::unix::full;
 use common::{Backend, Os, PATIENCE, noise};
 
-/// One at a time, or they measure each other.
+/// The tests run one at a time. Otherwise each would slow down the others.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// What is sent again and again: no power of two, so that no buffer's size hides in it.
+/// This block is sent repeatedly. Its length is no multiple of a buffer's size, so that a buffer
+/// that is sent twice or skipped shows.
 static BLOCK: LazyLock<Vec<u8>> = LazyLock::new(|| noise(1_000_003));
 
 fn length() -> usize {
     if full() { 1 << 30 } else { 32 << 20 }
 }
 
-/// The bar: a share of socat's rate, for the tool as it is installed.
+/// The bar for an optimized build, as a share of socat's rate.
 const BAR: f64 = 0.8;
 
 #[test]
@@ -46,13 +47,13 @@ fn listen_and_connect_transfer_as_fast_as_socat() {
             Program::Ours => (ours(&["-q", "listen", path]), ours(&["connect", "--wait", path])),
             Program::Socat(options) => {
                 let server = socat(options, &["-u", &format!("UNIX-LISTEN:{path}"), "-"]);
-                // Its name is there before it listens.
+                // socat creates the name before it listens, so the client retries.
                 let to = format!("UNIX-CONNECT:{path},retry=1000,interval=0.01");
                 (server, socat(options, &["-u", "-", &to]))
             }
         };
         let (mut server, mut client) = (Reaped(server), Reaped(client));
-        // A server that would send too has nothing to say.
+        // The server has nothing to send.
         drop(server.0.stdin.take());
         let input = client.0.stdin.take().expect("a pipe");
         let took = through(input, server.0.stdout.take().expect("a pipe"));
@@ -108,7 +109,7 @@ enum Program {
     Socat(&'static [&'static str]),
 }
 
-/// Runs all in turn, so that what else the machine does is the same for all.
+/// Runs the programs in turns, so that other load on the machine affects all of them.
 fn compare(what: &str, run: impl Fn(Program) -> Duration) {
     let _turn = TURN.lock();
     if !is_here("socat") {
@@ -133,7 +134,8 @@ fn compare(what: &str, run: impl Fn(Program) -> Duration) {
         ratio
     });
     let ratios: Vec<_> = ratios.collect();
-    // As people run it. With larger buffers it is shown for comparison.
+    // The bar holds for the default options. The ratio with larger buffers is printed for
+    // comparison.
     if full() && !cfg!(debug_assertions) {
         assert!(ratios[0] >= BAR, "{what}: {:.2} of socat", ratios[0]);
     }
@@ -144,7 +146,7 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates[rates.len() / 2]
 }
 
-/// MiB a second.
+/// Returns the rate in MiB per second.
 fn rate(took: Duration) -> f64 {
     length() as f64 / f64::from(1 << 20) / took.as_secs_f64()
 }
@@ -161,12 +163,13 @@ fn socat(options: &[&str], arguments: &[&str]) -> Child {
     command.spawn().expect("socat")
 }
 
-/// Sends the blocks through, compares what comes out, and gives the time until its end.
+/// Sends the blocks through a program, compares its output with them, and returns how long it took.
 fn through(input: impl Write + Send + 'static, output: impl Read + Send + 'static) -> Duration {
     let started = Instant::now();
     let (done, is_done) = channel();
-    // Threads that outlive a failure: the programs are killed then, and with them what these wait
-    // for.
+    // On a failure these threads outlive the test for a moment: the programs are killed, and then
+    // the
+    // pipes that the threads wait for are closed.
     let writer = thread::spawn(move || send(input));
     let reader = thread::spawn(move || {
         compare_all(output);
@@ -181,7 +184,7 @@ fn through(input: impl Write + Send + 'static, output: impl Read + Send + 'stati
     took.expect("the reader has told")
 }
 
-/// Even a slow machine moves a MiB in a tenth of a second.
+/// A slow machine still moves a MiB in a tenth of a second.
 fn limit() -> Duration {
     PATIENCE + Duration::from_millis(100) * (length() >> 20) as u32
 }

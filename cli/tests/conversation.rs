@@ -1,4 +1,4 @@
-//! `listen`, `connect` and `echo`: bytes both ways, and every way to end.
+//! `listen`, `connect` and `echo` pass bytes in both directions, and end in each possible way.
 
 mod common;
 
@@ -32,7 +32,6 @@ fn all_bytes_arrive_in_both_directions() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// The end of one side's input is read by the other, which can still answer.
 #[test]
 fn a_server_answers_after_its_client_ends_its_input() {
     let os = Os::new();
@@ -41,7 +40,7 @@ fn a_server_answers_after_its_client_ends_its_input() {
     client.type_in("question");
     server.await_out("question");
     client.end_input();
-    // It has read the end of the question, and goes on.
+    // The server has read the end of the question, and can still answer.
     server.type_in("answer");
     client.await_out("answer");
     server.end_input();
@@ -51,7 +50,7 @@ fn a_server_answers_after_its_client_ends_its_input() {
     assert!(server.err.contains("sent 6 bytes, received 8"), "{server:?}");
 }
 
-/// What a process has on its terminal when the other one is gone.
+/// A terminal stays open as input when the peer has gone.
 #[test]
 fn a_session_ends_with_its_peer_although_its_input_is_open() {
     let os = Os::new();
@@ -61,7 +60,7 @@ fn a_session_ends_with_its_peer_although_its_input_is_open() {
     server.await_out("hello");
     server.crash();
     client.wait().assert_succeeds();
-    // And the other way round.
+    // The same with client and server exchanged.
     let mut server = Tool::listening(&["listen", os.endpoint()]);
     let mut client = Tool::start(&["connect", os.endpoint()]);
     client.type_in("hello");
@@ -86,7 +85,7 @@ async fn input_that_the_peer_did_not_read_is_a_failure() {
             }
         }
     });
-    // More than the system buffers, so the client has some of it.
+    // This is more than the system buffers, so the client has read some of it.
     within(async {
         while given.load(Ordering::Relaxed) < MIB / 2 {
             assert!(!writer.is_finished(), "the client is gone");
@@ -103,13 +102,13 @@ async fn input_that_the_peer_did_not_read_is_a_failure() {
 fn close_does_not_wait_for_an_answer() {
     let os = Os::new();
     let bytes = noise(MIB);
-    // A server whose own input does not end.
+    // The server's own input does not end.
     let server = Tool::listening(&["listen", os.endpoint()]);
     let client = run_with(&["connect", os.endpoint(), "--close"], &bytes).assert_succeeds();
     assert_eq!(client.text(), "");
     let server = server.wait().assert_succeeds();
     assert!(server.out == bytes, "{} bytes", server.out.len());
-    // And a server that closes.
+    // Here the server closes.
     let mut server = Tool::listening(&["listen", os.endpoint(), "--close"]);
     let client = Tool::start(&["connect", os.endpoint()]);
     let writer = server.feed(bytes.clone());
@@ -119,11 +118,10 @@ fn close_does_not_wait_for_an_answer() {
     writer.join().expect("no panic");
 }
 
-/// However slow the reader of standard output is.
 #[tokio::test]
 async fn received_bytes_are_written_before_the_session_ends() {
-    // The tool, its pipe and the system hold all of it, so that the server is done with it before
-    // anyone reads.
+    // The tool, its pipe and the system can hold all of it, so the server finishes before anyone
+    // reads.
     let bytes = noise(300 * 1024);
     for input_ends in [true, false] {
         let os = Os::new();
@@ -135,8 +133,9 @@ async fn received_bytes_are_written_before_the_session_ends() {
         within(peer.write_all(&bytes)).await.expect("a write");
         if input_ends {
             drop(client.stdin.take());
-            // One that ends without waiting for its reader does so in this time. The pipes of
-            // Windows may hold all.
+            // A client that does not wait for its reader would end within this time. On Windows the
+            // pipes
+            // may hold everything.
             let mut byte = [0];
             let closed = timeout(Duration::from_millis(200), peer.read(&mut byte)).await;
             assert!(closed.is_err() || cfg!(windows), "it is closed before all is passed on");
@@ -158,7 +157,7 @@ async fn close_ends_although_the_server_never_stops_sending() {
         let mut client = Tool::start(&["connect", os.endpoint(), "--close"]);
         let mut peer = within(listener.accept()).await.expect("a client");
         client.end_input();
-        // It ends after 0.2 s.
+        // The client ends after 0.2 s.
         let sent = timeout(Duration::from_secs(5), async {
             while peer.write_all(&vec![7; size]).await.is_ok() {
                 tokio::time::sleep(pause).await;
@@ -199,7 +198,7 @@ fn listen_keep_serves_one_client_after_another() {
         client.await_out(&format!("to {number}\n"));
         client.crash();
     }
-    // The end of the input is the end for all that come.
+    // Every later client sees the end of the input.
     server.end_input();
     for _ in 0..2 {
         run_with(&["connect", os.endpoint()], b"more\n").assert_succeeds();
@@ -208,7 +207,7 @@ fn listen_keep_serves_one_client_after_another() {
     server.crash();
 }
 
-/// The tool is the command of its own test: it is there on every OS.
+/// The command is the tool itself, because it exists on every OS.
 #[test]
 fn exec_runs_a_command_for_each_client() {
     let os = Os::new();
@@ -219,7 +218,7 @@ fn exec_runs_a_command_for_each_client() {
     let arguments = [&["listen", os.endpoint(), "--keep"][..], &command].concat();
     let _server = Tool::listening(&arguments);
     let bytes = noise(MIB);
-    // Side by side: the first does not end before the second.
+    // The two run at the same time: the first ends after the second.
     let mut first = Tool::start(&["connect", os.endpoint()]);
     first.type_in("first");
     first.await_out("first");
@@ -231,7 +230,7 @@ fn exec_runs_a_command_for_each_client() {
     first.wait().assert_succeeds();
 }
 
-/// The command ends while the client still has to read what the buffers hold.
+/// The command ends while the buffers still hold bytes for the client.
 #[tokio::test]
 async fn the_output_of_a_command_reaches_a_client_that_reads_slowly() {
     let (os, behind) = (Os::new(), Os::new());
@@ -251,7 +250,6 @@ async fn the_output_of_a_command_reaches_a_client_that_reads_slowly() {
             break;
         }
         read.extend_from_slice(&part[..length]);
-        // This client is slow.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(read == bytes, "{} of {} bytes", read.len(), bytes.len());
@@ -300,7 +298,6 @@ fn echo_returns_all_bytes_to_each_client() {
     }
 }
 
-/// The reader of what comes has had enough.
 #[test]
 fn a_closed_standard_output_ends_the_tool_with_141() {
     let os = Os::new();
@@ -313,7 +310,7 @@ fn a_closed_standard_output_ends_the_tool_with_141() {
         &["completions", "bash"],
     ] {
         let mut client = Tool::with_closed_output(arguments);
-        // Some of it is written when its reader is gone already.
+        // The client writes some of this after its reader has gone.
         let writer = client.feed(noise(MIB));
         let ended = client.wait();
         assert_eq!((ended.code, ended.err.as_str()), (Some(141), ""), "{arguments:?}");

@@ -1,4 +1,4 @@
-//! File descriptors through a relay between two local endpoints.
+//! A relay passes file descriptors between two local endpoints.
 #![cfg(unix)]
 
 mod common;
@@ -71,7 +71,7 @@ fn receive(from: &UnixStream, most: usize) -> (Vec<u8>, Vec<OwnedFd>) {
     (bytes, descriptors)
 }
 
-/// The ends of pipes to read from, and those to write to.
+/// Returns the read ends of `count` pipes, and their write ends.
 fn pipes(count: usize) -> (Vec<File>, Vec<OwnedFd>) {
     let pipes = (0..count).map(|_| rustix::pipe::pipe().expect("a pipe"));
     pipes.map(|(from, to)| (File::from(from), to)).unzip()
@@ -91,15 +91,15 @@ fn descriptors_are_passed_on_both_ways_and_work() {
         }
         for (number, reader) in readers.iter_mut().enumerate() {
             let mut said = String::new();
-            // Ends only when the relay has closed its copy.
+            // This ends only after the relay has closed its copy.
             reader.read_to_string(&mut said).expect("an end");
             assert_eq!(said, number.to_string());
         }
     }
 }
 
-/// Whatever the relay finds in one read: who reads the bytes before them in a plain read would lose
-/// them otherwise.
+/// The relay may find several messages in one read. A receiver that reads the earlier bytes with a
+/// plain read would otherwise lose descriptors.
 // The code of the other systems relies on them to keep messages apart, which Linux does not.
 #[cfg(not(all(sockpipe_posix, target_os = "linux")))]
 #[test]
@@ -108,7 +108,7 @@ fn descriptors_stay_with_the_bytes_they_came_with() {
 
     let passage = Passage::open(&[]);
     for length in [1, 2, 3, 1000, 200_000] {
-        // So that all is there at once.
+        // The relay is stopped until all the messages are there.
         passage.relay.signal(Signal::STOP);
         let before = common::noise(length);
         let mut to = &passage.client;
@@ -163,7 +163,7 @@ fn a_relay_that_passes_no_descriptors_refuses_them_to_the_sender() {
         let (_, writers) = pipes(1);
         match pass(from, b"x", &writers) {
             Err(error) => assert_eq!(error, Errno::PERM),
-            // Before Linux 6.16.
+            // Before Linux 6.16 the sender sees no error.
             Ok(_) => {
                 passage.relay.await_err("which are not passed on here");
                 return;
@@ -175,7 +175,6 @@ fn a_relay_that_passes_no_descriptors_refuses_them_to_the_sender() {
     }
 }
 
-/// What is not passed on to standard output is said.
 #[test]
 fn a_connection_to_standard_output_closes_descriptors_and_goes_on() {
     let os = Os::new();
@@ -192,7 +191,6 @@ fn a_connection_to_standard_output_closes_descriptors_and_goes_on() {
     assert!(ended.err.contains("passed file descriptors, which were closed"), "{ended:?}");
 }
 
-/// The memory of many that say little, and what is left of it when they have gone.
 #[cfg(all(target_os = "linux", target_env = "gnu", not(sockpipe_posix)))]
 #[test]
 fn a_quiet_connection_takes_little_memory_and_releases_it() {
@@ -216,7 +214,7 @@ fn a_quiet_connection_takes_little_memory_and_releases_it() {
     common::unix::until("the memory is given back", || memory(&relay) <= before + 1024 * KIB);
 }
 
-/// Bytes of its own memory.
+/// Returns how many bytes of memory the program has to itself.
 #[cfg(all(target_os = "linux", target_env = "gnu", not(sockpipe_posix)))]
 fn memory(of: &Tool) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", of.child.id())).expect("proc");
@@ -224,7 +222,6 @@ fn memory(of: &Tool) -> u64 {
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
 }
 
-/// Idle half-closed connections are not looked at.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_half_closed_connection_that_is_idle_costs_no_processor_time() {
@@ -244,7 +241,7 @@ fn a_half_closed_connection_that_is_idle_costs_no_processor_time() {
             })
             .sum::<u64>()
     };
-    // Until the relay has gone to sleep.
+    // The relay does not wake up while the connection is idle.
     let mut seen = switches();
     common::unix::until("the relay is still", || {
         std::thread::sleep(std::time::Duration::from_millis(300));

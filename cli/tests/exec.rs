@@ -1,4 +1,4 @@
-//! `listen --exec`: when its commands end, and that none is left behind.
+//! `listen --exec`: when a command ends, and that the tool leaves none behind.
 #![cfg(unix)]
 
 mod common;
@@ -11,7 +11,7 @@ use common::unix::until;
 use common::{Backend, Os, Tool, run_with, tool};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 
-/// A client whose command has said its process's number.
+/// Starts a client, and returns it with the process id that its command prints.
 fn client(os: &Os) -> (Tool, Pid) {
     let mut client = Tool::start(&["connect", os.endpoint()]);
     client.await_out("\n");
@@ -23,9 +23,8 @@ fn is_gone(pid: Pid) -> bool {
     test_kill_process(pid).is_err()
 }
 
-/// The terminal signals all processes of its foreground group.
-/// The server is kept from running while it starts a thread that waits for the command.
-#[cfg(target_os = "linux")] // For strace.
+/// strace delays the server in the call that starts the thread which waits for the command.
+#[cfg(target_os = "linux")] // It needs strace.
 #[test]
 fn the_output_of_a_command_that_ends_at_once_arrives() {
     let (os, logs) = (Os::new(), tempfile::tempdir().expect("a directory"));
@@ -63,7 +62,7 @@ fn ctrl_c_lets_commands_finish() {
 #[test]
 fn the_command_of_a_client_that_has_left_ends() {
     for script in [
-        // It does not read, ignores what it is told, is stopped, and does no longer have an input.
+        // The commands do not read, ignore the signal, are stopped, or have closed their input.
         "echo $$; exec sleep 60",
         "trap '' TERM; echo $$; while :; do sleep 1; done",
         "echo $$; kill -STOP $$; sleep 60",
@@ -73,7 +72,7 @@ fn the_command_of_a_client_that_has_left_ends() {
         let _server =
             Tool::listening(&["listen", "-k", os.endpoint(), "--exec", "sh", "-c", script]);
         let (mut client, pid) = client(&os);
-        // More than it could be given.
+        // The command does not read this, and the buffers cannot hold it.
         let writer = client.feed(vec![7; 1024 * 1024]);
         client.crash();
         writer.join().expect("no panic");
@@ -81,7 +80,6 @@ fn the_command_of_a_client_that_has_left_ends() {
     }
 }
 
-/// It is not cut off from what it was sent.
 #[test]
 fn a_command_reads_all_that_a_client_has_sent_before_it_left() {
     let os = Os::new();
@@ -106,7 +104,7 @@ fn no_command_outlives_its_server() {
                 let (_client, pid) = client(&os);
                 server.signal(signal);
                 if keep {
-                    // Its connections may finish, until it is asked a second time.
+                    // Connections may finish until a second signal arrives.
                     server.await_err("a second Ctrl-C ends them at once");
                     assert!(!Path::new(os.endpoint()).exists(), "nobody is let in");
                     assert!(!is_gone(pid), "{signal:?}");
@@ -119,7 +117,7 @@ fn no_command_outlives_its_server() {
     }
 }
 
-/// As of what a script runs in the background.
+/// A shell has background commands of a script ignore SIGINT.
 #[test]
 fn a_signal_that_was_ignored_stays_ignored() {
     let os = Os::new();
@@ -129,7 +127,7 @@ fn a_signal_that_was_ignored_stays_ignored() {
     let mut server = Tool::of(server);
     server.await_listening();
     server.signal(Signal::INT);
-    // One that had heard it might still serve the first.
+    // A server that had caught the signal could still serve the first of these.
     for _ in 0..5 {
         let client = run_with(&["connect", os.endpoint()], b"hello").assert_succeeds();
         assert_eq!(client.text(), "hello");

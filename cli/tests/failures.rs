@@ -1,11 +1,11 @@
-//! Every verb with an endpoint that is missing, busy, stale, foreign or none.
+//! Each verb reports an endpoint that is invalid, missing, busy, stale or of another program.
 
 mod common;
 
 use common::{Backend, Os, Tool, run, within};
 use sockpipe::ConnectOptions;
 
-/// The verbs that listen.
+/// Returns the command lines of the verbs that listen.
 fn listening<'a>(endpoint: &'a str, free: &'a str) -> [Vec<&'a str>; 4] {
     [
         vec!["listen", endpoint],
@@ -15,7 +15,7 @@ fn listening<'a>(endpoint: &'a str, free: &'a str) -> [Vec<&'a str>; 4] {
     ]
 }
 
-/// The verbs that connect.
+/// Returns the command lines of the verbs that connect.
 fn connecting(endpoint: &str) -> [Vec<&str>; 3] {
     [vec!["connect", endpoint], vec!["ping", endpoint], vec!["relay", "stdio:", endpoint]]
 }
@@ -77,7 +77,9 @@ fn an_invalid_endpoint_is_a_usage_error() {
         let others =
             [vec!["info", endpoint], vec!["clean", endpoint], vec!["relay", free, endpoint]];
         let all = [&verbs[..], &others].concat();
-        // All verbs have one parser. Where a process takes long to start, one endpoint shows that.
+        // All verbs share a parser. Windows starts processes slowly, so there one endpoint is tried
+        // with
+        // every verb.
         let some = if cfg!(windows) && endpoint != "a/b" { 1 } else { all.len() };
         for arguments in &all[..some] {
             run(arguments).assert_fails(2, &[says]);
@@ -105,7 +107,7 @@ fn connect_without_a_server_exits_with_3() {
     let info = run(&["info", os.endpoint()]);
     assert_eq!((info.code, info.err.as_str()), (Some(3), ""));
     assert!(info.text().contains("free: nothing is there"), "{}", info.text());
-    // The advice is not to do what was done.
+    // The advice does not repeat what the user has just tried.
     for arguments in connecting(os.endpoint()) {
         let ended = run(&[&arguments[..], &["--wait=0.1", "--timeout=0.2"]].concat());
         ended.assert_fails(3, &["no server at", ": waited 0.2 s for it; start it, or give --wait"]);
@@ -124,7 +126,7 @@ fn listen_on_a_name_in_use_exits_with_4() {
     for server in ["echo", "listen"] {
         let mut server = Tool::listening(&[server, os.endpoint()]);
         let who = format!("pid {}", server.child.id());
-        // A lock file says who; a pipe does not.
+        // A lock file names its process; a pipe does not.
         let who = if cfg!(unix) { who.as_str() } else { "" };
         for arguments in listening(os.endpoint(), free.endpoint()) {
             run(&arguments).assert_fails(4, &["already listening", who, "choose another"]);
@@ -132,7 +134,7 @@ fn listen_on_a_name_in_use_exits_with_4() {
         run(&["clean", os.endpoint()]).assert_fails(4, &["is not stale", who]);
         let info = run(&["info", os.endpoint()]).assert_succeeds().text();
         assert!(info.contains("live: ") && info.contains(who), "{info}");
-        // None of them has cost the server its one client.
+        // The server has not used up its single client on any of them.
         assert!(server.child.try_wait().expect("a child").is_none());
         let mut client = Tool::start(&["connect", os.endpoint()]);
         client.type_in("hello");
@@ -145,15 +147,15 @@ fn listen_on_a_name_in_use_exits_with_4() {
     }
 }
 
-/// Killed at any point, nothing is left that the next start cannot take.
 #[test]
 fn the_name_of_a_crashed_server_can_be_taken_and_cleaned() {
     let os = Os::new();
     let free = Os::new();
     for arguments in listening(os.endpoint(), free.endpoint()) {
         let server = Tool::listening(&arguments);
-        // Without --keep, `listen` gives its name back for the first client, before the crash or
-        // not.
+        // Without --keep, `listen` releases its name after the first client, which may come before
+        // or
+        // after the crash.
         let stays = arguments != ["listen", os.endpoint()];
         let client = stays.then(|| Tool::start(&["connect", os.endpoint()]));
         server.crash();
@@ -167,7 +169,7 @@ fn the_name_of_a_crashed_server_can_be_taken_and_cleaned() {
         assert_eq!(info.code, Some(3), "{info:?}");
         let state = if cfg!(unix) { "stale: a socket is there" } else { "free: nothing is there" };
         assert!(info.text().contains(state), "{}", info.text());
-        // The next one takes it.
+        // The next server takes the name.
         Tool::listening(&arguments).crash();
         let clean = run(&["clean", os.endpoint()]);
         assert_eq!((clean.code, clean.text().as_str()), (Some(0), ""));
@@ -177,7 +179,6 @@ fn the_name_of_a_crashed_server_can_be_taken_and_cleaned() {
     }
 }
 
-/// Half of a transfer is through when one of the two is killed.
 #[test]
 fn a_killed_peer_ends_the_other_in_the_middle_of_a_transfer() {
     let os = Os::new();
@@ -209,7 +210,7 @@ fn a_killed_peer_ends_the_other_in_the_middle_of_a_transfer() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// It is there, and does not get to its clients.
+/// The server listens, and does not accept.
 #[tokio::test]
 async fn connect_to_a_busy_server_exits_with_6() {
     let os = Os::new();
@@ -227,7 +228,7 @@ async fn connect_to_a_busy_server_exits_with_6() {
     assert!(info.contains("live: "), "{info}");
 }
 
-/// A backlog that is full.
+/// Returns a server whose backlog is full.
 #[cfg(unix)]
 async fn busy_server(os: &Os) -> impl Sized {
     use sockpipe::os::unix::ListenOptionsExt;
@@ -243,7 +244,7 @@ async fn busy_server(os: &Os) -> impl Sized {
     (listener, clients)
 }
 
-/// A pipe of one instance, which is taken.
+/// Returns a server whose only pipe instance has a client.
 #[cfg(windows)]
 async fn busy_server(os: &Os) -> impl Sized {
     use tokio::net::windows::named_pipe::ServerOptions;
@@ -251,7 +252,7 @@ async fn busy_server(os: &Os) -> impl Sized {
     let found = sockpipe::Endpoint::try_from(os.endpoint()).expect("a name").resolve();
     let address = found.expect("an address")[0].address().to_string();
     let pipe = ServerOptions::new().max_instances(1).create(address).expect("a free name");
-    // Its descriptor is the system's default, which names no user.
+    // The pipe has the system's default descriptor, which names no user.
     let anyone = ConnectOptions::new().expect_server(sockpipe::ExpectServer::Anyone);
     let client = os.connect_with(&anyone).await.expect("the instance");
     (pipe, client)
@@ -270,7 +271,7 @@ mod paths {
 
     use super::*;
 
-    /// Not UTF-8, where the system has such names: on macOS every name is UTF-8.
+    /// A name that is not UTF-8. On macOS every file name is UTF-8.
     const ODD: &[u8] = if cfg!(target_vendor = "apple") { "\u{ff}".as_bytes() } else { b"\xff" };
 
     #[test]
@@ -313,7 +314,7 @@ mod paths {
         }
     }
 
-    /// Who forgets the `./` has written a portable name.
+    /// Without `./` the argument is a portable name.
     #[test]
     fn connect_suggests_a_path_where_such_a_file_exists() {
         let os = Os::new();
@@ -335,10 +336,10 @@ mod paths {
         let live = live.to_str().expect("UTF-8");
         let listener = UnixListener::bind(live).expect("a socket");
         listener.set_nonblocking(true).expect("a mode");
-        // Among the sockets of the system are some with names that are not UTF-8.
+        // Another socket of the system has a name that is not UTF-8.
         let other = os.dir().join(OsStr::from_bytes(ODD));
         let other = UnixListener::bind(other).expect("a socket");
-        // Where the system shows its sockets, there is no need to connect.
+        // On Linux `info` reads the system's table of sockets and does not connect.
         let info = run(&["info", live]).assert_succeeds().text();
         assert!(info.contains("live: "), "{info}");
         if cfg!(target_os = "linux") {
@@ -373,7 +374,7 @@ mod paths {
         for arguments in verbs {
             run(&arguments).assert_fails(2, &["too long for a socket"]);
         }
-        // It is a path all the same.
+        // A name that is not UTF-8 is a valid path.
         let path = os.dir().join(OsStr::from_bytes(&[ODD, b".sock"].concat()));
         let mut server = tool();
         server.arg("echo").arg(&path);
@@ -385,7 +386,7 @@ mod paths {
     }
 }
 
-/// Its directory cannot be written to any more: it has done its work, and says what it leaves.
+/// The directory becomes read-only while the server runs.
 #[cfg(unix)]
 #[test]
 fn a_server_that_cannot_remove_its_name_warns() {

@@ -1,4 +1,4 @@
-//! `info`, `ping` and `completions`: what is printed, for people and for programs.
+//! `info`, `ping` and `completions` print text for people and JSON for programs.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn info_names_a_live_server_and_its_process() {
     assert_eq!(info["candidates"].as_array().map(Vec::len), Some(1));
     assert!(!info["why"].as_str().unwrap_or_default().is_empty());
     let asked = json(&["info", "--json", "--connect", os.endpoint()], 0);
-    // Without a connection a pipe does not say whose it is.
+    // On Windows the owner of a pipe is known only from a connection.
     for info in if cfg!(unix) { vec![info, asked] } else { vec![asked] } {
         assert_eq!(info["pid"], server.child.id(), "{info}");
         let program = info["program"].as_str().unwrap_or_default();
@@ -46,7 +46,6 @@ fn info_names_a_live_server_and_its_process() {
     }
 }
 
-/// Whichever way it is told, the server of the one client does not lose its turn.
 #[tokio::test]
 async fn info_does_not_use_up_a_server_of_one_client() {
     let os = Os::new();
@@ -62,7 +61,6 @@ async fn info_does_not_use_up_a_server_of_one_client() {
     assert_eq!(&got, b"first");
 }
 
-/// A portable name has several addresses, of which one is chosen.
 #[test]
 fn info_lists_the_candidates_of_a_portable_name() {
     let name = unique_name();
@@ -103,7 +101,8 @@ fn info_tells_why_a_directory_is_passed_over() {
     }
 }
 
-/// As other tools do that look for a path in the system's table: nothing has a second name.
+/// Other tools search the system's table for a path. The socket is bound under its final path, so
+/// they find it.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_system_table_has_the_path_that_info_names() {
@@ -121,7 +120,9 @@ fn the_system_table_has_the_path_that_info_names() {
     assert_eq!(info["temporary_name"], Value::Null, "{info}");
 }
 
-/// The table of the kernel has the names as they were given, also those that look like lines of it.
+/// The kernel's table contains names as they were given. A name can hold a line break, and then
+/// look
+/// like another line.
 #[cfg(target_os = "linux")]
 #[test]
 fn info_is_not_deceived_by_names_in_the_system_table() {
@@ -131,7 +132,7 @@ fn info_is_not_deceived_by_names_in_the_system_table() {
     let os = Os::new();
     drop(UnixListener::bind(os.endpoint()).expect("a socket"));
     let (dir, pid) = (os.dir(), std::process::id());
-    // No socket of this process has that number.
+    // This process has no such socket.
     let line = format!("\n0: 2 0 10000 1 1 1 {}/.s.sock.{pid}.0a1b2c3d", dir.display());
     let name = SocketAddr::from_abstract_name(line).expect("a name");
     let _liar = UnixListener::bind_addr(&name).expect("a socket");
@@ -139,7 +140,7 @@ fn info_is_not_deceived_by_names_in_the_system_table() {
     assert_eq!((&info["state"], &info["pid"]), (&"stale".into(), &Value::Null), "{info}");
     assert_eq!(info["temporary_name"], Value::Null, "{info}");
 
-    // And those that would drive the terminal.
+    // A name can hold an escape sequence of the terminal.
     let odd = "odd\u{1b}[31m";
     std::fs::create_dir(dir.join(odd)).expect("a directory");
     let mut server = common::tool();
@@ -183,7 +184,6 @@ fn ping_prints_the_distribution_of_its_round_trips() {
     }
 }
 
-/// Both sides have to allow it.
 #[cfg(all(target_os = "linux", feature = "shared-memory"))]
 #[test]
 fn ping_uses_shared_memory_when_both_sides_allow_it() {
@@ -203,7 +203,7 @@ fn ping_keeps_to_its_rate() {
     let _echo = Tool::listening(&["echo", os.endpoint()]);
     let started = Instant::now();
     let ping = json(&["ping", os.endpoint(), "-n", "21", "--rate", "50", "--json"], 0);
-    // The first is sent at once, the last after 20 pauses of 20 ms.
+    // `ping` sends the first at once, and the last after 20 pauses of 20 ms.
     assert!(started.elapsed() >= Duration::from_millis(400), "{:?}", started.elapsed());
     assert_eq!(ping["count"], 21);
     let rate = ping["rate"].as_f64().expect("a number");
@@ -212,8 +212,9 @@ fn ping_keeps_to_its_rate() {
     assert_eq!(ping["count"], 500);
 }
 
-/// A server that stands still for a moment is seen by all that were to be sent meanwhile, and not
-/// by one of them alone.
+/// `ping` measures from the time at which it should have sent, so that each round trip due during
+/// the
+/// pause counts as slow, and not only the first.
 #[tokio::test]
 async fn a_pause_of_the_server_shows_in_every_delayed_round_trip() {
     let os = Os::new();
@@ -223,7 +224,7 @@ async fn a_pause_of_the_server_shows_in_every_delayed_round_trip() {
     let mut stream = within(listener.accept()).await.expect("a client");
     let mut byte = [0];
     let mut answered = 0;
-    // One more than is counted.
+    // `ping` sends one more than it counts.
     while answered < 51 {
         if answered == 10 {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -235,7 +236,7 @@ async fn a_pause_of_the_server_shows_in_every_delayed_round_trip() {
     let ended = tokio::task::spawn_blocking(|| client.wait().assert_succeeds());
     let ended = within(ended).await.expect("no panic");
     let ping: Value = serde_json::from_str(&ended.text()).expect("JSON");
-    // About 20 were sent in the pause, and waited 100 ms in the middle.
+    // About 20 were due during the pause; those in the middle waited 100 ms.
     let histogram = ping["histogram"].as_array().expect("a list");
     let slow = histogram.iter().filter(|bucket| bucket["from_ns"].as_u64() >= Some(50_000_000));
     let slow: u64 = slow.filter_map(|bucket| bucket["count"].as_u64()).sum();
@@ -279,7 +280,7 @@ fn completions_name_the_verbs_and_options() {
     }
 }
 
-/// What stands in a server's way is found before it is promised a place.
+/// `info` looks for obstacles before it advises a server.
 #[cfg(target_os = "linux")]
 #[test]
 fn info_does_not_advise_a_take_over_that_would_fail() {

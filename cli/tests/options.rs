@@ -1,4 +1,4 @@
-//! How a server is to listen, and whom a client expects.
+//! Options of servers, and the server that a client expects.
 #![cfg(unix)]
 
 mod common;
@@ -65,7 +65,7 @@ fn everyone_warns_about_a_directory_closed_to_others() {
 fn expect_user_refuses_the_servers_of_other_users() {
     let Some(users) = Users::new() else { return };
     let os = Os::new();
-    // For a server of another user than root, which every client accepts.
+    // The server runs as another user than root, whom every client accepts.
     set_permissions(os.dir(), Permissions::from_mode(0o1777)).expect("a mode");
     let mut echo = Tool::as_stranger(&users, &["echo", "--everyone", os.endpoint()]);
     echo.await_listening();
@@ -83,7 +83,7 @@ fn a_server_listens_on_a_passed_socket() {
     let listener = UnixListener::bind(os.endpoint()).expect("a socket");
     let mut server = Command::new("sh");
     let program = tool().get_program().to_owned();
-    // The shell gives it on under a number that std does not close.
+    // The shell passes the socket as number 7, which std does not close.
     server.args(["-c", "exec \"$0\" echo fd:7 7<&0"]).arg(program).stdin(OwnedFd::from(listener));
     let mut server = Tool::of(server);
     server.await_listening();
@@ -93,10 +93,10 @@ fn a_server_listens_on_a_passed_socket() {
     run(&["echo", "fd:"]).assert_usage();
 }
 
-/// The tool with one end of `socket` as number 7.
+/// Returns the tool as a command that has `socket` as descriptor 7.
 fn with_passed(arguments: &str, socket: OwnedFd) -> Command {
     let mut command = Command::new("sh");
-    // Standard input is for what is typed.
+    // The shell moves the socket from standard input to 7.
     command.args(["-c", &format!("exec \"$0\" {arguments} 7<&0 </dev/null")]);
     command.arg(tool().get_program()).stdin(socket);
     command
@@ -158,7 +158,7 @@ fn a_passed_socket_of_the_wrong_kind_is_refused_with_advice() {
     let (_near, far) = UnixStream::pair().expect("sockets");
     let ended = Tool::of(with_passed("connect --expect-user 4294967294 fd:7", far.into())).wait();
     ended.assert_fails(5, &["fd:7", "4294967294"]);
-    // Nothing was passed. The tool has descriptors of its own under some of these numbers.
+    // The tool is passed no descriptors, and has its own under some of these numbers.
     let closed = "exec \"$0\" \"$@\" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
     for number in 3..=9 {
         let passed = format!("fd:{number}");
@@ -170,13 +170,13 @@ fn a_passed_socket_of_the_wrong_kind_is_refused_with_advice() {
             Tool::of(command).wait().assert_fails(2, &says);
         }
     }
-    // What cannot be connected is said before there is a client.
+    // An address that cannot be connected is reported before the first client.
     let file = std::fs::File::open("/dev/null").expect("a file");
     let ended = Tool::of(with_passed("relay tcp:127.0.0.1:0 fd:7", file.into())).wait();
     ended.assert_fails(2, &["fd:7", "pass a connected"]);
 }
 
-/// What leaves no reader and no writer behind, as a parent that was killed does.
+/// A parent that is killed leaves its child without a reader and a writer.
 #[test]
 fn a_client_whose_output_has_no_reader_ends_with_its_input() {
     for verb in [&["connect"][..], &["relay", "stdio:"]] {

@@ -1,8 +1,7 @@
-//! Programs that know nothing of sockpipe at the other end: nc and socat, both ways.
+//! The tool exchanges bytes with nc and socat, as client and as server.
 //!
-//! A peer that is not on this machine is skipped with a line that says so; with
-//! `SOCKPIPE_REQUIRE_PEERS` set it is a failure.
-#![cfg(unix)] // They speak Unix domain sockets.
+//! A test without its peer prints that it was skipped. It fails if `SOCKPIPE_REQUIRE_PEERS` is set.
+#![cfg(unix)] // nc and socat use Unix domain sockets.
 
 mod common;
 
@@ -23,7 +22,7 @@ fn peer(program: &str, arguments: &[&str]) -> Tool {
     Tool::of(command)
 }
 
-/// Both ends send, and both read the other's end.
+/// Both programs send, and both read until the other's end.
 #[track_caller]
 fn exchange(mut one: Tool, mut other: Tool) {
     let (from_one, from_other) = (noise(LENGTH), noise(LENGTH + 1));
@@ -51,7 +50,9 @@ fn connect_exchanges_bytes_with_an_nc_server() {
     let mut input = client.input();
     let sent = from_client.clone();
     let typed = thread::spawn(move || input.write_all(&sent).map(|()| input));
-    // With -l it leaves at our end, whatever its own input still has, so that has to come first.
+    // With -l, nc exits when we end our direction, even if it still has input. So its input has to
+    // be
+    // sent first.
     fed.join().expect("no panic");
     until("all of it", || client.output_length() == LENGTH);
     drop(typed.join().expect("no panic").expect("a write"));
@@ -72,7 +73,7 @@ fn listen_exchanges_bytes_with_an_nc_client() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// Without -N it does not tell the end of its input, and leaves when the other side does.
+/// Without -N, nc does not send an end, and exits when the other side closes.
 #[test]
 fn nc_without_half_close_ends_when_the_other_side_does() {
     if !is_here("nc") {
@@ -89,7 +90,7 @@ fn nc_without_half_close_ends_when_the_other_side_does() {
     client.end_input();
     assert_eq!(client.wait().code, Some(0));
     server.wait().assert_succeeds();
-    // A server that never says that it has ended.
+    // This nc server never sends an end.
     let path = os.dir().join("nc");
     let path = path.to_str().expect("UTF-8");
     let mut server = peer("nc", &["-l", "-U", path]);
@@ -100,7 +101,6 @@ fn nc_without_half_close_ends_when_the_other_side_does() {
     assert_eq!(server.wait().code, Some(0));
 }
 
-/// A server of one client does not lose its turn to somebody who asks about it.
 #[test]
 fn info_does_not_use_up_an_nc_server() {
     if !is_here("nc") || !cfg!(target_os = "linux") {
@@ -109,7 +109,7 @@ fn info_does_not_use_up_an_nc_server() {
     let os = Os::new();
     let mut server = {
         let mut command = Command::new("nc");
-        // A path of its own, as people write them.
+        // nc gets a relative path, as a user would type it.
         command.current_dir(os.dir()).args(["-l", "-N", "-U", "s.sock"]).stdin(Stdio::piped());
         Tool::of(command)
     };
@@ -153,7 +153,9 @@ fn listen_exchanges_bytes_with_a_socat_client() {
     exchange(server, peer("socat", &["-t", "30", "-", &format!("UNIX-CONNECT:{}", os.endpoint())]));
 }
 
-/// socat's TCP through our relay to our server, and ours through socat's relay.
+/// First socat's TCP client connects through our relay to our server, then our client through
+/// socat's
+/// relay.
 #[test]
 fn bytes_pass_through_our_relay_and_through_socats() {
     if !is_here("socat") {

@@ -1,4 +1,4 @@
-//! `relay`: between endpoints, loopback TCP, and standard input and output.
+//! `relay` connects local endpoints, loopback TCP, and standard input and output.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn accept(server: &TcpListener) -> TcpStream {
     loop {
         match server.accept() {
             Ok((stream, _)) => {
-                // The BSDs and Windows pass the mode on.
+                // On the BSDs and Windows an accepted socket inherits the nonblocking mode.
                 stream.set_nonblocking(false).expect("a mode");
                 stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
                 stream.set_write_timeout(Some(PATIENCE)).expect("a limit");
@@ -40,7 +40,7 @@ fn accept(server: &TcpListener) -> TcpStream {
     }
 }
 
-/// What comes back for `bytes`, of which the end is told.
+/// Sends `bytes` and an end, and returns what comes back.
 fn ask(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
     let mut back = Vec::new();
     thread::scope(|scope| {
@@ -74,7 +74,7 @@ fn a_relay_carries_bytes_between_endpoints() {
     }
 }
 
-/// Who a client is, is looked up for those only who ask.
+/// The relay reads the user database only if it prints the users.
 #[cfg(unix)]
 #[test]
 fn a_relay_looks_up_its_clients_only_to_report_them() {
@@ -93,20 +93,20 @@ fn a_relay_looks_up_its_clients_only_to_report_them() {
             let client = ["connect", "--wait", front.endpoint()];
             assert_eq!(run_with(&client, b"hello").assert_succeeds().text(), "hello");
         }
-        // Of its lines, each begins with the process.
+        // Each line begins with the number of its process.
         let said = std::fs::read_to_string(&log).expect("a log");
         let pid = said.split(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
         kill_process(pid.expect("a process"), Signal::TERM).expect("a signal");
         relay.wait();
         let log = std::fs::read_to_string(&log).expect("a log");
-        // The relay itself.
+        // Only the relay was started.
         assert_eq!(log.matches("execve(").count(), 1, "{flag}: {log}");
-        // One user on both sides, three times.
+        // Both sides have one user, and three clients connect.
         assert_eq!(log.matches("/etc/passwd").count(), looks, "{flag}: {log}");
     }
 }
 
-/// Each end is carried by itself, in both directions.
+/// The relay passes on each end by itself, in both directions.
 #[test]
 fn a_relay_carries_a_half_close_across() {
     let (front, behind) = (Os::new(), Os::new());
@@ -123,7 +123,7 @@ fn a_relay_carries_a_half_close_across() {
     server.end_input();
     client.wait().assert_succeeds();
     server.wait().assert_succeeds();
-    // The server's end first.
+    // Here the server ends its direction first.
     let mut server = Tool::listening(&["listen", behind.endpoint()]);
     let mut client = Tool::start(&["connect", front.endpoint()]);
     client.type_in("a");
@@ -136,7 +136,7 @@ fn a_relay_carries_a_half_close_across() {
     server.wait().assert_succeeds();
 }
 
-/// One that leaves takes the other with it, also when that one says and asks nothing.
+/// The other side ends even if it neither reads nor writes.
 #[test]
 fn a_relay_ends_both_sides_when_one_leaves() {
     let (front, behind) = (Os::new(), Os::new());
@@ -205,7 +205,7 @@ fn a_relay_carries_standard_input_and_output() {
     assert_eq!(relay.wait().assert_succeeds().text(), "question");
     writer.join().expect("no panic");
     assert_eq!(front.files(), [""; 0]);
-    // TCP as well.
+    // The same with TCP.
     let mut relay = Tool::start(&["relay", "tcp:127.0.0.1:0", "stdio:"]);
     let address = relay.await_listening();
     let writer = relay.feed(b"answer".to_vec());
@@ -214,7 +214,6 @@ fn a_relay_carries_standard_input_and_output() {
     writer.join().expect("no panic");
 }
 
-/// The relay goes on: the next client may find a server.
 #[test]
 fn a_relay_goes_on_when_no_server_is_behind_it() {
     let (front, behind) = (Os::new(), Os::new());
@@ -235,7 +234,8 @@ fn a_relay_goes_on_when_no_server_is_behind_it() {
 fn tcp_to_other_machines_needs_the_remote_option() {
     let os = Os::new();
     for address in ["tcp:0.0.0.0:0", "tcp:[::]:0", "tcp:192.0.2.1:9"] {
-        // Also where it would connect for each client only: it does not start to listen.
+        // The relay refuses the address before it listens, even if it would connect only for a
+        // client.
         for arguments in [
             ["relay", address, os.endpoint()],
             ["relay", os.endpoint(), address],
@@ -253,7 +253,7 @@ fn tcp_to_other_machines_needs_the_remote_option() {
     run(&["relay", &address, os.endpoint()]).assert_fails(4, &[&address, "another port"]);
 }
 
-/// A client would come back through it until there are no descriptors left.
+/// Each client would connect to the relay again, until no descriptors are left.
 #[test]
 fn a_relay_to_itself_is_refused() {
     let port = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -266,7 +266,7 @@ fn a_relay_to_itself_is_refused() {
     {
         run(arguments).assert_fails(2, &["would connect to itself", "another one"]);
     }
-    // Neither of these is the same.
+    // These two relays lead somewhere else.
     let next = format!("tcp:127.0.0.1:{}", number.wrapping_add(1));
     for arguments in [["relay", &name, &other], ["relay", "tcp:127.0.0.1:0", &next]] {
         Tool::listening(&arguments).crash();
@@ -274,7 +274,7 @@ fn a_relay_to_itself_is_refused() {
     run(&["clean", &name]);
 }
 
-/// One path may be written in many ways.
+/// Several paths can name one socket.
 #[cfg(unix)]
 #[test]
 fn a_relay_to_another_path_to_itself_is_refused() {
@@ -297,7 +297,7 @@ fn a_relay_to_another_path_to_itself_is_refused() {
     assert_eq!(os.files(), ["dir", "link"]);
 }
 
-/// A client that is reset, and one that resets.
+/// The client resets the connection, and then the server does.
 #[test]
 fn a_tcp_reset_ends_one_connection_of_a_relay() {
     #[cfg(windows)]
@@ -312,7 +312,7 @@ fn a_tcp_reset_ends_one_connection_of_a_relay() {
         let mut client = tcp(&address);
         writeln!(client, "client {number}").expect("a write");
         server.await_out(&format!("client {number}\n"));
-        // It has bytes of ours that it has not read: its end is a reset.
+        // The peer closes with unread bytes, which resets the connection.
         server.type_in("unread");
         let mut peeked = [0; 1];
         client.peek(&mut peeked).expect("a byte");
@@ -321,7 +321,7 @@ fn a_tcp_reset_ends_one_connection_of_a_relay() {
     }
 }
 
-/// Each end sees what it would see without the relay: what came, and then no end but a reset.
+/// Each end receives the bytes before the reset, and then a reset instead of an end.
 #[test]
 fn a_relay_passes_a_reset_on() {
     #[cfg(windows)]
@@ -350,7 +350,8 @@ fn a_relay_passes_a_reset_on() {
     }
 }
 
-/// More may have been to come, which a script must be told; what came is there.
+/// After a reset some data may be missing, so a script needs the failure. The data that arrived is
+/// printed.
 #[test]
 fn a_tcp_reset_is_a_failure_of_a_relay_to_stdio() {
     #[cfg(windows)]
@@ -371,7 +372,7 @@ fn a_tcp_reset_is_a_failure_of_a_relay_to_stdio() {
 fn reset(mut relay: Tool, mut peer: TcpStream) {
     peer.write_all(b"half of it").expect("a write");
     relay.await_out("half of it");
-    // It has bytes of ours that it has not read: its end is a reset.
+    // The peer closes with unread bytes, which resets the connection.
     relay.type_in("unread");
     peer.peek(&mut [0]).expect("a byte");
     drop(peer);

@@ -1,4 +1,5 @@
-//! Where there is little: threads, memory, or another first process.
+//! The tool with few threads, little memory or few descriptors, and as the first process of a
+//! container.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -9,7 +10,7 @@ use common::process::{Users, is_here};
 use common::unix::STRANGER;
 use common::{Backend, Os, Tool, run_with, tool};
 
-/// `sh -c SCRIPT`, in which `"$0" "$@"` is the tool with these arguments.
+/// Returns `sh -c SCRIPT`, in which `"$0" "$@"` is the tool with these arguments.
 fn through_shell(script: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(tool().get_program()).args(arguments);
@@ -48,7 +49,7 @@ fn a_server_without_threads_serves_and_a_client_reports_it() {
     }
 }
 
-/// However few there are beyond what the loader takes, it is said, or it works.
+/// The limits start at what the loader needs.
 #[test]
 fn ping_works_or_reports_that_it_lacks_descriptors() {
     let os = Os::new();
@@ -83,7 +84,7 @@ fn a_server_works_within_64_mib() {
     assert!(ended.out == bytes, "{} bytes", ended.out.len());
 }
 
-/// As process 1, which the code of the other systems does not look after.
+/// The tool as process 1. The code for macOS and the BSDs does not handle that.
 #[cfg(not(sockpipe_posix))]
 mod first_process {
     use std::process::Stdio;
@@ -92,8 +93,8 @@ mod first_process {
     use super::common::{Backend, Os, Tool, run_with};
     use super::through_shell;
 
-    /// As in a container: the system gives it orphans, and ends it by no signal that it does not
-    /// hear.
+    /// In a container, process 1 adopts orphans, and a signal ends it only if it handles the
+    /// signal.
     #[test]
     fn the_first_process_takes_orphans_and_obeys_signals() {
         if !can_unshare(&["-p", "-f", "--mount-proc"]) {
@@ -102,7 +103,7 @@ mod first_process {
         let os = Os::new();
         let path = os.endpoint();
         let first = "exec unshare -p -f --mount-proc --kill-child \"$0\" \"$@\"";
-        // Each leaves an orphan behind that ends after it.
+        // Each command leaves an orphan that outlives it.
         let orphan = "sleep 0.2 & exit 0";
         let mut server = Tool::of(through_shell(
             first,
@@ -116,7 +117,7 @@ mod first_process {
         until("orphans are taken", || children(inside).is_empty());
         end(server, inside, Some(0));
 
-        // A verb that elsewhere is ended by the signal itself.
+        // Elsewhere the signal itself ends this verb.
         let mut listener = Tool::listening(&["listen", path]);
         let mut client = through_shell(first, &["connect", path]);
         client.stdin(Stdio::piped());
@@ -127,7 +128,7 @@ mod first_process {
         end(client, inside, Some(130));
     }
 
-    /// Ends it as `docker stop` does, from outside.
+    /// Sends a signal from outside, as `docker stop` does.
     #[track_caller]
     fn end(tool: Tool, inside: u32, code: Option<i32>) {
         let pid = i32::try_from(inside).ok().and_then(rustix::process::Pid::from_raw);
@@ -136,7 +137,7 @@ mod first_process {
         assert_eq!(tool.wait().code, code);
     }
 
-    /// The one child of a process, once it is there.
+    /// Waits for the only child of a process.
     fn child(of: u32) -> u32 {
         let mut found = None;
         until("a child", || {

@@ -1,5 +1,5 @@
-//! A server on another machine, reached through OpenSSH on loopback.
-#![cfg(target_os = "linux")] // One system is enough for ssh, which is the same elsewhere.
+//! Clients reach a server on another machine through ssh: a real sshd, on loopback.
+#![cfg(target_os = "linux")] // ssh is the same elsewhere.
 
 mod common;
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::process::{is_here, tool};
 use common::{Backend, Os, PATIENCE, Tool};
 
-/// An OpenSSH server of this user on a free port of loopback, and a key that it accepts.
+/// An OpenSSH server that this user runs on a free port of loopback, with a key that it accepts.
 struct Ssh {
     dir: tempfile::TempDir,
     port: u16,
@@ -21,13 +21,13 @@ struct Ssh {
 }
 
 impl Ssh {
-    /// `None`, and a line that says so, if this machine cannot run one.
+    /// Starts the server. Returns `None` and prints why if this machine cannot run one.
     fn start() -> Option<Self> {
         let sshd = Path::new("/usr/sbin/sshd");
         if !is_here("ssh") || !is_here("ssh-keygen") {
             return None;
         }
-        // As root it insists on this directory, which its package's service makes.
+        // sshd needs this directory when root runs it. Usually the package's service creates it.
         let empty = Path::new("/run/sshd");
         let is_root = rustix::process::geteuid().is_root();
         if !sshd.exists() || (is_root && !empty.exists() && fs::create_dir(empty).is_err()) {
@@ -81,7 +81,7 @@ impl Drop for Ssh {
     }
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
@@ -102,7 +102,8 @@ fn a_server_is_reached_through_ssh() {
     let os = Os::new();
     let _server = Tool::listening(&["echo", os.endpoint()]);
 
-    // The tool on the other side, with half-close: the answer arrives after the end of the input.
+    // The tool runs on the other side. With half-close the answer arrives after the end of the
+    // input.
     let mut connect = ssh.command(&[]);
     connect.arg(tool().get_program()).args(["connect", os.endpoint()]).stdin(Stdio::piped());
     let mut connect = Tool::of(connect);
@@ -110,7 +111,7 @@ fn a_server_is_reached_through_ssh() {
     let ended = connect.wait().assert_succeeds();
     assert_eq!(ended.text(), "by the tool");
 
-    // A socket of this machine that leads there.
+    // ssh forwards a socket of this machine to the other one.
     let local = ssh.path("local.sock");
     let forwarding = format!("{}:{}", local.display(), os.endpoint());
     let mut forward = ssh.command(&["-N", "-o", "ExitOnForwardFailure=yes", "-L", &forwarding]);

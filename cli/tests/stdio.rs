@@ -16,15 +16,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const MIB: usize = 1024 * 1024;
 
-/// The mode that ssh and node leave behind, and that all who have the pipe share.
+/// Sets the mode that ssh and node leave behind, which all processes that share the pipe get.
 fn set_nonblocking(end: impl AsFd) {
     let flags = fcntl_getfl(&end).expect("flags");
     fcntl_setfl(end, flags | OFlags::NONBLOCK).expect("a mode");
 }
 
-/// A pipe or a pair of sockets: the end that is read, and the one that is written.
+/// Returns the read end and the write end of a pipe or of a pair of sockets.
 fn ends(sockets: bool) -> (OwnedFd, OwnedFd) {
-    // A pipe that other tests' processes would not inherit cannot be had everywhere.
+    // Not every system can create a pipe that other tests' processes do not inherit.
     #[cfg(not(target_vendor = "apple"))]
     if !sockets {
         return rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
@@ -44,11 +44,11 @@ async fn a_nonblocking_output_receives_all_bytes() {
         let mut command = tool();
         command.args(["connect", os.endpoint()]).stdout(to);
         let mut client = command.spawn().expect("a process");
-        // Else this process has the end that is written as well.
+        // The command still holds the write end.
         drop(command);
         let mut peer = within(listener.accept()).await.expect("a client");
         let bytes = noise(4 * MIB);
-        // Nobody reads: all room between here and the output fills up.
+        // Nobody reads, so all buffers up to the output fill up.
         let mut sent = 0;
         let pause = std::time::Duration::from_millis(300);
         while let Ok(wrote) = tokio::time::timeout(pause, peer.write(&bytes[sent..])).await {
@@ -79,7 +79,7 @@ async fn a_nonblocking_input_is_read_to_its_end() {
         let mut command = tool();
         command.args(["connect", os.endpoint()]).stdin(from);
         let client = Tool::of(command);
-        // Both before and after, there is nothing to read.
+        // The input is empty before and after these writes.
         let mut peer = within(listener.accept()).await.expect("a client");
         let mut to = File::from(to);
         for said in [&b"first"[..], b"second"] {

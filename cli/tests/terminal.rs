@@ -1,4 +1,4 @@
-//! Signals, terminals, other users: what only Unix lets a test do.
+//! Signals, terminals and other users, which tests can use on Unix only.
 #![cfg(unix)]
 
 mod common;
@@ -29,7 +29,7 @@ fn a_signal_ends_a_server_and_releases_its_name() {
         let (front, behind) = (Os::new(), Os::new());
         let _echo = Tool::listening(&["echo", behind.endpoint()]);
         let relay = Tool::listening(&["relay", front.endpoint(), behind.endpoint()]);
-        // The connection that is open finishes.
+        // The open connection finishes.
         let mut client = Tool::start(&["connect", front.endpoint()]);
         client.type_in("before");
         client.await_out("before");
@@ -43,7 +43,7 @@ fn a_signal_ends_a_server_and_releases_its_name() {
     }
 }
 
-/// A server in a directory that a user made is not bound again in another one.
+/// A server in a directory that the user named is not bound again in another one.
 #[test]
 fn a_server_warns_once_that_its_directory_is_another_and_notes_that_it_is_back() {
     let parent = tempfile::tempdir().expect("a directory");
@@ -59,7 +59,7 @@ fn a_server_warns_once_that_its_directory_is_another_and_notes_that_it_is_back()
     fs::rename(&dir, &elsewhere).expect("a free name");
     make();
     server.await_err("removed or replaced; restart it\n");
-    // Another look, and no other warning.
+    // The server checks again, and does not warn again.
     fs::remove_dir(&dir).expect("an empty directory");
     fs::rename(&elsewhere, &dir).expect("a free name");
     server.await_err("clients find this server again\n");
@@ -71,7 +71,6 @@ fn a_server_warns_once_that_its_directory_is_another_and_notes_that_it_is_back()
     assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 0);
 }
 
-/// What is there so far is printed.
 #[test]
 fn an_interrupted_ping_prints_its_results() {
     let os = Os::new();
@@ -83,7 +82,7 @@ fn an_interrupted_ping_prints_its_results() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.text().contains(" round trips of 64 bytes"), "{}", ended.text());
     drop(echo);
-    // Nothing is there: the server does not answer, or there is none.
+    // There are no results: the server does not answer, or there is none.
     let _server = Tool::listening(&["listen", os.endpoint()]);
     let nobody = Os::new();
     for (arguments, says) in [
@@ -98,7 +97,7 @@ fn an_interrupted_ping_prints_its_results() {
     }
 }
 
-/// What moves standard input and output has nothing to undo, so the signal is left as it is.
+/// A client has nothing to clean up, so the signal keeps its default action.
 #[test]
 fn a_signal_ends_a_client() {
     for verb in [&["connect"][..], &["relay", "stdio:"]] {
@@ -113,7 +112,7 @@ fn a_signal_ends_a_client() {
     }
 }
 
-/// A server that ends with 0 says so where not all was well.
+/// A server that exits with 0 still reports the connections that it cut.
 #[test]
 fn connections_that_are_cut_are_counted() {
     let behind = Os::new();
@@ -124,7 +123,7 @@ fn connections_that_are_cut_are_counted() {
         &["relay", os[1].endpoint(), behind.endpoint()],
         &["listen", "--keep", os[2].endpoint(), "--exec", "cat"],
     ];
-    // Side by side, for each takes as long as connections may take to finish.
+    // The servers stop at the same time, because each waits its full grace period.
     let mut ending = Vec::new();
     for (number, (os, arguments)) in os.iter().zip(arguments).enumerate() {
         let server = Tool::listening(arguments);
@@ -171,8 +170,9 @@ fn a_second_signal_cuts_connections() {
     }
 }
 
-/// As timeout(1) sends one to its child and one to the child's group: that is one request, and
-/// clients may finish.
+/// timeout(1) sends one signal to its child and one to the child's group. That counts as one
+/// request,
+/// so clients may finish.
 #[test]
 fn signals_that_arrive_together_count_once() {
     let (os, far) = (Os::new(), Os::new());
@@ -189,13 +189,13 @@ fn signals_that_arrive_together_count_once() {
             client.await_out("hello");
             let started = Instant::now();
             server.signal(Signal::TERM);
-            // Time for the first to be heard, which is what is tested.
+            // The server has time to handle the first signal, which the test is about.
             thread::sleep(Duration::from_millis(5));
             server.signal(Signal::TERM);
             let come_together = started.elapsed() < Duration::from_millis(50);
             client.end_input();
             let ended = server.wait();
-            // Otherwise this process did not run meanwhile.
+            // If the signals were further apart, this process was not scheduled in between.
             if come_together {
                 assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
                 assert_eq!(os.files(), [""; 0], "{arguments:?}");
@@ -206,7 +206,6 @@ fn signals_that_arrive_together_count_once() {
     }
 }
 
-/// Also where no reader takes what has been received.
 #[test]
 fn a_signal_ends_a_server_whose_output_is_not_read() {
     let os = Os::new();
@@ -270,7 +269,7 @@ fn closed_standard_streams_have_their_exit_codes() {
         .args(["-c", &format!("{script}; code=${{PIPESTATUS[1]}}; echo; echo $code")])
         .stdin(Stdio::null());
     let ended = Tool::of(command).wait();
-    // It has written the five bytes before `head` was gone, or not.
+    // The tool writes the five bytes before or after `head` ends.
     assert!(["h\n0\n", "h\n141\n"].contains(&ended.text().as_str()), "{ended:?}");
     run_with(&["connect", endpoint], b"hello").assert_succeeds();
     for (output, says) in [(">&-", "Bad file descriptor"), ("> /dev/full", "No space left")] {
@@ -285,7 +284,7 @@ fn closed_standard_streams_have_their_exit_codes() {
     }
 }
 
-/// script(1) runs it on a terminal of its own.
+/// script(1) runs the tool on a terminal of its own.
 #[test]
 fn colours_and_progress_appear_on_a_terminal_only() {
     if !is_here("script") || !cfg!(target_os = "linux") {
@@ -309,7 +308,7 @@ fn colours_and_progress_appear_on_a_terminal_only() {
     assert!(text.contains("\u{1b}[") && text.contains("error: "), "{text:?}");
     let (_, text) = on_terminal(&connect, true);
     assert!(!text.contains('\u{1b}') && text.contains("error: no server"), "{text:?}");
-    // And not on a pipe: the other tests compare whole lines.
+    // Neither appears on a pipe, where the other tests compare whole lines.
     let _echo = Tool::listening(&["echo", os.endpoint()]);
     let ping = format!("ping -n 40 --rate 100 {}", os.endpoint());
     let (code, text) = on_terminal(&ping, false);
@@ -341,7 +340,7 @@ fn every_verb_refuses_other_users_by_default() {
         info.text()
     );
 
-    // A server for everyone, of another user than the client expects.
+    // The server is open to everyone, and runs as another user than the client expects.
     let os = open_to_all();
     set_mode(&os.dir(), 0o1777);
     let mut server = as_stranger(&["echo", "--everyone", os.endpoint()]);

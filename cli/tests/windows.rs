@@ -1,5 +1,5 @@
-//! What is Windows' own: pipes of byte type, which cannot carry the end of one direction, and no
-//! numbers of sockets.
+//! Windows only: pipes of byte type cannot carry the end of one direction, and sockets have no
+//! descriptor numbers.
 #![cfg(windows)]
 
 mod common;
@@ -27,7 +27,7 @@ async fn wait(tool: Tool) -> common::Ended {
     within(ended).await.expect("no panic")
 }
 
-/// The server is not told that the input has ended; that it may answer all the same is said.
+/// The server does not learn that the input has ended. The warning says that it may still answer.
 #[tokio::test]
 async fn connect_warns_when_a_pipe_cannot_carry_the_end_of_input() {
     let os = Os::new();
@@ -58,7 +58,6 @@ async fn close_ends_a_pipe_that_has_no_half_close() {
     wait(client).await.assert_succeeds();
 }
 
-/// The far side is closed when it has nothing more to say, and not before.
 #[tokio::test]
 async fn a_relay_closes_a_pipe_without_half_close_once_it_is_quiet() {
     let (front, behind) = (Os::new(), Os::new());
@@ -90,7 +89,7 @@ async fn a_relay_that_lingers_waits_for_a_late_answer() {
     client.end_input();
     let mut stream = within(listener.accept()).await.expect("a client");
     read(&mut stream, b"question").await;
-    // Longer than it is quiet for unless told otherwise.
+    // This is longer than the default wait.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     stream.write_all(b"answer").await.expect("a write");
     stream.close(Duration::from_secs(5)).await.expect("a close");
@@ -98,7 +97,7 @@ async fn a_relay_that_lingers_waits_for_a_late_answer() {
     assert_eq!(ended.text(), "answer");
 }
 
-/// It is a usage error that names what to use, whichever verb.
+/// For each verb the message names what to use instead.
 #[test]
 fn a_descriptor_number_is_a_usage_error() {
     let os = Os::new();

@@ -1,7 +1,8 @@
-//! Windows programs that know nothing of sockpipe, with `sockpipe relay` between them: they see
-//! what they see without it. `scripts/windows-peers.sh` fetches them; one that is not here is
-//! skipped with a line that says so.
-#![cfg(windows)] // There are named pipes.
+//! Windows programs that do not use sockpipe talk through `sockpipe relay`. They must observe the
+//! same as without it. `scripts/windows-peers.sh` fetches them; a test without its program prints
+//! that
+//! it was skipped.
+#![cfg(windows)] // The programs use named pipes.
 
 mod common;
 
@@ -13,16 +14,16 @@ use common::wine::is_wine;
 use common::{Tool, unique_name, within};
 use sockpipe::{ConnectOptions, ExpectServer, Stream};
 
-/// A program that takes a role, a pipe, and a file to tell what it sees.
+/// A program that takes a role, a pipe, and a file for its report.
 #[derive(Clone, Copy)]
 struct Program {
     name: &'static str,
     start: fn(role: &str, pipe: &str) -> Option<Peer>,
-    /// Its server's first handle only keeps the name. Wine lets a client have that one.
+    /// Whether the server's first handle only keeps the name. Wine lets a client have that one.
     first_keeps_the_name: bool,
 }
 
-/// Under Wine a foreign server's pipe has no owner to check.
+/// Connects to a foreign server's pipe, which has no owner to check under Wine.
 async fn connect(pipe: &str) -> Stream {
     let options = ConnectOptions::new().expect_server(ExpectServer::Anyone);
     within(Stream::connect_with(pipe, &options)).await.expect("a connection")
@@ -32,7 +33,7 @@ fn node(role: &str, pipe: &str) -> Option<Peer> {
     let mut command = Command::new(program("SOCKPIPE_NODE_EXE")?);
     command
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers/pipe.js"))
-        // Wine may say that it is a Windows on which Node does not start by itself.
+        // Wine may report a version of Windows on which Node refuses to start.
         .env("NODE_SKIP_PLATFORM_CHECK", "1");
     Some(Peer::start(command, role, pipe))
 }
@@ -48,7 +49,7 @@ fn winio(role: &str, pipe: &str) -> Option<Peer> {
     Some(Peer::start(Command::new(program("SOCKPIPE_WINIO_PEER")?), role, pipe))
 }
 
-/// A thousand round trips, a megabyte both ways, and the end.
+/// Makes a thousand round trips, sends a megabyte in both directions, and ends.
 async fn talk(program: Program, relayed: bool) -> Option<Vec<String>> {
     let pipe = || format!(r"\\.\pipe\{}", unique_name());
     let (far, near) = (pipe(), pipe());

@@ -1,5 +1,6 @@
-//! A client that sends bytes with any control data to a server that wants none: the server reads
-//! exactly the bytes, and has no descriptor left over.
+//! A client sends bytes with any control data to a server that wants none. The server must read
+//! exactly
+//! the bytes, and keep no descriptor.
 #![no_main]
 
 use std::io::{IoSlice, Read};
@@ -17,7 +18,7 @@ use sockpipe::{ListenOptions, SharedMemory, blocking};
 enum Message {
     Bytes(Vec<u8>),
     Descriptors(u8, Vec<u8>),
-    /// Its own, as no others may be said to be its.
+    /// The sender's own credentials, because the kernel accepts no others.
     Credentials(Vec<u8>),
     Both(u8, Vec<u8>),
     OutOfBand,
@@ -37,14 +38,14 @@ fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("descriptors").count()
 }
 
-/// Returns how many of its bytes were sent.
+/// Sends a message, and returns how many of its bytes were sent.
 fn send_one(socket: &UnixStream, message: &Message) -> Option<usize> {
     let (fds, credentials, bytes) = match message {
         Message::Bytes(bytes) => (0, false, bytes),
         Message::Descriptors(count, bytes) => (count % 254, false, bytes),
         Message::Credentials(bytes) => (0, true, bytes),
         Message::Both(count, bytes) => (count % 254, true, bytes),
-        // It is no byte of the stream, unless a second one follows.
+        // An out-of-band byte is not part of the stream, unless a second one follows it.
         Message::OutOfBand => {
             let _ = send(socket, b"!", SendFlags::OOB | SendFlags::DONTWAIT);
             return Some(0);

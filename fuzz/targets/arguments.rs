@@ -1,13 +1,13 @@
-//! Any command line of the tool, an argument a line, is understood or refused with a message; and
-//! what was understood can be used: an address of TCP has a port, a rate and a time are within
-//! their limits.
+//! The tool parses any command line, given as one argument a line, or refuses it with a message.
+//! Parsed
+//! values can be used: a TCP address has a port, and a rate and a time are within their limits.
 #![no_main]
 
 #[allow(dead_code, unreachable_pub, reason = "the tool's own source, of which a part is used")]
 #[path = "../../cli/src/args.rs"]
 mod args;
 
-/// What the source above takes from the rest of the tool.
+/// The items of the tool that the source above uses.
 #[allow(dead_code, reason = "as above")]
 mod session {
     pub(crate) struct Ends {

@@ -1,5 +1,6 @@
-//! Any text either is no endpoint, and the error points into it, or prints as one that parses to
-//! the same again; as a path it is a path that does.
+//! Any text either is refused, with an error whose position is inside it, or parses to an endpoint
+//! that
+//! prints as text that parses to the same endpoint. The same text as a path does so too.
 #![no_main]
 
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! Where HTTP/1 messages end, followed on one connection: whatever both sides send, and however it
-//! is cut on its way, the answer to who waits is the same after each piece.
+//! Follows HTTP/1 messages on one connection. Whatever both sides send, and however it is split,
+//! the
+//! state after each piece is the same.
 #![no_main]
 
 #[allow(dead_code, reason = "its own tests use the rest")]

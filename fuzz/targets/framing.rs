@@ -1,6 +1,8 @@
-//! Frames of a length and as many bytes, as `examples/typed_messages.rs` has them: whatever comes,
-//! and however it is cut on its way, the frames are the same, none is longer than the limit, and a
-//! length beyond it is an error before there is room made for it. What was written is read again.
+//! Decodes frames of a length and as many bytes, like those of `examples/typed_messages.rs`.
+//! However the
+//! bytes are split, the frames are the same. No frame exceeds the limit, and a longer length is an
+//! error
+//! before memory is reserved for it. Frames that are encoded decode to the same bytes.
 #![no_main]
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +15,7 @@ fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().max_frame_length(LIMIT).new_codec()
 }
 
-/// The frames in `bytes`, which come in pieces, and how it ended.
+/// Returns the frames in `bytes`, which arrive in pieces, and how decoding ended.
 fn decode(bytes: &[u8], mut piece: impl FnMut() -> usize) -> (Vec<BytesMut>, Result<(), String>) {
     let (mut codec, mut buffer, mut frames) = (codec(), BytesMut::new(), Vec::new());
     let mut rest = bytes;
@@ -49,7 +51,7 @@ fuzz_target!(|input: (u8, &[u8])| {
     });
     assert_eq!(whole, cut);
 
-    // The same bytes as what is in the frames.
+    // Encodes the same bytes as the contents of frames.
     let mut written = BytesMut::new();
     let frames: Vec<_> = bytes.chunks(turn + 1).collect();
     for frame in &frames {

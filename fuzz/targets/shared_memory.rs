@@ -1,5 +1,6 @@
-//! A peer that writes whatever it likes into the memory of a stream, and rings when it likes, while
-//! the stream reads and writes: nothing panics, and no call outlasts its time limit.
+//! A peer writes anything into the memory of a stream and rings at any time, while the stream reads
+//! and
+//! writes. Nothing may panic, and no call may outlast its timeout.
 #![no_main]
 
 #[path = "../../tests/shared_memory/by_hand.rs"]
@@ -20,7 +21,7 @@ use sockpipe::{ConnectOptions, SharedMemory, blocking};
 #[derive(Arbitrary, Debug)]
 enum Step {
     Word(u8, u64),
-    /// Small values meet the limits of a ring more often.
+    /// Values near the limits of a ring, which random ones rarely are.
     Near(u8, i8, bool),
     Bells(u8),
     WritersBells(u8),

@@ -1,6 +1,8 @@
-//! The ring of the crate, and the agreement to use it, with loom's atomics: every order in which
-//! two threads can see each other's words, up to three preemptions. Bytes are plain memory here, so
-//! that an access without an order to it is found. `scripts/soundness.sh loom`, half a minute.
+//! Checks the crate's ring, and the agreement to use it, with loom's atomics: every order in which
+//! two
+//! threads can see each other's words, with up to three preemptions. The bytes are plain memory, so
+//! that
+//! loom finds an unordered access. `scripts/soundness.sh loom` runs it in half a minute.
 #![cfg(test)]
 
 #[path = "../../src/shared_memory"]
@@ -54,7 +56,7 @@ struct Shared {
     to_writer: Notify,
 }
 
-/// Sends the numbers below `count`, one at a time, and sleeps where there is no room.
+/// Sends the numbers below `count`, one at a time, and sleeps while there is no room.
 fn write(shared: &Shared, count: u8, ends: bool) {
     let Shared { words, plain, to_reader, to_writer } = shared;
     let mut writer = Writer::default();
@@ -83,7 +85,8 @@ fn write(shared: &Shared, count: u8, ends: bool) {
     }
 }
 
-/// Reads until the end, or until `count` bytes have come, and sleeps where there is nothing.
+/// Reads until the end, or until `count` bytes have arrived, and sleeps while there is nothing to
+/// read.
 fn read(shared: &Shared, count: u8, ends: bool) {
     let Shared { words, plain, to_reader, to_writer } = shared;
     let mut reader = Reader::default();
@@ -153,7 +156,8 @@ fn a_side_that_sees_the_switch_sees_its_position() {
     });
 }
 
-/// One side accepts while the other withdraws: both come to the same, and who accepted has
+/// One side accepts while the other withdraws. Both reach the same result, and the side that
+/// accepts has
 /// announced its switch before.
 #[test]
 fn an_offer_is_accepted_or_withdrawn_and_both_sides_know_which() {
@@ -177,8 +181,9 @@ fn an_offer_is_accepted_or_withdrawn_and_both_sides_know_which() {
     });
 }
 
-/// The maker, which writes to the socket until it knows, sees the acceptance in the middle of that;
-/// its reader gets the bytes before the switch from there, and the others from the ring.
+/// The maker writes to the socket until it sees the acceptance, here in the middle of its data. Its
+/// reader
+/// gets the bytes before the switch from the socket, and the others from the ring.
 #[test]
 fn a_switch_in_the_middle_loses_no_byte() {
     let mut builder = Builder::new();

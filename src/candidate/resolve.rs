@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(addresses("echo", &env).len(), 2);
     }
 
-    /// The page that users read, line by line: `| endpoint | system | addresses |`.
+    /// Compares each row of the page's table, `| endpoint | system | addresses |`, with the code.
     #[test]
     fn the_documented_table_matches_the_code() {
         let page = include_str!("../../docs/which_address.md");
@@ -220,7 +220,7 @@ mod tests {
             assert_eq!(computed, documented, "{line}");
             seen.push((endpoint.to_string(), family));
         }
-        // Six forms, four systems, and an escape: no cell is left out.
+        // The table has six forms for each of four systems, and one row about an escape.
         assert_eq!(seen.len(), 25);
         seen.dedup();
         assert_eq!(seen.len(), 25);

@@ -11,7 +11,7 @@ fn every_form_parses_and_prints_the_same_again() {
     for (written, printed) in [
         ("echo", "echo"),
         ("org.example.tool_2-x", "org.example.tool_2-x"),
-        // Names of the system and of sessions, and abstract ones.
+        // Names of the system, names of sessions, and abstract names.
         ("system:docker", "system:docker"),
         ("session:editor", "session:editor"),
         ("abstract:/any thing:ü", "abstract:/any thing:ü"),
@@ -32,7 +32,7 @@ fn every_form_parses_and_prints_the_same_again() {
         (r"\\.\pipe\Echo Ü", r"\\.\pipe\Echo Ü"),
         (r"\\.\PIPE\x", r"\\.\pipe\x"),
         ("//./pipe/x", r"\\.\pipe\x"),
-        // Pipes as other programs write them, and with parts.
+        // Pipes as URLs, and pipes whose names have several parts.
         ("npipe:////./pipe/docker_engine", r"\\.\pipe\docker_engine"),
         ("npipe://./pipe/x", r"\\.\pipe\x"),
         ("npipe:////./pipe/a/b", r"\\.\pipe\a\b"),
@@ -58,7 +58,7 @@ fn a_path_is_a_path_whatever_it_looks_like() {
     assert_ne!(path, parse("echo"));
     assert_eq!(path.to_string(), "unix:echo");
     assert_eq!(parse(&path.to_string()), path);
-    // Found by fuzzing.
+    // Fuzzing found this name.
     let error = Endpoint::try_from(Path::new("\\\\.\\pipe\\a\0x")).expect_err("a NUL");
     assert_eq!(error.position(), Some(10));
     let pipe = Endpoint::try_from(Path::new(r"\\.\pipe\x")).expect("a pipe");
@@ -81,7 +81,7 @@ fn errors_show_a_backslash_once_and_escape_control_characters() {
 fn errors_show_the_input_the_place_and_the_remedy() {
     let long = "n".repeat(49);
     for (written, position, says) in [
-        // Characters and schemes that no form has.
+        // Characters and schemes that no form accepts.
         ("", None, "it is empty"),
         ("a\0b", Some(1), "a NUL character"),
         ("a/b", Some(1), "a path is written `./a/b`"),
@@ -123,7 +123,7 @@ fn errors_show_the_input_the_place_and_the_remedy() {
         ("/run/x/.", None, "names a directory"),
         ("..", Some(0), "does not start with a dot"),
         ("unix:..", None, "names a directory"),
-        // Pipes without a name, or with parts that Windows changes.
+        // Pipes without a name, or with a part that Windows would change.
         ("npipe://x", Some(6), "a pipe is written `npipe:////./pipe/NAME`"),
         (r"\\.\pipe\", Some(9), "the pipe has no name"),
         (r"\\.\pipe\a\\b", Some(11), "a part of the pipe's name is empty"),

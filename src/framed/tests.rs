@@ -9,7 +9,7 @@ use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 use super::*;
 
-/// A writer that counts writes, and takes no more than `most` at a time.
+/// A writer that counts the writes, and takes at most `most` bytes in each.
 struct Counting {
     writes: usize,
     bytes: Vec<u8>,
@@ -103,7 +103,7 @@ async fn short_writes_and_dropped_futures_lose_nothing() {
     sink.flush().await.expect("a flush");
     assert_eq!(sink.get_ref().bytes, [&[0, 0, 0, 64][..], &[7; 64]].concat().repeat(2000));
 
-    // The peer takes nothing, so the flush is dropped half-way, and another one goes on.
+    // The peer reads nothing, so the flush is dropped half-way. A later flush resumes it.
     let (one, mut other) = duplex(10);
     let mut sink = FrameSink::new(one);
     sink.feed("a message").await.expect("room");
@@ -117,7 +117,7 @@ async fn short_writes_and_dropped_futures_lose_nothing() {
     read.expect("a read");
     assert_eq!(bytes, b"\0\0\0\x09a message\0\0\0\x07another");
 
-    // The same of a message for which there is no room, and which is not queued then.
+    // The same with a message that does not fit, which is then not queued.
     let large = vec![5; BOUNDARY - PREFIX];
     sink.feed(&large).await.expect("room");
     {

@@ -243,8 +243,9 @@ mod tests {
     const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
     const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
-    /// The steps: `>` for bytes of the client, `<` for the server's. Returns the state after each,
-    /// whether the bytes come at once or one by one.
+    /// Follows `steps`, in which `>` marks the client's bytes and `<` the server's. Returns the
+    /// state after
+    /// each step, which is the same whether the bytes arrive at once or one at a time.
     fn follow(steps: &[(char, &str)]) -> Vec<bool> {
         let [whole, single] = [usize::MAX, 1].map(|most| {
             let mut exchanges = Exchanges::default();
@@ -268,7 +269,7 @@ mod tests {
         let (head, body) = HELLO.split_at(HELLO.len() - 2);
         assert_eq!(follow(&[('>', GET), ('<', head), ('<', body)]), [false, false, true]);
         assert_eq!(follow(&[('>', GET), ('<', HELLO), ('>', GET)]), [false, true, false]);
-        // Half of a head is no request yet.
+        // A request counts once its head is complete.
         assert_eq!(follow(&[('>', &GET[..20]), ('>', &GET[20..])]), [true, false]);
     }
 
@@ -329,7 +330,7 @@ mod tests {
             (GET, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nmany\r\n0\r\n\r\n"),
             (GET, "HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n"),
             (GET, "\u{0}\u{0}\u{6}\r\n\r\n"),
-            // What is no request of HTTP/1, and what opens a tunnel.
+            // Input that is not a request of HTTP/1, and requests that open a tunnel.
             ("CONNECT x HTTP/1.1\r\n\r\n", until_closed),
             ("CONNECT x HTTP/1.1\r\n\r\n", HELLO),
             ("GET / HTTP/2.0\r\n\r\n", HELLO),

@@ -19,7 +19,7 @@ fn ends(drained: Drained) -> (usize, usize) {
     (drained.finished(), drained.cut())
 }
 
-/// A signal that comes when the other end is dropped or sends.
+/// A shutdown signal that completes when the sender sends or is dropped.
 async fn ended(stopped: oneshot::Receiver<()>) {
     let _ = stopped.await;
 }

@@ -119,7 +119,8 @@ mod tests {
     use crate::serve::{Refusal, serve};
     use crate::{echo, memory};
 
-    /// A client whose user is known later, as on NT that of a client that named no level.
+    /// A client whose user becomes known later, like a client on Windows that connected without an
+    /// impersonation level.
     struct Foreign {
         inner: memory::Stream,
         process: u32,
@@ -166,7 +167,7 @@ mod tests {
         }
     }
 
-    /// Its clients are of these processes, one after another.
+    /// A listener whose clients belong to `processes`, in their order.
     struct OfProcesses {
         inner: memory::Listener,
         processes: &'static [u32],
@@ -219,11 +220,13 @@ mod tests {
         told();
         assert!(is_served(&mut clients[0]).await, "the first of the user");
         assert_eq!(counters.refused(Refusal::UserLimit), 1);
-        // Its handler waits for a byte, and hears of it all the same.
+        // The handler waits for a byte when its user becomes known, and is ended all the same.
         told();
         assert_eq!(clients[1].read(&mut [0]).await.expect("an end"), 0);
         assert_eq!(counters.refused(Refusal::UserLimit), 2);
-        // The seat of the first one's process is free again, and stays with who is never told.
+        // The first client now counts for its user, so its process has room again. A client whose
+        // user never
+        // becomes known keeps counting for its process.
         let mut fourth = connector.connect().await.expect("a connection");
         assert!(is_served(&mut fourth).await);
         drop(tells.recv().await.expect("a client"));

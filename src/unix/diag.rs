@@ -162,11 +162,11 @@ mod tests {
             return;
         };
         assert!(bound);
-        // By its file, whatever its name is by now.
+        // The kernel finds the socket by its file, which may have been renamed.
         let moved = dir.path().join("moved");
         fs::rename(&path, &moved).expect("another name");
         assert_eq!(asked(&moved), Some(true));
-        // What it accepted does not have the name.
+        // An accepted socket does not count as a socket of the file.
         let _client = UnixStream::connect(&moved).expect("a server");
         let _accepted = listener.accept().expect("a client");
         drop(listener);

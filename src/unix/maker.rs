@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_maker_is_gone_once_its_process_has_ended() {
         assert!(Maker::this().is_this_or_gone());
-        // It is there, and nobody's child here.
+        // Process 1 is alive, and not a child of this process.
         assert!(!is_gone(1));
         let mut child = process::Command::new("true").spawn().expect("a process");
         let id = child.id();

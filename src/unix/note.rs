@@ -136,7 +136,7 @@ mod tests {
         write_bound(&file, &one);
         assert_eq!((said(&file, &one), said(&file, &other)), (Said::Bound, Said::Nothing));
 
-        // The parts leave each other alone, and take the place of what was there.
+        // Each part replaces its own old text and leaves the other parts alone.
         assert!(!is_stopping(&file));
         #[cfg(feature = "tokio")]
         {
@@ -165,7 +165,7 @@ mod tests {
         child.wait().expect("an end");
 
         for (text, expected) in [
-            // It is there, and another user's.
+            // Process 1 is alive, and belongs to another user.
             (format!("1 {here}"), Some(1)),
             (format!("1 {}", here + 1), None),
             (format!("{gone} {here}"), None),

@@ -155,7 +155,7 @@ mod tests {
         instances
     }
 
-    /// Looks again until there is one, as woken.
+    /// Asks repeatedly until there is a client, as a woken task would.
     fn next(instances: &mut Instances) -> OwnedHandle {
         loop {
             match instances.next(Waker::noop()) {
@@ -165,7 +165,7 @@ mod tests {
         }
     }
 
-    /// A foreign instance sets the limit that a system out of resources would.
+    /// A foreign instance limits the number of instances, as a system out of resources would.
     #[test]
     fn the_last_instance_is_not_handed_out() {
         let path = unique();
@@ -179,13 +179,13 @@ mod tests {
         assert!(matches!(instances.next(Waker::noop()), Next::Wait(None)));
         let pauses = instances.pauses();
 
-        // With no room for a successor all but one are handed out.
+        // Without room for a successor, all instances but one are handed out.
         let opened: Vec<_> = (0..ARMED).map(|_| pipe::open(&path).expect("an instance")).collect();
         let handed_out: Vec<_> = (1..ARMED).map(|_| next(&mut instances)).collect();
         assert!(matches!(instances.next(Waker::noop()), Next::Wait(Some(_))));
         assert_ne!(pauses.load(Ordering::Relaxed), 0);
         drop((foreign, busy, opened, handed_out));
-        // With all others closed there is room again.
+        // Once all the others are closed there is room again.
         drop(next(&mut instances));
         assert_eq!(presence(&path), Presence::There);
         assert_eq!(instances.end().len(), 0);

@@ -109,7 +109,7 @@ mod tests {
         io::Error::from(io::ErrorKind::OutOfMemory)
     }
 
-    /// Makes what is wanted, without a failure.
+    /// Returns an `Arming` that has armed all the instances that it wants.
     fn armed(wanted: usize, now: Instant) -> Arming<u32> {
         let mut arming = Arming::new(wanted);
         for _ in 0..wanted {
@@ -149,7 +149,7 @@ mod tests {
         let mut now = Instant::now();
         let mut arming = armed(1, now);
         arming.taken(7);
-        // 5, 10, 20 … ms, and a second at most.
+        // The pauses double from 5 ms to a second.
         for pause in [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000] {
             assert_eq!(arming.step(now), Step::Arm);
             arming.failed(&shortage(), now);
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(arming.step(now), Step::Arm);
         arming.armed();
         assert_eq!(arming.step(now), Step::HandOut(7));
-        // Again from the shortest.
+        // The pauses start again from the shortest.
         arming.failed(&shortage(), now);
         assert_eq!(arming.step(now), Step::Wait(Some(now + Duration::from_millis(5))));
     }

@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(tell_presence(Err(Some(ERROR_SEM_TIMEOUT)), || None), Presence::There);
     }
 
-    /// A server that answers at once is not touched: an open could take its instance.
+    /// Opening the pipe of a server that answers at once could take one of its instances.
     #[test]
     fn only_a_name_without_a_free_instance_is_opened() {
         let opened = || -> Option<u32> { panic!("opened") };

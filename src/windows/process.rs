@@ -98,7 +98,7 @@ mod tests {
         for name in [&one, &other] {
             assert_eq!(shortened(name).encode_utf16().count(), LONGEST);
         }
-        // A character of two units is not cut in half.
+        // The cut does not fall inside a character of two units.
         assert_eq!(shortened(&"\u{1f600}".repeat(124)).encode_utf16().count(), LONGEST - 1);
         let held = alone(&one).expect("a lock").expect("it is free");
         assert!(alone(&one).expect("a lock").is_none(), "it is held");

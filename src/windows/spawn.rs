@@ -200,7 +200,7 @@ mod tests {
         let lock = SpawnLock::try_take(&endpoint).expect("an answer").expect("the lock");
         assert!(SpawnLock::try_take(&endpoint).expect("an answer").is_none());
         assert!(SpawnLock::try_take(&other_case).expect("an answer").is_none());
-        // Not the thread has it.
+        // The lock does not belong to a thread.
         thread::spawn(|| drop(lock)).join().expect("no panic");
         drop(SpawnLock::try_take(&endpoint).expect("an answer").expect("the lock"));
         assert!(SpawnLock::try_take(&other_case).expect("an answer").is_some());
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(here(), before);
     }
 
-    /// The program of the test below: it lives until it is killed.
+    /// The daemon of the test below, which lives until it is killed.
     #[test]
     fn helper_lives_until_killed() {
         if env::var_os("SOCKPIPE_LIVES_ON").is_some() {
@@ -262,7 +262,7 @@ mod tests {
             log.rewind().expect("a place");
             log.read_to_string(&mut said).expect("text");
         }
-        // The other end is ours alone: no more than this program had it.
+        // No other process has the other end, so its drop here closes it.
         let held = !pipe::peer_is_gone(&server).expect("a state");
         drop(client);
         let gone = pipe::peer_is_gone(&server).expect("a state");

@@ -1,12 +1,13 @@
-//! What is Windows' own, beside the contract's rows. No test has a runtime of its own unless it is
-//! about one: the backend needs none.
+//! Behaviour of Windows that the contract's rows do not cover. A test starts a runtime only if it
+//! is
+//! about one, because the backend needs none.
 #![allow(unsafe_code, reason = "asks the system about handles")]
 
 mod close;
 mod listener;
 mod stream;
-// With a path: the published package has its tests, unit tests included, and no package of ours
-// that is only for tests.
+// The path is needed because the published package has its unit tests, but not our package for
+// tests.
 #[path = "../../tests/common/wine.rs"]
 pub(super) mod wine;
 
@@ -28,7 +29,7 @@ use super::{pipe, reactor, system};
 use crate::peer::SYSTEM;
 use crate::{ConnectOptions, Error, ExpectServer, ListenOptions, Listener, Reason, Stream, UserId};
 
-/// Asserts that an outcome is an error of ours with this kind and reason. Evaluates to the error.
+/// Asserts that an outcome is an error of ours with this kind and reason, and returns the error.
 macro_rules! assert_reason {
     ($outcome:expr, $kind:ident, $reason:pat) => {{
         let Err(error) = $outcome else { panic!("no error") };
@@ -103,7 +104,8 @@ async fn read_all(stream: &mut Stream) -> Vec<u8> {
     bytes
 }
 
-/// Writes until the system takes no more; returns how many bytes it took. One write is in flight.
+/// Writes until the system takes no more, and returns how many bytes it took. One write stays in
+/// flight.
 async fn write_until_full(stream: &mut Stream) -> usize {
     let mut written = 0;
     loop {

@@ -1,4 +1,4 @@
-//! The example that talks to a Docker engine, with servers that answer as one does.
+//! The Docker example talks to servers that answer as a Docker engine does.
 
 use std::process::Output;
 
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::common::process::{example, text};
 use crate::common::{Backend, Os, within};
 
-/// What the engine answers, less most of the fields.
+/// Returns a server with the engine's answers, without most of their fields.
 fn engine() -> Router {
     let version = json!({
         "Platform": {"Name": "Docker Engine - Community"},
@@ -28,7 +28,7 @@ fn engine() -> Router {
     )
 }
 
-/// As it is written in `DOCKER_HOST`.
+/// Returns the listener's address in the form of `DOCKER_HOST`.
 fn docker_host(listener: &Listener) -> String {
     let address = listener.endpoint().to_string();
     match address.strip_prefix(r"\\.\pipe\") {
@@ -84,7 +84,7 @@ async fn the_docker_example_reports_a_wrong_address() {
     ] {
         failed(&ping(Some(host.to_owned())).await, &[says, host]);
     }
-    // The form of the other OS is understood, and its absence named.
+    // The example understands the other OS's form, and reports that it does not exist here.
     let (host, says) = if cfg!(windows) {
         ("unix:///var/run/docker.sock", "which Windows does not have")
     } else {
@@ -92,7 +92,7 @@ async fn the_docker_example_reports_a_wrong_address() {
     };
     failed(&ping(Some(host.to_owned())).await, &[says]);
 
-    // The default of this OS, whether there is an engine on this machine or not.
+    // The default of this OS is used, whether this machine has an engine or not.
     let output = ping(None).await;
     let said = text(&output.stdout) + &text(&output.stderr);
     let default = if cfg!(windows) { r"\\.\pipe\docker_engine" } else { "/var/run/docker.sock" };
@@ -104,12 +104,12 @@ async fn the_docker_example_reports_a_wrong_address() {
     failed(&ping(Some(host_of(&os))).await, &["GET /_ping: 500"]);
 }
 
-/// The portable name of the tests on Windows, the path on Unix.
+/// Returns a portable name on Windows, and a path on Unix.
 fn host_of(os: &Os) -> String {
     os.endpoint().to_owned()
 }
 
-/// Servers that are no engine: none at all, half an answer, and one without an end.
+/// No server, a server that sends half an answer, and a server whose answer does not end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_docker_example_fails_at_servers_that_are_no_engine() {
     let endless = ["HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n", &"x".repeat(2 << 20)];

@@ -1,4 +1,4 @@
-//! axum's server, hyper's client, and curl.
+//! HTTP with axum's server, and with hyper's client and curl.
 
 use std::io::ErrorKind;
 use std::process::Command;
@@ -35,7 +35,7 @@ async fn shout(body: BodyBytes) -> Vec<u8> {
     body.to_ascii_uppercase()
 }
 
-/// `USER PID`, or what kept it from being told.
+/// Answers with `USER PID`, or with the reason why they are unknown.
 async fn whoami(ConnectInfo(peer): ConnectInfo<PeerInfo>) -> String {
     match peer.credentials() {
         Ok(peer) => format!("{} {}", peer.user(), peer.pid().unwrap_or(0)),
@@ -122,7 +122,7 @@ async fn handlers_see_the_user_and_process_of_their_client() {
     assert!(user.starts_with(kind), "{user:?}");
 }
 
-/// Connections of several users at a time: each handler sees its own.
+/// Users have connections at the same time, and each handler sees its own user.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handlers_see_the_user_of_each_connection() {
@@ -151,7 +151,7 @@ async fn handlers_see_the_user_of_each_connection() {
             let told = text(&output.stdout);
             assert!(told.starts_with(&format!("uid {uid} ")), "{told:?} {output:?}");
         }
-        // The same connection as before, whose user has not become another.
+        // The kept connection still belongs to its own user.
         let (_, body) = ask(&kept, "GET", "/whoami", Bytes::new()).await;
         let own = format!("uid 0 {}", std::process::id());
         assert_eq!(String::from_utf8(body.into()).expect("UTF-8"), own);
@@ -201,7 +201,7 @@ async fn a_listener_has_an_address_and_its_clients_have_none() {
     assert_eq!(address, Some(expected));
 }
 
-/// It is tried again, and not at once.
+/// The next attempt follows after a pause.
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_failed_is_tried_again() {
     let (listener, connector) = memory::pair();
@@ -210,12 +210,12 @@ async fn a_listener_that_failed_is_tried_again() {
     let started = std::time::Instant::now();
     let clock = tokio::time::Instant::now();
     listener.accept().await;
-    // Windows waits by a clock of its own, which is not paused.
+    // Windows waits by its own clock, which is not paused.
     let waited = clock.elapsed().max(started.elapsed());
     assert!(waited >= Duration::from_millis(2900), "{waited:?}");
 }
 
-/// What is not HTTP ends its own connection, with an answer that says so or without one.
+/// Input that is not HTTP ends its connection, with or without an answer. Other connections go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_input_ends_its_own_connection() {
     let os = started();
@@ -226,7 +226,7 @@ async fn bad_input_ends_its_own_connection() {
     };
     works().await;
     let endless_header = ["GET / HTTP/1.1\r\nx: ", &"x".repeat(1 << 20)].concat();
-    // 3 MB, where axum takes 2.
+    // axum accepts at most 2 MB.
     let header = "POST /shout HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n";
     let large = [header, &"x".repeat(3_000_000)].concat();
     for (garbage, answer) in [
@@ -238,7 +238,7 @@ async fn bad_input_ends_its_own_connection() {
         (&endless_header, "HTTP/1.1 431"),
     ] {
         let mut stream = within(os.connect()).await.expect("a connection");
-        // The server may have had enough before it has all.
+        // The server may close before it has read everything.
         let _ = within(stream.write_all(garbage.as_bytes())).await;
         let _ = stream.shutdown().await;
         let mut answered = Vec::new();
@@ -248,7 +248,7 @@ async fn bad_input_ends_its_own_connection() {
         assert!(answered.is_empty() || answered.starts_with(answer), "{start:?}: {answered}");
         works().await;
     }
-    // Peers that vanish: in the header, and in the body.
+    // Clients that leave in the middle of the header or of the body.
     for part in ["GET /who", "POST /shout HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf"] {
         let mut stream = within(os.connect()).await.expect("a connection");
         within(stream.write_all(part.as_bytes())).await.expect("a write");
@@ -257,7 +257,6 @@ async fn bad_input_ends_its_own_connection() {
     }
 }
 
-/// Without deadlines axum would wait for ever.
 #[tokio::test]
 async fn a_silent_client_is_disconnected_at_its_deadline() {
     let os = Os::new();
@@ -283,7 +282,7 @@ async fn the_connector_fails_with_the_errors_of_connect() {
     let mut connector = Connector::new(os.endpoint()).expect("an endpoint");
     let error = within(connector.call(hyper::Uri::from_static("http://localhost/"))).await;
     assert_reason!(error, Reason::NoServer, os.endpoint());
-    // With options of one's own: this server is not to be trusted.
+    // The connector's options apply: this server is not the expected one.
     start(os.bind().expect("a free name"));
     let expected = ExpectServer::Exactly(UserId::Uid(61_012));
     let mut connector = connector.options(ConnectOptions::new().expect_server(expected));
@@ -307,7 +306,8 @@ async fn the_client_error_has_the_connect_error_as_source() {
     assert_eq!(reason, Some(&Reason::NoServer), "{error:#}");
 }
 
-/// The example as its header says, asked by our client and, where there is one, by curl.
+/// Runs the example as its header describes. Our client asks it, and curl does where it is
+/// installed.
 #[tokio::test]
 async fn the_http_example_answers_our_client_and_curl() {
     let os = Os::new();

@@ -1,4 +1,4 @@
-//! tokio-util's trait, and interprocess's types under ours.
+//! tokio-util's `Listener` trait, and interprocess's types under ours.
 
 use interprocess::local_socket::traits::tokio::Stream as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, Name, ToFsName};
@@ -13,7 +13,7 @@ use tokio_util::net::Listener as UtilListener;
 use crate::Failing;
 use crate::common::{Backend, Os, assert_kind, assert_says, unique_name, within};
 
-/// Takes one client through the trait, as a library that knows only the trait does.
+/// Accepts one client through the trait, as a library does that knows only the trait.
 async fn greet<L: UtilListener>(mut listener: L) -> L::Addr
 where
     L::Io: AsyncWrite + Unpin,
@@ -55,7 +55,7 @@ async fn incoming_accepts_no_more_after_a_failure() {
     let mut incoming = Incoming::new(TimedListener::new(Failing::new(listener, 1)));
     let _client = connector.connect().await.expect("a connection");
     let first = within(UtilListener::accept(&mut incoming)).await;
-    // It is the very error of the listener.
+    // The error is the listener's own.
     assert_says(&assert_kind(first, std::io::ErrorKind::Other), &["a failure of the test's"]);
     let later = within(UtilListener::accept(&mut incoming)).await;
     assert_kind(later, std::io::ErrorKind::NotConnected);
@@ -74,7 +74,7 @@ fn interprocess_name(path: &str) -> Name<'_> {
     path.to_fs_name::<GenericFilePath>().expect("a name")
 }
 
-/// Its pipes have the default descriptor, and under Wine no owner.
+/// Connects to a pipe of interprocess, which has the default descriptor and no owner under Wine.
 async fn connect(path: &str) -> sockpipe::Stream {
     let options = ConnectOptions::new().expect_server(ExpectServer::Anyone);
     within(sockpipe::Stream::connect_with(path, &options)).await.expect("a connection")
@@ -100,7 +100,7 @@ async fn serve_takes_an_interprocess_listener() {
     });
     let server = tokio::spawn(server.into_future());
 
-    // Its own client, and ours.
+    // interprocess's client connects, and then ours.
     let stream = interprocess::local_socket::tokio::Stream::connect(interprocess_name(&path));
     let mut theirs = within(stream).await.expect("a connection");
     let mut ours = connect(&path).await;
@@ -122,7 +122,7 @@ async fn serve_takes_an_interprocess_listener() {
     assert_eq!(drained.cut(), 0);
 }
 
-/// By way of `TimedListener` the other adapters take it too.
+/// The other adapters accept the listener as well, wrapped in a `TimedListener`.
 #[tokio::test]
 async fn incoming_takes_an_interprocess_listener() {
     let (_dir, path) = name();
@@ -135,8 +135,9 @@ async fn incoming_takes_an_interprocess_listener() {
     assert_eq!(within(server.read_u8()).await.expect("a byte"), b'x');
 }
 
-/// Odd clients and a cancelled `accept` do it no harm: on Unix it is accepted for, and on Windows
-/// its call is waited for again.
+/// Neither a client that leaves nor a cancelled `accept` does harm: the next `accept` goes on, on
+/// Unix with a
+/// new call and on Windows with the pending one.
 #[tokio::test]
 async fn interprocess_accepts_after_a_cancelled_accept() {
     let (_dir, path) = name();

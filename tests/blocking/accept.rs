@@ -1,4 +1,4 @@
-//! Waiting for clients with a limit.
+//! Accepting clients with a time limit.
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Barrier;
@@ -32,7 +32,7 @@ fn accept_timeout_ends_at_its_limit() {
         let name = unique_name();
         let listener = Listener::bind(&name).expect("a free name");
         assert_short(|| assert_nobody(&listener, SHORT));
-        // One who comes later is let in, with each of the limits, and without one.
+        // A client that connects later is accepted, with each limit and without one.
         for limit in [None, Some(PATIENCE), Some(YEARS)] {
             thread::scope(|scope| {
                 let waiting = scope.spawn(|| match limit {
@@ -43,14 +43,14 @@ fn accept_timeout_ends_at_its_limit() {
                 assert_talk(&client, &waiting.join().expect("no panic").expect("a client"));
             });
         }
-        // Without any time, one who is there already.
+        // With a limit of zero, a client that is already connected is accepted.
         assert_nobody(&listener, Duration::ZERO);
         let client = Stream::connect(&name).expect("a server");
         let started = Instant::now();
         let server = loop {
             match listener.accept_timeout(Duration::ZERO) {
                 Ok(server) => break server,
-                // Windows: a thread lets clients in, and may not have got to it.
+                // On Windows a thread accepts clients, and may not have got to this one yet.
                 Err(error) => assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}"),
             }
             assert!(started.elapsed() < PATIENCE, "the client is not let in");
@@ -59,8 +59,8 @@ fn accept_timeout_ends_at_its_limit() {
     });
 }
 
-/// All hear of the client, and one gets it. The others must not be left without an end to their
-/// wait.
+/// A client wakes every thread, and one of them accepts it. The others wait again, and must still
+/// end at their limit.
 #[test]
 fn one_of_many_accepting_threads_gets_the_client() {
     const THREADS: usize = 8;
@@ -92,7 +92,7 @@ fn one_of_many_accepting_threads_gets_the_client() {
     });
 }
 
-/// What is given away is as the reader of its documentation has it: it blocks.
+/// The documentation promises that the socket blocks.
 #[cfg(unix)]
 #[test]
 fn a_socket_that_is_given_away_blocks() {
@@ -108,7 +108,7 @@ fn a_socket_that_is_given_away_blocks() {
         let blocks = |socket: BorrowedFd<'_>| {
             !fcntl_getfl(socket).expect("flags").contains(OFlags::NONBLOCK)
         };
-        // Elsewhere than on Linux nothing but a second descriptor ends an accept that waits.
+        // Outside Linux only a second descriptor can end a blocked accept, so the listener polls.
         let polls = cfg!(any(not(any(target_os = "linux", target_os = "android")), sockpipe_posix));
         assert_eq!(blocks(listener.as_fd()), !polls, "before any limit");
         assert_nobody(&listener, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! What others call a connection, in and out.
+//! Connections are converted from and to the types of other libraries.
 
 #[cfg(unix)]
 mod unix {
@@ -17,7 +17,7 @@ mod unix {
     fn std_streams_and_descriptors_convert_both_ways() {
         bounded(|| {
             let (one, other) = UnixStream::pair().expect("a pair");
-            // A socket that does not block, with timeouts.
+            // The socket is nonblocking and has timeouts.
             one.set_nonblocking(true).expect("a mode");
             one.set_read_timeout(Some(Duration::from_secs(50))).expect("a timeout");
             one.set_write_timeout(Some(Duration::from_secs(60))).expect("a timeout");
@@ -75,7 +75,7 @@ mod windows {
             let peer = one.peer_credentials().expect("a peer");
             assert_eq!(peer, other.peer_credentials().expect("a peer"));
 
-            // One that was accepted.
+            // The same with an accepted stream.
             let (client, server) = connected();
             let handle = server.into_handle().expect("a handle");
             exchange(&client, Stream::from_handle(handle).expect("a stream"));
@@ -116,7 +116,7 @@ mod tokio {
             let runtime = runtime();
             let (mut one, other) =
                 runtime.block_on(async { sockpipe::Stream::pair() }).expect("a pair");
-            // What came before stays, and so does an end.
+            // Bytes sent before the conversion arrive, and so does an end.
             runtime.block_on(one.write_all(b"before")).expect("a write");
             runtime.block_on(one.shutdown()).expect("a half-close");
             let one = one.into_blocking().expect("a stream");
@@ -171,7 +171,7 @@ mod tokio {
         });
     }
 
-    /// An end that was read, or written, is one afterwards too.
+    /// An end that was read stays an end, and so does one that was written.
     #[test]
     fn an_end_survives_the_conversion_to_async() {
         bounded(|| {

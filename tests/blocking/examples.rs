@@ -1,4 +1,5 @@
-//! The examples that block, as processes. `cargo build --examples --features blocking` builds them.
+//! Runs the blocking examples as processes. `cargo build --examples --features blocking` builds
+//! them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;

@@ -1,5 +1,5 @@
-//! A child by fork(2), which has a copy of all that its parent has.
-#![allow(unsafe_code, reason = "fork(2) is, and what comes after it")]
+//! A child made by fork(2) has a copy of its parent's listener.
+#![allow(unsafe_code, reason = "fork(2) is unsafe, and so is the code that follows it")]
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -33,7 +33,7 @@ unsafe impl<T> Send for Shared<T> {}
 unsafe impl<T> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    /// Drops the copy that a child has.
+    /// Drops the child's copy.
     fn drop_copy(&self) {
         // SAFETY: in the child nobody else uses it, or drops it again before the exec.
         drop(unsafe { ptr::read(self.0) });
@@ -60,7 +60,7 @@ fn a_listener_that_a_child_drops_stays_with_its_parent() {
     });
 }
 
-/// A cleaner has removed its socket, which the parent binds anew under its lock.
+/// A cleaner has removed the socket, and the parent binds it again under its lock.
 #[test]
 fn a_lock_whose_socket_is_gone_stays_with_the_parent() {
     bounded(|| {
@@ -74,8 +74,9 @@ fn a_lock_whose_socket_is_gone_stays_with_the_parent() {
     });
 }
 
-/// The test below, with a listener and a child of this process that drops its copy where neither
-/// sees the other's number.
+/// The program of the test below. Its child drops a copy of the listener in another process
+/// namespace,
+/// so that neither sees the other's process id.
 #[cfg(target_os = "linux")]
 #[test]
 fn helper_forks_into_a_namespace() {
@@ -107,7 +108,8 @@ fn helper_forks_into_a_namespace() {
     println!("\nkept {}", std::process::id());
 }
 
-/// Its number may be its parent's there, or nobody's.
+/// In its namespace the child's process id may be the same as its parent's, or belong to no
+/// process.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_child_in_a_namespace_of_its_own_leaves_the_name_to_its_parent() {

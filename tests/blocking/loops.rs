@@ -1,4 +1,4 @@
-//! Listeners and streams in event loops of their users.
+//! Listeners and streams in the event loops of programs.
 
 use std::io::Write;
 use std::sync::{Arc, mpsc};
@@ -9,7 +9,7 @@ use sockpipe::blocking::{Listener, Stream};
 use crate::common::bounded::{PATIENCE, bounded, read_all};
 use crate::common::unique_name;
 
-/// As the module's page has it.
+/// The module's page shows this loop.
 #[test]
 fn a_thread_sends_clients_through_a_channel_until_it_is_ended() {
     bounded(|| {
@@ -56,7 +56,7 @@ mod unix {
         poll(&mut fds, Some(&limit)).expect("an answer") == 1
     }
 
-    /// All that has come.
+    /// Returns all the bytes that have arrived.
     fn drained(mut stream: &Stream) -> Vec<u8> {
         let mut all = Vec::new();
         let mut buffer = [0; 4];

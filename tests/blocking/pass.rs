@@ -13,7 +13,7 @@ use sockpipe::os::unix::{MAX_FDS, PassFds, Peek};
 use crate::common::assert_kind;
 use crate::common::bounded::{bounded, read_all};
 
-/// Its messages carry fewer.
+/// A message on OpenBSD carries fewer descriptors.
 const OPENBSD: bool = cfg!(any(target_os = "openbsd", sockpipe_posix = "openbsd"));
 
 fn file_with(text: &[u8]) -> OwnedFd {
@@ -28,7 +28,9 @@ fn text_of(fd: OwnedFd) -> Vec<u8> {
     read_all(&file)
 }
 
-/// Of this process; those of tests that run at the same time are part of it.
+/// Returns how many descriptors this process has open, including those of tests that run at the
+/// same
+/// time.
 fn open_files() -> usize {
     fs::read_dir("/dev/fd").expect("a listing").count()
 }
@@ -41,7 +43,7 @@ fn descriptors_arrive_with_their_bytes() {
         let fds: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
         assert_eq!(one.send_with_fds(b"two files", &fds).expect("a write"), 9);
         drop(files);
-        // Without any, it is a write and a read.
+        // Without descriptors this is a plain write.
         assert_eq!(one.send_with_fds(b"none", &[]).expect("a write"), 4);
 
         let mut buffer = [0; 9];
@@ -60,7 +62,7 @@ fn descriptors_arrive_with_their_bytes() {
     });
 }
 
-/// What the kernel adds to each message, before the descriptors, takes none of their room.
+/// The kernel puts the credentials before the descriptors.
 #[cfg(target_os = "linux")]
 #[test]
 fn received_credentials_take_no_room_from_descriptors() {
@@ -110,7 +112,7 @@ fn passes_without_a_byte_or_beyond_the_limit_are_refused() {
     });
 }
 
-/// The tests that count descriptors would see each other's, so they are one.
+/// This is one test, because several that count descriptors would see each other's.
 #[test]
 fn truncated_and_failed_passes_leak_no_descriptors() {
     bounded(|| {
@@ -119,9 +121,9 @@ fn truncated_and_failed_passes_leak_no_descriptors() {
         let fds = vec![file.as_fd(); 10];
         let before = open_files();
 
-        // More than was asked for: also just one more.
+        // More descriptors than the receiver asked for, by one or by many.
         let truncated = [(10, 1), (10, 9), (2, 1), (1, 0), (3, 2), (4, 3)];
-        // Often, so that a leak shows beside what other tests of this file have open.
+        // The rounds are many, so that a leak shows beside the descriptors of other tests.
         for (sent, limit) in truncated.repeat(100) {
             one.send_with_fds(b"truncated", &fds[..sent]).expect("a write");
             assert_kind(other.recv_with_fds(&mut [0; 64], limit), ErrorKind::InvalidData);
@@ -129,7 +131,7 @@ fn truncated_and_failed_passes_leak_no_descriptors() {
             let (length, none) = other.recv_with_fds(&mut [0; 64], 1).expect("the next message");
             assert_eq!((length, none.len()), (4, 0));
         }
-        // A plain read of their bytes.
+        // A plain read discards the descriptors.
         one.send_with_fds(b"plain", &fds).expect("a write");
         assert_eq!((&other).read(&mut [0; 64]).expect("a read"), 5);
 
@@ -145,7 +147,7 @@ fn truncated_and_failed_passes_leak_no_descriptors() {
                 assert_eq!((length, fds.len()), (1, 1));
             }
         });
-        // Never read at all.
+        // The receiver never reads this message.
         one.send_with_fds(b"unread", &fds).expect("a write");
         drop((one, other));
         let after = open_files();

@@ -1,4 +1,4 @@
-//! Processes that are asked to end.
+//! Processes that a signal asks to stop.
 
 use std::io::{BufRead, BufReader, Write};
 use std::num::NonZeroUsize;
@@ -15,7 +15,7 @@ use crate::common::unique_name;
 
 const ARGUMENT: &str = "SOCKPIPE_TEST_HELPER";
 
-/// The program: a server of threads, as `shutdown_signal` has it.
+/// The program: a threaded server, as the page of `shutdown_signal` shows it.
 #[test]
 fn helper_server() {
     let Ok(name) = env::var(ARGUMENT) else { return };
@@ -28,7 +28,7 @@ fn helper_server() {
             let threads = NonZeroUsize::new(2).expect("not zero");
             serve(&listener, threads, |mut stream| stream.write_all(b"hello").expect("a write"))
         });
-        // Both hear it.
+        // Each waiting thread is notified.
         let second = scope.spawn(|| stop.wait());
         stop.wait().expect("a signal");
         second.join().expect("no panic").expect("a signal");

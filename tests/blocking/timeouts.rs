@@ -1,4 +1,4 @@
-//! Waits that may end.
+//! Reads and writes with timeouts.
 
 use std::io::{ErrorKind, Read, Write};
 use std::thread;
@@ -13,7 +13,8 @@ pub const SHORT: Duration = Duration::from_millis(200);
 const YEARS: [Duration; 3] =
     [Duration::from_secs(100 * 365 * 86_400), Duration::from_secs(u64::MAX / 1000), Duration::MAX];
 
-/// Needs a write timeout. Returns how much the OS took.
+/// Writes until the OS takes no more, and returns how much it took. The stream needs a write
+/// timeout.
 pub fn write_until_full(mut stream: &Stream) -> usize {
     let mut written = 0;
     loop {
@@ -28,8 +29,7 @@ pub fn write_until_full(mut stream: &Stream) -> usize {
     }
 }
 
-/// How long `wait` waits, which is to be `SHORT`. It may take longer on a busy machine, not each
-/// time.
+/// Asserts that `wait` waits for `SHORT`. On a busy machine a single attempt may take longer.
 pub fn assert_short(mut wait: impl FnMut()) {
     let mut took = Duration::MAX;
     for _ in 0..5 {
@@ -58,7 +58,7 @@ fn reads_and_writes_end_at_their_timeouts() {
         assert_short(|| {
             assert_kind((&client).write(&[0; 100_000]), ErrorKind::TimedOut);
         });
-        // It is as it was before, and whole.
+        // The stream works as before, and has lost nothing.
         (&server).write_all(b"answer").expect("a write");
         let mut answer = [0; 6];
         (&client).read_exact(&mut answer).expect("a read");
@@ -70,7 +70,7 @@ fn reads_and_writes_end_at_their_timeouts() {
     });
 }
 
-/// The peer does not read on after the end, so what is written behind it is never read.
+/// A peer does not read past the end, so a later write would never be read.
 #[test]
 fn a_write_that_waits_fails_when_the_write_side_is_shut() {
     bounded(|| {
@@ -81,7 +81,7 @@ fn a_write_that_waits_fails_when_the_write_side_is_shut() {
             client.set_write_timeout((!unlimited).then_some(PATIENCE)).expect("a timeout");
             thread::scope(|scope| {
                 let waiting = scope.spawn(|| (&client).write(&[0; 100]));
-                // Into its write, for which there is no sign.
+                // The thread has time to start its write, which nothing signals.
                 thread::sleep(Duration::from_millis(50));
                 client.shutdown().expect("a half-close");
                 assert_eq!(read_all(&server).len(), written);
@@ -92,14 +92,13 @@ fn a_write_that_waits_fails_when_the_write_side_is_shut() {
     });
 }
 
-/// A second reader, or writer, has its own time.
 #[test]
 fn each_thread_waits_for_the_timeout_at_its_start() {
     bounded(|| {
         let (client, server) = connected();
         thread::scope(|scope| {
             let first = scope.spawn(|| (&client).read(&mut [0; 8]));
-            // Into its read, for which there is no sign.
+            // The thread has time to start its read, which nothing signals.
             thread::sleep(Duration::from_millis(50));
             client.set_read_timeout(Some(SHORT)).expect("a timeout");
             assert_short(|| {
@@ -113,7 +112,7 @@ fn each_thread_waits_for_the_timeout_at_its_start() {
     });
 }
 
-/// A reader that takes a little now and then does not keep a large write from its end.
+/// A reader that takes a little at a time does not extend the timeout of a large write.
 #[test]
 fn a_write_in_parts_has_one_timeout() {
     bounded(|| {
@@ -124,7 +123,7 @@ fn a_write_in_parts_has_one_timeout() {
             let reader = scope.spawn(|| {
                 let mut read = 0;
                 let mut buffer = vec![0; 8192];
-                // Until the end.
+                // Reads up to the end.
                 loop {
                     thread::sleep(SHORT / 4);
                     match (&server).read(&mut buffer).expect("a read") {
@@ -177,7 +176,7 @@ fn a_timeout_of_zero_is_refused_and_one_of_years_accepted() {
     });
 }
 
-/// Bytes that come while a read is given up belong to the next.
+/// Bytes that arrive while a read times out belong to the next read.
 #[test]
 fn a_read_that_times_out_loses_nothing() {
     const COUNT: usize = 2000;

@@ -1,4 +1,4 @@
-//! Ending a server of threads.
+//! Stopping a threaded server.
 
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
@@ -51,7 +51,7 @@ fn unblock_ends_accept_in_every_thread_for_good() {
         is_stopped(listener.accept());
         is_stopped(listener.accept_timeout(Duration::ZERO));
         assert_eq!(listener.incoming().count(), 0, "an end is no error");
-        // The name is there until the listener is not.
+        // The name stays until the listener is dropped.
         assert!(Listener::bind(&name).is_err());
         drop(listener);
         drop(Listener::bind(&name).expect("a free name"));
@@ -116,7 +116,7 @@ fn serve_keeps_to_its_threads_and_lets_them_finish() {
     });
 }
 
-/// What a program with an event loop of its own does.
+/// A program with its own event loop does this.
 #[cfg(unix)]
 #[test]
 fn a_listener_and_a_stream_are_watched_by_poll() {

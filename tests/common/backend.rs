@@ -10,12 +10,12 @@ use tempfile::TempDir;
 
 use super::{listen_options, of_this_run, unique_name};
 
-/// A transport as the contract sees it: one name, to bind and to connect to.
+/// A transport as the contract sees it: one name to bind and to connect to.
 pub trait Backend: Send + Sync + 'static {
     type Listener: LocalListener<Stream = Self::Stream>;
     type Stream: LocalStream;
 
-    /// With a name that nobody has.
+    /// Creates a transport with an unused name.
     fn new() -> Self;
     fn bind(&self) -> io::Result<Self::Listener>;
     fn connect(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
@@ -24,7 +24,7 @@ pub trait Backend: Send + Sync + 'static {
 /// The transport of this OS.
 pub struct Os {
     endpoint: String,
-    /// Unix: where the socket is, alone but for what sockpipe puts beside it.
+    /// The socket's directory on Unix, which contains only what sockpipe puts there.
     dir: Option<TempDir>,
 }
 
@@ -33,7 +33,7 @@ impl Os {
         &self.endpoint
     }
 
-    /// What stands in the socket's directory; on Windows there is none.
+    /// Returns the names of the files in the socket's directory. On Windows there is none.
     pub fn files(&self) -> Vec<String> {
         let Some(dir) = &self.dir else { return Vec::new() };
         let entries = dir.path().read_dir().expect("a directory");
@@ -43,7 +43,7 @@ impl Os {
         names
     }
 
-    /// With the socket called `name`.
+    /// Returns the transport with `name` as the file name of its socket.
     pub fn named(self, name: &str) -> Self {
         let endpoint = self.dir().join(name).to_str().expect("UTF-8").to_owned();
         Self { endpoint, ..self }

@@ -1,4 +1,4 @@
-//! What the tests of the blocking API share.
+//! Helpers that the tests of the blocking API share.
 
 use std::io::{Read, Write};
 use std::panic::resume_unwind;
@@ -10,7 +10,7 @@ use sockpipe::blocking::{Listener, Stream};
 
 use super::unique_name;
 
-/// The limit of a whole test: only one that fails waits this long.
+/// The limit of a whole test. Only a test that fails waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs `test` on a thread, and fails when it does not end.
@@ -30,7 +30,7 @@ pub fn bounded<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> 
     }
 }
 
-/// A client and its server's end.
+/// Returns a connected client and the server's end.
 pub fn connected() -> (Stream, Stream) {
     let name = unique_name();
     let listener = Listener::bind(&name).expect("a free name");
@@ -44,7 +44,7 @@ pub fn read_all(mut stream: impl Read) -> Vec<u8> {
     bytes
 }
 
-/// Both directions, and both ends.
+/// Sends bytes in both directions, and then both ends.
 pub fn exchange(mut one: impl Read + Write, mut other: impl Read + Write) {
     let mut buffer = [0; 4];
     one.write_all(b"ping").expect("a write");

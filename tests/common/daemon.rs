@@ -1,5 +1,6 @@
-//! A daemon and its clients as processes: tests of the calling file, which has to have those called
-//! `daemon` and `clients`.
+//! Runs a daemon and its clients as processes. The calling test file has to have tests called
+//! `daemon`
+//! and `clients`, which are the programs.
 
 use std::fs;
 use std::io::Write as _;
@@ -14,10 +15,10 @@ use tokio::task::JoinSet;
 
 use super::{PATIENCE, argument, unique_name, within};
 
-/// Clients that come at once, in how many processes, and how many in each.
+/// How many processes connect at the same time, and with how many clients each.
 pub const CLIENTS: (usize, usize) = if cfg!(windows) { (4, 16) } else { (32, 2) };
 
-/// A daemon that is not there yet: its name, and a file in which each start leaves a line.
+/// A daemon that does not run yet: its name, and a file to which each start adds a line.
 pub struct Daemon {
     pub name: String,
     pub dir: TempDir,
@@ -32,12 +33,12 @@ impl Daemon {
         self.dir.path().join("starts")
     }
 
-    /// Lets a daemon that is slow go on.
+    /// Lets a slow daemon go on.
     pub fn go(&self) {
         fs::write(self.dir.path().join("starts.go"), "").expect("a file");
     }
 
-    /// The process id of each start.
+    /// Returns the process id of each start.
     pub fn starts(&self) -> Vec<u32> {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         log.lines().map(|line| line.parse().expect("a process id")).collect()
@@ -69,7 +70,7 @@ impl Daemon {
     }
 }
 
-/// Runs the test `name` of this file in a process of its own, as a program with arguments.
+/// Returns the test `name` of this file as a program with arguments.
 pub fn helper(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the test's own program"));
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
@@ -94,7 +95,7 @@ pub async fn daemon() {
             std::process::exit(3);
         }
         "nothing" => std::process::exit(0),
-        // Until its test lets it go on.
+        // The daemon waits for its test.
         "slow" => {
             while !Path::new(&go).exists() {
                 std::thread::sleep(Duration::from_millis(5));
@@ -124,7 +125,7 @@ pub async fn daemon() {
     }
 }
 
-/// A program with clients of a daemon that may not run yet.
+/// The program of clients whose daemon may not run yet.
 pub async fn clients() {
     let Some(arguments) = arguments() else { return };
     let [behaviour, name, log] = &arguments[..] else { panic!("{arguments:?}") };

@@ -1,4 +1,4 @@
-//! Programs that know nothing of sockpipe, which `scripts/windows-peers.sh` fetches.
+//! Programs that do not use sockpipe, which `scripts/windows-peers.sh` fetches.
 
 use std::env;
 use std::fs::{self, File};
@@ -10,28 +10,29 @@ use tempfile::TempDir;
 
 use super::PATIENCE;
 
-/// The program that a variable names.
+/// Returns the path of the program that `variable` names.
 pub fn program(variable: &str) -> Option<String> {
     let Ok(path) = env::var(variable) else {
         println!("not run: {variable} does not say where it is");
         return None;
     };
-    // Wine shows the root of the other file system as a drive.
+    // Wine shows the root of the Unix file system as a drive.
     let unix = path.starts_with('/');
     let path = if unix { format!("Z:{}", path.replace('/', r"\")) } else { path };
     assert!(Path::new(&path).is_file(), "{variable}: there is no {path}");
     Some(path)
 }
 
-/// A running program that tells what it sees, a line each, in a file of its own: under Wine its
-/// standard output is not always to be had.
+/// A running program that reports what it sees, in lines of a file: under Wine its standard output
+/// is
+/// not always available.
 pub struct Peer {
     child: Child,
     dir: TempDir,
 }
 
 impl Peer {
-    /// Its last arguments are what to do, the pipe to do it with, and the file.
+    /// Starts `command` with three more arguments: the role, the pipe, and the file.
     pub fn start(mut command: Command, role: &str, pipe: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let output = File::create(dir.path().join("output")).expect("a file");

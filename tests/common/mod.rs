@@ -1,4 +1,4 @@
-//! What the test files share. Files that need the async API are there only with its feature.
+//! Helpers that the test files share. Those that need the async API exist only with its feature.
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses a part")]
 #![allow(unreachable_pub, reason = "the same files are a crate for others")]
 #![allow(clippy::new_without_default, reason = "one way to make a thing is enough for a test")]
@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 pub use self::backend::*;
 pub use self::reason::*;
 
-/// Long enough for a machine under load: only a test that fails waits this long.
+/// Long enough for a busy machine. Only a test that fails waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[track_caller]
@@ -50,8 +50,9 @@ pub async fn read_all(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
     bytes
 }
 
-/// Reads to the end as a reader that is late does: a writer that could end too early has the time
-/// to, while the OS still has more than it buffers.
+/// Reads to the end, slowly. A writer that ends too early does so while the OS still holds more
+/// than
+/// it buffers.
 pub async fn read_late(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     within(async {
@@ -63,18 +64,19 @@ pub async fn read_late(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     bytes
 }
 
-/// A portable name that no other test and no other process has.
+/// Returns a portable name that no other test and no other process uses.
 pub fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// That of the run: a test of the contract runs all the others again with busy-polling.
+/// Returns the policy of this run. One test of the contract runs all the others again with
+/// busy-polling.
 pub fn spin_policy() -> SpinPolicy {
     if std::env::var_os(SPIN).is_some() { SpinPolicy::Auto } else { SpinPolicy::Off }
 }
 
-/// What the listeners of the run have.
+/// Returns the options of this run's listeners.
 pub fn listen_options() -> ListenOptions {
     let options = ListenOptions::new().spin(spin_policy());
     #[cfg(feature = "shared-memory")]
@@ -82,7 +84,7 @@ pub fn listen_options() -> ListenOptions {
     options
 }
 
-/// What the clients of the run have besides.
+/// Adds the options of this run's clients to `options`.
 pub fn of_this_run(options: ConnectOptions) -> ConnectOptions {
     let options = options.spin(spin_policy());
     #[cfg(feature = "shared-memory")]
@@ -111,7 +113,7 @@ pub fn spawn_helper(helper: &str, argument: &str) -> Child {
     helper_command(helper, argument).spawn().expect("a process")
 }
 
-/// What [`spawn_helper`] runs.
+/// Returns the command that [`spawn_helper`] runs.
 pub fn helper_command(helper: &str, argument: &str) -> Command {
     let program = std::env::current_exe().expect("the test's own program");
     let mut command = Command::new(program);

@@ -1,4 +1,4 @@
-//! The built examples, and other programs, as processes.
+//! Runs the built examples and other programs as processes.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -10,8 +10,9 @@ use sockpipe::Endpoint;
 
 use super::PATIENCE;
 
-/// A shell that starts the tests in the background may have them ignore Ctrl-C, and what they start
-/// inherits that. The programs are to heed it.
+/// Restores the default action of SIGINT. A shell that starts the tests in the background may have
+/// them
+/// ignore it, and the programs that they start would inherit that.
 #[cfg(unix)]
 #[allow(unsafe_code, reason = "there is no safe call for it")]
 pub fn heed_interrupts() {
@@ -27,7 +28,7 @@ pub fn heed_interrupts() {}
 
 pub fn example(name: &str) -> Command {
     heed_interrupts();
-    // Examples are built beside the tests: target/debug/deps/echo-… and target/debug/examples/….
+    // The tests are in target/debug/deps, and the examples in target/debug/examples.
     let program = std::env::current_exe().expect("the test's own program");
     let directory = program.parent().and_then(|deps| deps.parent()).expect("two parents");
     let path = directory.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
@@ -37,7 +38,7 @@ pub fn example(name: &str) -> Command {
     command
 }
 
-/// The program `sockpipe`, of the package `sockpipe-cli`.
+/// Returns the program `sockpipe` of the package `sockpipe-cli`.
 pub fn tool() -> Command {
     heed_interrupts();
     let program = std::env::current_exe().expect("the test's own program");
@@ -49,8 +50,9 @@ pub fn tool() -> Command {
     command
 }
 
-/// Whether `program` is on this machine; says so if not, which is a failure with
-/// `SOCKPIPE_REQUIRE_PEERS` set.
+/// Reports whether this machine has `program`, and prints if not. With `SOCKPIPE_REQUIRE_PEERS` set
+/// it
+/// panics instead.
 pub fn is_here(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
@@ -62,7 +64,9 @@ pub fn is_here(program: &str) -> bool {
     false
 }
 
-/// Programs where every user can run them, and a way to run them as another user. Only root can.
+/// Programs in a place where every user can run them, and a way to run them as another user. Only
+/// root
+/// can do that.
 #[cfg(unix)]
 pub struct Users {
     programs: tempfile::TempDir,
@@ -70,7 +74,7 @@ pub struct Users {
 
 #[cfg(unix)]
 impl Users {
-    /// `None`, and a line that says so, where this is not root or there is no setpriv.
+    /// Returns `None` and prints why, if this user is not root or setpriv is missing.
     pub fn new() -> Option<Self> {
         use std::fs::{Permissions, set_permissions};
         use std::os::unix::fs::PermissionsExt;
@@ -87,17 +91,18 @@ impl Users {
         Some(Self { programs })
     }
 
-    /// The path of `example`.
+    /// Returns the path of a copy of `example`.
     pub fn program(&self, example: &str) -> std::path::PathBuf {
         self.copy(&self::example(example), example)
     }
 
-    /// A copy of what `command` runs, called `name`.
+    /// Returns the path of a copy of the program that `command` runs, called `name`.
     pub fn copy(&self, command: &Command, name: &str) -> std::path::PathBuf {
         let program = self.programs.path().join(name);
         if !program.exists() {
-            // By a process of its own: a child that another test forks while this one has the copy
-            // open for writing keeps it from being run ("text file busy").
+            // A separate process copies the program. If another test forked a child while this
+            // process had the
+            // copy open for writing, the copy could not be run ("text file busy").
             let original = command.get_program();
             let copied = Command::new("cp").arg(original).arg(&program).status().expect("cp");
             assert!(copied.success(), "{copied}");
@@ -105,12 +110,12 @@ impl Users {
         program
     }
 
-    /// `example` as user and group `uid`, with nothing in its environment.
+    /// Returns `example` as a command of user and group `uid`, with an empty environment.
     pub fn example(&self, example: &str, uid: u32) -> Command {
         Self::run_as(&self.program(example), uid)
     }
 
-    /// A program as user and group `uid`, with nothing in its environment.
+    /// Returns a program as a command of user and group `uid`, with an empty environment.
     pub fn run_as(program: &std::path::Path, uid: u32) -> Command {
         let mut command = Command::new("setpriv");
         command
@@ -126,7 +131,7 @@ impl Users {
     }
 }
 
-/// A running example whose output is read as it comes.
+/// A running program whose output is read as it arrives.
 pub struct Running {
     pub child: Child,
     pub out: Receiver<String>,
@@ -154,7 +159,7 @@ impl Running {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
-                // Both end when the process has, so these do not wait.
+                // Both end with the process, so these calls do not wait.
                 let (out, err) = (self.out.iter().collect(), self.err.iter().collect());
                 return (status, out, err);
             }

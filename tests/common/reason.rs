@@ -1,13 +1,13 @@
-//! Why an operation failed, as a program can act on it. Wording is asserted where it is the
-//! subject, or where an error has no reason.
+//! Assertions on the reason why an operation failed, which a program can match. Tests compare the
+//! wording only if it is their subject, or if the error has no reason.
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
 
 use sockpipe::{Error, Reason};
 
-/// Asserts that an outcome is an error of ours with this reason, with the kind that the reason has
-/// and, where one is given, with this endpoint. Evaluates to the error.
+/// Asserts that an outcome is an error of ours with this reason, with the kind that belongs to the
+/// reason and, if it is given, with this endpoint. Evaluates to the error.
 macro_rules! assert_reason {
     ($outcome:expr, $reason:pat $(if $guard:expr)? $(, $at:expr)? $(,)?) => {
         $crate::common::reason::failed(
@@ -20,7 +20,9 @@ macro_rules! assert_reason {
 }
 pub(crate) use assert_reason;
 
-/// What [`assert_reason`] does. A portable name is in its address, which the endpoint is.
+/// Does the work of [`assert_reason`]. The error's endpoint is an address, which contains a
+/// portable
+/// name.
 #[track_caller]
 pub fn failed<T>(
     outcome: io::Result<T>,
@@ -42,7 +44,7 @@ pub fn ours(error: &io::Error) -> &Error {
     Error::of(error).unwrap_or_else(|| panic!("none of ours: {error:?}"))
 }
 
-/// For errors that have no reason.
+/// Asserts the kind of an error that has no reason.
 #[track_caller]
 pub fn assert_kind<T>(outcome: io::Result<T>, kind: ErrorKind) -> io::Error {
     let Err(error) = outcome else { panic!("no error, where {kind:?} was to be") };
@@ -50,7 +52,7 @@ pub fn assert_kind<T>(outcome: io::Result<T>, kind: ErrorKind) -> io::Error {
     error
 }
 
-/// For advice, and for what tells apart what has the same reason or none.
+/// Asserts parts of an error's text: its advice, or what distinguishes errors of one reason.
 #[track_caller]
 pub fn assert_says(error: &io::Error, says: &[&str]) {
     for part in says {
@@ -58,7 +60,7 @@ pub fn assert_says(error: &io::Error, says: &[&str]) {
     }
 }
 
-/// The kinds that programs rely on.
+/// Returns the kind that programs rely on for this reason.
 #[track_caller]
 fn kind(error: &Error) -> ErrorKind {
     match error.reason() {

@@ -1,5 +1,6 @@
-//! What the tests of the Unix backend share: the test helper as a process, and the tools that run
-//! it as other users, with other limits, or with system calls that fail.
+//! Helpers that the tests of the Unix backend share: the test helper as a process, and the tools
+//! that
+//! run it as another user, with other limits, or with system calls that fail.
 
 use std::fs;
 use std::io::Write;
@@ -14,21 +15,21 @@ use sockpipe::{ListenOptions, Listener};
 use super::process::{Running, Users, example, is_here};
 use super::{Backend, Os, PATIENCE};
 
-/// A user that nobody is.
+/// A user id without an account.
 pub const STRANGER: u32 = 61_010;
 pub const OTHER_STRANGER: u32 = 61_011;
 
-/// The full counts of the acceptance checks, which take minutes.
+/// Reports whether to run the full counts of the acceptance checks, which take minutes.
 pub fn full() -> bool {
     std::env::var_os("SOCKPIPE_FULL").is_some()
 }
 
-/// How often: in a normal run, and in a full one.
+/// Returns the number of rounds of this run: `normal`, or `all` in a full run.
 pub fn rounds(normal: u32, all: u32) -> u32 {
     if full() { all } else { normal }
 }
 
-/// Whether what only Linux has can be tried; says so if not.
+/// Reports whether this is Linux, and prints if not.
 pub fn on_linux(what: &str) -> bool {
     let linux = cfg!(target_os = "linux");
     if !linux {
@@ -37,7 +38,8 @@ pub fn on_linux(what: &str) -> bool {
     linux
 }
 
-/// As [`on_linux`], for what the backend of macOS and the BSDs does not use even there.
+/// Like [`on_linux`], for features that the backend of macOS and the BSDs does not use even on
+/// Linux.
 pub fn with_linux_backend(what: &str) -> bool {
     let linux = cfg!(all(target_os = "linux", not(sockpipe_posix)));
     if !linux {
@@ -46,14 +48,14 @@ pub fn with_linux_backend(what: &str) -> bool {
     linux
 }
 
-/// The test helper with `arguments`. It ends with its standard input, which is a pipe.
+/// Returns the test helper with `arguments`. It ends with its standard input, which is a pipe.
 pub fn helper(arguments: &[&str]) -> Command {
     let mut command = example("test_helper");
     command.args(arguments).stdin(Stdio::piped());
     command
 }
 
-/// The test helper as another user and group, with the supplementary `groups`.
+/// Returns the test helper as another user and group, with the supplementary `groups`.
 pub fn helper_as(users: &Users, uid: u32, groups: &[u32], arguments: &[&str]) -> Command {
     let mut command = users.example("test_helper", uid);
     if !groups.is_empty() {
@@ -71,7 +73,7 @@ pub fn helper_as(users: &Users, uid: u32, groups: &[u32], arguments: &[&str]) ->
     command
 }
 
-/// `command` as the last arguments of `program`, with the same pipes.
+/// Returns `program` with `command` as its last arguments, and with the same pipes.
 pub fn through(program: &str, arguments: &[&str], command: &Command) -> Command {
     let mut outer = Command::new(program);
     outer.args(arguments).arg(command.get_program()).args(command.get_args());
@@ -79,8 +81,9 @@ pub fn through(program: &str, arguments: &[&str], command: &Command) -> Command 
     outer
 }
 
-/// `command` watched by strace, with the calls that `options` name in the file `log`. `None`, and a
-/// line that says so, where there is no strace or it may not trace.
+/// Returns `command` under strace, which logs the calls that `options` name to the file `log`.
+/// Returns
+/// `None` and prints why, if strace is missing or may not trace.
 pub fn strace(log: &Path, options: &[&str], command: &Command) -> Option<Command> {
     if !on_linux("strace") || !is_here("strace") {
         return None;
@@ -96,7 +99,7 @@ pub fn strace(log: &Path, options: &[&str], command: &Command) -> Option<Command
     Some(through("strace", &[&["-f", "-qq", "-o", log], options].concat(), command))
 }
 
-/// Whether `unshare` with `options` works here: containers often forbid it.
+/// Reports whether `unshare` works with `options`. Containers often forbid it.
 pub fn can_unshare(options: &[&str]) -> bool {
     if !on_linux("unshare") || !is_here("unshare") {
         return false;
@@ -109,8 +112,9 @@ pub fn can_unshare(options: &[&str]) -> bool {
     tried.status.success()
 }
 
-/// Starts a server of the test helper, and waits until it listens. Gives its process id, which is
-/// not the child's when that is a tool that runs it.
+/// Starts a server of the test helper, waits until it listens, and returns its process id. If
+/// another
+/// program runs it, that is not the child's.
 #[track_caller]
 pub fn listening(command: Command) -> (Running, u32) {
     let server = Running::start(command);
@@ -131,7 +135,7 @@ pub fn ask(server: &mut Running, line: &str) -> String {
     server.next_line()
 }
 
-/// Ends the helper's standard input, and gives all that it has printed since.
+/// Closes the helper's standard input, and returns everything that it has printed since.
 #[track_caller]
 pub fn finish(mut running: Running) -> Vec<String> {
     drop(running.child.stdin.take());
@@ -140,7 +144,7 @@ pub fn finish(mut running: Running) -> Vec<String> {
     out
 }
 
-/// What the helper printed, from its start to its end.
+/// Returns everything that the helper printed, from its start to its end.
 #[track_caller]
 pub fn output(command: Command) -> Vec<String> {
     let (status, out, err) = Running::start(command).wait();
@@ -148,7 +152,7 @@ pub fn output(command: Command) -> Vec<String> {
     out
 }
 
-/// The number that follows `name` in a line such as `accepted 3 refused 4`.
+/// Returns the number that follows `name` in a line such as `accepted 3 refused 4`.
 #[track_caller]
 pub fn count(line: &str, name: &str) -> u64 {
     let mut words = line.split_whitespace().skip_while(|word| *word != name);
@@ -156,7 +160,7 @@ pub fn count(line: &str, name: &str) -> u64 {
     number.unwrap_or_else(|| panic!("no {name} in {line:?}"))
 }
 
-/// Polls until `condition` holds: for what another process does, which cannot be awaited.
+/// Polls until `condition` holds. Tests use it for another process, which they cannot await.
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -166,7 +170,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A directory into which every user can go.
+/// Returns a backend in a directory that every user can enter.
 pub fn open_to_all() -> Os {
     let os = Os::new();
     set_mode(&os.dir(), 0o755);
@@ -177,7 +181,7 @@ pub fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
 }
 
-/// All that can be told of what stands at a path, links not followed.
+/// Everything that can be observed of the file at a path, without following links.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Standing {
     id: (u64, u64),
@@ -199,22 +203,24 @@ impl Standing {
         Self {
             id: (data.dev(), data.ino()),
             owner: (data.uid(), data.gid(), data.mode()),
-            // That it was touched shows in the time of change, whoever sets the other one back.
+            // The change time shows that the file was touched, even if the modification time was
+            // restored.
             changed: (data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()),
             contents,
         }
     }
 }
 
-/// The same directory under another name.
+/// Returns a path through a new link `name` to `to`.
 pub fn linked(os: &Os, name: &str, to: &Path) -> PathBuf {
     let path = os.dir().join(name);
     symlink(to, &path).expect("a link");
     path
 }
 
-/// Takes the name of a dead socket that is not ours, which takes a while where the system does not
-/// tell who has a socket.
+/// Takes the name of another program's dead socket. That takes a while if the system does not
+/// report which
+/// process has a socket.
 pub async fn bind_over_the_dead(os: &Os) -> Listener {
     let options = ListenOptions::new();
     let bound = Listener::bind_wait(os.endpoint(), &options, PATIENCE).await;

@@ -1,7 +1,7 @@
-//! Whether this Windows is one. The unit tests use this file too.
+//! Detects Wine and the model of NT. The unit tests use this file too.
 #![allow(unreachable_pub, reason = "as its neighbours")]
 
-/// Whether this Windows is Wine.
+/// Reports whether this Windows is Wine.
 pub fn is_wine() -> bool {
     let root = std::env::var_os("SystemRoot").expect("Windows");
     let ntdll = std::path::Path::new(&root).join("system32").join("ntdll.dll");
@@ -10,12 +10,13 @@ pub fn is_wine() -> bool {
     ntdll.windows(has.len()).any(|bytes| bytes == has)
 }
 
-/// Whether this Wine has the server that answers as NT is said to, see `scripts/nt.sh`.
+/// Reports whether this Wine has the server that answers like NT, see `scripts/nt.sh`.
 pub fn is_model() -> bool {
     std::env::var_os("SOCKPIPE_NT_MODEL").is_some()
 }
 
-/// Whether neither Wine nor the model of NT can show what is to be shown; says so.
+/// Reports whether this is Wine, with or without the model of NT, and prints why it cannot run the
+/// test.
 pub fn skipped(reason: &str) -> bool {
     let wine = is_wine();
     if wine && is_model() {
@@ -26,7 +27,7 @@ pub fn skipped(reason: &str) -> bool {
     wine
 }
 
-/// Whether Wine cannot show what the model of NT can; says so.
+/// Reports whether this is Wine without the model of NT, and prints why it cannot run the test.
 pub fn skipped_without_model(reason: &str) -> bool {
     if is_model() {
         println!("run under the model of NT");
@@ -35,7 +36,9 @@ pub fn skipped_without_model(reason: &str) -> bool {
     skipped(reason)
 }
 
-/// With `SOCKPIPE_REAL_WINDOWS` set, as where CI has a real Windows, it is a failure.
+/// Prints that a test was not run. CI sets `SOCKPIPE_REAL_WINDOWS` on a real Windows, where this is
+/// a
+/// failure.
 pub fn not_run(reason: &str) {
     let required = std::env::var_os("SOCKPIPE_REAL_WINDOWS").is_some();
     assert!(!required, "not run, and SOCKPIPE_REAL_WINDOWS is set: {reason}");

@@ -1,8 +1,12 @@
-//! The rows that apply to calls that block, between blocking ends and between those and async ones.
+//! The rows that apply to the blocking API, between two blocking ends, and between a blocking and
+//! an
+//! async end.
 //!
-//! Not run here: row 4, whose claim of a name is the async listener's own code; 13's processes out
-//! of descriptors and 15, which are `unix_faults` and `users`, of the same code; 14, for there are
-//! no futures (a read and a write that are given up are in `tests/blocking/timeouts.rs`).
+//! Rows 4 and 15, and 13 with processes out of descriptors, run code that both APIs share:
+//! `unix_faults`
+//! and `users` test it. Row 14 is about futures; `tests/blocking/timeouts.rs` tests reads and
+//! writes
+//! that time out.
 
 mod streams;
 
@@ -24,14 +28,14 @@ use crate::common::{
     within,
 };
 
-/// Which API an end has.
+/// The API of an end.
 #[derive(Clone, Copy, Debug)]
 enum Api {
     Blocking,
     Async,
 }
 
-/// Client and server.
+/// The APIs of the client and of the server.
 const ENDS: [(Api, Api); 3] =
     [(Api::Blocking, Api::Blocking), (Api::Blocking, Api::Async), (Api::Async, Api::Blocking)];
 
@@ -144,7 +148,7 @@ fn connected((client, server): (Api, Api)) -> (Side, Side) {
     (client, listener.accept())
 }
 
-/// Each on a thread that may take its time, and no longer.
+/// Runs `row` for each pair of APIs, on a thread with a time limit.
 fn for_all_ends(row: impl Fn(Side, Side) + Send + Copy + 'static) {
     for ends in ENDS {
         println!("{ends:?}");
@@ -171,7 +175,8 @@ fn row_2_a_living_server_keeps_its_name() {
                 assert_reason!(world.bind(comes), Reason::LiveServer { .. }, world.os.endpoint());
             }
             assert_eq!(world.os.files(), before);
-            // The first to be accepted is the client: no probe of ours came before it.
+            // The first accepted connection is the client's, so `bind` has not connected to probe
+            // the server.
             let client = world.connect(comes).expect("a server");
             (&client).write_all(b"first").expect("a write");
             client.shutdown().expect("a half-close");
@@ -211,7 +216,7 @@ fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
         child.kill().expect("a kill");
         child.wait().expect("an end");
         assert_eq!(read_all(&client), b"");
-        // On Windows the client still holds the name, which is taken over.
+        // On Windows the client still holds the name, and `bind` takes it over.
         let mut listener = world.bind(Api::Blocking).expect("the name of the dead");
         drop(client);
         let client = world.connect(Api::Blocking).expect("a server");
@@ -235,7 +240,7 @@ fn row_6_nothing_is_left_and_the_name_is_free_at_once() {
     });
 }
 
-/// On Windows connections that were accepted hold it.
+/// On Windows accepted connections hold the name.
 #[test]
 fn row_6_a_close_reports_whether_the_name_is_free() {
     let os = Os::new();
@@ -310,7 +315,7 @@ fn row_8_a_busy_server_is_waited_for_until_the_deadline() {
         };
         assert_reason!(Err::<(), _>(error), Reason::Deadline, world.os.endpoint());
         assert!(took >= deadline, "{took:?}");
-        // Whoever was connected is, and then there is room again. They may come in any order.
+        // The connected clients are served, in any order, and then there is room again.
         for (number, client) in waiting.iter().enumerate() {
             (&mut &*client).write_all(&[number as u8]).expect("a write");
         }
@@ -368,7 +373,8 @@ fn row_13_clients_that_come_and_go_at_once() {
     });
 }
 
-/// The helper of row 13: a server with few descriptors, that keeps its clients until it has to wait
+/// The helper of row 13: a server with few descriptors, which keeps its clients until it has to
+/// wait
 /// for room.
 #[cfg(unix)]
 #[test]

@@ -27,8 +27,9 @@ async fn write_until_full(stream: &mut (impl AsyncWrite + Unpin)) -> usize {
     let mut written = 0;
     loop {
         let chunk: Vec<u8> = (written..written + 10_000).map(noise).collect();
-        // That there is no end in this time is what "full" means; a write that is dropped has
-        // written nothing (row 14).
+        // A write that takes longer than this finds the buffers full. A dropped write has written
+        // nothing
+        // (row 14).
         match tokio::time::timeout(Duration::from_millis(200), stream.write(&chunk)).await {
             Ok(length) => written += length.expect("a write"),
             Err(_) => return written,
@@ -44,7 +45,7 @@ async fn assert_arrives(stream: &mut (impl AsyncRead + Unpin), length: usize) {
 
 type Ending<B> = fn(Runtime, <B as Backend>::Stream);
 
-/// Where the stream ends must make no difference.
+/// The bytes arrive wherever the stream is dropped.
 fn a_plain_drop_loses_nothing<B: Backend>() {
     let ways: [(&str, Ending<B>); 3] = [
         ("in its runtime, which ends", |runtime, stream| {
@@ -95,7 +96,7 @@ fn row_11_a_plain_drop() {
     a_plain_drop_loses_nothing::<Os>();
 }
 
-/// Neither end of a connection, nor the listener, needs a runtime to be dropped in.
+/// Neither end of a connection nor the listener needs a runtime when it is dropped.
 #[test]
 fn row_11_everything_dropped_without_a_runtime() {
     let first = runtime();
@@ -108,11 +109,11 @@ fn row_11_everything_dropped_without_a_runtime() {
     });
     drop(first);
     drop((client, server, pair, listener));
-    // The name is free.
     runtime().block_on(async { drop(backend.bind().expect("a free name")) });
 }
 
-/// Writes [`ANSWER`] bytes to the endpoint in its argument, closes, and is gone.
+/// The helper of row 11: writes [`ANSWER`] bytes to the endpoint in its argument, closes, and
+/// exits.
 #[tokio::test]
 async fn helper_answers_and_exits() {
     let Some(endpoint) = argument() else { return };
@@ -142,7 +143,7 @@ async fn row_11_close_ends_at_its_deadline() {
     let written = write_until_full(&mut client).await;
     let closed = within(client.close(Duration::from_millis(100))).await;
     if cfg!(windows) {
-        // A pipe's last write is not the system's until the peer has made room.
+        // The system has a pipe's last write only once the peer has made room.
         assert_reason!(closed, Reason::Deadline);
     } else {
         closed.expect("the kernel has what a write reported");

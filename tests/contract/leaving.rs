@@ -1,4 +1,4 @@
-//! Row 12: hearing that the peer is gone, without a read.
+//! Row 12: `closed` reports that the peer is gone, without a read.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::common::{Backend, Memory, Os, argument, within};
 use crate::{connected, exchange, read_all};
 
-/// The future has its turn, and does not complete.
+/// Polls the future for a while, and asserts that it does not complete.
 async fn assert_pending(closed: &mut (impl Future<Output = std::io::Result<()>> + Unpin)) {
     let early = tokio::time::timeout(Duration::from_millis(50), closed).await;
     assert!(early.is_err(), "the peer is there, and {early:?}");
@@ -28,7 +28,7 @@ async fn it_completes_when_the_peer_is_gone_and_takes_nothing<B: Backend>() {
     assert_pending(&mut closed).await;
     drop(server);
     within(closed).await.expect("the peer is gone");
-    // Later it completes at once, and what came before is there still.
+    // Another `closed` completes at once, and the bytes from before are still there.
     within(client.closed()).await.expect("the peer is gone");
     assert_eq!(read_all(&mut client).await, b"read");
     within(client.closed()).await.expect("the peer is gone");
@@ -49,7 +49,7 @@ async fn a_half_close_of_either_side_is_not_it<B: Backend>() {
     }
 }
 
-/// `told`: whether the transport tells such a peer from one that is gone.
+/// `told` says whether the transport distinguishes such a peer from one that is gone.
 async fn with_both_directions_ended_the_peer_is_still_there<B: Backend>(told: bool) {
     let (mut client, mut server) = connected(&B::new()).await;
     let mut closed = pin!(client.closed());
@@ -75,7 +75,7 @@ async fn it_keeps_nothing_open<B: Backend>() {
 
 async fn a_dropped_future_costs_nothing<B: Backend>() {
     let (mut client, mut server) = connected(&B::new()).await;
-    // More than there are descriptors, were they not given back.
+    // These are more than the process may have descriptors, so each future has to release its own.
     for _ in 0..3000 {
         drop(client.closed());
     }
@@ -134,7 +134,7 @@ mod os {
         }
         let (read, write) = client.into_split();
         let (read_closed, write_closed) = (read.closed(), write.closed());
-        // The drop of a half is a half-close.
+        // Dropping the write half is a half-close.
         drop(write);
         let mut read_closed = pin!(read_closed);
         assert_pending(&mut read_closed).await;
@@ -143,7 +143,7 @@ mod os {
         within(write_closed).await.expect("the peer is gone");
     }
 
-    /// The helper of the next: connects, and stays until it is killed.
+    /// The helper of the next test: connects, and stays until it is killed.
     #[tokio::test]
     async fn helper_stays_connected() {
         let Some(endpoint) = argument() else { return };

@@ -1,4 +1,4 @@
-//! The rows against the OS: those that apply to every backend, and those that only it has.
+//! The rows on the OS's transport: those of every backend, and those of the OS only.
 
 use crate::*;
 
@@ -15,7 +15,7 @@ async fn row_1_with_a_portable_name() {
     let server = within(listener.accept()).await.expect("a connection");
     let own = client.peer_credentials().expect("credentials");
     assert_eq!(server.peer_credentials().expect("credentials").user(), own.user());
-    // The address that is printed is one that clients can use.
+    // Clients can use the printed address.
     let resolved = listener.endpoint().to_string();
     assert_ne!(resolved, name);
     within(Stream::connect(&resolved)).await.expect("a connection");
@@ -30,7 +30,8 @@ async fn row_2_a_living_server_keeps_its_name() {
         assert_reason!(backend.bind(), Reason::LiveServer { .. }, listener.endpoint());
     }
     assert_eq!(backend.files(), before);
-    // The first to be accepted is the client: no probe of ours came before it.
+    // The first accepted connection is the client's, so `bind` has not connected to probe the
+    // server.
     let mut client = within(backend.connect()).await.expect("a connection");
     within(client.write_all(b"first")).await.expect("a write");
     client.shutdown().await.expect("a half-close");
@@ -38,7 +39,7 @@ async fn row_2_a_living_server_keeps_its_name() {
     assert_eq!(read_all(&mut server).await, b"first");
 }
 
-/// With a limit on those that are served at once, who came later would keep who came first waiting.
+/// If a server limits its connections, a client out of order could keep an earlier one waiting.
 #[tokio::test]
 async fn clients_are_accepted_in_the_order_in_which_they_connected() {
     let backend = Os::new();
@@ -93,9 +94,9 @@ async fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
         let mut client = within(backend.connect()).await.expect("a connection");
         child.kill().expect("a kill");
         child.wait().expect("an end");
-        // Nobody is left to accept: the client that was in sees its end.
+        // No server is left, so the client reads its end.
         assert_eq!(within(client.read(&mut [0])).await.expect("an end"), 0);
-        // On Windows it still holds the name, which is taken over.
+        // On Windows the client still holds the name, and `bind` takes it over.
         let mut listener = backend.bind().expect("the name of the dead");
         drop(client);
         let mut client = within(backend.connect()).await.expect("a connection");
@@ -133,11 +134,11 @@ async fn row_6_another_process_can_bind_the_name_of_a_closed_listener() {
         drop((client, accepted));
         let closed = within(listener.close()).await;
         assert_eq!(backend.files(), [""; 0]);
-        // Nobody accepts it any more.
+        // The pending client reads its end.
         assert_eq!(within(waiting.read(&mut [0])).await.expect("an end"), 0);
         drop(waiting);
         match closed {
-            // Windows: the one that waited held the name, until just now.
+            // On Windows the pending client held the name until now.
             closed if cfg!(windows) && closed.is_err() => {
                 assert_reason!(closed, Reason::HeldByConnections, backend.endpoint());
             }
@@ -149,7 +150,7 @@ async fn row_6_another_process_can_bind_the_name_of_a_closed_listener() {
     }
 }
 
-/// Streams that were accepted go on. What they hold of the name is the system's matter.
+/// The accepted streams go on. Whether they hold the name depends on the system.
 #[tokio::test]
 async fn row_6_accepted_streams_outlive_a_closed_listener() {
     let backend = Os::new();
@@ -165,7 +166,7 @@ async fn row_6_accepted_streams_outlive_a_closed_listener() {
     exchange(&mut client, &mut server).await;
 }
 
-/// Outside a runtime, or in one without I/O or timers, there is an error and nothing is left.
+/// Outside a runtime, or in one without I/O or timers, `bind` fails and leaves nothing.
 #[test]
 fn row_6_a_bind_that_fails_leaves_nothing() {
     let backend = Os::new();
@@ -173,7 +174,7 @@ fn row_6_a_bind_that_fails_leaves_nothing() {
     let io_only = io_only.expect("a runtime");
     let neither = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     if cfg!(windows) {
-        // Pipes bring their own.
+        // Pipes need no runtime.
         drop(backend.bind().expect("a listener"));
         drop(neither.block_on(async { backend.bind() }).expect("a listener"));
         return;
@@ -188,7 +189,7 @@ fn row_6_a_bind_that_fails_leaves_nothing() {
 
 #[tokio::test]
 async fn row_7() {
-    row_7_nobody_there_is_an_error_at_once::<Os>().await;
+    row_7_connect_without_a_server_fails_at_once::<Os>().await;
 }
 
 #[tokio::test]
@@ -205,7 +206,7 @@ async fn row_7_waits_for_a_server_when_asked_to() {
     let backend = Os::new();
     let options = ConnectOptions::new().wait_for_server(common::PATIENCE);
     let mut connecting = pin!(backend.connect_with(&options));
-    // Polled once, and so begun, before there is a server.
+    // The connect is polled before there is a server.
     let early = tokio::time::timeout(Duration::from_millis(20), &mut connecting).await;
     assert!(early.is_err(), "connected to nobody");
     let mut listener = backend.bind().expect("a free name");
@@ -239,7 +240,7 @@ async fn row_9_the_bytes_of_a_client_that_left_still_arrive() {
 
 #[tokio::test]
 async fn row_10() {
-    row_10_shutdown_of_the_stream::<Os>().await;
+    row_10_shutdown_ends_one_direction_only::<Os>().await;
 }
 
 #[tokio::test]
@@ -263,7 +264,7 @@ async fn row_10_the_owned_write_half_shut_down_and_dropped() {
         if shut_down {
             to.shutdown().await.expect("a half-close");
             assert_eq!(read_all(&mut server).await, b"question");
-            // Reunited it is the same stream, its write side still ended.
+            // The reunited stream works, and its write side is still ended.
             let mut stream = from.reunite(to).expect("halves of one stream");
             within(server.write_all(b"answer")).await.expect("a write");
             drop(server);
@@ -286,13 +287,13 @@ async fn halves_of_two_streams_do_not_reunite() {
     let sockpipe::ReuniteError(from, to) = one_from.reunite(other_to).expect_err("no stream");
     let mut one = other_from.reunite(to).expect("a stream");
     let mut other = from.reunite(one_to).expect("a stream");
-    // Neither was ended by all this.
+    // Both streams are still open.
     exchange(&mut one, &mut other).await;
 }
 
 #[tokio::test]
 async fn row_12() {
-    row_12_the_peer_is_gone::<Os>().await;
+    row_12_reads_end_and_writes_break_when_the_peer_leaves::<Os>().await;
 }
 
 #[tokio::test]
@@ -300,7 +301,7 @@ async fn row_14_dropped_futures_lose_nothing() {
     let backend = Os::new();
     let mut listener = backend.bind().expect("a free name");
     for round in 0..50_u8 {
-        // An accept that was dropped while it waited, or while the client came.
+        // The accept is dropped while it waits, or while the client connects.
         let (client, cut) = tokio::join!(
             within(backend.connect()),
             tokio::time::timeout(Duration::from_micros(u64::from(round) * 20), listener.accept())
@@ -310,12 +311,12 @@ async fn row_14_dropped_futures_lose_nothing() {
             Ok(server) => server.expect("a connection"),
             Err(_) => within(listener.accept()).await.expect("a connection"),
         };
-        // A read that was dropped while it waited.
+        // The read is dropped while it waits.
         let cut = tokio::time::timeout(Duration::ZERO, server.read(&mut [0; 8])).await;
         assert!(cut.is_err(), "nothing was written yet");
         within(client.write_all(&[round])).await.expect("a write");
         assert_eq!(within(server.read_u8()).await.expect("a byte"), round);
-        // A write that was dropped when the buffers were full: what it reported is what came.
+        // The write is dropped when the buffers are full. The bytes that it reported arrive.
         let mut written = 0;
         let full = async {
             loop {
@@ -380,7 +381,7 @@ async fn row_19_a_child_inherits_nothing() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("a child");
-    // It has answered, so it is past the exec.
+    // Once the child has answered, it is past the exec.
     child.stdin.as_mut().expect("a pipe").write_all(b"x").expect("a write");
     child.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("an answer");
     let open = format!("/proc/{}/fd", child.id());

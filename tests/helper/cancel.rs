@@ -1,4 +1,4 @@
-//! Futures that are dropped at every point where they can be.
+//! Drops futures at each point where they can be dropped.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -20,7 +20,9 @@ impl Random {
     }
 }
 
-/// `None` when `future` has not ended after so many polls; it is dropped then.
+/// Polls `future` once and up to `polls` times more, and then drops it. Returns `None` if it has
+/// not
+/// completed.
 async fn cut<F: Future>(polls: u32, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     for _ in 0..=polls {
@@ -33,22 +35,22 @@ async fn cut<F: Future>(polls: u32, future: F) -> Option<F::Output> {
     None
 }
 
-/// `count` futures of each kind, most of them dropped before their end. Prints how many were, how
-/// many connections and bytes came through, and what was lost: nothing, if all is well.
+/// Runs `count` futures of each kind, and drops most of them before their end. Prints how many it
+/// dropped, how many connections and bytes arrived, and what was lost, which has to be nothing.
 pub(crate) async fn run(path: &str, count: u32) {
     let mut random = Random(count.into());
     let before = open_descriptors();
     let (connects, accepts, connected, lost) = connections(path, count, &mut random).await;
     let (reads, writes, bytes, wrong) = bytes(count, &mut random).await;
-    // The sockets that were dropped are closed by now, all but the ones of the runtime.
+    // The dropped sockets are closed by now. The runtime keeps its own.
     let leaked = open_descriptors().abs_diff(before);
     println!("dropped {connects} connects {accepts} accepts {reads} reads {writes} writes");
     println!("connected {connected} lost {lost} bytes {bytes} wrong {wrong} leaked {leaked}");
 }
 
-/// Each connection carries its number, and every one that was made arrives once.
+/// Each connection carries its number. Each connection that was made has to arrive once.
 async fn connections(path: &str, count: u32, random: &mut Random) -> (u32, u32, usize, usize) {
-    // A queue of two, so that most connects have to wait.
+    // The queue has room for two, so most connects have to wait.
     let options = ListenOptions::new().backlog(1);
     let mut listener = Listener::bind_with(path, &options).expect("a free name");
     let (mut connects, mut accepts) = (0, 0);
@@ -63,7 +65,7 @@ async fn connections(path: &str, count: u32, random: &mut Random) -> (u32, u32, 
             }
             None => connects += 1,
         }
-        // Fewer are let in than come, so that many have to wait.
+        // The listener accepts fewer than connect, so many have to wait.
         if random.below(5) < 2 {
             match cut(random.below(2), listener.accept()).await {
                 Some(stream) => {
@@ -74,7 +76,7 @@ async fn connections(path: &str, count: u32, random: &mut Random) -> (u32, u32, 
                 None => accepts += 1,
             }
         }
-        // Sometimes nobody is left.
+        // Sometimes it accepts all that are pending.
         if random.below(8) == 0 {
             while let Some(stream) = cut(2, listener.accept()).await {
                 let number = stream.expect("a connection").read_u32().await.expect("its number");
@@ -93,7 +95,7 @@ async fn connections(path: &str, count: u32, random: &mut Random) -> (u32, u32, 
     (connects, accepts, made.len(), made.symmetric_difference(&arrived).count())
 }
 
-/// A write that was dropped has written nothing, and a read has read nothing.
+/// A dropped write must have written nothing, and a dropped read must have read nothing.
 async fn bytes(count: u32, random: &mut Random) -> (u32, u32, usize, usize) {
     let (mut one, mut other) = Stream::pair().expect("a pair");
     let (mut reads, mut writes) = (0, 0);
@@ -107,7 +109,7 @@ async fn bytes(count: u32, random: &mut Random) -> (u32, u32, usize, usize) {
             Some(written) => sent += written.expect("a write"),
             None => writes += 1,
         }
-        // Less is read than written for a while, so that writes have to wait.
+        // For a while less is read than written, so writes have to wait.
         for _ in 0..random.below(3) {
             let room = 1 + random.below(70_000) as usize;
             match cut(random.below(3), other.read(&mut buffer[..room])).await {

@@ -12,7 +12,7 @@ use crate::raw::wait_for_the_end;
 use crate::server::{commands, ignored_signals};
 use crate::shown;
 
-/// Sends its payload and reads it back, some times, and says what came of each.
+/// Connects several times, sends a payload and reads it back, and prints each outcome.
 pub(crate) async fn connect(path: &str, options: &[&str]) {
     let (mut chosen, mut times) = (ConnectOptions::new(), 1);
     for option in options {
@@ -75,7 +75,7 @@ async fn talk(mut stream: Stream) -> String {
     }
 }
 
-/// Echo round trips, each with a number of its own, under whatever signals come.
+/// Makes echo round trips, each with its own number, while signals arrive.
 pub(crate) async fn trips(path: &str, count: u32) {
     let mut alarms = signal(SignalKind::alarm()).expect("a handler");
     let mut stream = Stream::connect(path).await.expect("a connection");
@@ -94,14 +94,14 @@ pub(crate) async fn trips(path: &str, count: u32) {
             Ok(_) => wrong += 1,
             Err(_) => errors += 1,
         }
-        // One notice may stand for several signals.
+        // One notification may stand for several signals.
         let notice = std::future::poll_fn(|cx| std::task::Poll::Ready(alarms.poll_recv(cx)));
         signals += u32::from(notice.await.is_ready());
     }
     println!("trips {right} wrong {wrong} errors {errors} signals {signals}");
 }
 
-/// Writes more to a server that does not read than fits anywhere, and so until it is killed.
+/// Writes to a server that does not read, more than all buffers hold, until it is killed.
 pub(crate) async fn fill_a_sink(path: &str) {
     let mut stream = Stream::connect(path).await.expect("a connection");
     stream.write_all(b"s").await.expect("a write");
@@ -115,7 +115,7 @@ pub(crate) async fn fill_a_sink(path: &str) {
     }
 }
 
-/// Writes to peers that have closed. The first line tells the signals that are ignored.
+/// Writes to peers that have closed. The first line prints which signals are ignored.
 pub(crate) async fn write_to_closed_peers(way: &str, count: u32) {
     println!("{:x}", ignored_signals().unwrap_or(u64::MAX));
     let (mut broken, mut other) = (0, 0);

@@ -1,4 +1,4 @@
-//! What the crate costs beside tokio's own streams, counted from outside.
+//! Work over the crate's streams and over tokio's own, whose costs a test counts from outside.
 
 use std::io::{IoSlice, Read, Write};
 
@@ -8,7 +8,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::talk::talk;
 
-/// Talks `count` rounds over streams of `whose`.
+/// Runs `count` rounds over the streams that `whose` names.
 pub(crate) async fn bytes(whose: &str, path: &str, count: u32) {
     async fn run<S: AsyncRead + AsyncWrite + Unpin>((mut one, mut other): (S, S), count: u32) {
         talk(&mut one, &mut other, count).await;
@@ -24,8 +24,9 @@ pub(crate) async fn bytes(whose: &str, path: &str, count: u32) {
     }
 }
 
-/// Rounds in which nothing is waited for, on one thread. Each call is made by itself: `write_all`
-/// and `read_exact` are loops of the standard library's.
+/// Runs rounds on one thread in which no call waits. It makes each call itself, because `write_all`
+/// and
+/// `read_exact` are loops of the standard library.
 fn talk_blocking<S: Read + Write>((mut one, mut other): (S, S), count: u32) {
     let (message, mut room, mut exact) = ([7; 64], [0; 1024], [0; 64]);
     for _ in 0..count {
@@ -39,7 +40,7 @@ fn talk_blocking<S: Read + Write>((mut one, mut other): (S, S), count: u32) {
     }
 }
 
-/// Two ends of a connection with this policy.
+/// Returns the two ends of a connection with this policy.
 pub(crate) async fn pair(path: &str, policy: SpinPolicy) -> (Stream, Stream) {
     let mut listener =
         Listener::bind_with(path, &ListenOptions::new().spin(policy)).expect("a free name");
@@ -48,7 +49,7 @@ pub(crate) async fn pair(path: &str, policy: SpinPolicy) -> (Stream, Stream) {
     (client.expect("a connection"), server.expect("a connection"))
 }
 
-/// Connects `count` times to a listener of tokio's, as whose client.
+/// Connects `count` times to a listener of tokio's, with the client that `whose` names.
 pub(crate) async fn connects(whose: &str, path: &str, count: u32) {
     let listener = UnixListener::bind(path).expect("a free name");
     for _ in 0..count {

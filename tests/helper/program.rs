@@ -1,7 +1,8 @@
-//! What the Unix tests run as processes of their own: servers, clients and rivals, a verb each.
+//! The program that the Unix tests run as processes: servers, clients and rivals, each a verb.
 //!
-//! Built as an example, so that `cargo test` builds it. It ends when its standard input does, so
-//! that none is left when a test fails, whatever it was started through.
+//! It is built as an example, so that `cargo test` builds it. It ends with its standard input, so
+//! that no
+//! process is left when a test fails, even if another program started it.
 
 #[cfg(unix)]
 mod cancel;
@@ -22,7 +23,7 @@ mod talk;
 #[cfg(unix)]
 mod upgrade;
 
-/// The tests that need it are those of the Unix backend.
+/// Only tests of the Unix backend need the program.
 #[cfg(not(unix))]
 fn main() {}
 
@@ -80,7 +81,7 @@ fn number(text: &str) -> u32 {
     text.parse().expect("a number")
 }
 
-/// An error as the tests read it, on one line: the kind, the name of the reason, the message.
+/// Returns an error in one line for the tests: its kind, the name of its reason, and its message.
 #[cfg(unix)]
 fn shown(error: &std::io::Error) -> String {
     let reason = sockpipe::Error::of(error).map(|error| format!("{:?}", error.reason()));
@@ -89,9 +90,9 @@ fn shown(error: &std::io::Error) -> String {
     format!("{:?} {name}: {error}", error.kind())
 }
 
-/// The descriptors that this process has open.
+/// Returns how many descriptors this process has open.
 #[cfg(unix)]
 fn open_descriptors() -> usize {
-    // One of them is that of the listing.
+    // The listing itself opens one.
     std::fs::read_dir("/dev/fd").map_or(0, |entries| entries.count().saturating_sub(1))
 }

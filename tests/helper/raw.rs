@@ -1,4 +1,4 @@
-//! Servers and clients that know nothing of the crate: the plain calls.
+//! Servers and clients that do not use the crate, but the system's calls.
 
 use std::io::{ErrorKind, Read, Write, stdin};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -7,7 +7,7 @@ use std::thread;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
 
-/// A server without a lock, which echoes.
+/// Runs an echo server that has no lock file.
 pub(crate) fn server(path: &str, backlog: u32) {
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
     let address = SocketAddrUnix::new(path).expect("an address");
@@ -24,7 +24,7 @@ pub(crate) fn server(path: &str, backlog: u32) {
     wait_for_the_end();
 }
 
-/// Says how many bytes came, each of which it sends back.
+/// Sends back each byte, and prints how many there were.
 fn echo(mut stream: UnixStream) {
     let mut total = 0;
     let mut buffer = [0; 4096];
@@ -40,7 +40,7 @@ fn echo(mut stream: UnixStream) {
     println!("got {total}");
 }
 
-/// Connects, waits for the first byte, and counts what came of it.
+/// Connects `count` times, waits for the first byte, and counts the outcomes.
 pub(crate) fn connects(path: &str, count: u32) {
     let (mut denied, mut closed, mut served, mut other) = (0, 0, 0, 0);
     for _ in 0..count {

@@ -1,4 +1,4 @@
-//! Processes that want one name at once.
+//! Processes that bind one name at the same time.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -15,15 +15,16 @@ use crate::raw::wait_for_the_end;
 use crate::server::Options;
 use crate::shown;
 
-/// Binds as soon as standard input ends, which is so for all rivals at the same moment. Who wins
-/// holds the name until it is killed.
+/// Binds when standard input ends, which happens for all rivals at the same moment. The winner
+/// holds
+/// the name until it is killed.
 pub(crate) async fn once(path: &str) {
     println!("ready {}", id());
     wait_for_the_end();
     match Listener::bind(path) {
         Ok(mut listener) => {
             println!("won {}", id());
-            // Long past the end of the test, for one that does not get to kill it.
+            // This outlasts the test. It ends a process that a failed test did not kill.
             let served = async {
                 loop {
                     drop(listener.accept().await.expect("a connection"));
@@ -35,7 +36,7 @@ pub(crate) async fn once(path: &str) {
     }
 }
 
-/// Has the name and accepts nobody, until standard input ends.
+/// Holds the name without accepting, until standard input ends.
 pub(crate) fn hold(path: &str) {
     let listener = Listener::bind(path).expect("a free name");
     println!("listening {}", id());
@@ -43,7 +44,7 @@ pub(crate) fn hold(path: &str) {
     drop(listener);
 }
 
-/// Removes what a crash has left.
+/// Removes the files that a crash has left.
 pub(crate) fn clean(path: &str) {
     match place(path).remove_stale() {
         Ok(was_there) => println!("cleaned {was_there}"),
@@ -51,7 +52,7 @@ pub(crate) fn clean(path: &str) {
     }
 }
 
-/// Looks, and leaves all as it is.
+/// Prints whether the name is in use, and changes nothing.
 pub(crate) fn occupancy(path: &str) {
     match place(path).occupancy() {
         Ok(occupancy) => println!("{occupancy:?}"),
@@ -64,19 +65,19 @@ fn place(path: &str) -> Candidate {
     endpoint.resolve().expect("a place").swap_remove(0)
 }
 
-/// Takes the name over from a dead socket, again and again.
+/// Takes the name over from a dead socket, `count` times.
 pub(crate) async fn takeovers(path: &str, count: u32) {
     for _ in 0..count {
         let options = ListenOptions::new();
         let listener = Listener::bind_wait(path, &options, Duration::from_secs(60)).await;
         let listener = listener.expect("the name of the dead");
-        // The socket is closed, and the name stays, as after a crash.
+        // The socket is closed and its name stays, as after a crash.
         drop(listener.into_fd().expect("a socket"));
     }
     println!("done");
 }
 
-/// Binds and drops, and says what the mode and the owner of the socket were at first.
+/// Binds and drops, and prints the mode and the owner that the socket had at first.
 pub(crate) async fn binds(path: &str, count: u32, options: &[&str]) {
     let options = Options::parse(options).listen;
     for turn in 0..count {
@@ -97,9 +98,11 @@ pub(crate) async fn binds(path: &str, count: u32, options: &[&str]) {
     println!("done");
 }
 
-/// Takes the name, looks whether it keeps it, and gives it back or crashes; for `millis`. A letter
-/// for each time that it had the name: `k` for kept, `l` for lost; `e` for an error that is none of
-/// those that a rival may meet.
+/// For `millis`, takes the name, checks whether it keeps it, and then releases it or crashes.
+/// Prints a
+/// letter for each time that it had the name: `k` for kept, `l` for lost, `e` for an error that
+/// rivals
+/// should not cause.
 pub(crate) async fn churn(path: &str, millis: u32, seed: u32) {
     let end = Instant::now() + Duration::from_millis(millis.into());
     let mut random = u64::from(seed) * 7919 + u64::from(id());
@@ -134,11 +137,11 @@ fn inode(path: &str) -> Option<u64> {
     fs::symlink_metadata(Path::new(path)).ok().map(|socket| socket.ino())
 }
 
-/// Whether the name leads a client to this very listener.
+/// Reports whether a client of the name reaches this very listener.
 async fn clients_reach_us(listener: &mut Listener, path: &str) -> bool {
     let connected = Stream::connect_with(path, &ConnectOptions::new()).await;
     let Ok(mut client) = connected else { return false };
-    // Others' clients stand in the queue too, and are dropped here as if they were served.
+    // The queue also holds clients of other processes, which are dropped as if they were served.
     let mark = random_mark();
     if client.write_all(&mark).await.is_err() {
         return false;

@@ -1,4 +1,4 @@
-//! Servers that do as they are told on standard input.
+//! Servers that take commands on standard input.
 
 use std::collections::VecDeque;
 use std::env::set_current_dir;
@@ -22,9 +22,9 @@ use crate::shown;
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) listen: ListenOptions,
-    /// Prints who comes.
+    /// Prints each client's user and process.
     tell: bool,
-    /// Counts SIGALRM instead of dying of it.
+    /// Counts SIGALRM, which would otherwise kill the process.
     alarm: bool,
 }
 
@@ -59,7 +59,7 @@ impl Options {
     }
 }
 
-/// Binds, and says of the error what a program can act on.
+/// Binds, and prints the parts of the error that a program can match.
 pub(crate) fn reason(path: &str) {
     let error = Listener::bind(path).expect_err("an error");
     let known = sockpipe::Error::of(&error).expect("one of ours");
@@ -75,7 +75,7 @@ pub(crate) async fn run(path: &str, options: &[&str]) {
     }
 }
 
-/// With the listening socket that is this process's standard input; so there are no commands.
+/// Serves one client of the listening socket that is standard input, so it takes no commands.
 pub(crate) async fn inherited(options: &[&str]) {
     let options = Options::parse(options);
     let socket = stdin().as_fd().try_clone_to_owned().expect("a descriptor");
@@ -86,10 +86,10 @@ pub(crate) async fn inherited(options: &[&str]) {
     println!("served");
 }
 
-/// Socket activation: what was passed, then what a second call gives.
+/// Prints the listeners that socket activation passed, and then the result of a second call.
 pub(crate) async fn activated() {
     let variable = |name| std::env::var(name).unwrap_or_default();
-    // Where there is no runtime, nothing is lost.
+    // Without a runtime the call fails, and loses nothing.
     let early = || activated_listeners::<Listener>(&ListenOptions::default()).map(drop);
     let early = thread::spawn(early).join().expect("no panic");
     drop(early);
@@ -109,11 +109,11 @@ pub(crate) async fn activated() {
             echo::echo(stream, |_| ()).await.expect("an echo");
         }
     }
-    // They are left as they are.
+    // The environment is not changed.
     println!("environment {} {}", variable("LISTEN_FDS"), variable("LISTEN_FDNAMES"));
 }
 
-/// What was passed, what of it is a listener, and what is left.
+/// Prints the descriptors that were passed, the listeners among them, and those that are left.
 pub(crate) async fn passed() {
     let passed = || activated_descriptors().expect("what was passed");
     for found in passed() {
@@ -128,17 +128,17 @@ pub(crate) async fn passed() {
     }
 }
 
-/// The connection that this process was started for. What it has to say goes to nobody.
+/// Serves the connection that this process was started for. No one reads its standard output.
 pub(crate) async fn served() {
     let stream = activated_stream::<Stream>().expect("what was passed").expect("a connection");
     echo::echo(stream, |_| ()).await.expect("an echo");
     let again = activated_stream::<Stream>().expect("what was passed");
     assert!(again.is_none(), "it is there once");
-    // Whoever reads the stream's end does not read this process's. It is killed.
+    // The test reads the end of the stream and not of this process, which it kills.
     tokio::time::sleep(std::time::Duration::from_secs(30)).await;
 }
 
-/// Always none where there is no `/proc`.
+/// Returns how many sockets a child inherits, which is always 0 without `/proc`.
 fn sockets_of_a_child() -> usize {
     let child = Command::new("ls").args(["-l", "/proc/self/fd/"]).stdin(Stdio::null()).output();
     let listed = child.expect("a child").stdout;
@@ -166,7 +166,7 @@ pub(crate) async fn children(path: &str, count: u32) {
         let another = Listener::bind(&beside).expect("a free name");
         let (client, server) = tokio::join!(Stream::connect(path), listener.accept());
         drop(another);
-        // Some of each kind are open whenever a child is started.
+        // Sockets of each kind are open when a child starts.
         held.push_back((client.expect("a connection"), server.expect("a connection")));
         if held.len() > 32 {
             held.pop_front();
@@ -176,7 +176,7 @@ pub(crate) async fn children(path: &str, count: u32) {
     let children = spawner.join().expect("children");
     let ids: Vec<_> = children.iter().map(|child| child.id().to_string()).collect();
     println!("rounds {rounds} children {}", ids.join(" "));
-    // Held until the test kills this process.
+    // The children live until the test kills this process.
     let mut commands = commands();
     while commands.recv().await.is_some() {}
     for mut child in children {
@@ -274,7 +274,7 @@ fn tell(stream: &Stream) {
     println!("peer uid {:?} gid {:?} pid {:?}", peer.uid(), peer.gid(), peer.pid());
 }
 
-/// The first byte says what the client wants: an echo, or somebody who does not read until told to.
+/// Serves a client as its first byte asks: with an echo, or by not reading until a command says so.
 async fn talk(mut stream: Stream, mut drain: watch::Receiver<bool>) {
     match stream.read_u8().await {
         Ok(b'e') => drop(echo::echo(stream, |_| ()).await),
@@ -308,7 +308,7 @@ pub(crate) fn commands() -> UnboundedReceiver<String> {
     receiver
 }
 
-/// The signals that this process ignores, as a mask; `None` where there is no `/proc`.
+/// Returns the signals that this process ignores, as a mask, or `None` without `/proc`.
 pub(crate) fn ignored_signals() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;

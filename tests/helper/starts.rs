@@ -1,4 +1,4 @@
-//! A daemon and those that start it; a program of which there is one.
+//! A daemon and the clients that start it, and a program that runs as a single instance.
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::raw::wait_for_the_end;
 use crate::shown;
 
-/// Long past the end of the test that does not get to stop it.
+/// The longest life of a process that a failed test did not stop.
 const LIFE: Duration = Duration::from_secs(120);
 
-/// Says its process id to each client, until one says something.
+/// Sends its process id to each client, until a client sends something.
 pub(crate) async fn daemon(path: &str) {
     let served = async {
         let mut listener = Listener::bind(path).expect("a free name");
         loop {
             let mut stream = listener.accept().await.expect("a connection");
-            // A client may be killed at any time.
+            // The test may kill a client at any time.
             let _ = stream.write_all(format!("{}\n", std::process::id()).as_bytes()).await;
             let _ = stream.shutdown().await;
             if stream.read_u8().await.is_ok() {
@@ -31,7 +31,7 @@ pub(crate) async fn daemon(path: &str) {
     let _: Result<(), _> = tokio::time::timeout(LIFE, served).await;
 }
 
-/// Starts it if need be, and prints its process id.
+/// Connects to the daemon, starts it if necessary, and prints its process id.
 pub(crate) async fn client(path: &str) {
     let mut daemon = Command::new(std::env::current_exe().expect("this program"));
     daemon.args(["daemon", path]);
@@ -46,7 +46,9 @@ pub(crate) async fn client(path: &str) {
     }
 }
 
-/// The first prints what each later one wants; a later one prints the exit code.
+/// Runs an instance. The first prints the request of each later one, and a later one prints its
+/// exit
+/// code.
 pub(crate) async fn instance(path: &str, wish: &str) {
     match hand_over(path, &Launch::new().args([wish])).await {
         Ok(HandOver::First(mut listener)) => {
@@ -62,7 +64,7 @@ pub(crate) async fn instance(path: &str, wish: &str) {
                     let Ok(request) = LaunchRequest::receive(later, limit).await else { continue };
                     let wish = request.launch().get_args()[0].to_str().expect("UTF-8");
                     println!("{wish}");
-                    // A later one may be killed at any time.
+                    // The test may kill a later one at any time.
                     let _ = request.finish(0).await;
                 }
             };

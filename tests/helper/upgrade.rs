@@ -1,4 +1,4 @@
-//! A server that its next version takes over.
+//! A server whose next version takes it over.
 
 use std::io;
 use std::time::Duration;
@@ -10,8 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::raw::wait_for_the_end;
 use crate::shown;
 
-/// Takes over, and answers each byte with its process id until it is taken over itself; or ends at
-/// once.
+/// Takes over the server. Then it answers each byte with its process id until it is taken over
+/// itself,
+/// or ends at once.
 pub(crate) async fn run(path: &str, serves: bool) {
     let options = ListenOptions::new().upgradable(true).unsafe_directory(true);
     let listener = match take_over(path, &options, Duration::from_secs(30)).await {

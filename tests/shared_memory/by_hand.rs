@@ -1,4 +1,4 @@
-//! The other side's part of the protocol, made by hand so that a test can break each rule of it.
+//! The other side's part of the protocol, written out so that a test can break each of its rules.
 #![allow(unsafe_code, reason = "memory that two sides map")]
 
 use std::io::IoSlice;
@@ -22,20 +22,22 @@ pub(crate) const OFFERED: u64 = 1;
 pub(crate) const ACCEPTED: u64 = 2;
 pub(crate) const WITHDRAWN: u64 = 3;
 
-/// Where the words are: a line of 128 bytes for each.
+/// The offsets of the words, each in a line of 128 bytes.
 pub(crate) const MAGIC: usize = 0;
 pub(crate) const VERSION: usize = 128;
 pub(crate) const LENGTH: usize = 256;
 pub(crate) const STATE: usize = 384;
 pub(crate) const WORDS: usize = 18;
-/// Of the direction that the server writes; those of the client's are `CLIENT` before it.
+/// The words of the direction that the server writes. Those of the client's direction are `CLIENT`
+/// bytes
+/// before them.
 pub(crate) const SOCKET_BYTES: usize = 1408;
 pub(crate) const ON_RING: usize = 1536;
 pub(crate) const TAIL: usize = 1664;
 pub(crate) const HEAD: usize = 1792;
 pub(crate) const CLIENT: usize = 896;
 
-/// A memfd with a header that is right, if `size` has room for one.
+/// Returns a memfd, with a valid header if `size` has room for one.
 pub(crate) fn memory(size: usize, seals: SealFlags) -> OwnedFd {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory = memfd_create("by-hand", flags).expect("a memfd");
@@ -55,7 +57,7 @@ pub(crate) fn memory(size: usize, seals: SealFlags) -> OwnedFd {
     memory
 }
 
-/// The memory as this side sees it.
+/// This side's mapping of the memory.
 pub(crate) struct Mapped(NonNull<u8>);
 
 // SAFETY: it is used through atomics.
@@ -72,7 +74,7 @@ impl Mapped {
         Ok(Self(NonNull::new(start?.cast()).expect("a place")))
     }
 
-    /// Any word: those of four bytes have zeros behind them.
+    /// Returns the word at `at`. A word of four bytes is followed by zeros.
     pub(crate) fn word(&self, at: usize) -> &AtomicU64 {
         assert!(at % 8 == 0 && at < SIZE);
         // SAFETY: the word is in the mapping.
@@ -97,21 +99,21 @@ impl Drop for Mapped {
     }
 }
 
-/// The byte of the mark that the peer's socket has.
+/// Returns the byte in the mark of the peer's socket.
 pub(crate) fn mark_of_peer(socket: &UnixStream) -> Option<u8> {
     let address = socket.peer_addr().expect("an address");
     let digits = address.as_abstract_name()?.strip_prefix(b"sockpipe-lane-1-")?;
     u8::from_str_radix(std::str::from_utf8(&digits[14..]).ok()?, 16).ok()
 }
 
-/// Marks a client's socket; the byte is 0xa5.
+/// Marks a client's socket with the byte 0xa5.
 pub(crate) fn mark(socket: &UnixStream) {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = u64::from(std::process::id()) << 24 | COUNT.fetch_add(1, Ordering::Relaxed);
     assert!(mark_as(socket, &format!("sockpipe-lane-1-{:016x}", number << 8 | 0xa5)));
 }
 
-/// Reports whether nobody else has the name.
+/// Marks a socket with `name`. Returns `false` if another socket has it.
 pub(crate) fn mark_as(socket: &UnixStream, name: &str) -> bool {
     let name = SocketAddrUnix::new_abstract_name(name.as_bytes()).expect("a name");
     rustix::net::bind(socket, &name).is_ok()

@@ -1,4 +1,4 @@
-//! A client that marks its socket, and then keeps no promise of the protocol.
+//! A client that marks its socket, and then breaks the rules of the protocol.
 
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -28,7 +28,7 @@ async fn server_and_socket() -> (Stream, UnixStream) {
     (within(listener.accept()).await.expect("a client"), socket)
 }
 
-/// Receives what comes next, with the descriptors that come with it.
+/// Receives the next bytes, with the descriptors that come with them.
 fn receive(socket: &UnixStream, buf: &mut [u8]) -> (usize, Vec<OwnedFd>) {
     let mut room = [MaybeUninit::uninit(); 256];
     let mut control = RecvAncillaryBuffer::new(&mut room);
@@ -51,7 +51,7 @@ async fn question_and_answer(server: &mut Stream, socket: &mut UnixStream) -> Ve
     let mut buf = [0; 64];
     while !got.starts_with(b"answer") {
         let (length, fds) = receive(socket, &mut buf);
-        // The byte of an offer is no data, and is the last of what comes with it.
+        // The last byte that comes with descriptors belongs to the offer and not to the data.
         got.extend(&buf[..length - usize::from(!fds.is_empty())]);
         all.extend(fds);
     }
@@ -80,7 +80,7 @@ async fn an_invalid_mark_brings_no_offer() {
         "x",
     ] {
         let (mut server, mut socket) = server_and_socket().await;
-        // Names are those of the whole system: another process may have this one for a moment.
+        // Names belong to the whole system, so another process may have this one for a moment.
         if !mark_as(&socket, name) {
             continue;
         }
@@ -106,7 +106,7 @@ async fn an_offer_that_is_not_taken_changes_nothing() {
     assert_eq!(within(read_all(&mut server)).await, b"rest");
 }
 
-/// The server looks at a word once: what it says later changes nothing.
+/// The server reads the word once, so later values change nothing.
 #[tokio::test]
 async fn an_accepted_offer_cannot_be_taken_back() {
     for later in [0, OFFERED, WITHDRAWN, u64::MAX] {
@@ -118,7 +118,8 @@ async fn an_accepted_offer_cannot_be_taken_back() {
         memory.set(STATE, later);
         within(server.write_all(b"as well")).await.expect("a write");
         assert_eq!(memory.get(TAIL), 18);
-        // The client's direction: its question came through the socket, what follows does not.
+        // In the client's direction, the question came through the socket, and the rest comes
+        // through the ring.
         memory.set(SOCKET_BYTES - CLIENT, 8);
         memory.set(TAIL - CLIENT, 4);
         memory.set(ON_RING - CLIENT, 1);
@@ -133,8 +134,7 @@ async fn an_accepted_offer_cannot_be_taken_back() {
     }
 }
 
-/// The client may punch holes until it seals the memory. A page that is not there is a page of
-/// zeros.
+/// The client may punch holes until it seals the memory. A missing page reads as zeros.
 #[tokio::test]
 async fn holes_in_the_memory_end_no_server() {
     let Offered { mut server, socket, memory, file, .. } = offered().await;
@@ -146,12 +146,12 @@ async fn holes_in_the_memory_end_no_server() {
         within(server.write_all(&[7; 1000])).await.expect("a write");
         memory.set(HEAD, 1000 * (round as u64 + 1));
     }
-    // It has to look how much was read to write this.
+    // To write this, the server has to read the client's position.
     within(server.write(&[7; 300_000])).await.expect("a write");
     fallocate(&file, punch, 0, SIZE as u64).expect("a hole in the header");
-    // The client's position is before where it was.
+    // The client's position went back.
     let written = within(server.write(&[7; 300_000])).await;
-    // By this and not by what the tests of hostile peers do to it.
+    // The position causes the error, and nothing else that hostile peers do.
     assert_says(&assert_kind(written, ErrorKind::InvalidData), &["a position", "not possible"]);
     drop(socket);
 }
@@ -167,7 +167,7 @@ async fn a_client_that_closes_at_any_step_is_an_end_of_file() {
                 0
             }
             2 => {
-                // Accepted, and its direction not switched.
+                // The client accepts, and does not switch its direction.
                 memory.set(STATE, ACCEPTED);
                 socket.write_all(b"abc").expect("a write");
                 3

@@ -1,4 +1,4 @@
-//! A server that wakes its client without end, and never has anything to read or room to write.
+//! A server that wakes its client endlessly, without data to read or room to write.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -23,7 +23,7 @@ enum Flood {
     Offers,
 }
 
-/// The flood goes on until this is dropped.
+/// Ends the flood when it is dropped.
 struct Flooding<'a>(&'a AtomicBool);
 
 impl Drop for Flooding<'_> {
@@ -46,7 +46,7 @@ fn flood(what: Flood, socket: &UnixStream, bell: &UnixStream, stop: &AtomicBool)
     }
 }
 
-/// Runs `body` beside a flood of each kind.
+/// Runs `body` during a flood of each kind.
 async fn flooded(body: impl AsyncFn(Flood, Stream)) {
     for what in [Flood::ReadersBells, Flood::WritersBells, Flood::Offers] {
         let Taken { client, socket, bell, memory, .. } = taken().await;
@@ -57,11 +57,12 @@ async fn flooded(body: impl AsyncFn(Flood, Stream)) {
         socket.set_nonblocking(true).expect("a flag");
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
-            // Several, so that one of them is always ahead.
+            // Several threads write, so that one of them is always ahead.
             for _ in 0..4 {
                 scope.spawn(|| flood(what, &socket, &bell, &stop));
             }
-            // Dropped also if the body panics, or the scope would wait for ever.
+            // This ends the threads also if the body panics. Otherwise the scope would wait for
+            // ever.
             let _flooding = Flooding(&stop);
             let runtime = tokio::runtime::Handle::current();
             tokio::task::block_in_place(|| runtime.block_on(body(what, client)));

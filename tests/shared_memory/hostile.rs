@@ -1,14 +1,15 @@
-//! A peer that speaks the protocol and then writes whatever it likes into the memory.
+//! A peer that follows the protocol and then writes random words into the memory.
 //!
-//! It is made of this crate's own ends: they map the memory, and a thread of the peer finds the
-//! mapping in `/proc/self/maps` and writes random words into it.
+//! The peer uses the crate's own stream, which maps the memory. A thread of the peer finds the
+//! mapping in
+//! `/proc/self/maps` and writes into it.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use super::*;
 
-/// Where this process has mapped the memory of lanes.
+/// Returns where this process has mapped the memory of lanes.
 fn mappings() -> Vec<(usize, usize)> {
     let maps = fs::read_to_string("/proc/self/maps").expect("the process's memory");
     let lines = maps.lines().filter(|line| line.contains("/memfd:sockpipe"));
@@ -41,7 +42,7 @@ async fn helper_scribbles_until_killed() {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            // The header's words for the most part, small numbers as often as large ones.
+            // Most writes go to the header. Small numbers are as frequent as large ones.
             let length = if random & 7 == 0 { end - start } else { 2432 };
             let at = start as u64 + (random >> 20) % (length as u64 - 8);
             let word = if random & 8 == 0 { random >> 50 } else { random };
@@ -54,12 +55,13 @@ async fn helper_scribbles_until_killed() {
     }
 }
 
-/// A second with `SOCKPIPE_FULL` unset, else a minute.
+/// Returns how long to run: two seconds, or a minute with `SOCKPIPE_FULL` set.
 fn time() -> Duration {
     Duration::from_secs(if std::env::var_os("SOCKPIPE_FULL").is_some() { 60 } else { 2 })
 }
 
-/// Its own stream may end in any way. Nothing else is hurt, and nothing hangs past its deadline.
+/// The peer's own stream may end in any way. Others are not affected, and no call outlasts its
+/// deadline.
 #[tokio::test]
 async fn a_peer_that_writes_random_words_harms_its_own_stream_only() {
     let os = Os::new();

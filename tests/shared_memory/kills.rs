@@ -1,4 +1,4 @@
-//! A peer that is killed at each step of the way into memory.
+//! A peer is killed at each step of the way into memory.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -13,8 +13,9 @@ pub(crate) fn pattern(at: usize) -> u8 {
     (at * 31 + at / 251) as u8
 }
 
-/// Writes the pattern and checks the peer's, until both directions have ended. A peer that goes on
-/// for `most` bytes is left.
+/// Writes the pattern and checks the peer's, until both directions have ended. It leaves a peer
+/// that has
+/// sent `most` bytes.
 pub(crate) async fn talk(stream: &Stream, most: usize) -> (usize, usize) {
     let writing = async {
         let (mut at, mut step) = (0, 1);
@@ -54,7 +55,7 @@ pub(crate) async fn talk(stream: &Stream, most: usize) -> (usize, usize) {
     (writing.await, read)
 }
 
-/// The helper: one side of a conversation.
+/// The helper is one side of a conversation.
 #[tokio::test]
 async fn helper_talks_until_killed() {
     let Some(argument) = argument() else { return };
@@ -68,7 +69,7 @@ async fn helper_talks_until_killed() {
     talk(&stream.expect("a peer"), usize::MAX).await;
 }
 
-/// The stream to it, and the process; no stream if it died before there was one.
+/// Starts the helper. Returns the process and a stream to it, or no stream if it died before.
 async fn meet(role: &str, endpoint: &str, mut command: Command) -> (Option<Stream>, Child) {
     let options = listening(SharedMemory::Eager);
     let listener = (role == "client").then(|| Listener::bind_with(endpoint, &options));
@@ -96,7 +97,7 @@ async fn meet(role: &str, endpoint: &str, mut command: Command) -> (Option<Strea
     (stream.await, child)
 }
 
-/// The calls that a side makes on its way, and how often at most.
+/// The calls that a side makes on its way into memory, and the most times that it makes them.
 const STEPS: [(&str, &str, u32); 14] = [
     ("client", "bind", 1),
     ("client", "recvmsg", 6),
@@ -123,7 +124,7 @@ pub(crate) fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("descriptors").count()
 }
 
-/// The helper that stays alive, in a process of its own: it counts what it has.
+/// The helper that stays alive. It has its own process because it counts the process's resources.
 #[tokio::test]
 async fn helper_outlives_its_peers() {
     if argument().is_none() {
@@ -152,7 +153,7 @@ async fn helper_outlives_its_peers() {
             rounds += 1;
         }
     }
-    // While it is hot, at no step in particular.
+    // Kills the peer at any moment while the stream is hot.
     for round in 0..20 {
         let os = Os::new();
         let role = if round % 2 == 0 { "client" } else { "server" };
@@ -182,8 +183,9 @@ async fn a_peer_killed_at_any_step_is_an_end_and_leaves_nothing() {
     run_alone("shared_memory::kills::helper_outlives_its_peers");
 }
 
-/// In a program where SIGPIPE kills, or to a peer that reads nothing: each send says that it raises
-/// no signal and does not wait.
+/// Each send asks for no signal and for no wait. SIGPIPE would kill some programs, and a peer that
+/// reads
+/// nothing would block the call.
 #[tokio::test]
 async fn sends_neither_raise_a_signal_nor_wait() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -211,7 +213,7 @@ async fn sends_neither_raise_a_signal_nor_wait() {
     assert!(bells > 0, "no bell was rung");
 }
 
-/// Runs a helper that counts what its process has, and so has to be alone in it.
+/// Runs a helper in a process of its own, because it counts the process's resources.
 pub(crate) fn run_alone(helper: &str) {
     let output = helper_command(helper, "alone").output().expect("a process");
     let out = String::from_utf8_lossy(&output.stdout);

@@ -1,5 +1,4 @@
-//! A server that offers whatever it likes: its own stream may suffer, the client's process does
-//! not.
+//! A server that makes invalid offers. Its own stream may suffer; the client's process may not.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -12,7 +11,7 @@ use rustix::io::Errno;
 use super::by_hand::*;
 use super::*;
 
-/// A client that takes offers, and the socket of a server that may make some.
+/// Returns a client that takes offers, and the socket of a server that may make some.
 pub(crate) async fn client_and_socket() -> (Stream, UnixStream) {
     let os = Os::new();
     let listener = UnixListener::bind(os.endpoint()).expect("a free name");
@@ -27,7 +26,7 @@ fn bell() -> (UnixStream, UnixStream) {
     pair
 }
 
-/// A stream that took an offer, made by hand.
+/// A stream that took an offer, and the other side's parts.
 pub(crate) struct Taken {
     pub(crate) client: Stream,
     pub(crate) socket: UnixStream,
@@ -52,7 +51,7 @@ pub(crate) async fn taken() -> Taken {
 
 type Fds = (OwnedFd, OwnedFd);
 
-/// What looks like no offer at all: its byte is a byte of the server's.
+/// Returns descriptors that do not look like an offer, so the byte with them is data.
 fn other_descriptors() -> Vec<(&'static str, Fds)> {
     let socket = || OwnedFd::from(bell().1);
     let file = |path: &str| OwnedFd::from(std::fs::File::open(path).expect(path));
@@ -92,7 +91,7 @@ fn other_descriptors() -> Vec<(&'static str, Fds)> {
     all
 }
 
-/// What has the form of an offer, and is none that can be taken.
+/// Returns descriptors that look like an offer and cannot be taken.
 fn bad_offers() -> Vec<(&'static str, OwnedFd)> {
     let with = |at: usize, word: u64| {
         let file = memory(SIZE, SealFlags::empty());
@@ -113,7 +112,7 @@ fn bad_offers() -> Vec<(&'static str, OwnedFd)> {
     ]
 }
 
-/// Sends it in the middle of data, and returns what the client read of these.
+/// Sends `fds` in the middle of data, and returns which data the client read.
 async fn between_data(client: &mut Stream, socket: &mut UnixStream, fds: &Fds) -> Vec<u8> {
     let byte = mark_of_peer(socket).expect("a mark");
     socket.write_all(b"before").expect("a write");
@@ -149,7 +148,7 @@ async fn an_offer_that_cannot_be_taken_leaves_the_stream_on_its_socket() {
         let fds = (file, there.into());
         let got = between_data(&mut client, &mut socket, &fds).await;
         assert_eq!(got, b"beforeafter", "{what}");
-        // The client has closed what came with it.
+        // The client has closed the descriptors.
         drop(fds);
         here.set_nonblocking(false).expect("a flag");
         assert_eq!(here.read(&mut [0]).expect("an end"), 0, "{what}");
@@ -171,7 +170,7 @@ async fn the_first_of_many_offers_is_taken() {
         here.set_nonblocking(false).expect("a flag");
         assert_eq!(here.read(&mut [0]).expect("an end"), 0, "the client holds the bell");
     }
-    // The one that was taken goes on.
+    // The first offer was taken, and its stream goes on.
     first.set(SOCKET_BYTES, 101);
     first.set(ON_RING, 1);
     first.set(TAIL, 3);
@@ -180,7 +179,7 @@ async fn the_first_of_many_offers_is_taken() {
     assert_eq!(client.transport(), Transport::SharedMemory);
 }
 
-/// An access to a page that is not there would raise SIGBUS.
+/// An access to a missing page would raise SIGBUS.
 #[tokio::test]
 async fn mapped_memory_can_be_neither_cut_nor_written_by_calls() {
     let Taken { client, file, memory: _memory, .. } = taken().await;
@@ -193,7 +192,7 @@ async fn mapped_memory_can_be_neither_cut_nor_written_by_calls() {
     drop(client);
 }
 
-/// Every word of the header with every kind of value, while the client reads, writes and ends.
+/// Puts each kind of value into each word of the header, while the client reads, writes and ends.
 #[tokio::test]
 async fn a_corrupt_header_harms_its_own_stream_only() {
     let values = [0, 1, 3, 10, 11, RING, RING + 1, u64::from(u32::MAX), 1 << 63, u64::MAX];
@@ -219,7 +218,7 @@ async fn a_corrupt_header_harms_its_own_stream_only() {
             let kind = error.kind();
             assert!(matches!(kind, ErrorKind::InvalidData | ErrorKind::BrokenPipe), "{error}");
         }
-        // Whatever it is: once the peer is gone, so is its stream.
+        // Whatever the value, the stream ends once the peer is gone.
         let _ = client.shutdown().await;
         drop((socket, bell));
         let end = async {
@@ -230,7 +229,7 @@ async fn a_corrupt_header_harms_its_own_stream_only() {
     }
 }
 
-/// Where the server ends, and what of its bytes the client still reads.
+/// For each step, the server closes, and the client reads the bytes sent before.
 #[tokio::test]
 async fn a_server_that_closes_at_any_step_is_an_end_of_file() {
     for step in 0..6 {
@@ -247,14 +246,14 @@ async fn a_server_that_closes_at_any_step_is_an_end_of_file() {
                 0
             }
             3 => {
-                // It has published three bytes, and rung for none.
+                // The server has published three bytes and sent no bell.
                 memory.set(SOCKET_BYTES, 1);
                 memory.set(TAIL, 3);
                 memory.set(ON_RING, 1);
                 3
             }
             4 => {
-                // More are to come through the socket than ever do.
+                // The server announces more bytes through the socket than it sends.
                 socket.write_all(b"abc").expect("a write");
                 memory.set(SOCKET_BYTES, 1000);
                 memory.set(TAIL, 3);
@@ -262,7 +261,7 @@ async fn a_server_that_closes_at_any_step_is_an_end_of_file() {
                 3
             }
             _ => {
-                // Bells without a switch: these are data.
+                // Without a switch these bytes are data and not bells.
                 socket.write_all(&[0; 5]).expect("bells");
                 5
             }

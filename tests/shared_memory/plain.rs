@@ -1,4 +1,4 @@
-//! Peers that know nothing of shared memory: nothing changes for them.
+//! Nothing changes for peers that do not use shared memory.
 
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -8,7 +8,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg};
 
 use super::*;
 
-/// Receives with room for control data, of which there is none.
+/// Receives bytes, and asserts that no control data comes with them.
 fn receive(socket: &UnixStream, buf: &mut [u8]) -> usize {
     let mut room = [MaybeUninit::uninit(); 256];
     let mut control = RecvAncillaryBuffer::new(&mut room);
@@ -17,7 +17,7 @@ fn receive(socket: &UnixStream, buf: &mut [u8]) -> usize {
     message.expect("bytes").bytes
 }
 
-/// Echoes until the end, and returns everything that came.
+/// Echoes until the end, and returns all the bytes.
 fn echo(mut socket: &UnixStream) -> Vec<u8> {
     let mut all = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
@@ -31,7 +31,7 @@ fn echo(mut socket: &UnixStream) -> Vec<u8> {
     }
 }
 
-/// Enough of each kind of traffic to be hot.
+/// Makes enough traffic of each kind for the stream to be hot.
 async fn talk(stream: &mut Stream) -> Vec<u8> {
     let mut sent = Vec::new();
     for turn in 0..2000_usize {
@@ -83,7 +83,6 @@ async fn a_plain_client_receives_nothing_but_the_bytes() {
     }
 }
 
-/// A peer of this crate with the option off is a plain peer.
 #[tokio::test]
 async fn a_stream_moves_only_if_both_sides_allow_it() {
     for (here, there) in
@@ -103,7 +102,7 @@ async fn a_stream_moves_only_if_both_sides_allow_it() {
     }
 }
 
-/// Descriptors that a foreign server sends are no offer: its bytes stay bytes.
+/// Descriptors of a foreign server are not an offer, so the bytes that come with them are data.
 #[tokio::test]
 async fn descriptors_of_a_plain_server_change_nothing() {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -124,7 +123,7 @@ async fn descriptors_of_a_plain_server_change_nothing() {
         let mut room = [MaybeUninit::uninit(); 256];
         let mut control = SendAncillaryBuffer::new(&mut room);
         assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        // Not one byte, as the mark's byte is one of 256.
+        // Two bytes, because a single one could be the mark's byte by chance.
         let sent = sendmsg(&socket, &[IoSlice::new(b"ab")], &mut control, SendFlags::empty());
         assert_eq!(sent.expect("a write"), 2);
     }

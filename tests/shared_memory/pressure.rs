@@ -1,4 +1,4 @@
-//! Peers that stand still, and processes that may have no memory.
+//! Peers that are suspended, and processes that may not use memory.
 
 use std::process::Command;
 use std::time::Duration;
@@ -30,7 +30,7 @@ async fn a_suspended_peer_makes_a_writer_wait_and_loses_nothing() {
     kill_process(pid, Signal::STOP).expect("a suspension");
     let block: Vec<u8> = (0..4096_u32).map(|at| (at * 7 / 3) as u8).collect();
     let mut sent = Vec::new();
-    // The ring takes 256 KiB, and then the writer waits.
+    // The ring holds 256 KiB. Then the writer waits.
     let full = within(async {
         while let Ok(written) = timeout(Duration::from_millis(200), stream.write(&block)).await {
             sent.extend_from_slice(&block[..written.expect("a write")]);
@@ -49,7 +49,7 @@ async fn a_suspended_peer_makes_a_writer_wait_and_loses_nothing() {
     child.wait().expect("an end");
 }
 
-/// The limits are the process's: a process of its own for each.
+/// The limits apply to a whole process, so each runs in its own.
 #[test]
 fn a_process_that_may_have_no_memory_stays_on_its_sockets() {
     for (limit, transport) in [
@@ -63,7 +63,7 @@ fn a_process_that_may_have_no_memory_stays_on_its_sockets() {
     }
 }
 
-/// What [`say`] said in that process.
+/// Runs the helper, and returns the transport that [`say`] printed.
 fn ended_on(mut helper: Command) -> Transport {
     let output = helper.output().expect("a process");
     let out = String::from_utf8_lossy(&output.stdout);
@@ -105,8 +105,9 @@ async fn helper_talks_without_memory() {
     say(&client, &server);
 }
 
-/// Calls on the way into memory, and at which of them the first failure is. The server's are first,
-/// and a side maps its memory in nine slices.
+/// The calls on the way into memory that fail, with the error and the first call that fails. The
+/// server's
+/// calls come first, and each side maps its memory in nine slices.
 const FAILURES: [(&str, &str, u32); 8] = [
     ("memfd_create", "EMFILE", 1),
     ("ftruncate", "ENOMEM", 1),
@@ -138,7 +139,7 @@ fn a_call_that_fails_on_the_way_into_memory_leaves_the_stream_on_its_socket() {
     }
 }
 
-/// The helper of the test above. It leaves nothing behind, whatever it has come to.
+/// The helper of the test above. It leaves nothing behind, whichever call fails.
 #[tokio::test]
 async fn helper_talks_without_calls() {
     if argument().is_none() {
@@ -159,7 +160,7 @@ fn restrict(resource: Resource, most: u64) {
     setrlimit(resource, Rlimit { current: Some(most), maximum }).expect("a limit");
 }
 
-/// Bytes of address space.
+/// Returns how many bytes of address space this process uses.
 fn addresses() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("a size");

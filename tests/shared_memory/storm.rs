@@ -1,4 +1,4 @@
-//! Many conversations at once that move into memory, each with another course, and every byte
+//! Many conversations move into memory at the same time, each in its own way. Every byte is
 //! checked.
 
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use sockpipe::blocking;
 use super::kills::{pattern, run_alone};
 use super::*;
 
-/// What both sides of a conversation know of it: a seed is one course.
+/// The course of a conversation, which its seed determines for both sides.
 struct Course(u64);
 
 impl Course {
@@ -25,7 +25,7 @@ impl Course {
     }
 }
 
-/// Reads `count` bytes that go on with the pattern at `at`, and gives up many a read.
+/// Reads `count` bytes of the pattern from position `at`, and gives up some of the reads.
 async fn read_part(stream: &Stream, at: usize, count: usize, course: &mut Course) {
     let mut done = 0;
     while done < count {
@@ -83,7 +83,9 @@ fn on_threads(
     stream
 }
 
-/// Some parts, each by tasks or by threads as this side chooses, and then one of the ends.
+/// Runs the parts of a conversation, each with the async or the blocking API as this side chooses,
+/// and
+/// then one of the endings.
 async fn converse(mut stream: Stream, seed: u64, side: usize) -> Transport {
     let mut common = Course(seed);
     let mut own = Course(seed ^ (0x9E37_79B9 << (side * 7)));
@@ -108,7 +110,7 @@ async fn converse(mut stream: Stream, seed: u64, side: usize) -> Transport {
     }
     let transport = stream.transport();
     match (common.below(3), side) {
-        // Both end, one after the other.
+        // Both sides end, one after the other.
         (0, 0) | (1, 1) => {
             stream.shutdown().await.expect("an end");
             assert_eq!(read_all(&mut stream).await, b"last");
@@ -118,19 +120,19 @@ async fn converse(mut stream: Stream, seed: u64, side: usize) -> Transport {
             stream.write_all(b"last").await.expect("a write");
             stream.close(common::PATIENCE).await.expect("an end");
         }
-        // One is dropped.
+        // One side is dropped.
         (_, 0) => drop(stream),
         _ => assert_eq!(read_all(&mut stream).await, b""),
     }
     transport
 }
 
-/// A foreign client that sends descriptors and out-of-band bytes to the same server.
+/// Connects to the same server as a foreign client, and sends descriptors and out-of-band bytes.
 fn disturb(endpoint: &str, stop: &AtomicBool) {
     let null = std::fs::File::open("/dev/null").expect("a file");
     while !stop.load(Ordering::Relaxed) {
         let mut socket = UnixStream::connect(endpoint).expect("a server");
-        // The server knows by it that this one is foreign.
+        // These bytes show the server that the client is foreign.
         socket.write_all(&[0; 8]).expect("a write");
         for _ in 0..50 {
             by_hand::send_with(&socket, b"descriptors", &[null.as_fd(); 3]);
@@ -144,7 +146,7 @@ fn seeds() -> u64 {
     if std::env::var_os("SOCKPIPE_FULL").is_some() { 1500 } else { 150 }
 }
 
-/// The helper, in a process of its own: it counts what is left.
+/// The helper has its own process because it counts what is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn helper_storms_a_server() {
     if argument().is_none() {
@@ -172,7 +174,7 @@ async fn helper_storms_a_server() {
         }
     });
 
-    // More at a time than may use memory.
+    // More conversations run at a time than may use memory.
     let (mut running, mut in_memory) = (tokio::task::JoinSet::new(), 0);
     for seed in 1..=seeds() {
         if running.len() >= 48 {

@@ -1,4 +1,4 @@
-//! Streams that block, with each other and with async ones.
+//! Blocking streams, with each other and with async ones.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ fn timeouts_hold_in_memory() {
     };
     assert_eq!(filled.kind(), ErrorKind::TimedOut);
     assert!(started.elapsed() >= 2 * limit);
-    // The stream is as it was before.
+    // The stream works as before.
     let mut server = server;
     let mut buffer = vec![0; 100_000];
     while server.read(&mut buffer).expect("a read") == buffer.len() {}

@@ -1,5 +1,6 @@
-//! .NET's `NamedPipeServerStream` and `NamedPipeClientStream`, which read in byte mode unless told
-//! otherwise, and never write an empty message.
+//! .NET's `NamedPipeServerStream` and `NamedPipeClientStream`. By default they read in byte mode,
+//! and
+//! they never write an empty message.
 
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use crate::common::foreign::{Peer, program};
 use crate::common::{PATIENCE, assert_reason, within};
 use crate::{EXCHANGED, accept, connect, exchange, foreign, listen, read_all, unused_pipe};
 
-/// `None`, and a line that says so, where there is none.
+/// Starts the peer. Returns `None` and prints why, if it is not installed.
 fn start(role: &str, pipe: &str) -> Option<Peer> {
     let (dotnet, peer) = (program("SOCKPIPE_DOTNET_EXE")?, program("SOCKPIPE_DOTNET_PEER")?);
     let mut command = Command::new(dotnet);
@@ -38,7 +39,7 @@ async fn a_dotnet_server_of_message_type_sees_a_half_close_and_answers() {
     let mut stream = connect(&pipe, &foreign()).await;
     exchange(&mut stream).await;
     within(stream.shutdown()).await.expect("a half-close");
-    // It answers, waits until that is read, and closes.
+    // The peer answers, waits until that is read, and closes.
     assert_eq!(read_all(&mut stream).await, b"bye");
     assert_eq!(dotnet.ends().await, ["listening", &format!("end after {EXCHANGED}")]);
 }

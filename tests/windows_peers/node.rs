@@ -1,4 +1,4 @@
-//! Node.js, over its own `net` module.
+//! Node.js with its own `net` module.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::common::foreign::{Peer, program};
 use crate::common::{PATIENCE, assert_reason, within};
 use crate::{EXCHANGED, accept, connect, exchange, foreign, listen, read_all, unused_pipe};
 
-/// `None`, and a line that says so, where there is none.
+/// Starts the peer. Returns `None` and prints why, if it is not installed.
 fn start(role: &str, pipe: &str) -> Option<Peer> {
     let Some(node) = program("SOCKPIPE_NODE_EXE") else {
         let required = std::env::var_os("SOCKPIPE_REQUIRE_PEERS").is_some();
@@ -22,7 +22,7 @@ fn start(role: &str, pipe: &str) -> Option<Peer> {
     let mut command = Command::new(node);
     command
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/pipe.js"))
-        // Wine may say that it is a Windows on which Node does not start by itself.
+        // Wine may report a version of Windows on which Node refuses to start.
         .env("NODE_SKIP_PLATFORM_CHECK", "1");
     Some(Peer::start(command, role, pipe))
 }
@@ -34,12 +34,12 @@ async fn a_node_server_exchanges_bytes_and_has_no_half_close() {
     node.says("listening").await;
     let mut stream = connect(&pipe, &foreign()).await;
     exchange(&mut stream).await;
-    // Its pipe is of byte type.
+    // Node's pipe has byte type.
     assert_reason!(stream.shutdown().await, Reason::NoHalfClose);
     within(stream.close(PATIENCE)).await.expect("a close");
     node.says(&format!("end after {EXCHANGED}")).await;
 
-    // Told to, the server ends first.
+    // On request the server ends first.
     let mut stream = connect(&pipe, &foreign().end_on_close(true)).await;
     within(stream.write_all(b"end")).await.expect("a write");
     stream.shutdown().await.expect("no half-close, but no error");
@@ -52,7 +52,7 @@ async fn a_node_client_talks_and_ends() {
         let (mut listener, path) = listen(byte_type);
         let Some(node) = start("talk", &path) else { return };
         let mut stream = accept(&mut listener).await;
-        // It names no level, so Windows tells who it is when it has written.
+        // Node names no impersonation level, so Windows identifies it only after a write.
         let told = stream.peer_told();
         let told = async {
             if let Some(told) = told {
@@ -60,7 +60,7 @@ async fn a_node_client_talks_and_ends() {
             }
         };
         let (total, ()) = within(async { join!(echo::echo(&mut stream, |_| ()), told) }).await;
-        // To Node, to end is to close after a while: what comes back too late meets nobody.
+        // After its end, Node closes soon. An echo that arrives later fails.
         match total {
             Ok(total) => assert_eq!(total, EXCHANGED as u64 + 4),
             Err(error) => assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}"),
@@ -71,7 +71,7 @@ async fn a_node_client_talks_and_ends() {
     }
 }
 
-/// What a listener of byte type is for.
+/// A listener of byte type exists for such clients.
 #[tokio::test]
 async fn an_empty_write_of_a_node_client_is_an_end_in_a_pipe_of_message_type_only() {
     for byte_type in [false, true] {
@@ -83,7 +83,8 @@ async fn an_empty_write_of_a_node_client_is_an_end_in_a_pipe_of_message_type_onl
         let expected: &[u8] = if byte_type { b"after nothing" } else { b"" };
         assert_eq!(&got[..length], expected, "byte type: {byte_type}");
         drop(stream);
-        // Where it was taken to have ended it may still be writing, and fail.
+        // On a pipe of message type the server takes this for an end, so the client's later writes
+        // may fail.
         if byte_type {
             assert_eq!(node.ends().await, ["the end"]);
         }

@@ -1,4 +1,4 @@
-//! go-winio, whose convention for the end of one direction is ours. It reads in byte mode.
+//! go-winio, whose convention for the end of one direction we use. It reads in byte mode.
 
 use std::process::Command;
 
@@ -10,16 +10,16 @@ use crate::common::wine::is_wine;
 use crate::common::{PATIENCE, assert_reason, within};
 use crate::{EXCHANGED, accept, connect, exchange, foreign, listen, read_all, unused_pipe};
 
-/// `None`, and a line that says so, where there is none.
+/// Starts the peer. Returns `None` and prints why, if it is not installed.
 fn start(role: &str, pipe: &str) -> Option<Peer> {
     Some(Peer::start(Command::new(program("SOCKPIPE_WINIO_PEER")?), role, pipe))
 }
 
-/// A server and what has to be kept while it runs.
+/// Starts a server. Returns it with a stream that has to be kept while it runs.
 async fn serve(role: &str, pipe: &str) -> Option<(Peer, Option<Stream>)> {
     let winio = start(role, pipe)?;
     winio.says("listening").await;
-    // Its first handle only keeps the name. Wine lets a client have that one.
+    // The server's first handle only keeps the name. Wine lets a client have that one.
     let first = if is_wine() { Some(connect(pipe, &foreign()).await) } else { None };
     Some((winio, first))
 }
@@ -55,7 +55,7 @@ async fn a_winio_client_ends_its_direction_and_reads_ours_to_the_end() {
     let (mut listener, path) = listen(false);
     let Some(winio) = start("talk", &path) else { return };
     let mut stream = accept(&mut listener).await;
-    // The echo ends its direction when the client has, and stays open.
+    // When the client ends its direction, the echo ends its own, and stays open.
     let total = within(echo::echo(&mut stream, |_| ())).await.expect("an end, not an error");
     assert_eq!(total, EXCHANGED as u64);
     let expected = ["1000 round trips", "1048576 bytes both ways", r#"the end, after """#];

@@ -1,5 +1,6 @@
-//! Two faults by themselves, before the storm: many clients killed at once in the middle of a
-//! frame, and clients that are suspended while the server sends to them.
+//! Two faults by themselves, before the storm: many clients are killed at the same time in the
+//! middle of a
+//! frame, and clients are suspended while the server sends to them.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::server::{ECHO, IDLE, PIECE};
 const KILLED: usize = 500;
 const SUSPENDED: usize = 10;
 const OTHERS: usize = 100;
-/// What a stream in shared memory has.
+/// The memory of a stream in shared memory.
 const RINGS: usize = 516 * 1024;
 
 async fn echoing(server: &Steady, count: usize) -> Result<Vec<Stream>> {
@@ -27,7 +28,7 @@ async fn echoing(server: &Steady, count: usize) -> Result<Vec<Stream>> {
     for _ in 0..count {
         let mut stream =
             Stream::connect_with(server.path.as_path(), &process::connecting()).await?;
-        // Answered once, so that the server has it.
+        // Once it has answered, the server has accepted the stream.
         stream.write_all(&[ECHO, 1]).await?;
         stream.read_u8().await?;
         streams.push(stream);
@@ -35,7 +36,7 @@ async fn echoing(server: &Steady, count: usize) -> Result<Vec<Stream>> {
     Ok(streams)
 }
 
-/// Round trips of all of them at the same time. Gives the 99th percentile.
+/// Makes round trips over all streams at the same time, and returns the 99th percentile.
 async fn round_trips(streams: Vec<Stream>, count: usize) -> Result<(Vec<Stream>, Duration)> {
     let mut running = JoinSet::new();
     for mut stream in streams {
@@ -60,7 +61,7 @@ async fn round_trips(streams: Vec<Stream>, count: usize) -> Result<(Vec<Stream>,
     Ok((streams, times[times.len() * 99 / 100]))
 }
 
-/// Round trips all the time, until it is told to stop.
+/// Makes round trips until `stopped` says so.
 async fn keep_trying(mut streams: Vec<Stream>, stopped: watch::Receiver<bool>) -> Result<()> {
     while !*stopped.borrow() {
         (streams, _) = round_trips(streams, 1).await?;
@@ -82,7 +83,7 @@ pub(crate) async fn clients_killed_in_a_frame(server: &Steady, report: &mut Repo
     }
     let during = process::descriptors(server.id());
     victims.iter().for_each(|victim| victim.signal(Signal::KILL));
-    // The last of them is dead when it has been waited for.
+    // Waits until each of them is dead.
     victims.iter_mut().for_each(Running::kill);
     let dead = Instant::now();
     while process::descriptors(server.id()) > before && dead.elapsed() < Duration::from_secs(5) {
@@ -111,12 +112,12 @@ pub(crate) async fn suspended_clients(server: &Steady, report: &mut Report) -> R
         let client = Running::start(&["greedy", &path, "--seed", "20"])?;
         anyhow::ensure!(client.line()? == "asked", "a client could not ask");
         client.signal(Signal::STOP);
-        // So that it goes on by itself when it can.
+        // Once it is resumed, the client reads this line and goes on by itself.
         client.child.stdin.as_ref().map(|mut input| std::io::Write::write_all(&mut input, b"\n"));
         Ok(client)
     };
 
-    // The best of some: another program's turn on the machine is not the server's doing.
+    // The best of three rounds counts, because other programs can delay a round.
     let (mut without, mut with) = (Duration::MAX, Duration::MAX);
     for _ in 0..3 {
         let (streams, p99) = round_trips(others, 50).await?;
@@ -135,7 +136,7 @@ pub(crate) async fn suspended_clients(server: &Steady, report: &mut Report) -> R
     let seen = format!("{with:.1?} with, {without:.1?} without");
     let what = format!("p99 of {OTHERS} others while {SUSPENDED} are suspended (20)");
     report.judge(&what, "< 5 times as long", seen, ratio < 5.0);
-    // Two pieces for each, its rings where it has some, and a MiB of what an allocator keeps.
+    // Two pieces for each client, its rings if it has some, and a MiB that an allocator keeps.
     let rings = if process::shared_memory() == SharedMemory::Off { 0 } else { RINGS };
     let limit = ((SUSPENDED + 1) * (2 * PIECE + rings) + (1 << 20)) as u64;
     let bar = format!("< {} KiB", limit / 1024);
@@ -146,7 +147,8 @@ pub(crate) async fn suspended_clients(server: &Steady, report: &mut Report) -> R
         grown < limit,
     );
 
-    // One goes on before its deadline and gets all of it, the others when theirs is over.
+    // One client is resumed before its deadline and receives everything; the others are resumed
+    // after theirs.
     briefly.signal(Signal::CONT);
     let line = briefly.line()?;
     report.judge("… one that is resumed in time gets", "whole", &line, line == "whole");

@@ -1,6 +1,7 @@
-//! Client processes. They print a line for each thing that happened: `did`, `lost` for what
-//! somebody's end explains, `back` for how long a connection was missed, `wrong` for what never
-//! may be.
+//! Client processes. Each prints a line for each event: `did` for a job, `lost` for a failure that
+//! a killed
+//! or suspended process explains, `back` for how long a connection was missing, and `wrong` for a
+//! fault.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
@@ -22,21 +23,23 @@ use crate::jobs::{Fault, Job, ask, receive};
 use crate::process;
 use crate::server::{ECHO, FRAMES, GIVE};
 
-/// The longest that any job may take.
+/// The time limit of a job.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What is asked for by a client that does not take it.
+/// How many bytes the greedy client asks for and does not read.
 pub(crate) const GREED: u64 = 16 << 20;
 const PING: u8 = 170;
-/// A pause of the whole process that is none of its own.
+/// A pause this long means that the whole process was suspended.
 const SUSPENDED: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) tasks: u32,
-    /// Where its server writes. With it, the server is started when there is none, and may die.
+    /// The log of the server. If it is set, the client starts a missing server, and the server may
+    /// be killed.
     pub(crate) log: Option<PathBuf>,
-    /// It is neither suspended nor killed, so it sees how long a server is missed.
+    /// Whether this client is never suspended or killed, and so can measure how long a server is
+    /// missing.
     pub(crate) steady: bool,
 }
 
@@ -61,7 +64,7 @@ pub(crate) async fn run(path: PathBuf, options: Options) -> Result<()> {
     while let Some(done) = running.join_next().await {
         done?;
     }
-    // A server that it started is waited for by a thread, which has no descriptor of it.
+    // A thread waits for each server that this client started, without a descriptor.
     println!("descriptors {before} {}", process::descriptors(id()));
     Ok(())
 }
@@ -84,8 +87,9 @@ impl Target {
         connect_or_spawn_with(self.path.as_path(), server, &options).await
     }
 
-    /// Whether a connection to this server may have ended, or a start failed: its server was
-    /// killed, or this process was suspended for longer than the server waits.
+    /// Reports whether a killed server, or a suspension of this process for longer than the server
+    /// waits,
+    /// explains that a connection ended or that a start failed.
     async fn explains(&self, server: Option<u32>, since: Instant) -> bool {
         for _ in 0..200 {
             let killed = self.log.is_some() && server.is_some_and(|server| !process::lives(server));
@@ -107,9 +111,9 @@ impl Target {
         }
     }
 
-    /// Says so when it could not be had and the reason is not that its server was killed.
+    /// Reports a failed connect, unless it failed because the server was killed.
     async fn tell_unconnected(&self, error: &io::Error, since: Instant) {
-        // Its own server, or the one to which that lost.
+        // The server is the one that the client started, or the one that kept that from binding.
         let said = error.to_string();
         let rival = said.split_once("already listening there (pid ").and_then(|(_, after)| {
             after.split_once(')').and_then(|(process, _)| process.parse().ok())
@@ -128,11 +132,11 @@ fn wrong(what: &str, why: impl Display) {
     println!("wrong {what}: {why}");
 }
 
-/// One job after another, each on a connection of its own.
+/// Does one job after another, each on its own connection.
 async fn work(target: Target, mut rng: Rng, stopped: watch::Receiver<bool>) {
     while !*stopped.borrow() {
         let started = Instant::now();
-        // One that is dropped before it is done, now and then.
+        // Now and then drops a connect before it is done.
         if rng.u8(..8) == 0 {
             let _ = timeout(Duration::from_micros(rng.u64(..500)), target.connect()).await;
         }
@@ -156,7 +160,7 @@ async fn work(target: Target, mut rng: Rng, stopped: watch::Receiver<bool>) {
     }
 }
 
-/// Sends a byte and waits for it, all the time, and sees for how long it could not.
+/// Sends bytes and waits for each, and measures how long it could not.
 async fn probe(target: Target, stopped: watch::Receiver<bool>) {
     let mut last = Instant::now();
     let mut missed = false;
@@ -198,12 +202,12 @@ async fn probe(target: Target, stopped: watch::Receiver<bool>) {
         };
         missed = true;
         let told = target.clone();
-        // Looking whether the server is dead is not part of being without it.
+        // The time it takes to find that the server is dead does not count as missing it.
         tokio::spawn(async move { told.tell("probe", ended, server, started).await });
     }
 }
 
-/// Milliseconds after [`start`] at which this process last found that it had not run for a while.
+/// When this process last found that it had not run for a while, in milliseconds after [`start`].
 static SUSPENDED_AT: AtomicU64 = AtomicU64::new(0);
 
 fn start() -> Instant {
@@ -230,7 +234,7 @@ fn was_suspended_since(since: Instant) -> bool {
     at > 0 && u128::from(at) >= since.duration_since(start()).as_millis()
 }
 
-/// Announces a frame of 1 MiB, sends half of it, and dribbles on until it is killed.
+/// Announces a frame of 1 MiB, sends half of it, and then single bytes until it is killed.
 pub(crate) async fn victim(path: &Path) -> Result<()> {
     let mut stream = Stream::connect_with(path, &process::connecting()).await?;
     stream.write_u8(FRAMES).await?;
@@ -244,7 +248,7 @@ pub(crate) async fn victim(path: &Path) -> Result<()> {
     bail!("nobody killed it")
 }
 
-/// Asks for 16 MiB, and takes them only when it is told to.
+/// Asks for 16 MiB, and reads them only once standard input says so.
 pub(crate) async fn greedy(path: &Path, seed: u64) -> Result<()> {
     let mut stream = Stream::connect_with(path, &process::connecting()).await?;
     ask(&mut stream, GIVE, seed, GREED).await?;

@@ -1,4 +1,4 @@
-//! The storm: starts everybody, kills and suspends, and judges what is left.
+//! Runs the storm: starts all processes, kills and suspends them, and judges the results.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,11 +17,11 @@ use crate::program::Options;
 use crate::report::Report;
 use crate::server::REPORT;
 
-/// Between two kills of clients.
+/// The time between two kills of clients.
 const CLIENT_KILL: Duration = Duration::from_millis(200);
-/// Between two kills of the server that is killed.
+/// The time between two kills of the mortal server.
 const SERVER_KILL: Duration = Duration::from_secs(10);
-/// Client processes that are killed and suspended, for each of the two servers.
+/// How many client processes of each server are killed and suspended.
 const MORTALS: usize = 3;
 const GROWTH: u64 = 16 << 20;
 
@@ -36,7 +36,7 @@ impl Steady {
         self.running.id()
     }
 
-    /// A number from its report.
+    /// Returns a number from the server's report.
     pub(crate) async fn ask(&self, name: &str) -> Result<u64> {
         let mut stream = Stream::connect(self.path.as_path()).await?;
         stream.write_u8(REPORT).await?;
@@ -48,7 +48,9 @@ impl Steady {
     }
 }
 
-/// Where everything is: alone in a directory, so that what is left over shows.
+/// The places of the sockets and of the log. The sockets have a directory of their own, so that
+/// leftovers
+/// show.
 struct Places {
     _dir: tempfile::TempDir,
     sockets: PathBuf,
@@ -68,12 +70,14 @@ impl Places {
     }
 }
 
-/// Clients that are neither killed nor suspended: one of each server.
+/// How many clients are neither killed nor suspended: one of each server.
 const WITNESSES: usize = 2;
 
 pub(crate) async fn run(options: &Options) -> Result<bool> {
     println!("torture: seed {}, {} s of mixed load", options.seed, options.seconds);
-    // A server outlives the client that started it, and is then ours to let go of.
+    // A server outlives the client that started it. It then becomes a child of this process, which
+    // has to
+    // reap it.
     set_child_subreaper(Some(getpid()))?;
     let places = Places::new()?;
     let mut report = Report::default();
@@ -81,7 +85,7 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
     let running = Running::start(&["serve", &places.steady.to_string_lossy(), &log])?;
     ensure!(running.line()? == "listening", "the server does not listen");
     let steady = Steady { path: places.steady.clone(), running };
-    // Once, so that what is made when it is first needed has been made.
+    // The first request makes the server allocate what it needs only once.
     steady.ask("pid").await?;
     let (descriptors, memory) = (settled(&steady).await, process::memory(steady.id()));
 
@@ -106,8 +110,11 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
     Ok(report.is_right())
 }
 
-/// Its descriptors without clients, once the number has not changed for half a second: the last
-/// client may take a moment to go, and the listener opens more when it first waits.
+/// Returns the server's number of descriptors without clients, once it has not changed for half a
+/// second.
+/// The last client may take a moment to leave, and the listener opens more descriptors when it
+/// first
+/// waits.
 async fn settled(server: &Steady) -> usize {
     let (mut seen, mut since) = (0, 0);
     for _ in 0..500 {
@@ -122,7 +129,7 @@ async fn settled(server: &Steady) -> usize {
     seen
 }
 
-/// The next server takes over whatever the killed ones left, and leaves nothing.
+/// Starts a last server, which has to take over what the killed ones left, and leave nothing.
 async fn end_of_the_mortal(places: &Places, report: &mut Report) -> Result<()> {
     if let Ok(stream) = Stream::connect(places.mortal.as_path()).await {
         let server = stream.peer_credentials()?.pid().context("no process id")?;
@@ -133,7 +140,7 @@ async fn end_of_the_mortal(places: &Places, report: &mut Report) -> Result<()> {
     server.arg("serve").arg(&places.mortal).arg(&places.log);
     let mut stream = sockpipe::connect_or_spawn(places.mortal.as_path(), server).await?;
     let server = stream.peer_credentials()?.pid().context("no process id")?;
-    // Once it has answered, it is past its start, and hears signals.
+    // Once it has answered, it has started and handles signals.
     stream.write_u8(REPORT).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
@@ -145,7 +152,9 @@ async fn end_of_the_mortal(places: &Places, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Of a child of ours, which every server is once the client that started it is gone.
+/// Waits until a child is dead. Every server becomes a child of this process once the client that
+/// started
+/// it is gone.
 async fn wait_for_death(child: u32) -> bool {
     for _ in 0..2000 {
         if process::reap(child) {
@@ -179,7 +188,7 @@ async fn leftovers(places: &Places, report: &mut Report) {
 
 struct Client {
     running: Running,
-    /// Whether its server is the one that is killed.
+    /// Whether its server is the mortal one.
     mortal_server: bool,
     resume: Option<Instant>,
 }
@@ -189,14 +198,14 @@ struct Storm<'a> {
     rng: Rng,
     steady: Steady,
     report: Report,
-    /// One for each server, that nobody touches.
+    /// One client of each server that is never killed or suspended.
     witnesses: Vec<Running>,
     clients: Vec<Client>,
     clients_killed: u64,
     suspensions: u64,
     servers_killed: u64,
     killed_at_start: u64,
-    /// Of the steady server's memory.
+    /// The most memory that the steady server had.
     highest: u64,
 }
 
@@ -261,7 +270,7 @@ impl<'a> Storm<'a> {
         Ok(())
     }
 
-    /// What the clients have told so far.
+    /// Takes the lines that the clients have printed so far.
     fn listen(&mut self) {
         for witness in &self.witnesses {
             witness.printed().for_each(|line| self.report.take(&line, true));
@@ -289,7 +298,7 @@ impl<'a> Storm<'a> {
         self.suspensions += 1;
     }
 
-    /// And every other time also the one that comes after it, while it starts.
+    /// Kills the mortal server, and every other time also its successor while that starts.
     async fn kill_the_server(&mut self) {
         let Some(server) = self.lock_holder() else { return };
         process::signal(server, Signal::KILL);
@@ -313,13 +322,13 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// Who has written itself into the lock file.
+    /// Returns the process that the lock file names.
     fn lock_holder(&self) -> Option<u32> {
         let lock = self.places.sockets.join(".mortal.sock.lock");
         fs::read_to_string(lock).ok()?.split_whitespace().next()?.parse().ok()
     }
 
-    /// The clients that are killed go first, and then the others finish what they have begun.
+    /// Ends the mortal clients first; then the others finish their jobs.
     async fn end(mut self, seconds: u64) -> Result<Self> {
         for mut client in std::mem::take(&mut self.clients) {
             client.running.kill();
@@ -337,7 +346,7 @@ impl<'a> Storm<'a> {
             println!("torture: a client that lived for the whole run had {} KiB", memory / 1024);
         }
         let (clients, at_start) = (self.clients_killed, self.killed_at_start);
-        // On a machine with other work a storm blows less, but it is to be one.
+        // A busy machine kills fewer clients, but the load has to stay a storm.
         report.judge("clients killed", "5 a second", clients, clients >= seconds * 4);
         let what = "clients suspended for 0.05 to 6 s";
         report.judge(what, "some", self.suspensions, self.suspensions > 0);
@@ -352,7 +361,7 @@ impl<'a> Storm<'a> {
     }
 }
 
-/// A client process: a witness, or one to be killed.
+/// Starts a client process: a witness, or one that will be killed.
 fn start(places: &Places, rng: &mut Rng, mortal_server: bool, steady: bool) -> Result<Running> {
     let (seed, log) = (rng.u64(..).to_string(), places.log.to_string_lossy().into_owned());
     let path = if mortal_server { &places.mortal } else { &places.steady };

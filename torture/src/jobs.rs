@@ -1,4 +1,4 @@
-//! What a client does with one connection, and how it knows that it went right.
+//! The jobs that a client does on one connection, and how it checks them.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use crate::server::{ECHO, END_FIRST, FIRST_BYTE, FRAME, FRAMES, GIVE, PIECE, SUM
 /// The longest echo.
 const LARGEST: u64 = 64 << 20;
 
-/// Why a job did not come to its end.
+/// Why a job did not finish.
 pub(crate) enum Fault {
-    /// The connection ended, as it does when somebody was killed.
+    /// The connection ended, as it does when a process is killed.
     Ended(io::Error),
-    /// What never may be.
+    /// A fault of the crate.
     Wrong(String),
 }
 
@@ -93,7 +93,7 @@ impl Job {
         }
     }
 
-    /// Does it. Gives the bytes that went there and back, each of which was looked at.
+    /// Does the job. Returns how many bytes went in both directions, each of which was checked.
     pub(crate) async fn run(self, stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
         match self {
             Self::Echo => echo(stream, rng).await,
@@ -109,7 +109,7 @@ impl Job {
     }
 }
 
-/// From none to `most`, small ones as often as large ones.
+/// Returns a size from 0 to `most`. Small sizes are as frequent as large ones.
 fn size(rng: &mut Rng, most: u64) -> u64 {
     match rng.u32(..32) {
         0 | 1 => 0,
@@ -138,7 +138,7 @@ async fn send(
     Ok(())
 }
 
-/// Reads to the end, which comes after `length` bytes of the pattern.
+/// Reads to the end, which has to follow `length` bytes of the pattern.
 pub(crate) async fn receive(
     from: &mut (impl AsyncRead + Unpin),
     seed: u64,
@@ -161,7 +161,7 @@ pub(crate) async fn receive(
     }
 }
 
-/// There and back at the same time, by each of the ways to have both directions.
+/// Writes and reads at the same time, in each way to use both directions of a stream.
 async fn echo(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, LARGEST));
     let piece = rng.usize(1..=PIECE).max(length as usize / 4096);
@@ -172,7 +172,7 @@ async fn echo(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
             tokio::join!(
                 async {
                     let sent = send(&mut to, seed, length, piece).await;
-                    // The end of the write side.
+                    // Dropping this half ends the direction.
                     drop(to);
                     sent
                 },
@@ -205,7 +205,7 @@ async fn echo(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     Ok(length)
 }
 
-/// The answer depends on all of the question, so it can come only after its end.
+/// The answer depends on the whole question, so it can follow only its end.
 async fn half_close(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, LARGEST / 8));
     let (mut pattern, mut left, mut sum) = (Pattern::new(seed), length, crc32fast::Hasher::new());
@@ -231,7 +231,7 @@ async fn server_ends_first(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fau
     let (seed, length) = (rng.u64(..), size(rng, 1 << 20));
     ask(&mut stream, END_FIRST, seed, length).await?;
     receive(&mut stream, seed, length).await?;
-    // The server looks at these.
+    // The server checks these bytes.
     send(&mut stream, !seed, length, PIECE).await?;
     stream.close(Duration::from_secs(5)).await?;
     Ok(length)
@@ -268,7 +268,7 @@ async fn take(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     Ok(length)
 }
 
-/// Takes what it asked for in small pieces, with pauses.
+/// Reads the bytes that it asked for in small pieces, with pauses.
 async fn slow(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, 1 << 20));
     ask(&mut stream, GIVE, seed, length).await?;
@@ -287,7 +287,7 @@ async fn slow(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     }
 }
 
-/// An echo whose every read and write is dropped now and then before it is done.
+/// An echo whose reads and writes are sometimes dropped before they complete.
 async fn cancel(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, 4 << 20));
     stream.write_u8(ECHO).await?;
@@ -295,7 +295,7 @@ async fn cancel(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     let (mut piece, mut from) = (vec![0; rng.usize(1..=PIECE)], 0);
     let (mut left, mut ended) = (length, false);
     let mut buffer = vec![0; PIECE];
-    // What of the piece is not written yet begins at `from`.
+    // The part of the piece that is not written yet begins at `from`.
     let mut filled = 0;
     loop {
         if from == filled && left > 0 {
@@ -326,7 +326,7 @@ async fn cancel(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     }
 }
 
-/// Leaves in the middle of it.
+/// Leaves in the middle of an echo.
 async fn abandon(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     stream.write_u8(ECHO).await?;
     let length = size(rng, 1 << 20);
@@ -335,7 +335,7 @@ async fn abandon(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     Ok(0)
 }
 
-/// Says nothing, and is let go of when its deadline is over.
+/// Sends nothing, and expects that the server disconnects it at its deadline.
 async fn silent(mut stream: Stream) -> Result<u64, Fault> {
     let started = Instant::now();
     let read = stream.read(&mut [0]).await?;
@@ -343,7 +343,7 @@ async fn silent(mut stream: Stream) -> Result<u64, Fault> {
     if read > 0 {
         return wrong("a byte that nobody asked for".to_owned());
     }
-    // Who was suspended has waited for longer, and its server may have been killed meanwhile.
+    // A suspended client has waited for longer, and its server may have been killed meanwhile.
     let due = FIRST_BYTE.mul_f64(0.8)..FIRST_BYTE * 2;
     if due.contains(&waited) { Ok(0) } else { Err(cut_off()) }
 }

@@ -1,11 +1,11 @@
-//! A storm over sockpipe that judges itself: clients of all sorts, killed and suspended, over a
-//! server that lives for the whole run and one that is killed every ten seconds.
+//! A storm over sockpipe that judges itself. Clients of all kinds are killed and suspended. One
+//! server lives for the whole run; another is killed every ten seconds.
 //!
 //! ```console
 //! $ cargo run --release -p sockpipe-torture -- --seconds 600
 //! ```
 //!
-//! Exit code: 0 nothing is wrong, 1 something is, 2 it could not run.
+//! The exit code is 0 without a fault, 1 with one, and 2 if the storm could not run.
 
 #[cfg(target_os = "linux")]
 mod checks;

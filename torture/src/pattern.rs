@@ -1,6 +1,6 @@
-//! The bytes that are sent: made from a seed, so that both ends know each of them.
+//! The bytes that are sent. A seed determines them, so both ends know each of them.
 
-/// The bytes of a seed, in order.
+/// The bytes of a seed, one after the other.
 pub(crate) struct Pattern {
     seed: u64,
     at: u64,
@@ -11,7 +11,7 @@ impl Pattern {
         Self { seed, at: 0 }
     }
 
-    /// The next bytes.
+    /// Fills `into` with the next bytes.
     pub(crate) fn fill(&mut self, mut into: &mut [u8]) {
         while !into.is_empty() {
             let word = self.word().to_le_bytes();
@@ -24,7 +24,7 @@ impl Pattern {
         }
     }
 
-    /// Whether these are the next bytes.
+    /// Reports whether these are the next bytes.
     pub(crate) fn is_next(&mut self, bytes: &[u8]) -> bool {
         let mut right = [0; 4096];
         bytes.chunks(right.len()).all(|bytes| {
@@ -34,8 +34,9 @@ impl Pattern {
         })
     }
 
-    /// The one in which the next byte is: a mix of the seed and its place, so that bytes that were
-    /// lost, doubled or swapped show.
+    /// Returns the word that contains the next byte: a mix of the seed and the word's position, so
+    /// that
+    /// lost, duplicated or swapped bytes show.
     fn word(&self) -> u64 {
         let mut word = self.seed ^ (self.at / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! What can be seen of a process from outside, and the processes that the storm starts.
+//! What can be observed of a process from outside, and the processes that the storm starts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,10 +14,10 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use sockpipe::{ConnectOptions, SharedMemory};
 
-/// That it is there and is not just waiting to be reaped.
+/// Reports whether a process is running and not just waiting to be reaped.
 pub(crate) fn lives(process: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else { return false };
-    // After the name, which is in brackets and may have any in it.
+    // The state follows the name, which is in brackets and may contain some.
     let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
     !matches!(state, None | Some('Z' | 'X'))
 }
@@ -26,7 +26,7 @@ pub(crate) fn descriptors(process: u32) -> usize {
     fs::read_dir(format!("/proc/{process}/fd")).map_or(0, |entries| entries.count())
 }
 
-/// Resident memory in bytes.
+/// Returns a process's resident memory in bytes.
 pub(crate) fn memory(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -40,19 +40,20 @@ pub(crate) fn signal(process: u32, signal: Signal) {
     }
 }
 
-/// Lets go of a child that is dead, also one that became ours when its parent died. Whether it is
-/// gone, with all of its threads: the first of them can be dead while another still has the
+/// Reaps a dead child, including one that became this process's when its parent died. Reports
+/// whether it
+/// is gone with all of its threads: the first thread can be dead while another still has the
 /// sockets.
 pub(crate) fn reap(child: u32) -> bool {
     let Some(child) = i32::try_from(child).ok().and_then(Pid::from_raw) else { return true };
     match waitpid(Some(child), WaitOptions::NOHANG) {
         Ok(outcome) => outcome.is_some(),
-        // Somebody else lets go of it, and has when it is not there any more.
+        // Another process reaps it, and has done so once it has disappeared.
         Err(_) => !Path::new(&format!("/proc/{}", child.as_raw_nonzero())).exists(),
     }
 }
 
-/// Our children, also those that became ours when their parents died.
+/// Returns the children of this process, including those that it adopted when their parents died.
 pub(crate) fn children() -> Vec<u32> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
@@ -61,7 +62,7 @@ pub(crate) fn children() -> Vec<u32> {
         .collect()
 }
 
-/// The sockets of `dir` that are open in some process.
+/// Returns the sockets in `dir` that some process has open.
 pub(crate) fn sockets(dir: &Path) -> Vec<String> {
     let all = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let dir = dir.to_string_lossy();
@@ -74,7 +75,7 @@ pub(crate) fn files(dir: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Whether everybody moves into shared memory.
+/// Whether all processes move streams into shared memory.
 static MEMORY: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn use_memory() {
@@ -85,7 +86,7 @@ pub(crate) fn shared_memory() -> SharedMemory {
     if MEMORY.load(Ordering::Relaxed) { SharedMemory::Eager } else { SharedMemory::Off }
 }
 
-/// This program, with the option that it has itself.
+/// Returns this program as a command, with the option for shared memory if this process has it.
 pub(crate) fn program() -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     if shared_memory() != SharedMemory::Off {
@@ -94,7 +95,7 @@ pub(crate) fn program() -> Result<Command> {
     Ok(command)
 }
 
-/// How a client connects.
+/// Returns the options of a client.
 pub(crate) fn connecting() -> ConnectOptions {
     ConnectOptions::new().shared_memory(shared_memory())
 }
@@ -115,7 +116,7 @@ impl Running {
         thread::Builder::new().stack_size(128 * 1024).spawn(move || {
             let mut out = BufReader::new(out);
             let mut line = String::new();
-            // A line without its end is of a process that was killed in the middle of it.
+            // A line without its end was cut off when its process was killed.
             while out.read_line(&mut line).is_ok() && line.ends_with('\n') {
                 if sender.send(line.trim_end().to_owned()).is_err() {
                     break;
@@ -134,12 +135,12 @@ impl Running {
         self.lines.recv_timeout(Duration::from_secs(30)).context("a process said nothing for 30 s")
     }
 
-    /// What it has printed by now.
+    /// Returns the lines that the process has printed so far.
     pub(crate) fn printed(&self) -> impl Iterator<Item = String> {
         self.lines.try_iter()
     }
 
-    /// All that it printed, once it has ended.
+    /// Returns all the lines that the process has printed, once it has ended.
     pub(crate) fn rest(&self) -> impl Iterator<Item = String> {
         self.lines.iter()
     }
@@ -153,7 +154,7 @@ impl Running {
         let _ = self.child.wait();
     }
 
-    /// Whether it ended by itself, and well, within the time.
+    /// Reports whether the process exited successfully by itself within the limit.
     pub(crate) fn ends_within(&mut self, limit: Duration) -> Result<bool> {
         drop(self.child.stdin.take());
         let step = Duration::from_millis(5);

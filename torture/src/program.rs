@@ -1,4 +1,4 @@
-//! The verbs: the storm, and what it runs as processes of their own.
+//! The verbs of the program: the storm, and the processes that it runs.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,7 +48,8 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(verb: Verb) -> Result<bool> {
-    // One thread is enough for a client that is there to be killed, and there are many of them.
+    // These clients are many and are only there to be killed or suspended, so one thread each is
+    // enough.
     let small = matches!(verb, Verb::Victim { .. } | Verb::Greedy { .. });
     let mut builder = if small {
         tokio::runtime::Builder::new_current_thread()

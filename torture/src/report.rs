@@ -1,25 +1,25 @@
-//! What was seen, against what may be.
+//! Compares observations with their bars.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
 
 use crate::jobs::Job;
 
-/// No more of what is wrong is shown.
+/// The most faults that are shown.
 const SHOWN: usize = 20;
 
 #[derive(Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
     wrong: Vec<String>,
-    /// Times and bytes of each job.
+    /// How often each job was done, and with how many bytes.
     jobs: BTreeMap<String, (u64, u64)>,
     pub(crate) lost: u64,
-    /// How long, in milliseconds, a server that was killed was missed by each of its clients.
+    /// How long each client missed a killed server, in milliseconds.
     pub(crate) back: Vec<u64>,
-    /// The longest that it took to connect, in milliseconds, and so to start the server.
+    /// The longest time that a connect took, including the start of the server, in milliseconds.
     pub(crate) connect: u64,
-    /// Of a client process: its descriptors at the start and at the end.
+    /// The descriptors of each client process at its start and at its end.
     pub(crate) client_descriptors: Vec<(u64, u64)>,
 }
 
@@ -31,7 +31,7 @@ struct Row {
 }
 
 impl Report {
-    /// One line of what is judged.
+    /// Adds a line with a bar and an observation.
     pub(crate) fn judge(&mut self, what: &str, bar: impl Display, seen: impl Display, right: bool) {
         let (bar, seen) = (bar.to_string(), seen.to_string());
         if !right {
@@ -45,7 +45,8 @@ impl Report {
         self.wrong.push(what);
     }
 
-    /// A line of a client process. The steady one's times of connecting count: the others are
+    /// Takes a line of a client process. Only the steady client's connect times count, because the
+    /// others are
     /// suspended now and then.
     pub(crate) fn take(&mut self, line: &str, steady: bool) {
         let words: Vec<_> = line.split(' ').collect();
@@ -66,7 +67,7 @@ impl Report {
         }
     }
 
-    /// What the clients told, once all of them have.
+    /// Judges the lines of all clients.
     pub(crate) fn judge_clients(&mut self, servers_killed: u64) {
         for job in Job::ALL {
             let (times, bytes) = self.jobs.get(job.name()).copied().unwrap_or_default();

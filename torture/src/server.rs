@@ -1,4 +1,4 @@
-//! The server: one service for each kind of job, told by the first byte.
+//! The server, with a service for each kind of job. A connection's first byte chooses the service.
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write};
@@ -18,16 +18,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::pattern::Pattern;
 use crate::process;
 
-/// How long a client may take to its first byte.
+/// The deadline for a client's first byte.
 pub(crate) const FIRST_BYTE: Duration = Duration::from_secs(3);
-/// How long a connection may go on without a byte in either direction.
+/// The idle deadline of a connection.
 pub(crate) const IDLE: Duration = Duration::from_secs(4);
-/// What the server holds of an answer that its client does not take.
+/// How much of an answer the server buffers for a client that does not read.
 pub(crate) const PIECE: usize = 64 * 1024;
-/// No frame is longer.
+/// The longest frame.
 pub(crate) const FRAME: usize = 1 << 20;
 
-// What a client asks for by its first byte.
+// The first byte of a connection, which chooses the service.
 pub(crate) const ECHO: u8 = b'e';
 pub(crate) const SUM: u8 = b's';
 pub(crate) const GIVE: u8 = b'g';
@@ -53,7 +53,7 @@ pub(crate) async fn run(path: &Path, log: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Drops its `accept` every other moment.
+/// A listener that often drops its `accept` call and starts another.
 struct Impatient(Listener);
 
 impl LocalListener for Impatient {
@@ -79,7 +79,7 @@ impl LocalListener for Impatient {
 }
 
 async fn handle(mut stream: TimedStream<Stream>) {
-    // A client that says nothing, or nothing more, is none of ours to report.
+    // The server does not report a client that sends nothing, or nothing more.
     let Ok(what) = stream.read_u8().await else { return };
     let done = match what {
         ECHO => echo::echo(&mut stream, |_| ()).await.map(drop),
@@ -109,7 +109,7 @@ async fn handle(mut stream: TimedStream<Stream>) {
     };
 }
 
-/// All that the client sends, then its length and checksum: an answer after the client's end.
+/// Reads to the client's end, and then answers with the length and the checksum.
 async fn sum(stream: &mut TimedStream<Stream>) -> io::Result<()> {
     let (mut total, mut sum) = (0, crc32fast::Hasher::new());
     let mut buffer = vec![0; PIECE];
@@ -126,7 +126,7 @@ async fn sum(stream: &mut TimedStream<Stream>) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// As many bytes as the client asks for.
+/// Sends as many bytes as the client asks for.
 async fn give(stream: &mut TimedStream<Stream>) -> io::Result<()> {
     let (seed, length) = (stream.read_u64().await?, stream.read_u64().await?);
     let mut last = Instant::now();
@@ -159,8 +159,9 @@ async fn send_pattern(
     stream.shutdown().await
 }
 
-/// Frames of a length and as many bytes, each answered with its checksum. An end between two is the
-/// end; one inside a frame is an error.
+/// Reads frames of a length and as many bytes, and answers each with its checksum. An end between
+/// two
+/// frames ends the connection; an end inside a frame is an error.
 async fn frames(stream: &mut TimedStream<Stream>) -> io::Result<()> {
     let mut frame = Vec::new();
     loop {
@@ -180,7 +181,7 @@ async fn frames(stream: &mut TimedStream<Stream>) -> io::Result<()> {
     }
 }
 
-/// Sends, ends its side, and then reads what the client still has to say.
+/// Sends, ends its direction, and then reads what the client sends.
 async fn end_first(stream: &mut TimedStream<Stream>) -> io::Result<()> {
     let (seed, length) = (stream.read_u64().await?, stream.read_u64().await?);
     send_pattern(stream, seed, length, &mut Instant::now()).await?;
@@ -215,7 +216,9 @@ async fn report(stream: &mut TimedStream<Stream>) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// To a file: the server may have no other way to be heard, and may not live to be asked.
+/// Writes a fault to a file, because the server may have no other output and may be killed before
+/// it is
+/// asked.
 fn wrong(what: &str) {
     let log = LOG.get().expect("set at the start");
     let file = OpenOptions::new().append(true).create(true).open(log);

@@ -187,7 +187,7 @@ mod tests {
             ("tcp::80", false),
             ("tcp:localhost:http", false),
             ("tcp:localhost:65536", false),
-            // Endpoints, descriptors, and an unknown scheme.
+            // Endpoints, descriptors, and an address with an unknown scheme.
             ("echo", true),
             ("fd:3", true),
             ("fd:", false),

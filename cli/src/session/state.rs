@@ -88,7 +88,7 @@ impl State {
 mod tests {
     use super::*;
 
-    /// Follows the events of a session that passes on the near side's end.
+    /// Returns the state after `events`, in a session that passes on the near side's end.
     fn follow(events: &[Event]) -> State {
         events.iter().fold(State::Open, |state, event| state.after(*event, true))
     }
@@ -109,7 +109,7 @@ mod tests {
             for ending in [Ending::Carried, Ending::Uncarried] {
                 let state = follow(&[Event::Ended(way, ending)]);
                 assert_eq!(state.after(Event::Gone(way), true), State::Draining);
-                // The other side is still reading or writing, which tells by itself.
+                // The other side still reads or writes, and will find out by itself.
                 assert_eq!(state.after(Event::Gone(other), true), state);
             }
         }

@@ -1,4 +1,4 @@
-//! The tool as a process, its input and output as bytes.
+//! Runs the tool as a process, with its input and output as bytes.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses a part")]
 
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub use sockpipe_testing::process::tool;
 pub use sockpipe_testing::*;
 
-/// A running program. Dropped, it is killed.
+/// A running program, which is killed when this is dropped.
 pub struct Tool {
     pub child: Child,
     out: Arc<Mutex<Vec<u8>>>,
@@ -32,8 +32,9 @@ impl Ended {
         process::text(&self.out)
     }
 
-    /// A failure with this code, one line on standard error that says all of `says`, and nothing on
-    /// standard output.
+    /// Asserts a failure with this code, one line on standard error that contains all of `says`,
+    /// and
+    /// nothing on standard output.
     #[track_caller]
     pub fn assert_fails(&self, code: i32, says: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -43,14 +44,14 @@ impl Ended {
         for part in says {
             assert!(self.err.contains(part), "{part:?} is not in {:?}", self.err);
         }
-        // A user of the tool has no items of the crate.
+        // Messages of the tool must not name items of the crate.
         let item =
             ["Options", "os::", "ExpectServer"].iter().find(|item| self.err.contains(**item));
         assert_eq!(item, None, "{:?}", self.err);
         assert!(!self.err.contains("panicked"), "{:?}", self.err);
     }
 
-    /// Wrong usage, as the parser of the command line reports it.
+    /// Asserts that the parser of the command line rejected the arguments.
     #[track_caller]
     pub fn assert_usage(&self) {
         assert_eq!((self.code, self.out.as_slice()), (Some(2), &b""[..]), "{self:?}");
@@ -64,14 +65,14 @@ impl Ended {
 }
 
 impl Tool {
-    /// `sockpipe` with an open standard input.
+    /// Starts `sockpipe` with an open standard input.
     pub fn start(arguments: &[&str]) -> Self {
         let mut command = tool();
         command.args(arguments).stdin(Stdio::piped());
         Self::of(command)
     }
 
-    /// `sockpipe` that listens, with what it printed about that taken away.
+    /// Starts `sockpipe`, and waits until it has printed the address that it listens on.
     #[track_caller]
     pub fn listening(arguments: &[&str]) -> Self {
         let mut server = Self::start(arguments);
@@ -90,7 +91,7 @@ impl Tool {
         Self { child, out, err, readers, what: format!("{command:?}") }
     }
 
-    /// `sockpipe` as a user that nobody is, without input.
+    /// Starts `sockpipe` without input, as a user that has no account.
     #[cfg(unix)]
     pub fn as_stranger(users: &process::Users, arguments: &[&str]) -> Self {
         let program = users.copy(&tool(), "sockpipe");
@@ -99,19 +100,22 @@ impl Tool {
         Self::of(command)
     }
 
-    /// `sockpipe` with a standard output that nobody reads.
+    /// Starts `sockpipe` with a standard output that has no reader.
     pub fn with_closed_output(arguments: &[&str]) -> Self {
         let mut command = tool();
         command.args(arguments).stdin(Stdio::piped());
         if cfg!(unix) {
-            // The input of a process that has ended: it has no reader before ours starts.
+            // The output is the standard input of a process that has ended, so it has no reader
+            // from the
+            // start.
             let mut gone = tool().arg("--version").stdin(Stdio::piped()).spawn().expect("one");
             command.stdout(gone.stdin.take().expect("a pipe"));
             gone.wait_with_output().expect("an end");
         }
         let mut child = command.spawn().expect("a process");
-        // Windows: std's end of that pipe is of a kind that a child cannot write to. But there a
-        // process takes longer to start than this.
+        // On Windows a child cannot write to std's end of such a pipe, so the reader is dropped
+        // here
+        // instead: a process takes longer than this to start.
         drop(child.stdout.take());
         let err = Arc::default();
         let readers = vec![collect(child.stderr.take().expect("a pipe"), Arc::clone(&err))];
@@ -133,10 +137,10 @@ impl Tool {
         drop(self.child.stdin.take());
     }
 
-    /// Writes `bytes` to standard input from a thread, and ends it.
+    /// Writes `bytes` to standard input from a thread, and then closes it.
     pub fn feed(&mut self, bytes: Vec<u8>) -> JoinHandle<()> {
         let mut input = self.input();
-        // That it does not take all shows in how it ends.
+        // A program that does not read all of it shows that by how it ends.
         thread::spawn(move || drop(input.write_all(&bytes)))
     }
 
@@ -145,12 +149,12 @@ impl Tool {
         self.await_text(text, |tool| &tool.out);
     }
 
-    /// How much it has written to standard output so far.
+    /// Returns how many bytes the program has written to standard output so far.
     pub fn output_length(&self) -> usize {
         self.out.lock().expect("no panic").len()
     }
 
-    /// What it has written to standard output so far.
+    /// Returns what the program has written to standard output so far.
     pub fn output_so_far(&self) -> String {
         process::text(&self.out.lock().expect("no panic"))
     }
@@ -160,7 +164,7 @@ impl Tool {
         self.await_text(text, |tool| &tool.err);
     }
 
-    /// The address that it says it listens on.
+    /// Waits until the program prints the address that it listens on, and returns that.
     #[track_caller]
     pub fn await_listening(&mut self) -> String {
         self.await_err("listening on ");
@@ -190,7 +194,7 @@ impl Tool {
         }
     }
 
-    /// Waits for its end; standard input stays as it is.
+    /// Waits until the program ends, and leaves its standard input as it is.
     #[track_caller]
     pub fn wait(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
@@ -214,7 +218,7 @@ impl Tool {
         Ended { code: status.code(), out, err }
     }
 
-    /// As `kill -9` does.
+    /// Kills the program, as `kill -9` does.
     pub fn crash(mut self) {
         self.child.kill().expect("a kill");
         self.child.wait().expect("an end");
@@ -259,7 +263,7 @@ pub fn run(arguments: &[&str]) -> Ended {
     run_with(arguments, b"")
 }
 
-/// All byte values, and no period that a buffer's size could hide.
+/// Returns bytes of all values. No buffer's size is a multiple of their period.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {

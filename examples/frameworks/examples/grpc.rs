@@ -1,12 +1,12 @@
-//! gRPC, by tonic: the standard health service, asked once and then watched. Server and client are
-//! in one process here; nothing about them would be different in two.
+//! gRPC with tonic: a client asks the standard health service once, and then watches it. Server and
+//! client run in one process here; in two processes the code would be the same.
 //!
 //! ```text
 //! cargo run --manifest-path examples/frameworks/Cargo.toml --example grpc
 //! ```
 //!
-//! A program of its own needs sockpipe with the feature `tonic` and what its services are made of;
-//! these are tonic-health's, which come generated.
+//! Your program needs sockpipe with the feature `tonic`, and the code of its services. This example
+//! uses tonic-health, which contains generated code.
 
 use anyhow::{Context, Result};
 use sockpipe::Listener;
@@ -35,7 +35,7 @@ async fn main() -> Result<()> {
         });
     let server = tokio::spawn(server);
 
-    // The address is for the `:authority` header; where to connect is the connector's affair.
+    // The address is only for the `:authority` header. The connector determines where to connect.
     let channel = Endpoint::from_static("http://localhost")
         .connect_with_connector(Connector::new(&name)?)
         .await?;
@@ -51,7 +51,7 @@ async fn main() -> Result<()> {
     let then = changes.message().await?.context("the server said nothing more")?;
     println!("client: changed   {:?}", then.status());
 
-    // Streams that are open hold up tonic's stop.
+    // tonic's graceful shutdown waits for open streams.
     drop((changes, client));
     drop(stop);
     server.await??;
@@ -59,7 +59,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Every call carries who makes it.
+/// Adds the caller's user to each call.
 #[allow(clippy::result_large_err, reason = "tonic's own type")]
 fn named(request: Request<()>) -> Result<Request<()>, Status> {
     let peer = request.extensions().get::<PeerInfo>().map(PeerInfo::credentials);

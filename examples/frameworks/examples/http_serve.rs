@@ -1,6 +1,6 @@
-//! axum by sockpipe's `serve`: limits per user, a stop with a deadline that open connections hear
-//! of, and a deadline between requests, which cuts no slow handler, no quiet stream of events and
-//! no WebSocket.
+//! axum with sockpipe's `serve`: limits per user, a graceful shutdown that open connections are
+//! notified of, and a deadline between requests. The deadline does not end a slow handler, a quiet
+//! stream of events or a WebSocket.
 //!
 //! ```text
 //! cargo run --manifest-path examples/frameworks/Cargo.toml --example http_serve -- /tmp/http.sock
@@ -26,7 +26,7 @@ use sockpipe::adapters::PeerInfo;
 use sockpipe::{Listener, Stopping, Stream, serve_with, shutdown_signal};
 use tokio::time::sleep;
 
-/// For a request's head, from the connection or the answer before it on.
+/// The deadline for a request's head, which starts with the connection or the last answer.
 const BETWEEN_REQUESTS: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -50,7 +50,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// One connection.
+/// Serves one connection.
 async fn http(app: Router, stream: Stream, stopping: Stopping) -> hyper::Result<()> {
     let peer = PeerInfo::from(stream.peer_credentials());
     let app = app.layer(Extension(ConnectInfo(peer)));
@@ -62,7 +62,7 @@ async fn http(app: Router, stream: Stream, stopping: Stopping) -> hyper::Result<
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        // The request that it is within is answered, and no other.
+        // The connection answers its current request, and then closes.
         () = stopping.requested() => connection.as_mut().graceful_shutdown(),
     }
     connection.await

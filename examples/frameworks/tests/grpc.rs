@@ -18,7 +18,7 @@ use tonic_health::pb::health_check_response::ServingStatus as Answer;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::server::{HealthReporter, health_reporter};
 
-/// A listener that fails for ever.
+/// A listener whose `accept` always fails.
 struct Failing(memory::Listener);
 
 impl LocalListener for Failing {
@@ -37,7 +37,7 @@ fn question() -> HealthCheckRequest {
     HealthCheckRequest { service: String::new() }
 }
 
-/// A server that accepts only callers whose user it knows.
+/// Starts a server that accepts only callers whose user it knows.
 fn start<L>(listener: L) -> HealthReporter
 where
     L: LocalListener<Stream: tonic::transport::server::Connected<ConnectInfo = PeerInfo>>,
@@ -125,7 +125,7 @@ async fn bad_input_ends_its_own_connection() {
     let _reporter = start(os.bind().expect("a free name"));
     let mut good = connect(&os).await;
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    // A frame of 16 MiB, which HTTP/2 does not allow before it is agreed on.
+    // A frame of 16 MiB, which HTTP/2 forbids by default.
     let huge = [&preface[..], b"\xff\xff\xff\x00\x00\x00\x00\x00\x01"].concat();
     for garbage in [&b"no HTTP/2 at all\r\n\r\n"[..], preface, &huge] {
         let mut stream = within(os.connect()).await.expect("a connection");
@@ -134,14 +134,14 @@ async fn bad_input_ends_its_own_connection() {
         within(stream.read_to_end(&mut Vec::new())).await.expect("an end");
         within(good.check(question())).await.expect("an answer");
     }
-    // And a client that vanishes in the middle of a stream of answers.
+    // A client leaves in the middle of a stream of answers.
     let mut vanishing = connect(&os).await;
     let changes = within(vanishing.watch(question())).await.expect("a stream");
     drop((changes, vanishing));
     within(good.check(question())).await.expect("an answer");
 }
 
-/// tonic goes on after an error of its stream, so the stream has to end.
+/// tonic polls its stream again after an error, so the stream has to end.
 #[tokio::test]
 async fn a_listener_that_failed_ends_the_server() {
     let (listener, _connector) = memory::pair();

@@ -1,5 +1,5 @@
-//! A client by gRPC's C core, which Python, C++, Ruby and C# have: Python's `grpcio`.
-#![cfg(unix)] // Its Windows has no local endpoints.
+//! A client with gRPC's C core, which Python, C++, Ruby and C# use: Python's `grpcio`.
+#![cfg(unix)] // On Windows gRPC's C core has no local endpoints.
 
 use std::process::{Command, Output};
 
@@ -20,8 +20,8 @@ with grpc.insecure_channel(target, options=options) as channel:
         print(error.details())
 ";
 
-/// A Python with grpcio and grpcio-health-checking. Reports where there is none, which is a failure
-/// with `SOCKPIPE_REQUIRE_PEERS` set.
+/// Returns a Python that has grpcio and grpcio-health-checking, and prints if there is none. With
+/// `SOCKPIPE_REQUIRE_PEERS` set it panics instead.
 fn python() -> Option<String> {
     let python = std::env::var("SOCKPIPE_GRPC_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let found = Command::new(&python).args(["-c", "import grpc, grpc_health.v1"]).output();
@@ -53,7 +53,7 @@ async fn a_client_that_sets_its_authority_is_served() {
     // 1 is SERVING.
     let authority = "grpc.default_authority=localhost";
     assert_eq!(ask(&python, &os, &[authority]).await, "1");
-    // What the documents say of a client that does not.
+    // A client without the setting fails as the documentation says.
     let refused = ask(&python, &os, &[]).await;
     assert!(refused.contains("RST_STREAM"), "{refused}");
 }

@@ -1,4 +1,5 @@
-//! HTTP by several frameworks over one endpoint: axum, hyper's and reqwest's clients, WebSockets.
+//! HTTP with several frameworks over one endpoint: axum, the clients of hyper and reqwest, and
+//! WebSockets.
 
 use std::convert::Infallible;
 use std::future::IntoFuture;
@@ -21,7 +22,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 type HttpClient = Client<Connector, Empty<Bytes>>;
 
-/// Longer than the example lets pass between requests.
+/// Longer than the example's deadline between requests.
 const LONG: Duration = Duration::from_millis(1500);
 
 fn client(endpoint: &str) -> HttpClient {
@@ -68,7 +69,7 @@ async fn an_idle_client_is_disconnected_and_a_waiting_one_is_not() {
 /// The deadline of the server below.
 const LIMIT: Duration = Duration::from_millis(300);
 
-/// In the form that comes to mind first: axum's own loop over a listener with a deadline.
+/// Uses axum's own loop over a listener with a deadline, which is the obvious way.
 fn serve_with_idle_deadline(os: &Os) -> tokio::task::JoinHandle<std::io::Result<()>> {
     let news = async || {
         Sse::new(stream::once(async {
@@ -129,7 +130,7 @@ async fn an_idle_deadline_under_axum_serve_ends_a_connection_between_requests() 
     ] {
         let mut stream = within(os.connect()).await.expect("a connection");
         let request = format!("{method} /{path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-        // The second request on a connection is answered as the first.
+        // The second request on a connection is answered like the first.
         for _ in 0..2 {
             within(stream.write_all(request.as_bytes())).await.expect("a request");
             let mut answer = Vec::new();
@@ -143,7 +144,7 @@ async fn an_idle_deadline_under_axum_serve_ends_a_connection_between_requests() 
         assert!(rest.is_empty(), "{method} {path}: {}", String::from_utf8_lossy(&rest));
     }
 
-    // So is a client that never sends a request.
+    // A client that never sends a request is disconnected as well.
     let mut silent = within(os.connect()).await.expect("a connection");
     assert_eq!(within(silent.read(&mut [0; 512])).await.expect("an end"), 0);
     server.abort();

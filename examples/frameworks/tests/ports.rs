@@ -1,5 +1,6 @@
-//! Programs that come from other crates: their clients of yesterday find the server of today, at
-//! the names that the page on moving gives.
+//! Programs that move to sockpipe from other crates: their old clients find the new server at the
+//! names
+//! that the page on moving gives.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! Remote calls by crates that take any stream: tarpc, and remoc's channels; on Unix D-Bus by zbus.
+//! Remote calls with crates that accept any stream: tarpc and remoc's channels, and on Unix D-Bus
+//! with zbus.
 
 use futures_util::StreamExt;
 use sockpipe::{Stream, serve};
@@ -13,7 +14,7 @@ trait Greeter {
     async fn greet(name: String) -> String;
 }
 
-/// Of one connection: it knows whose that is.
+/// The service of one connection, which knows its user.
 #[derive(Clone)]
 struct Greetings {
     user: String,
@@ -52,7 +53,7 @@ async fn tarpc_calls_are_answered_over_a_stream() {
     server.abort();
 }
 
-/// A channel that goes over the connection, and over it the channel of the answer.
+/// A message with a channel for the answer. Both go over the connection.
 type Question = (String, remoc::rch::oneshot::Sender<String>);
 
 #[tokio::test]
@@ -105,7 +106,7 @@ mod dbus {
     }
 
     async fn answer_calls(stream: Stream) -> zbus::Result<()> {
-        // D-Bus passes descriptors, which is tokio's socket's affair here.
+        // D-Bus passes descriptors, which zbus does with tokio's socket.
         let socket = UnixStream::try_from(stream)?;
         let connection = Builder::unix_stream(socket)
             .server(Guid::generate())?

@@ -1,4 +1,4 @@
-//! TLS over a local endpoint, for a protocol that requires it. The peer stays known.
+//! TLS over a local endpoint, for a protocol that requires it. The server still knows its peer.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// The server's side and the client's, of a certificate made for this test.
+/// Returns the server's side and the client's side, with a certificate made for this test.
 fn tls() -> (TlsAcceptor, TlsConnector) {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let certificate = own.cert.der().clone();
@@ -25,14 +25,14 @@ fn tls() -> (TlsAcceptor, TlsConnector) {
     (Arc::new(server).into(), Arc::new(client).into())
 }
 
-/// The handshake is the handler's affair, so that a client that is slow at it holds up no other.
+/// The handler does the handshake, so a slow client does not delay others.
 async fn greet_by_tls(acceptor: TlsAcceptor, stream: Stream) -> io::Result<()> {
     let peer = stream.peer_credentials()?;
     let stream = acceptor.accept(stream).await?;
     greet(WithCredentials::new(stream, peer)).await
 }
 
-/// A handler that does not know what its stream is made of.
+/// A handler for any kind of stream.
 async fn greet(mut stream: impl LocalStream) -> io::Result<()> {
     let user = stream.peer_credentials()?.user().to_string();
     let mut asked = [0; 5];
@@ -45,8 +45,9 @@ async fn ask(connector: TlsConnector, stream: impl LocalStream) -> io::Result<St
     let name = ServerName::try_from("localhost").expect("a name");
     let mut stream = connector.connect(name, stream).await?;
     stream.write_all(b"hello").await?;
-    // tokio-rustls keeps what it cannot write at once. On Windows that is so while the write
-    // before, the end of the handshake, is under way.
+    // tokio-rustls buffers bytes that it cannot write at once. On Windows that happens while the
+    // last write of
+    // the handshake is under way.
     stream.flush().await?;
     let mut heard = String::new();
     stream.read_to_string(&mut heard).await?;
@@ -64,7 +65,7 @@ async fn a_tls_handler_sees_the_user_of_its_client() {
     let listener = os.bind().expect("a free name");
     let server = serve(listener, move |stream| greet_by_tls(acceptor.clone(), stream));
     let server = tokio::spawn(server.into_future());
-    // What speaks no TLS is turned away alone.
+    // A client without TLS is disconnected, and no other.
     let mut other = within(os.connect()).await.expect("a connection");
     within(other.write_all(b"no TLS, and long enough to be seen as such\n"))
         .await

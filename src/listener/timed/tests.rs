@@ -34,7 +34,7 @@ async fn the_error_names_the_deadline_that_passed() {
         let error = server.read(&mut [0]).await.expect_err("nothing was said");
         assert_eq!(error.to_string(), said);
     }
-    // A writer waits for the reader's deadline only.
+    // A blocked write counts against the idle deadline only.
     let (_client, mut server) = accepted(10, 60).await;
     let error = server.write_all(&vec![0; 1 << 20]).await.expect_err("no room");
     assert_eq!(error.to_string(), "no data went in either direction for 60s");
@@ -111,7 +111,7 @@ async fn a_handler_changes_the_idle_deadline_of_both_halves() {
     let waited = tokio::time::timeout(SECOND * 600, server.read_u8()).await;
     waited.expect_err("it has no deadline");
 
-    // An earlier one than the timer has.
+    // The second deadline is earlier than the running timer.
     for limit in [60, 5] {
         server.set_idle_deadline(Some(SECOND * limit));
         let started = Instant::now();

@@ -22,7 +22,7 @@ async fn a_panicking_handler_ends_its_own_connection_only() {
     let mut text = String::new();
     second.read_to_string(&mut text).await.expect("an answer");
     assert_eq!(text, "still here");
-    // With the last connector gone, accept fails for good, and serve reports it.
+    // Without a connector `accept` fails permanently, and `serve` reports the error.
     drop(connector);
     let error = server.await.expect("no panic").expect_err("serve ends only by an error");
     assert_eq!(error.kind(), io::ErrorKind::NotConnected);

@@ -21,7 +21,7 @@ async fn connections_beyond_the_limit_wait_until_one_is_done() {
     for _ in 0..5 {
         clients.push(connector.connect().await.expect("a connection"));
     }
-    // Time stands still until there is nothing left to do.
+    // The paused clock advances only once every task is idle.
     sleep(Duration::from_secs(1)).await;
     assert_eq!(running.load(Ordering::SeqCst), 2);
     for mut client in clients {
@@ -42,13 +42,13 @@ async fn a_users_connections_beyond_the_limit_are_closed() {
     let mut first = connector.connect().await.expect("a connection");
     let mut second = connector.connect().await.expect("a connection");
     let mut third = connector.connect().await.expect("a connection");
-    // In memory users are not told: all are one.
+    // In memory all clients count as one user.
     assert_eq!(third.read(&mut [0]).await.expect("an end"), 0);
     for client in [&mut first, &mut second] {
         client.write_u8(7).await.expect("a write");
         assert_eq!(client.read_u8().await.expect("an answer"), 7);
     }
-    // A place that is given back is another's.
+    // A client that leaves makes room for another.
     drop(first);
     sleep(Duration::from_secs(1)).await;
     let mut fourth = connector.connect().await.expect("a connection");
@@ -66,7 +66,7 @@ async fn a_limit_of_zero_is_an_error() {
     assert_eq!(error.expect_err("no server").kind(), io::ErrorKind::InvalidInput);
 }
 
-/// How many run at a time, and the most that ever did.
+/// Counts the handlers that run now, and the most that ever ran at the same time.
 #[derive(Default)]
 struct Gauge {
     now: AtomicUsize,
@@ -74,7 +74,7 @@ struct Gauge {
 }
 
 impl Gauge {
-    /// Until the client says a byte, or ends.
+    /// Runs until the client sends a byte or ends.
     async fn handle(self: Arc<Self>, mut stream: memory::Stream) {
         self.most.fetch_max(self.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let _ = stream.read_u8().await;
@@ -101,7 +101,7 @@ async fn a_stop_serves_clients_beyond_the_limit_in_turn() {
         for _ in 0..5 {
             clients.push(connector.connect().await.expect("a connection"));
         }
-        // Time stands still until there is nothing left to do.
+        // The paused clock advances only once every task is idle.
         sleep(Duration::from_secs(1)).await;
         drop(stop);
         let asked = Instant::now();

@@ -27,7 +27,7 @@ async fn a_refused_client_receives_the_reason_and_is_counted() {
     assert_eq!((counters.active(), counters.accepted()), (1, 1));
     drop(stop);
     sleep(Duration::from_secs(1)).await;
-    // It came after the stop, and hears of that and not of its user's limit.
+    // The client arrives after the stop, so it receives that reason instead of its user's limit.
     let third = connector.connect().await.expect("a connection");
     assert_eq!(said(third).await, "Stopping");
     // A client accepted before the stop is served.
@@ -76,7 +76,9 @@ async fn a_refused_client_that_reads_slowly_delays_no_other() {
     for _ in 0..100 {
         slow.push(connector.connect().await.expect("a connection"));
     }
-    // The 65th is not told at all, and the others have a second.
+    // Only 64 clients receive the reason at a time, so a further one is closed at once. The others
+    // have a
+    // second to read it.
     assert_eq!(slow[99].read(&mut [0]).await.expect("an end"), 0);
     assert_eq!(begun.elapsed(), Duration::ZERO);
     sleep(Duration::from_secs(2)).await;

@@ -37,7 +37,7 @@ async fn a_graceful_stop_cuts_unfinished_connections_at_the_deadline() {
 fn a_graceful_stop_without_a_runtime_or_timers_is_an_error() {
     let graceful = || {
         let (listener, connector) = memory::pair();
-        // With somebody who could connect, it would listen for ever.
+        // The connector stays, because `accept` fails without one.
         let never = async move {
             pending::<()>().await;
             drop(connector);
@@ -51,7 +51,7 @@ fn a_graceful_stop_without_a_runtime_or_timers_is_an_error() {
     let error = runtime.block_on(async { at_once(graceful()) }).expect_err("no timers");
     assert_eq!(error.kind(), io::ErrorKind::Other);
     assert!(error.to_string().contains("enable_time()"), "{error}");
-    // One that never stops needs none.
+    // A server without a shutdown signal needs neither.
     let (listener, connector) = memory::pair();
     drop(connector);
     let error = runtime.block_on(serve(listener, async |_| ()).into_future());
@@ -71,7 +71,7 @@ async fn a_handler_that_blocks_its_thread_does_not_hold_up_the_stop() {
             let taken = once.lock().expect("no panic").take();
             let (begin, released) = taken.expect("one client");
             begin.send(()).expect("a test");
-            // The test lets go of it, also where it fails.
+            // The test releases the thread, also when it fails.
             let _ = released.recv();
         })
         .with_graceful_shutdown(ended(stopped))
@@ -98,11 +98,11 @@ async fn a_signal_that_fails_stops_the_server_with_its_error() {
             .into_future(),
     );
     let mut client = connector.connect().await.expect("a connection");
-    // Time stands still until there is nothing left to do.
+    // The paused clock advances only once every task is idle.
     sleep(Duration::from_secs(1)).await;
     fail.send(io::Error::new(io::ErrorKind::Unsupported, "no signals here")).expect("a server");
     sleep(Duration::from_secs(1)).await;
-    // Who is connected is served, as at any stop.
+    // Connected clients are served, as at any stop.
     client.write_u8(7).await.expect("a write");
     assert_eq!(client.read_u8().await.expect("an answer"), 7);
     drop(client);
@@ -122,7 +122,7 @@ async fn a_waiting_handler_is_notified_of_a_stop_and_ends() {
                 _ = stream.read_u8() => panic!("the client says nothing"),
                 () = stopping.requested() => {}
             }
-            // At once, however often.
+            // After a stop, each later call completes at once.
             stopping.clone().requested().await;
             assert!(stopping.is_requested());
             stream.write_all(b"bye").await
@@ -131,7 +131,7 @@ async fn a_waiting_handler_is_notified_of_a_stop_and_ends() {
         .into_future(),
     );
     let mut client = connector.connect().await.expect("a connection");
-    // Time stands still until there is nothing left to do.
+    // The paused clock advances only once every task is idle.
     sleep(Duration::from_secs(1)).await;
     let asked = Instant::now();
     drop(stop);
@@ -151,7 +151,7 @@ async fn an_idle_server_stops_after_its_limit() {
     let server = serve(listener, |stream| echo::echo(stream, |_| ())).stop_when_idle(MINUTE);
     let server = tokio::spawn(server.into_future());
     sleep(Duration::from_secs(50)).await;
-    // A client is served for longer than the limit, which counts again from the client's end.
+    // A client is served for longer than the limit. Its end starts the limit again.
     let client = connector.connect().await.expect("a connection");
     sleep(2 * MINUTE).await;
     drop(client);
@@ -160,7 +160,8 @@ async fn an_idle_server_stops_after_its_limit() {
     assert_eq!(begun.elapsed(), Duration::from_secs(50) + 3 * MINUTE);
     connector.connect().await.expect_err("the listener is gone");
 
-    // With a signal, whichever comes first; from the start on.
+    // With a signal as well, the server stops at whichever comes first, also before the first
+    // client.
     for (signal, end) in [(30, 30), (90, 60)] {
         let (listener, _connector) = memory::pair();
         let begun = Instant::now();
@@ -173,7 +174,7 @@ async fn an_idle_server_stops_after_its_limit() {
     }
 }
 
-/// A listener that cannot be told to stop.
+/// A listener with the default `stop_listening`.
 struct Plain(memory::Listener);
 
 impl LocalListener for Plain {

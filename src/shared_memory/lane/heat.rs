@@ -104,7 +104,7 @@ mod tests {
         assert!(heat.carried(1, false));
     }
 
-    /// Few bytes do not make slow answers hot, nor few answers slow bytes.
+    /// The time limit for answers does not depend on bytes, nor the limit for bytes on answers.
     #[test]
     fn answers_and_bytes_have_a_time_each() {
         let counted = |exchanges, bytes| Heat { exchanges, bytes, ..Heat::new(Role::Taker, false) };
@@ -144,7 +144,7 @@ mod tests {
         heat.since = Some(long_ago.expect("a second ago"));
         assert!(!heat.carried(1, true), "sixteen in more than a second");
         assert!((0..15).all(|_| !heat.carried(1, true)), "fifteen since");
-        // A beginning that is still to come is no time ago, however slow this process is.
+        // A start in the future counts as just now, however slowly this process runs.
         heat.since = Some(Instant::now() + Duration::from_secs(3600));
         assert!(heat.carried(1, true));
     }

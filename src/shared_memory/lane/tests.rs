@@ -1,7 +1,8 @@
-//! Both sides of a lane under random schedules, over a socket made of queues.
+//! Both sides of a lane run under random schedules, over a socket made of queues.
 //!
-//! Each side has a thread that writes and one that reads. One thread runs at a time; before each
-//! access to a word and each call of the socket another one is chosen at random.
+//! Each side has a thread that writes and one that reads. One thread runs at a time. Before each
+//! access
+//! to a word and each call of the socket, the scheduler picks the next thread at random.
 
 mod sides;
 mod world;
@@ -10,10 +11,10 @@ use self::sides::run;
 pub(super) use self::world::wait_for;
 use self::world::{Case, Readiness};
 
-/// More with `SOCKPIPE_FULL=1`.
+/// Returns how many schedules to run, which is more with `SOCKPIPE_FULL=1`.
 fn schedules() -> u64 {
     match std::env::var_os("SOCKPIPE_FULL") {
-        // Each takes a second there.
+        // Under Miri each takes a second.
         _ if cfg!(miri) => 4,
         Some(_) => 20_000,
         None => 400,
@@ -26,7 +27,7 @@ fn run_all(case: Case) {
         upgraded += u64::from(run(seed, case));
     }
     println!("{case:?}: {upgraded} of {} schedules moved into memory", schedules());
-    // A client that only writes is seen to be marked late.
+    // A server notices the mark of a client that only writes late.
     let few = if case.reads_late { schedules() / 100 } else { schedules() / 4 };
     assert!(upgraded > few, "too few moved into memory: {upgraded}");
 }

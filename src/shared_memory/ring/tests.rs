@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 thread_local! {
-    /// Called before each access to a word.
+    /// A function that is called before each access to a word.
     pub(crate) static STEP: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
 }
 
@@ -17,7 +17,7 @@ pub(super) fn step() {
     STEP.with_borrow(|step| step.iter().for_each(|step| step()));
 }
 
-/// Bytes in this process.
+/// The bytes of a ring, in this process's own memory.
 #[derive(Debug)]
 pub(crate) struct Plain(pub(crate) Vec<AtomicU8>);
 
@@ -43,7 +43,7 @@ impl Bytes for &Plain {
     }
 }
 
-/// Fewer in an interpreter.
+/// Returns the configuration of `proptest`, with fewer cases under Miri.
 fn config() -> ProptestConfig {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if cfg!(miri) { ProptestConfig { cases: 8, ..config } } else { config }
@@ -77,7 +77,7 @@ proptest! {
         }
     }
 
-    /// Whatever a peer writes is either a position that can be, or an error.
+    /// Each value that a peer writes is either a possible position or an error.
     #[test]
     fn random_positions_of_the_peer_are_harmless(
         positions in prop::collection::vec(
@@ -152,7 +152,7 @@ fn only_a_side_that_waits_gets_a_bell_and_only_one() {
     assert!(!words.writer_wants_bell());
 }
 
-/// A byte in a pipe, as it were.
+/// A bell that stands in for a byte in a socket.
 #[derive(Default)]
 struct Bell(Mutex<u32>, Condvar);
 
@@ -171,8 +171,7 @@ impl Bell {
     }
 }
 
-/// Two threads that sleep whenever there is nothing to do: no byte is lost, and nobody sleeps for
-/// ever.
+/// The two threads sleep whenever they have nothing to do.
 #[test]
 fn sleepers_are_woken() {
     const LENGTH: usize = if cfg!(miri) { 300 } else { 200_000 };

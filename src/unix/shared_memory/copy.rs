@@ -171,7 +171,8 @@ mod tests {
         let offsets = (0..72).step_by(if cfg!(miri) { 17 } else { 1 });
         for (offset, length) in offsets.flat_map(|offset| lengths.clone().map(move |n| (offset, n)))
         {
-            // Miri knows no place that is a byte at one time and part of a word at another.
+            // Miri does not support memory that is accessed as bytes at one time and as words at
+            // another.
             let words: Vec<AtomicU64> = (0..256).map(|_| AtomicU64::new(0)).collect();
             let start = NonNull::from(&*words).cast::<u8>();
             // SAFETY: the words have 2048 bytes, and no more than 72 + 1024 of them are used.

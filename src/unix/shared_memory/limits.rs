@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn one_foreign_user_leaves_room_for_others() {
-        // No process of these tests is that user's.
+        // No process of these tests belongs to these users.
         let foreign: Vec<_> = std::iter::from_fn(|| Share::take(4_000_000_001)).collect();
         assert_eq!(foreign.len(), FOREIGN);
         assert!(Share::take(4_000_000_002).is_some());

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::options::SpinPolicy;
 
-    /// Five busy streams of this thread, outside a runtime: as with several threads.
+    /// Returns five busy streams of this thread, outside a runtime, as with several threads.
     fn crowd() -> Vec<(Box<Spin>, Turns)> {
         Thread::start();
         let spin = || Spin::new(SpinPolicy::Auto).expect("one that spins");
@@ -169,7 +169,7 @@ mod tests {
         turns.late.store(0, Relaxed);
         assert!(!takes_turn(&streams[0]));
         assert_eq!(Thread::score(), -1);
-        // Something comes by a bell, and it starts again.
+        // A message arrives by a bell, and the stream watches again.
         turns.found(spin);
         spin.wrote();
         Thread::set_credit(0, 0, 16);

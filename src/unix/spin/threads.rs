@@ -86,7 +86,7 @@ mod tests {
         Credit::from_bits(spin.0.load(Relaxed))
     }
 
-    /// Finds something after so many tries, and counts them.
+    /// Returns a receive that finds something after `tries` calls, and counts the calls.
     fn after(tries: u32, count: &mut u32) -> impl FnMut() -> Result<(), Errno> {
         move || {
             *count += 1;
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(credit(&spin).score, 0);
         assert_eq!(spin.watch(None, after(1, &mut 0)), Some(Ok(())));
         assert_eq!(credit(&spin).score, 1);
-        // The end and errors come in time as well.
+        // An end or an error during the watch is returned as well.
         let mut first = true;
         let reset = || {
             Err::<(), _>(if std::mem::take(&mut first) { Errno::AGAIN } else { Errno::CONNRESET })

@@ -222,8 +222,9 @@ mod tests {
         listener.accept(Deadline::after(None)).expect("a listener").expect("a client")
     }
 
-    /// Wine lets byte read mode pass, where Windows loses the end of the stream: only this shows
-    /// it.
+    /// In byte read mode Windows loses the end of the stream. Wine does not, so only this test
+    /// shows the
+    /// mode.
     #[test]
     fn both_ends_read_messages() {
         let endpoint = unique().parse().expect("an endpoint");
@@ -244,7 +245,7 @@ mod tests {
         thread::scope(|scope| {
             let patience = Deadline::after(Some(Duration::from_secs(60)));
             let waiting = scope.spawn(move || listener.accept(patience).map(|_| ()));
-            // As when it panics.
+            // This is what a panic of the thread does.
             drop(Gone(&shared));
             let error = waiting.join().expect("no panic").expect_err("nobody will come");
             assert!(error.to_string().contains("is gone"), "{error}");

@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// Only one thread at a time may use it, which is what is tested.
+    /// Data that only the thread with the turn may use.
     struct Shared {
         turn: Turn,
         count: Cell<u32>,

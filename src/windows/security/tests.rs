@@ -23,7 +23,7 @@ use crate::{ConnectOptions, ExpectServer, ListenOptions, Listener, Stream};
 const PARTS: u32 =
     OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION;
 
-/// As the system writes it: what was left out of our text would show here.
+/// Returns the descriptor as the system prints it, which shows a part that our text left out.
 fn text(descriptor: &SecurityDescriptor) -> String {
     parts(descriptor, PARTS)
 }
@@ -62,8 +62,8 @@ fn a_private_descriptor_refuses_another_user() {
     }
 }
 
-/// `sddl` as Windows prints it: it abbreviates the SIDs of some accounts, such as that of the
-/// built-in administrator, which CI runs as.
+/// Returns `sddl` as Windows prints it. Windows abbreviates the SIDs of some accounts, such as the
+/// built-in administrator that CI runs as.
 fn as_the_system_writes(sddl: &str) -> String {
     text(&SecurityDescriptor::from_sddl(sddl).expect("SDDL"))
 }
@@ -98,12 +98,13 @@ fn apps_in_containers_may_connect_where_that_is_chosen_and_not_create() {
     run(async {
         let client = Stream::connect(&path).await.expect("a server");
         let _server = listener.accept().await.expect("a client");
-        // Only their entry has these rights.
+        // Only the entry for apps in containers has these rights.
         assert!(text(&of_pipe(&client)).contains("(A;;0x12019b;;;"));
     });
 }
 
-/// In a session by SSH or WinRM we are the network, and would refuse ourselves.
+/// In a session by SSH or WinRM this process itself counts as the network, and an entry against the
+/// network would refuse it.
 #[test]
 fn a_pipe_made_over_the_network_admits_network_logons() {
     const OWN: &str = "S-1-5-21-1-2-3-1000";
@@ -113,13 +114,13 @@ fn a_pipe_made_over_the_network_admits_network_logons() {
         assert_ne!(here, remote);
         SecurityDescriptor::from_sddl(&remote).expect("a descriptor");
     }
-    // The call is understood; nobody tests this by way of the network.
+    // No test runs under Wine through a network session, so the answer is known.
     if is_wine() {
         assert!(!over_network().expect("an answer"));
     }
 }
 
-/// A service that acts for one client may ask who another is.
+/// A service may impersonate one client while it identifies another.
 #[test]
 fn identifying_a_client_keeps_the_impersonation_of_the_caller() {
     let path = unique();
@@ -145,7 +146,7 @@ fn identifying_a_client_keeps_the_impersonation_of_the_caller() {
     nobody();
 }
 
-/// The descriptor of a pipe that is open, as the system has it.
+/// Returns the descriptor of an open pipe, as the system reports it.
 fn of_pipe(pipe: &impl AsHandle) -> SecurityDescriptor {
     let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
     // SAFETY: the handle is open as long as the pipe is borrowed, `descriptor` is a place for a
@@ -166,7 +167,7 @@ fn of_pipe(pipe: &impl AsHandle) -> SecurityDescriptor {
     SecurityDescriptor(LocalMemory(descriptor))
 }
 
-/// Who may do what, byte for byte.
+/// Returns the bytes of the access list in a descriptor.
 fn dacl(descriptor: &SecurityDescriptor) -> &[u8] {
     let (mut present, mut defaulted, mut dacl) = (0, 0, null_mut());
     // SAFETY: the descriptor is one, and the others are places for what is asked.
@@ -184,7 +185,7 @@ fn dacl(descriptor: &SecurityDescriptor) -> &[u8] {
 #[test]
 fn both_ends_of_a_live_pipe_have_the_descriptor_that_was_asked_for() {
     let own = own_sid().expect("a user");
-    // Windows turns "all" into what that is for a file when it makes the pipe.
+    // When Windows makes the pipe, it replaces "all" by all the rights of a file.
     let all = if is_wine() { "GA" } else { "FA" };
     let network = format!("(D;;{all};;;NU)");
     let network = if over_network().expect("a token") { "" } else { &network };
@@ -229,7 +230,6 @@ fn both_ends_of_a_live_pipe_have_the_descriptor_that_was_asked_for() {
     }
 }
 
-/// A server may know who its client is, and not act as it.
 #[test]
 fn the_client_is_identified_and_not_impersonated() {
     if skipped_without_model("it lets every server act as its clients") {
@@ -243,8 +243,9 @@ fn the_client_is_identified_and_not_impersonated() {
     drop(client);
 }
 
-/// A user of this machine that is not the one who runs the tests: `SOCKPIPE_SECOND_USER` is its
-/// name and password, with a colon between them.
+/// Logs on as a second user of this machine. `SOCKPIPE_SECOND_USER` has the user's name and
+/// password,
+/// with a colon between them.
 fn second_user() -> Option<OwnedHandle> {
     if skipped("it has one user") {
         return None;
@@ -276,12 +277,13 @@ fn acting_as<T>(user: &OwnedHandle, what: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// A pipe that belongs to the user who makes it.
+/// Returns the kind of a pipe that belongs to the user who makes it, and is open to everyone.
 fn for_all() -> Kind {
     Kind::chosen(&ListenOptions::new().security_descriptor("D:P(A;;GA;;;WD)")).expect("SDDL")
 }
 
-/// Rows 15 and 17, and that who may connect may not receive other clients.
+/// Rows 15 and 17 of the contract. A user who may connect must not be able to receive other
+/// clients.
 #[test]
 fn another_user_connects_with_access_everyone_only() {
     let Some(user) = second_user() else { return };
@@ -315,7 +317,7 @@ fn another_user_connects_with_access_everyone_only() {
     }
 }
 
-/// Row 16.
+/// Row 16 of the contract.
 #[test]
 fn a_server_of_another_user_is_refused() {
     let Some(user) = second_user() else { return };
@@ -334,7 +336,7 @@ fn a_server_of_another_user_is_refused() {
     run(Stream::connect_with(&path, &options)).expect("the one that is expected");
 }
 
-/// Wine tells at once who a client is, so this is what NT would answer.
+/// Wine identifies each client at once, so this test feeds in what NT would answer.
 #[test]
 fn a_client_that_the_system_does_not_identify_has_its_own_reason() {
     let system = |code: u32| io::Error::from_raw_os_error(code as i32);

@@ -1,4 +1,4 @@
-//! What closing and dropping a stream leave behind.
+//! What remains after a stream is closed or dropped.
 
 use super::*;
 
@@ -61,7 +61,7 @@ fn close_reports_a_peer_that_left_too_early() {
     });
 }
 
-/// Through two handles of one stream, which only the blocking API has.
+/// Only the blocking API has several handles of one stream.
 #[cfg(feature = "blocking")]
 #[test]
 fn close_through_another_handle_has_the_same_outcome() {

@@ -1,4 +1,4 @@
-//! A name and its clients.
+//! Listeners, their names and their clients.
 
 use super::*;
 
@@ -49,7 +49,7 @@ fn two_hundred_clients_at_once_are_served() {
     assert_eq!(done.len(), 200);
 }
 
-/// Keeps the reactor's thread for this time, from now on.
+/// Keeps the reactor's thread busy for this time, starting now.
 fn keep_busy(time: Duration) -> reactor::Task<()> {
     let (sender, begun) = std::sync::mpsc::channel();
     let busy = reactor::Task::spawn(async move {
@@ -73,7 +73,7 @@ fn a_dropped_name_can_be_bound_at_once() {
             server.read_exact(&mut [0]).await.expect("a byte");
 
             let waiting = Stream::connect(&path).await.expect("a server");
-            // The reactor has other things to do when it is to close the handles.
+            // The reactor is busy when it should close the handles.
             if round % 10 == 0 {
                 busy = Some(keep_busy(Duration::from_millis(50)));
             }
@@ -144,7 +144,7 @@ fn a_listener_dropped_by_the_reactor_waits_for_nothing() {
         started.elapsed()
     });
     assert!(took < Duration::from_millis(200), "{took:?}: the reactor waited for itself");
-    // The instances are on their way out; the name is gone once they are.
+    // The reactor closes the instances; then the name is gone.
     while run(Stream::connect(&path)).is_ok() {}
 }
 

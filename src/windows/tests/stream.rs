@@ -1,4 +1,4 @@
-//! Both directions of a stream, and their ends.
+//! The two directions of a stream, and their ends.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,7 +13,9 @@ use super::pipe::Instance;
 use super::*;
 use crate::Access;
 
-/// Wine lets byte read mode pass, where Windows loses the end of the stream: only this shows it.
+/// In byte read mode Windows loses the end of the stream. Wine does not, so only this test shows
+/// the
+/// mode.
 #[test]
 fn both_ends_are_of_message_type_and_read_messages() {
     let (client, server) = connected();
@@ -32,7 +34,7 @@ fn both_ends_are_of_message_type_and_read_messages() {
     }
 }
 
-/// What is asked of the system, number by number: Wine ignores some of it.
+/// Wine ignores some of these flags, so the test compares the numbers themselves.
 #[test]
 fn the_first_instance_alone_claims_the_name_and_all_refuse_the_network() {
     const FIRST: u32 = 0x0008_0000;
@@ -47,7 +49,7 @@ fn the_first_instance_alone_claims_the_name_and_all_refuse_the_network() {
     }
 }
 
-/// What the system says of the handles, whoever may connect.
+/// The test asks the system about the handles, for each access.
 #[test]
 fn pipe_handles_have_the_requested_properties() {
     const SERVER_END: u32 = 0x1;
@@ -68,7 +70,7 @@ fn pipe_handles_have_the_requested_properties() {
                     unsafe { GetNamedPipeInfo(handle, &mut flags, &mut out, &mut into, &mut most) };
                 assert_ne!(known, 0);
                 assert_eq!((flags, out, into), (end | OF_MESSAGE_TYPE, 256 * 1024, 256 * 1024));
-                // Wine says "unlimited" in its own way.
+                // Wine reports "unlimited" by another number.
                 assert_eq!(most, if wine::is_wine() { u32::MAX } else { 255 });
                 // SAFETY: the handle is open, and the other is a place for a number.
                 let known = unsafe { GetHandleInformation(handle, &mut inherited) };
@@ -147,7 +149,7 @@ fn vectored_writes_keep_the_order_and_the_limit() {
     });
 }
 
-/// As Node's servers are, and .NET's by default.
+/// Node's servers make such pipes, and .NET's do by default.
 #[test]
 fn a_pipe_of_byte_type_has_no_half_close() {
     let path = unique();
@@ -181,7 +183,9 @@ fn both_ends_report_their_peers_user_and_process() {
     }
 }
 
-/// As NT tells a client that named no level. Wine tells it at once.
+/// NT identifies a client that named no impersonation level only after a write. Wine identifies it
+/// at
+/// once.
 #[test]
 fn a_client_is_identified_by_its_write_before_a_byte_is_read() {
     let (mut client, mut server) = connected();
@@ -190,12 +194,12 @@ fn a_client_is_identified_by_its_write_before_a_byte_is_read() {
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(told.as_mut().poll(cx).is_pending());
         client.write_all(b"question").await.expect("a write");
-        // Beside somebody who reads.
+        // A read of the same stream is under way.
         let mut question = [0; 8];
         assert!(told.await.expect("a peer").is_self());
         server.read_exact(&mut question).await.expect("a read");
         assert_eq!(&question, b"question");
-        // Who waits for it does not keep the connection open.
+        // A task that waits for the client's identity does not keep the connection open.
         let (mut client, server) = connected();
         let told = server.inner.told_when_readable();
         let waits = reactor::Task::spawn(told).expect("a reactor");
@@ -220,12 +224,13 @@ fn the_ends_of_a_pair_exchange_bytes() {
     });
 }
 
-/// One task writes while another ends the stream: what was taken comes before the end.
+/// One thread writes while another ends the stream. The end comes after every byte that a write
+/// reported.
 #[test]
 fn nothing_is_written_after_the_end() {
     let written = |stream: &Stream, first: &AtomicBool| {
         let mut written = 0;
-        // More than this, and the peer, which reads later, is what it waits for.
+        // With more bytes the writer would wait for the peer, which reads later.
         while written < 100_000 {
             let context = &mut Context::from_waker(Waker::noop());
             match Pin::new(&mut &*stream).poll_write(context, &[7; 16]) {

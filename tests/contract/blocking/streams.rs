@@ -23,7 +23,7 @@ fn row_10_half_close() {
                     read_all(&client)
                 });
                 assert_eq!(read_all(&server), question);
-                // The end stays the end.
+                // A later read returns the end again.
                 assert_eq!((&server).read(&mut [0; 8]).expect("an end"), 0);
                 (&server).write_all(&question).expect("the other direction is open");
                 (&server).write_all(b"answer").expect("the other direction is open");
@@ -39,12 +39,13 @@ fn row_10_half_close() {
 
 const ANSWER: usize = 1024 * 1024;
 
-/// Writes [`ANSWER`] bytes to the endpoint in its argument, closes, and is gone.
+/// The helper of row 11: writes [`ANSWER`] bytes to the endpoint in its argument, closes, and
+/// exits.
 #[test]
 fn helper_answers_and_exits() {
     let Some(endpoint) = argument() else { return };
     let stream = blocking::Stream::connect(endpoint).expect("a server");
-    // With a time limit, the last of it may not be the system's when the write returns.
+    // With a timeout the write may return before the system has the last bytes.
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     let answer: Vec<u8> = (0..ANSWER).map(|at| (at % 251) as u8).collect();
     (&stream).write_all(&answer).expect("a write");
@@ -63,7 +64,7 @@ fn row_11_after_close_even_an_exit_loses_nothing() {
         );
         let server = listener.accept();
         let mut bytes = Vec::new();
-        // As a reader that is late does.
+        // The reader is slow.
         while (&server).take(32 * 1024).read_to_end(&mut bytes).expect("a read") > 0 {
             thread::sleep(Duration::from_millis(10));
         }
@@ -93,7 +94,7 @@ fn row_11_a_drop_loses_nothing_and_close_ends_at_its_deadline() {
             if close {
                 let closed = client.close(Duration::from_millis(100));
                 if cfg!(windows) {
-                    // A pipe's last write is not the system's until the peer has made room.
+                    // The system has a pipe's last write only once the peer has made room.
                     assert_reason!(closed, Reason::Deadline);
                 } else {
                     closed.expect("the kernel has what a write reported");
@@ -111,7 +112,7 @@ fn row_11_a_drop_loses_nothing_and_close_ends_at_its_deadline() {
 #[test]
 fn row_12_the_peer_is_gone() {
     for_all_ends(|client, server| {
-        // Bytes of ours that the peer never reads must not turn its end into an error.
+        // Bytes that the peer never reads must not turn its end into an error.
         (&client).write_all(b"unread").expect("a write");
         (&server).write_all(b"last words").expect("a write");
         drop(server);
@@ -123,7 +124,7 @@ fn row_12_the_peer_is_gone() {
             assert_kind(refused, ErrorKind::BrokenPipe);
         }
     });
-    // The same for who learns it by writing.
+    // The same if the client writes first.
     for_all_ends(|client, server| {
         (&client).write_all(b"unread").expect("a write");
         drop(server);
@@ -154,7 +155,7 @@ fn row_12_closed_waits_only_for_the_peer_to_leave() {
         assert!(is_gone(Duration::ZERO));
         assert_eq!(read_all(&client), b"unread");
     });
-    // A half-close of this side is not it either.
+    // A half-close of this side does not complete `closed` either.
     for_all_ends(|client, server| {
         let Side::Blocking(client) = client else { return };
         client.shutdown().expect("a half-close");

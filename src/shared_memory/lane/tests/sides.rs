@@ -1,4 +1,4 @@
-//! What the threads of a schedule do, as the streams for tasks and for threads do it.
+//! The threads of a schedule call the lane as the async and the blocking streams do.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,7 +13,7 @@ struct Side {
     lane: Lane<Pair, Memory>,
     socket: Socket,
     case: Case,
-    /// What it sends, which are the numbers from `first` on.
+    /// The first number that this side sends.
     first: u8,
     length: u64,
     written: AtomicU64,
@@ -139,7 +139,7 @@ impl Side {
                 Ok(Outcome::Socket) => *cleared = Some(seen),
 
                 Ok(Outcome::Ring) => {
-                    // From here on the socket brings bells and the end only.
+                    // From here on the socket carries only bells and the end.
                     *cleared = Some(seen);
                     return self.read_ring(buf, cleared);
                 }
@@ -150,7 +150,8 @@ impl Side {
         }
     }
 
-    /// As the stream for tasks it leaves bells in the socket where only edges count.
+    /// Reads from the ring. With edge readiness it leaves bells in the socket, as the async stream
+    /// does.
     fn read_ring(&self, buf: &mut [u8], cleared: &mut Option<u64>) -> io::Result<usize> {
         loop {
             if let Outcome::Done(read) = self.lane.read(&self.socket, buf, Then::Sleep)? {

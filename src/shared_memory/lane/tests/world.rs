@@ -1,4 +1,4 @@
-//! The scheduler, and the socket made of queues.
+//! A scheduler, and a socket made of queues.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,15 +10,16 @@ use crate::shared_memory::lane::{Came, Header, Link, Received, Wire};
 use crate::shared_memory::ring::Bytes;
 use crate::shared_memory::ring::tests::{Plain, STEP};
 
-/// Bytes of a ring, and of a socket.
+/// The number of bytes that a ring holds.
 const RING: usize = 8;
+/// The number of bytes that a socket holds.
 const SOCKET: usize = 6;
 const BYTE: u8 = 0xA5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readiness {
     Level,
-    /// As tokio's.
+    /// Readiness as tokio reports it.
     Edge,
 }
 
@@ -29,11 +30,11 @@ pub(super) struct Case {
     pub(super) reads_late: bool,
     /// One side dies at some moment.
     pub(super) dies: bool,
-    /// The most that a side sends.
+    /// The most bytes that a side sends.
     pub(super) lengths: u64,
 }
 
-/// What ends the threads of a side that dies, or of a world that has come to a standstill.
+/// The panic that ends the threads of a side that dies, or of a world that has stalled.
 pub(super) struct Ended;
 
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ struct Item {
 pub(super) struct Queue {
     items: VecDeque<Item>,
     pub(super) ended: bool,
-    /// Counts what came.
+    /// How many items have arrived.
     pub(super) edge: u64,
     pub(super) bells: u32,
     pub(super) bell_edge: u64,
@@ -69,11 +70,11 @@ pub(super) struct State {
     doom: Option<u64>,
     pub(super) victim: usize,
     pub(super) dead: [bool; 2],
-    /// From each side to the other.
+    /// The queue from each side to the other.
     pub(super) queues: [Queue; 2],
     marked: bool,
     refuses: bool,
-    /// The offer was accepted, maybe before its byte was read.
+    /// Whether the offer was accepted, possibly before its byte was read.
     taken: bool,
 }
 
@@ -84,13 +85,13 @@ pub(super) struct World {
 }
 
 thread_local! {
-    /// The world of this thread, and which of its threads this is: side * 2 + (reads).
+    /// The world of this thread, and the thread's number in it: side * 2 + (reads).
     static HERE: RefCell<Option<(Arc<World>, usize)>> = const { RefCell::new(None) };
 }
 
 impl State {
     pub(super) fn below(&mut self, limit: u64) -> u64 {
-        // Xorshift: what matters is that a seed is one schedule.
+        // Xorshift, so that a seed always gives the same schedule.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -129,7 +130,7 @@ impl World {
         self.state.lock().expect("no panic with the lock held")
     }
 
-    /// Makes this thread one of the world's, until `body` is done.
+    /// Runs `body` with this thread as one of the world's.
     pub(super) fn enter<T>(self: &Arc<Self>, me: usize, body: impl FnOnce() -> T) -> T {
         HERE.set(Some((Arc::clone(self), me)));
         STEP.set(Some(Box::new(step)));
@@ -195,7 +196,7 @@ impl Drop for Leave {
     }
 }
 
-/// Lets some thread of the world go on.
+/// Lets another thread of the world run.
 fn step() {
     step_while(false);
 }
@@ -211,7 +212,7 @@ fn step_while(waiting: bool) {
     world.wait_turn(state, me);
 }
 
-/// Steps until `condition` holds. It is a standstill if every thread is in here for long.
+/// Steps until `condition` holds. The world has stalled if every thread stays in here.
 pub(in crate::shared_memory::lane) fn wait_for(condition: impl Fn() -> bool) {
     if HERE.with_borrow(Option::is_none) {
         return;
@@ -306,7 +307,7 @@ impl Socket {
         Ok(Received { length, came })
     }
 
-    /// Whether bytes that are not data are next.
+    /// Reports whether the next bytes are bells.
     pub(super) fn has_bells(&self) -> bool {
         let state = self.world.state();
         let next = state.queues[1 - self.side].items.front();
@@ -324,7 +325,7 @@ impl Socket {
         state.queues[self.side].items.len() < SOCKET || self.gone(&state)
     }
 
-    /// Takes the writers' bells. `false`: the peer is gone.
+    /// Takes the writers' bells. Returns `false` if the peer is gone.
     pub(super) fn hear(&self) -> io::Result<bool> {
         step();
         let mut state = self.world.state();

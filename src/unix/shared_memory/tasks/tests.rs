@@ -1,4 +1,4 @@
-//! When a reader lets messages come together, by what a stream counts.
+//! When a reader lets messages accumulate, judged by the stream's counters.
 
 use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use crate::shared_memory::options::SharedMemory;
 use crate::unix::runtime::register_for;
 use crate::unix::spin::tasks::Thread;
 
-/// Reads one after the other with which a reader begins to wait.
+/// The number of consecutive reads after which a reader begins to wait.
 const STREAM: usize = 16;
 const MESSAGE: [u8; 64] = [7; 64];
 
@@ -44,7 +44,7 @@ impl End {
         assert_eq!(length, bytes.len());
     }
 
-    /// A read that does not wait.
+    /// Reads without waiting.
     fn try_read(&self, length: usize) -> Poll<usize> {
         self.poll_read(&mut Context::from_waker(Waker::noop()), &mut vec![0; length])
     }
@@ -61,7 +61,7 @@ impl End {
     }
 }
 
-/// Two ends in memory. The first has read so many messages, one after the other.
+/// Returns two ends in memory. The first has read `count` messages one after the other.
 async fn after_reads(count: usize) -> (End, End) {
     let (taker, maker) = UnixStream::pair().expect("a pair");
     let (taker, maker) = (End::new(taker, Role::Taker), End::new(maker, Role::Maker));

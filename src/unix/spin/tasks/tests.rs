@@ -1,4 +1,6 @@
-//! By what the gates know, never by time: what has to come in time here has an hour for it.
+//! These tests look at the state of the gates and not at the time. Where an answer has to come in
+//! time, it
+//! has an hour.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -20,7 +22,7 @@ use crate::unix::stream::Stream;
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Thread {
-    /// As a new thread has it: the tests may share one.
+    /// Resets the thread's state, because tests may share a thread.
     pub(in crate::unix) fn start() {
         THREAD.with(|thread| {
             for number in [&thread.reads, &thread.streams, &thread.streams_before] {
@@ -47,7 +49,7 @@ impl Thread {
         THREAD.with(|thread| thread.owner.get())
     }
 
-    /// The one that watches gives up in an hour, or at once.
+    /// Sets how long the stream that watches may go on: an hour, or no time.
     fn give(time: Duration) {
         THREAD.with(|thread| {
             thread.until.set(Some(Instant::now() + time));
@@ -61,7 +63,8 @@ fn spin(only_in_turns: bool) -> Spin {
     Spin { only_in_turns, ..*spin }
 }
 
-/// A read of a stream on which `directly` and then the reactor find something, or nothing.
+/// Polls a read. `directly` and `reactor` say whether the direct receive and then the reactor find
+/// something.
 fn poll(spin: &Spin, directly: bool, reactor: bool) -> Poll<()> {
     let found = |something| if something { Poll::Ready(()) } else { Poll::Pending };
     let mut cx = Context::from_waker(Waker::noop());
@@ -88,14 +91,14 @@ fn an_answer_in_time_is_a_hit() {
     assert!(watches(&spin));
     assert_eq!(poll(&spin, true, false), Poll::Ready(()));
     assert_eq!((Thread::score(), Thread::owner()), (1, 0));
-    // Or by way of the reactor.
+    // An answer by way of the reactor counts as well.
     assert_eq!(poll(&spin, false, false), Poll::Pending);
     Thread::give(HOUR);
     assert_eq!(poll(&spin, false, true), Poll::Ready(()));
     assert_eq!((Thread::score(), Thread::owner()), (2, 0));
 }
 
-/// However long there is to watch, a turn is short: the others are next.
+/// The number of tries does not depend on the time that is left, because other tasks are due.
 #[test]
 fn a_turn_is_a_few_tries() {
     Thread::start();
@@ -137,14 +140,14 @@ fn one_stream_of_a_thread_watches() {
     Thread::give(HOUR);
     assert_eq!(poll(&other, false, false), Poll::Pending);
     assert!(watches(&one) && !watches(&other));
-    // What comes for the other one is a hit, too: the thread was awake for it.
+    // A message for the other stream is a hit too, because the thread was awake for it.
     assert_eq!(poll(&other, false, true), Poll::Ready(()));
     assert_eq!(Thread::score(), 0);
     Thread::give(Duration::ZERO);
     assert_eq!(poll(&one, false, false), Poll::Pending);
     assert!(watches(&one));
     assert_eq!(Thread::score(), 1);
-    // One that is never polled again is in nobody's way for long.
+    // A stream that is never polled again gives up the watch once its time is over.
     Thread::give(Duration::ZERO);
     assert_eq!(poll(&other, false, false), Poll::Pending);
     assert!(watches(&other));
@@ -178,7 +181,7 @@ fn many_busy_streams_close_the_gate() {
     assert_eq!(poll(&streams[4], false, true), Poll::Ready(()));
     assert_eq!(poll(&streams[0], false, false), Poll::Pending);
     assert!(!watches(&streams[0]), "the fifth closed it");
-    // Until the others have been silent for two windows.
+    // The gate opens once the others have been silent for two windows.
     for _ in 0..2 * (WINDOW + 1) {
         assert_eq!(poll(&streams[0], false, true), Poll::Ready(()));
     }
@@ -222,7 +225,7 @@ fn only_a_multi_thread_runtime_watches_in_turns() {
     assert!(many.block_on(in_turns()));
 }
 
-/// A stream that watches, and its peer.
+/// Returns a stream that watches, and its peer.
 async fn watching() -> (Stream, UnixStream) {
     let (one, peer) = UnixStream::pair().expect("a pair");
     let socket = one.into_std().expect("a socket").into();
@@ -240,7 +243,7 @@ async fn watching() -> (Stream, UnixStream) {
     (stream, peer)
 }
 
-/// What a direct receive gives: the reactor has had no turn in which to learn of anything.
+/// Returns the result of a direct receive. The reactor has had no turn to report anything.
 fn receive(stream: &Stream, buf: &mut ReadBuf<'_>) -> Poll<Result<(), ErrorKind>> {
     let mut cx = Context::from_waker(Waker::noop());
     let received = stream.poll_read(&mut cx, buf).map_err(|error| error.kind());
@@ -262,7 +265,7 @@ async fn poll_read_returns_bytes_and_an_end_also_after_a_reset() {
     drop(peer);
     assert_eq!(receive(&stream, &mut ReadBuf::new(&mut [0; 16])), Poll::Ready(Ok(())));
 
-    // With bytes of ours unread, which Linux reports as ECONNRESET.
+    // The peer leaves bytes of ours unread, which Linux reports as ECONNRESET.
     let (stream, peer) = watching().await;
     write(&stream, b"unread").expect("a write");
     drop(peer);
@@ -283,7 +286,7 @@ async fn a_large_buffer_is_not_initialized_for_a_small_answer() {
     assert!(buf.filled().iter().all(|byte| *byte == 7));
 }
 
-/// The heart of it: while a stream watches, everything else on the thread goes on.
+/// This is the point of the design: while a stream watches, other work on the thread goes on.
 #[tokio::test]
 async fn others_have_their_turn_while_one_watches() {
     let (stream, mut peer) = watching().await;
@@ -303,7 +306,8 @@ async fn others_have_their_turn_while_one_watches() {
                 .expect("a read");
                 told("answer");
             };
-            // A timer, another task, and another connection, and the answer only after them.
+            // A timer, another task and another connection run first, and only then the answer is
+            // sent.
             let rest = async {
                 yield_now().await;
                 told("task");

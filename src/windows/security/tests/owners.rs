@@ -1,4 +1,4 @@
-//! Whose server a client accepts, and whose client a server.
+//! Which owners of a server a client accepts, and which clients a server accepts.
 
 use windows_sys::Win32::Security::{
     CreateRestrictedToken, DISABLE_MAX_PRIVILEGE, GetSecurityDescriptorOwner, LUA_TOKEN,
@@ -9,7 +9,7 @@ use windows_sys::Win32::Security::{
 use super::super::super::connect::check_owner;
 use super::*;
 
-/// `windows-sys` has it in another module only.
+/// `windows-sys` defines it only in another module.
 const GROUP_INTEGRITY: u32 = 0x20;
 
 fn owner_of(sddl: &str) -> String {
@@ -22,7 +22,7 @@ fn owner_of(sddl: &str) -> String {
     unsafe { sid_to_string(owner) }.expect("a text")
 }
 
-/// Wine has one user, so this decides about owners that Windows' own descriptors have.
+/// Wine has one user, so this test checks owners as Windows' own descriptors name them.
 #[test]
 fn services_are_expected_beside_a_user_and_not_beside_exactly_one() {
     const SOMEBODY: &str = "S-1-5-21-1-2-3-1001";
@@ -58,7 +58,8 @@ fn services_are_expected_beside_a_user_and_not_beside_exactly_one() {
     }
 }
 
-/// What UAC gives an administrator's ordinary programs: the same user without the group's rights.
+/// Returns the token that UAC gives an administrator's ordinary programs: the same user without the
+/// group's rights.
 fn without_elevation() -> OwnedHandle {
     // SAFETY: it returns a constant.
     let process = unsafe { GetCurrentProcess() };
@@ -69,7 +70,7 @@ fn without_elevation() -> OwnedHandle {
     let token = unsafe { OwnedHandle::from_raw_handle(token) };
     let (none, flags) = (null_mut(), DISABLE_MAX_PRIVILEGE | LUA_TOKEN);
     let (token, no_groups, mut plain) = (token.as_raw_handle(), null(), null_mut());
-    // Windows disables the group by its flag, and Wine only so.
+    // Windows disables the group because of the flag. Wine needs the group's SID.
     let mut sid = [0_u32; SECURITY_MAX_SID_SIZE as usize / size_of::<u32>()];
     let (place, mut length) = (sid.as_mut_ptr().cast(), SECURITY_MAX_SID_SIZE);
     // SAFETY: null means that no domain is wanted, and the place is aligned and as long as is said.
@@ -99,7 +100,6 @@ fn without_elevation() -> OwnedHandle {
     plain
 }
 
-/// With UAC, one user has programs with and without an administrator's rights.
 #[test]
 fn an_elevated_server_serves_its_users_ordinary_programs() {
     const MEDIUM: u32 = 0x2000;
