@@ -57,9 +57,9 @@ mod swap;
 mod upgrade;
 pub(crate) mod worker;
 
-// How each system behaves: files that list the same items, so that a mend for one compiles on all.
-// `--cfg sockpipe_posix` runs FreeBSD's on Linux, `--cfg sockpipe_posix="darwin"` besides it
-// macOS's.
+// The platform modules describe how each system behaves. They list the same items, so that code
+// written for one of them compiles with all. `--cfg sockpipe_posix` runs FreeBSD's module on Linux,
+// and `--cfg sockpipe_posix="darwin"` in addition runs macOS's.
 #[cfg(any(target_vendor = "apple", sockpipe_posix = "darwin"))]
 mod apple;
 #[cfg(any(target_vendor = "apple", sockpipe_posix = "darwin"))]
@@ -111,14 +111,14 @@ mod openbsd;
 #[cfg(any(target_os = "openbsd", sockpipe_posix = "openbsd"))]
 use self::openbsd as platform;
 
-// What several of them share.
+// Code that several of these systems share.
 #[cfg(not(any(target_vendor = "apple", sockpipe_posix = "darwin")))]
 mod flags;
 #[cfg(any(not(any(target_os = "linux", target_os = "android")), sockpipe_posix))]
 mod posix;
 
-/// The constants, layouts and calls that one kernel alone has: checked by their types only, where
-/// that system cannot be run.
+/// The constants, layouts and calls that exist in one kernel only. Where that system cannot be run,
+/// only the compiler checks their types.
 #[cfg(any(not(any(target_os = "linux", target_os = "android")), sockpipe_posix))]
 mod native {
     #[cfg(target_vendor = "apple")]
@@ -167,7 +167,7 @@ compile_error!(
      NetBSD, OpenBSD and Windows, and not this system"
 );
 
-// The lane of shared memory, where there is one.
+// The shared-memory lane, or its stand-in where there is none.
 #[cfg(not(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix))))]
 mod no_shared_memory;
 #[cfg(not(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix))))]
@@ -205,7 +205,7 @@ use crate::error::{Error, Reason};
 use crate::options::StreamOptions;
 use crate::peer::UserId;
 
-/// More buffers are refused whole. The limit is POSIX's on all of these systems.
+/// A call with more buffers fails as a whole. POSIX sets the same limit on all of these systems.
 const IOV_MAX: usize = 1024;
 
 #[allow(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
@@ -235,7 +235,7 @@ pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
     place_to_look_at(candidate)?.map_or(Ok(false), stale::remove_stale)
 }
 
-/// `None`: there is no file to it, or there is none yet.
+/// Returns `None` if the candidate has no file, or if its directory does not exist yet.
 fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
     match &candidate.place {
         Candidacy::Path(path) => Place::of_path(path).map(Some),
@@ -248,7 +248,7 @@ fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
     }
 }
 
-/// A text of the system's, to be sent to a program of the same system.
+/// Converts a text of the OS into bytes to send to a program on the same OS.
 pub(crate) fn bytes_of(text: &OsStr) -> Vec<u8> {
     text.as_bytes().to_vec()
 }
@@ -258,24 +258,25 @@ pub(crate) fn text_of(bytes: &[u8]) -> Option<OsString> {
     Some(OsString::from_vec(bytes.to_vec()))
 }
 
-/// Whether accept(2) failed for a client that left again, or was interrupted: the next try may do.
+/// Whether accept(2) failed because the client disconnected or a signal interrupted it: the next
+/// call may succeed.
 fn is_passing(errno: Errno) -> bool {
     matches!(errno, Errno::INTR | Errno::CONNABORTED | Errno::PROTO)
 }
 
-/// Whether accept(2) failed for want of descriptors or memory, or a sandbox or a firewall let
-/// nobody through. The client stays in the backlog until that is over.
+/// Whether accept(2) failed for lack of descriptors or memory, or because a sandbox or a firewall
+/// blocked the connection. The client stays in the backlog until that is over.
 fn is_shortage(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::PERM)
 }
 
-/// Whether a write failed because the peer is gone: before the call, with bytes of ours unread in
-/// the middle of it (Linux), or in the middle of it anyhow (macOS, and older ones of the BSDs).
+/// Whether a write failed because the peer is gone. It may have closed before the call; during it,
+/// with unread bytes of ours (Linux); or during it in any way (macOS, older BSDs).
 fn is_broken(errno: Errno) -> bool {
     matches!(errno, Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN)
 }
 
-/// A listener has ended, and its name is left behind; where the caller cannot be given the error.
+/// Logs that a listener ended and left its name behind, where no caller can receive the error.
 fn release_failed(error: &io::Error) {
     #[cfg(feature = "tracing")]
     tracing::error!(%error, "a listener's name is left behind");
@@ -283,14 +284,14 @@ fn release_failed(error: &io::Error) {
     let _ = error;
 }
 
-/// The beginning of `buf`, for one call.
+/// The part of `buf` that one call takes.
 #[inline]
 fn at_most(buf: &[u8]) -> &[u8] {
     &buf[..buf.len().min(platform::MOST)]
 }
 
-/// Those of the first of `bufs` that one call takes. A first one that is too long is left out too,
-/// and then there are none.
+/// The first of `bufs`, as many as one call takes. The list is empty if the first buffer alone is
+/// too long.
 #[inline]
 fn at_most_of<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     if platform::MOST == isize::MAX as usize {
@@ -304,29 +305,29 @@ fn at_most_of<'a, 'b>(bufs: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     &bufs[..bufs.iter().take(IOV_MAX).take_while(fits).count()]
 }
 
-/// Whether a look failed for what may be over at the next one, so that it says nothing of what is
-/// there.
+/// Whether looking at a name failed for a transient reason, so that the failure does not show what
+/// is there.
 fn is_transient(errno: Errno) -> bool {
     is_shortage(errno) || matches!(errno, Errno::INTR | Errno::IO | Errno::AGAIN)
 }
 
-/// Ends the write side.
+/// Shuts down the write side.
 fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
     match shutdown(socket, Shutdown::Write) {
-        // macOS: the peer is gone, so there is nobody left to tell.
+        // macOS: the peer is gone, so no one is left to see the end.
         Ok(()) | Err(Errno::NOTCONN) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// Of a stream that may use shared memory.
+/// The error for a stream that may use shared memory.
 fn socket_is_not_all() -> io::Error {
     let what = "the stream may use shared memory, so its socket alone is not the connection";
     Error::new(Reason::Unsupported, what).advising("turn the option shared_memory off").into()
 }
 
-/// What came of an option that every socket takes whose peer is there. A socket without its peer is
-/// still good: for the bytes that came before it left, and then the end.
+/// Ignores the failure of an option that every socket with a live peer accepts. A socket whose peer
+/// is gone is still useful: it can hold unread bytes, and then the end of file.
 fn unless_gone(set: Result<(), Errno>) -> Result<(), Errno> {
     match set {
         Err(Errno::INVAL) if platform::GONE_TAKES_NO_OPTIONS => Ok(()),
@@ -334,7 +335,7 @@ fn unless_gone(set: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
-/// What is chosen for the streams of a listener, or for one.
+/// Applies the chosen options to one stream, or to a listener, whose streams inherit them.
 fn prepare(socket: BorrowedFd<'_>, options: StreamOptions) -> io::Result<()> {
     let Some(bytes) = options.send_buffer_size else { return Ok(()) };
     let set = set_socket_send_buffer_size(socket, bytes as usize);
@@ -342,7 +343,7 @@ fn prepare(socket: BorrowedFd<'_>, options: StreamOptions) -> io::Result<()> {
         Ok(size) if platform::SIZES_ARE_CUT && size < bytes as usize => Err(Errno::NOBUFS),
         _ => Ok(()),
     });
-    // These systems take no other size for any peer.
+    // These systems refuse any other size, whether or not there is a peer.
     let is_a_size = i32::try_from(bytes).is_ok_and(|bytes| bytes > 0);
     let set = if is_a_size { unless_gone(set) } else { set };
     set.map_err(|errno| {

@@ -1,5 +1,5 @@
-//! Sockets that a service manager made for this process: sd_listen_fds(3), and inetd's standard
-//! input.
+//! Sockets that a service manager passes to this process: sd_listen_fds(3), and the standard input
+//! of inetd.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -16,8 +16,8 @@ use crate::error::{Error, Reason};
 /// The first descriptor that a service manager passes: `SD_LISTEN_FDS_START`.
 const FIRST: RawFd = 3;
 
-/// The numbers of the descriptors that this process has taken: each is there once, and what has
-/// its number later is the program's own.
+/// The numbers of the descriptors that were taken already. Each is passed once; a later descriptor
+/// with the same number belongs to the program.
 static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 
 /// A descriptor that a service manager passed, from
@@ -45,14 +45,15 @@ pub enum ActivatedKind {
     Other,
 }
 
-/// The descriptors that were passed to this very process and that nobody has taken.
+/// Returns the descriptors that were passed to this process and not taken yet.
 pub(super) fn passed() -> io::Result<Vec<Activated>> {
     let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     look(&taken)
 }
 
 fn look(taken: &BTreeSet<RawFd>) -> io::Result<Vec<Activated>> {
-    // Of the process that set the variables for us, or for our parent, which left them.
+    // Otherwise the variables are meant for another process, such as the parent, which left them
+    // set.
     let ours = variable("LISTEN_PID")?.is_some_and(|pid| pid == u64::from(process::id()));
     let count = variable("LISTEN_FDS")?.unwrap_or(0);
     if !ours || count == 0 {
@@ -72,7 +73,7 @@ fn look(taken: &BTreeSet<RawFd>) -> io::Result<Vec<Activated>> {
             let what = format!("LISTEN_FDS is {count}, and descriptor {number} is not open");
             return Err(unusable(what));
         }
-        // As sd_listen_fds(3) does it: they are passed to this process, not to its children.
+        // As sd_listen_fds(3) does: the descriptors are for this process, not for its children.
         fcntl_setfd(look_at(number), FdFlags::CLOEXEC)?;
         let kind = kind(look_at(number));
         found.push(Activated { name: name.to_owned(), number, kind });
@@ -90,12 +91,12 @@ fn kind(descriptor: BorrowedFd<'_>) -> ActivatedKind {
     }
 }
 
-/// What `listener` makes of each socket that listens. It gets copies, and the sockets themselves
-/// are closed when it has made a listener of each: an error leaves them all for the next call.
+/// Calls `listener` with a copy of each listening socket, and returns the results. The sockets
+/// themselves are closed once all calls have succeeded. An error leaves them all for the next call.
 pub(super) fn listeners<L>(
     listener: impl Fn(OwnedFd) -> io::Result<L>,
 ) -> io::Result<Vec<(String, L)>> {
-    // One thread at a time: the first to come closes them.
+    // One thread at a time, because the first one closes the sockets.
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Vec::new();
     let mut numbers = Vec::new();
@@ -113,8 +114,8 @@ pub(super) fn listeners<L>(
     Ok(found)
 }
 
-/// The connection that this process was started for: the descriptor of a unit with `Accept=yes`, or
-/// the standard input of inetd's `nowait`.
+/// Returns the connection that this process was started for: the descriptor of a unit with
+/// `Accept=yes`, or the standard input that inetd passes for `nowait`.
 pub(super) fn stream() -> io::Result<Option<OwnedFd>> {
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let passed = look(&taken)?;
@@ -137,8 +138,8 @@ pub(super) fn stream() -> io::Result<Option<OwnedFd>> {
     Ok(Some(stream))
 }
 
-/// inetd has the connection in the three standard streams. Where these stayed open, the peer would
-/// not see the stream's end.
+/// inetd passes the connection as all three standard streams. While one of them is open, the peer
+/// does not see the end of the stream.
 fn give_up_standard_streams() -> io::Result<()> {
     let empty = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let is_the_connection =
@@ -172,16 +173,16 @@ fn is_open(number: RawFd) -> bool {
 
 #[allow(unsafe_code, reason = "a number in the environment is all that a descriptor comes as")]
 fn look_at(number: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: the descriptor was seen to be open just before, and what is borrowed here is asked
-    // about, or copied, and let go of; whoever else has it keeps it. The callers hold `TAKEN`, and
-    // only they close it.
+    // SAFETY: the descriptor was open just before. The borrow serves only to query or copy it, and
+    // ends before it is closed: the callers hold `TAKEN`, and only they close it. If other code
+    // owns the descriptor, it keeps it.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
 #[allow(unsafe_code, reason = "a number in the environment is all that a descriptor comes as")]
 fn adopt(number: RawFd) -> OwnedFd {
     // SAFETY: the descriptor is an open socket, and the service manager made it for this process:
-    // LISTEN_PID names it. Nobody else in the process owns it, as the protocol gives it to the
-    // first who asks, and `TAKEN` lets this function's callers ask once for each number.
+    // LISTEN_PID names it. By that protocol it belongs to the first code that asks for it, and
+    // `TAKEN` lets this function's callers ask once for each number.
     unsafe { OwnedFd::from_raw_fd(number) }
 }

@@ -1,9 +1,9 @@
 //! Checks whether a process holds a lock without taking it, so that a checking process that is
 //! suspended blocks no other.
 //!
-//! flock(2) has no such question. On Linux the holder has a second lock on the same descriptor, one
-//! of an open file description (`F_OFD_SETLK`), which keeps nobody out, for the two kinds do not
-//! see each other; and others can ask for it. On macOS and the BSDs `F_GETLK` sees flock's own.
+//! flock(2) has no such query. On Linux the holder therefore takes a second lock on the same open
+//! file (`F_OFD_SETLK`), which others can query. It conflicts with no flock, because the two kinds
+//! do not see each other. On macOS and the BSDs `F_GETLK` sees flock's own locks.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -14,23 +14,25 @@ cfg_if::cfg_if! {
     if #[cfg(any(target_os = "linux", target_os = "android"))] {
         const ASK: libc::c_int = libc::F_OFD_GETLK;
 
-        /// Lets others ask. Where the system has no such lock they ask by another way.
+        /// Lets other processes query the lock. If the system lacks that kind of lock, they use
+        /// another way.
         pub(super) fn let_ask(file: &OwnedFd) {
             let _ = fcntl(file, libc::F_OFD_SETLK);
         }
     } else {
         const ASK: libc::c_int = libc::F_GETLK;
 
-        /// Nothing to do.
+        /// Nothing to do: others can query flock's own lock.
         pub(super) fn let_ask(_: &OwnedFd) {}
     }
 }
 
-/// Whether the lock on `file` is held by another.
+/// Whether another process holds the lock on `file`.
 pub(super) fn is_held(file: &OwnedFd) -> Result<bool, Errno> {
     match fcntl(file, ASK) {
         Ok(kind) => Ok(kind != libc::F_UNLCK as libc::c_short),
-        // Shared for a moment with others who ask. A holder shares it with nobody.
+        // Take a shared lock for a moment. Others that check can share it; a holder's lock is
+        // exclusive.
         Err(errno) if has_no_question(errno) => {
             match flock(file, FlockOperation::NonBlockingLockShared) {
                 Ok(()) => flock(file, FlockOperation::Unlock).map(|()| false),
@@ -42,7 +44,7 @@ pub(super) fn is_held(file: &OwnedFd) -> Result<bool, Errno> {
     }
 }
 
-/// Whether nobody has to hold the lock on `file` to ask about it.
+/// Whether `file` can be checked without taking a lock on it.
 pub(super) fn holds_nothing(file: &OwnedFd) -> bool {
     !matches!(fcntl(file, ASK), Err(errno) if has_no_question(errno))
 }
@@ -51,7 +53,8 @@ fn has_no_question(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
-/// `operation` with a lock for writing on the whole file; gives the kind of lock that comes back.
+/// Runs `operation` with a write lock on the whole file, and returns the kind of lock that the
+/// kernel fills in.
 #[allow(unsafe_code, reason = "rustix has no call for locks of this kind")]
 fn fcntl(file: &OwnedFd, operation: libc::c_int) -> Result<libc::c_short, Errno> {
     // SAFETY: a `struct flock` is integers only, for which zeros are a value.

@@ -1,5 +1,6 @@
-//! The file that `bind` made: its group and its mode, set on that file and on nothing that somebody
-//! put in its place. In a directory that others can write to, that may be a link to anything.
+//! The file that `bind` made. Its group and mode are set on that very file, never on one that
+//! another process put in its place, which may be a link to anything if others can write to the
+//! directory.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,11 +15,12 @@ use super::access::Permission;
 use super::place::{FileId, Place, file_id};
 use crate::error::{self, Error, Reason};
 
-/// Gives the socket's file what the umask or the system did not let `bind` give it.
+/// Sets the group and mode of the socket's file if the umask or the system kept `bind` from doing
+/// so.
 ///
 /// # Errors
 ///
-/// `PermissionDenied` where another file stands under `name` by now, which is left as it is.
+/// `PermissionDenied` if another file has this `name` by now. That file is left as it is.
 pub(super) fn settle(place: &Place, name: &OsStr, permission: Permission) -> io::Result<Stat> {
     let cannot = |errno| error::os(place.endpoint(), errno);
     let file = BoundFile::open(place, name).map_err(cannot)?;
@@ -33,7 +35,8 @@ pub(super) fn settle(place: &Place, name: &OsStr, permission: Permission) -> io:
     let (now, wanted) = (Mode::from_raw_mode(file.stat.st_mode), permission.mode());
     if now != wanted {
         if let Err(errno) = file.set_mode(wanted) {
-            // To connect is to write. Nobody else gets in then, and `accept` asks who a peer is.
+            // Connecting takes write permission, so no other user gets in then, and `accept` checks
+            // the peer too.
             let is_private = !now.intersects(Mode::WGRP | Mode::WOTH) || place.is_private();
             if !permission.is_owner_only() || !is_private {
                 return Err(no_mode(place, wanted, errno));
@@ -43,7 +46,7 @@ pub(super) fn settle(place: &Place, name: &OsStr, permission: Permission) -> io:
     Ok(file.stat)
 }
 
-/// As `settle`, for what happened since.
+/// Checks the same as `settle` later: that the name still leads to this file.
 pub(super) fn is_there(place: &Place, name: &OsStr, id: FileId) -> io::Result<()> {
     match place.stat(name)? {
         Some(stat) if file_id(&stat) == id => Ok(()),
@@ -51,14 +54,14 @@ pub(super) fn is_there(place: &Place, name: &OsStr, id: FileId) -> io::Result<()
     }
 }
 
-/// Whether this may be the file that this user's process has just bound. One with a second name is
-/// somebody's trick: `bind` makes one.
+/// Whether this may be the file that this process has just bound. `bind` makes one link, so a file
+/// with a second name is somebody's trick.
 pub(super) fn is_our_socket(stat: &Stat) -> bool {
     let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
     is_socket && stat.st_uid == geteuid().as_raw() && stat.st_nlink == 1
 }
 
-/// Gives a directory of this user's that nobody else may enter, and not even this user, its mode.
+/// Restores the mode of this user's directory if it is too strict, even for this user.
 pub(super) fn mend_dir(path: &Path) {
     let Ok(dir) = BoundFile::open_at(path) else { return };
     let mode = Mode::from_raw_mode(dir.stat.st_mode);
@@ -89,7 +92,7 @@ cfg_if::cfg_if! {
 
         use rustix::fs::{AtFlags, CWD, OFlags, chmodat, chownat, fstat, openat};
 
-        /// Opened without following a link, so that it is one file from the look to the change.
+        /// Opened without following a link, so that the check and the change apply to one file.
         pub(super) struct BoundFile {
             file: OwnedFd,
             pub(super) stat: Stat,
@@ -115,7 +118,7 @@ cfg_if::cfg_if! {
                 chownat(&self.file, "", None, Some(group), AtFlags::EMPTY_PATH)
             }
 
-            /// fchmod(2) refuses such a descriptor, and its entry in /proc leads to the very file.
+            /// fchmod(2) refuses such a descriptor, but its entry in /proc leads to the same file.
             pub(super) fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
                 let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
                 chmodat(CWD, &path, mode, AtFlags::empty())
@@ -124,7 +127,8 @@ cfg_if::cfg_if! {
     } else {
         use rustix::fs::{AtFlags, CWD, chmodat, chownat, statat};
 
-        /// By its name: these systems open no socket's file, and have calls that follow no link.
+        /// Works by name: on these systems a socket's file cannot be opened, but the calls can be
+        /// told not to follow links.
         pub(super) struct BoundFile<'a> {
             dir: BorrowedFd<'a>,
             path: &'a Path,

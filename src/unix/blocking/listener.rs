@@ -31,16 +31,17 @@ pub(crate) struct Listener {
     socket: OwnedFd,
     name: Mutex<Name>,
     permission: Permission,
-    /// The last look at the name, where it is looked after.
+    /// The time of the last look at the name, if the name is watched.
     looked: Option<Mutex<Instant>>,
-    /// Accepted before a call of `republish`, on the socket that it replaced.
+    /// Clients that `republish` accepted from the socket that it replaced.
     waiting: Mutex<VecDeque<OwnedFd>>,
-    /// The socket does not block: there was an `accept` with a deadline, or others may have it too,
-    /// and want that.
+    /// Whether the socket is nonblocking: because `accept` was called with a deadline, or because
+    /// other processes may share the socket and want that.
     polls: AtomicBool,
     stopped: AtomicBool,
-    /// One end is polled with the socket, and the other one closed to end that; where the socket
-    /// cannot be shut down for it, as others have it too or the system does not know of it.
+    /// Wakes threads that wait: they poll the first end with the socket, and closing the second end
+    /// stops them. It is there where shutting the socket down is not an option, because other
+    /// processes share it or the system does not support that.
     stop: Option<(UnixStream, UnixStream)>,
     refused: AtomicU64,
     pauses: AtomicU64,
@@ -61,11 +62,11 @@ impl Listener {
         Ok((Self::new(socket, name, permission, options)?, endpoint))
     }
 
-    /// `None` once the deadline is past.
+    /// Returns `None` once the deadline is past.
     pub(crate) fn accept(&self, deadline: Deadline) -> io::Result<Option<Stream>> {
-        // Of several threads that wait for one client all but one would block.
+        // If several threads wait for one client, all but one would block.
         if deadline.left().is_some() {
-            // Each time: whoever else has the socket may have made it one that blocks.
+            // Set on each call: another process that shares the socket may have made it blocking.
             ioctl_fionbio(&self.socket, true)?;
             self.polls.store(true, Ordering::Relaxed);
         }
@@ -75,7 +76,7 @@ impl Listener {
                 return Err(stopped());
             }
 
-            // Before it waits: it may be long ago that it waited last.
+            // Look before waiting: the last wait may be long ago.
             self.look_if_due()?;
             let times = self.republished.load(Ordering::Acquire);
             let waiting = lock(&self.waiting).pop_front();
@@ -94,15 +95,15 @@ impl Listener {
                         return Ok(None);
                     }
                 }
-                // The socket does not block, for this or another call, or since another process
-                // that has it wanted that.
+                // The socket is nonblocking, for this call or another one, or because another
+                // process that shares it made it so.
                 Err(Errno::AGAIN) => {
                     if !self.wait(deadline)? {
                         return Ok(None);
                     }
                 }
 
-                // Another thread has bound the name again: this was the socket before.
+                // Another thread has bound the name again, and the error came from the old socket.
                 Err(_) if times != self.republished.load(Ordering::Acquire) => {}
                 Err(errno) if is_passing(errno) && deadline.is_past() => return Ok(None),
                 Err(errno) if is_passing(errno) => {}
@@ -122,8 +123,8 @@ impl Listener {
         }
     }
 
-    /// Until there is a client, or no more are wanted, or it is time to look after the name.
-    /// `false` once the deadline is past.
+    /// Waits until there is a client, the listener is stopped, or the next look at the name is due.
+    /// Returns `false` once the deadline is past.
     fn wait(&self, deadline: Deadline) -> io::Result<bool> {
         let Some(looked) = &self.looked else { return self.wait_for_client(deadline) };
         let until_look = LOOK.saturating_sub(lock(looked).elapsed());
@@ -143,8 +144,8 @@ impl Listener {
         }
     }
 
-    /// One of the threads that wait looks. What ends one of them ends the others: they look in
-    /// turn.
+    /// Looks at the name in one of the waiting threads. An error that ends one of them ends the
+    /// others too, as each looks in turn.
     fn look_if_due(&self) -> io::Result<()> {
         let Some(looked) = &self.looked else { return Ok(()) };
         if lock(looked).elapsed() < LOOK {
@@ -163,15 +164,15 @@ impl Listener {
         Ok(())
     }
 
-    /// The new socket under the name, in place of the old one, by the same descriptor: others wait
-    /// on it meanwhile.
+    /// Puts the new socket in place of the old one, under the same descriptor, because other
+    /// threads are waiting on it.
     fn listen_on(&self, socket: OwnedFd) -> io::Result<()> {
         self.prepare(&socket)?;
         let before = self.socket.try_clone()?;
         swap::replace(&self.socket, &socket)?;
         self.republished.fetch_add(1, Ordering::Release);
         let _ = ioctl_fionbio(&before, true);
-        // A thread that waits on it wakes, and continues with the new one.
+        // A thread that waits on the old socket wakes, and continues with the new one.
         let queue = name::refuse_and_drain(&before);
         lock(&self.waiting).extend(queue);
         if self.stopped.load(Ordering::Acquire) {
@@ -180,7 +181,7 @@ impl Listener {
         Ok(())
     }
 
-    /// A socket that blocks waits no longer than until the next look at its name.
+    /// Limits how long a blocking socket waits: until the next look at its name.
     fn prepare(&self, socket: &OwnedFd) -> io::Result<()> {
         ioctl_fionbio(socket, self.polls.load(Ordering::Relaxed))?;
         if self.looked.is_some() {
@@ -191,7 +192,7 @@ impl Listener {
 
     pub(crate) fn unblock(&self) {
         self.stopped.store(true, Ordering::Release);
-        // Neither can fail: both are open sockets.
+        // Neither call can fail, since both are open sockets.
         let _ = match &self.stop {
             Some((_, end)) => end.shutdown(std::net::Shutdown::Both),
             None => shutdown(&self.socket, Shutdown::Both).map_err(io::Error::from),
@@ -224,12 +225,13 @@ impl Listener {
         options: &ListenOptions,
     ) -> io::Result<Self> {
         let looked = name.is_looked_after().then(|| Mutex::new(Instant::now()));
-        // Where the room for a client is made sure of before the call, that is when there is one.
+        // This system drops a client if no descriptor is free, so the check for one has to come
+        // after a client is there.
         let polls = matches!(name, Name::Inherited)
             || platform::ACCEPT_DROPS_CLIENTS
             || !platform::ACCEPT_ENDS_AT_SHUTDOWN;
         let stop = if polls { Some(UnixStream::pair()?) } else { None };
-        // Better to learn now what no client's socket would be let have.
+        // Fail now if the sockets of clients could not be given these options.
         prepare(socket.as_fd(), options.stream)?;
         let listener = Self {
             socket,
@@ -243,7 +245,7 @@ impl Listener {
             refused: AtomicU64::new(0),
             pauses: AtomicU64::new(0),
             republished: AtomicU64::new(0),
-            // For a socket that takes the place of this one, too.
+            // Used also for a socket that replaces this one.
             stream_options: options.stream,
             backlog: options.os.backlog,
         };
@@ -252,7 +254,7 @@ impl Listener {
         Ok(listener)
     }
 
-    /// A peer that may not stay, or cannot be told, is closed here.
+    /// Closes a peer that may not stay, or whose user cannot be determined.
     fn admit(&self, socket: OwnedFd) -> Option<Stream> {
         let (why, user) = match Stream::from_socket(socket, self.stream_options) {
             Ok(stream) if self.permission.admits(&stream.peer, stream.as_fd()) => {
@@ -269,7 +271,7 @@ impl Listener {
     fn end(&mut self) -> (Vec<OwnedFd>, io::Result<()>) {
         let name = self.name.get_mut().unwrap_or_else(PoisonError::into_inner);
         if name.is_ours() {
-            // What is in the queue is wanted, and no more.
+            // Take the clients that are in the queue, and do not wait for more.
             let _ = ioctl_fionbio(&self.socket, true);
         }
         name.end(&self.socket)

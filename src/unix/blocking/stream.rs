@@ -32,7 +32,7 @@ pub(crate) struct Stream {
     pub(super) socket: OwnedFd,
     pub(super) peer: Peer,
     spin: Option<Spin>,
-    /// The way to shared memory, of a stream that may take it.
+    /// The lane through shared memory, if the stream may use it.
     pub(super) lane: Option<Lane>,
 }
 
@@ -169,9 +169,10 @@ impl Stream {
         self.lane.as_ref().is_some_and(Lane::is_upgraded)
     }
 
-    /// Zero, or what it gives in place of zero, once the peer is gone.
+    /// Returns zero, or the value of `T` that stands for it, once the peer is gone.
     ///
-    /// Without a time limit and without watching it is one call, and costs what std's costs.
+    /// Without a time limit and without spinning this is one system call, and costs what std's read
+    /// costs.
     #[inline]
     pub(in crate::unix) fn read_with<T: Default>(
         &self,
@@ -187,8 +188,8 @@ impl Stream {
         }
     }
 
-    /// Goes on after `failed`, what a first call came to. Cold, so that a call that does not come
-    /// here keeps no registers for it.
+    /// Continues after `failed`, the error of a first call. It is cold so that a call that succeeds
+    /// at once saves no registers for it.
     #[cold]
     fn read_on<T: Default>(
         &self,
@@ -214,7 +215,8 @@ impl Stream {
                         return Err(timed_out("read"));
                     }
                 }
-                // Linux: the peer closed with bytes of ours unread. To us it is gone, no more.
+                // Linux: the peer closed while it had unread bytes of ours. This counts as an end
+                // of file.
                 Err(Errno::CONNRESET) => return Ok(T::default()),
                 Err(errno) => return Err(errno.into()),
             }
