@@ -1,9 +1,10 @@
 //! Owning a name in a directory, from bind to drop, crashes and rivals included.
 //!
-//! A socket's file outlives its server, and unix(7) has no call that replaces a dead one's only.
-//! Who unlinks what seems dead sooner or later unlinks a server that was just starting, or one that
-//! is busy. So the name has a lock, `.NAME.lock` beside it, held with flock(2) for as long as the
-//! listener lives. The kernel frees it however the process ends.
+//! The file of a socket outlives its server, and no call of unix(7) replaces the file only if its
+//! server is dead. A process that unlinks a socket which seems dead sooner or later unlinks that of
+//! a server that is just starting, or busy. So each name has a lock, `.NAME.lock` beside it, held
+//! with flock(2) for as long as the listener lives. The kernel releases it however the process
+//! ends.
 //!
 //! To take a name:
 //!
@@ -11,25 +12,26 @@
 //!    the lock, a server lives: `AddrInUse`, and nothing was touched. Then check that the locked
 //!    file is still the one under that name: the last holder removes it when it ends, and a process
 //!    that opened it before that holds a lock on a deleted file.
-//! 2. Look at the name. What is no socket, or is another user's, is left alone: an error. A socket
-//!    may be that of a server that does not know our lock, so it is tried with a connection, and
-//!    anything but a sure "nobody listens" counts as living.
-//! 3. Unlink a dead socket, bind a new one under the name itself, give it its mode, and listen. The
-//!    kernel refuses to bind over what a server without our lock put there just now; then step 2 is
-//!    taken again. Nothing is ever on disk but the name and its lock, and the name that the system
-//!    shows of the socket is the one that users know. A process that is killed on the way leaves
-//!    what a crash leaves: nothing, or a socket that refuses.
+//! Look at the name. A file that is not a socket, or belongs to another user, is left alone: an
+//! error. A socket may belong to a server that does not use the lock, so a connection is tried, and
+//! any result but a sure "nobody listens" counts as a living server.
+//! Unlink a dead socket, bind a new one under the name itself, set its mode, and listen. If a
+//! server that ignores the lock has just bound the name, the kernel refuses to bind over it, and
+//! step 2 is repeated. The disk holds only the name and its lock at any time, and the name that the
+//! system shows for the socket is the one that users know. A process that is killed on the way
+//! leaves what a crash leaves: nothing, or a socket that refuses connections.
 //!
-//! A client may come in the middle of step 3, and find nothing or be refused. One of ours sees that
-//! the lock is held, and tries again for a moment; see `connect`.
+//! A client may connect in the middle of step 3, and find nothing or be refused. A client of this
+//! crate sees that the lock is held, and retries for a moment; see `connect`.
 //!
-//! To give it back, still under the lock: unlink the name if it is still our socket's. The socket
-//! is open, so no other file can have its inode, and the comparison is sound. Stop new connections
-//! and close those in the queue. Close the socket, remove the lock file, let go of the lock.
+//! To release the name, still under the lock: unlink the name if it is still our socket's. The
+//! socket is open, so no other file can have its inode, and the comparison is sound. Refuse new
+//! connections and close the pending ones. Close the socket, remove the lock file, release the
+//! lock.
 //!
-//! Two servers that follow this cannot both win, nor remove each other's socket: every change to
-//! the name is made under the one lock. What remains is a server that ignores the lock, between the
-//! look at a dead socket (2) and its removal (3).
+//! Two servers that follow this protocol cannot both win, nor remove each other's socket: every
+//! change to the name is made under the one lock. One race remains: a server that ignores the lock
+//! can bind between the check of a dead socket (2) and its removal (3).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -51,32 +53,32 @@ use crate::error::{self, Error, Reason, live_server};
 
 #[derive(Debug)]
 pub(super) struct Claim {
-    /// Dropped, and with it the lock let go of, when all else is done.
+    /// Dropped last, and with it the lock is released.
     lock: Lock,
-    /// What it was bound for.
+    /// The endpoint that the caller asked for.
     wanted: Endpoint,
-    /// The socket's file, to know it again, and that of the socket that is still open should this
-    /// one be withdrawn.
+    /// The file of the socket, to recognize it. If this socket is withdrawn, the previous one,
+    /// which is still open, becomes current again.
     id: FileId,
     former: Option<FileId>,
-    /// Until the name is removed, or left to another process.
+    /// True until the name is removed, or left to another process.
     ours: bool,
     backlog: i32,
     pub(super) on_lost: OnNameLost,
     pub(super) watch: Watch,
 }
 
-/// What became of the looks so far.
+/// The results of earlier looks at the name.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// It was said that the name is lost.
+    /// The loss of the name was logged.
     pub(super) reported: bool,
     pub(super) touched: Option<Instant>,
 }
 
 impl Claim {
-    /// A socket that listens in `place`, and the claim to its name. Not while a server lives in
-    /// another place where clients look for `wanted` too.
+    /// Binds a listening socket in `place`, and returns it with the claim to its name. Fails while
+    /// a server lives in another place where clients look for `wanted` too.
     pub(super) fn take(
         place: Place,
         wanted: &Endpoint,
@@ -84,7 +86,7 @@ impl Claim {
         options: &OsListenOptions,
         probes: Probes,
     ) -> io::Result<(OwnedFd, Self)> {
-        // Before anything is made, so that a path that cannot be leaves nothing behind.
+        // Checked first, so that an impossible path leaves nothing behind.
         place.address(place.name())?;
         let lock = take_alone(place, wanted)?;
         let (socket, id) = listen_in(&lock, permission, backlog_of(options.backlog), probes)?;
@@ -104,8 +106,8 @@ impl Claim {
         }
     }
 
-    /// The claim to a name that another process has passed with its lock, and the socket with the
-    /// file `id`; from here on it is this one's.
+    /// Takes over the claim to a name that another process has passed with its lock and with the
+    /// socket whose file is `id`. From here on the claim belongs to this process.
     #[cfg(feature = "tokio")]
     pub(super) fn passed(
         mut lock: Lock,
@@ -117,7 +119,7 @@ impl Claim {
         Self::new(lock, wanted, id, options)
     }
 
-    /// Leaves the name, and the lock on it, to the process that they were passed to.
+    /// Leaves the name, and its lock, to the process that received them.
     #[cfg(feature = "tokio")]
     pub(super) fn pass(mut self) {
         self.ours = false;
@@ -129,7 +131,7 @@ impl Claim {
         &self.lock
     }
 
-    /// The socket's file.
+    /// The file of the socket.
     #[cfg(feature = "tokio")]
     pub(super) fn id(&self) -> FileId {
         self.id
@@ -139,13 +141,13 @@ impl Claim {
         self.lock.place.is_where_it_was() && self.has_name()
     }
 
-    /// Whether the path leads to this listener's socket, in one call.
+    /// Whether the path leads to this listener's socket. It costs one system call.
     pub(super) fn is_found(&self) -> bool {
         matches!(self.lock.place.stat_by_path(), Ok(stat) if file_id(&stat) == self.id)
     }
 
-    /// Whether this process may make the name again: a process that acts as another user by now
-    /// would make another user's socket.
+    /// Whether this process may bind the name again. If it acts as another user by now, it would
+    /// create a socket of that user.
     pub(super) fn is_ours_to_keep(&self) -> bool {
         self.ours && self.owned_by_this_process() && self.lock.owned_by_this_user()
     }
@@ -158,7 +160,7 @@ impl Claim {
         self.lock.is_ours()
     }
 
-    /// As far as nobody else has a lock there by now.
+    /// Takes the lock again, unless another process holds it by now.
     pub(super) fn lock_again(&mut self) {
         let place = self.lock.place.try_clone();
         let Ok(lock) = place.and_then(Lock::take) else { return };
@@ -182,13 +184,13 @@ impl Claim {
         self.lock.owned_by_this_process()
     }
 
-    /// The group of the socket's file, which the system may have taken from the directory.
+    /// The group of the socket's file. Some systems take it from the directory.
     pub(super) fn group(&self) -> Option<u32> {
         let place = &self.lock.place;
         place.stat(place.name()).ok().flatten().map(|stat| stat.st_gid)
     }
 
-    /// A new socket under the name, which is not the old one's any more.
+    /// Binds a new socket under the name, which no longer leads to the old one.
     pub(super) fn republish(
         &mut self,
         permission: Permission,
@@ -198,7 +200,7 @@ impl Claim {
         let taken = if !place.is_where_it_was() {
             Some(take_alone(place.reopened()?, &self.wanted)?)
         } else if !self.lock.is_ours()? {
-            // A cleaner removes lock files too, and another server may have made one since.
+            // Cleaners remove lock files too, and another server may have taken a new one since.
             Some(take_alone(place.try_clone()?, &self.wanted)?)
         } else {
             None
@@ -206,7 +208,7 @@ impl Claim {
         let lock = taken.as_ref().unwrap_or(&self.lock);
         let (socket, id) = listen_in(lock, permission, self.backlog, probes)?;
         if let Some(lock) = taken {
-            // What is left in a directory that another one is mounted over, say.
+            // The old name may remain, for example in a directory that another one is mounted over.
             self.remove_name().unwrap_or_else(|error| release_failed(&error));
             self.lock = lock;
         }
@@ -214,8 +216,8 @@ impl Claim {
         Ok(socket)
     }
 
-    /// Takes the name away that `republish` gave to a socket which is not to be used. Once that is
-    /// closed, its file's number may be another's.
+    /// Takes back a name that `republish` gave to a socket that will not be used. Once that socket
+    /// is closed, another file may get its inode number.
     pub(super) fn withdraw(&mut self) {
         self.remove_name().unwrap_or_else(|error| release_failed(&error));
         if let Some(former) = self.former.take() {
@@ -238,19 +240,20 @@ impl Claim {
         }
     }
 
-    /// Takes the socket away from the name, which nobody else can have while the lock is held, and
-    /// notes that there. A socket that only refuses would not do: not every system lets a listening
-    /// one. What fails here is tried again at the end.
+    /// Unlinks the socket and notes that in the lock file. While the lock is held, no other server
+    /// can take the name. A socket that only refuses connections would not do, because not every
+    /// system lets a listening socket refuse them. If this fails, the end of the listener tries
+    /// again.
     #[cfg(feature = "tokio")]
     pub(super) fn stop(&mut self) {
         self.lock.write_stopping();
         self.ours = self.remove_name().is_err();
     }
 
-    /// Takes the name away for good. The socket is to be closed next, then the claim dropped.
+    /// Removes the name for good. The caller closes the socket next, then drops the claim.
     pub(super) fn unpublish(&mut self) -> io::Result<()> {
         let removed = self.remove_name();
-        // From here on the file's number may be another's.
+        // From here on another file may get this inode number.
         self.ours = false;
         removed
     }
@@ -262,7 +265,7 @@ impl Claim {
     }
 }
 
-/// Of a listener that came to nothing after its name was taken.
+/// Releases the name if creating the listener failed after the name was taken.
 impl Drop for Claim {
     fn drop(&mut self) {
         if self.owned_by_this_process() {
@@ -278,8 +281,9 @@ fn not_removed(place: &Place, errno: Errno) -> io::Error {
     error.advising("remove it, or leave it to the next server there, which replaces it").into()
 }
 
-/// The lock, while no server lives where clients look for `wanted` too. With the lock: who starts
-/// there from now on, and looks here, sees it.
+/// Takes the lock while no server lives in another place where clients look for `wanted`. The check
+/// is made under the lock, so that a server that starts there later sees the lock when it looks
+/// here.
 fn take_alone(place: Place, wanted: &Endpoint) -> io::Result<Lock> {
     let lock = Lock::take(place)?;
     let others = other_places(wanted, &lock.place.endpoint())?;
@@ -291,7 +295,7 @@ fn take_alone(place: Place, wanted: &Endpoint) -> io::Result<Lock> {
     Ok(lock)
 }
 
-/// Step 2 and 3: a socket that listens under the name, once the lock is held.
+/// Steps 2 and 3: binds a listening socket under the name, once the lock is held.
 fn listen_in(
     lock: &Lock,
     permission: Permission,
@@ -316,7 +320,7 @@ fn listen_in(
                 note::write_bound(&lock.file, &stat);
                 return Ok((socket, file_id(&stat)));
             }
-            // A server that does not follow our lock came just now.
+            // A server that ignores the lock has just bound the name.
             Err(Errno::ADDRINUSE) => {}
             Err(errno) => return Err(cannot(errno)),
         }
@@ -324,17 +328,17 @@ fn listen_in(
     Err(live_server(place.endpoint(), None))
 }
 
-/// Refuses new connections on Linux, and gives those in the queue. Closed like that, rather than
-/// with the socket, their clients read an end and no error about a connection reset. Elsewhere the
-/// socket listens until it is closed, and who is in the queue then reads an end too.
+/// Refuses new connections on Linux, and returns the pending ones. If they are closed like that,
+/// rather than with the socket, their clients read an end of file and no connection reset. On other
+/// systems the socket listens until it is closed, and pending clients read an end of file anyway.
 pub(super) fn refuse_and_drain(socket: &OwnedFd) -> Vec<OwnedFd> {
     let _ = shutdown(socket, Shutdown::Read);
     drain(socket.as_fd(), usize::from(u16::MAX))
 }
 
-/// Those in the queue of a socket that does not block. No more than `most` tries: where it still
-/// listens, clients who come meanwhile could keep this going, and so could an error that passes
-/// as a rule.
+/// Accepts the pending connections of a nonblocking socket, with at most `most` attempts. Where the
+/// socket still listens, new clients could keep this going for ever, and so could a recurring
+/// transient error.
 pub(super) fn drain(socket: BorrowedFd<'_>, most: usize) -> Vec<OwnedFd> {
     let mut queue = Vec::new();
     for _ in 0..most {
@@ -347,8 +351,8 @@ pub(super) fn drain(socket: BorrowedFd<'_>, most: usize) -> Vec<OwnedFd> {
     queue
 }
 
-/// An abstract socket that listens. The kernel gives its name to one socket at a time and takes it
-/// back with the last descriptor, so there is nothing to claim.
+/// Binds a listening abstract socket. The kernel gives its name to one socket at a time and takes
+/// it back with the last descriptor, so it needs no claim.
 pub(super) fn bind_abstract(address: &Endpoint, backlog: Option<u32>) -> io::Result<OwnedFd> {
     let Form::Abstract(name) = &address.0 else {
         return Err(io::Error::other(format!("{address} is not an abstract socket")));
@@ -364,14 +368,13 @@ pub(super) fn bind_abstract(address: &Endpoint, backlog: Option<u32>) -> io::Res
     Ok(socket)
 }
 
-/// More than the system's limit, `somaxconn`, is as much as that. Less than nothing would be
-/// nothing on NetBSD.
+/// The system caps this at its limit, `somaxconn`. NetBSD would take a negative number as zero.
 pub(super) fn backlog_of(asked_for: Option<u32>) -> i32 {
     asked_for.and_then(|length| length.try_into().ok()).unwrap_or(i32::MAX)
 }
 
-/// Gives the file of the bound `socket` its group and mode, if the umask or the system kept `bind`
-/// from it, and listens. A client that connects before that is refused.
+/// Sets the group and mode of the bound `socket`'s file if the umask or the system kept `bind` from
+/// doing so, then listens. A client that connects before that is refused.
 fn listen_on(
     place: &Place,
     socket: &OwnedFd,
@@ -386,7 +389,7 @@ fn listen_on(
         Ok(stat)
     };
     listening().inspect_err(|_| {
-        // Nothing that another has put there.
+        // Leave alone a file that another process has put there.
         if matches!(place.stat(name), Ok(Some(stat)) if bound::is_our_socket(&stat)) {
             remove(place, name);
         }

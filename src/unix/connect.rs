@@ -1,4 +1,4 @@
-//! Finding the server: every address of an endpoint in turn, again while it is worth waiting.
+//! Finds the server: tries every address of an endpoint in turn, and retries while that may help.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,23 +23,23 @@ use crate::options::{ConnectOptions, ExpectServer};
 use crate::peer::UserId;
 use crate::wait::Backoff;
 
-/// Waits between tries.
+/// The waits between attempts.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
 
-/// How long a name may have no server while somebody holds it: between the calls with which a
-/// server takes it, or gives it back. They take microseconds, unless it is kept from running.
+/// How long a held name may be without a server. That happens between the calls with which a server
+/// takes the name or releases it. They take microseconds, unless the server is not scheduled.
 const GAP: Duration = Duration::from_secs(1);
-/// The same where it cannot be told whether somebody does: another user's lock is not to be read.
+/// The same limit if another user's lock cannot be read, so that the name may or may not be held.
 const OTHERS_GAP: Duration = Duration::from_millis(100);
 
-/// One connection attempt after another, until there is a server or no time left.
+/// Repeats connection attempts until there is a server or no time is left.
 pub(super) struct Search<'a> {
     endpoint: &'a Endpoint,
     candidates: Vec<Candidate>,
     options: &'a ConnectOptions,
     started: Instant,
     backoff: Backoff,
-    /// Since when the name has been held without a server.
+    /// The time since which the name has been held without a server.
     gap: Option<Instant>,
 }
 
@@ -56,8 +56,8 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// A connected socket, which does not block, and its server, which is the right one; or how
-    /// long to wait before the next attempt.
+    /// Returns a connected nonblocking socket and its verified server, or how long to wait before
+    /// the next attempt.
     pub(super) fn attempt(&mut self) -> io::Result<Result<(OwnedFd, Peer), Duration>> {
         let limit = self.options.limit();
         let waits = self.options.wait_for_server.is_some();
@@ -97,7 +97,7 @@ impl<'a> Search<'a> {
 }
 
 impl Search<'_> {
-    /// That there is no server, with what may hide it.
+    /// Explains that there is no server, with a hint at what may hide it.
     fn explained(&self, failure: io::Error) -> io::Error {
         let Some(known) = Error::of(&failure).filter(|known| *known.reason() == Reason::NoServer)
         else {
@@ -110,17 +110,17 @@ impl Search<'_> {
     }
 }
 
-/// What came of trying every address of an endpoint once.
+/// The result of trying every address of an endpoint once.
 enum Attempt {
     Connected(OwnedFd, Endpoint),
-    /// A server is there, and its backlog is full.
+    /// A server lives, and its backlog is full.
     Busy(Endpoint),
-    /// Somebody holds the name, and there is no server: it is starting or ending, or has lost its
-    /// name. Which process that is, where it can be told.
+    /// A process holds the name, and there is no server: it is starting or stopping, or has lost
+    /// its socket. The process id is there if it is known.
     Gap(Endpoint, Option<u32>),
-    /// There is no server that answers, and another user's may hold the name.
+    /// No server answers, but another user's process may hold the name.
     Perhaps(io::Error),
-    /// There is no server: it may be started yet.
+    /// There is no server. One may be started yet.
     Nobody(io::Error),
     Failed(io::Error),
 }
@@ -135,7 +135,8 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
                 Some(socket) => Ok(socket),
                 None => Place::of_path(path).map_err(Missed::Other).and_then(try_place),
             },
-            // What stands in a directory that is not the user's own is not the user's server.
+            // A socket in a directory that is not the user's own does not belong to the user's
+            // server.
             Candidacy::UserDir { dir, file } | Candidacy::PrivateDir { dir, file } => {
                 match Place::in_user_dir(dir, file) {
                     Ok(Some(place)) => try_place(place),
@@ -149,7 +150,7 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
         match tried {
             Ok(socket) => return Attempt::Connected(socket, address),
             Err(Missed::Busy) => return Attempt::Busy(address),
-            // A server in another place keeps it from starting in this one.
+            // A server in another place keeps a new one from starting in this place.
             Err(Missed::Gap(holder)) => gap = gap.or(Some((address, holder))),
             Err(Missed::Stopping(holder)) => stopping = stopping.or(Some((address, holder))),
             Err(missed) => {
@@ -179,11 +180,11 @@ fn try_all(endpoint: &Endpoint, candidates: &[Candidate]) -> Attempt {
     if perhaps { Attempt::Perhaps(error) } else { Attempt::Nobody(error) }
 }
 
-/// Why one address did not do.
+/// Why one address failed.
 enum Missed {
     Busy,
     Gap(Option<u32>),
-    /// Another user's server may be in that gap.
+    /// The same gap, perhaps of another user's server.
     Perhaps(io::Error),
     Stopping(Option<u32>),
     Other(io::Error),
@@ -195,14 +196,14 @@ impl From<io::Error> for Missed {
     }
 }
 
-/// One try, on a socket of its own; the inner error is that of `connect`.
+/// Tries to connect once, on a socket of its own. The inner error is that of connect(2).
 pub(super) fn try_address(address: &SocketAddrUnix) -> io::Result<Result<OwnedFd, Errno>> {
     let socket = platform::socket()?;
     Ok(connect_to(&socket, address).map(|()| socket))
 }
 
-/// The path as it stands, which is all there is to a connection most of the time. Where it does not
-/// do, a look at the place says why, or finds a way around a path that is too long.
+/// Connects to the path as it stands, which suffices most of the time. If it does not, a closer
+/// look at the place finds the reason, or a way around a path that is too long.
 fn try_path(path: &Path) -> Option<OwnedFd> {
     if path.as_os_str().len() > platform::PATH_LIMIT {
         return None;
@@ -220,7 +221,8 @@ fn try_abstract(name: &[u8]) -> Result<OwnedFd, Missed> {
     }
 }
 
-/// `process` finishes its last connections there, if it is known.
+/// The server stops accepting and finishes its last connections. `process` is its id if it is
+/// known.
 fn server_stopping(endpoint: Endpoint, process: Option<u32>) -> io::Error {
     let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
     let cause = format!("the server there{holder} is stopping");
@@ -235,7 +237,7 @@ fn try_place(place: Place) -> Result<OwnedFd, Missed> {
     };
     let address = place.endpoint();
     let (reason, why) = match errno {
-        // Not started: the attempt after the pause is a new one, on a new socket.
+        // The connection was not started. The attempt after the pause uses a new socket.
         Errno::AGAIN | Errno::INTR | Errno::INPROGRESS => return Err(Missed::Busy),
         Errno::NOENT => match lock::holding(&place)? {
             Held::By(process) => return Err(Missed::Gap(process)),
@@ -277,7 +279,7 @@ fn stale(address: Endpoint, errno: Errno) -> io::Error {
     error.at(address).caused_by(io::Error::from(errno)).into()
 }
 
-/// `process` holds the name, if it is known.
+/// `process` is the id of the name's holder if it is known.
 fn name_without_server(address: Endpoint, process: Option<u32>) -> io::Error {
     let holder = process.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
     let cause = format!("name without server: {holder} holds the name, and no server answers");
@@ -285,7 +287,7 @@ fn name_without_server(address: Endpoint, process: Option<u32>) -> io::Error {
     error.advising("check that process, or stop it").into()
 }
 
-/// Where it was looked for, if that is more than one address.
+/// Lists the addresses that were tried, if there is more than one.
 fn looked_for(candidates: &[Candidate]) -> String {
     if candidates.len() < 2 {
         return String::new();
@@ -339,7 +341,8 @@ fn or_root(user: u32) -> String {
     if user == 0 { "root".to_owned() } else { format!("uid {user} or root") }
 }
 
-/// Between half of `pause` and all of it, so that clients that met once do not meet again.
+/// Returns between half of `pause` and all of it, so that clients that collided once do not collide
+/// again.
 fn jittered(pause: Duration) -> Duration {
     let share = place::random() as u32 % 512 + 512;
     pause * share / 1024

@@ -1,4 +1,4 @@
-//! Sockets that were made elsewhere: verified before use, and never unlinked.
+//! Sockets that were created elsewhere. They are verified before use, and never unlinked.
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,20 +17,20 @@ use super::sockname::SockName;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{Error, Reason};
 
-/// Verifies that `socket` listens, readies it, and gives its address.
+/// Verifies that `socket` listens, prepares it, and returns its address.
 pub(super) fn check_listener(socket: BorrowedFd<'_>) -> io::Result<Endpoint> {
     let endpoint = address(socket)?;
     ready(socket)?;
     Ok(endpoint)
 }
 
-/// Makes the system report the present user of this process to clients as the one who listens: it
-/// remembers who called listen(2) last.
+/// Makes the system report this process's present user to clients as the server: it remembers the
+/// user of the last listen(2).
 pub(super) fn listen_again(socket: BorrowedFd<'_>, backlog: Option<u32>) -> io::Result<()> {
     Ok(listen(socket, backlog_of(backlog))?)
 }
 
-/// The address of a `socket` that listens.
+/// Returns the address of a listening `socket`.
 pub(super) fn address(socket: BorrowedFd<'_>) -> io::Result<Endpoint> {
     let name = check(socket)?;
     if !platform::listens(socket)? {
@@ -43,7 +43,7 @@ pub(super) fn is_connected(socket: BorrowedFd<'_>) -> bool {
     check(socket).is_ok() && has_or_had_peer(socket)
 }
 
-/// Verifies that `socket` is connected, and readies it.
+/// Verifies that `socket` is connected, and prepares it.
 pub(super) fn check_stream(socket: BorrowedFd<'_>) -> io::Result<()> {
     check(socket)?;
     if !has_or_had_peer(socket) {
@@ -52,15 +52,15 @@ pub(super) fn check_stream(socket: BorrowedFd<'_>) -> io::Result<()> {
     ready(socket)
 }
 
-/// Also of a peer that is gone: what it sent is still there to be read.
+/// Also true if the peer is gone, because its data can still be read.
 fn has_or_had_peer(socket: BorrowedFd<'_>) -> bool {
-    // Who it was is known for as long as the socket is open.
+    // The kernel knows the peer's credentials for as long as the socket is open.
     let had = || matches!(platform::listens(socket), Ok(false)) && Peer::of(socket).is_ok();
     SockName::peer(socket).is_ok() || platform::A_GONE_PEER_HAS_NO_NAME && had()
 }
 
-/// Whether the name of a listener that is not ours still leads to a socket: whose, cannot be told
-/// without connecting to it.
+/// Whether the name of a listener that does not own it still leads to a socket. Without connecting,
+/// no one can know whose socket that is.
 pub(super) fn is_published(socket: BorrowedFd<'_>) -> bool {
     match SockName::own(socket).ok().as_ref().and_then(endpoint) {
         Some(Endpoint(Form::Path(path))) => path.exists(),

@@ -1,7 +1,7 @@
-//! The lock on a name: who holds it may make and remove what stands under the name.
+//! The lock on a name. Its holder may create and remove the socket under the name.
 //!
-//! It is flock(2) on a file of its own beside the socket, so the kernel frees it however the
-//! process ends. Whose it is, is written in it for others.
+//! It is an flock(2) on a separate file beside the socket, so the kernel releases it however the
+//! process ends. The file names its holder for other processes.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -20,39 +20,39 @@ use super::place::{Place, file_id, remove};
 use super::{asking, is_transient, platform, release_failed};
 use crate::error::{self, Error, Reason, live_server};
 
-/// What the lock on a name is called, after a dot and the name.
+/// The suffix of a name lock's file. The file is called after a dot, the name, and this.
 pub(super) const NAME_LOCK: &str = ".lock";
-/// Each round means that another process got on: one that goes on for ever does not exist.
+/// Each round means that another process made progress, so more rounds than these do not occur.
 pub(super) const ROUNDS: usize = 100;
 const LOCK_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 #[derive(Debug)]
 pub(super) struct Lock {
     pub(super) place: Place,
-    /// Of the lock file.
+    /// The name of the lock file.
     name: OsString,
-    /// Closing it frees the lock; no child inherits it past its exec.
+    /// Closing it releases the lock. No child inherits it past exec.
     pub(super) file: OwnedFd,
-    /// A child by fork(2) shares the lock, and is not to give it back.
+    /// A child by fork(2) shares the lock, and must not release it.
     maker: Maker,
-    /// The file is left in place for those who come later, with what is written in it.
+    /// Whether the file, with its content, is left in place for later processes.
     pub(super) stays: bool,
 }
 
-/// Who holds the lock on a name.
+/// The holder of the lock on a name.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Held {
     ByNobody,
-    /// Another user's lock is there, which this one may not look at.
+    /// Another user's lock exists, which this user may not read.
     Perhaps,
-    /// By a process, and which one where that can be told.
+    /// A process holds it. Its id is there if it is known.
     By(Option<u32>),
-    /// The same, by a server that lets nobody in any more.
+    /// The same, by a server that accepts no more connections.
     Stopping(Option<u32>),
 }
 
 impl Lock {
-    /// To serve under the name, which others can ask about.
+    /// Takes the lock to serve under the name. Other processes can query it.
     pub(super) fn take(place: Place) -> io::Result<Self> {
         let lock = Self::take_as_left(place, NAME_LOCK)?;
         asking::let_ask(&lock.file);
@@ -61,9 +61,9 @@ impl Lock {
         Ok(lock)
     }
 
-    /// That of another process, which has passed the locked file: what flock(2) locks is the open
-    /// file. It is that one's until it is [owned](Self::own). `None` where it is no lock on the
-    /// name.
+    /// Wraps the locked file that another process has passed, which shares its lock because
+    /// flock(2) locks the open file. The lock stays that process's until it is [owned](Self::own).
+    /// Returns `None` if the file is not the lock on the name.
     #[cfg(feature = "tokio")]
     pub(super) fn passed(place: Place, file: OwnedFd) -> io::Result<Option<Self>> {
         let name = lock_name(&place, NAME_LOCK);
@@ -78,7 +78,7 @@ impl Lock {
         note::write_holder(&self.file);
     }
 
-    /// With what the last holder wrote in the file.
+    /// Takes the lock, and keeps the content that the last holder wrote in the file.
     pub(super) fn take_as_left(place: Place, suffix: &str) -> io::Result<Self> {
         let name = lock_name(&place, suffix);
         for _ in 0..ROUNDS {
@@ -90,11 +90,11 @@ impl Lock {
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    // Nobody knows of it, unless another has locked it since.
+                    // No other process knows of the new file, unless one has locked it since.
                     if made && lock_exclusively(&file).is_ok() {
                         drop(Self { place, name, file, maker: Maker::this(), stays: false });
                     } else if made && Error::of(&error).is_some_and(says_no_locks) {
-                        // Nobody else has a lock on it either.
+                        // No other process holds the lock on it either.
                         remove(&place, &name);
                     }
                     return Err(error);
@@ -104,7 +104,7 @@ impl Lock {
         Err(live_server(place.endpoint(), None))
     }
 
-    /// Says that who has the lock lets nobody in any more.
+    /// Notes that the holder of the lock accepts no more connections.
     #[cfg(feature = "tokio")]
     pub(super) fn write_stopping(&self) {
         note::write_stopping(&self.file);
@@ -124,7 +124,7 @@ impl Lock {
         matches!(stands, Ok(Some(stat)) if note::said(&self.file, &stat) != Said::Nothing)
     }
 
-    /// Not a file that somebody put in its place.
+    /// Removes the lock file, but not another file that replaced it.
     fn remove_file(&self) {
         let removed = self.is_ours().and_then(|ours| {
             let remove = || unlinkat(self.place.dir(), &self.name, AtFlags::empty());
@@ -137,12 +137,12 @@ impl Lock {
         removed.unwrap_or_else(|error| release_failed(&error));
     }
 
-    /// Lets go of the lock on a socket that lives on: its note would call it dead.
+    /// Releases the lock without a note, if the socket lives on: the note would call it dead.
     pub(super) fn leave(&self) {
         self.remove_file();
     }
 
-    /// Whether the file that is locked is the one that stands there.
+    /// Whether the locked file is still the one under the lock's name.
     pub(super) fn is_ours(&self) -> io::Result<bool> {
         let ours = file_id(&fstat(&self.file)?);
         let standing = self.place.stat(&self.name)?;
@@ -155,19 +155,20 @@ impl Drop for Lock {
         if self.stays || !self.owned_by_this_process() {
             return;
         }
-        // While it is still held: who opened it before finds that it is gone, and starts over. Not
-        // a successor's, made after somebody removed ours; and not before a dead socket that it
-        // tells of, by which the next server knows that nobody has it.
+        // Removed while the lock is still held: a process that opened the file before finds that it
+        // is gone, and starts over. The file stays if it is a successor's, created after ours was
+        // removed, or if it describes a dead socket, because the next server learns from it that
+        // the socket has no owner.
         if !self.tells_of_a_socket() {
             self.remove_file();
         }
     }
 }
 
-/// The lock file, and whether it was made just now; `None` where others make and remove it
-/// meanwhile.
+/// Opens or creates the lock file, and returns whether it is new. Returns `None` if other processes
+/// create and remove it meanwhile.
 fn open(place: &Place, name: &OsStr) -> Result<Option<(OwnedFd, bool)>, Errno> {
-    // Not blocking, for a FIFO in its place.
+    // Nonblocking, in case there is a FIFO in its place.
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let there = |flags| openat(place.dir(), name, flags, LOCK_MODE);
     match there(flags) {
@@ -178,7 +179,7 @@ fn open(place: &Place, name: &OsStr) -> Result<Option<(OwnedFd, bool)>, Errno> {
     }
     match there(flags | OFlags::CREATE | OFlags::EXCL) {
         Ok(file) => {
-            // Whatever the umask has left of it.
+            // The umask may have removed some of the mode's bits.
             if fstat(&file).map(|stat| Mode::from_raw_mode(stat.st_mode)) != Ok(LOCK_MODE) {
                 let _ = fchmod(&file, LOCK_MODE);
             }
@@ -189,11 +190,11 @@ fn open(place: &Place, name: &OsStr) -> Result<Option<(OwnedFd, bool)>, Errno> {
     }
 }
 
-/// Whether the file is locked, and still the one that stands there.
+/// Locks the file, and returns whether it is still the one under that name.
 fn try_to_lock(place: &Place, name: &OsStr, file: &OwnedFd) -> io::Result<bool> {
     let cannot = |errno| cannot_lock(place, name, errno);
     let stat = fstat(file).map_err(cannot)?;
-    // It is never written: what is in it may be somebody's.
+    // A file with a second link is never written to, because its content may be someone else's.
     let linked = stat.st_nlink > 1;
     if !owned_by_this_user(&stat) || linked && place.why_unsafe()?.is_some() {
         return Err(foreign(place, name).into());
@@ -210,15 +211,15 @@ fn try_to_lock(place: &Place, name: &OsStr, file: &OwnedFd) -> io::Result<bool> 
 
     let still_there = place.stat(name)?.is_some_and(|now| file_id(&now) == file_id(&stat));
     if still_there && linked {
-        // A copy by links, of a backup say. The other name keeps it; who waits for this one,
-        // as the holder of a lock would have it, sees that it is gone and starts over.
+        // A hard link, for example of a backup. The other name keeps the file. A process that waits
+        // for this one, thinking that a holder has it, sees that it is gone and starts over.
         unlinkat(place.dir(), name, AtFlags::empty()).map_err(cannot)?;
     }
     Ok(still_there && !linked)
 }
 
-/// Whether a lock file of this user that it may not open has its mode again: a process that made it
-/// under a strict umask was killed before it could set the mode.
+/// Restores the mode of a lock file of this user that cannot be opened. A process that created it
+/// under a strict umask may have been killed before it set the mode.
 fn mend(place: &Place, name: &OsStr) -> bool {
     let Ok(file) = BoundFile::open(place, name) else { return false };
     let mode = Mode::from_raw_mode(file.stat.st_mode);
@@ -241,11 +242,11 @@ fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
             Err(Errno::WOULDBLOCK) => {}
             done => return done,
         }
-        // Who asks here holds nothing, so this is a holder.
+        // Where checking takes no lock, only a holder can have one.
         if asking::holds_nothing(file) {
             break;
         }
-        // Who asks shares the lock for a moment. Who holds it shares it with nobody.
+        // Checking processes share the lock for a moment. A holder's lock is exclusive.
         flock(file, FlockOperation::NonBlockingLockShared)?;
         flock(file, FlockOperation::Unlock)?;
     }
@@ -261,7 +262,7 @@ pub(super) fn lock_name(place: &Place, suffix: &str) -> OsString {
 
 fn has_no_locks(errno: Errno) -> bool {
     let known = matches!(errno, Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL);
-    // Another number on macOS.
+    // `NOTSUP` has another number on macOS.
     known || errno == Errno::NOTSUP
 }
 
@@ -291,9 +292,9 @@ fn cannot_lock(place: &Place, name: &OsStr, errno: Errno) -> io::Error {
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
             (Reason::NotWritable, "choose a directory that you can write to")
         }
-        // Not a file: something that is not ours stands there.
+        // A directory: it is not ours.
         Errno::ISDIR => FOREIGN,
-        // A symbolic link, as this system calls it, or as Linux and most do.
+        // A symbolic link, by this system's error or by the usual one.
         errno if errno == platform::NOT_FOLLOWED || errno == Errno::LOOP => FOREIGN,
         _ => (Reason::Os, "choose another directory"),
     };
@@ -303,8 +304,8 @@ fn cannot_lock(place: &Place, name: &OsStr, errno: Errno) -> io::Error {
     error.advising(remedy).into()
 }
 
-/// Who holds the lock on the name at `place`. A lock that another user made means nothing: anybody
-/// can make one where this user looks. Nor does one with a second link.
+/// Returns the holder of the lock on the name at `place`. Another user's lock is ignored, because
+/// any user can create one where this user looks. So is a lock file with a second link.
 pub(super) fn holding(place: &Place) -> io::Result<Held> {
     let cannot = |errno| error::os(place.endpoint(), errno);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;

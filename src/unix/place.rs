@@ -1,7 +1,7 @@
-//! Where a socket stands: a name in an open directory.
+//! The place of a socket: a name in an open directory.
 //!
-//! All work on the name goes through the directory's descriptor, so that it is one directory from
-//! the first check to the last change, whatever happens to the path meanwhile.
+//! All operations on the name use the directory's descriptor, so they apply to one directory from
+//! the first check to the last change, even if the path changes meanwhile.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -27,37 +27,38 @@ pub(super) const SOCKET: &str = "a socket";
 pub(super) struct Place {
     dir: OwnedFd,
     dir_path: PathBuf,
-    /// The same wherever the process goes; where its own directory cannot be told, as it was given.
+    /// The path that stays valid when the process changes its working directory. If that directory
+    /// has no known path, this is the path as it was given.
     absolute: PathBuf,
     name: OsString,
     origin: Origin,
 }
 
-/// Who chose the directory.
+/// The origin of the directory.
 #[derive(Clone, Copy, Debug)]
 enum Origin {
-    /// The user, who wrote it.
+    /// The user specified it.
     Written,
-    /// It is the system's for this user.
+    /// The system provides it for this user.
     User,
-    /// This crate, which makes it.
+    /// This crate creates it.
     Private,
 }
 
-/// What makes a file this file and no other, as long as it is open or its socket is.
+/// Identifies a file for as long as it is open or its socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId(u64, u64);
 
 #[cfg(feature = "tokio")]
 impl FileId {
-    /// To be sent to another process of this machine.
+    /// Encodes the id, to send it to another process on this machine.
     pub(super) fn to_bytes(self) -> [u8; 16] {
         (u128::from(self.0) << 64 | u128::from(self.1)).to_ne_bytes()
     }
 }
 
 impl Place {
-    /// The place that the user wrote.
+    /// Returns the place at a path that the user specified.
     pub(super) fn of_path(path: &Path) -> io::Result<Self> {
         let name = path.file_name().unwrap_or_default().to_owned();
         let parent = match path.parent() {
@@ -67,8 +68,9 @@ impl Place {
         Self::open(parent, name, Origin::Written)
     }
 
-    /// In a directory that the system makes for each user. `None` where there is none, or it is
-    /// another user's, as under `su`, or others can write to it.
+    /// Returns a place in a directory that the system creates for each user. Returns `None` if
+    /// there is no such directory, if it belongs to another user, as under `su`, or if others can
+    /// write to it.
     pub(super) fn in_user_dir(dir: &Path, file: &str) -> io::Result<Option<Self>> {
         let place = match Self::open(dir, file.into(), Origin::User) {
             Ok(place) => place,
@@ -84,15 +86,15 @@ impl Place {
         Ok(ours.then_some(place))
     }
 
-    /// In such a directory that others can write to by now: a server that was there before may
-    /// still be, and what others put there is not this user's.
+    /// Returns the place in such a directory even if others can write to it by now: a server may
+    /// have been bound there before. Files that others put there do not count as this user's.
     pub(super) fn in_passed_over_dir(dir: &Path, file: &str) -> Option<Self> {
         let place = Self::open(dir, file.into(), Origin::User).ok()?;
         let stat = fstat(&place.dir).ok()?;
         (stat.st_uid == geteuid().as_raw()).then_some(place)
     }
 
-    /// Why such a directory is passed over, where that is not plain to see.
+    /// Explains why such a directory is skipped, unless that is obvious.
     pub(super) fn why_passed_over(dir: &Path) -> Option<String> {
         let place = Self::open(dir, OsString::new(), Origin::User).ok()?;
         let stat = fstat(&place.dir).ok()?;
@@ -104,7 +106,7 @@ impl Place {
         writable.then(|| format!("others can write to it (mode {mode:04o})"))
     }
 
-    /// Why [`in_user_dir`](Self::in_user_dir) found no place, in a sentence.
+    /// Explains in a sentence why [`in_user_dir`](Self::in_user_dir) found no place.
     pub(super) fn why_no_user_dir(dir: &Path) -> String {
         let shown = dir.display();
         match Self::why_passed_over(dir) {
@@ -121,10 +123,11 @@ impl Place {
         mode.contains(Mode::WOTH) || mode.contains(Mode::WGRP) && by_group()
     }
 
-    /// In a directory of our own making that nobody else can enter.
+    /// Returns a place in a directory that this crate creates, and that no other user can enter.
     pub(super) fn in_private_dir(dir: &Path, file: &str) -> io::Result<Self> {
         match mkdirat(CWD, dir, Mode::RWXU) {
-            // Whatever the umask has left of it; also where who made it was killed before this.
+            // The umask may have removed bits of the mode, or the process that created the
+            // directory was killed before it set the mode.
             Ok(()) | Err(Errno::EXIST) => bound::mend_dir(dir),
             Err(errno) => return Err(failed(dir, "cannot make the directory", errno)),
         }
@@ -134,13 +137,13 @@ impl Place {
         }
     }
 
-    /// As above, in a directory that was made before; `None` where it was not.
+    /// Returns the same place if the directory exists already, else `None`.
     pub(super) fn in_existing_private_dir(dir: &Path, file: &str) -> io::Result<Option<Self>> {
         let flags = platform::DIRECTORY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let opened = match openat(CWD, dir, flags, Mode::empty()) {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return Ok(None),
-            // Where it has to be opened for reading.
+            // Some systems have to open it for reading.
             Err(Errno::ACCESS) => {
                 return Err(not_private(dir, &statat(CWD, dir, AtFlags::SYMLINK_NOFOLLOW)?));
             }
@@ -193,7 +196,7 @@ impl Place {
         Err(error.advising(format!("{choose}, or allow this one with {allow}")).into())
     }
 
-    /// Why another user could replace what stands in the directory; `None` if none could.
+    /// Returns why another user could replace files in the directory, or `None` if none could.
     pub(super) fn why_unsafe(&self) -> io::Result<Option<String>> {
         let stat = fstat(&self.dir)?;
         let (uid, mode) = (stat.st_uid, stat.st_mode as u32 & 0o7777);
@@ -207,7 +210,7 @@ impl Place {
         })
     }
 
-    /// Whether nobody else can enter the directory.
+    /// Whether no other user can enter the directory.
     pub(super) fn is_private(&self) -> bool {
         let Ok(stat) = fstat(&self.dir) else { return false };
         let mode = Mode::from_raw_mode(stat.st_mode);
@@ -220,9 +223,10 @@ impl Place {
         Ok(Self { dir, dir_path, absolute, name, origin: self.origin })
     }
 
-    /// The place in the directory that is at the path by now, where this crate chooses it: for
-    /// example the directory of a session that ended and began again. A directory in a user's path
-    /// is left alone: a user who removed it and created it again wants no old server there.
+    /// Returns the place in the directory that is now at the path, if this crate chose that path:
+    /// for example, the directory of a session that ended and began again. A directory that the
+    /// user specified is left alone. A user who removed it and created it again does not want the
+    /// old server there.
     pub(super) fn reopened(&self) -> io::Result<Self> {
         let file = self.name.to_string_lossy();
         let opened = match self.origin {
@@ -237,18 +241,19 @@ impl Place {
         })
     }
 
-    /// Whether [`reopened`](Self::reopened) may give another directory.
+    /// Whether [`reopened`](Self::reopened) may return another directory.
     #[cfg(feature = "tokio")]
     pub(super) fn may_be_reopened(&self) -> bool {
         !matches!(self.origin, Origin::Written)
     }
 
-    /// Its path, wherever this process has gone meanwhile.
+    /// The path of the socket. It stays valid if the process changes its working directory.
     pub(super) fn absolute_path(&self) -> PathBuf {
         self.absolute.join(&self.name)
     }
 
-    /// What stands under the name by its path, wherever this process has gone meanwhile.
+    /// Looks up the name by its path, which stays valid if the process changes its working
+    /// directory.
     pub(super) fn stat_by_path(&self) -> Result<Stat, Errno> {
         statat(CWD, self.absolute_path(), AtFlags::SYMLINK_NOFOLLOW)
     }
@@ -273,11 +278,11 @@ impl Place {
         Endpoint(Form::Path(self.path()))
     }
 
-    /// The address of `name` in the directory: by its path, or around one that is too long.
+    /// Returns the address of `name` in the directory: its path, or a shorter way to the same file.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` where neither fits; `NotFound` where no path leads to the directory any more.
+    /// `InvalidInput` if neither fits; `NotFound` if no path leads to the directory any more.
     pub(super) fn address(&self, name: &OsStr) -> io::Result<SocketAddrUnix> {
         let fits = |path: &PathBuf| path.as_os_str().len() <= platform::PATH_LIMIT;
         let by_path = [&self.dir_path, &self.absolute].map(|dir| (dir, dir.join(name)));
@@ -290,8 +295,8 @@ impl Place {
         }
     }
 
-    /// As above, of the name itself, and by the path that leads through no link, if it fits: the
-    /// system shows it to users, and cleaners compare it with what they find.
+    /// Returns the address to bind. If it fits, it is the path that leads through no symbolic link,
+    /// because the system shows it to users, and cleaners compare it with what they find.
     pub(super) fn address_to_bind(&self) -> io::Result<SocketAddrUnix> {
         let fits = |path: &PathBuf| path.as_os_str().len() <= platform::PATH_LIMIT;
         match self.resolved().filter(fits) {
@@ -300,7 +305,7 @@ impl Place {
         }
     }
 
-    /// The path of the name that leads through no link, where it can be told.
+    /// The path of the name that leads through no symbolic link, if it is known.
     pub(super) fn resolved(&self) -> Option<PathBuf> {
         let dir = fs::canonicalize(&self.dir_path).ok().filter(|dir| self.is_at(dir));
         dir.map(|dir| dir.join(&self.name))
@@ -334,18 +339,18 @@ impl Place {
         file_id(&open) == file_id(&there)
     }
 
-    /// Whether it is in the same directory as `other`, which may be known by two paths.
+    /// Whether both are in one directory, which may have two paths.
     pub(super) fn is_in(&self, other: &Self) -> bool {
         let (Ok(one), Ok(two)) = (fstat(&self.dir), fstat(&other.dir)) else { return false };
         file_id(&one) == file_id(&two)
     }
 
-    /// Whether the directory is found by its path, wherever this process has gone meanwhile.
+    /// Whether the path still leads to the directory. The working directory does not matter.
     pub(super) fn is_where_it_was(&self) -> bool {
         self.is_at(&self.absolute)
     }
 
-    /// What has this name in the directory; links are not followed.
+    /// Returns the state of the file with this name in the directory. It follows no link.
     pub(super) fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
         match self.stat_there(name) {
             Ok(stat) => Ok(Some(stat)),
@@ -358,7 +363,7 @@ impl Place {
         statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// What a client finds under the name, links followed.
+    /// Returns the kind of file that a client finds under the name. It follows links.
     pub(super) fn what_stands_there(&self) -> io::Result<Option<&'static str>> {
         match statat(&self.dir, &self.name, AtFlags::empty()) {
             Ok(stat) => Ok(Some(what(&stat))),
@@ -383,7 +388,7 @@ pub(super) fn file_id(stat: &Stat) -> FileId {
     FileId(stat.st_dev as u64, stat.st_ino as u64)
 }
 
-/// The OS's error about `path`, which is not the socket itself.
+/// The error for a private directory that another user owns or can enter.
 fn not_private(dir: &Path, stat: &Stat) -> io::Error {
     let (uid, mode, own) = (stat.st_uid, stat.st_mode & 0o7777, geteuid().as_raw());
     let shown = dir.display();
@@ -401,13 +406,13 @@ pub(super) fn failed(path: &Path, what: &str, errno: Errno) -> io::Error {
     Error::new(Reason::Os, what).caused_by(error).into()
 }
 
-/// Differs from call to call and from process to process: the standard library's hash seeds are
-/// random, and no two in a process are equal.
+/// Returns a number that differs between calls and between processes: the standard library's hash
+/// seeds are random, and no two in a process are equal.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-/// Of something of ours, whose absence is what is wanted.
+/// Removes a file of this crate. It may be gone already.
 pub(super) fn remove(place: &Place, name: &OsStr) {
     let _ = unlinkat(place.dir(), name, AtFlags::empty());
 }

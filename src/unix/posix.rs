@@ -1,4 +1,4 @@
-//! What macOS and the BSDs have in common.
+//! Behavior that macOS and the BSDs share.
 
 use std::ffi::OsStr;
 use std::io;
@@ -19,52 +19,52 @@ pub(super) use super::native::{
 use super::runtime::Tidings;
 use super::sockopt::get;
 
-/// `sun_path` is 104 bytes with its NUL.
+/// `sun_path` has 104 bytes, including the NUL.
 pub(super) const PATH_LIMIT: usize = 103;
-/// Whether accept(2) ends in every thread when the socket is shut down. XNU refuses to.
+/// Whether shutting down the socket ends accept(2) in every thread. XNU refuses the shutdown.
 #[cfg(feature = "blocking")]
 pub(super) const ACCEPT_ENDS_AT_SHUTDOWN: bool = false;
-/// Connection refused may also mean that the backlog is full.
+/// A refused connection may also mean that the backlog is full.
 pub(super) const REFUSED_MAY_BE_BUSY: bool = true;
-/// How many probes make a socket dead: a backlog is full for a moment only.
+/// How many refused probes show that a socket is dead. A full backlog lasts only for a moment.
 pub(super) const PROBES: u32 = 3;
-/// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone. XNU does, of a socket
-/// that can neither send nor receive (`sosetopt`); so does OpenBSD, of the size of a buffer.
+/// Whether setsockopt(2) fails with `EINVAL` for any option once the peer is gone. XNU does so if a
+/// socket can neither send nor receive (`sosetopt`); OpenBSD does so for the size of a buffer.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;
-/// Whether the name of a peer that is gone cannot be had, as if there never had been one. It loses
-/// `SS_ISCONNECTED` as its peer closes (`unp_disconnect`).
+/// Whether a socket whose peer is gone reports no peer name, as if it had never been connected.
+/// When its peer closes, it loses `SS_ISCONNECTED` (`unp_disconnect`).
 pub(super) const A_GONE_PEER_HAS_NO_NAME: bool = true;
-/// The most bytes of one call. More is refused whole.
+/// The most bytes that one call takes. A call with more fails as a whole.
 pub(super) const MOST: usize = i32::MAX as usize;
-/// What the reactor watches a stream for.
+/// The events that the reactor watches a stream for.
 #[cfg(feature = "tokio")]
 pub(super) const STREAM_INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// Whether reads end at a place in the stream without any sign of it. Control data begins a record
-/// of its own there, and no read reaches from one record into the next; Linux ends a read behind
+/// Whether reads may end early in the stream without any sign of it. Control data begins a record
+/// of its own, and no read reaches from one record into the next. Linux instead ends a read behind
 /// such data, and reports that there was some.
 #[cfg(feature = "tokio")]
 pub(super) fn may_have_marks(_: &AsyncFd<OwnedFd>) -> bool {
     true
 }
 
-/// Nothing to do before there is a file: its mode is set between `bind` and `listen`.
+/// Nothing to do yet: the mode of the file is set between `bind` and `listen`.
 pub(super) fn set_mode_to_be(_: &OwnedFd, _: Mode) {}
 
-/// There never is a [`short_path`].
+/// [`short_path`] never returns a path here.
 pub(super) const NO_SHORT_PATH: &str = "";
 
-/// There is no way around a long path.
+/// These systems have no way around a long path.
 pub(super) fn short_path(_: &OwnedFd, _: &OsStr) -> Option<PathBuf> {
     None
 }
 
-/// Not reached: no endpoint resolves to one here.
+/// Not reached: no endpoint resolves to an abstract socket here.
 pub(super) fn abstract_address(_: &[u8]) -> io::Result<SocketAddrUnix> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// There are no user namespaces.
+/// These systems have no user namespaces.
 pub(super) fn is_unmapped(_: u32) -> bool {
     false
 }
@@ -73,36 +73,36 @@ pub(super) fn peer_pidfd(_: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no descriptors of processes"))
 }
 
-/// Nothing to do: cleaners of these systems ask for locks, or for nothing.
+/// Nothing to do: the cleaners of these systems respect locks, or nothing at all.
 pub(super) fn keep(_: &OwnedFd) {}
 
-/// Sockets are not mounted on here.
+/// These systems cannot mount on a socket.
 pub(super) fn is_mount_point(_: &Path) -> bool {
     false
 }
 
-/// None: the looks find out.
+/// No notifications: the regular looks notice a removed name.
 #[cfg(feature = "tokio")]
 pub(super) fn tidings(_: &Path, _: bool) -> Vec<Tidings> {
     Vec::new()
 }
 
-/// Not told here.
+/// These systems do not report it.
 pub(super) fn is_bound(_: &Path, _: &Stat) -> Option<bool> {
     None
 }
 
-/// Not told here: where nothing can come or go any more, the peer counts as gone.
+/// These systems do not report it. A peer counts as gone once nothing can be sent or received.
 pub(super) fn has_peer(_: u64) -> bool {
     false
 }
 
-/// There is no one call for it.
+/// These systems have no single call for it.
 pub(super) fn close_on_exec_from(_: RawFd, _: RawFd) -> Result<(), Errno> {
     Err(Errno::NOSYS)
 }
 
-/// No file of these systems is made without a name.
+/// These systems cannot create a file without a name.
 pub(super) fn unlinked_file(_: &Path) -> Option<OwnedFd> {
     None
 }
@@ -111,7 +111,7 @@ pub(super) fn memory_file() -> io::Result<OwnedFd> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no files in memory"))
 }
 
-/// Whether the socket is one that listens.
+/// Whether the socket listens.
 pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let mut value = [0];
     match get(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, &mut value) {
@@ -121,15 +121,15 @@ pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// The same for a kernel without the option, as macOS's and older ones of OpenBSD. A listening
+/// The same for a kernel without the option, such as macOS's and OpenBSD's older ones. A listening
 /// socket cannot connect, and reports that before it looks at the address; any other socket reports
-/// a bad address. In a sandbox both are hidden, and a socket that does not listen is found when it
-/// is to accept.
+/// a bad address. A sandbox hides both errors: then the first accept finds that the socket does not
+/// listen.
 fn refuses_all(socket: BorrowedFd<'_>) -> bool {
     matches!(connect_to_nothing(socket), Errno::OPNOTSUPP | Errno::PERM)
 }
 
-/// To an address without a name: no socket has it, so that there is an error for sure.
+/// Connects to an address without a name. No socket has it, so the call always fails.
 #[allow(unsafe_code, reason = "rustix has no address of this family without a name here")]
 fn connect_to_nothing(socket: BorrowedFd<'_>) -> Errno {
     const LENGTH: usize = std::mem::offset_of!(libc::sockaddr, sa_data);
