@@ -220,6 +220,18 @@ async fn bind_refuses_an_impossible_send_buffer() {
     }
 }
 
+#[tokio::test]
+async fn a_stream_reference_writes_several_parts_at_once() {
+    let (one, mut other) = Stream::pair().expect("a pair");
+    let mut reference = &one;
+    assert!(tokio::io::AsyncWrite::is_write_vectored(&reference));
+    let parts = [IoSlice::new(b"a"), IoSlice::new(b"bc")];
+    assert_eq!(within(reference.write_vectored(&parts)).await.expect("a write"), 3);
+    let mut bytes = [0; 3];
+    within(other.read_exact(&mut bytes)).await.expect("what was written");
+    assert_eq!(bytes, *b"abc");
+}
+
 /// As many as one call takes are written and read; no more, and no error.
 #[cfg(target_pointer_width = "64")]
 #[tokio::test]
