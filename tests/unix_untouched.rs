@@ -1,5 +1,5 @@
-//! `bind` leaves live servers unchanged, however busy they are, and so it does files of other kinds
-//! at the path or in place of its lock.
+//! `bind` leaves live servers alone, however busy they are. It also leaves other kinds of file
+//! alone, at the path and in place of its lock.
 #![cfg(unix)] // A pipe's name is not a file.
 
 mod common;

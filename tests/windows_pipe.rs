@@ -320,7 +320,7 @@ async fn helper_many_connections() {
 }
 
 #[tokio::test]
-async fn handles_are_back_where_they_were_after_many_connections() {
+async fn many_connections_leave_no_handle_open() {
     // Wine is too slow for the full count.
     let full = std::env::var_os("SOCKPIPE_FULL").is_some() || !common::wine::is_wine();
     let count = if full { "10000" } else { "2000" };
@@ -337,7 +337,7 @@ async fn handles_are_back_where_they_were_after_many_connections() {
 
 /// Accepted streams are instances of the pipe, and the name exists as long as one of them.
 #[tokio::test]
-async fn an_accepted_stream_keeps_the_name() {
+async fn a_name_stays_taken_while_an_accepted_stream_is_open() {
     let (mut listener, path) = listen(&ListenOptions::new());
     let client = within(Stream::connect(&path)).await.expect("a connection");
     let server = within(listener.accept()).await.expect("a connection");
