@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# What sockpipe costs beside raw sockets and others: the workloads of bench/ between two processes.
+# Measures what sockpipe costs compared with raw sockets and with other crates, by the workloads of bench/
+# between two processes.
 #
-#   scripts/bench.sh full      11 repetitions of everything, about 25 minutes, pipes by Wine included where
-#                              that is there; into docs/performance.md
-#   scripts/bench.sh reduced   3 shorter ones, about 4 minutes; into docs/performance.md too
-#   scripts/bench.sh memory [ARGUMENTS] 11 repetitions of what shared memory has bars for, beside iceoryx2,
-#                              which is built for it; about 7 minutes; prints
-#   scripts/bench.sh table [ARGUMENTS]  only prints; see bench/src/main.rs
-#   scripts/bench.sh charts    draws the tables that docs/performance.md has into docs/charts/, as full and reduced do
-#   scripts/bench.sh smoke     does everything run, and is nothing grossly slow
-#   scripts/bench.sh windows [full]     named pipes, under Wine; prints
+#   scripts/bench.sh full      runs everything 11 times, and pipes under Wine if that is installed, in about
+#                              25 minutes; writes docs/performance.md
+#   scripts/bench.sh reduced   runs everything 3 times for a shorter time, in about 4 minutes; writes
+#                              docs/performance.md
+#   scripts/bench.sh memory [ARGUMENTS] runs the groups with bars for shared memory 11 times, compared with
+#                              iceoryx2, which it builds, in about 7 minutes; prints only
+#   scripts/bench.sh table [ARGUMENTS]  runs what the arguments say, see bench/src/main.rs; prints only
+#   scripts/bench.sh charts    draws the tables of docs/performance.md into docs/charts/; full and reduced
+#                              do so as well
+#   scripts/bench.sh smoke     checks that everything runs, and that nothing is grossly slow
+#   scripts/bench.sh windows [full]     runs named pipes under Wine; prints only
 #
-# Go, Node.js and ZeroMQ (golang-go, nodejs, libzmq5 on Debian) take part where they are installed. The
-# numbers mean something on a machine that does nothing else: look at the row called noise.
+# Go, Node.js and ZeroMQ (golang-go, nodejs, libzmq5 on Debian) take part if they are installed. The numbers
+# mean something only on an idle machine: look at the row called noise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh

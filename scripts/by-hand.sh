@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the commands of docs/by_hand.md as its reader would, and looks at what they
-# print. A command that is not on the page to the letter is a failure, so the two stay one.
+# Runs the commands of docs/by_hand.md as a reader would, and checks what they print. It fails if a command
+# differs from the page, so that this script and the page stay the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

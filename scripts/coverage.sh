@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Which lines of the crate the Linux tests run, those of the blocking API too: coverage.sh [CARGO TEST ARGUMENTS]
+# Measures which lines of the crate the tests on Linux run, including those of the blocking API:
 #
-# Prints a line for each source file, and writes the lines that nothing runs, with what they are, to
-# target/coverage/uncovered.txt. The compiler counts by itself (-C instrument-coverage); what it wrote is
-# read by LLVM's own tools of the same version, which Debian has. A process that is killed does not get to
-# write its counts, so what only such processes do counts as not run.
+#   scripts/coverage.sh [CARGO TEST ARGUMENTS]
+#
+# It prints a line for each source file, and writes the lines that no test runs to
+# target/coverage/uncovered.txt. The compiler inserts the counters (-C instrument-coverage), and LLVM's tools
+# of the same version, which Debian has, read their files. A process that is killed writes no counters, so
+# lines that only such processes run count as not run.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Lints the crate for systems this machine cannot run. Nothing is linked, so no SDK and no linker of
-# theirs is needed; warnings are errors.
+# Lints the crate for systems that this machine cannot run. Warnings are errors. It links nothing, so it needs
+# no SDK and no linker of these systems.
 #
 #   scripts/cross.sh [-t TARGET]... [CARGO ARGUMENTS]
 #
 # Without -t: macOS, iOS, FreeBSD, NetBSD, OpenBSD, Android and Windows with MSVC.
-# A target that rustup has installed is used as it is; for any other the standard library's metadata is
-# made from Debian's sources, once per compiler, under $SOCKPIPE_CI_CACHE (default ~/.cache/sockpipe-ci).
+# It uses a target that rustup has installed. For any other target it builds the metadata of the standard
+# library from Debian's sources, once per compiler, under $SOCKPIPE_CI_CACHE (default ~/.cache/sockpipe-ci).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# What a program takes on with this crate, and with two others of its kind: how many crates it gets,
-# that one included, and what a clean debug build of them costs. In one run, one after another and again, so that all meet
-# the same machine.
+# Measures what a program gets with this crate, and with two similar ones: the number of crates, including that
+# one, and the cost of a clean debug build. The crates are built in turns within one run, so that the machine's
+# load affects all of them.
 #
 #   scripts/dependencies.sh [ROUNDS]    default 3
 #   scripts/dependencies.sh tree        the blocking-only tree; fails when tokio is in it
 #
-# The seconds are of CPU time, user and system, which other load disturbs less than the clock; the median
-# of the rounds, and how they compare with ours. It downloads the two others from the registry.
+# It prints the CPU time in seconds, user and system together, as the median of the rounds, and its ratio to
+# ours. Other load disturbs CPU time less than elapsed time. It downloads the two other crates from the
+# registry.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs a fuzz target on the stable compiler: fuzz.sh TARGET SECONDS
 #
-# What cargo-fuzz asks a nightly compiler for is here asked of LLVM itself, the coverage that
-# libFuzzer is guided by; the sanitizers, which need nightly, are left out.
+# cargo-fuzz needs a nightly compiler for the coverage that guides libFuzzer. This script asks LLVM for the
+# coverage instead, and leaves out the sanitizers, which need nightly.
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 target=${1:?which target?}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Measures how the house stands: rooms, leftovers of other systems, circles, waits.
+# Measures the structure of the code: top-level modules, code for other systems, import cycles, waits.
 #
-#   scripts/house.sh          prints a table, `aim` beside `now`; fails where an aim is missed
+#   scripts/house.sh          prints a table with the measured values and the aims; fails if an aim is missed
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# How many instructions a round of reads and writes takes, by tokio's own streams and by sockpipe's, with
-# busy-polling off, and by the standard library's and sockpipe's that block: what a profile by time cannot show on a busy machine. A round is that of
-# tests/helper/talk.rs: four small messages and a sixteenth of a large block, written and read.
+# Counts the instructions of a round of reads and writes, over tokio's own streams and over sockpipe's without
+# busy-polling, and over the blocking streams of the standard library and of sockpipe. On a busy machine a
+# profile by time cannot show such differences. tests/helper/talk.rs defines the round: it writes and reads four
+# small messages and a sixteenth of a large block.
 #
 #   scripts/instructions.sh
 #
-# Exit code: 0, or 1 when sockpipe takes more than 1.03 times as many.
+# The exit code is 1 if sockpipe takes more than 1.03 times as many, and otherwise 0.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh

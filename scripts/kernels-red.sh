@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Takes away, one at a time, what the crate does about another kernel's answers, and expects a test to fail
-# under that kernel's personality: what scripts/kernels.sh shows green is seen red here.
+# Removes each piece of code that handles another kernel's answer, one at a time, and expects that a test
+# fails with the answers of that kernel. It shows that the tests which pass in scripts/kernels.sh can fail.
 #
-#   scripts/kernels-red.sh          a line for each; fails where no test noticed
+#   scripts/kernels-red.sh          prints a line for each; fails if no test noticed
 #
-# Half a minute each, so before a release, and after a change of src/unix/{apple,freebsd,netbsd,openbsd,posix}.rs.
+# Each takes half a minute. Run it before a release, and after a change of
+# src/unix/{apple,freebsd,netbsd,openbsd,posix}.rs.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh

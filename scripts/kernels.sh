@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs the code of macOS and the BSDs on Linux, with those kernels' answers in place of Linux's where they
-# differ: a library that every program of the build is linked to first, see scripts/kernels/personality.c.
+# Runs the code for macOS and the BSDs on Linux. Where those kernels' answers differ from Linux's, a library
+# replaces Linux's; every program of the build is linked to it first, see scripts/kernels/personality.c.
 #
 #   scripts/kernels.sh [SYSTEM...] [-- CARGO TEST ARGUMENTS]
 #
-# Systems: darwin, freebsd, netbsd, openbsd; without any, all of them. Without arguments for cargo: the
-# contract, the tests of what is Unix's alone, and those of the blocking API. What cannot hold there is in
-# scripts/kernels/skipped, each with its reason, and counted.
+# The systems are darwin, freebsd, netbsd and openbsd; without a name it runs all of them. Without arguments for
+# cargo it runs the unit tests, the contract, the tests that only Unix has, and those of the blocking API.
+# scripts/kernels/skipped lists the tests that cannot pass there, each with its reason. They are counted.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh

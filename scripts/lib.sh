@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sourced by .ci/run and by the scripts beside this one: messages, packages, compilers for other systems.
+# Functions for messages, packages and compilers for other systems. .ci/run and the scripts in this folder
+# source it.
 
 # What is built once and used again: standard libraries, the Wine prefix, an old compiler.
 CACHE=${SOCKPIPE_CI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockpipe-ci}

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks the crate with the oldest Rust it promises to build with (rust-version in Cargo.toml).
+# Checks the crate with the oldest Rust that it supports (rust-version in Cargo.toml).
 #
 #   scripts/msrv.sh
 #
-# The compiler is rustup's, where it is installed already. Else it is Debian's, unpacked under
-# $SOCKPIPE_CI_CACHE (default ~/.cache/sockpipe-ci) beside the newer one that the machine may have, where
-# the distribution has this version; with it come the standard library's sources, so that the Windows
-# side is checked as well. Else rustup is asked to install it.
+# It uses rustup's compiler if that is installed. Otherwise it uses Debian's, if the distribution has this
+# version, and unpacks it under $SOCKPIPE_CI_CACHE (default ~/.cache/sockpipe-ci), beside any newer one of the
+# machine. Debian's compiler comes with the sources of the standard library, so the Windows side is checked as
+# well. Otherwise rustup installs the compiler.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh

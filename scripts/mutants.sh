@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Which changes of the code no test notices:
+# Finds changes of the code that no test notices:
 #
-#   scripts/mutants.sh [GROUP...]       changes the files of these groups, one place at a time, and tests each
-#   scripts/mutants.sh rows [GROUP...]  prints the table's rows of what has been run so far
+#   scripts/mutants.sh [GROUP...]       changes the files of these groups in one place at a time, and tests
+#                                       each change
+#   scripts/mutants.sh rows [GROUP...]  prints the table's rows for all mutants that were tested so far
 #
-# It works on the last commit, in a work tree of its own, so commit first. A group is a line of `groups` below;
-# without one all are run, which takes a night. A mutant takes a quarter of a minute to a minute:
-# SOCKPIPE_SHARD=0/8 runs the first eighth of each group's, SOCKPIPE_ONLY=REGEX those whose line in the list
-# matches. Outcomes are kept in target/mutants/outcomes, also those of a run that was interrupted, and the
-# last one of a mutant counts. A file for which cargo-mutants lists none fails the run: a macro hides its
-# module, or the file has moved.
+# It works on the last commit, in its own work tree, so commit first. A group is a line of `groups` below.
+# Without a group it runs all of them, which takes a night. A mutant takes 15 to 60 seconds.
+# SOCKPIPE_SHARD=0/8 runs the first eighth of each group, and SOCKPIPE_ONLY=REGEX runs the mutants whose line in
+# the list matches. It keeps the outcomes in target/mutants/outcomes, even if the run is interrupted; the last
+# outcome of a mutant counts. It fails if cargo-mutants lists no mutant of a file, because then a macro hides the
+# module or the file has moved.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The tests of Windows' backend under a model of NT: the installed Wine with a server of our own, which
-# answers about pipes as NT is said to (scripts/nt/model.py), and with calls that tell it more
-# (scripts/nt/redirect.c). It is no evidence from a Windows; our handling of those answers runs.
+# Runs the tests of the Windows backend under a model of NT. The model is the installed Wine with its server
+# built again: it answers about pipes as NT is documented to (scripts/nt/model.py), and some calls give it more
+# information (scripts/nt/redirect.c). This tests our handling of these answers, and not Windows itself.
 #
 #   scripts/nt.sh [--at-hand] [-- CARGO TEST ARGUMENTS]
-#   scripts/nt.sh stop      ends it; it would stay for two hours
+#   scripts/nt.sh stop      ends the server, which would otherwise stay for two hours
 #
-# The server is built once, from the source of the Debian or Ubuntu package that is installed. With --at-hand
-# nothing is run where that has not been done yet. Without arguments for cargo: what real-only tests there are,
-# and the tests of pipes, of the contract and of the tool.
+# The server is built once, from the source of the installed Debian or Ubuntu package. With --at-hand nothing
+# runs unless that has been done. Without arguments for cargo it runs the tests that otherwise need a real
+# Windows, and those of pipes, of the contract and of the tool.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What a user gets: makes the package, unpacks it outside the repository, and builds and tests it there.
+# Makes the package that users get, unpacks it outside the repository, and builds and tests it there.
 #
-#   scripts/package.sh test      build it, run its tests of the contract, the examples and the documents
-#   scripts/package.sh minimal   build it with the oldest versions of its direct dependencies
+#   scripts/package.sh test      builds it, and runs its tests of the contract, the examples and the documents
+#   scripts/package.sh minimal   builds it with the oldest versions of its direct dependencies
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Real programs through `sockpipe relay`, each beside the same program without it: what they print must
-# be the same.
+# Runs real programs through `sockpipe relay` and without it. A program must print the same both times.
 #
-#   scripts/programs.sh                 all of them; before each release
-#   scripts/programs.sh sample          those that a Debian machine mostly has; in CI
-#   scripts/programs.sh redis tmux ...  these
+#   scripts/programs.sh                 runs all of them; do so before each release
+#   scripts/programs.sh sample          runs those that most Debian machines have; CI does so
+#   scripts/programs.sh redis tmux ...  runs these
 #
-# What is missing is installed with apt-get, and skipped with a message where that cannot be. Exit code: 0
-# all that ran were the same, 1 some were not, 2 nothing could be run.
+# It installs missing programs with apt-get, or skips them with a message. The exit code is 0 if all that ran
+# printed the same, 1 if one did not, and 2 if none could run.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 # shellcheck source=scripts/lib.sh

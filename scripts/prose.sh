@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Finds words that a reader has to read twice: in the documents, in rustdoc, in messages and comments.
+# Finds words that a reader has to read twice, in the documents, in rustdoc, in messages and in comments.
 #
 #   scripts/prose.sh          prints each finding, and the counts; exit code 1 if a count is over its limit
 #   scripts/prose.sh count    prints the counts alone
 #
-# The lists beside `prose/prose.py` are ours: the phrases not to be used, the verbs that may begin a
-# summary, the words that a dictionary does not know.
+# The lists beside `prose/prose.py` hold the banned phrases, the verbs that may begin a summary, and the words
+# that the dictionary does not know.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh

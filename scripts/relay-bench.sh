@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The tool's relay beside socat and beside the direct connection, all in one run.
+# Compares the tool's relay with socat and with a direct connection, all in one run.
 #
-#   scripts/relay-bench.sh [MIB]   prints the table; MIB of bulk data a transfer (default 1024)
-#   scripts/relay-bench.sh write   writes it into docs/tool.md, with 4096 MiB
+#   scripts/relay-bench.sh [MIB]   prints the table, with transfers of MIB of bulk data (default 1024)
+#   scripts/relay-bench.sh write   writes the table into docs/tool.md, with 4096 MiB
 #
-# Ratios are what counts: the figures are those of the machine. Fails if a ratio is below its bar.
+# The ratios count, because the figures depend on the machine. It fails if a ratio is below its bar.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds the tool for one target, as it is released: an archive with the program, manual pages, completions
-# and licences, and a checksum beside it. Publishes nothing.
+# Builds the release of the tool for one target: an archive with the program, manual pages, completions and
+# licences, and a checksum. It publishes nothing.
 #
 #   scripts/release.sh TARGET [FOLDER]     into FOLDER (default target/release-archives)
 #
-# The target's standard library and a linker for it are the caller's affair: `rustup target add TARGET`,
-# and musl-tools for musl. Completions are made by the program itself where it runs here.
+# The caller has to install the target's standard library (`rustup target add TARGET`) and a linker for it
+# (musl-tools for musl). If the program runs on this machine, it writes the completions itself.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# What no usual test sees: races, undefined behaviour, and orders of memory that this processor never shows.
+# Finds faults that usual tests do not see: races, undefined behaviour, and memory orders that this processor
+# never shows.
 #
-#   scripts/soundness.sh address     tests with AddressSanitizer, the standard library built with it too
-#   scripts/soundness.sh thread      the same with ThreadSanitizer
-#   scripts/soundness.sh miri        unit tests in the interpreter that knows what is undefined; it has no
-#                                    sockets, so only what needs none
-#   scripts/soundness.sh loom        shared memory's orders, each of them; model/ says of what
-#   scripts/soundness.sh schedules   20,000 random schedules of each case of shared memory's switch
+#   scripts/soundness.sh address     runs tests with AddressSanitizer, and builds the standard library with
+#                                    it too
+#   scripts/soundness.sh thread      does the same with ThreadSanitizer
+#   scripts/soundness.sh miri        runs unit tests in Miri, which detects undefined behaviour; it has no
+#                                    sockets, so tests that need them are left out
+#   scripts/soundness.sh loom        runs every order of accesses to shared memory; see model/
+#   scripts/soundness.sh schedules   runs 20,000 random schedules of each case of a switch to shared memory
 #
 # The first three need a nightly compiler with its sources:
 #   rustup toolchain install nightly --profile minimal --component miri,rust-src

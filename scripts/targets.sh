@@ -3,11 +3,11 @@
 #
 #   scripts/targets.sh [--at-hand] [NAME...]
 #
-# Names, all of them without any: i686 (32 bits, run), musl (x86_64, static, run), macos (aarch64, linked
-# only: no missing symbol, and nothing is run). --at-hand: only those whose standard library the cache has,
-# as making one takes minutes.
+# The names are i686 (32 bits, run), musl (x86_64, static, run) and macos (aarch64, only linked, which shows
+# missing symbols). Without a name it takes all of them. --at-hand takes only those whose standard library is in
+# the cache, because building one takes minutes.
 #
-# The linker is zig's, from PyPI. Without rustup's target the standard library is made from Debian's sources,
+# The linker is zig's, from PyPI. Without rustup's target it builds the standard library from Debian's sources,
 # once per compiler, under $SOCKPIPE_CI_CACHE (default ~/.cache/sockpipe-ci).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

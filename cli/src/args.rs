@@ -362,7 +362,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definitions_are_consistent() {
+    fn clap_finds_no_fault_in_the_command_line() {
         Args::command().debug_assert();
     }
 
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_follows_exec_is_the_command() {
+    fn everything_after_exec_is_the_command() {
         let args =
             Args::try_parse_from(["sockpipe", "listen", "x", "--exec", "sh", "-c", "--keep"]);
         let Verb::Listen(listen) = args.expect("right usage").verb else { panic!("listen") };

@@ -53,7 +53,7 @@ fn ctrl_c_lets_commands_finish() {
     let mut client = Tool::start(&["connect", os.endpoint()]);
     client.await_out("started\n");
     kill_process_group(Pid::from_child(&server.child), Signal::INT).expect("a signal");
-    until("nobody is let in", || !Path::new(os.endpoint()).exists());
+    until("the name is released", || !Path::new(os.endpoint()).exists());
     client.type_in("well\n");
     client.await_out("finished well\n");
     assert_eq!(server.wait().code, Some(0));
@@ -106,7 +106,7 @@ fn no_command_outlives_its_server() {
                 if keep {
                     // Connections may finish until a second signal arrives.
                     server.await_err("a second Ctrl-C ends them at once");
-                    assert!(!Path::new(os.endpoint()).exists(), "nobody is let in");
+                    assert!(!Path::new(os.endpoint()).exists(), "the name is still there");
                     assert!(!is_gone(pid), "{signal:?}");
                     server.signal(signal);
                 }

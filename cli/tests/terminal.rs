@@ -45,7 +45,7 @@ fn a_signal_ends_a_server_and_releases_its_name() {
 
 /// A server in a directory that the user named is not bound again in another one.
 #[test]
-fn a_server_warns_once_that_its_directory_is_another_and_notes_that_it_is_back() {
+fn a_server_warns_once_when_its_directory_is_replaced_and_reports_its_return() {
     let parent = tempfile::tempdir().expect("a directory");
     let dir = parent.path().join("d");
     let make = || {
@@ -162,7 +162,7 @@ fn a_second_signal_cuts_connections() {
         client.await_out("hello");
         server.signal(Signal::INT);
         server.await_err("a second Ctrl-C ends them at once");
-        assert!(!Path::new(os.endpoint()).exists(), "nobody is let in");
+        assert!(!Path::new(os.endpoint()).exists(), "the name is still there");
         server.signal(Signal::INT);
         assert_eq!(server.wait().code, Some(130), "{arguments:?}");
         assert_eq!(os.files(), [""; 0], "{arguments:?}");

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_systems_forms_are_unsupported() {
+    fn forms_of_other_systems_are_unsupported() {
         for (endpoint, family) in [("/x", Family::Windows), (r"\\.\pipe\x", Family::Apple)] {
             let parsed: Endpoint = endpoint.parse().expect("an endpoint");
             let error = candidates(&parsed, &env(family, UserId::Uid(1))).expect_err(endpoint);

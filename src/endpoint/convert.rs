@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn serde_carries_the_text() {
+    fn serde_writes_and_reads_an_endpoint_as_text() {
         for text in ["echo", "system:x", "/run/x y", r"\\.\pipe\x", "abstract:x", "unix:x"] {
             let endpoint: Endpoint = text.parse().expect("an endpoint");
             let json = serde_json::to_string(&endpoint).expect("JSON");

@@ -53,7 +53,7 @@ fn every_form_parses_and_prints_the_same_again() {
 }
 
 #[test]
-fn a_path_is_a_path_whatever_it_looks_like() {
+fn a_path_that_looks_like_another_form_stays_a_path() {
     let path = Endpoint::try_from(Path::new("echo")).expect("a path");
     assert_ne!(path, parse("echo"));
     assert_eq!(path.to_string(), "unix:echo");

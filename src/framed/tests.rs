@@ -73,7 +73,7 @@ async fn forward_flushes_when_its_source_is_empty() {
 }
 
 #[tokio::test]
-async fn the_codec_of_tokio_util_reads_the_frames() {
+async fn tokio_utils_codec_reads_the_frames() {
     let (one, other) = duplex(100);
     let lengths = [0, 1, 64, 70_000, 5, 200_000];
     let send = async {

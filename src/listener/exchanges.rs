@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interim_response_answers_nothing() {
+    fn an_interim_response_leaves_a_request_unanswered() {
         let post = "POST / HTTP/1.1\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\n";
         let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
         let after = follow(&[('>', post), ('<', go_on), ('>', "GET"), ('<', HELLO)]);
@@ -305,14 +305,14 @@ mod tests {
     }
 
     #[test]
-    fn each_of_several_requests_at_once_is_answered() {
+    fn each_pipelined_request_needs_its_answer() {
         let chunked = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nGET\r\n0\r\n\r\n";
         let requests = format!("\r\n{chunked}{GET}");
         assert_eq!(follow(&[('>', &requests), ('<', HELLO), ('<', HELLO)]), [false, false, true]);
     }
 
     #[test]
-    fn requests_at_once_are_answered_in_their_order() {
+    fn pipelined_requests_are_answered_in_order() {
         let requests = GET.replace("GET", "HEAD") + GET;
         let (head, body) = HELLO.split_at(HELLO.len() - 5);
         let after = follow(&[('>', &requests), ('<', head), ('<', head), ('<', body)]);

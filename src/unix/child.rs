@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_directory_can_be_written_a_nameless_file_is_in_memory() {
+    fn without_a_writable_directory_a_nameless_file_is_in_memory() {
         let file = nameless_file_in_first([PathBuf::from("/nowhere")].into_iter());
         if cfg!(all(target_os = "linux", not(sockpipe_posix))) {
             keeps_what_is_written(file.expect("a file"));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_end_above_those_that_are_open() {
+    fn the_end_of_descriptors_is_above_every_open_one() {
         let file = File::open("/dev/null").expect("a file");
         assert!(end_of_descriptors() > std::os::fd::AsRawFd::as_raw_fd(&file));
     }

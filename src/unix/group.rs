@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_others_may_be_in_is_not() {
+    fn a_group_that_others_may_be_in_is_not_private() {
         for (groups, user, group) in [
             ("ann:x:1000:bob\n", 1000, 1000),
             ("ann:x:1000:ann,bob\n", 1000, 1000),

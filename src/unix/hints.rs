@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_tmp_is_named_for_endpoints_in_it() {
+    fn a_private_tmp_is_reported_for_endpoints_in_it() {
         let root = "/tmp/systemd-private-1-a.service-2/tmp";
         let mounts = format!("31 24 8:1 {root} /tmp rw - ext4 /dev/sda1 rw\n");
         let here = Surroundings { mounts, ..nowhere() };
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sandbox_and_sudo_are_named() {
+    fn a_sandbox_or_sudo_is_reported() {
         let flatpak = Surroundings { is_flatpak: true, ..nowhere() };
         assert!(hint(&flatpak, "echo").expect("a hint").contains("sandbox of a Flatpak"));
         let snap = Surroundings { is_snap: true, ..nowhere() };
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abstract_name_of_full_length_is_named() {
+    fn a_padded_abstract_name_is_reported_with_its_length() {
         let mut sockets = b"0000: 00000002 00000000 00010000 0001 01 9 @padded".to_vec();
         sockets.resize(sockets.len() + PATH_LIMIT - 6, b'@');
         sockets.push(b'\n');

@@ -407,7 +407,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_random_numbers_and_no_two_files_are_the_same() {
+    fn random_numbers_and_file_ids_differ() {
         assert_ne!(random(), random());
         #[cfg(feature = "tokio")]
         for other in [FileId(1, 3), FileId(3, 2), FileId(2, 1)] {

@@ -167,7 +167,7 @@ mod tests {
 
     /// A foreign instance limits the number of instances, as a system out of resources would.
     #[test]
-    fn the_last_instance_is_not_handed_out() {
+    fn without_room_for_a_successor_the_last_instance_is_kept() {
         let path = unique();
         let context = reactor::handle().expect("a reactor").enter();
         let mut foreign = ServerOptions::new();
@@ -195,13 +195,13 @@ mod tests {
     #[test]
     fn the_end_returns_every_client_that_opened_an_instance() {
         let path = unique();
-        for let_in in [true, false] {
+        for accepted in [true, false] {
             let mut instances = further(&path, ARMED);
-            if let_in {
+            if accepted {
                 assert!(matches!(instances.next(Waker::noop()), Next::Wait(None)));
             }
             let clients: Vec<_> = (0..2).map(|_| pipe::open(&path).expect("one")).collect();
-            assert_eq!(instances.end().len(), clients.len(), "accepted: {let_in}");
+            assert_eq!(instances.end().len(), clients.len(), "accepted: {accepted}");
         }
     }
 }

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_ends_when_no_armed_instance_is_left() {
+    fn a_pause_ends_when_no_armed_instance_is_left() {
         let now = Instant::now();
         let mut arming = armed(2, now);
         arming.taken(1);

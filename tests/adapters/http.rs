@@ -298,7 +298,7 @@ async fn the_connector_fails_with_the_errors_of_connect() {
 async fn the_client_error_has_the_connect_error_as_source() {
     let os = Os::new();
     let error = within(client(os.endpoint()).get(hyper::Uri::from_static("http://localhost/")));
-    let error = anyhow::Error::from(error.await.expect_err("nobody is there"));
+    let error = anyhow::Error::from(error.await.expect_err("no server"));
     let reason = error.chain().find_map(|cause| {
         let cause = cause.downcast_ref::<std::io::Error>()?;
         sockpipe::Error::of(cause).map(sockpipe::Error::reason)

@@ -53,7 +53,7 @@ fn accept_timeout_ends_at_its_limit() {
                 // On Windows a thread accepts clients, and may not have got to this one yet.
                 Err(error) => assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}"),
             }
-            assert!(started.elapsed() < PATIENCE, "the client is not let in");
+            assert!(started.elapsed() < PATIENCE, "the client is not accepted");
         };
         assert_talk(&client, &server);
     });

@@ -160,7 +160,7 @@ fn for_all_ends(row: impl Fn(Side, Side) + Send + Copy + 'static) {
 }
 
 #[test]
-fn row_1() {
+fn row_1_bind_listens_when_it_returns() {
     for_all_ends(|client, server| exchange(&client, &server));
 }
 
@@ -225,7 +225,7 @@ fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
 }
 
 #[test]
-fn row_6_nothing_is_left_and_the_name_is_free_at_once() {
+fn row_6_drop_leaves_nothing_and_frees_the_name_at_once() {
     bounded(|| {
         let world = World::new();
         for _ in 0..50 {
@@ -265,7 +265,7 @@ fn row_6_a_close_reports_whether_the_name_is_free() {
 }
 
 #[test]
-fn row_7_waits_for_a_server_when_asked_to_and_not_for_ever() {
+fn row_7_connect_waits_for_a_server_when_asked_to_and_not_for_ever() {
     bounded(|| {
         let world = World::new();
         let wait = Duration::from_millis(200);
@@ -350,7 +350,7 @@ fn row_9_the_bytes_of_a_client_that_left_still_arrive() {
 }
 
 #[test]
-fn row_13_clients_that_come_and_go_at_once() {
+fn row_13_accept_survives_clients_that_come_and_go_at_once() {
     bounded(|| {
         let world = World::new();
         let mut listener = world.bind(Api::Blocking).expect("a free name");
@@ -405,7 +405,7 @@ fn helper_serves_with_few_descriptors() {
 
 #[cfg(unix)]
 #[test]
-fn row_13_out_of_descriptors() {
+fn row_13_accept_goes_on_once_descriptors_are_free_again() {
     bounded(|| {
         let world = World::new();
         let mut child = spawn_helper(

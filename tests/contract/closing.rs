@@ -87,18 +87,18 @@ fn a_plain_drop_loses_nothing<B: Backend>() {
 }
 
 #[test]
-fn row_11_a_plain_drop_in_memory() {
+fn row_11_a_plain_drop_in_memory_loses_nothing() {
     a_plain_drop_loses_nothing::<Memory>();
 }
 
 #[test]
-fn row_11_a_plain_drop() {
+fn row_11_a_plain_drop_loses_nothing() {
     a_plain_drop_loses_nothing::<Os>();
 }
 
 /// Neither end of a connection nor the listener needs a runtime when it is dropped.
 #[test]
-fn row_11_everything_dropped_without_a_runtime() {
+fn row_11_everything_can_be_dropped_without_a_runtime() {
     let first = runtime();
     let backend = Os::new();
     let (listener, client, server, pair) = first.block_on(async {
@@ -138,7 +138,7 @@ async fn row_11_after_close_even_an_exit_loses_nothing() {
 }
 
 #[tokio::test]
-async fn row_11_close_ends_at_its_deadline() {
+async fn row_11_close_ends_at_its_deadline_and_loses_nothing() {
     let (mut client, mut server) = connected(&Os::new()).await;
     let written = write_until_full(&mut client).await;
     let closed = within(client.close(Duration::from_millis(100))).await;

@@ -93,7 +93,7 @@ mod memory {
     use super::*;
 
     #[tokio::test]
-    async fn row_12_closed() {
+    async fn row_12_closed_completes_in_memory_once_the_peer_is_gone() {
         it_completes_when_the_peer_is_gone_and_takes_nothing::<Memory>().await;
         a_half_close_of_either_side_is_not_it::<Memory>().await;
         with_both_directions_ended_the_peer_is_still_there::<Memory>(true).await;
@@ -111,7 +111,7 @@ mod os {
     }
 
     #[tokio::test]
-    async fn row_12_closed_is_not_a_half_close() {
+    async fn row_12_closed_waits_through_half_closes() {
         a_half_close_of_either_side_is_not_it::<Os>().await;
         let told = cfg!(windows) || cfg!(all(target_os = "linux", not(sockpipe_posix)));
         with_both_directions_ended_the_peer_is_still_there::<Os>(told).await;
@@ -124,7 +124,7 @@ mod os {
     }
 
     #[tokio::test]
-    async fn row_12_closed_of_each_half() {
+    async fn row_12_closed_of_each_half_completes_when_the_peer_is_gone() {
         let (mut client, server) = connected(&Os::new()).await;
         {
             let (read, write) = client.split();

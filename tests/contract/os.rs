@@ -3,12 +3,12 @@
 use crate::*;
 
 #[tokio::test]
-async fn row_1() {
-    row_1_bind_listens_when_it_returns::<Os>().await;
+async fn row_1_bind_listens_when_it_returns() {
+    crate::row_1_bind_listens_when_it_returns::<Os>().await;
 }
 
 #[tokio::test]
-async fn row_1_with_a_portable_name() {
+async fn row_1_clients_connect_to_a_portable_name_and_to_its_address() {
     let name = common::unique_name();
     let mut listener = Listener::bind(&name).expect("a free name");
     let client = within(Stream::connect(&name)).await.expect("a connection");
@@ -106,12 +106,12 @@ async fn row_3_a_crashed_server_leaves_the_name_to_the_next() {
 }
 
 #[tokio::test]
-async fn row_6() {
-    row_6_drop_releases_the_name::<Os>().await;
+async fn row_6_drop_releases_the_name() {
+    crate::row_6_drop_releases_the_name::<Os>().await;
 }
 
 #[tokio::test]
-async fn row_6_nothing_is_left_and_the_name_is_free_at_once() {
+async fn row_6_drop_leaves_nothing_and_frees_the_name_at_once() {
     let backend = Os::new();
     for _ in 0..50 {
         let mut listener = backend.bind().expect("a free name");
@@ -188,8 +188,8 @@ fn row_6_a_bind_that_fails_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn row_7() {
-    row_7_connect_without_a_server_fails_at_once::<Os>().await;
+async fn row_7_connect_without_a_server_fails_at_once() {
+    crate::row_7_connect_without_a_server_fails_at_once::<Os>().await;
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn row_7_the_message_names_the_endpoint_and_the_next_step() {
 }
 
 #[tokio::test]
-async fn row_7_waits_for_a_server_when_asked_to() {
+async fn row_7_connect_waits_for_a_server_when_asked_to() {
     let backend = Os::new();
     let options = ConnectOptions::new().wait_for_server(common::PATIENCE);
     let mut connecting = pin!(backend.connect_with(&options));
@@ -216,7 +216,7 @@ async fn row_7_waits_for_a_server_when_asked_to() {
 }
 
 #[tokio::test]
-async fn row_7_waiting_for_a_server_ends() {
+async fn row_7_waiting_for_a_server_ends_at_its_limit() {
     let backend = Os::new();
     let wait = Duration::from_millis(200);
     let options = ConnectOptions::new().deadline(Duration::ZERO).wait_for_server(wait);
@@ -239,12 +239,12 @@ async fn row_9_the_bytes_of_a_client_that_left_still_arrive() {
 }
 
 #[tokio::test]
-async fn row_10() {
-    row_10_shutdown_ends_one_direction_only::<Os>().await;
+async fn row_10_shutdown_ends_one_direction_only() {
+    crate::row_10_shutdown_ends_one_direction_only::<Os>().await;
 }
 
 #[tokio::test]
-async fn row_10_shared_and_borrowed() {
+async fn row_10_borrowed_halves_and_shared_streams_half_close() {
     let (mut client, server) = connected(&Os::new()).await;
     let (mut client_from, mut client_to) = client.split();
     within(client_to.write_all(b"ping")).await.expect("a write");
@@ -256,7 +256,7 @@ async fn row_10_shared_and_borrowed() {
 }
 
 #[tokio::test]
-async fn row_10_the_owned_write_half_shut_down_and_dropped() {
+async fn row_10_a_shutdown_or_drop_of_the_owned_write_half_ends_it() {
     for shut_down in [true, false] {
         let (client, mut server) = connected(&Os::new()).await;
         let (mut from, mut to) = client.into_split();
@@ -292,8 +292,8 @@ async fn halves_of_two_streams_do_not_reunite() {
 }
 
 #[tokio::test]
-async fn row_12() {
-    row_12_reads_end_and_writes_break_when_the_peer_leaves::<Os>().await;
+async fn row_12_reads_end_and_writes_break_when_the_peer_leaves() {
+    crate::row_12_reads_end_and_writes_break_when_the_peer_leaves::<Os>().await;
 }
 
 #[tokio::test]
@@ -332,8 +332,8 @@ async fn row_14_dropped_futures_lose_nothing() {
 }
 
 #[tokio::test]
-async fn row_18() {
-    row_18_a_flood_both_ways_does_not_deadlock::<Os>().await;
+async fn row_18_a_flood_both_ways_does_not_deadlock() {
+    crate::row_18_a_flood_both_ways_does_not_deadlock::<Os>().await;
 }
 
 /// The helper of row 19: lives until its standard input ends.

@@ -104,7 +104,7 @@ async fn a_stream_moves_only_if_both_sides_allow_it() {
 
 /// Descriptors of a foreign server are not an offer, so the bytes that come with them are data.
 #[tokio::test]
-async fn descriptors_of_a_plain_server_change_nothing() {
+async fn descriptors_of_a_plain_server_leave_its_bytes_unchanged() {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     use std::io::IoSlice;
     use std::os::fd::AsFd;

@@ -45,7 +45,7 @@ async fn a_dotnet_server_of_message_type_sees_a_half_close_and_answers() {
 }
 
 #[tokio::test]
-async fn a_dotnet_client_talks_and_closes() {
+async fn a_dotnet_client_exchanges_bytes_and_closes() {
     for byte_type in [false, true] {
         let (mut listener, path) = listen(byte_type);
         let Some(dotnet) = start("talk", &path) else { return };

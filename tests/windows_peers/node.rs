@@ -47,7 +47,7 @@ async fn a_node_server_exchanges_bytes_and_has_no_half_close() {
 }
 
 #[tokio::test]
-async fn a_node_client_talks_and_ends() {
+async fn a_node_client_exchanges_bytes_and_ends() {
     for byte_type in [false, true] {
         let (mut listener, path) = listen(byte_type);
         let Some(node) = start("talk", &path) else { return };

@@ -106,7 +106,7 @@ mod tests {
 
     /// The time limit for answers does not depend on bytes, nor the limit for bytes on answers.
     #[test]
-    fn answers_and_bytes_have_a_time_each() {
+    fn answers_and_bytes_each_have_a_time_limit() {
         let counted = |exchanges, bytes| Heat { exchanges, bytes, ..Heat::new(Role::Taker, false) };
         let (short, long) = (Duration::from_millis(10), Duration::from_millis(100));
         let moment = Duration::from_nanos(1);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hot_stream_tries_rarely() {
+    fn a_hot_stream_of_short_answers_tries_rarely() {
         let mut heat = Heat::new(Role::Taker, false);
         let tries = (0..1 << 16).filter(|_| heat.carried(1, true)).count();
         assert!((2..30).contains(&tries), "{tries}");

@@ -57,7 +57,7 @@ fn bytes_written_before_a_side_died_arrive() {
 }
 
 #[test]
-fn short_conversations_end_well() {
+fn every_byte_of_a_short_conversation_arrives() {
     let case = Case { lengths: 6, readiness: Readiness::Edge, ..PLAIN };
     (0..schedules()).for_each(|seed| {
         run(seed, case);

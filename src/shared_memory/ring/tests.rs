@@ -53,7 +53,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn any_sequence_of_calls_is_a_queue(
+    fn any_sequence_of_calls_keeps_the_bytes_in_order(
         calls in prop::collection::vec((any::<bool>(), 0_usize..20), 1..60),
     ) {
         let (words, plain) = (Words::default(), Plain::new(16));
@@ -173,7 +173,7 @@ impl Bell {
 
 /// The two threads sleep whenever they have nothing to do.
 #[test]
-fn sleepers_are_woken() {
+fn a_sleeping_side_is_woken_and_no_byte_is_lost() {
     const LENGTH: usize = if cfg!(miri) { 300 } else { 200_000 };
     let (words, plain) = (Words::default(), Plain::new(16));
     let (to_reader, to_writer) = (Bell::default(), Bell::default());

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_small_reads_one_after_the_other_are_a_stream() {
+    fn a_reader_pauses_only_after_consecutive_small_reads() {
         let pace = Pace::default();
         let read = |length| (0..STREAM).for_each(|_| pace.found(length));
         read(64);

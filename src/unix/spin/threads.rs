@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_at_the_first_try_are_no_hit_and_later_ones_are() {
+    fn bytes_count_as_a_hit_only_after_the_first_try() {
         let spin = spin(0, 0, 16);
         assert_eq!(spin.watch(None, after(0, &mut 0)), Some(Ok(())));
         assert_eq!(credit(&spin).score, 0);

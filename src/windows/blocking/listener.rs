@@ -226,7 +226,7 @@ mod tests {
     /// shows the
     /// mode.
     #[test]
-    fn both_ends_read_messages() {
+    fn both_ends_of_a_connection_read_messages() {
         let endpoint = unique().parse().expect("an endpoint");
         let (listener, _) = Listener::bind(&endpoint, &ListenOptions::new()).expect("a free name");
         let client = Stream::connect(&endpoint, &ConnectOptions::new()).expect("a server");

@@ -86,7 +86,7 @@ fn a_dropped_name_can_be_bound_at_once() {
 
     let mut waiting = run(Stream::connect(&path)).expect("a server");
     drop(listener);
-    assert_eq!(run(read_all(&mut waiting)), b"", "nobody accepted it");
+    assert_eq!(run(read_all(&mut waiting)), b"", "no server accepted it");
     let error = assert_reason!(run(Stream::connect(&path)), NotFound, Reason::NoServer);
     assert_eq!(Error::of(&error).and_then(Error::endpoint), path.parse().ok().as_ref());
 }

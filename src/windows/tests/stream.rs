@@ -82,7 +82,7 @@ fn pipe_handles_have_the_requested_properties() {
 }
 
 #[test]
-fn each_direction_ends_by_itself() {
+fn a_half_close_leaves_the_other_direction_open() {
     for length in [0, 1, 300_000] {
         let (client, server) = connected();
         for (mut one, mut other) in [connected(), (server, client)] {

@@ -11,7 +11,7 @@ use crate::common::bounded::{bounded, read_all};
 use crate::common::{PATIENCE, argument, assert_kind, assert_reason, spawn_helper};
 
 #[test]
-fn row_10_half_close() {
+fn row_10_shutdown_ends_one_direction_only() {
     for length in [0, 1, 300_000] {
         for_all_ends(move |client, server| {
             let question = vec![7; length];
@@ -110,7 +110,7 @@ fn row_11_a_drop_loses_nothing_and_close_ends_at_its_deadline() {
 }
 
 #[test]
-fn row_12_the_peer_is_gone() {
+fn row_12_reads_end_and_writes_break_when_the_peer_leaves() {
     for_all_ends(|client, server| {
         // Bytes that the peer never reads must not turn its end into an error.
         (&client).write_all(b"unread").expect("a write");
@@ -166,7 +166,7 @@ fn row_12_closed_waits_only_for_the_peer_to_leave() {
 }
 
 #[test]
-fn row_17_credentials() {
+fn row_17_both_ends_report_their_peers_user_and_process() {
     for_all_ends(|client, server| {
         let of = |side: &Side| match side {
             Side::Blocking(stream) => stream.peer_credentials().expect("a peer"),

@@ -100,7 +100,7 @@ fn an_answer_in_time_is_a_hit() {
 
 /// The number of tries does not depend on the time that is left, because other tasks are due.
 #[test]
-fn a_turn_is_a_few_tries() {
+fn a_turn_ends_after_a_few_tries() {
     Thread::start();
     let spin = spin(false);
     assert_eq!(poll(&spin, false, false), Poll::Pending);
@@ -133,7 +133,7 @@ fn a_miss_ends_the_watch() {
 }
 
 #[test]
-fn one_stream_of_a_thread_watches() {
+fn one_stream_of_a_thread_watches_at_a_time() {
     Thread::start();
     let (one, other) = (spin(false), spin(false));
     assert_eq!(poll(&one, false, false), Poll::Pending);
@@ -190,7 +190,7 @@ fn many_busy_streams_close_the_gate() {
 }
 
 #[test]
-fn many_that_become_busy_end_the_watch() {
+fn many_streams_that_become_busy_end_the_watch() {
     Thread::start();
     let streams: Vec<_> = (0..6).map(|_| spin(false)).collect();
     assert_eq!(poll(&streams[0], false, false), Poll::Pending);
@@ -288,7 +288,7 @@ async fn a_large_buffer_is_not_initialized_for_a_small_answer() {
 
 /// This is the point of the design: while a stream watches, other work on the thread goes on.
 #[tokio::test]
-async fn others_have_their_turn_while_one_watches() {
+async fn other_work_has_its_turn_while_a_stream_watches() {
     let (stream, mut peer) = watching().await;
     let order = Rc::new(RefCell::new(Vec::new()));
     let told = |what: &'static str| order.borrow_mut().push(what);
