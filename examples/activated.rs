@@ -16,12 +16,12 @@ async fn main() -> Result<()> {
     use sockpipe::os::unix::activated_listeners;
     use sockpipe::{ListenOptions, Listener, echo, serve, shutdown_signal};
 
-    let stop = shutdown_signal();
     let mut given = activated_listeners::<Listener>(&ListenOptions::default())?;
     let listener = match given.len() {
         0 => Listener::bind("activated")?,
         _ => given.remove(0).1,
     };
+    let stop = shutdown_signal();
     println!("listening on {}", listener.endpoint());
     serve(listener, |stream| echo::echo(stream, |_| ()))
         .on_error(|error| eprintln!("a connection ended: {error}"))

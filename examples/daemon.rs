@@ -37,8 +37,8 @@ async fn client() -> Result<()> {
 }
 
 async fn daemon() -> Result<()> {
-    let stop = shutdown_signal();
     let listener = Listener::bind(NAME)?;
+    let stop = shutdown_signal();
     serve(listener, handle)
         .on_error(|error| eprintln!("a connection ended: {error}"))
         .with_graceful_shutdown(stop)

@@ -67,9 +67,9 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, lexopt::Error
 
 #[tokio::main]
 async fn run(Options { endpoint, quiet }: Options) -> Result<()> {
+    let listener = Listener::bind(endpoint)?;
     // Before it reports that it listens, so that no signal is missed.
     let stop = stop_asked_for();
-    let listener = Listener::bind(endpoint)?;
     say(&format!("listening on {}", listener.endpoint()));
     serve(listener, move |stream| handle(stream, quiet))
         .on_error(|error| {

@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let stop = shutdown_signal();
     let listener = Listener::bind("echo")?;
+    let stop = shutdown_signal();
     println!("listening on {}", listener.endpoint());
     // Who says nothing for a minute is let go of.
     let listener = TimedListener::new(listener).idle_deadline(Duration::from_secs(60));

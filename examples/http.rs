@@ -19,8 +19,8 @@ use sockpipe::{Listener, TimedListener, shutdown_signal};
 #[tokio::main]
 async fn main() -> Result<()> {
     let endpoint = std::env::args().nth(1).unwrap_or_else(|| "http".to_owned());
-    let stop = shutdown_signal();
     let listener = Listener::bind(endpoint)?;
+    let stop = shutdown_signal();
     println!("listening on {}", listener.endpoint());
     // axum's `serve` waits for ever for a request, and at a stop. An idle deadline would cut those
     // who wait for a slow answer.

@@ -112,8 +112,8 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (method, parameters) = match &arguments[..] {
         [serve_it] if serve_it == "serve" => {
-            let stop = shutdown_signal();
             let listener = Listener::bind(&endpoint)?;
+            let stop = shutdown_signal();
             println!("listening on {}", listener.endpoint());
             serve(listener, handle)
                 // One connection's end is no other's.

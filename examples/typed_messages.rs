@@ -84,8 +84,8 @@ async fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let request = match words[..] {
         ["serve"] => {
-            let stop = shutdown_signal();
             let listener = Listener::bind(&endpoint)?;
+            let stop = shutdown_signal();
             println!("listening on {}", listener.endpoint());
             serve(listener, handle)
                 // One connection's end is no other's.

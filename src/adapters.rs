@@ -19,6 +19,7 @@
 //!
 //! [How to embed it](crate::docs::embedding) shows each of them in a program.
 //!
+//! [`Connector`]: crate::Connector
 //! [`Listener`]: crate::Listener
 //! [`LocalListener`]: crate::LocalListener
 //! [`LocalStream`]: crate::LocalStream
@@ -27,6 +28,12 @@
 //! [hyper-util]: https://docs.rs/hyper-util
 //! [interprocess]: https://docs.rs/interprocess
 //! [tonic]: https://docs.rs/tonic
+
+// The table links to what is there with some features only.
+#![cfg_attr(
+    not(all(feature = "axum", feature = "futures-core", feature = "hyper-util")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 
 #[cfg(feature = "axum")]
 mod axum;

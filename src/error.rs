@@ -36,7 +36,8 @@ use crate::endpoint::{Endpoint, ParseEndpointError};
 ///
 /// [`io::Error::raw_os_error`] is `None` for every error that carries another one: use
 /// [`raw_os_error`](Self::raw_os_error) of this type. The OS's error itself is the
-/// [`source`](StdError::source).
+/// [`source`](StdError::source). The message includes it already, so print errors with `{}`: the
+/// `{:#}` of `anyhow` adds each source, and prints the OS's error twice.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Error {

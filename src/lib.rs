@@ -94,6 +94,8 @@
 //! | `axum`, `futures-core`, `hyper-util`, `interprocess`, `tokio-util`, `tonic` | `adapters` for these crates |
 //!
 //! `tokio` or `blocking` is required.
+// The text links to the async API, and without it these links lead nowhere.
+#![cfg_attr(not(feature = "tokio"), allow(rustdoc::broken_intra_doc_links))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code))))]
 
@@ -264,6 +266,8 @@ pub mod docs {
     #[allow(clippy::module_inception, reason = "a page, no code")]
     pub mod which_address {}
 
+    // It links to what is there with a feature only.
+    #[cfg_attr(not(feature = "framed"), allow(rustdoc::broken_intra_doc_links))]
     #[doc = include_str!("../docs/embedding.md")]
     pub mod embedding {}
 

@@ -38,8 +38,8 @@ use crate::listener::LocalListener;
 /// use sockpipe::{Listener, echo, serve};
 ///
 /// # async fn run() -> std::io::Result<()> {
-/// let stop = sockpipe::shutdown_signal();
 /// let listener = Listener::bind("echo")?;
+/// let stop = sockpipe::shutdown_signal();
 /// let drained = serve(listener, |stream| echo::echo(stream, |_| ()))
 ///     .on_error(|error| eprintln!("{error}"))
 ///     .with_graceful_shutdown(stop)
@@ -130,8 +130,9 @@ where
 /// }
 ///
 /// # async fn run() -> std::io::Result<()> {
+/// let listener = Listener::bind("org.example.tool")?;
 /// let stop = shutdown_signal();
-/// serve_with(Listener::bind("org.example.tool")?, handle).with_graceful_shutdown(stop).await?;
+/// serve_with(listener, handle).with_graceful_shutdown(stop).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -385,11 +386,17 @@ where
 /// Waits until the process is asked to end, as the signal for
 /// [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
 ///
-/// The signal is caught from the call on, not only from the first `await`. Call it after steps that
-/// may wait, such as `take_over`, `bind_wait` or [`hand_over`](crate::hand_over), and before the
-/// server reports that it listens: from the call on these signals no longer terminate the process,
-/// and nothing happens until the future is awaited. A call outside the runtime catches signals from
-/// the first poll on.
+/// Call it when the listener is there, before the program reports that it listens. The signal is
+/// caught from the call on, not only from the first `await`:
+///
+/// * Before the call a signal terminates the process. That is right for a program that still waits
+///   in [`Listener::bind_wait`](crate::Listener::bind_wait), `os::unix::take_over` or
+///   [`hand_over`](crate::hand_over). A socket that it leaves behind is bound again by the next
+///   server.
+/// * After the call only the future reports a signal, so nothing may wait between the call and the
+///   server.
+///
+/// A call outside the runtime catches signals from the first poll on.
 ///
 /// A second call hears later signals only. Use it to let an impatient user quit:
 ///

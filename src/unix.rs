@@ -241,13 +241,7 @@ fn place_to_look_at(candidate: &Candidate) -> io::Result<Option<Place>> {
         Candidacy::Path(path) => Place::of_path(path).map(Some),
         Candidacy::UserDir { dir, file } => match Place::in_user_dir(dir, file)? {
             Some(place) => Ok(Some(place)),
-            None => {
-                let dir = dir.display();
-                let what = format!(
-                    "the directory {dir} is missing, another user's, or writable by others"
-                );
-                Err(Error::new(Reason::NoDirectory, what).into())
-            }
+            None => Err(Error::new(Reason::NoDirectory, Place::why_no_user_dir(dir)).into()),
         },
         Candidacy::PrivateDir { dir, file } => Place::in_existing_private_dir(dir, file),
         Candidacy::Abstract(_) | Candidacy::Pipe(_) => Ok(None),

@@ -79,6 +79,28 @@ fn info_lists_the_candidates_of_a_portable_name() {
     assert!(run(&["clean", &name]).code == Some(0));
 }
 
+/// Each cause by itself, so that a user knows which one to remove.
+#[cfg(target_os = "linux")]
+#[test]
+fn info_tells_why_a_directory_is_passed_over() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let os = Os::new();
+    let (open, missing) = (os.dir().join("open"), os.dir().join("missing"));
+    std::fs::create_dir(&open).expect("a directory");
+    std::fs::set_permissions(&open, PermissionsExt::from_mode(0o777)).expect("a mode");
+    for (dir, why) in [
+        (&open, "is passed over, as others can write to it (mode 0777)"),
+        (&missing, "there is no directory "),
+    ] {
+        let mut info = common::tool();
+        info.args(["info", &unique_name()]).env("XDG_RUNTIME_DIR", dir);
+        let info = Tool::of(info).wait().text();
+        let cause = info.lines().find(|line| line.contains("unusable")).expect("a cause");
+        assert!(cause.contains(why) && cause.contains(&dir.display().to_string()), "{info}");
+    }
+}
+
 /// Other tools search the system's table for a path. The socket is bound under its final path, so
 /// they find it.
 #[cfg(target_os = "linux")]

@@ -7,14 +7,17 @@ use crate::imp::signal;
 /// Listens for the signals that ask a process to end. They are heard from the call on:
 /// [`wait`](ShutdownSignal::wait) returns at once if one came in between.
 ///
+/// Call it when the listener is bound, before the program reports that it listens: until the call a
+/// signal terminates the process.
+///
 /// ```no_run
 /// use std::io::Write;
 /// use std::num::NonZeroUsize;
 /// use sockpipe::blocking::{Listener, serve, shutdown_signal};
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let stop = shutdown_signal()?;
 /// let listener = Listener::bind("org.example.tool")?;
+/// let stop = shutdown_signal()?;
 /// let threads = NonZeroUsize::new(8).expect("not zero");
 /// std::thread::scope(|scope| {
 ///     let server = scope.spawn(|| {

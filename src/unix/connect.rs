@@ -305,14 +305,14 @@ fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Resu
     let expected = match expect {
         ExpectServer::Anyone => return Ok(()),
         ExpectServer::Default if uid == 0 || is_own(uid) => return Ok(()),
-        ExpectServer::Default => format!("uid {} or root", geteuid().as_raw()),
+        ExpectServer::Default => or_root(geteuid().as_raw()),
         ExpectServer::User(UserId::Uid(_)) if uid == 0 => return Ok(()),
         ExpectServer::User(UserId::Uid(user)) | ExpectServer::Exactly(UserId::Uid(user))
             if uid == *user && !platform::is_unmapped(uid) =>
         {
             return Ok(());
         }
-        ExpectServer::User(UserId::Uid(user)) => format!("uid {user} or root"),
+        ExpectServer::User(UserId::Uid(user)) => or_root(*user),
         ExpectServer::Exactly(UserId::Uid(user)) => format!("uid {user}"),
 
         ExpectServer::User(user @ UserId::Sid(_))
@@ -333,6 +333,10 @@ fn check_server(expect: &ExpectServer, uid: u32, address: &Endpoint) -> io::Resu
         return Err(error.advising(advice).into());
     }
     Err(error::unexpected_server(address, UserId::Uid(uid), expected))
+}
+
+fn or_root(user: u32) -> String {
+    if user == 0 { "root".to_owned() } else { format!("uid {user} or root") }
 }
 
 /// Between half of `pause` and all of it, so that clients that met once do not meet again.

@@ -370,7 +370,8 @@ impl AsFd for blocking::Listener {
 /// # }
 /// ```
 ///
-/// Of `options`, the socket gets the mode and the group.
+/// Only the socket and the lock on the name are passed on. [Daemons](crate::docs::daemons) shows
+/// how a program passes its state. Of `options`, the socket gets the mode and the group.
 ///
 /// # Errors
 ///

@@ -100,6 +100,40 @@ impl PassFds for blocking::Stream {
 ///
 /// The descriptors arrive with the first byte that they were sent with, and a plain read of that
 /// byte closes them. So both sides have to agree when to look for them.
+///
+/// ```
+/// use std::fs::File;
+/// use std::io::{self, Read};
+/// use std::os::fd::AsFd;
+/// use sockpipe::Stream;
+/// use sockpipe::os::unix::AsyncPassFds;
+///
+/// async fn send(stream: &Stream, file: &File) -> io::Result<()> {
+///     // One byte is enough: the descriptors go with the first.
+///     stream.send_with_fds(b"f", &[file.as_fd()]).await?;
+///     Ok(())
+/// }
+///
+/// async fn receive(stream: &Stream) -> io::Result<File> {
+///     let mut byte = [0];
+///     match stream.recv_with_fds(&mut byte, 1).await? {
+///         (1, mut fds) if byte == *b"f" && fds.len() == 1 => Ok(fds.remove(0).into()),
+///         (0, _) => Err(io::ErrorKind::UnexpectedEof.into()),
+///         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "no file came with the byte")),
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> io::Result<()> {
+/// let (one, other) = Stream::pair()?;
+/// send(&one, &File::open("/dev/zero")?).await?;
+///
+/// let mut four = [1; 4];
+/// receive(&other).await?.read_exact(&mut four)?;
+/// assert_eq!(four, [0; 4]);
+/// # Ok(())
+/// # }
+/// ```
 #[cfg(feature = "tokio")]
 pub trait AsyncPassFds: Sealed {
     /// Writes some of `data`, and sends `fds` with its first byte. Returns the number of bytes

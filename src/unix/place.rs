@@ -104,6 +104,16 @@ impl Place {
         writable.then(|| format!("others can write to it (mode {mode:04o})"))
     }
 
+    /// Why [`in_user_dir`](Self::in_user_dir) found no place, in a sentence.
+    pub(super) fn why_no_user_dir(dir: &Path) -> String {
+        let shown = dir.display();
+        match Self::why_passed_over(dir) {
+            Some(why) => format!("the directory {shown} is passed over, as {why}"),
+            None if dir.is_dir() => format!("this user cannot enter the directory {shown}"),
+            None => format!("there is no directory {shown}"),
+        }
+    }
+
     /// Whether users other than its owner may write to the directory.
     fn is_writable_by_others(&self, stat: &Stat) -> bool {
         let by_group = || !platform::is_private_group(&self.dir, stat);

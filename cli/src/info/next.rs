@@ -55,12 +55,16 @@ fn with_a_server(endpoint: &Endpoint, found: &Found) -> String {
     if found.server.is_none() && access.is_none() {
         return "`--connect` asks for the server's user and access".to_owned();
     }
+
     let uid = found.server_uid.or_else(|| access.and_then(|access| access.uid));
     match uid.filter(|&uid| os::is_stranger(uid)) {
-        Some(uid) => format!(
-            "`sockpipe connect --any-server {endpoint}` talks to it: it is run by uid {uid}, which \
-             is neither you nor root"
-        ),
+        Some(uid) => {
+            let not = if os::is_own(0) { "not root" } else { "neither you nor root" };
+            format!(
+                "`sockpipe connect --any-server {endpoint}` talks to it: it is run by uid {uid}, \
+                 which is {not}"
+            )
+        }
         None => format!("`sockpipe connect {endpoint}` talks to it"),
     }
 }

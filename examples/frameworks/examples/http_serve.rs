@@ -32,8 +32,8 @@ const BETWEEN_REQUESTS: Duration = Duration::from_secs(1);
 #[tokio::main]
 async fn main() -> Result<()> {
     let endpoint = std::env::args().nth(1).unwrap_or_else(|| "http".to_owned());
-    let stop = shutdown_signal();
     let listener = Listener::bind(endpoint)?;
+    let stop = shutdown_signal();
     println!("listening on {}", listener.endpoint());
     let app = Router::new()
         .route("/whoami", get(whoami))
