@@ -22,24 +22,27 @@ const CHUNK: usize = 64 * 1024;
 /// # Errors
 ///
 /// The error of the read or write; `BrokenPipe` if the peer disconnects before its answer.
-pub async fn echo<S>(mut stream: S, mut seen: impl FnMut(&[u8])) -> io::Result<u64>
+#[expect(clippy::manual_async_fn, reason = "an `async fn` holds its arguments twice")]
+pub fn echo<S>(mut stream: S, mut seen: impl FnMut(&[u8])) -> impl Future<Output = io::Result<u64>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut total = 0;
-    loop {
-        let chunk = read(&mut stream).await?;
-        if chunk.is_empty() {
-            break;
+    async move {
+        let mut total = 0;
+        loop {
+            let chunk = read(&mut stream).await?;
+            if chunk.is_empty() {
+                break;
+            }
+            seen(&chunk);
+            stream.write_all(&chunk).await?;
+            total += chunk.len() as u64;
         }
-        seen(&chunk);
-        stream.write_all(&chunk).await?;
-        total += chunk.len() as u64;
-    }
-    match stream.shutdown().await {
-        // The peer cannot be told the end by itself; it comes with the close.
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(total),
-        done => done.map(|()| total),
+        match stream.shutdown().await {
+            // The peer cannot be told the end by itself; it comes with the close.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(total),
+            done => done.map(|()| total),
+        }
     }
 }
 

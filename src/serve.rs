@@ -1,5 +1,6 @@
 //! The loop after `bind`: accept, a task per connection, and a stop that lets them finish.
 
+mod connection;
 mod counters;
 mod graceful;
 mod handlers;

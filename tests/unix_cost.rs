@@ -10,9 +10,7 @@ use std::fs;
 use common::process::is_here;
 use common::unix::{helper, output, strace, through, with_linux_backend};
 use common::{Backend, Os};
-#[cfg(not(feature = "shared-memory"))]
 use sockpipe::Stream;
-#[cfg(not(feature = "shared-memory"))]
 use tokio::net::UnixStream;
 
 type Calls = BTreeMap<String, i64>;
@@ -129,7 +127,6 @@ fn reads_and_writes_that_block_take_as_many_instructions_as_std() {
 }
 
 /// The state for busy polling is allocated apart, so that other streams do not pay for it.
-#[cfg(not(feature = "shared-memory"))]
 #[test]
 fn a_stream_is_at_most_32_bytes_larger_than_tokio() {
     let [ours, tokio] = [size_of::<Stream>(), size_of::<UnixStream>()];

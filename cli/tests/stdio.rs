@@ -110,7 +110,7 @@ fn a_resource_limit_is_reported_and_kills_no_process() {
     let ended = limited("ulimit -f 0; echo hello | \"$0\" connect \"$1\" > \"$2\"");
     ended.assert_fails(1, &["cannot write to standard output: File too large"]);
     if cfg!(target_os = "linux") {
-        let ended = limited("ulimit -v 1000000; exec \"$0\" ping -n 1 -s 1000000000 \"$1\"");
+        let ended = limited("ulimit -v 500000; exec \"$0\" ping -n 1 -s 1000000000 \"$1\"");
         ended.assert_fails(1, &["no memory for 1000000000 bytes", "--size"]);
     }
 }

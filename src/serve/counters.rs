@@ -74,6 +74,12 @@ impl Counters {
 /// A connection that is served, until this is dropped.
 pub(super) struct Active(Counters);
 
+impl Active {
+    pub(super) fn refuse(&self, why: Refusal) {
+        self.0.refuse(why);
+    }
+}
+
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.0.active.fetch_sub(1, Ordering::Relaxed);

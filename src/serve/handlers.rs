@@ -5,7 +5,6 @@ use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,20 +12,16 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::connection::{Connection, More, OnError, Start};
 use super::refusals::{OnRefused, Refusals};
-use super::users::{Seat, Users};
+use super::users::Users;
 use super::{Counters, Drained, HandlerOutput, Refusal, Stopping};
-use crate::error::events;
 use crate::listener::LocalListener;
-use crate::peer::PeerTold;
 use crate::runtime::sleep;
-use crate::stream::{Closed, LocalStream};
+use crate::stream::LocalStream;
 
 /// How long cut handlers have to notice it.
 const CUT: Duration = Duration::from_secs(1);
-
-/// Told of each handler that fails.
-pub(super) type OnError<E> = Arc<dyn Fn(E) + Send + Sync>;
 
 /// The options of a server.
 pub(super) struct Settings<S, H, E> {
@@ -225,36 +220,11 @@ where
             };
             seat = Some((free, stream.peer_told()));
         }
-        let (handler, on_error) = (self.handler.clone(), self.on_error.clone());
-        let (stopping, active) = (self.stopping.clone(), self.counters.accept());
-        let counters = self.counters.clone();
-        let mut closed = self.cancels.then(|| stream.closed());
-        self.tasks.spawn(async move {
-            let output = {
-                // Called here, so that its future has its room once, and a panic ends this task
-                // only.
-                let mut handler = pin!(handler(stream, stopping));
-                poll_fn(|cx| {
-                    if is_over_limit(&mut seat, cx) {
-                        counters.refuse(Refusal::UserLimit);
-                        return Poll::Ready(None);
-                    }
-                    match handler.as_mut().poll(cx) {
-                        Poll::Ready(output) => Poll::Ready(Some(output)),
-                        Poll::Pending => has_left(&mut closed, cx).map(|()| None),
-                    }
-                })
-                .await
-            };
-
-            if let Some(Err(error)) = output.map(HandlerOutput::into_result) {
-                events::handler_failed(&error);
-                if let Some(on_error) = on_error {
-                    on_error(error);
-                }
-            }
-            drop((seat, active));
-        });
+        let closed = self.cancels.then(|| stream.closed());
+        let more = More::new(self.on_error.clone(), seat, closed);
+        let start =
+            Start { handler: self.handler.clone(), stream, stopping: self.stopping.clone() };
+        self.tasks.spawn(Connection::new(start, self.counters.accept(), more));
     }
 
     fn refuse(&mut self, stream: S, why: Refusal) {
@@ -280,31 +250,6 @@ where
         .await;
         Ok(())
     }
-}
-
-/// Whether it is only now told whose the connection is, and that user has as many as there may be.
-fn is_over_limit(seat: &mut Option<(Seat, Option<PeerTold>)>, cx: &mut Context<'_>) -> bool {
-    let Some((seat, told)) = seat else { return false };
-    let Some(Poll::Ready(peer)) = told.as_mut().map(|told| told.as_mut().poll(cx)) else {
-        return false;
-    };
-    *told = None;
-    !seat.told(&peer)
-}
-
-/// Whether the client of a handler that is to end then has left. Not asked again where it is not
-/// told.
-fn has_left(closed: &mut Option<Closed>, cx: &mut Context<'_>) -> Poll<()> {
-    let Some(future) = closed else { return Poll::Pending };
-    match future.as_mut().poll(cx) {
-        Poll::Ready(Ok(())) => return Poll::Ready(()),
-        Poll::Ready(Err(error)) => {
-            events::departure_unheard(&error);
-            *closed = None;
-        }
-        Poll::Pending => {}
-    }
-    Poll::Pending
 }
 
 enum Step<S> {

@@ -54,8 +54,8 @@ pub(super) fn handle() -> io::Result<&'static Handle> {
 /// Turns in which the reactor has closed the handles of the pipes that were dropped before: their
 /// I/O was cancelled then, and it learns of that in its next turn. The others are for tasks.
 const TURNS: usize = 8;
-/// How long a thread may wait for these.
-const SETTLED: Duration = Duration::from_millis(250);
+/// How long a thread may wait for these, where a waker or a busy machine keeps the reactor.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Ready when the pipes that were dropped by now are closed. A write that the peer does not read
 /// keeps its pipe open for longer.

@@ -116,6 +116,30 @@ fn serve_keeps_to_its_threads_and_lets_them_finish() {
     });
 }
 
+/// Another owner of the socket may end it, such as the supervisor that made it.
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
+#[test]
+fn a_socket_that_another_owner_ends_is_an_error_of_incoming_and_of_serve() {
+    use rustix::net::{Shutdown, shutdown};
+
+    let is_failure = |error: std::io::Error| {
+        let reason = Error::of(&error).expect("ours").reason();
+        assert_ne!(reason, &Reason::Stopped, "{error}");
+    };
+    bounded(move || {
+        let [first, second] = [(); 2].map(|()| {
+            let listener = Listener::bind(unique_name()).expect("a free name");
+            shutdown(&listener, Shutdown::Both).expect("an open socket");
+            listener
+        });
+        let mut incoming = first.incoming();
+        is_failure(incoming.next().expect("an error").expect_err("no client"));
+        assert!(incoming.next().is_none(), "the error is final");
+        let threads = NonZeroUsize::new(2).expect("not zero");
+        is_failure(serve(&second, threads, |_| ()).expect_err("no client"));
+    });
+}
+
 /// A program with its own event loop does this.
 #[cfg(unix)]
 #[test]

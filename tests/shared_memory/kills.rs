@@ -194,7 +194,7 @@ async fn sends_neither_raise_a_signal_nor_wait() {
     for role in ["client", "server"] {
         let os = Os::new();
         let name = format!("{role} {}", os.endpoint());
-        let helper = helper_command("shared_memory::kills::talk_until_killed", &name);
+        let helper = helper_command("shared_memory::kills::helper_talks_until_killed", &name);
         let options = ["-e", "trace=sendto,sendmsg"];
         let Some(mut command) = strace(&log, &options, &helper) else { return };
         command.env("SOCKPIPE_TEST_HELPER", &name).stdout(Stdio::null());

@@ -48,12 +48,15 @@ async fn a_users_connections_beyond_the_limit_are_closed() {
         client.write_u8(7).await.expect("a write");
         assert_eq!(client.read_u8().await.expect("an answer"), 7);
     }
-    // A client that leaves makes room for another.
+    // A client that leaves makes room for one other.
     drop(first);
     sleep(Duration::from_secs(1)).await;
     let mut fourth = connector.connect().await.expect("a connection");
     fourth.write_u8(7).await.expect("a write");
     assert_eq!(fourth.read_u8().await.expect("an answer"), 7);
+    let mut fifth = connector.connect().await.expect("a connection");
+    let end = timeout(Duration::from_secs(1), fifth.read(&mut [0])).await.expect("no place");
+    assert_eq!(end.expect("an end"), 0);
     server.abort();
 }
 

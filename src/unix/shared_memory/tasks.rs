@@ -58,8 +58,11 @@ impl Bell for AsyncBell {
 
 /// What a stream has that may use memory.
 #[derive(Debug)]
-pub(in crate::unix) struct Lane {
-    core: Box<Core<AsyncBell>>,
+pub(in crate::unix) struct Lane(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    core: Core<AsyncBell>,
     /// Who is at the other end.
     user: u32,
 }
@@ -97,19 +100,20 @@ impl Lane {
 
     #[cfg(feature = "blocking")]
     pub(super) fn into_parts(self) -> (Core<AsyncBell>, u32) {
-        (*self.core, self.user)
+        let Parts { core, user } = *self.0;
+        (core, user)
     }
 
     pub(super) fn from_parts(core: Core<AsyncBell>, user: u32) -> Self {
-        Self { core: Box::new(core), user }
+        Self(Box::new(Parts { core, user }))
     }
 
     fn bell(&self) -> Option<&AsyncBell> {
-        self.core.link().map(|link| &link.bell)
+        self.0.core.link().map(|link| &link.bell)
     }
 
     pub(in crate::unix) fn is_upgraded(&self) -> bool {
-        self.core.is_upgraded()
+        self.0.core.is_upgraded()
     }
 
     pub(in crate::unix) fn poll_read(
@@ -141,7 +145,7 @@ impl Lane {
         let AsyncBell { pace, turns: [turns, _], .. } = bell;
         let paused = spin.is_some() && pace.pause();
 
-        match self.core.look(buf) {
+        match self.0.core.look(buf) {
             None => return self.read_socket(socket, cx, buf),
             Some(Ok(Outcome::Done(read))) => {
                 if let Some(spin) = spin {
@@ -155,7 +159,7 @@ impl Lane {
             Some(Ok(_)) => {}
         }
 
-        let look = || found(self.core.look(buf)?);
+        let look = || found(self.0.core.look(buf)?);
         let watched = spin.map(|spin| turns.watch(spin, cx, look));
         match watched {
             Some(Watched::Found(Ok(read))) => {
@@ -184,22 +188,22 @@ impl Lane {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let wire = Wire::new(socket.get_ref(), self.user);
+        let wire = Wire::new(socket.get_ref(), self.0.user);
         for _ in 0..TRIES {
             // Before the flag is up: a bell that comes afterwards finds the task registered.
             let ready = socket.poll_read_ready(cx)?;
             let registered = ready.is_pending();
             if let Poll::Ready(mut ready) = ready {
-                if !ready.ready().is_read_closed() && !self.core.has_many_bells() {
+                if !ready.ready().is_read_closed() && !self.0.core.has_many_bells() {
                     ready.clear_ready();
                     continue;
                 }
-                if let Ok(heard) = ready.try_io(|_| self.core.hear(&wire)) {
+                if let Ok(heard) = ready.try_io(|_| self.0.core.hear(&wire)) {
                     unless_passing(heard)?;
                 }
             }
 
-            match self.core.read(&wire, buf, Then::Sleep)? {
+            match self.0.core.read(&wire, buf, Then::Sleep)? {
                 Outcome::Done(read) => return Poll::Ready(Ok(read.length)),
                 Outcome::Ring | Outcome::Socket if registered => return Poll::Pending,
                 Outcome::Ring | Outcome::Socket => {}
@@ -214,10 +218,10 @@ impl Lane {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let wire = Wire::new(socket.get_ref(), self.user);
+        let wire = Wire::new(socket.get_ref(), self.0.user);
         for _ in 0..TRIES {
             let mut ready = ready!(socket.poll_read_ready(cx))?;
-            match self.core.read(&wire, buf, Then::Sleep) {
+            match self.0.core.read(&wire, buf, Then::Sleep) {
                 Ok(Outcome::Done(read)) => {
                     if read.emptied && !platform::may_have_marks(socket) {
                         ready.clear_ready();
@@ -239,7 +243,7 @@ impl Lane {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let turn = ready!(poll_proceed(cx));
-        let wire = Wire::new(socket.get_ref(), self.user);
+        let wire = Wire::new(socket.get_ref(), self.0.user);
         let written = ready!(self.write(socket, &wire, spin.is_some(), cx, bufs))?;
         turn.made_progress();
         if let Some(spin) = spin {
@@ -260,7 +264,7 @@ impl Lane {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            match self.core.put(wire, bufs, Then::LookAgain) {
+            match self.0.core.put(wire, bufs, Then::LookAgain) {
                 Some(Ok(Outcome::Done(written))) => {
                     if watches {
                         self.found_room();
@@ -273,7 +277,7 @@ impl Lane {
             }
 
             let mut ready = ready!(socket.poll_write_ready(cx))?;
-            match self.core.write(wire, bufs, Then::LookAgain) {
+            match self.0.core.write(wire, bufs, Then::LookAgain) {
                 Ok(Outcome::Done(written)) => return Poll::Ready(Ok(written)),
                 Ok(Outcome::Socket) => ready.clear_ready(),
                 // The direction has just switched.
@@ -302,7 +306,7 @@ impl Lane {
         let Some(bell) = self.bell() else {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
         };
-        let look = || found(self.core.put(wire, bufs, Then::LookAgain)?);
+        let look = || found(self.0.core.put(wire, bufs, Then::LookAgain)?);
         match bell.spin.as_ref().filter(|_| watches).map(|spin| {
             spin.wrote();
             bell.turns[1].watch(spin, cx, look)
@@ -313,13 +317,13 @@ impl Lane {
         }
 
         for _ in 0..TRIES {
-            if let Outcome::Done(written) = self.core.write(wire, bufs, Then::Sleep)? {
+            if let Outcome::Done(written) = self.0.core.write(wire, bufs, Then::Sleep)? {
                 return Poll::Ready(Ok(written));
             }
             let mut ready = ready!(bell.socket.poll_read_ready(cx))?;
             match ready.try_io(|bell| Link::<AsyncBell>::hear(bell.get_ref().as_fd())) {
                 Ok(Ok(true)) | Err(_) => {}
-                Ok(Ok(false)) => self.core.peer_is_gone(),
+                Ok(Ok(false)) => self.0.core.peer_is_gone(),
                 Ok(Err(error)) => unless_passing(Err(error))?,
             }
         }
@@ -327,7 +331,7 @@ impl Lane {
     }
 
     pub(in crate::unix) fn shut_down(&self, socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
-        self.core.shut_down(&Wire::new(socket.get_ref(), self.user))
+        self.0.core.shut_down(&Wire::new(socket.get_ref(), self.0.user))
     }
 }
 
