@@ -27,7 +27,7 @@ fn client(endpoint: &str) -> HttpClient {
     Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector)
 }
 
-/// A listener whose `accept` fails once, and then for ever or not.
+/// A listener whose `accept` fails for the first `limit` calls.
 struct Failing {
     inner: memory::Listener,
     failures: AtomicU32,

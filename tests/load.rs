@@ -214,11 +214,18 @@ async fn a_suspended_client_is_disconnected_and_delays_no_other() {
         times.sort_unstable();
         (clients, p99(&times))
     };
+    // The best of four runs counts, since another program may have slowed the others down.
+    let best = |mut clients: Vec<Stream>| async move {
+        let mut best = Duration::MAX;
+        for _ in 0..4 {
+            let (same, p99) = within(all(clients)).await;
+            clients = same;
+            best = best.min(p99);
+        }
+        (clients, best)
+    };
     let (others, _) = within(all(others)).await;
-    // The better of two runs counts, since another program may have slowed one of them down.
-    let (others, first) = within(all(others)).await;
-    let (others, second) = within(all(others)).await;
-    let before = first.min(second);
+    let (others, before) = best(others).await;
     let memory = server.memory();
 
     // This client asks for 16 MiB and is suspended before it reads them.
@@ -227,9 +234,9 @@ async fn a_suspended_client_is_disconnected_and_delays_no_other() {
     let pid = Pid::from_child(&greedy);
     kill_process(pid, Signal::STOP).expect("a signal");
     let (others, first) = within(all(others)).await;
-    let (_others, second) = within(all(others)).await;
-    let during = first.min(second);
     let grown = server.memory().saturating_sub(memory);
+    let (_others, during) = best(others).await;
+    let during = during.min(first);
     let line = wait_for_line(&mut server.child, "gave up");
     kill_process(pid, Signal::CONT).expect("a signal");
     greedy.kill().expect("a kill");

@@ -51,7 +51,7 @@ async fn a_dropped_accept_loses_no_client() {
     }
 }
 
-/// The second client comes after the first has been accepted, and wakes `accept` again.
+/// A client that connected before the call is accepted at once, and a later one wakes the call.
 #[tokio::test]
 async fn a_tokio_listener_wakes_for_later_clients() {
     let (os, mut listener) = bound();

@@ -1,8 +1,6 @@
-//! How a name ends: given back, lost to somebody else, or taken again; and that a `bind` which
-//! fails leaves nothing behind.
-//!
-//! `is_published` and `republish`, and the missing runtime.
-#![cfg(unix)] // A pipe's name goes with the pipe.
+//! A listener releases its name, loses it to another server, or binds it again by `republish`.
+//! Operations fail without a runtime, and a failed `bind` leaves no file.
+#![cfg(unix)] // A pipe's name ends with the pipe.
 
 mod common;
 
@@ -26,7 +24,7 @@ fn lock(os: &Os) -> PathBuf {
     os.dir().join(".s.sock.lock")
 }
 
-/// As a cleaner of `/tmp` does it.
+/// Removes the files as a cleaner of `/tmp` does.
 fn clean(os: &Os, with_lock: bool) {
     fs::remove_file(os.endpoint()).expect("the socket");
     if with_lock {
@@ -34,7 +32,7 @@ fn clean(os: &Os, with_lock: bool) {
     }
 }
 
-/// A client that is in the queue, and has written `text`.
+/// A pending client that has written `text`.
 fn waiting(os: &Os, text: &[u8]) -> UnixStream {
     let mut client = UnixStream::connect(os.endpoint()).expect("a connection");
     client.write_all(text).expect("a write");
@@ -42,7 +40,7 @@ fn waiting(os: &Os, text: &[u8]) -> UnixStream {
     client
 }
 
-/// The next client's text, answered.
+/// Answers the next client and returns its text.
 async fn serve_one(listener: &mut Listener) -> Vec<u8> {
     let mut stream = within(listener.accept()).await.expect("a connection");
     let mut text = Vec::new();
@@ -57,9 +55,9 @@ fn answered(mut client: UnixStream) {
     assert_eq!(text, b"answer");
 }
 
-/// What ends the first server after the second has taken its name.
+/// The first server ends in each way after the second has taken its name.
 #[test]
-fn a_late_end_leaves_the_successor_alone() {
+fn a_replaced_server_leaves_its_successor_alone_however_it_ends() {
     for end in ["drop", "panic", "abort", "kill"] {
         for foreign in [false, true] {
             let os = Os::new();
@@ -85,13 +83,13 @@ fn a_late_end_leaves_the_successor_alone() {
                 }
             }
             assert_eq!(Standing::at(Path::new(os.endpoint())), before, "{end}");
-            // The lock of a second that is not sockpipe's is the first's own.
+            // A foreign server has no lock, so the lock file is the first server's.
             assert!(foreign || os.files() == files, "{end}: {:?}", os.files());
             let mut client = UnixStream::connect(os.endpoint()).expect("the successor");
             client.write_all(b"eping").expect("a write");
             let mut answer = [0; 4];
             client.read_exact(&mut answer).expect("an answer");
-            // A rival finds it alive, by its lock or by its answer.
+            // A rival sees by the lock or by a connection that the second server lives.
             let (_, out, _) = Running::start(helper(&["server", os.endpoint()])).wait();
             assert!(out[0].starts_with("AddrInUse LiveServer: "), "{end}: {out:?}");
             drop(second);
@@ -99,9 +97,9 @@ fn a_late_end_leaves_the_successor_alone() {
     }
 }
 
-/// A drop by unwinding, with clients in the queue: each sees an end, not a reset.
+/// Unwinding drops the listener, and a pending client reads an end instead of a reset.
 #[tokio::test]
-async fn a_panic_releases_the_name() {
+async fn a_listener_dropped_by_a_panic_releases_its_name() {
     let os = Os::new();
     let listener = Listener::bind(os.endpoint()).expect("a free name");
     let mut client = UnixStream::connect(os.endpoint()).expect("a connection");
@@ -114,7 +112,7 @@ async fn a_panic_releases_the_name() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// By a signal, or by a client that has gone.
+/// `accept` fails because of a signal, or because a client has left.
 #[test]
 fn pending_clients_read_an_end_although_an_accept_fails() {
     let logs = tempfile::tempdir().expect("a directory");
@@ -142,7 +140,7 @@ async fn republish_binds_a_removed_name_again() {
         let os = Os::new();
         let mut listener = Listener::bind(os.endpoint()).expect("a free name");
         assert!(listener.is_published());
-        // Published, there is nothing to do.
+        // `republish` does nothing while the name is published.
         let before = Standing::at(Path::new(os.endpoint()));
         listener.republish().expect("nothing to do");
         assert_eq!(Standing::at(Path::new(os.endpoint())), before);
@@ -155,7 +153,7 @@ async fn republish_binds_a_removed_name_again() {
         assert_eq!(os.files(), [".s.sock.lock", "s.sock"]);
         assert_reason!(Listener::bind(os.endpoint()), Reason::LiveServer { .. }, os.endpoint());
 
-        // In the order in which they came: two on the old socket, one on the new.
+        // Clients are served in their order: two from the old socket, then one from the new.
         let late = waiting(&os, b"third");
         for text in [&b"first"[..], b"second", b"third"] {
             assert_eq!(serve_one(&mut listener).await, text);
@@ -166,7 +164,7 @@ async fn republish_binds_a_removed_name_again() {
     }
 }
 
-/// Those whose connection was made before `republish` and who are never accepted see an end.
+/// A client that connected before `republish` and is never accepted reads an end too.
 #[tokio::test]
 async fn a_drop_after_republish_ends_all_pending_clients() {
     let os = Os::new();
@@ -195,7 +193,7 @@ async fn republish_leaves_the_name_to_a_successor() {
         assert!(!first.is_published());
     }
     assert_eq!(Standing::at(Path::new(os.endpoint())), before);
-    // Each still serves its own.
+    // Each listener still serves its own clients.
     let late = waiting(&os, b"late");
     assert_eq!(serve_one(&mut first).await, b"early");
     assert_eq!(serve_one(&mut second).await, b"late");
@@ -210,16 +208,16 @@ async fn republish_leaves_the_name_to_a_successor() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// What else has the name by then is treated as `bind` treats it.
+/// `republish` refuses the same files and servers as `bind`.
 #[tokio::test]
-async fn republish_leaves_a_name_that_others_took_alone() {
+async fn republish_refuses_a_name_that_foreign_servers_and_files_took() {
     let os = Os::new();
     let mut listener = Listener::bind(os.endpoint()).expect("a free name");
     clean(&os, false);
     let foreign = UnixListener::bind(os.endpoint()).expect("a free name");
     assert_reason!(listener.republish(), Reason::LiveServer { .. }, os.endpoint());
     drop(foreign);
-    // It has died, and left its socket.
+    // The foreign server has died and left its socket.
     listener.republish().expect("the name of the dead");
     clean(&os, false);
     fs::write(os.endpoint(), "data").expect("a file");
@@ -229,7 +227,7 @@ async fn republish_leaves_a_name_that_others_took_alone() {
     assert_eq!(os.files(), ["s.sock"]);
 }
 
-/// Polled once, outside of any runtime.
+/// Polls `future` once, without a runtime.
 fn poll_once<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
@@ -249,7 +247,7 @@ fn runtime(io: bool, time: bool) -> Runtime {
 }
 
 #[test]
-fn every_operation_without_a_runtime_or_its_timers_is_an_error() {
+fn every_operation_fails_without_a_runtime_or_its_timers() {
     let os = Os::new();
     let socket = || {
         let path = os.dir().join("foreign");
@@ -274,7 +272,7 @@ fn every_operation_without_a_runtime_or_its_timers_is_an_error() {
         let _entered = _context.enter();
         all(false);
     }
-    // Streams need no timers; a listener may have to wait, and says so at once.
+    // Streams need no timers. A listener may have to wait, so `bind` fails without them.
     let context = runtime(true, false);
     let entered = context.enter();
     all(true);
@@ -286,7 +284,6 @@ fn every_operation_without_a_runtime_or_its_timers_is_an_error() {
     assert_eq!(left, [""; 0], "a bind that failed leaves something behind");
 }
 
-/// What fails for want of a runtime can be tried again where there is one.
 #[test]
 fn republish_without_a_runtime_can_be_tried_again() {
     let os = Os::new();
@@ -295,7 +292,7 @@ fn republish_without_a_runtime_can_be_tried_again() {
     let client = waiting(&os, b"early");
     clean(&os, true);
     assert_reason!(listener.republish(), Reason::NoRuntime);
-    // The file that it had for a moment is gone, and its number may be another's now.
+    // The failed attempt removed its new socket, whose inode number may be reused.
     let foreign = UnixListener::bind(os.endpoint()).expect("a free name");
     assert!(!listener.is_published());
     let taken = context.block_on(async { listener.republish() });
@@ -303,7 +300,7 @@ fn republish_without_a_runtime_can_be_tried_again() {
     drop(foreign);
     fs::remove_file(os.endpoint()).expect("its name");
     context.block_on(async {
-        // It has the name, with a socket that listens, or it says that it has not.
+        // The listener reports a published name only if clients can connect.
         assert_eq!(listener.is_published(), UnixStream::connect(os.endpoint()).is_ok());
         listener.republish().expect("there is a runtime now");
         let late = waiting(&os, b"late");
@@ -316,7 +313,7 @@ fn republish_without_a_runtime_can_be_tried_again() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// A client waits until somebody accepts who can let it in.
+/// The client stays pending until an `accept` in a runtime takes it.
 #[test]
 fn accept_without_a_runtime_can_be_tried_again() {
     let os = Os::new();
@@ -332,7 +329,7 @@ fn accept_without_a_runtime_can_be_tried_again() {
     });
 }
 
-/// The name is taken again where it was, wherever the server has gone since.
+/// The server has changed its working directory since it bound a relative path.
 #[test]
 fn republish_in_another_directory_binds_the_same_path() {
     let os = Os::new();
@@ -352,7 +349,7 @@ fn republish_in_another_directory_binds_the_same_path() {
     assert_eq!(command(&mut server, "published"), "published true");
     drop(UnixStream::connect(os.endpoint()).expect("a server"));
 
-    // The directory has gone, and clients do not find another one in its place.
+    // The socket's directory was moved away, and there is none under its old path.
     let elsewhere = os.dir().with_extension("elsewhere");
     fs::rename(os.dir(), &elsewhere).expect("a free name");
     assert_eq!(command(&mut server, "published"), "published false");
@@ -364,7 +361,7 @@ fn republish_in_another_directory_binds_the_same_path() {
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// As a server that gave up its rights to the directory: it has ended, and says what it leaves.
+/// The server may no longer write to the directory, so its stop reports the files that it leaves.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_stop_that_cannot_remove_its_name_reports_it() {
@@ -378,7 +375,7 @@ fn a_stop_that_cannot_remove_its_name_reports_it() {
         println!("not run: only root can become another user");
         return;
     }
-    // Of this thread alone, in which all of it runs.
+    // Only this thread changes its user, and the whole test runs in it.
     let become_user =
         |uid| set_thread_res_uid(None, Uid::from_raw(uid), None).expect("another user");
     let assert_said = |os: &Os, how: &str, error: &io::Error| {
@@ -389,12 +386,12 @@ fn a_stop_that_cannot_remove_its_name_reports_it() {
         let endpoint = known.endpoint().map(ToString::to_string);
         assert_eq!(endpoint.as_deref(), Some(os.endpoint()), "{how}: {error}");
         common::assert_says(error, &["cannot be removed", "remove it, or leave it"]);
-        // Who comes next is told the truth about it.
+        // The next client and the next server find a dead socket.
         become_user(0);
         assert_eq!(os.files(), [".s.sock.lock", "s.sock"], "{how}");
         let refused = UnixStream::connect(os.endpoint()).expect_err("nobody listens");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "{how}");
-        // A child that another test forks has the descriptor of the lock until its program runs.
+        // A child of another test holds the lock's descriptor until its exec.
         common::unix::until("the name of the dead is free", || {
             Listener::bind(os.endpoint()).is_ok()
         });
@@ -446,9 +443,8 @@ fn a_stop_that_cannot_remove_its_name_reports_it() {
     });
 }
 
-/// Whatever the system says of it; what failed once and not the second time is no error.
 #[test]
-fn a_stop_whose_calls_fail_reports_the_name_it_leaves() {
+fn a_stop_whose_system_calls_fail_reports_the_name_it_leaves() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     for error in ["EROFS", "EIO", "EPERM", "EBUSY"] {

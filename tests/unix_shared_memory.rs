@@ -40,7 +40,7 @@ fn connecting(policy: SharedMemory) -> ConnectOptions {
     ConnectOptions::new().shared_memory(policy)
 }
 
-/// Client and server.
+/// A connected client and server.
 async fn connected(policy: SharedMemory, spin: SpinPolicy) -> (Stream, Stream) {
     let os = Os::new();
     let options = listening(policy).spin(spin);
@@ -118,7 +118,7 @@ async fn a_short_conversation_stays_on_the_socket() {
     assert_eq!(server.transport(), Transport::Socket);
 }
 
-/// Sends numbers, and reads those of the peer.
+/// Sends numbers while it reads those of the peer.
 async fn pour(stream: Stream, length: usize) -> Stream {
     let stream = std::sync::Arc::new(stream);
     let writer = std::sync::Arc::clone(&stream);
@@ -142,7 +142,7 @@ async fn pour(stream: Stream, length: usize) -> Stream {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_both_ways_moves_in_its_middle() {
+async fn a_flood_both_ways_moves_into_memory_meanwhile() {
     const LENGTH: usize = 10_000_000;
     for spin in [SpinPolicy::Off, SpinPolicy::Auto] {
         for policy in [SharedMemory::Auto, SharedMemory::Eager] {
@@ -157,7 +157,7 @@ async fn a_flood_both_ways_moves_in_its_middle() {
     }
 }
 
-/// One side only writes, the other only reads.
+/// One side writes and the other reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traffic_in_one_direction_moves_into_memory() {
     const LENGTH: usize = 200_000_000;
@@ -188,7 +188,7 @@ async fn traffic_in_one_direction_moves_into_memory() {
         .await;
         assert_eq!(got, LENGTH);
         let mut from = within(writing).await.expect("no panic");
-        // The direction that was used is in memory; the other follows with its first write.
+        // One direction is in memory, and the other moves there with its first write.
         within(to.write_all(b"x")).await.expect("a write");
         assert_eq!(within(from.read(&mut buffer)).await.expect("a read"), 1);
         let transport = (from.transport(), to.transport());
@@ -196,9 +196,9 @@ async fn traffic_in_one_direction_moves_into_memory() {
     }
 }
 
-/// A client that only writes finds the offer behind bytes that it has not read.
+/// A client that only writes must find the server's offer behind bytes that it has not read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unread_bytes_do_not_hide_an_offer() {
+async fn a_client_that_only_writes_moves_into_memory_despite_unread_bytes() {
     for policy in [SharedMemory::Auto, SharedMemory::Eager] {
         let (mut client, mut server) = connected(policy, SpinPolicy::Off).await;
         within(server.write_all(&[5; 1000])).await.expect("a write");
@@ -229,7 +229,7 @@ async fn unread_bytes_do_not_hide_an_offer() {
     }
 }
 
-/// The helper: echoes over shared memory until it is killed.
+/// This client echoes over shared memory until the test kills it.
 #[tokio::test]
 async fn helper_echoes_until_killed() {
     let Some(endpoint) = argument() else { return };
@@ -243,7 +243,7 @@ async fn helper_echoes_until_killed() {
 }
 
 #[tokio::test]
-async fn a_killed_peer_is_end_of_file_and_a_broken_pipe() {
+async fn reads_end_and_writes_break_when_the_peer_is_killed() {
     for writes in [false, true] {
         let os = Os::new();
         let mut listener =
@@ -256,7 +256,7 @@ async fn a_killed_peer_is_end_of_file_and_a_broken_pipe() {
             within(stream.read_exact(&mut byte)).await.expect("a read");
         }
         if !writes {
-            // It sleeps while the peer dies.
+            // The reader sleeps while the peer dies.
             let mut buffer = [0; 8];
             let (read, ()) = within(async {
                 tokio::join!(stream.read(&mut buffer), async {
@@ -279,9 +279,9 @@ async fn a_killed_peer_is_end_of_file_and_a_broken_pipe() {
     }
 }
 
-/// A peer that dies while nothing is on its way is found by single writes, not only by a flood.
+/// No bytes are in flight when the peer leaves.
 #[tokio::test]
-async fn single_writes_find_that_the_peer_is_gone() {
+async fn a_write_fails_soon_after_an_idle_peer_has_left() {
     let (mut client, server) = in_memory(SharedMemory::Eager, SpinPolicy::Off).await;
     drop(server);
     let mut writes = 0;
@@ -295,7 +295,7 @@ async fn single_writes_find_that_the_peer_is_gone() {
     .await;
 }
 
-/// A bell that finds the socket full wakes nobody, and the smallest socket takes six of them.
+/// A wake-up that finds the socket full is lost, and the smallest socket holds six of them.
 #[tokio::test]
 async fn each_message_wakes_its_reader_over_the_smallest_socket() {
     let os = Os::new();
@@ -321,7 +321,7 @@ async fn each_message_wakes_its_reader_over_the_smallest_socket() {
 }
 
 #[tokio::test]
-async fn a_stream_with_the_option_does_not_convert_to_a_socket() {
+async fn a_stream_with_shared_memory_does_not_convert_to_a_socket() {
     let (client, server) = connected(SharedMemory::Auto, SpinPolicy::Off).await;
     let sent = within(client.send_with_fds(b"x", &[])).await;
     assert_reason!(sent, Reason::Unsupported);
@@ -332,16 +332,16 @@ async fn a_stream_with_the_option_does_not_convert_to_a_socket() {
     assert_reason!(converted, Reason::Unsupported);
 }
 
-/// Past the limit streams stay on their sockets, and work. In a process of its own: the limit is
-/// the process's, and the other tests use memory too.
+/// Streams beyond the limit stay on their sockets and work. The helper is a separate process, since
+/// the limit is per process and other tests use memory too.
 #[test]
-fn a_limited_number_of_streams_uses_memory() {
+fn streams_beyond_the_limit_stay_on_their_sockets() {
     let ended =
         helper_command("helper_uses_more_memory_than_allowed", "").status().expect("a process");
     assert!(ended.success(), "{ended}");
 }
 
-/// The helper of the test above.
+/// The test above runs this in a separate process.
 #[tokio::test]
 async fn helper_uses_more_memory_than_allowed() {
     if argument().is_none() {
@@ -359,7 +359,7 @@ async fn helper_uses_more_memory_than_allowed() {
         let used = |(one, _): &&(Stream, Stream)| one.transport() == Transport::SharedMemory;
         streams.iter().filter(used).count()
     };
-    // Both ends of each are of this process.
+    // Both ends of each stream belong to this process.
     let used = in_memory(&streams);
     assert!(used <= 32, "{used}");
     streams.drain(..40);

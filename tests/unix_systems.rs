@@ -1,5 +1,5 @@
-//! Where the kernels of Unix systems differ, and who uses the crate does not notice. On Linux
-//! these hold in any case; `scripts/kernels.sh` runs them with the answers of the others.
+//! Behaviour on which the kernels of Unix systems differ and the crate does not. Linux itself
+//! passes these tests; `scripts/kernels.sh` runs them with the answers of the other kernels.
 #![cfg(unix)]
 
 mod common;
@@ -18,7 +18,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, se
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sockpipe::os::unix::AsyncPassFds;
 use sockpipe::{ConnectOptions, ListenOptions, Listener, Reason, SpinPolicy, Stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Sends `data` with `count` copies of `fd`.
 fn send_with(socket: BorrowedFd<'_>, data: &[u8], fd: BorrowedFd<'_>, count: usize) {
@@ -30,8 +30,8 @@ fn send_with(socket: BorrowedFd<'_>, data: &[u8], fd: BorrowedFd<'_>, count: usi
     assert_eq!(sent.expect("room"), data.len());
 }
 
-/// Whether nobody has the other end, which was passed, any more. A child of another test may have
-/// it until its exec.
+/// Waits until every descriptor of the other socket is closed. A child of another test may hold one
+/// until its exec.
 fn is_closed(ours: &UnixStream) -> bool {
     let mut end = [PollFd::new(ours, PollFlags::IN)];
     let patience = Timespec::try_from(common::PATIENCE).expect("a time");
@@ -41,7 +41,7 @@ fn is_closed(ours: &UnixStream) -> bool {
     matches!((&*ours).read(&mut byte), Ok(0))
 }
 
-/// A read that ends before a descriptor says nothing of it.
+/// The first read ends before the descriptor, and does not report it.
 #[tokio::test]
 async fn bytes_behind_an_unrequested_descriptor_are_read() {
     let (mut reader, peer) = Stream::pair().expect("a pair");
@@ -57,7 +57,7 @@ async fn bytes_behind_an_unrequested_descriptor_are_read() {
 }
 
 #[tokio::test]
-async fn a_stream_that_spins_closes_unrequested_descriptors() {
+async fn a_busy_polling_stream_closes_unrequested_descriptors() {
     let os = Os::new();
     let listen = ListenOptions::new().spin(SpinPolicy::Auto);
     let mut listener = Listener::bind_with(os.endpoint(), &listen).expect("a name");
@@ -89,7 +89,7 @@ fn a_blocking_stream_closes_unrequested_descriptors() {
     }
 }
 
-/// Run by the test below in a process of its own, since the limit is the process's.
+/// The test below runs this as a separate process, since the limit is per process.
 #[tokio::test]
 async fn helper_reads_without_descriptors() {
     let Some(_) = argument() else { return };
@@ -117,7 +117,7 @@ async fn helper_reads_without_descriptors() {
 }
 
 #[test]
-fn bytes_are_read_where_there_is_no_room_for_their_descriptors() {
+fn bytes_are_read_while_no_descriptor_is_free_for_those_beside_them() {
     let helper =
         spawn_helper("helper_reads_without_descriptors", "").wait_with_output().expect("a process");
     let out = String::from_utf8_lossy(&helper.stdout);
@@ -134,7 +134,7 @@ fn fill(socket: BorrowedFd<'_>) -> usize {
 }
 
 #[tokio::test]
-async fn descriptors_wait_for_room_as_bytes_do() {
+async fn send_with_fds_waits_until_the_socket_has_room() {
     let (one, mut other) = Stream::pair().expect("a pair");
     let null = std::fs::File::open("/dev/null").expect("a device");
     let filled = fill(one.as_fd());
@@ -155,7 +155,7 @@ async fn descriptors_wait_for_room_as_bytes_do() {
 
 #[cfg(feature = "blocking")]
 #[test]
-fn descriptors_wait_for_room_until_the_timeout_in_a_blocking_stream() {
+fn blocking_send_with_fds_waits_for_room_until_the_timeout() {
     use std::time::Duration;
 
     use sockpipe::os::unix::PassFds;
@@ -172,7 +172,7 @@ fn descriptors_wait_for_room_until_the_timeout_in_a_blocking_stream() {
     assert_eq!((length, fds.len()), (4, 1));
 }
 
-/// A client that wrote and left before it was taken over.
+/// The client wrote and left before the server's end was converted.
 #[tokio::test]
 async fn an_adopted_socket_whose_peer_has_left_keeps_its_bytes() {
     let os = Os::new();
@@ -190,7 +190,7 @@ async fn an_adopted_socket_whose_peer_has_left_keeps_its_bytes() {
 }
 
 #[test]
-fn a_socket_that_was_never_connected_is_no_stream() {
+fn a_socket_that_was_never_connected_does_not_convert_to_a_stream() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let _context = runtime.enter();
@@ -200,7 +200,7 @@ fn a_socket_that_was_never_connected_is_no_stream() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 
-/// Where a buffer of that size cannot be had, it is the server who learns that, when it binds.
+/// Where the system refuses a buffer of that size, `bind` reports it, and no client fails.
 #[tokio::test]
 async fn bind_refuses_an_impossible_send_buffer() {
     const MIB: u32 = 1 << 20;
@@ -220,7 +220,24 @@ async fn bind_refuses_an_impossible_send_buffer() {
     }
 }
 
-/// As many as one call takes are written and read; no more, and no error.
+async fn assert_one_write(mut writer: impl AsyncWrite + Unpin, reader: &mut Stream) {
+    assert!(writer.is_write_vectored());
+    let parts = [IoSlice::new(b"a"), IoSlice::new(b"bc")];
+    assert_eq!(within(writer.write_vectored(&parts)).await.expect("a write"), 3);
+    let mut bytes = [0; 3];
+    within(reader.read_exact(&mut bytes)).await.expect("what was written");
+    assert_eq!(bytes, *b"abc");
+}
+
+#[tokio::test]
+async fn a_stream_and_its_halves_write_several_parts_at_once() {
+    let (mut one, mut other) = Stream::pair().expect("a pair");
+    assert_one_write(&one, &mut other).await;
+    assert_one_write(&mut one, &mut other).await;
+    assert_one_write(one.split().1, &mut other).await;
+    assert_one_write(one.into_split().1, &mut other).await;
+}
+
 #[cfg(target_pointer_width = "64")]
 #[tokio::test]
 async fn a_write_beyond_the_limit_of_one_call_is_partial() {
@@ -246,7 +263,7 @@ fn a_blocking_write_beyond_the_limit_of_one_call_is_partial() {
 
     let (one, other) = sockpipe::blocking::Stream::pair().expect("a pair");
     let mut many = vec![0_u8; 3 << 30];
-    // Without a timeout the call would wait until all is written.
+    // Without a timeout the call would wait until everything is written.
     one.set_write_timeout(Some(Duration::from_secs(60))).expect("a timeout");
     for _ in 0..2 {
         let written = (&one).write(&many).expect("a write");
@@ -260,7 +277,7 @@ fn a_blocking_write_beyond_the_limit_of_one_call_is_partial() {
     (&other).read_exact(&mut vec![0; written]).expect("what was written");
 }
 
-/// By default as many clients wait as the system lets.
+/// The default backlog is the longest that the system allows.
 #[tokio::test]
 async fn the_default_backlog_holds_several_clients() {
     let os = Os::new();
@@ -274,7 +291,7 @@ async fn the_default_backlog_holds_several_clients() {
     }
 }
 
-/// Both ends of a pair are this process's, whether the system can tell or not.
+/// This holds even where the system does not report the peers of a pair.
 #[tokio::test]
 async fn each_peer_in_a_pair_is_this_process() {
     let (one, other) = Stream::pair().expect("a pair");

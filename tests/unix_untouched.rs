@@ -1,5 +1,5 @@
-//! What is not a server's to take is left exactly as it was: living servers, however busy they
-//! seem, and whatever else stands at the path or in place of its lock.
+//! `bind` leaves live servers alone, however busy they are. It also leaves other kinds of file
+//! alone, at the path and in place of its lock.
 #![cfg(unix)] // A pipe's name is not a file.
 
 mod common;
@@ -22,7 +22,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, list
 use rustix::process::{Signal, geteuid};
 use sockpipe::{Endpoint, Listener, Reason};
 
-/// Connects until no more fit. Each client has written by then.
+/// Connects clients until the backlog is full. Each of them has written.
 fn fill(path: &str) -> Vec<UnixStream> {
     let address = SocketAddrUnix::new(path).expect("an address");
     let mut clients = Vec::new();
@@ -31,7 +31,7 @@ fn fill(path: &str) -> Vec<UnixStream> {
         ioctl_fionbio(&client, true).expect("a mode");
         match connect(&client, &address) {
             Ok(()) => {}
-            // The second is what macOS and the BSDs say.
+            // macOS and the BSDs return the second error.
             Err(Errno::AGAIN | Errno::CONNREFUSED) => return clients,
             Err(errno) => panic!("{errno}"),
         }
@@ -51,7 +51,7 @@ fn assert_served(clients: Vec<UnixStream>, answer: &[u8]) {
     }
 }
 
-/// Its process is stopped and its queue is full: it answers to nobody, and is alive.
+/// Suspends a server and fills its backlog. It answers nobody, but it is alive.
 fn a_stopped_server_keeps_its_name(server: &[&str], os: &Os, answer: &[u8]) {
     let (server, _) = listening(helper(server));
     server.signal(Signal::STOP);
@@ -65,7 +65,7 @@ fn a_stopped_server_keeps_its_name(server: &[&str], os: &Os, answer: &[u8]) {
     assert_eq!((Standing::at(Path::new(os.endpoint())), os.files()), before);
     println!("20 starters refused, {} clients in the queue", clients.len());
     server.signal(Signal::CONT);
-    // All are served, and so none of them was a starter's, which would have had the place.
+    // The server answers every client, so no starter has connected.
     assert_served(clients, answer);
     assert_served(fill_one(os.endpoint()), answer);
 }
@@ -83,7 +83,7 @@ fn a_suspended_server_with_a_full_backlog_keeps_its_name() {
     a_stopped_server_keeps_its_name(&server, &os, b"ping");
 }
 
-/// It does not know of locks: only its socket shows that it lives.
+/// Such a server has no lock, so only its socket shows that it lives.
 #[test]
 fn a_suspended_foreign_server_with_a_full_backlog_keeps_its_name() {
     if on_linux("a full queue that differs from a dead socket") {
@@ -92,7 +92,7 @@ fn a_suspended_foreign_server_with_a_full_backlog_keeps_its_name() {
     }
 }
 
-/// What is made at a path, and kept open as long as the test needs it to be.
+/// A descriptor that keeps a file at a path open.
 type Made = Option<OwnedFd>;
 
 fn special(path: &Path, kind: SocketType) -> Made {
@@ -102,12 +102,12 @@ fn special(path: &Path, kind: SocketType) -> Made {
 }
 
 fn fifo(path: &Path) {
-    // Not every system has the call that makes one by name.
+    // Some systems have no mkfifoat(2).
     let made = std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo");
     assert!(made.success(), "{made}");
 }
 
-/// What stands at a path: its name here, what makes it, and what `bind` says of it.
+/// A file at the path: its name here, how it is made, and the reason of the error from `bind`.
 type Case = (&'static str, fn(&Path) -> Made, fn(&Reason) -> bool);
 
 #[rustfmt::skip]
@@ -173,7 +173,7 @@ async fn bind_leaves_files_of_every_kind_at_the_path_alone() {
         }
         let path = os.dir().join(name);
         let made = make(&path);
-        // Not the time of the directory: the lock file is made in it and removed again.
+        // The directory's times may change, since the lock file is made in it and removed.
         let target = Standing::at(&os.dir().join("beside.txt"));
         let before = (Standing::at(&path), os.files());
         for _ in 0..2 {
@@ -181,7 +181,7 @@ async fn bind_leaves_files_of_every_kind_at_the_path_alone() {
             assert_eq!((Standing::at(&path), os.files()), before, "{name}");
             assert_eq!(Standing::at(&os.dir().join("beside.txt")), target, "{name}");
         }
-        // What lives still does.
+        // The server at the path still receives.
         if let Some(socket) = made.filter(|_| name == "datagram socket") {
             let client = UnixDatagram::unbound().expect("a socket");
             client.send_to(b"x", &path).expect("a living socket");
@@ -189,14 +189,14 @@ async fn bind_leaves_files_of_every_kind_at_the_path_alone() {
         }
         seen += 1;
     }
-    // No probe has followed the link to the server.
+    // `bind` has not followed the link and connected to the server.
     assert_eq!(living.accept().expect_err("nobody").kind(), ErrorKind::WouldBlock);
     println!("{seen} things at the path, two tries each: refused, and nothing changed");
 }
 
-/// A server that knows no lock, between its `bind` and its `listen`.
+/// A foreign server has called `bind` but not yet `listen`.
 #[tokio::test]
-async fn a_socket_that_does_not_listen_yet_is_left_alone() {
+async fn bind_leaves_a_socket_alone_that_does_not_listen_yet() {
     let os = Os::new();
     let path = Path::new(os.endpoint());
     let bound = special(path, SocketType::STREAM);
@@ -207,13 +207,13 @@ async fn a_socket_that_does_not_listen_yet_is_left_alone() {
         os.endpoint()
     );
     assert_eq!(Standing::at(path), standing);
-    // Once its process is gone it is dead. Where the system does not tell, that takes a while.
+    // The socket dies with its process. Some systems do not report that, so `bind` has to wait.
     drop(bound);
     drop(bind_over_the_dead(&os).await);
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// A server that knows no lock and ends with its first client, as `nc -l` does.
+/// A connection could use up a server that serves a single client, as `nc -l` does.
 #[tokio::test]
 async fn bind_and_clean_do_not_connect_to_a_foreign_server() {
     let os = Os::new();
@@ -233,7 +233,6 @@ async fn bind_and_clean_do_not_connect_to_a_foreign_server() {
     assert_eq!(os.files(), ["s.sock"]);
 }
 
-/// What somebody put where the lock would be.
 #[tokio::test]
 async fn bind_leaves_files_of_every_kind_in_place_of_the_lock_alone() {
     let os = Os::new();
@@ -266,22 +265,22 @@ async fn bind_leaves_files_of_every_kind_in_place_of_the_lock_alone() {
         let shown = lock.display().to_string();
         let error =
             assert_reason!(Listener::bind(os.endpoint()), Reason::ForeignOwner, os.endpoint());
-        // Which file it is.
+        // The error names the file.
         assert_says(&error, &[&shown]);
         let after = (Standing::at(&lock), Standing::at(&target), os.files());
         assert_eq!(after, before, "{name}");
         remove(&lock);
         remove(&target);
     }
-    // A lock that a crash left behind is one of ours, whatever is in it.
+    // A lock file that a crash left behind is sockpipe's own, whatever its content is.
     fs::write(&lock, "not a number at all, and longer than one").expect("a file");
     drop(Listener::bind(os.endpoint()).expect("a free name"));
     assert_eq!(os.files(), [""; 0]);
 }
 
-/// A file system without locks, as some network ones are: nothing is started without one.
+/// Some network file systems have no locks.
 #[test]
-fn nothing_is_bound_on_a_file_system_without_locks() {
+fn bind_fails_on_a_file_system_without_locks() {
     let os = Os::new();
     let logs = tempfile::tempdir().expect("a directory");
     for error in ["ENOLCK", "EOPNOTSUPP", "ENOSYS"] {
@@ -296,7 +295,7 @@ fn nothing_is_bound_on_a_file_system_without_locks() {
         assert!(line.contains("choose a directory on a local file system"), "{line}");
         assert_eq!(os.files(), [""; 0], "{error}");
 
-        // What it did not make stays.
+        // `bind` does not remove a lock file that it did not make.
         let lock = os.dir().join(".s.sock.lock");
         fs::write(&lock, "data").expect("a file");
         start();

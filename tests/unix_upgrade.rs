@@ -1,5 +1,5 @@
-//! A server that is taken over by its next version while clients come and go.
-#![cfg(unix)] // The listening socket is passed on.
+//! The next version of a server takes over while clients come and go.
+#![cfg(unix)] // The listening socket is passed to the next version.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn upgradable() -> ListenOptions {
     ListenOptions::new().upgradable(true)
 }
 
-/// Its next version, while `old` serves.
+/// Takes over from `old`, which serves meanwhile, and returns the next version's listener.
 async fn next(os: &Os, old: &mut Listener) -> io::Result<Listener> {
     let options = upgradable();
     let taking = take_over(os.endpoint(), &options, PATIENCE);
@@ -42,7 +42,7 @@ fn start(os: &Os) -> Running {
     server
 }
 
-/// The process that answers.
+/// The id of the server process that answers.
 async fn ask(os: &Os) -> io::Result<u32> {
     answer(Stream::connect(os.endpoint()).await?).await
 }
@@ -57,7 +57,7 @@ async fn no_client_is_refused_or_lost_while_one_version_after_another_takes_over
     let os = Arc::new(Os::new());
     let mut server = start(&os);
     let over = Arc::new(AtomicBool::new(false));
-    // On macOS a process that is started just as a socket is made inherits it, and keeps it open.
+    // On macOS a process that starts just as a socket is made inherits it and keeps it open.
     let making = Arc::new(RwLock::new(()));
     let clients: Vec<_> = (0..4)
         .map(|_| {
@@ -97,7 +97,7 @@ async fn no_client_is_refused_or_lost_while_one_version_after_another_takes_over
     println!("{upgrades} upgrades, {served} clients, none refused and none lost");
 }
 
-/// As a cleaner does that goes by age: both are there again, and the next version gets the name.
+/// A cleaner of old files may remove it. The next version can take over afterwards.
 #[tokio::test]
 async fn a_removed_upgrade_socket_is_made_again() {
     let os = Os::new();
@@ -125,13 +125,13 @@ async fn a_removed_upgrade_socket_is_made_again() {
 }
 
 #[tokio::test]
-async fn the_next_version_has_the_clients_that_wait_and_the_name_until_it_is_dropped() {
+async fn the_next_version_serves_pending_clients_and_holds_the_name() {
     let os = Os::new();
     let mut old = Listener::bind_with(os.endpoint(), &upgradable()).expect("a free name");
     let mode = os.dir().join(".s.sock.upgrade").metadata().expect("a socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let mut new = next(&os, &mut old).await.expect("the name");
-    // Taken over as it is, it accepts nobody else, whoever has it.
+    // The old listener accepts no more clients, although it still shares the socket.
     let waiting = within(os.connect()).await.expect("a connection");
     old.accept().await.expect_err("it is taken over");
     drop(old);
@@ -139,7 +139,7 @@ async fn the_next_version_has_the_clients_that_wait_and_the_name_until_it_is_dro
     drop(waiting);
     let id = std::process::id();
     assert_reason!(os.bind(), Reason::LiveServer { process: Some(process), .. } if *process == id);
-    // And the next one's next.
+    // The version after the next one takes over too.
     let newest = next(&os, &mut new).await.expect("the name");
     drop(new);
     within(os.connect()).await.expect("a connection");
@@ -166,7 +166,7 @@ async fn take_over_times_out_at_a_server_that_is_not_upgradable() {
     let error = assert_reason!(within(taking).await, Reason::Deadline, os.endpoint());
     assert_eq!(ours(&error).operation(), Operation::TakeOver);
     assert_says(&error, &["ListenOptionsExt::upgradable"]);
-    // It is bound once that one ends.
+    // `take_over` binds the name once that server has stopped.
     let mut taking = Box::pin(take_over(os.endpoint(), &options, PATIENCE));
     let early = tokio::time::timeout(Duration::from_millis(50), &mut taking).await;
     assert!(early.is_err(), "{early:?}");
@@ -175,7 +175,7 @@ async fn take_over_times_out_at_a_server_that_is_not_upgradable() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_published_again_can_still_be_taken_over() {
+async fn take_over_succeeds_after_the_old_version_republished_its_name() {
     let os = Os::new();
     let mut old = Listener::bind_with(os.endpoint(), &upgradable()).expect("a free name");
     std::fs::remove_file(os.endpoint()).expect("a socket");
@@ -183,8 +183,8 @@ async fn a_name_that_is_published_again_can_still_be_taken_over() {
     next(&os, &mut old).await.expect("the name");
 }
 
-/// A process that has been sent what it needs, and stops there: its connection, and where the byte
-/// can be read that says whose the name is.
+/// A next version that has received the descriptors and goes no further. Returns its connection,
+/// and the socket on which one byte decides who holds the name.
 async fn undecided(os: &Os, old: &mut Listener) -> (Stream, UnixStream) {
     let heir = Stream::connect(os.dir().join(".s.sock.upgrade")).await.expect("a connection");
     let mut message = [0; 64];
@@ -200,7 +200,7 @@ async fn undecided(os: &Os, old: &mut Listener) -> (Stream, UnixStream) {
 }
 
 #[tokio::test]
-async fn a_next_version_that_goes_no_further_leaves_the_name_where_it_is() {
+async fn a_next_version_that_gives_up_leaves_the_name_to_the_old_one() {
     let os = Os::new();
     let mut old = Listener::bind_with(os.endpoint(), &upgradable()).expect("a free name");
     for _ in 0..3 {
@@ -232,7 +232,7 @@ async fn an_old_version_that_ends_early_leaves_the_name_to_the_new_one() {
 }
 
 #[tokio::test]
-async fn take_over_names_a_suspended_server_which_goes_on_later() {
+async fn take_over_names_a_suspended_server_which_serves_on_later() {
     let os = Os::new();
     let old = start(&os);
     old.signal(Signal::STOP);
@@ -251,26 +251,26 @@ async fn take_over_names_a_suspended_server_which_goes_on_later() {
 }
 
 #[tokio::test]
-async fn another_user_does_not_take_over_and_neither_does_root() {
+async fn take_over_fails_as_another_user_and_as_root() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     chown(os.dir(), Some(STRANGER), Some(STRANGER)).expect("a new owner");
     let old = Running::start(helper_as(&users, STRANGER, &[], &["upgrade", os.endpoint()]));
     assert_eq!(old.next_line(), "serves");
 
-    // Somebody has opened the socket to all. The peer is looked at too.
+    // In the second round the mode admits everybody, and both sides still check their peer.
     let upgrade = os.dir().join(".s.sock.upgrade");
     for mode in [0o600, 0o666] {
         set_mode(&upgrade, mode);
         for uid in [0, OTHER_STRANGER] {
             let line = output(helper_as(&users, uid, &[], &["upgrade", os.endpoint()])).concat();
-            let let_in = mode == 0o666 || uid == 0;
-            let why = if let_in { "UnexpectedServer" } else { "ForeignOwner" };
+            let connects = mode == 0o666 || uid == 0;
+            let why = if connects { "UnexpectedServer" } else { "ForeignOwner" };
             let why = format!("PermissionDenied {why}: ");
             assert!(line.starts_with(&why), "{mode:o} {uid}: {line}");
         }
     }
-    // Who does not look at the server's user gets nothing.
+    // A client that does not check the server's user receives nothing.
     let mut raw = UnixStream::connect(&upgrade).expect("a socket");
     assert_eq!(raw.read(&mut [0; 64]).expect("an end"), 0);
 
@@ -280,7 +280,7 @@ async fn another_user_does_not_take_over_and_neither_does_root() {
 }
 
 #[tokio::test]
-async fn listeners_that_cannot_be_taken_over_are_refused_at_once() {
+async fn upgradable_fails_at_once_for_listeners_that_cannot_be_taken_over() {
     let options = upgradable();
     if cfg!(any(target_os = "linux", target_os = "android")) {
         let name = format!("abstract:{}", common::unique_name());

@@ -1,4 +1,4 @@
-//! Users and the names they share or do not: real processes of two users, started by root.
+//! Portable names and paths of two users, whose real processes root starts.
 #![cfg(unix)] // A second user on Windows needs a real Windows.
 
 mod common;
@@ -14,7 +14,7 @@ use common::unique_name;
 const ALICE: u32 = 61_001;
 const BOB: u32 = 61_002;
 
-/// Starts a server and gives the address that it prints.
+/// Starts a server and returns the address that it prints.
 fn start(mut command: Command, endpoint: &str) -> (Running, String) {
     command.args([endpoint, "--quiet"]);
     let server = Running::start(command);
@@ -23,7 +23,7 @@ fn start(mut command: Command, endpoint: &str) -> (Running, String) {
     (server, address.to_owned())
 }
 
-/// Runs a client to its end: `Ok` with what it printed, or `Err` with its one line.
+/// Runs a client. Returns its output if it succeeded, otherwise its error.
 fn ask(mut command: Command, arguments: &[&str]) -> Result<String, String> {
     let output = command.args(arguments).args(["--count", "1"]).output().expect("a process");
     match output.status.code() {
@@ -35,7 +35,7 @@ fn ask(mut command: Command, arguments: &[&str]) -> Result<String, String> {
     }
 }
 
-/// A directory that is made, owned by `owner`, and removed again.
+/// A directory that exists as long as this value.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -55,7 +55,7 @@ impl Drop for Dir {
 }
 
 #[test]
-fn a_portable_name_is_its_users_own() {
+fn two_users_have_separate_servers_at_one_portable_name() {
     let Some(users) = Users::new() else { return };
     let name = unique_name();
     let (_alice, alices) = start(users.example("echo_server", ALICE), &name);
@@ -64,7 +64,8 @@ fn a_portable_name_is_its_users_own() {
     for uid in [ALICE, BOB] {
         ask(users.example("echo_client", uid), &[&name]).expect("the user's own server");
     }
-    // Root, as under sudo, has no such server, and is told for whom it looked and where.
+    // Root has no such server, also with the user's environment as under sudo. The error names the
+    // user and the paths.
     let mut as_root = users.example("echo_client", 0);
     as_root.env("XDG_RUNTIME_DIR", Path::new(&alices).parent().expect("a directory"));
     let error = ask(as_root, &[&name]).expect_err("no server of root's");
@@ -79,7 +80,7 @@ fn a_client_outside_a_session_finds_the_sessions_server() {
         println!("not run: only Linux has /run/user");
         return;
     }
-    // A user of its own, so that tests that run beside this one keep their directories.
+    // This user is used by no other test, so the directories of concurrent tests stay.
     let uid = 61_003;
     let session = Dir::new(format!("/run/user/{uid}").into(), uid, 0o700);
     let name = unique_name();
@@ -124,7 +125,7 @@ fn a_private_directory_that_another_user_made_is_refused() {
         assert!(right, "{err}");
         assert_eq!(fs::read_dir(&squatted.0).expect("a directory").count(), 0);
     }
-    // Nor is a link followed, be it to another directory of the user's own.
+    // A link is not followed either, not even to another directory of the same user.
     let elsewhere = tempfile::tempdir().expect("a directory");
     chown(elsewhere.path(), Some(uid), Some(uid)).expect("an owner");
     fs::set_permissions(elsewhere.path(), fs::Permissions::from_mode(0o700)).expect("a mode");
@@ -141,22 +142,22 @@ fn a_private_directory_that_another_user_made_is_refused() {
 #[test]
 fn clients_and_servers_of_two_users_refuse_each_other() {
     let Some(users) = Users::new() else { return };
-    // Sticky and open to all, as /tmp is.
+    // Like /tmp, the directory is sticky and open to all.
     let dir = tempfile::tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).expect("a mode");
     let path = dir.path().join("s.sock").to_str().expect("UTF-8").to_owned();
     let (server, _) = start(users.example("echo_server", ALICE), &path);
 
-    // A client that is not let in.
+    // The mode of the socket refuses this client.
     let refused = ask(users.example("echo_client", BOB), &[&path]).expect_err("owner only");
     assert!(refused.contains("refuse this user"), "{refused}");
-    // A client that is let in, and does not trust who is there.
+    // This client may connect, and refuses the server's user.
     let impostor = ask(users.example("echo_client", 0), &[&path]).expect_err("not root's");
     let says = format!("it runs as uid {ALICE}, not as root");
     assert!(impostor.contains(&says) && impostor.contains("expect_server"), "{impostor}");
     ask(users.example("echo_client", 0), &[&path, "--any-server"]).expect("as it was told to");
 
-    // A server of another user, while the first lives and after it crashed.
+    // Another user's server cannot bind the name while the first lives, nor after it crashed.
     let taken = |uid| {
         let mut second = users.example("echo_server", uid);
         let output = second.arg(&path).output().expect("a process");
@@ -175,12 +176,13 @@ fn clients_and_servers_of_two_users_refuse_each_other() {
     let err = taken(BOB);
     assert!(err.contains(&path), "{err}");
     assert!(Path::new(&path).exists(), "another user's socket was removed");
-    // Without the lock file it is the socket itself that is another's.
+    // Without the lock file the socket itself shows its owner.
     fs::remove_file(dir.path().join(".s.sock.lock")).expect("the lock file");
     let err = taken(BOB);
     assert!(err.contains(&format!("the socket there belongs to uid {ALICE}")), "{err}");
     assert!(Path::new(&path).exists(), "another user's socket was removed");
-    // Elsewhere a refusal may be a full queue's, and without the note in the lock it stays a doubt.
+    // On other systems a full backlog refuses too, so without the lock file `bind` does not take
+    // the socket for dead at once.
     if cfg!(all(target_os = "linux", not(sockpipe_posix))) {
         start(users.example("echo_server", ALICE), &path);
     }

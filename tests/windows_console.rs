@@ -1,5 +1,5 @@
-//! A server that is told to stop by its console, as with Ctrl-C.
-#![cfg(windows)] // Elsewhere it is signals; see echo.rs.
+//! Ctrl-C in a server's console stops the server.
+#![cfg(windows)] // Other systems have signals, which echo.rs tests.
 #![allow(unsafe_code, reason = "consoles")]
 
 mod common;
@@ -16,17 +16,17 @@ use windows_sys::Win32::System::Console::{
     CTRL_C_EVENT, GenerateConsoleCtrlEvent, SetConsoleCtrlHandler,
 };
 
-/// With a console of its own, that nobody sees.
+/// Gives a process a console of its own without a window.
 const CREATE_NO_WINDOW: u32 = 0x0800_0000;
 
-/// As Ctrl-C does, in every process of this console.
+/// Raises the event of Ctrl-C in every process of this console.
 fn press_ctrl_c() {
-    // SAFETY: it has no preconditions.
+    // SAFETY: the call has no preconditions.
     let raised = unsafe { GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0) };
     assert_ne!(raised, 0, "{}", Error::last_os_error());
 }
 
-/// A server, and a connection that it has answered: it is past its start.
+/// Starts a server, and connects. The server has answered, so its start is over.
 async fn serving() -> (Running, Stream, String) {
     let name = unique_name();
     let server = server(&name, &["--quiet"]);
@@ -36,7 +36,8 @@ async fn serving() -> (Running, Stream, String) {
     (server, client, name)
 }
 
-/// It takes no more clients. The one it has keeps the name, so the others would wait.
+/// Waits until the server accepts no more clients. Its open connection keeps the name, so further
+/// clients would wait.
 async fn stops_accepting(name: &str) {
     let options = ConnectOptions::new().deadline(Duration::from_millis(50));
     within(async {
@@ -47,21 +48,21 @@ async fn stops_accepting(name: &str) {
     .await;
 }
 
-/// In a process of its own, with a console of its own, for the event comes to all who share one.
+/// This process has a console of its own, since every process of a console receives the event.
 #[tokio::test]
 async fn helper_with_a_console() {
     if argument().is_none() {
         return;
     }
     let _not_for_us = tokio::signal::windows::ctrl_c().expect("a handler");
-    // SAFETY: null needs no handler; it is that nobody here ignores Ctrl-C, as whoever started us
-    // may have had it.
+    // SAFETY: null passes no handler. The call makes this process heed Ctrl-C, which its parent may
+    // have ignored.
     assert_ne!(unsafe { SetConsoleCtrlHandler(None, 0) }, 0);
 
     let (server, mut client, name) = serving().await;
     press_ctrl_c();
     stops_accepting(&name).await;
-    // The connection lives on until its client has what it wants.
+    // The connection stays open until its client has its answer.
     within(client.write_all(b"after!")).await.expect("a write");
     client.shutdown().await.expect("a half-close");
     let mut rest = Vec::new();
@@ -87,7 +88,7 @@ async fn helper_with_a_console() {
         press_ctrl_c();
         while threads.next_line() != "stopped" {}
         press_ctrl_c();
-        // It would go on for longer than this waits. (Wine ends it with 0.)
+        // Without the second event it would run for longer than this waits. (Wine ends it with 0.)
         threads.wait();
     }
     println!("both stopped");

@@ -1,6 +1,6 @@
-//! Where the end of a stream, or bytes before it, could get lost on a named pipe: in messages, in
-//! full pipes, with a runtime or a process that ends. These run on Wine and on Windows.
-#![cfg(windows)] // There are named pipes.
+//! Neither the end of a stream nor the bytes before it get lost on a named pipe: in messages, in
+//! full pipes, or when a runtime or a process ends. These tests run on Wine and on Windows.
+#![cfg(windows)] // Only Windows has named pipes.
 
 mod common;
 
@@ -37,21 +37,21 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-/// Writes until the system takes no more, which a machine under load must not seem to do; one write
-/// is in flight then.
+/// Writes until a write takes a second, which means that the pipe is full. One write is in flight
+/// then. A machine under load must not seem to have a full pipe.
 async fn write_until_full(stream: &mut Stream) -> usize {
     let mut written = 0;
     let chunk = noise(251 * 40);
     while let Ok(length) = tokio::time::timeout(Duration::from_secs(1), stream.write(&chunk)).await
     {
         written += length.expect("a write");
-        // The chunk is whole again at its start.
+        // The next write then continues the pattern.
         assert_eq!(written % 251, 0);
     }
     written
 }
 
-/// A foreign end that writes messages as they are, and ours: first as the server, then as the
+/// Pairs of a foreign end, which writes plain messages, and ours: first our server, then our
 /// client.
 async fn with_foreign_ends() -> [(Box<dyn AsyncWrite + Unpin + Send>, Stream); 2] {
     let (mut listener, path) = listen();
@@ -72,12 +72,12 @@ async fn with_foreign_ends() -> [(Box<dyn AsyncWrite + Unpin + Send>, Stream); 2
 async fn messages_of_every_size_are_read_whole_with_every_buffer() {
     let all = [1, 4095, 4096, 4097, 65_536, 100_000, 1 << 20];
     for size in [1, 7, 4096, 65_536, 1 << 20] {
-        // A megabyte byte by byte takes long.
+        // To read a megabyte byte by byte would take long.
         let lengths = if size < 4096 { &all[..5] } else { &all };
         for (mut foreign, mut ours) in with_foreign_ends().await {
             let write = async {
                 for length in lengths {
-                    // One message, however long.
+                    // Each write is one message, however long it is.
                     let wrote = foreign.write(&noise(*length)).await.expect("a write");
                     assert_eq!(wrote, *length);
                 }
@@ -101,9 +101,9 @@ async fn messages_of_every_size_are_read_whole_with_every_buffer() {
     }
 }
 
-/// The first empty message is the end, wherever it stands, though nothing was read before.
+/// The reader starts only after all messages have been sent.
 #[tokio::test]
-async fn an_empty_message_is_the_end_wherever_it_stands() {
+async fn the_first_empty_message_ends_a_stream_wherever_it_stands() {
     let cases: [&[usize]; 5] = [&[3, 0], &[3, 3, 0], &[70_000, 0], &[3, 0, 2], &[0, 0, 5]];
     for lengths in cases {
         for (mut foreign, mut ours) in with_foreign_ends().await {
@@ -119,7 +119,7 @@ async fn an_empty_message_is_the_end_wherever_it_stands() {
     }
 }
 
-/// Our writes reach a foreign reader as they are, and an empty one not at all.
+/// The reader sees each other write as one message.
 #[tokio::test]
 async fn a_foreign_reader_of_messages_sees_no_empty_write() {
     let (mut listener, path) = listen();
@@ -136,7 +136,8 @@ async fn a_foreign_reader_of_messages_sees_no_empty_write() {
     assert_eq!(lengths, [2, 3, 0]);
 }
 
-/// For one that was behind when the end came; Wine shows that it comes again, not the need.
+/// A reader that still had bytes to read may miss the first end. Wine shows the repetition only,
+/// not the need for it.
 #[tokio::test]
 async fn the_end_is_sent_again_to_a_foreign_reader_in_byte_mode() {
     let (mut listener, path) = listen();
@@ -148,7 +149,7 @@ async fn the_end_is_sent_again_to_a_foreign_reader_in_byte_mode() {
     for _ in 0..3 {
         assert_eq!(within(foreign.read(&mut [0; 16])).await.expect("an end again"), 0);
     }
-    // It answers, and nothing is left behind: the last stream gives the name free.
+    // The reader can still answer, and the name is free after the last stream.
     within(foreign.write_all(b"answer")).await.expect("a write");
     let mut answer = [0; 6];
     within(ours.read_exact(&mut answer)).await.expect("an answer");
@@ -158,7 +159,7 @@ async fn the_end_is_sent_again_to_a_foreign_reader_in_byte_mode() {
     assert_eq!(read_all(&mut foreign).await, b"", "the pipe is closed");
 }
 
-/// Twice as late each time, so that a peer that never reads is not sent many.
+/// The delay doubles each time, so that a peer that never reads is not sent many ends.
 #[tokio::test]
 async fn the_end_is_sent_again_less_and_less_often() {
     let (mut listener, path) = listen();
@@ -170,7 +171,7 @@ async fn the_end_is_sent_again_less_and_less_often() {
     while started.elapsed() < Duration::from_millis(300) {
         assert_eq!(within(foreign.read(&mut [0; 16])).await.expect("an end"), 0);
         ends += 1;
-        // After 0, 10, 30, 70, ... ms.
+        // The ends come after 0, 10, 30, 70, ... ms.
         let most = 1 + (started.elapsed().as_millis() / 10 + 1).ilog2();
         assert!(ends <= most, "{ends} times in {:?}", started.elapsed());
     }
@@ -181,13 +182,13 @@ async fn the_end_is_sent_again_less_and_less_often() {
 }
 
 #[tokio::test]
-async fn two_that_end_at_once_do_not_wait_for_each_other() {
+async fn two_shutdowns_at_once_do_not_wait_for_each_other() {
     for length in [10, 200_000, 300_000] {
         let (mut client, mut server) = connected().await;
         let sent = noise(length);
         for stream in [&client, &server] {
             let mut stream = stream;
-            // Nobody has read anything yet.
+            // Neither end has read anything yet.
             within(stream.write_all(&sent)).await.expect("a write");
         }
         let started = Instant::now();
@@ -213,7 +214,7 @@ async fn a_shutdown_does_not_wait_for_a_peer_that_does_not_read() {
     assert_eq!(read_all(&mut client).await, b"answer");
 }
 
-/// What the server throws away so is lost, and is no error to read.
+/// A disconnect discards unread bytes, and the client reads an end.
 #[tokio::test]
 async fn a_server_that_disconnects_ends_reads_and_fails_writes() {
     let path = format!(r"\\.\pipe\{}", unique_name());
@@ -229,11 +230,11 @@ async fn a_server_that_disconnects_ends_reads_and_fails_writes() {
         }
     };
     assert_kind::<()>(within(refused).await, ErrorKind::BrokenPipe);
-    // Whatever it had not read is gone.
+    // The bytes that the server had not read are lost, which `close` reports.
     assert_kind(within(client.close(PATIENCE)).await, ErrorKind::BrokenPipe);
 }
 
-/// With a write in flight, and without any.
+/// They do so with and without a write in flight.
 #[test]
 fn streams_outlive_the_end_of_their_runtime() {
     for (count, full) in [(100, true), (20, false)] {
@@ -246,7 +247,8 @@ fn streams_outlive_the_end_of_their_runtime() {
             let path = path.clone();
             clients.push(theirs.spawn(async move {
                 let mut client = Stream::connect(path).await.expect("a connection");
-                // More than the pipe takes, less than it takes with one write in flight.
+                // This is more than the pipe holds, and less than it holds with one write in
+                // flight.
                 let written = if full { 300_000 } else { 1 };
                 client.write_all(&noise(written)).await.expect("a write");
                 (client, written)
@@ -265,8 +267,8 @@ fn streams_outlive_the_end_of_their_runtime() {
     }
 }
 
-/// The last write of a dropped stream waits for a peer that does not read, and for nothing else:
-/// once that has gone, nothing holds the pipe.
+/// The last write of a dropped stream waits for a peer that does not read. When that peer leaves,
+/// the pipe is released.
 #[tokio::test]
 async fn a_dropped_stream_is_released_when_a_peer_that_never_reads_leaves() {
     for shut in [false, true] {
@@ -290,7 +292,7 @@ async fn a_dropped_stream_is_released_when_a_peer_that_never_reads_leaves() {
     }
 }
 
-/// Each is a message of its own.
+/// Each write is one message.
 #[tokio::test]
 async fn many_small_writes_arrive_in_order() {
     let (mut client, mut server) = connected().await;
@@ -318,7 +320,7 @@ async fn many_small_writes_arrive_in_order() {
 
 const MEGABYTE: usize = 1_000_000;
 
-/// Writes to the server in its argument, and is gone in the way that stands there too.
+/// Writes to a server and exits. Its argument is the way to exit and the server's path.
 #[tokio::test]
 async fn helper_client_that_exits() {
     let Some(argument) = argument() else { return };
@@ -345,11 +347,11 @@ async fn helper_client_that_exits() {
     std::process::exit(code);
 }
 
-/// What a process that ends leaves in the pipe, read while it ends or when it has.
+/// The server reads while the process exits, or afterwards.
 #[tokio::test]
 async fn bytes_written_before_an_exit_arrive() {
     for (way, code, least, most) in [
-        // All but the last write, which may not be the system's yet.
+        // The system may not have the last write yet.
         ("without a close", 11, MEGABYTE - 64 * 1024, MEGABYTE),
         ("after a close", 12, 200_000, 200_000),
         ("after a close that was too short", 13, 256 * 1024 - 64 * 1024, 384 * 1024),

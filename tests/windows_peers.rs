@@ -1,10 +1,10 @@
-//! Windows programs that know nothing of sockpipe, unchanged, at the other end of a pipe.
+//! Unchanged Windows programs without sockpipe at the other end of a pipe.
 //!
-//! `scripts/windows-peers.sh` fetches them and says where they are, in the variables that
-//! `windows_peers/*.rs` name. One that is not here is skipped with a line that says so; with
-//! `SOCKPIPE_REQUIRE_PEERS` set it is a failure if it is Node.js, which can be had everywhere.
-//! `docs/windows_interop.md` sums up what these tests show.
-#![cfg(windows)] // There are named pipes.
+//! `scripts/windows-peers.sh` fetches the programs and sets the variables with their paths, which
+//! `windows_peers/*.rs` name. A test prints that it skips a program that is missing. With
+//! `SOCKPIPE_REQUIRE_PEERS` set it fails for Node.js, which is available everywhere.
+//! `docs/windows_interop.md` sums up the results.
+#![cfg(windows)] // Only Windows has named pipes.
 
 mod common;
 mod windows_peers {
@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const TRIPS: usize = 1000;
 const MEGABYTE: usize = 1 << 20;
-/// What a peer has echoed, or sent, after the exchange that every one of them makes.
+/// The number of bytes that each peer has echoed after [`exchange`].
 const EXCHANGED: usize = TRIPS * 64 + MEGABYTE;
 
 fn listen(byte_type: bool) -> (Listener, String) {
@@ -53,7 +53,7 @@ async fn read_all(stream: &mut Stream) -> Vec<u8> {
     bytes
 }
 
-/// A thousand round trips, and a megabyte both ways at once, with a server that echoes.
+/// Makes a thousand round trips with an echo server, and sends a megabyte while it reads the echo.
 async fn exchange(stream: &mut Stream) {
     for trip in 0..TRIPS {
         let (sent, mut got) = ([trip as u8; 64], [0; 64]);

@@ -1,6 +1,6 @@
-//! Named pipes as others see them, and under load; what Wine can show. The contract's rows are in
-//! `contract.rs`, what only a real Windows can show in `windows_real.rs`.
-#![cfg(windows)] // There are named pipes.
+//! Named pipes with foreign programs and under load, as far as Wine supports it. `contract.rs` has
+//! the rows of the contract, and `windows_real.rs` the tests that need a real Windows.
+#![cfg(windows)] // Only Windows has named pipes.
 
 mod common;
 
@@ -64,7 +64,7 @@ async fn a_foreign_client_sees_the_chosen_options() {
         let info = ClientOptions::new().open(path).expect("a server").info().expect("its kind");
         assert_eq!(info.mode, mode);
         assert_eq!((info.in_buffer_size, info.out_buffer_size), (size, size));
-        // 255 is "unlimited", which Wine spells otherwise.
+        // 255 means unlimited on Windows; Wine has another number for it.
         assert!(info.max_instances >= 255, "{}", info.max_instances);
     }
 }
@@ -81,7 +81,7 @@ async fn an_invalid_security_descriptor_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn one_armed_instance_serves_many() {
+async fn a_listener_with_one_waiting_instance_serves_many_clients() {
     let (listener, path) = listen(&ListenOptions::new().instances(0));
     let _serving = serve(listener);
     let mut clients = JoinSet::new();
@@ -99,7 +99,7 @@ async fn one_armed_instance_serves_many() {
 #[tokio::test]
 async fn a_listener_of_byte_type_has_no_half_close_and_no_false_end() {
     let (mut listener, path) = listen(&ListenOptions::new().byte_type(true));
-    // An empty write of a client that knows nothing of ours is not taken for an end.
+    // The listener does not take an empty write of a foreign client for an end.
     let mut foreign = ClientOptions::new().open(&path).expect("a server");
     let mut server = within(listener.accept()).await.expect("a connection");
     within(foreign.write(&[])).await.expect("nothing");
@@ -118,7 +118,7 @@ async fn a_listener_of_byte_type_has_no_half_close_and_no_false_end() {
     assert_eq!(read_all(&mut &client).await, b"still open");
 }
 
-/// As Node's servers are, and .NET's by default.
+/// Node's servers are of byte type, and .NET's by default.
 #[tokio::test]
 async fn a_foreign_server_of_byte_type_reads_the_end_when_the_stream_is_closed() {
     let path = format!(r"\\.\pipe\{}", unique_name());
@@ -135,7 +135,7 @@ async fn a_foreign_server_of_byte_type_reads_the_end_when_the_stream_is_closed()
         within(server.write_all(b"an answer")).await.expect("the other direction is open");
         let mut answer = [0; 9];
         within(client.read_exact(&mut answer)).await.expect("an answer");
-        // The end has not come yet.
+        // The server has not read an end yet.
         let early = tokio::time::timeout(Duration::from_millis(50), server.read(&mut buffer));
         assert!(early.await.is_err(), "it came by itself");
         if dropped {
@@ -147,7 +147,7 @@ async fn a_foreign_server_of_byte_type_reads_the_end_when_the_stream_is_closed()
     }
 }
 
-/// Where a pipe can carry the end, `end_on_close` leaves it to the pipe.
+/// A pipe of message type can carry the end of one direction.
 #[tokio::test]
 async fn end_on_close_changes_nothing_for_a_pipe_of_message_type() {
     let (mut listener, path) = listen(&ListenOptions::new());
@@ -176,7 +176,7 @@ async fn a_handle_made_elsewhere_becomes_a_stream() {
     drop(server);
     assert_eq!(read_all(&mut client).await, b"answer");
 
-    // It is in use: what it has read is not to be had by another.
+    // A handle in use is refused: its stream may have read bytes already.
     let other = client.as_handle().try_clone_to_owned().expect("a duplicate");
     let says = ["overlapped", "another event loop"];
     for handle in [other, open(0)] {
@@ -190,28 +190,28 @@ async fn a_handle_made_elsewhere_becomes_a_stream() {
 #[tokio::test]
 async fn the_session_and_level_of_the_peer_are_reported() {
     let (client, server) = connected(&ListenOptions::new()).await;
-    // Both are this process.
+    // Both ends belong to this process.
     let session = server.peer_session().expect("the client's session");
     assert_eq!(client.peer_session().expect("the server's session"), session);
     let level = server.peer_integrity().expect("the client's level");
     assert!((IntegrityLevel::LOW..=IntegrityLevel::SYSTEM).contains(&level), "{level:?}");
     assert_kind(client.peer_integrity(), ErrorKind::Unsupported);
-    // To know the peer is not to be it.
+    // The queries have not left this thread impersonating the peer.
     let own = client.peer_credentials().expect("credentials");
     assert_eq!(server.peer_credentials().expect("credentials"), own);
 }
 
-/// An empty message needs no room in the pipe, so the end of a full one is the system's at once.
+/// The end is an empty message, which the system accepts even for a full pipe.
 #[tokio::test]
-async fn an_end_needs_no_room() {
+async fn close_succeeds_on_a_full_pipe_that_nobody_reads() {
     let (mut client, mut server) = connected(&ListenOptions::new()).await;
     within(client.write_all(&[1; 256 * 1024])).await.expect("a write");
-    // The peer reads nothing.
+    // The peer has read nothing yet.
     within(client.close(Duration::from_secs(20))).await.expect("the system has every byte");
     assert_eq!(read_all(&mut server).await.len(), 256 * 1024);
 }
 
-/// Answers one client with a megabyte, closes, and is gone.
+/// Answers one client with a megabyte, closes the stream and exits.
 #[tokio::test]
 async fn helper_server_that_exits() {
     let Some(name) = argument() else { return };
@@ -243,7 +243,7 @@ async fn clients_that_come_and_go_do_not_stop_the_listener() {
     for number in 0..1000 {
         let client = within(Stream::connect(&path)).await.expect("a connection");
         if number % 2 == 0 {
-            // Dropped with bytes that nobody reads.
+            // The client leaves bytes that nobody reads.
             within((&client).write_all(b"unread")).await.expect("a write");
         }
     }
@@ -253,7 +253,7 @@ async fn clients_that_come_and_go_do_not_stop_the_listener() {
     assert!(!serving.is_finished());
 }
 
-/// How many of them, each with so many bytes, at the same moment.
+/// Connects `count` clients at the same time, each of which exchanges `length` bytes.
 async fn all_at_once(count: usize, length: usize) {
     let (listener, path) = listen(&ListenOptions::new());
     let _serving = serve(listener);
@@ -286,14 +286,14 @@ async fn a_burst_of_a_thousand_clients_connects() {
     all_at_once(1000, 1).await;
 }
 
-/// The system gives numbers of closed handles out again, so those of new ones say how many are
-/// open. (The system's own count of them is always 0 under Wine.)
+/// The highest number of new handles. The system reuses numbers of closed handles, so this shows
+/// how many are open. (Under Wine the system's own count is always 0.)
 fn highest_handle() -> usize {
     let files: Vec<_> = (0..64).map(|_| File::open("NUL").expect("the null device")).collect();
     files.iter().map(|file| file.as_raw_handle() as usize / 4).max().expect("a handle")
 }
 
-/// In a process of its own, for other tests open handles too.
+/// This is a separate process, since other tests open handles too.
 #[tokio::test]
 async fn helper_many_connections() {
     let Some(count) = argument() else { return };
@@ -320,13 +320,13 @@ async fn helper_many_connections() {
 }
 
 #[tokio::test]
-async fn handles_are_back_where_they_were_after_many_connections() {
-    // Wine is slow.
+async fn many_connections_leave_no_handle_open() {
+    // Wine is too slow for the full count.
     let full = std::env::var_os("SOCKPIPE_FULL").is_some() || !common::wine::is_wine();
     let count = if full { "10000" } else { "2000" };
     let child = spawn_helper("helper_many_connections", count);
     let output = tokio::task::spawn_blocking(|| child.wait_with_output().expect("an end"));
-    // Each connection has its own limit.
+    // Each connection has a timeout of its own.
     let output = tokio::time::timeout(10 * PATIENCE, output).await.expect("in time");
     let output = output.expect("an end");
     let said = common::process::text(&output.stdout);
@@ -335,16 +335,17 @@ async fn handles_are_back_where_they_were_after_many_connections() {
     assert!(said.contains(&format!("after {count} connections")), "{said}");
 }
 
-/// Accepted streams are instances too, and the name lives as long as one does.
+/// Accepted streams are instances of the pipe, and the name exists as long as one of them.
 #[tokio::test]
-async fn an_accepted_stream_keeps_the_name() {
+async fn a_name_stays_taken_while_an_accepted_stream_is_open() {
     let (mut listener, path) = listen(&ListenOptions::new());
     let client = within(Stream::connect(&path)).await.expect("a connection");
     let server = within(listener.accept()).await.expect("a connection");
     drop(listener);
     let holds = Listener::bind(&path);
     assert_reason!(holds, Reason::LiveServer { .. } | Reason::HeldByConnections, path);
-    // Nobody takes clients any more. The instances that waited for some may take a moment to go.
+    // No listener accepts clients now. The instances that waited for clients may take a moment to
+    // close.
     let options = ConnectOptions::new().deadline(Duration::from_millis(50));
     let outcome = async {
         loop {
@@ -364,11 +365,11 @@ async fn an_accepted_stream_keeps_the_name() {
 }
 
 #[tokio::test]
-async fn the_name_of_a_foreign_server_is_in_use() {
+async fn bind_refuses_the_name_of_a_foreign_server_without_connecting() {
     let path = format!(r"\\.\pipe\{}", unique_name());
     let server = ServerOptions::new().create(&path).expect("a free name");
     assert_reason!(Listener::bind(&path), Reason::LiveServer { .. }, path);
-    // It was not connected to by the question.
+    // `bind` has not connected to the server.
     let untouched = tokio::time::timeout(Duration::from_millis(20), server.connect()).await;
     assert!(untouched.is_err());
 }

@@ -1,7 +1,8 @@
-//! What Windows enforces and Wine does not: who may open a pipe, who may add an instance to it, and
-//! that its name has one owner; and where an end could get lost. Under Wine a test that would tell
-//! nothing says that it did not run, or that the model of NT shows it (`scripts/nt.sh`).
-#![cfg(windows)] // There are named pipes.
+//! Rules that Windows enforces and Wine does not: who may open a pipe, who may add an instance to
+//! it, and that a name has one owner. Other tests show where an end could get lost. Under Wine a
+//! test that would show nothing prints that it did not run, or that the model of NT runs it
+//! (`scripts/nt.sh`).
+#![cfg(windows)] // Only Windows has named pipes.
 
 mod common;
 
@@ -25,7 +26,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::windows::named_pipe::{PipeMode, ServerOptions};
 
 const ERROR_ACCESS_DENIED: i32 = 5;
-/// `SecurityAnonymous`, as it is in an open's flags.
+/// `SecurityAnonymous` in the flags of an open.
 const SECURITY_ANONYMOUS: u32 = 0;
 
 fn listen(options: &ListenOptions) -> (Listener, String) {
@@ -50,7 +51,8 @@ fn assert_denied<T>(outcome: io::Result<T>, what: &str) {
     assert_eq!(error.raw_os_error(), Some(ERROR_ACCESS_DENIED), "{error}");
 }
 
-/// Row 4. The question whether the name exists comes before; this is what decides.
+/// This is row 4 of the contract. `bind` checks before whether the name exists, but only the system
+/// decides between rivals.
 #[test]
 fn one_of_many_concurrent_binds_wins() {
     if skipped_without_model("it lets everybody create a first instance") {
@@ -65,7 +67,7 @@ fn one_of_many_concurrent_binds_wins() {
                 thread::spawn(move || {
                     barrier.wait();
                     let bound = Listener::bind(name);
-                    // None is dropped before all have tried.
+                    // All rivals have tried before the first listener is dropped.
                     barrier.wait();
                     bound
                 })
@@ -80,9 +82,9 @@ fn one_of_many_concurrent_binds_wins() {
     }
 }
 
-/// Row 16 at the server: nobody can take the name, or be found under it.
+/// This is row 16 of the contract at the server: no impostor can take the name.
 #[tokio::test]
-async fn a_foreign_first_instance_is_refused() {
+async fn a_foreign_program_cannot_create_a_first_instance_of_a_held_name() {
     if skipped_without_model("it lets everybody create a first instance") {
         return;
     }
@@ -92,8 +94,8 @@ async fn a_foreign_first_instance_is_refused() {
     assert_denied(first.create(path), "a second server has the name");
 }
 
-/// What everybody gets with `Access::Everyone`, given to ourselves: to read and to write, and not
-/// to add an instance. That the listener cannot add its own either does not matter here.
+/// The descriptor gives this user the rights that `Access::Everyone` gives everybody: to read and
+/// to write, but not to add an instance. Here the listener cannot add instances either.
 #[tokio::test]
 async fn a_user_with_read_and_write_access_cannot_add_an_instance() {
     if skipped_without_model("it does not enforce descriptors") {
@@ -106,11 +108,11 @@ async fn a_user_with_read_and_write_access_cannot_add_an_instance() {
     let mut further = ServerOptions::new();
     further.pipe_mode(PipeMode::Message);
     assert_denied(further.create(&path), "it has an instance of a pipe that it may only use");
-    // To connect it is enough.
+    // These rights suffice to connect.
     within(Stream::connect(&path)).await.expect("a connection");
 }
 
-/// It is not another server that stands in the way then, and there is nothing to wait for.
+/// The error must not look like another server, for which `bind_wait` would wait.
 #[test]
 fn a_listener_that_cannot_add_its_own_instances_reports_it() {
     if skipped_without_model("it does not enforce descriptors") {
@@ -121,7 +123,7 @@ fn a_listener_that_cannot_add_its_own_instances_reports_it() {
     assert_says(&assert_reason!(outcome, Reason::Os), &["add instances"]);
 }
 
-/// Row 15. There is one user here, so it is the user that is left out.
+/// This is row 15 of the contract. The tests have one user, so the descriptor leaves out that one.
 #[tokio::test]
 async fn a_user_missing_from_the_descriptor_is_refused() {
     if skipped_without_model("it does not enforce descriptors") {
@@ -149,7 +151,7 @@ fn a_descriptor_that_grants_everyone_everything_is_refused() {
     assert_says(&assert_kind(outcome, ErrorKind::InvalidInput), &["who may connect"]);
 }
 
-/// Through the file server of this machine, which is a way from the network.
+/// The clients come through this machine's own file server, as clients from the network do.
 #[tokio::test]
 async fn clients_from_the_network_are_refused() {
     if skipped("it has no file server") {
@@ -163,7 +165,7 @@ async fn clients_from_the_network_are_refused() {
     let mut options = ServerOptions::new();
     let _foreign = options.reject_remote_clients(false).create(&foreign).expect("a free name");
     if let Err(error) = open(&foreign) {
-        // A machine need not have a file server, so this is no failure on a real Windows either.
+        // A real Windows may have no file server either.
         println!("not run: no pipe is reached through the network here: {error}");
         return;
     }
@@ -173,14 +175,14 @@ async fn clients_from_the_network_are_refused() {
         ListenOptions::new().security_descriptor("D:P(A;;GA;;;WD)(A;;GA;;;AN)"),
     ] {
         let (_listener, path) = listen(&options);
-        let error = open(&path).expect_err("a client from the network was let in");
+        let error = open(&path).expect_err("a client from the network connected");
         println!("refused: {error}");
     }
 }
 
-/// The owner of a pipe that says nothing about it is the user that made it, or Administrators.
+/// The default owner of a pipe is the user that made it, or Administrators.
 #[tokio::test]
-async fn the_owner_of_a_foreign_pipe_is_known() {
+async fn a_client_checks_the_owner_of_a_foreign_pipe() {
     if skipped_without_model("pipes with the default descriptor have no owner") {
         return;
     }
@@ -198,9 +200,10 @@ async fn the_owner_of_a_foreign_pipe_is_known() {
     }
 }
 
-/// Services own their pipes as SYSTEM or Administrators, whichever user a client expects.
+/// SYSTEM or Administrators own a service's pipe. A client accepts it as `ExpectServer::User`, and
+/// refuses it as `ExpectServer::Exactly` another user.
 #[tokio::test]
-async fn a_service_is_accepted_where_a_user_is_expected_and_not_exactly_one() {
+async fn expect_server_accepts_a_service_for_a_user_but_not_for_exactly_one() {
     const INVALID_OWNER: i32 = 1307;
     let user = |sid: &str| UserId::Sid(sid.to_owned());
     for (owner, sid) in [("SY", "S-1-5-18"), ("BA", "S-1-5-32-544")] {
@@ -209,7 +212,7 @@ async fn a_service_is_accepted_where_a_user_is_expected_and_not_exactly_one() {
         let listener = match Listener::bind_with(unique_name(), &options) {
             Ok(listener) => listener,
             Err(error) => {
-                // Only who may give things away can name an owner other than itself.
+                // Only a user with the right to set owners can name another owner.
                 let code = Error::of(&error).and_then(Error::raw_os_error);
                 assert_eq!(code, Some(INVALID_OWNER), "{error}");
                 println!("not run: this user may not make a pipe of {owner}");
@@ -235,10 +238,10 @@ async fn a_service_is_accepted_where_a_user_is_expected_and_not_exactly_one() {
     }
 }
 
-/// A reader in message mode gets an end that was sent while data was still unread, and bytes on
-/// both of its sides. Wine keeps them apart in byte mode too, and so cannot show that it matters.
+/// In message mode a reader keeps the end apart from unread data before it. Wine does so in byte
+/// mode too, and so cannot show that the mode matters.
 #[tokio::test]
-async fn an_end_behind_unread_data_is_still_an_end() {
+async fn an_end_behind_unread_data_is_read_as_an_end() {
     let (mut listener, path) = listen(&ListenOptions::new());
     for length in [1, 4096, 200_000] {
         let mut client = within(Stream::connect(&path)).await.expect("a connection");
@@ -247,7 +250,7 @@ async fn an_end_behind_unread_data_is_still_an_end() {
         client.shutdown().await.expect("a half-close");
         within(server.write_all(&vec![2; length])).await.expect("a write");
         server.shutdown().await.expect("a half-close");
-        // Nobody has read anything yet.
+        // Neither end has read anything yet.
         for stream in [&mut server, &mut client] {
             let mut bytes = Vec::new();
             within(stream.read_to_end(&mut bytes)).await.expect("an end");
@@ -256,9 +259,8 @@ async fn an_end_behind_unread_data_is_still_an_end() {
     }
 }
 
-/// Why the end is sent again to those who may read so: the first can vanish. Were it not so, that
-/// would be for nothing.
-// The pipe is closed by an event loop that goes on while this thread waits.
+/// This is the reason to send the end again to a reader in byte mode.
+// The event loop must run while this thread waits, since it closes the pipe.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn in_byte_mode_an_end_behind_unread_data_vanishes() {
     if skipped_without_model("it keeps them apart") {
@@ -266,7 +268,7 @@ async fn in_byte_mode_an_end_behind_unread_data_vanishes() {
     }
     let path = format!(r"\\.\pipe\{}", unique_name());
     let server = ServerOptions::new().pipe_mode(PipeMode::Message).create(&path).expect("free");
-    // Without an event loop, which would read before it is told to.
+    // The client has no event loop, which would read too early.
     let mut client = OpenOptions::new().read(true).write(true).open(&path).expect("a server");
     within(server.connect()).await.expect("a client");
     for message in [&b"abc"[..], b""] {
@@ -294,7 +296,8 @@ async fn in_byte_mode_an_end_behind_unread_data_vanishes() {
     reader.join().expect("no panic");
 }
 
-/// Most programs do not say how far they trust the server; then what they write tells who they are.
+/// Most programs do not choose a level of impersonation. The server can then identify them once it
+/// has read their first bytes.
 #[tokio::test]
 async fn a_plain_client_is_identified_after_its_first_bytes() {
     if skipped_without_model("it tells at once") {
@@ -313,7 +316,7 @@ async fn a_plain_client_is_identified_after_its_first_bytes() {
 }
 
 #[tokio::test]
-async fn an_anonymous_client_stays_unknown() {
+async fn peer_credentials_fail_for_an_anonymous_client() {
     if skipped_without_model("it tells at once") {
         return;
     }
@@ -329,7 +332,7 @@ async fn an_anonymous_client_stays_unknown() {
     assert!(matches!(reason, Some(Reason::AnonymousPeer { .. })), "{error}");
 }
 
-/// Has one client, and waits to be killed.
+/// Accepts one client, and waits until the test kills it.
 #[tokio::test]
 async fn helper_server_that_crashes() {
     let Some(name) = argument() else { return };
@@ -364,7 +367,7 @@ async fn the_name_of_a_crashed_server_whose_client_lives_is_taken_over() {
     let missed = within(Stream::connect(&name)).await;
     assert_reason!(missed, Reason::NoServer);
     let mut listener = Listener::bind(&name).expect("a name without a server");
-    // All its instances are in order, and each client is its own.
+    // Every instance works, and every client reaches this listener.
     for _ in 0..8 {
         let mut client = within(Stream::connect(&name)).await.expect("a connection");
         let mut server = within(listener.accept()).await.expect("a connection");
@@ -374,7 +377,7 @@ async fn the_name_of_a_crashed_server_whose_client_lives_is_taken_over() {
     assert_reason!(Listener::bind(&name), Reason::LiveServer { .. }, name);
 }
 
-/// Clients would find another pipe than the one that was asked for.
+/// Clients would find a pipe with the rights and type of the dead server.
 #[tokio::test]
 async fn a_name_is_not_taken_over_with_other_rights_or_of_another_type() {
     if skipped_without_model("a name goes with its server") {
@@ -385,7 +388,7 @@ async fn a_name_is_not_taken_over_with_other_rights_or_of_another_type() {
     let everyone = ListenOptions::new().access(Access::Everyone);
     assert_held(Listener::bind_with(&name, &everyone));
     assert_held(Listener::bind_with(&name, &ListenOptions::new().byte_type(true)));
-    // Nothing of the attempts is left.
+    // The failed attempts leave no instance.
     let missed = within(Stream::connect(&name)).await;
     assert_reason!(missed, Reason::NoServer);
     drop(former);
@@ -405,7 +408,7 @@ async fn one_of_many_concurrent_takeovers_wins() {
         let bind = || {
             barrier.wait();
             let bound = Listener::bind(&name);
-            // None is dropped before all have tried.
+            // All rivals have tried before the first listener is dropped.
             barrier.wait();
             bound
         };

@@ -1,4 +1,4 @@
-//! A child that is connected to the process that started it.
+//! A child process with a stream to the process that started it.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{assert_kind, helper_command, within};
 use sockpipe::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// The child's program.
+/// The program of the child.
 #[tokio::test]
 async fn helper_worker() {
     let Some(behaviour) = common::argument() else { return };
@@ -24,7 +24,7 @@ async fn helper_worker() {
     within(stream.read_exact(&mut byte)).await.expect("a request");
     within(stream.write_all(&byte)).await.expect("an answer");
     if behaviour == "goes on" {
-        // A child of its own has nothing of it.
+        // The worker's own child does not inherit the stream.
         let mut command = helper_command("helper_that_outlives_the_worker", "");
         command.stdin(Stdio::inherit()).stdout(Stdio::null());
         let mut child = command.spawn().expect("a process");
@@ -33,7 +33,7 @@ async fn helper_worker() {
     }
 }
 
-/// A child of the child's.
+/// The program of the worker's own child.
 #[test]
 fn helper_that_outlives_the_worker() {
     if common::argument().is_some() {
@@ -48,7 +48,7 @@ fn command(behaviour: &str) -> Command {
 }
 
 #[tokio::test]
-async fn a_child_talks_to_its_parent_and_the_stream_ends_with_it() {
+async fn a_child_answers_its_parent_and_the_stream_ends_when_it_exits() {
     let mut command = command("ends");
     let (mut stream, mut child) = Stream::pair_with_child(&mut command).expect("a child");
     within(stream.write_all(b"x")).await.expect("a write");
@@ -58,7 +58,7 @@ async fn a_child_talks_to_its_parent_and_the_stream_ends_with_it() {
 }
 
 #[tokio::test]
-async fn the_stream_ends_when_the_child_drops_it_and_goes_on() {
+async fn the_stream_ends_when_the_child_drops_it_and_keeps_running() {
     let (mut stream, mut child) =
         Stream::pair_with_child(&mut command("goes on")).expect("a child");
     within(stream.write_all(b"x")).await.expect("a write");
@@ -76,7 +76,7 @@ fn from_parent_fails_in_a_program_started_by_hand() {
 
 #[cfg(feature = "blocking")]
 #[test]
-fn threads_have_workers_too() {
+fn a_blocking_parent_gets_an_answer_from_its_child() {
     use std::io::{Read, Write};
 
     use sockpipe::blocking;

@@ -120,6 +120,7 @@ impl Verb {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "sockpipe listen [OPTIONS] <ENDPOINT> [--exec <COMMAND>...]")]
 #[command(after_help = "\
 The command of --exec finds its client in SOCKPIPE_PEER_USER and SOCKPIPE_PEER_PID. On Unix it has \
 a process group of its own. The group gets SIGTERM one second after its client has left, and when \
@@ -378,6 +379,13 @@ mod tests {
         assert_eq!(wait(&["x"]), None);
         assert_eq!(wait(&["--wait", "x"]), Some(Duration::MAX));
         assert_eq!(wait(&["--wait=2.5", "x"]), Some(Duration::from_millis(2500)));
+    }
+
+    #[test]
+    fn usage_of_exec_without_an_endpoint_puts_the_endpoint_first() {
+        let error = Args::try_parse_from(["sockpipe", "listen", "--exec", "cat", "x"]);
+        let message = error.expect_err("no endpoint").to_string();
+        assert!(message.contains("<ENDPOINT> [--exec <COMMAND>...]"), "{message}");
     }
 
     #[test]

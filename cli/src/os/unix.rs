@@ -110,10 +110,12 @@ pub fn who_may_connect(address: &Endpoint, _: Option<&Stream>) -> Option<Access>
     let data = fs::metadata(path).ok()?;
     let mode = data.mode() & 0o7777;
     let meaning = match (mode & 0o020 != 0, mode & 0o002 != 0) {
+        (false, false) if data.uid() == 0 => "only root may connect",
         (false, false) => "the owner and root may connect",
         (true, false) => "the owner, its group and root may connect",
         (_, true) => "every user may connect",
     };
+
     Some(Access {
         owner: user(&UserId::Uid(data.uid())),
         uid: Some(data.uid()),
