@@ -12,14 +12,14 @@
 //!    the lock, a server lives: `AddrInUse`, and nothing was touched. Then check that the locked
 //!    file is still the one under that name: the last holder removes it when it ends, and a process
 //!    that opened it before that holds a lock on a deleted file.
-//! Look at the name. A file that is not a socket, or belongs to another user, is left alone: an
-//! error. A socket may belong to a server that does not use the lock, so a connection is tried, and
-//! any result but a sure "nobody listens" counts as a living server.
-//! Unlink a dead socket, bind a new one under the name itself, set its mode, and listen. If a
-//! server that ignores the lock has just bound the name, the kernel refuses to bind over it, and
-//! step 2 is repeated. The disk holds only the name and its lock at any time, and the name that the
-//! system shows for the socket is the one that users know. A process that is killed on the way
-//! leaves what a crash leaves: nothing, or a socket that refuses connections.
+//! 2. Look at the name. A file that is not a socket, or belongs to another user, is left alone: an
+//!    error. A socket may belong to a server that does not use the lock, so a connection is tried,
+//!    and any result but a sure "nobody listens" counts as a living server.
+//! 3. Unlink a dead socket, bind a new one under the name itself, set its mode, and listen. If a
+//!    server that ignores the lock has just bound the name, the kernel refuses to bind over it, and
+//!    step 2 is repeated. The disk holds only the name and its lock at any time, and the name that
+//!    the system shows for the socket is the one that users know. A process that is killed on the
+//!    way leaves what a crash leaves: nothing, or a socket that refuses connections.
 //!
 //! A client may connect in the middle of step 3, and find nothing or be refused. A client of this
 //! crate sees that the lock is held, and retries for a moment; see `connect`.
