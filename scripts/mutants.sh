@@ -32,7 +32,7 @@ groups() {
 		place|src/unix/place.rs|$name|${more//$'\n'/ }
 		ring|src/shared_memory/ring.rs|--lib|--test unix_shared_memory
 		bells|src/unix/shared_memory.rs|--lib|--test unix_shared_memory
-		listener|src/listener.rs src/listener/*.rs|--lib|--test contract --test unix_accept --test serve
+		listener|src/listener.rs src/listener/*.rs|--lib|--test contract --test unix_accept --test serve --test unix_release
 		stream|src/stream.rs src/stream/*.rs|--test contract|--lib --test echo --test unix_ancillary
 		blocking|src/blocking/*.rs|--test blocking -- --skip examples::|--test contract --test hand_over
 		serve|src/serve.rs src/serve/[!t]*.rs|--lib --test serve|--test load --test echo --test unix_upgrade -- --skip thousands_of

@@ -196,9 +196,9 @@ pub(crate) mod tests {
     use std::task::{Context, Waker};
     use std::time::Duration;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
     use tokio::runtime::Builder;
-    use tokio::time::timeout;
+    use tokio::time::{Instant, timeout};
 
     use super::*;
 
@@ -247,6 +247,33 @@ pub(crate) mod tests {
         .expect("room");
         accepted.expect("a client");
         connected.expect("a place");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_waits_for_room_gets_an_error_once_the_listener_is_gone() {
+        let (listener, connector) = pair();
+        let _clients = fill(&connector);
+        let mut waiting = pin!(connector.connect());
+        assert!(timeout(Duration::from_secs(1), &mut waiting).await.is_err(), "there is no room");
+        let gone = Instant::now();
+        drop(listener);
+        let error = waiting.await.expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+        assert_eq!(gone.elapsed(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_write_that_fits_the_buffer_does_not_wait_and_one_of_several_parts_is_one_write() {
+        let (mut listener, connector) = pair();
+        let mut client = at_once(connector.connect()).expect("a connection");
+        let mut server = at_once(listener.accept()).expect("a client");
+        at_once(client.write_all(&vec![7; 64 * 1024 - 3])).expect("room");
+        assert!(client.is_write_vectored());
+        let parts = [io::IoSlice::new(b"a"), io::IoSlice::new(b"bc")];
+        assert_eq!(at_once(client.write_vectored(&parts)).expect("room"), 3);
+        let mut bytes = vec![0; 64 * 1024];
+        at_once(server.read_exact(&mut bytes)).expect("all of them");
+        assert_eq!(bytes[64 * 1024 - 3..], *b"abc");
     }
 
     #[test]

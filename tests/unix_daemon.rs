@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::daemon::{Daemon, helper};
 use common::process::Running;
 use common::unix::{on_linux, strace};
-use common::{assert_reason, within};
+use common::{Backend, Os, assert_reason, within};
 use sockpipe::os::unix::DaemonCommandExt;
 use sockpipe::{ConnectOptions, DaemonCommand, Listener, Reason, Stream, connect_or_spawn_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -113,6 +113,23 @@ async fn a_daemon_whose_client_gives_up_leaves_no_zombie() {
     drop(connecting);
     rustix::process::kill_process(process(pid), rustix::process::Signal::KILL).expect("it goes on");
     gone(process(pid)).await;
+}
+
+/// As behind a launcher, which ends before the server that it has started listens.
+#[tokio::test]
+async fn a_server_that_listens_soon_after_its_command_succeeded_is_found() {
+    let os = Os::new();
+    let (started, mut start) = tokio::sync::mpsc::unbounded_channel();
+    let command = DaemonCommand::new(Command::new("true"))
+        .on_start(move |pid| started.send(pid).expect("a test"));
+    let options = ConnectOptions::new().deadline(common::PATIENCE);
+    let connecting = connect_or_spawn_with(os.endpoint(), command, &options);
+    let listening = async {
+        gone(process(start.recv().await.expect("a start"))).await;
+        os.bind().expect("a free name")
+    };
+    let (connected, _listener) = within(async { tokio::join!(connecting, listening) }).await;
+    connected.expect("the server");
 }
 
 /// Runs `command` with an inheritable descriptor 7, with one signal ignored and another blocked, as

@@ -18,7 +18,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, se
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sockpipe::os::unix::AsyncPassFds;
 use sockpipe::{ConnectOptions, ListenOptions, Listener, Reason, SpinPolicy, Stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Sends `data` with `count` copies of `fd`.
 fn send_with(socket: BorrowedFd<'_>, data: &[u8], fd: BorrowedFd<'_>, count: usize) {
@@ -218,6 +218,24 @@ async fn bind_refuses_an_impossible_send_buffer() {
         within(listener.accept()).await.unwrap_or_else(|error| panic!("{size}: {error}"));
         assert_eq!(listener.stats().refused, 0, "{size}");
     }
+}
+
+async fn assert_one_write(mut writer: impl AsyncWrite + Unpin, reader: &mut Stream) {
+    assert!(writer.is_write_vectored());
+    let parts = [IoSlice::new(b"a"), IoSlice::new(b"bc")];
+    assert_eq!(within(writer.write_vectored(&parts)).await.expect("a write"), 3);
+    let mut bytes = [0; 3];
+    within(reader.read_exact(&mut bytes)).await.expect("what was written");
+    assert_eq!(bytes, *b"abc");
+}
+
+#[tokio::test]
+async fn a_stream_and_its_halves_write_several_parts_at_once() {
+    let (mut one, mut other) = Stream::pair().expect("a pair");
+    assert_one_write(&one, &mut other).await;
+    assert_one_write(&mut one, &mut other).await;
+    assert_one_write(one.split().1, &mut other).await;
+    assert_one_write(one.into_split().1, &mut other).await;
 }
 
 #[cfg(target_pointer_width = "64")]

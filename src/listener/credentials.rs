@@ -129,7 +129,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WithCredentials<S> {
 mod tests {
     use std::future::IntoFuture;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 
     use super::*;
     use crate::memory::tests::at_once;
@@ -151,6 +151,23 @@ mod tests {
         client.read_to_string(&mut said).await.expect("an end");
         assert_eq!(said, "uid 7 Some(9)");
         server.abort();
+    }
+
+    #[test]
+    fn what_the_stream_buffers_goes_out_at_a_flush() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let visitor = PeerCredentials::from(UserId::Uid(7));
+        let mut stream = WithCredentials::new(BufStream::new(near), visitor);
+        assert!(stream.is_write_vectored());
+        let parts = [IoSlice::new(b"a"), IoSlice::new(b"bc")];
+        assert_eq!(at_once(stream.write_vectored(&parts)).expect("room"), 3);
+        at_once(stream.write_all(b"d")).expect("room");
+        at_once(stream.flush()).expect("a flush");
+        let mut bytes = [0; 4];
+        at_once(far.read_exact(&mut bytes)).expect("all of them");
+        assert_eq!(bytes, *b"abcd");
+        at_once(stream.shutdown()).expect("an end");
+        assert_eq!(at_once(far.read(&mut bytes)).expect("the end"), 0);
     }
 
     #[test]

@@ -195,7 +195,7 @@ async fn sends_neither_raise_a_signal_nor_wait() {
         let os = Os::new();
         let name = format!("{role} {}", os.endpoint());
         let helper = helper_command("shared_memory::kills::helper_talks_until_killed", &name);
-        let options = ["-e", "trace=sendto,sendmsg"];
+        let options = ["-e", "trace=sendto,sendmsg,socketpair"];
         let Some(mut command) = strace(&log, &options, &helper) else { return };
         command.env("SOCKPIPE_TEST_HELPER", &name).stdout(Stdio::null());
         let (stream, mut child) = meet(role, os.endpoint(), command).await;
@@ -207,6 +207,11 @@ async fn sends_neither_raise_a_signal_nor_wait() {
             calls.lines().filter(|call| call.contains("sendto(") || call.contains("sendmsg("));
         let (right, wrong): (Vec<_>, Vec<_>) =
             sends.partition(|call| call.contains("MSG_DONTWAIT") && call.contains("MSG_NOSIGNAL"));
+        assert_eq!(wrong, [""; 0], "{role}");
+        // A child program would keep the bell open, and a full one would block.
+        let pairs = calls.lines().filter(|call| call.contains("socketpair("));
+        let (_, wrong): (Vec<_>, Vec<_>) =
+            pairs.partition(|call| call.contains("SOCK_CLOEXEC") && call.contains("SOCK_NONBLOCK"));
         assert_eq!(wrong, [""; 0], "{role}");
         bells += right.iter().filter(|call| call.contains("\"\\0\", 1,")).count();
     }

@@ -20,7 +20,7 @@ pub(crate) async fn client_and_socket() -> (Stream, UnixStream) {
     (client, listener.accept().expect("a client").0)
 }
 
-fn bell() -> (UnixStream, UnixStream) {
+pub(crate) fn bell() -> (UnixStream, UnixStream) {
     let pair = UnixStream::pair().expect("a pair");
     pair.0.set_nonblocking(true).expect("a flag");
     pair
@@ -49,7 +49,7 @@ pub(crate) async fn taken() -> Taken {
     Taken { client, socket, bell: here, file, memory }
 }
 
-type Fds = (OwnedFd, OwnedFd);
+pub(crate) type Fds = (OwnedFd, OwnedFd);
 
 /// Returns descriptors that do not look like an offer, so the byte with them is data.
 fn other_descriptors() -> Vec<(&'static str, Fds)> {
@@ -113,7 +113,11 @@ fn bad_offers() -> Vec<(&'static str, OwnedFd)> {
 }
 
 /// Sends `fds` in the middle of data, and returns which data the client read.
-async fn between_data(client: &mut Stream, socket: &mut UnixStream, fds: &Fds) -> Vec<u8> {
+pub(crate) async fn between_data(
+    client: &mut Stream,
+    socket: &mut UnixStream,
+    fds: &Fds,
+) -> Vec<u8> {
     let byte = mark_of_peer(socket).expect("a mark");
     socket.write_all(b"before").expect("a write");
     assert!(send_with(socket, &[byte], &[fds.0.as_fd(), fds.1.as_fd()]));

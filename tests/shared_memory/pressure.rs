@@ -1,5 +1,6 @@
 //! Peers that are suspended, and processes that may not use memory.
 
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use sockpipe::{Listener, SharedMemory, SpinPolicy, Stream, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::kills::{descriptors, mapped};
+use super::by_hand::*;
+use super::kills::{descriptors, mapped, run_alone};
+use super::offers::{bell, between_data, client_and_socket};
 use crate::common::unix::strace;
 use crate::common::{Backend, Os, argument, helper_command, spawn_helper, within};
 use crate::{connected, exchange, listening};
@@ -153,6 +156,30 @@ async fn helper_talks_without_calls() {
     say(&client, &server);
     drop((client, server));
     assert_eq!((mapped(), descriptors()), (0, before));
+}
+
+#[test]
+fn an_offer_without_room_for_its_descriptors_leaves_no_byte_in_the_data() {
+    run_alone("shared_memory::pressure::helper_has_no_room_for_an_offer");
+}
+
+/// The helper of the test above.
+#[tokio::test]
+async fn helper_has_no_room_for_an_offer() {
+    if argument().is_none() {
+        return;
+    }
+    for room in [0, 1] {
+        let (mut client, mut socket) = client_and_socket().await;
+        let (_here, there) = bell();
+        let fds = (memory(SIZE, SEALS), there.into());
+        let free = std::fs::File::open("/").expect("a directory").as_raw_fd();
+        let before = getrlimit(Resource::Nofile).current.expect("a limit");
+        restrict(Resource::Nofile, free as u64 + room);
+        let got = between_data(&mut client, &mut socket, &fds).await;
+        restrict(Resource::Nofile, before);
+        assert_eq!(got, b"beforeafter", "room for {room}");
+    }
 }
 
 fn restrict(resource: Resource, most: u64) {

@@ -1,4 +1,4 @@
-use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, split};
 use tokio::time::sleep;
 
 use super::*;
@@ -131,15 +131,33 @@ async fn http_has_an_idle_deadline_between_requests_only() {
     client.write_all(&request).await.expect("a write");
     server.read_exact(&mut request).await.expect("a request");
     let response = *b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
-    for part in [&response[..9], &response[9..]] {
+    let (body, rest) = (&response[response.len() - 2..], &response[9..response.len() - 2]);
+    // The second write has two parts.
+    for parts in [[&response[..9], b""], [rest, body]] {
         let waited = tokio::time::timeout(SECOND * 600, server.read_u8()).await;
         waited.expect_err("the client waits for the rest");
-        server.write_all(part).await.expect("an answer");
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let parts = parts.map(IoSlice::new);
+        assert_eq!(server.write_vectored(&parts).await.expect("an answer"), length);
     }
 
     let answered = Instant::now();
-    let error = server.read_u8().await.expect_err("nothing more was asked");
+    let ended = tokio::time::timeout(SECOND * 600, server.read_u8()).await.expect("a deadline");
+    let error = ended.expect_err("nothing more was asked");
     assert_eq!((error.kind(), answered.elapsed().as_secs()), (ErrorKind::TimedOut, 60));
+}
+
+#[test]
+fn what_the_stream_buffers_goes_out_at_a_flush() {
+    let (near, mut far) = tokio::io::duplex(16);
+    let mut stream = TimedStream::new(BufStream::new(near), None, None);
+    at_once(stream.write_all(b"abc")).expect("room");
+    at_once(stream.flush()).expect("a flush");
+    let mut bytes = [0; 3];
+    at_once(far.read_exact(&mut bytes)).expect("all of them");
+    assert_eq!(bytes, *b"abc");
+    at_once(stream.shutdown()).expect("an end");
+    assert_eq!(at_once(far.read(&mut bytes)).expect("the end"), 0);
 }
 
 #[test]
