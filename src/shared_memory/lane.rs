@@ -134,6 +134,8 @@ pub(crate) enum Then {
 #[derive(Debug)]
 pub(crate) struct Lane<L, O> {
     role: Role,
+    /// The user at the other end, whose share the memory counts against.
+    pub(crate) user: u32,
     link: OnceLock<Box<L>>,
     /// Seen once, and not looked at again: the peer could take it back.
     accepted: AtomicBool,
@@ -193,7 +195,7 @@ enum Offering<O> {
 
 impl<L: Link, O> Lane<L, O> {
     /// `eager`: without waiting until the stream is hot.
-    pub(crate) fn new(role: Role, eager: bool) -> Self {
+    pub(crate) fn new(role: Role, user: u32, eager: bool) -> Self {
         let incoming = Incoming {
             received: 0,
             last: None,
@@ -218,6 +220,7 @@ impl<L: Link, O> Lane<L, O> {
 
         Self {
             role,
+            user,
             link: OnceLock::new(),
             accepted: AtomicBool::new(false),
             wrote: AtomicBool::new(false),
@@ -264,6 +267,7 @@ impl<L: Link, O> Lane<L, O> {
         }
         Ok(Lane {
             role: self.role,
+            user: self.user,
             link,
             accepted: self.accepted,
             wrote: self.wrote,

@@ -58,14 +58,7 @@ impl Bell for AsyncBell {
 
 /// What a stream has that may use memory.
 #[derive(Debug)]
-pub(in crate::unix) struct Lane(Box<Parts>);
-
-#[derive(Debug)]
-struct Parts {
-    core: Core<AsyncBell>,
-    /// Who is at the other end.
-    user: u32,
-}
+pub(in crate::unix) struct Lane(Box<Core<AsyncBell>>);
 
 impl Lane {
     /// For a stream that connected. `None` where it is to use its socket only.
@@ -93,27 +86,26 @@ impl Lane {
         options: StreamOptions,
     ) -> Option<Self> {
         let eager = eager(options)?;
-        let core = Core::new(role, eager);
+        let core = Core::new(role, user, eager);
         core.start(&Wire::new(socket.get_ref(), user), eager);
-        Some(Self::from_parts(core, user))
+        Some(Self::from_core(core))
     }
 
     #[cfg(feature = "blocking")]
-    pub(super) fn into_parts(self) -> (Core<AsyncBell>, u32) {
-        let Parts { core, user } = *self.0;
-        (core, user)
+    pub(super) fn into_core(self) -> Core<AsyncBell> {
+        *self.0
     }
 
-    pub(super) fn from_parts(core: Core<AsyncBell>, user: u32) -> Self {
-        Self(Box::new(Parts { core, user }))
+    pub(super) fn from_core(core: Core<AsyncBell>) -> Self {
+        Self(Box::new(core))
     }
 
     fn bell(&self) -> Option<&AsyncBell> {
-        self.0.core.link().map(|link| &link.bell)
+        self.0.link().map(|link| &link.bell)
     }
 
     pub(in crate::unix) fn is_upgraded(&self) -> bool {
-        self.0.core.is_upgraded()
+        self.0.is_upgraded()
     }
 
     pub(in crate::unix) fn poll_read(
@@ -145,7 +137,7 @@ impl Lane {
         let AsyncBell { pace, turns: [turns, _], .. } = bell;
         let paused = spin.is_some() && pace.pause();
 
-        match self.0.core.look(buf) {
+        match self.0.look(buf) {
             None => return self.read_socket(socket, cx, buf),
             Some(Ok(Outcome::Done(read))) => {
                 if let Some(spin) = spin {
@@ -159,7 +151,7 @@ impl Lane {
             Some(Ok(_)) => {}
         }
 
-        let look = || found(self.0.core.look(buf)?);
+        let look = || found(self.0.look(buf)?);
         let watched = spin.map(|spin| turns.watch(spin, cx, look));
         match watched {
             Some(Watched::Found(Ok(read))) => {
@@ -194,16 +186,16 @@ impl Lane {
             let ready = socket.poll_read_ready(cx)?;
             let registered = ready.is_pending();
             if let Poll::Ready(mut ready) = ready {
-                if !ready.ready().is_read_closed() && !self.0.core.has_many_bells() {
+                if !ready.ready().is_read_closed() && !self.0.has_many_bells() {
                     ready.clear_ready();
                     continue;
                 }
-                if let Ok(heard) = ready.try_io(|_| self.0.core.hear(&wire)) {
+                if let Ok(heard) = ready.try_io(|_| self.0.hear(&wire)) {
                     unless_passing(heard)?;
                 }
             }
 
-            match self.0.core.read(&wire, buf, Then::Sleep)? {
+            match self.0.read(&wire, buf, Then::Sleep)? {
                 Outcome::Done(read) => return Poll::Ready(Ok(read.length)),
                 Outcome::Ring | Outcome::Socket if registered => return Poll::Pending,
                 Outcome::Ring | Outcome::Socket => {}
@@ -221,7 +213,7 @@ impl Lane {
         let wire = Wire::new(socket.get_ref(), self.0.user);
         for _ in 0..TRIES {
             let mut ready = ready!(socket.poll_read_ready(cx))?;
-            match self.0.core.read(&wire, buf, Then::Sleep) {
+            match self.0.read(&wire, buf, Then::Sleep) {
                 Ok(Outcome::Done(read)) => {
                     if read.emptied && !platform::may_have_marks(socket) {
                         ready.clear_ready();
@@ -264,7 +256,7 @@ impl Lane {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            match self.0.core.put(wire, bufs, Then::LookAgain) {
+            match self.0.put(wire, bufs, Then::LookAgain) {
                 Some(Ok(Outcome::Done(written))) => {
                     if watches {
                         self.found_room();
@@ -277,7 +269,7 @@ impl Lane {
             }
 
             let mut ready = ready!(socket.poll_write_ready(cx))?;
-            match self.0.core.write(wire, bufs, Then::LookAgain) {
+            match self.0.write(wire, bufs, Then::LookAgain) {
                 Ok(Outcome::Done(written)) => return Poll::Ready(Ok(written)),
                 Ok(Outcome::Socket) => ready.clear_ready(),
                 // The direction has just switched.
@@ -306,7 +298,7 @@ impl Lane {
         let Some(bell) = self.bell() else {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
         };
-        let look = || found(self.0.core.put(wire, bufs, Then::LookAgain)?);
+        let look = || found(self.0.put(wire, bufs, Then::LookAgain)?);
         match bell.spin.as_ref().filter(|_| watches).map(|spin| {
             spin.wrote();
             bell.turns[1].watch(spin, cx, look)
@@ -317,13 +309,13 @@ impl Lane {
         }
 
         for _ in 0..TRIES {
-            if let Outcome::Done(written) = self.0.core.write(wire, bufs, Then::Sleep)? {
+            if let Outcome::Done(written) = self.0.write(wire, bufs, Then::Sleep)? {
                 return Poll::Ready(Ok(written));
             }
             let mut ready = ready!(bell.socket.poll_read_ready(cx))?;
             match ready.try_io(|bell| Link::<AsyncBell>::hear(bell.get_ref().as_fd())) {
                 Ok(Ok(true)) | Err(_) => {}
-                Ok(Ok(false)) => self.0.core.peer_is_gone(),
+                Ok(Ok(false)) => self.0.peer_is_gone(),
                 Ok(Err(error)) => unless_passing(Err(error))?,
             }
         }
@@ -331,7 +323,7 @@ impl Lane {
     }
 
     pub(in crate::unix) fn shut_down(&self, socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
-        self.0.core.shut_down(&Wire::new(socket.get_ref(), self.0.user))
+        self.0.shut_down(&Wire::new(socket.get_ref(), self.0.user))
     }
 }
 

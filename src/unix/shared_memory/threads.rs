@@ -31,8 +31,6 @@ impl Bell for OwnedFd {
 #[derive(Debug)]
 pub(in crate::unix) struct Lane {
     core: Box<Core>,
-    /// Who is at the other end.
-    user: u32,
     /// Watching for room.
     spin: Option<Spin>,
 }
@@ -58,9 +56,9 @@ impl Lane {
 
     fn new(role: Role, socket: &OwnedFd, user: u32, options: StreamOptions) -> Option<Self> {
         let eager = eager(options)?;
-        let core = Box::new(Core::new(role, eager));
+        let core = Box::new(Core::new(role, user, eager));
         core.start(&Wire::new(socket, user), eager);
-        Some(Self { core, user, spin: Spin::new(options.spin) })
+        Some(Self { core, spin: Spin::new(options.spin) })
     }
 
     #[cfg(feature = "tokio")]
@@ -68,15 +66,14 @@ impl Lane {
         lane: tasks::Lane,
         options: StreamOptions,
     ) -> io::Result<Self> {
-        let (core, user) = lane.into_parts();
-        let core = core.map(|link| link.convert(|bell| Ok(bell.into_socket())))?;
-        Ok(Self { core: Box::new(core), user, spin: Spin::new(options.spin) })
+        let core = lane.into_core().map(|link| link.convert(|bell| Ok(bell.into_socket())))?;
+        Ok(Self { core: Box::new(core), spin: Spin::new(options.spin) })
     }
 
     #[cfg(feature = "tokio")]
     pub(in crate::unix) fn into_async(self) -> io::Result<tasks::Lane> {
         let core = self.core.map(|link| link.convert(Bell::new))?;
-        Ok(tasks::Lane::from_parts(core, self.user))
+        Ok(tasks::Lane::from_core(core))
     }
 
     pub(in crate::unix) fn is_upgraded(&self) -> bool {
@@ -90,7 +87,7 @@ impl Lane {
         buf: &mut [u8],
         deadline: Deadline,
     ) -> io::Result<usize> {
-        let wire = Wire::new(socket, self.user);
+        let wire = Wire::new(socket, self.core.user);
         let look = || attempt(self.core.read(&wire, buf, Then::LookAgain));
         if let Some(read) = spin.and_then(|spin| spin.watch(deadline.left(), look)) {
             return read?.map(|read| read.length);
@@ -114,7 +111,7 @@ impl Lane {
         bufs: &[IoSlice<'_>],
         deadline: Deadline,
     ) -> io::Result<usize> {
-        let wire = Wire::new(socket, self.user);
+        let wire = Wire::new(socket, self.core.user);
         if let Some(spin) = &self.spin {
             match self.core.put(&wire, bufs, Then::LookAgain).transpose()? {
                 Some(Outcome::Done(written)) => return Ok(written),
@@ -148,7 +145,7 @@ impl Lane {
     }
 
     pub(in crate::unix) fn shut_down(&self, socket: &OwnedFd) -> io::Result<()> {
-        self.core.shut_down(&Wire::new(socket, self.user))
+        self.core.shut_down(&Wire::new(socket, self.core.user))
     }
 }
 

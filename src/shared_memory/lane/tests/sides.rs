@@ -181,7 +181,7 @@ pub(super) fn run(seed: u64, case: Case) -> bool {
         let role = if side == 0 { Role::Taker } else { Role::Maker };
         let length = world.state().below(case.lengths + 1);
         Side {
-            lane: Lane::new(role, true),
+            lane: Lane::new(role, 0, true),
             socket: Socket { world: Arc::clone(&world), side },
             case,
             first: side as u8 * 128,
