@@ -16,7 +16,7 @@ use common::process::Running;
 use common::unix::{Standing, ask, command, finish, helper, listening, strace};
 use common::{Backend, Os, assert_reason, within};
 use sockpipe::os::unix::{ListenerExt, StreamExt};
-use sockpipe::{ListenOptions, Listener, Reason, Stream};
+use sockpipe::{Error, ListenOptions, Listener, Reason, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
@@ -132,6 +132,26 @@ fn pending_clients_read_an_end_although_an_accept_fails() {
             assert_eq!(client.read(&mut [0]).expect("an end"), 0, "{error}");
         }
     }
+}
+
+/// Another owner of the socket may shut it down, such as the supervisor that made it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[tokio::test]
+async fn accept_fails_after_another_owner_shut_the_socket_down() {
+    use rustix::net::{Shutdown, shutdown};
+
+    let os = Os::new();
+    let mut listener = os.bind().expect("a free name");
+    let mut pending = waiting(&os, b"x");
+    // One kernel refuses this.
+    if shutdown(&listener, Shutdown::Both).is_err() {
+        return;
+    }
+    assert_eq!(serve_one(&mut listener).await, b"x");
+    pending.read_to_end(&mut Vec::new()).expect("an end");
+    let error = within(listener.accept()).await.expect_err("no client comes any more");
+    let code = Error::of(&error).and_then(Error::raw_os_error);
+    assert_eq!(code, Some(rustix::io::Errno::INVAL.raw_os_error()), "{error}");
 }
 
 #[tokio::test]

@@ -87,6 +87,11 @@ impl Listener {
                     };
                     let accepted = platform::accept(self.socket.get_ref());
                     if accepted.as_ref().err() == Some(&Errno::AGAIN) {
+                        // Another owner of the socket has shut it down. It stays ready, and a
+                        // nonblocking accept(2) does not say so.
+                        if guard.ready().is_read_closed() {
+                            return Poll::Ready(Err(Errno::INVAL.into()));
+                        }
                         guard.clear_ready();
                     }
                     accepted

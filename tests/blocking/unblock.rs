@@ -116,10 +116,10 @@ fn serve_keeps_to_its_threads_and_lets_them_finish() {
     });
 }
 
-/// Another owner of the socket may end it, such as the supervisor that made it.
-#[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
+/// Another owner of the socket may shut it down, such as the supervisor that made it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
-fn a_socket_that_another_owner_ends_is_an_error_of_incoming_and_of_serve() {
+fn a_socket_that_another_owner_shuts_down_is_an_error_of_every_accept() {
     use rustix::net::{Shutdown, shutdown};
 
     let is_failure = |error: std::io::Error| {
@@ -127,16 +127,31 @@ fn a_socket_that_another_owner_ends_is_an_error_of_incoming_and_of_serve() {
         assert_ne!(reason, &Reason::Stopped, "{error}");
     };
     bounded(move || {
-        let [first, second] = [(); 2].map(|()| {
-            let listener = Listener::bind(unique_name()).expect("a free name");
-            shutdown(&listener, Shutdown::Both).expect("an open socket");
-            listener
-        });
-        let mut incoming = first.incoming();
-        is_failure(incoming.next().expect("an error").expect_err("no client"));
-        assert!(incoming.next().is_none(), "the error is final");
-        let threads = NonZeroUsize::new(2).expect("not zero");
-        is_failure(serve(&second, threads, |_| ()).expect_err("no client"));
+        for limit in [None, Some(PATIENCE)] {
+            let listeners = [(); 3].map(|()| {
+                let listener = Listener::bind(unique_name()).expect("a free name");
+                if limit.is_some() {
+                    // From now on the socket is nonblocking.
+                    listener.accept_timeout(Duration::ZERO).expect_err("no client yet");
+                }
+                listener
+            });
+            // One kernel refuses this.
+            if listeners.iter().any(|listener| shutdown(listener, Shutdown::Both).is_err()) {
+                return;
+            }
+            let [first, second, third] = listeners;
+            let mut incoming = first.incoming();
+            is_failure(incoming.next().expect("an error").expect_err("no client"));
+            assert!(incoming.next().is_none(), "the error is final");
+            let threads = NonZeroUsize::new(2).expect("not zero");
+            is_failure(serve(&second, threads, |_| ()).expect_err("no client"));
+            let accepted = match limit {
+                Some(limit) => third.accept_timeout(limit),
+                None => third.accept(),
+            };
+            is_failure(accepted.expect_err("no client"));
+        }
     });
 }
 

@@ -50,6 +50,17 @@ pub(crate) struct Listener {
     backlog: Option<u32>,
 }
 
+/// How a wait for a client ended.
+enum Waited {
+    /// There may be a client, or a reason to look at the listener again.
+    Came,
+    /// The deadline is past.
+    InVain,
+    /// The socket is shut down. It is ready for ever then, and a nonblocking accept(2) does not say
+    /// why.
+    ShutDown,
+}
+
 impl Listener {
     pub(crate) fn bind(
         endpoint: &Endpoint,
@@ -97,11 +108,15 @@ impl Listener {
                 }
                 // The socket is nonblocking, for this call or another one, or because another
                 // process that shares it made it so.
-                Err(Errno::AGAIN) => {
-                    if !self.wait(deadline)? {
-                        return Ok(None);
-                    }
-                }
+                Err(Errno::AGAIN) => match self.wait(deadline)? {
+                    Waited::Came => {}
+                    Waited::InVain => return Ok(None),
+                    // The listener was stopped, or another thread has bound the name again.
+                    Waited::ShutDown
+                        if self.stopped.load(Ordering::Acquire)
+                            || times != self.republished.load(Ordering::Acquire) => {}
+                    Waited::ShutDown => return Err(Errno::INVAL.into()),
+                },
 
                 // Another thread has bound the name again, and the error came from the old socket.
                 Err(_) if times != self.republished.load(Ordering::Acquire) => {}
@@ -123,25 +138,37 @@ impl Listener {
         }
     }
 
-    /// Waits until there is a client, the listener is stopped, or the next look at the name is due.
-    /// Returns `false` once the deadline is past.
-    fn wait(&self, deadline: Deadline) -> io::Result<bool> {
+    /// Waits until there may be a client, the listener is stopped, or the next look at the name is
+    /// due.
+    fn wait(&self, deadline: Deadline) -> io::Result<Waited> {
         let Some(looked) = &self.looked else { return self.wait_for_client(deadline) };
         let until_look = LOOK.saturating_sub(lock(looked).elapsed());
         let left = until_look.min(deadline.left().unwrap_or(LOOK));
-        let came = self.wait_for_client(Deadline::after(Some(left)))?;
-        Ok(came || !deadline.is_past())
+        let waited = self.wait_for_client(Deadline::after(Some(left)))?;
+        Ok(match waited {
+            Waited::InVain if !deadline.is_past() => Waited::Came,
+            waited => waited,
+        })
     }
 
-    fn wait_for_client(&self, deadline: Deadline) -> io::Result<bool> {
+    fn wait_for_client(&self, deadline: Deadline) -> io::Result<Waited> {
         let socket = PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN);
-        match &self.stop {
+        let (came, events) = match &self.stop {
             Some((end, _)) => {
                 let end = PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN);
-                wait_for_one(&mut [socket, end], deadline)
+                let mut watched = [socket, end];
+                (wait_for_one(&mut watched, deadline)?, watched[0].revents())
             }
-            None => wait_for_one(&mut [socket], deadline),
-        }
+            None => {
+                let mut watched = [socket];
+                (wait_for_one(&mut watched, deadline)?, watched[0].revents())
+            }
+        };
+        Ok(match came {
+            false => Waited::InVain,
+            true if events.contains(PollFlags::HUP) => Waited::ShutDown,
+            true => Waited::Came,
+        })
     }
 
     /// Looks at the name in one of the waiting threads. An error that ends one of them ends the
