@@ -56,16 +56,19 @@
 //! let acceptor = thread::spawn({
 //!     let listener = listener.clone();
 //!     // With winit, `send_event` of an `EventLoopProxy` in place of `send`.
-//!     move || {
-//!         let mut arriving = listener.incoming().map_while(Result::ok);
-//!         arriving.try_for_each(|stream| clients.send(stream))
+//!     move || -> io::Result<()> {
+//!         for stream in listener.incoming() {
+//!             // An error is final. `unblock` ends the loop without one.
+//!             clients.send(stream?).map_err(io::Error::other)?;
+//!         }
+//!         Ok(())
 //!     }
 //! });
 //! // In the loop, each time it is awake.
 //! arrived.try_iter().for_each(handle);
 //! // At its end.
 //! listener.unblock();
-//! drop(acceptor.join());
+//! acceptor.join().expect("no panic")?;
 //! # Ok(())
 //! # }
 //! ```

@@ -109,7 +109,7 @@ fn message(error: &io::Error) -> String {
         Reason::Deadline if error.operation() == Operation::Connect => {
             Some("try again, or raise --timeout")
         }
-        Reason::UnexpectedServer => Some("if you trust it, use --any-server"),
+        Reason::UnexpectedServer => Some("if you trust it, use --expect-user or --any-server"),
         Reason::UnsafeDirectory => {
             Some("choose a directory of your own, or allow it with --unsafe-directory")
         }

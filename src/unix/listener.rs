@@ -87,8 +87,8 @@ impl Listener {
                     };
                     let accepted = platform::accept(self.socket.get_ref());
                     if accepted.as_ref().err() == Some(&Errno::AGAIN) {
-                        // Another owner of the socket has shut it down. It stays ready, and a
-                        // nonblocking accept(2) does not say so.
+                        // Another owner of the socket has shut it down. The socket stays ready,
+                        // and a nonblocking accept(2) hides that.
                         if guard.ready().is_read_closed() {
                             return Poll::Ready(Err(Errno::INVAL.into()));
                         }

@@ -164,6 +164,7 @@ impl Listener {
                 (wait_for_one(&mut watched, deadline)?, watched[0].revents())
             }
         };
+
         Ok(match came {
             false => Waited::InVain,
             true if events.contains(PollFlags::HUP) => Waited::ShutDown,
