@@ -55,7 +55,7 @@ pub(super) fn is_there(place: &Place, name: &OsStr, id: FileId) -> io::Result<()
 }
 
 /// Whether this may be the file that this process has just bound. `bind` makes one link, so a file
-/// with a second name is somebody's trick.
+/// with a second name is not trusted.
 pub(super) fn is_our_socket(stat: &Stat) -> bool {
     let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
     is_socket && stat.st_uid == geteuid().as_raw() && stat.st_nlink == 1

@@ -1,4 +1,4 @@
-//! A daemon's process: on its own, and without what is ours.
+//! Spawns a daemon in a session of its own, without this process's descriptors and signal settings.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -21,29 +21,29 @@ use crate::endpoint::Endpoint;
 
 /// The first descriptor after the standard ones.
 const FIRST: RawFd = 3;
-/// Descriptors that other threads may open between the look at the highest one and the fork.
+/// How many descriptors other threads may open between the search for the highest one and the fork.
 const SLACK: RawFd = 256;
-/// The most descriptors that are looked at one by one, where nothing tells which there are.
+/// The most descriptors that are marked one by one if the system does not list the open ones.
 const MANY: RawFd = 65_536;
 /// One more than the highest signal of these systems.
 const SIGNALS: libc::c_int = 65;
 
-/// Set through `os::unix`.
+/// The options that `os::unix` sets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OsDaemonOptions {
     pub(super) keep_fds: Vec<RawFd>,
     pub(super) umask: Option<u32>,
 }
 
-/// A file without a name, which goes with its last descriptor: in the temporary directory; where
-/// there is none to write to, in that of the socket, where the spawn lock's file could be made too;
-/// at last in memory.
+/// Creates a file without a name, which disappears with its last descriptor. It is in the temporary
+/// directory. If that is not writable, it is in the directory of the socket, where the spawn lock's
+/// file could be created too, and else in memory.
 pub(crate) fn nameless_file(endpoint: &Endpoint) -> io::Result<File> {
     let beside = place(endpoint).map(|place| place.dir_path().to_owned());
     nameless_file_in_first([env::temp_dir()].into_iter().chain(beside))
 }
 
-/// The error is the first directory's.
+/// If all directories fail, returns the error of the first one.
 fn nameless_file_in_first(mut dirs: impl Iterator<Item = PathBuf>) -> io::Result<File> {
     let first = dirs.next().map_or_else(|| Err(io::ErrorKind::NotFound.into()), nameless_file_in);
     first.or_else(|error| {
@@ -56,14 +56,15 @@ fn nameless_file_in(dir: PathBuf) -> io::Result<File> {
     if let Some(file) = platform::unlinked_file(&dir) {
         return Ok(File::from(file));
     }
-    // One name for all: what a process that was killed in between left is removed by the next.
+    // All processes use the same name, so that the next one removes the file that a killed process
+    // left.
     let path = dir.join(format!(".sockpipe-{}.said", geteuid().as_raw()));
     for _ in 0..ROUNDS {
         let _ = fs::remove_file(&path);
         let new =
             OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path);
         match new {
-            // Another one that starts may have made it, or may remove it for us.
+            // Another process that starts may have created the file, and may remove it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
             Ok(file) => {
@@ -75,7 +76,7 @@ fn nameless_file_in(dir: PathBuf) -> io::Result<File> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// In a session of its own, so that no terminal's signals reach it.
+/// Spawns the child in a session of its own, so that no signals of a terminal reach it.
 pub(crate) fn spawn_detached(
     command: &mut Command,
     options: &OsDaemonOptions,
@@ -86,17 +87,18 @@ pub(crate) fn spawn_detached(
 
 #[allow(unsafe_code, reason = "std has no stable call for it")]
 fn clean(command: &mut Command, cleaning: Cleaning) {
-    // SAFETY: what runs in the child, between fork and exec, is `Cleaning::apply`: system calls
-    // that are async-signal-safe, over numbers that were written down before; it allocates nothing,
-    // frees nothing and takes no lock.
+    // SAFETY: between fork and exec the child runs `Cleaning::apply`, which makes only
+    // async-signal-safe system calls, with numbers that were stored before the fork. It allocates
+    // nothing, frees nothing and takes no lock.
     unsafe { command.pre_exec(move || cleaning.apply()) };
 }
 
-/// What is done in the child before its program runs, prepared in the parent.
+/// The steps that the child takes before its program runs, prepared in the parent.
 struct Cleaning {
-    /// Descriptors that it gets, in order.
+    /// The descriptors that the daemon keeps, in ascending order.
     keep: Vec<RawFd>,
-    /// Where there is no one call for it: descriptors from here on are not open.
+    /// No descriptor from here on is open. Used on systems that cannot mark all descriptors in one
+    /// call.
     end: RawFd,
     umask: Option<Mode>,
 }
@@ -114,7 +116,8 @@ impl Cleaning {
     fn apply(&self) -> io::Result<()> {
         setsid()?;
         default_signals();
-        // Marked, not closed: the standard library tells by one of them that the exec failed.
+        // The descriptors are marked, not closed: the standard library reports a failed exec
+        // through one of them.
         let mut first = FIRST;
         for &kept in &self.keep {
             self.mark(first, kept - 1);
@@ -128,7 +131,7 @@ impl Cleaning {
         Ok(())
     }
 
-    /// Marks what is open of `first..=last` as close-on-exec.
+    /// Marks all open descriptors of `first..=last` as close-on-exec.
     fn mark(&self, first: RawFd, last: RawFd) {
         if first > last || platform::close_on_exec_from(first, last).is_ok() {
             return;
@@ -145,7 +148,7 @@ fn end_of_descriptors() -> RawFd {
         let names = fs::read_dir(dir).ok()?.filter_map(Result::ok).map(|entry| entry.file_name());
         names.filter_map(|name| name.to_str()?.parse::<RawFd>().ok()).max()
     });
-    // Some systems list the standard ones only.
+    // Some systems list only the standard descriptors.
     let limit = getrlimit(Resource::Nofile).current.and_then(|limit| limit.try_into().ok());
     let limit = limit.unwrap_or(MANY).min(MANY);
     numbers.unwrap_or(0).saturating_add(SLACK).max(limit)
@@ -154,14 +157,14 @@ fn end_of_descriptors() -> RawFd {
 #[allow(unsafe_code, reason = "a number that may not be open is no descriptor of rustix's")]
 fn set_close_on_exec(fd: RawFd, marked: bool) -> io::Result<()> {
     let flags = if marked { libc::FD_CLOEXEC } else { 0 };
-    // SAFETY: the call takes any number, and changes nothing but the flag of a descriptor of this
-    // process, which is the child's own by now.
+    // SAFETY: the call accepts any number, and changes only the flag of a descriptor of this
+    // process, which is the child by now.
     let done = unsafe { libc::fcntl(fd, libc::F_SETFD, flags) };
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// None is ignored, and none is blocked: both would be the program's too, also what `nohup` and
-/// shells ignored for the client.
+/// Resets all signals to their defaults and unblocks them. The program would inherit both settings,
+/// including the signals that `nohup` or a shell ignores for the client.
 fn default_signals() {
     for signal in 1..SIGNALS {
         default_signal(signal);
@@ -171,8 +174,8 @@ fn default_signals() {
 
 #[allow(unsafe_code, reason = "rustix has no call for it")]
 fn default_signal(signal: libc::c_int) {
-    // SAFETY: SIG_DFL installs no code of ours; the call refuses numbers that are no signal, and
-    // those whose handling cannot be changed.
+    // SAFETY: SIG_DFL installs no code of this crate. The call rejects numbers that are not
+    // signals, and signals whose handling cannot be changed.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
@@ -181,13 +184,14 @@ fn unblock_signals() {
     let mut none = std::mem::MaybeUninit::uninit();
     // SAFETY: `none` is a place for a set, which the call fills.
     unsafe { libc::sigemptyset(none.as_mut_ptr()) };
-    // SAFETY: the set was filled just before; that there was another one is of no interest.
+    // SAFETY: the set was filled just before. The call accepts null for the previous set, which is
+    // not needed.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()) };
 }
 
-/// Lets a child go. Somebody has to ask how it ended, or it stays as a zombie.
+/// Detaches from a child. A thread waits for its end, because it would stay as a zombie otherwise.
 pub(crate) fn leave(mut child: Child) {
-    // Where no thread can be had, it is one until this process ends.
+    // If no thread can be created, the child stays as a zombie until this process ends.
     let waiting = thread::Builder::new().name("sockpipe-wait".to_owned());
     let _ = waiting.stack_size(64 * 1024).spawn(move || child.wait());
 }

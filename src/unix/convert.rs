@@ -1,4 +1,4 @@
-//! What others call a connected socket, in and out.
+//! Conversions between streams and the socket types of std and tokio.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -93,7 +93,7 @@ impl TryFrom<UnixStream> for blocking::Stream {
 
     fn try_from(socket: UnixStream) -> io::Result<Self> {
         let (read, write) = (socket.read_timeout()?, socket.write_timeout()?);
-        // The kernel's would end waits that ours do not.
+        // The kernel's timeouts would end waits that the stream's own timeouts do not end.
         set(socket.set_read_timeout(None))?;
         set(socket.set_write_timeout(None))?;
         let stream = Self::from_fd(socket.into())?;
@@ -127,7 +127,7 @@ impl TryFrom<blocking::Stream> for UnixStream {
     }
 }
 
-/// A timeout does not matter where the peer is gone: nothing waits for it.
+/// Ignores the failure if the peer is gone, because then no call waits.
 #[cfg(feature = "blocking")]
 fn set(timeout: io::Result<()>) -> io::Result<()> {
     timeout.or_else(|error| match Errno::from_io_error(&error) {

@@ -1,6 +1,6 @@
-//! Who has the file of a socket, and whether a socket has its peer, asked of the kernel:
-//! sock_diag(7). It makes no connection, so that a server which serves one client only, or does not
-//! listen yet, does not notice.
+//! Asks the kernel whether a socket is bound to a file, and whether a socket still has its peer:
+//! sock_diag(7). No connection is made, so a server does not notice even if it serves only one
+//! client, or does not listen yet.
 
 use std::iter;
 use std::os::fd::OwnedFd;
@@ -23,16 +23,16 @@ const UDIAG_SHOW_PEER: u32 = 0x4;
 const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_VFS: u16 = 1;
 const UNIX_DIAG_PEER: u16 = 2;
-/// `TCP_CLOSE`, as of a socket that is bound only, and `TCP_LISTEN`. What was accepted has the file
-/// of its listener too, and does not keep the name.
+/// `TCP_CLOSE`, the state of a socket that is only bound, and `TCP_LISTEN`. An accepted socket has
+/// the file of its listener too, but does not keep the name in use.
 const STATES: u32 = 1 << 7 | 1 << 10;
-/// Of a message and of an attribute in it.
+/// The lengths of the headers of a message, and of an attribute in it.
 const HEADER: usize = 16;
 const ATTRIBUTE: usize = 4;
 
-/// Whether a socket that listens, or may listen yet, is bound to the file that `stat` is of and
-/// that `path` leads to. `None` where the kernel does not tell. A `false` is no proof: those of
-/// other network namespaces are not listed.
+/// Whether a socket that listens, or may listen later, is bound to the file that `path` leads to
+/// and that `stat` describes. `None` if the kernel does not report it. `false` proves nothing:
+/// sockets in other network namespaces are not listed.
 pub(super) fn is_bound(path: &Path, stat: &Stat) -> Option<bool> {
     let request = request(NLM_F_REQUEST_DUMP, [STATES, 0, UDIAG_SHOW_NAME_VFS, 0, 0]);
     let kernel = ask(&request)?;
@@ -56,16 +56,16 @@ pub(super) fn is_bound(path: &Path, stat: &Stat) -> Option<bool> {
     }
 }
 
-/// Whether the socket of that number has a peer still. The kernel keeps a socket that was closed
-/// for as long as its peer has it, but that has no file then, and so no number. Where the kernel
-/// does not tell, it counts as gone.
+/// Whether the socket with that inode number still has a peer. The kernel keeps a closed socket for
+/// as long as its peer has it, but a closed socket has no file, and so no number. If the kernel
+/// does not report the peer, it counts as gone.
 pub(super) fn has_peer(socket: u64) -> bool {
     peer_of(socket).is_some_and(|peer| peer != 0)
 }
 
-/// The number of the peer's file, 0 where the peer was closed.
+/// Returns the inode number of the peer's file, or 0 if the peer was closed.
 fn peer_of(socket: u64) -> Option<u32> {
-    // Any state, and whatever cookie the kernel has for it.
+    // Any state and any cookie match.
     let what = [u32::MAX, socket as u32, UDIAG_SHOW_PEER, u32::MAX, u32::MAX];
     let kernel = ask(&request(NLM_F_REQUEST, what))?;
     let mut buffer = [0; 1024];
@@ -86,8 +86,8 @@ fn ask(request: &[u8]) -> Option<OwnedFd> {
     Some(kernel)
 }
 
-/// A `struct nlmsghdr` and a `struct unix_diag_req`: the states, the file's number, what to tell,
-/// and the two halves of the cookie.
+/// Builds a `struct nlmsghdr` and a `struct unix_diag_req`: the states, the inode number, what to
+/// show, and the two halves of the cookie.
 fn request(flags: u16, what: [u32; 5]) -> Vec<u8> {
     let family = libc::AF_UNIX as u32;
     let mut request = Vec::new();
@@ -95,7 +95,7 @@ fn request(flags: u16, what: [u32; 5]) -> Vec<u8> {
     request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     request.extend(flags.to_ne_bytes());
     request.extend([0; 8]);
-    // The family is one byte, and three of nothing follow.
+    // The family is one byte, and three zero bytes follow.
     request.extend([family as u8, 0, 0, 0]);
     for number in what {
         request.extend(number.to_ne_bytes());
@@ -103,7 +103,7 @@ fn request(flags: u16, what: [u32; 5]) -> Vec<u8> {
     request
 }
 
-/// Those of a `struct unix_diag_msg`: kind and value.
+/// Returns the attributes of a `struct unix_diag_msg`: kind and value.
 fn attributes(message: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = message.get(HEADER..).unwrap_or_default();
     iter::from_fn(move || {
@@ -114,9 +114,9 @@ fn attributes(message: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// Whether the socket of a `struct unix_diag_msg` has the file. The kernel tells the low half of
-/// the file's number, and its device as the kernel itself numbers it, which on some file systems is
-/// not what stat(2) says; there the path that the socket was bound to tells.
+/// Whether the socket of a `struct unix_diag_msg` is bound to the file. The kernel reports the low
+/// half of the inode number, and the device by its own numbering. On some file systems that number
+/// differs from the one of stat(2). Then the path that the socket was bound to decides.
 fn is_of(message: &[u8], path: &Path, stat: &Stat) -> bool {
     let mut file = None;
     let mut name: &[u8] = &[];

@@ -1,4 +1,4 @@
-//! Linux's queue of hang-ups.
+//! Watches a socket for a hang-up with epoll(7).
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -6,11 +6,11 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
-/// What was heard so far: the kernel repeats it each time.
+/// The hang-ups so far. There is nothing to remember: the kernel reports a hang-up each time.
 #[derive(Default)]
 pub(super) struct Heard(());
 
-/// Without any events asked for, those are left that always are reported: hang-up and error.
+/// Requests no events, because epoll always reports a hang-up and an error.
 pub(super) fn watch_for_hangup(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let queue = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&queue, socket, EventData::new_u64(0), EventFlags::empty())?;

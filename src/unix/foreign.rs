@@ -1,4 +1,4 @@
-//! tokio's own listener and stream under the traits.
+//! Implements the traits for tokio's own listener and stream.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,7 +18,7 @@ use crate::runtime::enter;
 use crate::stream::{Closed, LocalStream};
 use crate::wait::Backoff;
 
-/// As many as wait in a queue, by Linux's default of `somaxconn`; those of the others are shorter.
+/// The longest backlog, by Linux's default of `somaxconn`. Those of the other systems are shorter.
 const LONGEST_QUEUE: usize = 4096;
 
 /// A listener of one's own making: its name, its mode and who may connect are left as they are.
@@ -64,14 +64,14 @@ pub(super) fn stream(socket: OwnedFd) -> io::Result<UnixStream> {
     enter(|| UnixStream::from_std(socket.into()))?
 }
 
-/// The next connection of a socket that listens and does not block.
+/// Accepts the next connection of a nonblocking listening socket.
 ///
-/// Not by its owner's call, which reads the peer's address: that is the peer's choice, and nothing
-/// here depends on it.
+/// It does not use the accept function of tokio or interprocess, which reads the peer's address:
+/// the peer chooses that, and nothing here depends on it.
 pub(super) async fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut backoff = Backoff::ACCEPT;
     loop {
-        // A flood of clients does not keep other tasks from their turn.
+        // Gives other tasks their turn in a flood of clients.
         consume_budget().await;
         let accepted = match platform::accept(listener) {
             Err(Errno::AGAIN) => accept_later(listener).await,
@@ -94,8 +94,8 @@ pub(super) async fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     }
 }
 
-/// Waits for a client. The listener itself is registered with its owner's reactor, which takes a
-/// descriptor once; so this registers another one of the same socket.
+/// Waits for a client. The listener itself is registered with its owner's reactor, which accepts a
+/// descriptor only once. So this function registers a copy of the descriptor.
 async fn accept_later(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let socket = runtime::register(listener.try_clone_to_owned()?)?;
     loop {

@@ -1,9 +1,9 @@
-//! Hears that the peer of a socket is gone, and of nothing else: no byte, no end of a direction.
+//! Watches a socket for one event: that its peer is gone. Bytes and a half-close are not reported.
 //!
-//! A queue of the kernel's own watches the socket: an epoll or a kqueue. It has no part in the
-//! readiness that reads and writes share, and unlike a copy of the descriptor it does not keep the
-//! connection open. Closing the socket takes it out of the queue, from which nothing comes any
-//! more.
+//! The kernel watches the socket in a separate queue, an epoll or a kqueue. That queue does not
+//! affect the readiness that reads and writes share, and unlike a copy of the descriptor it does
+//! not keep the connection open. Closing the socket removes it from the queue, which then reports
+//! nothing more.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,14 +23,14 @@ use super::runtime;
 #[cfg(feature = "blocking")]
 use crate::wait::Deadline;
 
-/// Between two looks for a peer that nothing can be heard of any more: both sides have ended their
-/// writing, which the kernel tells in the same way as that the peer has closed.
+/// The pause between checks for the peer after both sides have half-closed. The kernel reports that
+/// in the same way as a closed peer.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A queue with a socket in it.
 pub(super) struct Watch {
     queue: OwnedFd,
-    /// The number of the socket's file.
+    /// The inode number of the socket.
     socket: u64,
 }
 
@@ -58,7 +58,7 @@ impl Watch {
         }
     }
 
-    /// Waits until the peer is gone. `false` once the deadline is past.
+    /// Waits until the peer is gone. Returns `false` once the deadline is past.
     #[cfg(feature = "blocking")]
     pub(super) fn wait(&self, deadline: Deadline) -> io::Result<bool> {
         let mut heard = Heard::default();

@@ -1,5 +1,5 @@
-//! Whether a directory that its group can write to is one user's all the same: as made under a
-//! umask of 002, where each user has a group of its own.
+//! Checks whether a directory that its group can write to still belongs to one user only. That is
+//! so where each user has a group of its own, and the directory was created under a umask of 002.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,8 +8,9 @@ use rustix::fs::{Stat, getxattr};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// Whether the directory is this user's, and nobody else is in its group, by what the system's
-/// files say. What they do not say for sure, such as a user whom another service knows, is a no.
+/// Whether the directory belongs to this user, and no other user is in its group, according to the
+/// system's files. If the files leave a doubt, for example about a user of another user database,
+/// the answer is `false`.
 pub(super) fn has_only_the_owner(dir: &OwnedFd, stat: &Stat) -> bool {
     if stat.st_uid != geteuid().as_raw() {
         return false;
@@ -19,8 +20,8 @@ pub(super) fn has_only_the_owner(dir: &OwnedFd, stat: &Stat) -> bool {
     is_private(&users, &groups, stat.st_uid, stat.st_gid) && has_no_list(dir)
 }
 
-/// Whether `group` is the primary one of `user` and of nobody else, has that user's name, and no
-/// other member. See passwd(5) and group(5).
+/// Whether `group` is the primary group of `user` only, has that user's name, and has no other
+/// member. See passwd(5) and group(5).
 fn is_private(users: &str, groups: &str, user: u32, group: u32) -> bool {
     let number = |field: Option<&&str>| field.and_then(|field| field.parse().ok());
     let users = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
@@ -45,7 +46,7 @@ fn is_private(users: &str, groups: &str, user: u32, group: u32) -> bool {
     fields[0] == owner && only_owner && ours.next().is_none()
 }
 
-/// Whether no access control list lets others in.
+/// Whether the directory has no access control list, which could admit other users.
 fn has_no_list(dir: &OwnedFd) -> bool {
     // The directory may be open with O_PATH, which fgetxattr refuses.
     let path = format!("/proc/self/fd/{}", dir.as_raw_fd());

@@ -1,5 +1,4 @@
-//! Where a server may be that was not found: what hides it from this process, as far as that can be
-//! told.
+//! Explains why a server may not have been found, by what may hide it from this process.
 
 use std::env;
 use std::fs;
@@ -11,7 +10,7 @@ use super::platform::PATH_LIMIT;
 use crate::candidate::{Candidacy, Candidate};
 use crate::endpoint::{Endpoint, Form};
 
-/// What is known of this process's surroundings, for tests of its own.
+/// The facts about this process's environment. Tests supply their own.
 struct Surroundings {
     /// The mounts: proc_pid_mountinfo(5).
     mounts: String,
@@ -19,12 +18,12 @@ struct Surroundings {
     sockets: Vec<u8>,
     is_flatpak: bool,
     is_snap: bool,
-    /// Who called sudo.
+    /// The user that called sudo.
     caller: Option<u32>,
     user: u32,
 }
 
-/// Looked at only where a connection has failed for good.
+/// Called only after a connection has failed for good.
 pub(super) fn hint(endpoint: &Endpoint, candidates: &[Candidate]) -> Option<String> {
     let here = Surroundings {
         mounts: fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
@@ -70,7 +69,8 @@ impl Surroundings {
         ))
     }
 
-    /// The temporary directory that `dir` is in, where systemd has made one for this service.
+    /// Returns the temporary directory that contains `dir`, if systemd has made a private one for
+    /// this service.
     fn private(&self, dir: &Path) -> Option<&'static str> {
         let tmp = ["/tmp", "/var/tmp"].into_iter().find(|tmp| dir.starts_with(tmp))?;
         // Each line: id, parent, device, root, mount point.
@@ -82,7 +82,7 @@ impl Surroundings {
         is_private.then_some(tmp)
     }
 
-    /// How many NULs follow `name` in that of a socket that has the full length.
+    /// Returns how many NULs follow `name` in the name of a socket that uses the full length.
     fn nuls_behind(&self, name: &[u8]) -> Option<usize> {
         let nuls = PATH_LIMIT.checked_sub(name.len()).filter(|nuls| *nuls > 0)?;
         // The first NUL and all others are shown as `@`.

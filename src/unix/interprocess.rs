@@ -1,5 +1,5 @@
-//! What the traits need to know of interprocess's listener and stream. The backend of Windows has
-//! the same items.
+//! The functions with which the traits are implemented for interprocess's listener and stream. The
+//! Windows backend has the same functions.
 
 use std::io;
 use std::os::fd::AsFd;

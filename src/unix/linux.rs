@@ -1,4 +1,4 @@
-//! How Linux behaves, Android's included. The other systems' files list the same items.
+//! How Linux behaves, including Android. The files of the other systems list the same items.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -32,7 +32,7 @@ use crate::error::too_long;
 
 cfg_if::cfg_if! {
     if #[cfg(target_os = "android")] {
-        // As the kernel's headers have them; libc does not export them there.
+        // Values from the kernel's headers: libc does not export them on Android.
         const SO_PEERGROUPS: libc::c_int = 59;
         const SO_PEERPIDFD: libc::c_int = 77;
         const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
@@ -41,57 +41,60 @@ cfg_if::cfg_if! {
     }
 }
 
-/// Whose names and directories are used.
+/// The system whose rules for names and directories apply.
 pub(super) const SYSTEM: &str = "linux";
-/// `sun_path` less its NUL, see unix(7).
+/// The length of `sun_path` without its NUL, see unix(7).
 pub(super) const PATH_LIMIT: usize = 107;
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
-/// How to open a directory in which nothing is listed.
+/// The flags to open a directory whose entries are not listed.
 pub(super) const DIRECTORY: OFlags = OFlags::PATH;
-/// Connection refused means that nobody listens: a full backlog says EAGAIN.
+/// A refused connection means that no server listens: a full backlog fails with `EAGAIN`.
 pub(super) const REFUSED_MAY_BE_BUSY: bool = false;
-/// Whether setsockopt(2) says `EINVAL` of any option once the peer is gone.
+/// Whether setsockopt(2) fails with `EINVAL` for any option once the peer is gone.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
-/// Whether accept(2) ends in every thread when the socket is shut down.
+/// Whether shutting down the socket ends accept(2) in every thread.
 #[cfg(feature = "blocking")]
 pub(super) const ACCEPT_ENDS_AT_SHUTDOWN: bool = true;
 /// Whether a call with `MSG_DONTWAIT` never waits.
 #[cfg(feature = "blocking")]
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
-/// What the reactor watches a stream for. Out-of-band bytes are priority data, see unix(7).
+/// The events that the reactor watches a stream for. Out-of-band bytes are priority data, see
+/// unix(7).
 #[cfg(feature = "tokio")]
 pub(super) const STREAM_INTEREST: Interest =
     Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
-/// The most bytes of one call: any length; the kernel takes a part.
+/// The most bytes that one call takes. Linux accepts any length, and takes a part.
 pub(super) const MOST: usize = isize::MAX as usize;
 /// The most descriptors in one message: `SCM_MAX_FD`.
 pub(super) const FDS_IN_A_MESSAGE: usize = 253;
-/// Bytes of control data for what comes before the descriptors: the sender's credentials, where the
-/// socket was told to receive them (`SO_PASSCRED`).
+/// Bytes of control data for the sender's credentials, which come before the descriptors if
+/// `SO_PASSCRED` is set on the socket.
 pub(super) const ROOM_FOR_CREDENTIALS: usize = cmsg_space!(ScmCredentials(1));
-/// Whether a read puts descriptors that came with its bytes into the table, room for them or not.
+/// Whether a read installs the descriptors that came with its bytes even if its caller has no room
+/// for them.
 pub(super) const READS_INSTALL_DESCRIPTORS: bool = false;
-/// Whether accept(2) drops a client that it finds no descriptor for.
+/// Whether accept(2) drops the client if the process has no free descriptor.
 #[cfg(feature = "blocking")]
 pub(super) const ACCEPT_DROPS_CLIENTS: bool = false;
-/// Whether sendmsg(2) says `EMSGSIZE` of descriptors where it says `EAGAIN` of bytes.
+/// Whether sendmsg(2) with descriptors fails with `EMSGSIZE` where one without them fails with
+/// `EAGAIN`.
 pub(super) const A_FULL_SOCKET_IS_EMSGSIZE: bool = false;
-/// Whether the name of a peer that is gone cannot be had, as if there never had been one.
+/// Whether a socket whose peer is gone reports no peer name, as if it had never been connected.
 pub(super) const A_GONE_PEER_HAS_NO_NAME: bool = false;
-/// Whether a buffer that is larger than can be is made as large as can be, without an error.
+/// Whether the system silently caps a buffer size above its maximum.
 pub(super) const SIZES_ARE_CUT: bool = false;
-/// What open(2) says of a link where none is to be followed.
+/// The error of open(2) with `O_NOFOLLOW` for a symbolic link.
 pub(super) const NOT_FOLLOWED: Errno = Errno::LOOP;
-/// The most descriptors that a message takes.
+/// The most descriptors that one send takes.
 pub(super) const FDS_TO_SEND: usize = 253;
-/// How many probes make a socket dead.
+/// How many refused probes show that a socket is dead.
 pub(super) const PROBES: u32 = 1;
 
 pub(super) fn user_temp_dir() -> Option<PathBuf> {
     None
 }
 
-/// Whether the socket is one that listens.
+/// Whether the socket listens.
 pub(super) fn listens(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(socket_acceptconn(socket)?)
 }
@@ -101,24 +104,25 @@ pub(super) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether the peer has ever sent an out-of-band byte. Reads end at its place in the stream,
-/// without any sign of it.
+/// Whether the peer has ever sent an out-of-band byte. Reads end at the place of that byte in the
+/// stream, and give no sign of it.
 #[cfg(feature = "tokio")]
 pub(super) fn may_have_marks(socket: &AsyncFd<OwnedFd>) -> bool {
-    // The reactor remembers it until the readiness is cleared, which never happens.
+    // The reactor remembers this readiness until it is cleared, which never happens.
     socket.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
 }
 
-/// Who connected or listened, when that was: `SO_PEERCRED`, a `struct ucred` of three numbers.
+/// Returns the credentials that the peer had when it connected or listened: `SO_PEERCRED`, a
+/// `struct ucred` of three numbers.
 pub(super) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut numbers = [0; 3];
     get(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut numbers)?;
     let [pid, uid, gid] = numbers;
-    // Zero where the peer's process is not visible from here.
+    // The number is zero if the peer's process is not visible from here.
     Ok(Peer { uid, gid, pid: Some(pid).filter(|pid| *pid != 0) })
 }
 
-/// All groups of the peer when it connected: `SO_PEERGROUPS`, since Linux 4.13.
+/// Returns all groups that the peer had when it connected: `SO_PEERGROUPS`, since Linux 4.13.
 pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut groups = vec![0; 32];
     loop {
@@ -127,7 +131,7 @@ pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
                 groups.truncate(length);
                 return Ok(groups);
             }
-            // There are more. The limit of the kernel is 65,536.
+            // The peer has more groups. The kernel's limit is 65,536.
             Err(error) if error.raw_os_error() == Some(libc::ERANGE) && groups.len() < 65_536 => {
                 let more = groups.len() * 2;
                 groups.resize(more, 0);
@@ -137,7 +141,8 @@ pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
-/// The peer's process: `SO_PEERPIDFD`, since Linux 6.5. Close-on-exec, as all of its kind.
+/// Returns a descriptor of the peer's process: `SO_PEERPIDFD`, since Linux 6.5. Like every pidfd,
+/// it is close-on-exec.
 pub(super) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut number = [0];
     match get(socket, libc::SOL_SOCKET, SO_PEERPIDFD, &mut number) {
@@ -162,12 +167,13 @@ fn unsupported(error: io::Error) -> io::Error {
 
 #[allow(unsafe_code, reason = "the option's value is the number of a descriptor")]
 fn adopt(number: i32) -> OwnedFd {
-    // SAFETY: the kernel has just made this descriptor for the caller of getsockopt, which is us.
+    // SAFETY: the kernel has just created this descriptor for the caller of getsockopt, which is
+    // this crate.
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// The file that `bind` makes gets the socket's mode, less the umask: it is born with it. Where
-/// that cannot be, the mode is set before anybody can connect, as on the other systems.
+/// Sets the mode that the file gets when `bind` creates it, less the umask. If that fails, the mode
+/// is set before any client can connect, as on the other systems.
 pub(super) fn set_mode_to_be(socket: &OwnedFd, mode: Mode) {
     let _ = fchmod(socket, mode);
 }
@@ -175,10 +181,10 @@ pub(super) fn set_mode_to_be(socket: &OwnedFd, mode: Mode) {
 /// Why there may be no [`short_path`].
 pub(super) const NO_SHORT_PATH: &str = "; /proc, by which a longer one is reached, is not mounted";
 
-/// A way to `name` in `dir` that is short however long the directory's path is.
+/// Returns a path to `name` in `dir` that is short, however long the directory's path is.
 pub(super) fn short_path(dir: &OwnedFd, name: &OsStr) -> Option<PathBuf> {
     let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()));
-    // In a chroot or a bare container it leads nowhere.
+    // Without /proc, as in a chroot or a bare container, the path leads nowhere.
     path.exists().then(|| {
         path.push(name);
         path
@@ -194,7 +200,7 @@ pub(super) fn abstract_address(name: &[u8]) -> io::Result<SocketAddrUnix> {
     })
 }
 
-/// Whether something is mounted at `path`: since Linux 5.8.
+/// Whether something is mounted at `path`. The kernel reports it since Linux 5.8.
 pub(super) fn is_mount_point(path: &Path) -> bool {
     let asked = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
     asked.is_ok_and(|told| told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
@@ -220,29 +226,29 @@ pub(super) fn is_unmapped(uid: u32) -> bool {
     })
 }
 
-/// Marks the file as one that cleaners leave alone, as the XDG base directory specification has it:
-/// with the sticky bit. Best effort, for a file that is used without it.
+/// Sets the sticky bit, which tells cleaners to leave the file alone (XDG base directory
+/// specification). A failure is ignored, because the file works without the bit.
 pub(super) fn keep(file: &OwnedFd) {
     let _ = fchmod(file, Mode::RUSR | Mode::WUSR | Mode::SVTX);
 }
 
-/// Marks what is open of `first..=last` as close-on-exec, in one call: since Linux 5.11. Made in a
-/// child between fork and exec.
+/// Marks all open descriptors of `first..=last` as close-on-exec, in one call: since Linux 5.11.
+/// Called in a child between fork and exec.
 #[allow(unsafe_code, reason = "rustix has no call for it")]
 pub(super) fn close_on_exec_from(first: RawFd, last: RawFd) -> Result<(), Errno> {
-    // SAFETY: the call takes three numbers, and changes nothing but flags of descriptors of this
-    // process, which is the child's own by now.
+    // SAFETY: the call takes three numbers, and changes only flags of descriptors of this process,
+    // which is the child by now.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, CLOSE_RANGE_CLOEXEC) };
     if done == 0 { Ok(()) } else { Err(Errno::NOSYS) }
 }
 
-/// A file that has never had a name. `None` where the file system has none.
+/// Creates a file that never has a name. Returns `None` if the file system does not support that.
 pub(super) fn unlinked_file(dir: &Path) -> Option<OwnedFd> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
     open(dir, flags, Mode::RUSR | Mode::WUSR).ok()
 }
 
-/// A file that is nowhere but in memory. What is written to it stays there.
+/// Creates a file that exists only in memory.
 pub(super) fn memory_file() -> io::Result<OwnedFd> {
     Ok(memfd_create("sockpipe", MemfdFlags::CLOEXEC)?)
 }

@@ -1,4 +1,4 @@
-//! Accepting, by the user's tokio runtime.
+//! The async listener, which accepts clients on the user's tokio runtime.
 
 use std::collections::VecDeque;
 use std::future::{self, Future, Ready};
@@ -26,31 +26,32 @@ use crate::error::events::{self, ListenerStats};
 use crate::options::{ListenOptions, StreamOptions};
 use crate::wait::Backoff;
 
-/// From what says that the name may be gone to the look: a server that takes names without a lock
-/// has removed it perhaps, to bind it next.
+/// The delay from a notification that the name may be gone to the look. Perhaps a server that takes
+/// names without a lock has removed it, and will bind it next.
 const SOON: Duration = Duration::from_secs(1);
 /// Connections passed over in one poll before other tasks get their turn.
 const ACCEPT_BURST: usize = 16;
 
 pub(crate) struct Listener {
-    // Dropped in this order: the socket is closed before the claim lets go of the name's lock.
+    // The fields are dropped in this order: the socket is closed before the claim releases the lock
+    // on the name.
     socket: AsyncFd<OwnedFd>,
     name: Name,
     permission: Permission,
-    /// Accepted before a call of `republish`, on the socket that it replaced.
+    /// Connections that were accepted on a socket which `listen_on` replaced.
     waiting: VecDeque<OwnedFd>,
     pause: Option<Pin<Box<Sleep>>>,
     backoff: Backoff,
     /// The next look at the name.
     look: Option<Pin<Box<Sleep>>>,
-    /// What says that it should be sooner.
+    /// Notifications that the look should be sooner.
     tidings: Vec<Tidings>,
     stats: ListenerStats,
     stream_options: StreamOptions,
     backlog: Option<u32>,
-    /// Of a listener that another process may take over.
+    /// The offer to take the listener over, if there is one.
     offer: Option<Offer>,
-    /// Another process has taken it over, and which one if that is known.
+    /// Set once another process has taken the listener over, with its id if that is known.
     taken_over: Option<Option<u32>>,
 }
 
@@ -121,7 +122,7 @@ impl Listener {
         Poll::Pending
     }
 
-    /// Ready once the name was removed and is there again, with a new socket.
+    /// Completes once the name was removed and bound again, with a new socket.
     fn poll_name(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.offer.as_ref().is_some_and(Offer::is_undecided) {
             return Poll::Pending;
@@ -154,7 +155,7 @@ impl Listener {
             };
 
             if self.listen_on(socket).is_ok() {
-                // Nobody has been sent the old socket, see above.
+                // No process has been sent the old socket: an undecided offer returns early, above.
                 if self.offer.take().is_some() {
                     let _ = self.offer(true);
                 }
@@ -163,7 +164,7 @@ impl Listener {
         }
     }
 
-    /// Ready once another process has taken it over.
+    /// Completes once another process has taken the listener over.
     fn poll_offer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if let (Some(offer), Name::Claimed(claim)) = (&mut self.offer, &self.name) {
             let process = ready!(offer.poll(cx, claim, self.socket.get_ref()));
@@ -178,7 +179,7 @@ impl Listener {
         self.taken_over = Some(process);
     }
 
-    /// Lets another process take it over from here on.
+    /// If `wanted`, offers the listener to other processes from here on.
     fn offer(&mut self, wanted: bool) -> io::Result<()> {
         if wanted {
             let Name::Claimed(claim) = &self.name else {
@@ -189,7 +190,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Makes the offer again if somebody removed it.
+    /// Makes the offer again if its socket was removed.
     fn keep_offer(&mut self) {
         if let (Some(offer), Name::Claimed(claim)) = (&self.offer, &self.name) {
             if claim.is_published() && !offer.is_found(&claim.lock().place) {
@@ -199,7 +200,8 @@ impl Listener {
         }
     }
 
-    /// Lets no process take it over any more, if none has; whether it could be until now.
+    /// Ends the offer, and returns whether there was one. Fails if another process has taken the
+    /// listener over.
     fn end_offer(&mut self) -> io::Result<bool> {
         if let (true, Name::Claimed(claim)) = (self.name.is_ours(), &self.name) {
             let Some(offer) = self.offer.take() else { return Ok(false) };
@@ -211,7 +213,7 @@ impl Listener {
         self.taken_over.map_or(Ok(false), |process| Err(taken_over(process)))
     }
 
-    /// Of a listener that was passed to this process, with its name.
+    /// Makes this process the owner of a listener that was passed to it together with its name.
     pub(super) fn own(&mut self, claim: Claim, options: &ListenOptions) -> io::Result<()> {
         self.name = Name::Claimed(Box::new(claim));
         // From here on, clients see this process as the server.
@@ -220,19 +222,19 @@ impl Listener {
     }
 
     pub(crate) fn take_pending(&mut self) -> Vec<Stream> {
-        // The process that holds it serves the waiting clients.
+        // If another process has taken the listener over, it serves the pending clients.
         let _ = self.end_offer();
         let mut sockets: Vec<_> = self.waiting.drain(..).collect();
         sockets.extend(self.name.stop(self.socket.get_ref()));
         sockets.into_iter().filter_map(|socket| self.admit(socket)).collect()
     }
 
-    /// The system's calls do not wait.
+    /// Completes at once, because the system's calls do not wait.
     pub(crate) fn close(mut self) -> Ready<io::Result<()>> {
         future::ready(self.release())
     }
 
-    /// All of a drop but that the socket is closed.
+    /// Does all that a drop does, except that it does not close the socket.
     pub(crate) fn release(&mut self) -> io::Result<()> {
         let _ = self.end_offer();
         let (_queue, released) = self.name.end(self.socket.get_ref());
@@ -249,9 +251,9 @@ impl Listener {
         permission: Permission,
         options: &ListenOptions,
     ) -> io::Result<Self> {
-        // Accepting may have to wait one day: better to learn now that it cannot.
+        // Accepting may have to sleep later. Without a timer, fail now.
         drop(sleep(Duration::ZERO)?);
-        // So is what no client's socket would be let have.
+        // Likewise, fail now for an option that every client's socket would reject.
         prepare(socket.as_fd(), options.stream)?;
         Ok(Self {
             socket: runtime::register(socket)?,
@@ -263,7 +265,7 @@ impl Listener {
             look: None,
             tidings: Vec::new(),
             stats: ListenerStats::default(),
-            // For a socket that takes the place of this one, too.
+            // Also used for a socket that replaces this one.
             stream_options: options.stream,
             backlog: options.os.backlog,
             offer: None,
@@ -271,8 +273,8 @@ impl Listener {
         })
     }
 
-    /// A peer that may not stay, or cannot be told, is closed here; so is one that the reactor has
-    /// no room for.
+    /// Closes a peer that may not connect, whose credentials are unknown, or that the reactor
+    /// cannot register.
     fn admit(&mut self, socket: OwnedFd) -> Option<Stream> {
         let (why, user) = match Stream::from_socket(socket, self.stream_options) {
             Ok(stream) if self.permission.admits(&stream.peer, stream.as_fd()) => {
@@ -298,7 +300,7 @@ impl Listener {
         self.offer(upgradable)
     }
 
-    /// The new socket under the name, in place of the old one.
+    /// Replaces the old socket with the new one under the name.
     fn listen_on(&mut self, socket: OwnedFd) -> io::Result<()> {
         let socket = match runtime::register(socket) {
             Ok(socket) => socket,

@@ -1,5 +1,5 @@
-//! What a listener that waits does about its name. Cleaners and people remove sockets, and whole
-//! directories; others bind what they find free.
+//! How a waiting listener looks after its name. Cleaners and people remove sockets, and whole
+//! directories. Other servers bind a name that they find free.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,17 +16,19 @@ use super::stale::Probes;
 use crate::endpoint::Form;
 use crate::error::{Error, Reason};
 
-/// Between looks: a name that was removed is there again within 10 seconds.
+/// The pause between looks, so that a removed name is bound again within 10 seconds.
 pub(super) const LOOK: Duration = Duration::from_secs(9);
-/// Between touches of a lock file where cleaners go by age: theirs is counted in days.
+/// The interval at which a lock file is touched where cleaners go by age. Their limits are days.
 const TOUCH: Duration = Duration::from_secs(60 * 60);
 
 impl Claim {
-    /// A new socket under the name, if somebody removed it; `None` while nothing is to be done.
+    /// Checks the name, and binds it again with a new socket if it was removed. Returns `None` if
+    /// there is nothing to do, or if that failed for now.
     ///
     /// # Errors
     ///
-    /// Final ones: another server has the name, or the listener is to stop without it.
+    /// The errors are permanent: another server has the name, or the listener has to stop without
+    /// it.
     pub(super) fn look(&mut self, permission: Permission) -> io::Result<Option<OwnedFd>> {
         if self.on_lost == OnNameLost::Ignore || !self.is_ours_to_keep() {
             return Ok(None);
@@ -49,8 +51,8 @@ impl Claim {
                 Ok(Some(socket))
             }
             Err(error) if is_taken(&error) => Err(error),
-            // This user may not write there any more, the directory is gone, or another process is
-            // just about to take the name. Those who are connected are served all the same.
+            // This user may no longer write there, the directory is gone, or another process is
+            // just about to take the name. Connected clients are served all the same.
             Err(error) => {
                 if !std::mem::replace(&mut self.watch.reported, true) {
                     lost(&error);
@@ -60,8 +62,9 @@ impl Claim {
         }
     }
 
-    /// The lock of a name that is there: made again if its file was removed, so that other
-    /// processes find this server, and touched where that keeps cleaners away.
+    /// Looks after the lock of a name that is still there. Takes the lock again if its file was
+    /// removed, so that other processes find this server. Touches the file where that keeps
+    /// cleaners away.
     fn keep_lock(&mut self) {
         if matches!(self.is_locked(), Ok(false)) {
             self.lock_again();
@@ -74,7 +77,8 @@ impl Claim {
     }
 }
 
-/// Whether another server has the name, and not just a process that takes it or cleans up.
+/// Whether another server has the name. A process that is just taking it, or cleans up, does not
+/// count.
 fn is_taken(error: &io::Error) -> bool {
     let Some(error) = Error::of(error) else { return false };
     let Some(Form::Path(path)) = error.endpoint().map(|endpoint| &endpoint.0) else { return false };
@@ -93,13 +97,13 @@ fn is_cleaned_by_age(dir: &Path) -> bool {
     shared.into_iter().chain(users.as_deref()).any(|cleaned| dir.starts_with(cleaned))
 }
 
-/// The listener's name was removed, and is bound again.
+/// Logs that the listener's name was removed, and is bound again.
 fn republished() {
     #[cfg(feature = "tracing")]
     tracing::warn!("the listener's name was removed, and is bound again");
 }
 
-/// The listener's name was removed, and cannot be bound again.
+/// Logs that the listener's name was removed, and cannot be bound again.
 fn lost(error: &io::Error) {
     #[cfg(feature = "tracing")]
     tracing::error!(%error, "the listener's name was removed, and cannot be bound again");

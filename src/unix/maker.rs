@@ -1,8 +1,9 @@
-//! The process that made something, told from its children by fork(2), who have copies.
+//! Identifies the process that made something, as opposed to its children by fork(2), which have
+//! copies.
 //!
-//! A number is not enough: a child in a PID namespace of its own may have its parent's, and does
-//! not see whether its parent lives. On Linux a descriptor of the process tells, which a child
-//! inherits.
+//! A process id is not enough: a child in a PID namespace of its own may have the same id as its
+//! parent, and cannot see whether its parent lives. On Linux a descriptor of the process, which a
+//! child inherits, answers both questions.
 
 use std::process;
 
@@ -20,8 +21,8 @@ impl Maker {
         Self { id: process::id(), process: Process::this() }
     }
 
-    /// Whether what was made is this process's to end: its own, or its parent's who went and left
-    /// it to this one, as those do that become daemons after they have bound.
+    /// Whether this process may end what was made. It may if it is the maker, or if the maker is
+    /// gone, like a parent that binds and then leaves the listener to its daemon.
     pub(super) fn is_this_or_gone(&self) -> bool {
         let same_number = self.id == process::id();
         (same_number && self.process.may_be_this()) || self.process.is_gone(self.id)
@@ -41,7 +42,7 @@ cfg_if::cfg_if! {
         use rustix::fs::fstat;
         use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
-        /// A process by a descriptor, since Linux 5.3; without one, by its number.
+        /// A process. It is identified by a descriptor since Linux 5.3, and else by its number.
         #[derive(Debug, Default)]
         struct Process(Option<OwnedFd>);
 
@@ -50,8 +51,8 @@ cfg_if::cfg_if! {
                 Self(pidfd_open(getpid(), PidfdFlags::empty()).ok())
             }
 
-            /// Of one with this process's number: whether it is not known to be another. Since
-            /// Linux 6.9 each process's descriptors have a file of their own.
+            /// Whether a process with this process's number may be this process. Since Linux 6.9
+            /// the descriptors of each process have a file of their own.
             fn may_be_this(&self) -> bool {
                 let file = |process: &Self| Some(fstat(process.0.as_ref()?).ok()?.st_ino);
                 match (file(self), file(&Self::this())) {
@@ -67,7 +68,7 @@ cfg_if::cfg_if! {
             }
         }
     } else {
-        /// A process, by its number alone: there are no PID namespaces.
+        /// A process, identified by its number alone, because there are no PID namespaces.
         #[derive(Debug, Default)]
         struct Process(());
 

@@ -1,4 +1,4 @@
-//! A listener's name: how it is taken, kept and given back.
+//! Takes, keeps and releases a listener's name.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -19,18 +19,20 @@ pub(super) use super::stale::Probes;
 use crate::endpoint::Endpoint;
 use crate::options::ListenOptions;
 
-/// Whose the listener's name is.
+/// The owner of the listener's name.
 pub(super) enum Name {
-    /// Ours, to keep and to remove.
+    /// This listener, which keeps the name and removes it.
     Claimed(Box<Claim>),
-    /// The kernel's: an abstract socket's name goes with it. Of the process that listens.
+    /// The kernel: the name of an abstract socket disappears with the socket. The maker is the
+    /// process that listens.
     Abstract(Maker),
-    /// That of whoever made the socket.
+    /// The process that made the socket.
     Inherited,
 }
 
 impl Name {
-    /// A listening socket, its name, the users who may connect, and the address that clients use.
+    /// Binds a listening socket. Returns it with its name, the users that may connect, and the
+    /// address that clients use.
     pub(super) fn take(
         endpoint: &Endpoint,
         options: &ListenOptions,
@@ -56,7 +58,7 @@ impl Name {
         }
     }
 
-    /// What a listener that waits does about its name, every [`LOOK`].
+    /// Looks after the name while the listener waits. Called every [`LOOK`].
     pub(super) fn look(&mut self, permission: Permission) -> io::Result<Option<OwnedFd>> {
         match self {
             Self::Claimed(claim) => claim.look(permission),
@@ -64,7 +66,7 @@ impl Name {
         }
     }
 
-    /// What says that it is time to look.
+    /// Returns the notifications that the name may be gone.
     #[cfg(feature = "tokio")]
     pub(super) fn tidings(&self) -> Vec<Tidings> {
         match self {
@@ -76,12 +78,12 @@ impl Name {
         }
     }
 
-    /// Whether there is something to look after.
+    /// Whether the listener looks after this name.
     pub(super) fn is_looked_after(&self) -> bool {
         matches!(self, Self::Claimed(claim) if claim.on_lost != OnNameLost::Ignore)
     }
 
-    /// A new socket under the name; `None` while the old one is published.
+    /// Binds a new socket under the name. Returns `None` while the old one is published.
     pub(super) fn republish(
         &mut self,
         permission: Permission,
@@ -99,7 +101,7 @@ impl Name {
         }
     }
 
-    /// Takes back what `republish` did.
+    /// Undoes a call of `republish`.
     pub(super) fn withdraw(&mut self) {
         if let Self::Claimed(claim) = self {
             claim.withdraw();
@@ -113,7 +115,7 @@ impl Name {
         }
     }
 
-    /// Leaves the name, and the lock on it, to the process that they were passed to.
+    /// Leaves the name, and its lock, to the process that received them.
     #[cfg(feature = "tokio")]
     pub(super) fn pass(&mut self) {
         if let Self::Claimed(claim) = std::mem::replace(self, Self::Inherited) {
@@ -121,12 +123,12 @@ impl Name {
         }
     }
 
-    /// Takes the name away, refuses new connections, and gives those in the queue. The socket is to
-    /// be closed next.
+    /// Removes the name, refuses new connections, and returns the pending ones. The caller closes
+    /// the socket next.
     ///
     /// # Errors
     ///
-    /// The name is left behind. All else is done.
+    /// The name could not be removed. Everything else is done.
     pub(super) fn end(&mut self, socket: &OwnedFd) -> (Vec<OwnedFd>, io::Result<()>) {
         if !self.is_ours() {
             return (Vec::new(), Ok(()));
@@ -138,7 +140,8 @@ impl Name {
         (refuse_and_drain(socket), removed)
     }
 
-    /// Refuses new connections, keeps the name from others, and gives those in the queue.
+    /// Refuses new connections, keeps the name from other servers, and returns the pending
+    /// connections.
     #[cfg(feature = "tokio")]
     pub(super) fn stop(&mut self, socket: &OwnedFd) -> Vec<OwnedFd> {
         if !self.is_ours() {
@@ -150,8 +153,8 @@ impl Name {
         refuse_and_drain(socket)
     }
 
-    /// Whether the socket is this process's to shut down. Others may have an inherited one too, and
-    /// a child by fork(2) has a copy of its parent's.
+    /// Whether this process may shut down the socket. Other processes may have an inherited socket
+    /// too, and a child by fork(2) has a copy of its parent's.
     pub(super) fn is_ours(&self) -> bool {
         match self {
             Self::Claimed(claim) => claim.owned_by_this_process(),

@@ -1,7 +1,7 @@
-//! What takes the place of shared memory where there is none: no stream has a lane, and the
-//! compiler knows.
+//! Replaces shared memory on systems without it. A lane is an empty type, so the compiler knows
+//! that no stream has one.
 
-/// For tasks of tokio's.
+/// For tokio's tasks.
 #[cfg(feature = "tokio")]
 pub(super) mod tasks {
     use std::io::{self, IoSlice};

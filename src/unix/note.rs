@@ -1,5 +1,6 @@
-//! What is written in a name's lock file: who holds it, and which socket was bound under it. Each
-//! part has its place and length, so that it is whole for those who look meanwhile.
+//! The content of a name's lock file: the process that holds the lock, and the socket that was
+//! bound under the name. Each part has a fixed place and length, so that a process that reads it
+//! meanwhile finds it whole.
 
 use std::os::fd::OwnedFd;
 use std::process;
@@ -10,23 +11,23 @@ use rustix::process::{Pid, Resource, getrlimit, test_kill_process};
 
 const HOLDER: usize = 32;
 const SOCKET: usize = 64;
-/// In place of a socket, by who is about to bind one.
+/// Written in place of a socket by a holder that is about to bind one.
 const BINDING: &str = "binding";
-/// After the process.
+/// Written after the process by a holder that is stopping.
 const STOPPING: &str = "stopping";
 
-/// The content of a lock file about the socket under its name, for the next holder of the lock.
+/// What a lock file records about the socket under its name, for the next holder of the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// The holder before bound this very socket.
+    /// The previous holder bound this very socket.
     Bound,
-    /// The holder before was ended as it bound one, so this may be it.
+    /// The previous holder was killed while it bound a socket, which may be this one.
     Perhaps,
     Nothing,
 }
 
-/// That this process holds the lock. What is there of a socket stays. A full disk is no reason not
-/// to serve.
+/// Records that this process holds the lock. The record of a socket stays. Errors are ignored: a
+/// server can run without the record, for example on a full disk.
 pub(super) fn write_holder(file: &OwnedFd) {
     write_first(file, &format!("{} {}", process::id(), pid_namespace()));
 }
@@ -35,8 +36,8 @@ fn write_first(file: &OwnedFd, text: &str) {
     write(file, &format!("{text:<HOLDER$}"), 0);
 }
 
-/// What does not get there tells others less. A file limit below that would end the process, by
-/// `SIGXFSZ`.
+/// Ignores errors: without the record, other processes only know less. Writes nothing if the limit
+/// on file sizes is lower than the record, because the signal `SIGXFSZ` would end the process.
 fn write(file: &OwnedFd, text: &str, at: usize) {
     let most = getrlimit(Resource::Fsize).current;
     if most.is_none_or(|most| most >= (HOLDER + SOCKET) as u64) {
@@ -44,24 +45,24 @@ fn write(file: &OwnedFd, text: &str, at: usize) {
     }
 }
 
-/// That this process lets nobody in any more.
+/// Records that this process accepts no more clients.
 #[cfg(feature = "tokio")]
 pub(super) fn write_stopping(file: &OwnedFd) {
     write_first(file, &format!("{} {} {STOPPING}", process::id(), pid_namespace()));
 }
 
-/// Whether the holder lets nobody in any more.
+/// Whether the holder accepts no more clients.
 pub(super) fn is_stopping(file: &OwnedFd) -> bool {
     let text = read(file).unwrap_or_default();
     text.get(..HOLDER).and_then(|text| text.split_whitespace().nth(2)) == Some(STOPPING)
 }
 
-/// That this process binds a socket now.
+/// Records that this process is about to bind a socket.
 pub(super) fn write_binding(file: &OwnedFd) {
     write_socket(file, BINDING);
 }
 
-/// That the socket of `stat` was bound.
+/// Records that the socket of `stat` was bound.
 pub(super) fn write_bound(file: &OwnedFd, stat: &Stat) {
     write_socket(file, &socket(stat));
 }
@@ -71,7 +72,7 @@ fn write_socket(file: &OwnedFd, text: &str) {
     write(file, &format!("{text:<width$}\n"), HOLDER);
 }
 
-/// The holder's process, if its number means that process here.
+/// Returns the holder's process id, if it refers to a live process in this PID namespace.
 pub(super) fn holder(file: &OwnedFd) -> Option<u32> {
     let text = read(file)?;
     let mut numbers = text.get(..HOLDER)?.split_whitespace();
@@ -91,7 +92,7 @@ pub(super) fn said(file: &OwnedFd, stat: &Stat) -> Said {
     }
 }
 
-/// The PID namespace, in which a process has its number; zero where there is none to tell.
+/// Returns the PID namespace that process ids belong to, or zero if the system reports none.
 #[allow(clippy::unnecessary_cast, reason = "the types differ from system to system")]
 fn pid_namespace() -> u64 {
     stat("/proc/self/ns/pid").map_or(0, |namespace| namespace.st_ino as u64)
@@ -103,8 +104,8 @@ fn read(file: &OwnedFd) -> Option<String> {
     String::from_utf8(text[..length].to_vec()).ok()
 }
 
-/// Its device, its number and when it was made, which connections and changes of mode leave alone:
-/// a number alone may be given again.
+/// Identifies a socket by its device, its inode number and its modification time. The number alone
+/// may be reused. Connections and changes of mode leave the time unchanged.
 fn socket(stat: &Stat) -> String {
     let (device, number) = (stat.st_dev, stat.st_ino);
     format!("{device:x}:{number:x}:{:x}.{:x}", stat.st_mtime, stat.st_mtime_nsec)

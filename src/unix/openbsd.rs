@@ -1,4 +1,4 @@
-//! How OpenBSD behaves. Lists the same items as `linux.rs`, with those of `posix.rs`.
+//! How OpenBSD behaves. Together with `posix.rs` this lists the same items as `linux.rs`.
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -12,19 +12,21 @@ pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 /// Whether a call with `MSG_DONTWAIT` never waits.
 #[cfg(feature = "blocking")]
 pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
-/// More than the most descriptors that one message can have: its control data has 2048 bytes.
+/// An upper bound for the descriptors in one message, whose control data is limited to 2048 bytes.
 pub(super) const FDS_IN_A_MESSAGE: usize = 512;
-/// Whether a read puts descriptors that came with its bytes into the table, room for them or not.
+/// Whether a read installs the descriptors that came with its bytes even if its caller has no room
+/// for them.
 pub(super) const READS_INSTALL_DESCRIPTORS: bool = false;
-/// Whether accept(2) drops a client that it finds no descriptor for.
+/// Whether accept(2) drops the client if the process has no free descriptor.
 #[cfg(feature = "blocking")]
 pub(super) const ACCEPT_DROPS_CLIENTS: bool = false;
-/// Whether sendmsg(2) says `EMSGSIZE` of descriptors where it says `EAGAIN` of bytes.
+/// Whether sendmsg(2) with descriptors fails with `EMSGSIZE` where one without them fails with
+/// `EAGAIN`.
 pub(super) const A_FULL_SOCKET_IS_EMSGSIZE: bool = false;
-/// Whether a buffer that is larger than can be is made as large as can be, without an error.
+/// Whether the system silently caps a buffer size above its maximum.
 pub(super) const SIZES_ARE_CUT: bool = false;
-/// What open(2) says of a link where none is to be followed.
+/// The error of open(2) with `O_NOFOLLOW` for a symbolic link.
 pub(super) const NOT_FOLLOWED: Errno = Errno::LOOP;
-/// The most descriptors that a message takes. In the kernel one has 16 bytes (`struct fdpass`), and
-/// all of a message's are in a cluster of 2048.
+/// The most descriptors that one send takes. In the kernel each descriptor is a `struct fdpass` of
+/// 16 bytes, and all descriptors of a message are in one cluster of 2048 bytes.
 pub(super) const FDS_TO_SEND: usize = 127;

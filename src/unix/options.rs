@@ -1,4 +1,4 @@
-//! What can be chosen on Unix only.
+//! Options that exist on Unix only.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::shared_memory::options::SharedMemory;
 
 pub(crate) type Spin = SpinPolicy;
 
-/// Set through `os::unix`.
+/// The options that `os::unix` sets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OsListenOptions {
     pub(super) unsafe_directory: bool,
@@ -40,7 +40,7 @@ pub enum OnNameLost {
     Ignore,
 }
 
-/// Every socket carries the end of one direction, so there is nothing to choose.
+/// Every socket supports half-close, so there is nothing to choose.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EndOnClose;
 
@@ -52,7 +52,7 @@ pub(crate) const fn end_on_close(_: bool) -> EndOnClose {
     EndOnClose
 }
 
-/// Whether a stream may use memory. Where there is none, it does not matter.
+/// Whether a stream may use shared memory. On systems without it, the value has no effect.
 #[cfg(feature = "shared-memory")]
 pub(crate) type Memory = SharedMemory;
 
@@ -61,7 +61,7 @@ pub(crate) const fn memory(policy: SharedMemory) -> Memory {
     policy
 }
 
-/// Of a listener that is of a kind which cannot be taken over.
+/// Returns the error for a kind of listener that cannot be taken over.
 pub(super) fn cannot_be_upgraded(what: &str) -> io::Error {
     let error = Error::new(Reason::Unsupported, format!("{what} cannot be taken over"));
     error.advising("turn os::unix::ListenOptionsExt::upgradable off").into()

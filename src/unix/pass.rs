@@ -23,9 +23,9 @@ use crate::stream::Stream;
 /// most 127, and receives these.
 pub const MAX_FDS: usize = 253;
 
-/// Bytes of control data: all that one message can have here, whatever the limit asked for. XNU
-/// installs descriptors that there is no room for, and does not say which, so that nobody can close
-/// them.
+/// Bytes of control data: as much as one message can have here, whatever limit the caller asked
+/// for. XNU installs descriptors even without room for them, and does not report which, so that
+/// this process could not close them.
 pub(super) const ROOM: usize =
     cmsg_space!(ScmRights(platform::FDS_IN_A_MESSAGE)) + platform::ROOM_FOR_CREDENTIALS;
 
@@ -231,7 +231,7 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, what)
 }
 
-/// What came; nothing, at the end.
+/// The result of one read, empty at end of file.
 #[derive(Default)]
 pub(super) struct Received {
     pub(super) length: usize,
@@ -267,7 +267,8 @@ pub(super) fn send(
     let mut send = || sendmsg(socket, &[IoSlice::new(at_most(data))], &mut control, flags);
     match send() {
         Err(Errno::MSGSIZE) if platform::A_FULL_SOCKET_IS_EMSGSIZE && !fds.is_empty() => {
-            // Where there is room by now, and still not enough, there never will be.
+            // If the socket has room by now, and the second attempt still fails, it can never
+            // succeed.
             if is_writable(socket)? { send() } else { Err(Errno::AGAIN) }
         }
         sent => sent,
@@ -279,8 +280,8 @@ fn is_writable(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(poll(&mut writable, Some(&Timespec::default()))? > 0)
 }
 
-/// One message's bytes, and all of its descriptors. Whatever else came is closed by the drop of the
-/// control buffer, and of what is returned.
+/// Receives the bytes of one message, and all of its descriptors. Descriptors that are not used are
+/// closed when the control buffer, or the result, is dropped.
 pub(super) fn receive(
     socket: BorrowedFd<'_>,
     buf: &mut [u8],
@@ -292,7 +293,7 @@ pub(super) fn receive(
     let mut message = recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut control, flags);
     let mut truncated = false;
     if platform::READS_INSTALL_DESCRIPTORS && matches!(message, Err(Errno::MSGSIZE)) {
-        // They are gone, and their bytes are as those of a message that was cut short.
+        // The descriptors are gone. Treat their bytes like those of a truncated message.
         truncated = true;
         message = recvmsg(socket, &mut [IoSliceMut::new(buf)], &mut control, flags);
     }

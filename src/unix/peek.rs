@@ -1,4 +1,4 @@
-//! Looking at bytes that stay: `MSG_PEEK` of a socket.
+//! Looks at bytes without taking them: `MSG_PEEK` of a socket.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
@@ -103,7 +103,7 @@ fn check(buf: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Without room for control data: with room, each look would make new descriptors of the peer's.
+/// Gives no room for control data: with room, each look would install the peer's descriptors again.
 fn look(socket: BorrowedFd<'_>, buf: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
     let room = buf.len().min(platform::MOST);
     recv(socket, &mut buf[..room], flags | RecvFlags::PEEK).map(|(_, length)| length)

@@ -1,4 +1,4 @@
-//! Who is at the other end, as the kernel recorded it when the connection was made.
+//! The credentials of the peer, as the kernel recorded them when the connection was made.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -8,7 +8,7 @@ use rustix::process::{getegid, geteuid};
 use super::platform;
 use crate::peer::{PeerCredentials, UserId};
 
-/// Effective ids, and the process where the system tells.
+/// Effective ids, and the process id if the system reports it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
     pub(super) uid: u32,
@@ -21,7 +21,7 @@ impl Peer {
         platform::peer(socket)
     }
 
-    /// Of both ends of a pair: not every system can tell (NetBSD).
+    /// Returns the credentials of both ends of a pair, which not every system reports (NetBSD).
     pub(super) fn this_process() -> Self {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         Self { uid, gid, pid: Some(std::process::id()) }

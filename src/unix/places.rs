@@ -12,7 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, Reason};
 use crate::options::ListenOptions;
 
-/// The first usable candidate, and its place unless it is an abstract socket.
+/// Returns the first usable candidate, with its place unless it is an abstract socket.
 pub(super) fn place_to_bind(
     endpoint: &Endpoint,
     options: &ListenOptions,
@@ -34,7 +34,7 @@ pub(super) fn place_to_bind(
 
         match opened {
             Ok(place) => return Ok((place, candidate.address())),
-            // Clients that can look there would not find a server in the next place.
+            // A client that can look in this place would not find a server in the next one.
             Err(error) if is_transient_error(&error) => return Err(error),
             Err(error) => refused = Some(error),
         }
@@ -46,9 +46,9 @@ pub(super) fn place_to_bind(
     }))
 }
 
-/// Where else clients look for `endpoint`, as far as such places are there: a server that was
-/// started with another environment may live in one of them. In a directory that is passed over by
-/// now it may have been from before.
+/// Returns the other places where clients look for `endpoint`, as far as they exist. A server that
+/// was started with another environment may live in one of them. An earlier server may also live in
+/// a directory that is passed over by now.
 pub(super) fn other_places(endpoint: &Endpoint, chosen: &Endpoint) -> io::Result<Vec<Place>> {
     let mut others = Vec::new();
     for candidate in candidates(endpoint, &environment()?)? {

@@ -1,4 +1,4 @@
-//! Waiting by poll(2), in calls that block the thread.
+//! Waits with poll(2), in calls that block the thread.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use crate::wait::Deadline;
 
-/// A wait that is longer takes more than one call.
+/// A longer wait takes more than one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// `false` once the deadline is past.
+/// Waits for the events `what`. Returns `false` once the deadline is past.
 pub(super) fn wait_for(
     socket: BorrowedFd<'_>,
     what: PollFlags,
@@ -23,7 +23,7 @@ pub(super) fn wait_for(
 
 pub(super) fn wait_for_one(sockets: &mut [PollFd<'_>], deadline: Deadline) -> io::Result<bool> {
     loop {
-        // Some of these systems count in milliseconds, and up to 24 days.
+        // Some of these systems count in milliseconds, up to 24 days.
         let left = deadline.left().map(|left| left.min(LONGEST_WAIT));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(sockets, left.as_ref()) {

@@ -1,7 +1,7 @@
-//! Receives bytes, and reports whether others came with them that end a read early.
+//! Receives bytes, and reports whether control data that came with them ended the read early.
 //!
-//! Descriptors that came with them are not wanted. Where there is no room for them the kernel
-//! closes them, and on macOS it puts them into this process's table: there they are received, to be
+//! Descriptors that came with the bytes are discarded. If the call has no room for them, most
+//! kernels close them. macOS installs them in this process, so there they are received and then
 //! closed.
 #![allow(unsafe_code, reason = "rustix receives messages into initialized memory only")]
 
@@ -18,13 +18,13 @@ use tokio::io::ReadBuf;
 use super::pass::ROOM;
 use super::platform;
 
-/// What one call came to.
+/// The result of one call.
 #[cfg(feature = "tokio")]
 pub(super) enum Received {
-    /// There was room for more, and nothing ended the read but the want of bytes.
+    /// The buffer has room left, and the read ended only because there were no more bytes.
     Short,
-    /// The room is full, control data ended the read, or it is the end of the stream. Control data
-    /// is file descriptors, or the credentials of a sender where the socket reports them.
+    /// The buffer is full, control data ended the read, or the stream has ended. Control data is
+    /// file descriptors, or the credentials of a sender if the socket reports them.
     Whole,
     Failed(Errno),
 }
@@ -34,7 +34,7 @@ pub(super) enum Received {
 #[inline]
 pub(super) fn receive(socket: BorrowedFd<'_>, buf: &mut ReadBuf<'_>) -> Received {
     let room = buf.remaining().min(platform::MOST);
-    // SAFETY: nothing but initialized bytes is written there.
+    // SAFETY: only initialized bytes are written there.
     let to = NonNull::from(unsafe { buf.unfilled_mut() }).cast();
     // SAFETY: the unfilled part of `buf` is at least `room` bytes long, and borrowed here.
     let (length, flags) = match unsafe { receive_message(socket, to, room, libc::MSG_DONTWAIT) } {
@@ -62,7 +62,7 @@ pub(super) fn receive_into(
     receive_and_tell(socket, buf, flags).map(|(length, _)| length)
 }
 
-/// As [`receive_into`], and tells whether control data ended the read.
+/// Does the same as [`receive_into`], and reports whether control data ended the read.
 #[inline]
 pub(super) fn receive_and_tell(
     socket: BorrowedFd<'_>,
@@ -76,11 +76,11 @@ pub(super) fn receive_and_tell(
     received.map(|(length, flags)| (length, flags & libc::MSG_CTRUNC != 0))
 }
 
-/// The length, and the flags of the message.
+/// Returns the length and the flags of the message.
 ///
 /// # Safety
 ///
-/// There are `room` bytes at `to` that nobody else uses meanwhile.
+/// `to` points to `room` bytes that no other code uses during the call.
 #[inline]
 unsafe fn receive_message(
     socket: BorrowedFd<'_>,
@@ -97,14 +97,15 @@ unsafe fn receive_message(
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of::<Control>() as _;
     }
-    // SAFETY: `message` has one buffer, whose length the caller guarantees, and room for control
-    // data or none, and no place for an address.
+    // SAFETY: `message` has one buffer, whose length the caller guarantees. It has room for control
+    // data or none, and none for an address.
     let mut received = unsafe { receive_once(socket, &mut message, flags) };
     if platform::READS_INSTALL_DESCRIPTORS {
         if received == Err(Errno::MSGSIZE) {
-            // There was no room in the table. They are gone, and the bytes are still there.
+            // The process had no free descriptors. The passed ones are gone, and the bytes are
+            // still there.
             message.msg_controllen = size_of::<Control>() as _;
-            // SAFETY: as above; the call that failed has changed no place or length but that one.
+            // SAFETY: as above. The failed call has changed no pointer and no other length.
             received = unsafe { receive_once(socket, &mut message, flags) };
         }
         if received.is_ok() {
@@ -116,14 +117,15 @@ unsafe fn receive_message(
 
 /// # Safety
 ///
-/// All places that `message` names are as long as it says, and used by nobody else meanwhile.
+/// All buffers of `message` are as long as it specifies, and no other code uses them during the
+/// call.
 #[inline]
 unsafe fn receive_once(
     socket: BorrowedFd<'_>,
     message: &mut libc::msghdr,
     flags: libc::c_int,
 ) -> Result<usize, Errno> {
-    // SAFETY: the descriptor is borrowed, so it is open; the caller says the rest.
+    // SAFETY: the descriptor is borrowed, so it is open. The caller guarantees the rest.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), message, flags) };
     usize::try_from(length).map_err(|_| last_error())
 }
@@ -153,11 +155,12 @@ fn close_all(header: &libc::cmsghdr) {
     // SAFETY: `header` is followed by its data.
     let first = unsafe { libc::CMSG_DATA(header) }.cast::<libc::c_int>();
     for index in 0..(header.cmsg_len as usize).saturating_sub(before) / size_of::<libc::c_int>() {
-        // SAFETY: there are as many numbers as the length says.
+        // SAFETY: the data has as many numbers as the length says.
         let place = unsafe { first.add(index) };
         // SAFETY: the place is one in the data, which may have any alignment.
         let fd = unsafe { place.read_unaligned() };
-        // SAFETY: the kernel has just made it for this process, and nobody else knows of it.
+        // SAFETY: the kernel has just created the descriptor for this process, and no other code
+        // knows it.
         drop(unsafe { OwnedFd::from_raw_fd(fd) });
     }
 }

@@ -1,4 +1,4 @@
-//! What of the user's tokio runtime is Unix's.
+//! The parts of the user's tokio runtime that only Unix needs.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,7 +16,7 @@ pub(crate) use crate::runtime::sleep;
 
 /// # Errors
 ///
-/// Without a runtime here no client could be accepted, and each would be closed.
+/// Fails outside a runtime, where no client could be accepted, and each would be closed.
 pub(crate) fn can_accept() -> io::Result<()> {
     enter(|| ())
 }
@@ -27,7 +27,7 @@ pub(crate) fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send +
             io::Result::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
         })?
     };
-    // Where the call comes before the runtime, its first poll does not.
+    // If this function is called before the runtime starts, the first poll runs inside it.
     let listening = Handle::try_current().is_ok().then(listen);
     async move {
         let (mut interrupt, mut terminate) = listening.unwrap_or_else(listen)?;
@@ -40,10 +40,10 @@ pub(crate) fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send +
     }
 }
 
-/// Ready once a name may be gone.
+/// Completes once a name may be gone.
 pub(super) type Tidings = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
-/// Has the reactor watch a socket that listens.
+/// Registers a socket with the reactor, for reading.
 pub(super) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     register_for(socket, Interest::READABLE)
 }
@@ -55,7 +55,8 @@ pub(super) fn register_for(socket: OwnedFd, interest: Interest) -> io::Result<As
 #[allow(unsafe_code, reason = "tokio has no safe constructor of AsyncFd")]
 fn register_owned(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is a valid, open descriptor that only it closes, and its `as_raw_fd`
-    // always names that one; the `AsyncFd` takes it whole, and nothing takes it out again.
+    // always returns that number. The `AsyncFd` takes ownership, and nothing replaces the `OwnedFd`
+    // inside.
     let registered = unsafe { AsyncFd::register_with_interest(socket, interest) };
     registered.map_err(|error| error.into_parts().1)
 }

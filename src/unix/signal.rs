@@ -1,5 +1,5 @@
-//! The signals that ask a process to end, for threads. A handler may do next to nothing, so it
-//! writes a byte that threads wait for.
+//! Lets threads wait for the signals that ask a process to end. A signal handler may do almost
+//! nothing, so it writes a byte that the threads wait for.
 #![allow(unsafe_code, reason = "signal handlers")]
 
 use std::io;
@@ -22,7 +22,7 @@ static HEARING: OnceLock<Hearing> = OnceLock::new();
 struct Hearing {
     heard: UnixStream,
     handler: UnixStream,
-    /// What was done before, for each signal.
+    /// The previous action of each signal.
     before: [libc::sigaction; 2],
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn listen() -> io::Result<()> {
     }
     let (heard, handler) = UnixStream::pair()?;
     let before = [action(SIGNALS[0])?, action(SIGNALS[1])?];
-    // Before the first signal can come.
+    // Set before the first signal can arrive.
     HEARING.get_or_init(|| Hearing { heard, handler, before });
     for signal in SIGNALS {
         set_action(signal, &ours())?;
@@ -44,20 +44,21 @@ pub(crate) fn listen() -> io::Result<()> {
 
 pub(crate) fn wait() -> io::Result<()> {
     let Some(hearing) = HEARING.get() else { return Ok(()) };
-    // Nobody reads the byte, so that each thread finds it.
+    // No thread reads the byte, so that every waiting thread finds it.
     wait_for(hearing.heard.as_fd(), PollFlags::IN, Deadline::after(None)).map(drop)
 }
 
-/// Once for each signal: the next one is handled as it was before.
+/// Handles one signal, and restores the previous actions, so that the next signal is handled as
+/// before.
 extern "C" fn hear(signal: libc::c_int) {
     let Some(hearing) = HEARING.get() else { return };
-    // There is room for it, so it does not fail, and errno stays as it is.
+    // The socket has room for the byte, so the call does not fail and leaves errno unchanged.
     let _ = send(&hearing.handler, b"!", SendFlags::DONTWAIT);
     for (ours, before) in SIGNALS.into_iter().zip(&hearing.before) {
         let _ = set_action(ours, before);
         let was_handled = !matches!(before.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN);
         if ours == signal && was_handled {
-            // SAFETY: raise(3) may be called in a handler. The signal is blocked until this one
+            // SAFETY: a handler may call raise(3). The signal is blocked until this handler
             // returns.
             unsafe { libc::raise(signal) };
         }
@@ -75,17 +76,17 @@ fn ours() -> libc::sigaction {
 
 fn action(signal: libc::c_int) -> io::Result<libc::sigaction> {
     let mut action = MaybeUninit::uninit();
-    // SAFETY: `action` is a place for what the call reports; null changes nothing.
+    // SAFETY: `action` has room for the result, and null changes nothing.
     if unsafe { libc::sigaction(signal, null(), action.as_mut_ptr()) } == -1 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call succeeded, so it is written.
+    // SAFETY: the call succeeded, so it has written `action`.
     Ok(unsafe { action.assume_init() })
 }
 
 fn set_action(signal: libc::c_int, action: &libc::sigaction) -> io::Result<()> {
-    // SAFETY: `action` is either `hear`, which does what a handler may, or what the system
-    // reported.
+    // SAFETY: `action` is either that of `hear`, which does only what a handler may do, or one that
+    // the system reported.
     if unsafe { libc::sigaction(signal, action, null_mut()) } == -1 {
         return Err(io::Error::last_os_error());
     }

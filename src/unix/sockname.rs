@@ -1,22 +1,22 @@
 //! The addresses of a socket, as bytes.
 //!
-//! Neither end's address is for us to trust, so what the system gives is kept as it is, whatever it
-//! is, and looked at byte by byte.
+//! Neither end's address can be trusted. So the bytes that the system returns are kept unchanged,
+//! and read one by one.
 
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// An address of whatever family.
+/// An address of any family.
 pub(super) struct SockName(Vec<u8>);
 
 impl SockName {
-    /// The socket's own. See getsockname(2).
+    /// Returns the socket's own address. See getsockname(2).
     pub(super) fn own(socket: BorrowedFd<'_>) -> io::Result<Self> {
         read(socket, own)
     }
 
-    /// That of its peer; an error where there is none. See getpeername(2).
+    /// Returns the address of the peer, or an error if there is no peer. See getpeername(2).
     pub(super) fn peer(socket: BorrowedFd<'_>) -> io::Result<Self> {
         read(socket, peer)
     }
@@ -27,14 +27,14 @@ impl SockName {
         family == Some(&(libc::AF_UNIX as libc::sa_family_t).to_ne_bytes()[..])
     }
 
-    /// The path, where it has one.
+    /// Returns the path, if the address has one.
     pub(super) fn path(&self) -> Option<&[u8]> {
         let name = self.name();
         let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
         (end > 0).then(|| &name[..end])
     }
 
-    /// What follows the NUL of an abstract socket's name, where it has one.
+    /// Returns what follows the NUL of an abstract socket's name, if the address has one.
     pub(super) fn after_nul(&self) -> Option<&[u8]> {
         self.name().strip_prefix(&[0]).filter(|name| !name.is_empty())
     }
@@ -61,8 +61,8 @@ fn read(socket: BorrowedFd<'_>, call: Call) -> io::Result<SockName> {
 
 #[allow(unsafe_code, reason = "the safe wrappers parse what they read")]
 fn own(socket: BorrowedFd<'_>, room: &mut Room, length: &mut libc::socklen_t) -> libc::c_int {
-    // SAFETY: the descriptor is borrowed, so it is open; `room` is live and writable, `length` is
-    // its size in bytes, and the system writes no more than that. Any bytes are numbers.
+    // SAFETY: the descriptor is borrowed, so it is open. `room` is live and writable, `length` is
+    // its size in bytes, and the system writes no more than that. Any bytes are valid numbers.
     unsafe { libc::getsockname(socket.as_raw_fd(), room.as_mut_ptr().cast(), length) }
 }
 

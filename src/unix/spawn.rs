@@ -1,4 +1,4 @@
-//! Starting a daemon once.
+//! Makes sure that only one client starts a daemon.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -15,20 +15,20 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, Reason};
 use crate::options::ListenOptions;
 
-/// What the lock on starting a name's server is called, after a dot and the name.
+/// The suffix of the lock file for starting a name's server, which is called `.NAME.spawn`.
 const SPAWN_LOCK: &str = ".spawn";
 
 /// Held by the one client that starts the server of an endpoint.
 ///
-/// The child that starts is written in the lock's file. While it lives the file stays, also when
-/// its client gives up or is killed: who takes the lock next waits for that child.
+/// The lock file records the child that starts. While the child lives the file stays, even if its
+/// client gives up or is killed: the next holder of the lock waits for that child.
 pub(crate) struct SpawnLock {
     lock: Lock,
     child: Option<Starting>,
 }
 
 impl SpawnLock {
-    /// `None` while another has it.
+    /// Returns `None` while another process holds the lock.
     pub(crate) fn try_take(endpoint: &Endpoint) -> io::Result<Option<Self>> {
         match Lock::take_as_left(place(endpoint)?, SPAWN_LOCK) {
             Ok(lock) => {
@@ -42,14 +42,14 @@ impl SpawnLock {
         }
     }
 
-    /// The process that starts by an earlier holder or this one, as long as it lives.
+    /// Returns the process that an earlier holder or this one has started, as long as it lives.
     pub(crate) fn starting(&mut self) -> Option<u32> {
         self.child = self.child.take().filter(Starting::lives);
         self.lock.stays = self.child.is_some();
         self.child.as_ref().map(|child| child.pid)
     }
 
-    /// Says for those who come later that `pid` starts.
+    /// Records for later clients that `pid` starts.
     pub(crate) fn started(&mut self, pid: u32) {
         let child = Starting { pid, since: start_time(pid), ours: true };
         let since = child.since.map_or(String::new(), |since| format!(" {since}"));
@@ -70,12 +70,12 @@ impl SpawnLock {
         killed
     }
 
-    /// A server listens: nobody has to wait for a child any more.
+    /// Releases the lock once a server listens, so that no client waits for a child any more.
     pub(crate) fn settled(mut self) {
         self.lock.stays = false;
     }
 
-    /// The process that starts, if the holder has said so.
+    /// Returns the process that starts, if the holder has recorded one.
     pub(crate) fn told(endpoint: &Endpoint) -> Option<u32> {
         let place = place(endpoint).ok()?;
         let path = place.dir_path().join(lock_name(&place, SPAWN_LOCK));
@@ -83,7 +83,7 @@ impl SpawnLock {
         child.lives().then_some(child.pid)
     }
 
-    /// Removes the file that a client left whose child listens by now.
+    /// Removes the lock file that a client left behind, once its child listens.
     pub(crate) fn tidy(endpoint: &Endpoint) {
         let Ok(place) = place(endpoint) else { return };
         if matches!(place.stat(&lock_name(&place, SPAWN_LOCK)), Ok(Some(_))) {
@@ -94,10 +94,10 @@ impl SpawnLock {
     }
 }
 
-/// Of use to those who come later only: a full disk is no reason not to go on.
+/// Ignores errors such as a full disk: only later clients read the file.
 fn write(file: &OwnedFd, text: &str) {
     let _ = pwrite(file, text.as_bytes(), 0);
-    // In this order it is never empty, for those who look meanwhile.
+    // In this order, a client that reads the file meanwhile never finds it empty.
     let _ = ftruncate(file, text.len() as u64);
 }
 
@@ -107,9 +107,9 @@ fn written(file: &OwnedFd) -> Option<String> {
     String::from_utf8(text[..length].to_vec()).ok()
 }
 
-/// Where the server is going to listen.
+/// Returns the place where the server will listen.
 pub(super) fn place(endpoint: &Endpoint) -> io::Result<Place> {
-    // That the directory is safe is for it to judge.
+    // The server itself checks whether the directory is safe.
     let mut options = ListenOptions::default();
     options.os.unsafe_directory = true;
     let (Some(place), _) = place_to_bind(endpoint, &options)? else {
@@ -120,12 +120,12 @@ pub(super) fn place(endpoint: &Endpoint) -> io::Result<Place> {
     Ok(place)
 }
 
-/// A process, told from a later one with the same number by when it started, where that can be
-/// read.
+/// A process. Its start time, if it can be read, tells it apart from a later process with the same
+/// number.
 struct Starting {
     pid: u32,
     since: Option<u64>,
-    /// A child of this process, which nobody else can ask for its end.
+    /// A child of this process, which no other process can wait for.
     ours: bool,
 }
 
@@ -137,7 +137,7 @@ impl Starting {
         Some(Self { pid, since, ours: false })
     }
 
-    /// With its process group, which `setsid` has made its own.
+    /// Kills the process with its process group, which `setsid` has created.
     fn kill(&self) -> bool {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         pid.is_some_and(|pid| kill_process_group(pid, Signal::KILL).is_ok())
@@ -152,11 +152,12 @@ impl Starting {
     }
 }
 
-/// In ticks since the machine started, from Linux's /proc. None of a zombie.
+/// Returns the start time in ticks since the system started, from Linux's `/proc`. A zombie has
+/// none.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may have spaces and brackets. The rest begins with field 3 of proc(5), the
-    // state; field 22 is the start.
+    // The process name before the bracket may contain spaces and brackets. The rest begins with
+    // field 3 of proc(5), the state. Field 22 is the start time.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     fields.nth(18)?.parse().ok().filter(|_| state != "Z")

@@ -1,4 +1,4 @@
-//! What stands under a name, and whether it is a dead socket.
+//! Finds out what stands under a name, and whether it is a dead socket.
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,19 +17,19 @@ use super::platform;
 use crate::candidate::Occupancy;
 use crate::error::{self, Error, Reason, live_server};
 
-/// Between probes, where one refusal proves nothing.
+/// The pause between probes, where one refusal proves nothing.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// How a socket that nobody is known to have is tried, where one refusal proves nothing.
+/// How to probe a socket without a known owner, where one refusal proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probes {
-    /// Without a pause, so that it stays where it is.
+    /// Without a pause. A socket that needs more probes is left in place.
     AtOnce,
-    /// The caller can be kept waiting.
+    /// With pauses, because the caller can wait.
     Paused,
 }
 
-/// What there is at `place`, without a connection.
+/// Reports what is at `place`, without making a connection.
 pub(super) fn occupancy(place: &Place) -> io::Result<Occupancy> {
     if let Held::By(process) | Held::Stopping(process) = lock::holding(place)? {
         return Ok(Occupancy::Held { process });
@@ -44,7 +44,7 @@ pub(super) fn occupancy(place: &Place) -> io::Result<Occupancy> {
     })
 }
 
-/// Removes what a crash has left at `place`, as `Claim::take` would before it takes the name:
+/// Removes what a crash left at `place`, as `Claim::take` does before it takes the name. Returns
 /// whether there was a dead socket.
 pub(super) fn remove_stale(place: Place) -> io::Result<bool> {
     let nothing = |name: &OsStr| Ok::<_, io::Error>(place.stat(name)?.is_none());
@@ -76,7 +76,7 @@ pub(super) fn remove(lock: &Lock) -> io::Result<()> {
     }
 }
 
-/// Whether a dead socket has the name; `false` when nothing has it.
+/// Whether a dead socket has the name. A free name gives `false`.
 pub(super) fn is_stale(lock: &Lock, probes: Probes) -> io::Result<bool> {
     let place = &lock.place;
     let Some(stat) = place.stat(place.name())? else { return Ok(false) };
@@ -95,8 +95,8 @@ pub(super) fn is_stale(lock: &Lock, probes: Probes) -> io::Result<bool> {
     is_abandoned(lock, &stat, probes)
 }
 
-/// Whether nobody has the socket. The kernel is asked first where it tells, then the last holder of
-/// the lock, and then the socket itself, which a server notices.
+/// Whether no server has the socket. Asks the kernel first, if the system reports it, then reads
+/// the record of the last lock holder, and at last probes the socket, which a server would notice.
 fn is_abandoned(lock: &Lock, stat: &Stat, probes: Probes) -> io::Result<bool> {
     let place = &lock.place;
     let said = note::said(&lock.file, stat);
@@ -125,13 +125,13 @@ fn is_abandoned(lock: &Lock, stat: &Stat, probes: Probes) -> io::Result<bool> {
     Ok(true)
 }
 
-/// One connection to a socket that may be that of a server without our lock. Only a refusal says
-/// that nobody listens. `None` where it went meanwhile.
+/// Makes one connection to a socket that may belong to a server without the lock. Only a refusal
+/// shows that no server listens. Returns `None` if the socket disappeared meanwhile.
 fn is_refused(place: &Place) -> io::Result<Option<bool>> {
     let socket = platform::socket()?;
     match connect(&socket, &place.address(place.name())?) {
         Err(Errno::CONNREFUSED) => Ok(Some(true)),
-        // A server whose queue is full, or one of another kind.
+        // A server whose backlog is full, or a socket of another type.
         Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS | Errno::PROTOTYPE) => Ok(Some(false)),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => {
@@ -143,7 +143,7 @@ fn is_refused(place: &Place) -> io::Result<Option<bool>> {
     }
 }
 
-/// Refused once, which a server with a full queue does too.
+/// The error after a single refusal, which may also come from a server with a full backlog.
 fn may_be_busy(place: &Place) -> io::Error {
     let cause = "the socket there may be that of a server whose queue is full";
     let error = Error::new(Reason::UnprovenSocket, cause).at(place.endpoint());

@@ -27,14 +27,14 @@ use crate::options::{ConnectOptions, StreamOptions};
 use crate::peer::{PeerCredentials, PeerTold};
 use crate::runtime::enter;
 
-/// The most that is received into a buffer that is not initialized before the reactor is asked.
+/// How many bytes of an uninitialized buffer a read without the reactor initializes at most.
 const DIRECT: usize = 4096;
 
 pub(crate) struct Stream {
     socket: AsyncFd<OwnedFd>,
     pub(super) peer: Peer,
     pub(super) spin: Option<Box<Spin>>,
-    /// The way to shared memory, of a stream that may take it.
+    /// The shared-memory lane, if the stream may use one.
     lane: Option<Lane>,
 }
 
@@ -77,10 +77,10 @@ impl Stream {
         spin.poll(cx, buf, |buf| self.receive(buf), |cx, buf| self.read(cx, buf))
     }
 
-    /// A read that the reactor does not hear of. What it takes away from under the reactor's nose
-    /// costs a later read one try more.
+    /// Reads without asking the reactor. The reactor then still expects the bytes that this call
+    /// takes, which costs a later read one more attempt.
     fn receive(&self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // Room has to be initialized first, and is no more than needed for most answers.
+        // The buffer has to be initialized first, so only the part that most answers need is used.
         let initialized = buf.initialized().len() - buf.filled().len();
         let room = initialized.max(buf.remaining().min(DIRECT));
         match receive_into(self.as_fd(), buf.initialize_unfilled_to(room), RecvFlags::DONTWAIT) {
@@ -93,14 +93,14 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Calls itself where there was nothing after all, which costs a usual read less than a loop.
-    /// The task's budget ends that, as each call takes of it.
+    /// Calls itself if there was nothing to read after all, which costs a usual read less than a
+    /// loop. The recursion ends with the task's budget, because each call uses some of it.
     fn read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut ready = ready!(self.socket.poll_read_ready(cx))?;
         match receive(self.as_fd(), buf) {
             Received::Whole => {}
             // The socket is empty, unless an out-of-band byte ended the read. Clear the readiness
-            // now; else the next read would have to find out.
+            // now, or the next read would have to find out.
             Received::Short => {
                 if !platform::may_have_marks(&self.socket) {
                     ready.clear_ready();
@@ -111,7 +111,7 @@ impl Stream {
                 return self.read(cx, buf);
             }
             Received::Failed(Errno::INTR) => return self.read(cx, buf),
-            // Linux: the peer closed with bytes of ours unread. To us it is gone, no more.
+            // Linux: the peer closed without reading all bytes. Report that as end of file.
             Received::Failed(Errno::CONNRESET) => {}
             Received::Failed(errno) => return Poll::Ready(Err(errno.into())),
         }
@@ -138,7 +138,7 @@ impl Stream {
         if let Some(lane) = &self.lane {
             return lane.poll_write(&self.socket, self.spin.as_deref(), cx, bufs);
         }
-        // As writev(2), which std uses, but without its signal when the peer is gone.
+        // The same as writev(2), which std uses, but without its signal when the peer is gone.
         let send_all = || sendmsg(self, bufs, &mut Default::default(), platform::NO_SIGNAL);
         self.write_with(cx, 0, send_all)
     }
@@ -223,7 +223,8 @@ impl Stream {
         enter(|| UnixStream::from_std(self.socket.into_inner().into()))?
     }
 
-    /// Zero, or what it gives in place of zero, once the peer is gone.
+    /// Reads with `read`. Once the peer is gone, returns the default of `T`, which stands for end
+    /// of file.
     pub(super) async fn read_by<T: Default>(
         &self,
         mut read: impl FnMut(BorrowedFd<'_>) -> Result<T, Errno>,
@@ -254,7 +255,8 @@ impl Stream {
         Ok(Self { socket, peer, spin: Spin::new(options.spin), lane: None })
     }
 
-    /// Writes by `write`, of `length` bytes where a part of them means that there is no more room.
+    /// Writes with `write`. If it writes less than `length`, the socket has no more room. Pass zero
+    /// if a short write does not mean that.
     fn write_with(
         &self,
         cx: &mut Context<'_>,

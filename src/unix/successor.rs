@@ -1,4 +1,4 @@
-//! Taking over from a server that runs: the new process's side of an upgrade.
+//! The new process's side of an upgrade: takes over from a running server.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +25,7 @@ use crate::options::ListenOptions;
 use crate::peer::UserId;
 use crate::wait::Deadline;
 
-/// Between tries.
+/// The pause between attempts.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) async fn take_over(
@@ -60,7 +60,7 @@ fn cannot_be_had(limit: Duration, error: io::Error) -> io::Error {
     Error::new(Reason::Deadline, what).advising(advice).caused_by(error).into()
 }
 
-/// `None` if no server answers, or if it is just ending.
+/// Asks the server to hand over. Returns `None` if no server answers, or if it is just ending.
 async fn ask(
     endpoint: &Endpoint,
     options: &ListenOptions,
@@ -86,7 +86,7 @@ async fn ask(
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             return Err(no_answer(peer.pid));
         }
-        // It ended with us in its queue.
+        // The server ended while this connection was pending.
         Err(_) => return Ok(None),
         Ok(received) => received,
     };
@@ -103,7 +103,7 @@ async fn ask(
         .map(|taken| Some((taken?, address)))
 }
 
-/// With all that is needed; `None` where the one that sent it keeps the name.
+/// Takes over with what the old process sent. Returns `None` if that process keeps the name.
 fn take(
     wanted: &Endpoint,
     place: Place,
@@ -124,8 +124,7 @@ fn take(
     if !is_first(&byte) {
         return Ok(None);
     }
-    // The connection is open, and there is room for a byte; if the other one is gone, so much the
-    // better.
+    // The connection has room for one byte. If the old process is gone, it needs no answer.
     let _ = send(connection, TAKEN, platform::NO_SIGNAL);
     let claim = Claim::passed(lock, wanted, file_id(&stat), &options.os);
     withdraw(&claim.lock().place);

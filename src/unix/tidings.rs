@@ -1,6 +1,6 @@
-//! What says that a name may be gone before it is time to look after it: its file, by inotify(7),
-//! and mounts that come and go. A hint and no more: where the system has none of it to give, the
-//! looks find out all the same.
+//! Notifications that a name may be gone, earlier than the regular look: inotify(7) watches its
+//! file, and `/proc` reports changes of the mounts. They are only hints. Without them, the regular
+//! looks notice a removed name all the same.
 
 use std::future::pending;
 use std::io;
@@ -16,17 +16,19 @@ use tokio::io::unix::AsyncFd;
 
 use super::runtime::{Tidings, register_for};
 
-/// One for all listeners of the process: a user can have 128 of them. Gone with the last listener.
+/// One instance for all listeners of the process, because a user can have only 128. The last
+/// listener closes it.
 static INOTIFY: Mutex<Weak<OwnedFd>> = Mutex::new(Weak::new());
 
-/// Those of the socket at `path`; of mounts too, where a directory that is mounted over is looked
-/// for again.
+/// Returns the notifications for the socket at `path`. They include changes of the mounts if the
+/// listener opens its directory again after another one was mounted over it.
 pub(super) fn of(path: &Path, follows_mounts: bool) -> Vec<Tidings> {
     let mut all: Vec<Tidings> = Vec::new();
     if let Ok((shared, watch)) = watch(path) {
         all.push(Box::pin(async move {
             once(&watch, Interest::READABLE).await;
-            // Whatever it is of. Of other listeners too, which were woken with this one.
+            // Discards all events, including those of other listeners, which were woken together
+            // with this one.
             while read(&*shared, &mut [0_u8; 4096]).is_ok_and(|length| length > 0) {}
         }));
     }
@@ -37,14 +39,15 @@ pub(super) fn of(path: &Path, follows_mounts: bool) -> Vec<Tidings> {
     all
 }
 
-/// A reactor that ends has none.
+/// Completes at the first event, or never if the reactor has ended.
 async fn once(source: &AsyncFd<OwnedFd>, interest: Interest) {
     if source.ready(interest).await.is_err() {
         pending::<()>().await;
     }
 }
 
-/// The last name of a socket that is open leaves its file there, with one link less.
+/// Watches the attributes of the file: removing the last name of an open socket does not delete the
+/// file, and only lowers its number of links.
 fn watch(path: &Path) -> io::Result<(Arc<OwnedFd>, AsyncFd<OwnedFd>)> {
     let mut shared = INOTIFY.lock().unwrap_or_else(PoisonError::into_inner);
     let inotify = match shared.upgrade() {
@@ -58,7 +61,7 @@ fn watch(path: &Path) -> io::Result<(Arc<OwnedFd>, AsyncFd<OwnedFd>)> {
     Ok((inotify, watch))
 }
 
-/// See proc_pid_mountinfo(5): it is ready once when what is mounted changes.
+/// Opens the file that becomes ready once when the mounts change, see proc_pid_mountinfo(5).
 fn mounts() -> io::Result<AsyncFd<OwnedFd>> {
     let file = open("/proc/self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     register_for(file, Interest::PRIORITY)

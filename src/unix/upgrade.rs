@@ -1,17 +1,17 @@
-//! A server that the next version of its program takes over, without a moment in which there is
-//! none or two.
+//! Lets the next version of a program take over from a running server. There is never a moment
+//! without a server, or with two.
 //!
-//! The old process listens on `.NAME.upgrade` too, for its own user. It sends each process that
+//! The old process also listens on `.NAME.upgrade`, for its own user. It sends each process that
 //! connects there, in one message, the listening socket, the file that has the lock on the name,
 //! and one end of a pair from which one byte can be read. flock(2) locks the open file, so both
 //! processes have the lock from then on, and if one is killed, the other keeps it. The byte decides
-//! which of them has the name, because the kernel gives it to one: the new process reads it once it
-//! has all that it needs. The old one reads it if it is to end, or to bind its name again, before
-//! the new one has answered.
+//! which of them has the name, because the kernel gives it to only one. The new process reads the
+//! byte once it has all that it needs. The old process reads it if it has to end, or to bind its
+//! name again, before the new one has answered.
 //!
 //! If the new process is killed before it has read the byte, or before it has answered, the old one
-//! continues as it was. If the old one is killed at any time after the message, the new one has
-//! all.
+//! continues as before. If the old one is killed at any time after the message, the new one has all
+//! that it needs.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,25 +31,26 @@ use super::{bound, pass, platform, runtime};
 use crate::error::{self, Error, Reason};
 use crate::options::ListenOptions;
 
-/// What the socket of an upgrade is called, after a dot and the name.
+/// The suffix of the socket for upgrades, which is called `.NAME.upgrade`.
 pub(super) const UPGRADE: &str = ".upgrade";
-/// What is sent with the descriptors, before the number of the socket's file.
+/// The start of the message that carries the descriptors. The identity of the socket's file
+/// follows.
 pub(super) const VERSION: &[u8; 18] = b"sockpipe upgrade 1";
-/// That the byte was read.
+/// The content of the byte, and of the answer that it was read.
 pub(super) const TAKEN: &[u8] = b"1";
-/// Processes that may wait to take over: there is one, as a rule.
+/// How many processes may wait to take over. Usually there is one.
 const WAITING: i32 = 16;
-/// The old process's side.
+/// The old process's side of an upgrade.
 pub(super) struct Offer {
     socket: AsyncFd<OwnedFd>,
     id: FileId,
     heir: Option<Heir>,
 }
 
-/// Who has been sent what it needs.
+/// A process that was sent all that it needs to take over.
 struct Heir {
     connection: AsyncFd<OwnedFd>,
-    /// Whoever reads from it first has the name.
+    /// The process that reads from it first has the name.
     byte: OwnedFd,
     process: Option<u32>,
 }
@@ -68,18 +69,18 @@ impl Offer {
         Ok(Self { socket: runtime::register(socket)?, id, heir: None })
     }
 
-    /// Whether nobody has removed it.
+    /// Whether the socket for upgrades is still there.
     pub(super) fn is_found(&self, place: &Place) -> bool {
         let standing = place.stat(&lock_name(place, UPGRADE)).ok().flatten();
         standing.is_some_and(|stat| file_id(&stat) == self.id)
     }
 
-    /// Whether another process may have the name at any time, or has it.
+    /// Whether another process has the name, or may take it at any time.
     pub(super) fn is_undecided(&self) -> bool {
         self.heir.is_some()
     }
 
-    /// Ready once another process has the name, with which one that is.
+    /// Completes once another process has the name, and returns that process's id if it is known.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -94,14 +95,15 @@ impl Offer {
                 self.heir = None;
             }
             let connection = ready!(poll_call(&self.socket, cx, |socket| platform::accept(socket)));
-            // Who is refused reads an end, and who cannot be sent it all too.
+            // A refused process reads an end of file, and so does one that cannot be sent the whole
+            // message.
             if let Ok(connection) = connection {
                 self.heir = Heir::new(connection, claim, listening).ok();
             }
         }
     }
 
-    /// Ends it: whether the name is still this process's.
+    /// Ends the offer. Returns whether the name still belongs to this process.
     pub(super) fn end(self, claim: &Claim) -> bool {
         let ours = self.heir.as_ref().is_none_or(Heir::is_too_late);
         if ours {
@@ -114,7 +116,7 @@ impl Offer {
 impl Heir {
     fn new(connection: OwnedFd, claim: &Claim, listening: &OwnedFd) -> io::Result<Self> {
         let peer = Peer::of(connection.as_fd())?;
-        // What is not under the name is nothing to take over.
+        // A socket that is not under the name cannot be taken over.
         if !is_own(peer.uid) || !claim.is_published() {
             return Err(Errno::ACCESS.into());
         }
@@ -123,13 +125,14 @@ impl Heir {
         byte.set_nonblocking(true)?;
         let message = [&VERSION[..], &claim.id().to_bytes()].concat();
         let fds = [listening.as_fd(), claim.lock().file.as_fd(), byte.as_fd()];
-        // The connection is new, so that there is room.
+        // The connection is new, so its buffer has room.
         pass::send(connection.as_fd(), &message, &fds, platform::NO_SIGNAL)?;
         let connection = runtime::register(connection)?;
         Ok(Self { connection, byte: byte.into(), process: peer.pid })
     }
 
-    /// Whether it has the name; it never will have, if not.
+    /// Completes with `true` if the other process has the name, and with `false` if it will never
+    /// have it.
     fn poll(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut said = [0];
         let read = poll_call(&self.connection, cx, |connection| {
@@ -153,14 +156,14 @@ pub(super) fn is_first(byte: &OwnedFd) -> bool {
     }
 }
 
-/// What `call` gives that would have to wait no longer.
+/// Repeats `call` until it no longer fails with `EAGAIN`, and returns its result.
 fn poll_call<T>(
     socket: &AsyncFd<OwnedFd>,
     cx: &mut Context<'_>,
     mut call: impl FnMut(&OwnedFd) -> Result<T, Errno>,
 ) -> Poll<Result<T, Errno>> {
     loop {
-        // Without a reactor nobody accepts either.
+        // Without a reactor the listener accepts no clients either.
         let Ok(mut guard) = ready!(socket.poll_read_ready(cx)) else { return Poll::Pending };
         match call(socket.get_ref()) {
             Err(Errno::AGAIN) => guard.clear_ready(),
@@ -174,7 +177,7 @@ fn poll_call<T>(
     }
 }
 
-/// Removes the socket of an upgrade, which belongs to the process with the lock.
+/// Removes the socket for upgrades, which belongs to the process that holds the lock.
 pub(super) fn withdraw(place: &Place) {
     let name = lock_name(place, UPGRADE);
     if matches!(place.stat(&name), Ok(Some(stat)) if bound::is_our_socket(&stat)) {

@@ -1,5 +1,5 @@
-//! A stream to a child, as its standard input: the one descriptor that reaches a program by itself,
-//! and no other child.
+//! A stream to a child, which gets it as its standard input. Only that descriptor reaches a program
+//! without further setup, and it reaches no other child.
 
 use std::fs::File;
 use std::io;
@@ -12,21 +12,22 @@ use rustix::stdio::dup2_stdin;
 use super::inherited;
 use crate::options::StreamOptions;
 
-/// This process's end, and the child's.
+/// Returns this process's end, and the child's.
 pub(crate) fn pair() -> io::Result<(OwnedFd, Stdio)> {
     let (ours, theirs) = UnixStream::pair()?;
     inherited::check_stream(ours.as_fd())?;
     Ok((ours.into(), OwnedFd::from(theirs).into()))
 }
 
-/// The end that this process has from its parent.
+/// Returns the end that this process has from its parent.
 pub(crate) fn from_parent() -> io::Result<OwnedFd> {
     let end = io::stdin().as_fd().try_clone_to_owned()?;
     inherited::check_stream(end.as_fd())?;
     Ok(end)
 }
 
-/// So that the stream ends with its owner, and no child of this process has it.
+/// Replaces the standard input, so that the stream ends with its owner and no child of this process
+/// inherits it.
 pub(crate) fn empty_stdin() -> io::Result<()> {
     Ok(dup2_stdin(File::open("/dev/null")?)?)
 }

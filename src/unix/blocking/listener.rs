@@ -27,7 +27,8 @@ use crate::unix::{inherited, is_passing, is_shortage, platform, prepare, release
 use crate::wait::{Backoff, Deadline};
 
 pub(crate) struct Listener {
-    // Dropped in this order: the socket is closed before the claim lets go of the name's lock.
+    // The fields are dropped in this order: the socket is closed before the claim releases the lock
+    // on the name.
     socket: OwnedFd,
     name: Mutex<Name>,
     permission: Permission,

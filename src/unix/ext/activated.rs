@@ -1,4 +1,4 @@
-//! What a service manager passed to this process.
+//! Functions that return the descriptors which a service manager passed to this process.
 
 use std::io;
 
@@ -24,7 +24,7 @@ use crate::unix::activation::{self, Activated};
 pub fn activated_listeners<L: ListenerExt>(
     options: &ListenOptions,
 ) -> io::Result<Vec<(String, L)>> {
-    // All or nothing, and until then of copies: an error leaves the sockets for the next call.
+    // The listeners are made from copies, so that an error leaves all sockets for the next call.
     activation::listeners(|copy| L::from_fd(copy, options))
 }
 

@@ -1,4 +1,4 @@
-//! What only XNU has.
+//! The constants and calls that only XNU has.
 
 use std::ffi::OsString;
 use std::io;
@@ -15,21 +15,21 @@ use super::super::sockopt::get;
 use super::super::unless_gone;
 use super::xucred::{Credentials, LEVEL};
 
-/// Whose names and directories are used.
+/// The system whose rules for names and directories apply.
 pub(in crate::unix) const SYSTEM: &str = "macos";
-/// How to open a directory in which nothing is listed.
+/// The flags to open a directory whose entries are not listed.
 pub(in crate::unix) const DIRECTORY: OFlags = OFlags::from_bits_retain(libc::O_SEARCH as u32);
-/// Nobody else's control data comes before descriptors.
+/// No other control data comes before descriptors.
 pub(in crate::unix) const ROOM_FOR_CREDENTIALS: usize = 0;
 
-/// For a socket that was made elsewhere. One whose peer is gone does not take the option; one that
-/// was accepted has it from the socket that listens.
+/// Used for a socket that was made elsewhere. A socket whose peer is gone rejects the option. An
+/// accepted socket inherits it from the listening one.
 pub(in crate::unix) fn no_signals(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     unless_gone(set_socket_nosigpipe(socket, true))
 }
 
-/// Who connected or listened, when that was. The process is the last that used the peer's socket
-/// (`LOCAL_PEERPID`), and is not told once the peer is gone.
+/// Returns the credentials that the peer had when it connected or listened. The process is the last
+/// one that used the peer's socket (`LOCAL_PEERPID`), and is not reported once the peer is gone.
 pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let credentials = Credentials::of(socket)?;
     let mut process = [0];
@@ -38,18 +38,18 @@ pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     Ok(Peer { uid: credentials.uid(), gid: credentials.gid()?, pid })
 }
 
-/// At most 16.
+/// Returns at most 16 groups.
 pub(in crate::unix) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     Ok(Credentials::of(socket)?.groups().to_vec())
 }
 
-/// The user's own temporary directory, mode 0700: confstr(3), `_CS_DARWIN_USER_TEMP_DIR`. `$TMPDIR`
-/// and others stand in for it where it cannot be had, as in a strict sandbox, and then only one
-/// that is the user's own is used.
+/// Returns the user's own temporary directory, mode 0700: confstr(3), `_CS_DARWIN_USER_TEMP_DIR`.
+/// If that is not available, as in a strict sandbox, confstr returns `$TMPDIR` or another
+/// directory, which is used only if it belongs to the user.
 pub(in crate::unix) fn user_temp_dir() -> Option<PathBuf> {
     let mut buffer = vec![0_u8; libc::PATH_MAX as usize];
     let length = confstr(libc::_CS_DARWIN_USER_TEMP_DIR, &mut buffer);
-    // The length counts the NUL, and what would not fit.
+    // The length includes the NUL, and the part that did not fit.
     buffer.truncate(length.min(buffer.len()).saturating_sub(1));
     (!buffer.is_empty()).then(|| OsString::from_vec(buffer).into())
 }
@@ -61,7 +61,7 @@ fn confstr(name: libc::c_int, buffer: &mut [u8]) -> usize {
     unsafe { libc::confstr(name, buffer.as_mut_ptr().cast(), buffer.len()) }
 }
 
-/// Not told here: this system has access control lists of its own.
+/// Always `false`: this system has access control lists of its own.
 pub(in crate::unix) fn is_private_group(_: &OwnedFd, _: &Stat) -> bool {
     false
 }

@@ -1,4 +1,4 @@
-//! The queue of hang-ups of macOS and the BSDs.
+//! Watches a socket for a hang-up with kqueue(2), on macOS and the BSDs.
 #![allow(unsafe_code, reason = "rustix takes no low-water mark")]
 #![allow(clippy::unnecessary_cast, reason = "the types differ from system to system")]
 
@@ -19,11 +19,12 @@ pub(in crate::unix) struct Heard {
     outgoing: bool,
 }
 
-/// Neither filter reports bytes or room: the mark is more than there ever is. (XNU lowers it to the
-/// size of the buffer, and so reports a full or an empty one for nothing.)
+/// Neither filter reports bytes or room, because the low-water mark is higher than both ever are.
+/// (XNU lowers the mark to the size of the buffer. It then reports a full or an empty buffer, and
+/// `hear` ignores that.)
 ///
-/// Outgoing ends when the peer is gone or by a half-close of ours, incoming when the peer is gone
-/// or by one of its own.
+/// The outgoing direction ends when the peer is gone or this side half-closes. The incoming
+/// direction ends when the peer is gone or half-closes.
 pub(in crate::unix) fn watch_for_hangup(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let queue = kqueue()?;
     platform::close_on_exec(&queue)?;
@@ -38,7 +39,8 @@ pub(in crate::unix) fn watch_for_hangup(socket: BorrowedFd<'_>) -> Result<OwnedF
         change
     });
     let queue_fd = queue.as_raw_fd();
-    // SAFETY: the queue is open, `changes` is as long as it says, and there is no room for events.
+    // SAFETY: the queue is open, `changes` has the length that is passed, and there is no room for
+    // events.
     let done = unsafe {
         libc::kevent(queue_fd, changes.as_ptr(), changes.len() as _, null_mut(), 0, null())
     };
@@ -51,8 +53,8 @@ impl Heard {
         let mut events = [nothing(), nothing()];
         let (to, room) = (events.as_mut_ptr(), events.len() as _);
         let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the queue is borrowed, so it is open; there are no changes, and room for as many
-        // events as it says.
+        // SAFETY: the queue is borrowed, so it is open. There are no changes, and `to` has room for
+        // `room` events.
         let count =
             unsafe { libc::kevent(queue.as_raw_fd(), null(), 0, to, room, &raw const at_once) };
         let count = match usize::try_from(count).map_err(|_| last_error()) {

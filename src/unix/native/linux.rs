@@ -1,5 +1,5 @@
-//! What Linux's kernel says in the place of another's, for code of that other system that runs on
-//! Linux: `--cfg sockpipe_posix`.
+//! Takes the place of another system's kernel when the code of that system runs on Linux, with
+//! `--cfg sockpipe_posix`.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -14,7 +14,7 @@ pub(in crate::unix) use super::super::group::has_only_the_owner as is_private_gr
 use super::super::peer::Peer;
 use super::super::sockopt::get;
 
-/// Whose names and directories are used.
+/// The system whose rules for names and directories apply.
 pub(in crate::unix) const SYSTEM: &str = "freebsd";
 pub(in crate::unix) const DIRECTORY: OFlags = OFlags::RDONLY;
 /// See `linux.rs`.

@@ -1,4 +1,4 @@
-//! What only NetBSD has.
+//! The constants and calls that only NetBSD has.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -10,11 +10,11 @@ use rustix::io::Errno;
 use super::super::peer::Peer;
 use super::super::sockopt::get;
 
-/// Whose names and directories are used.
+/// The system whose rules for names and directories apply.
 pub(in crate::unix) const SYSTEM: &str = "netbsd";
-/// How to open a directory in which nothing is listed.
+/// The flags to open a directory whose entries are not listed.
 pub(in crate::unix) const DIRECTORY: OFlags = OFlags::from_bits_retain(libc::O_SEARCH as u32);
-/// Nobody else's control data comes before descriptors.
+/// No other control data comes before descriptors.
 pub(in crate::unix) const ROOM_FOR_CREDENTIALS: usize = 0;
 
 /// Nothing to do: each call has a flag for it.
@@ -22,7 +22,8 @@ pub(in crate::unix) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Who connected or listened, when that was: `LOCAL_PEEREID`, at level 0, a `struct unpcbid`.
+/// Returns the credentials that the peer had when it connected or listened: `LOCAL_PEEREID`, at
+/// level 0, a `struct unpcbid`.
 pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut numbers = [0; 3];
     get(socket, 0, libc::LOCAL_PEEREID, &mut numbers)?;
@@ -39,7 +40,7 @@ pub(in crate::unix) fn user_temp_dir() -> Option<PathBuf> {
     None
 }
 
-/// Not told here: this system has access control lists of its own.
+/// Always `false`: this system has access control lists of its own.
 pub(in crate::unix) fn is_private_group(_: &OwnedFd, _: &Stat) -> bool {
     false
 }

@@ -1,4 +1,4 @@
-//! What only OpenBSD has.
+//! The constants and calls that only OpenBSD has.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -10,11 +10,11 @@ use rustix::io::Errno;
 use super::super::peer::Peer;
 use super::super::sockopt::get;
 
-/// Whose names and directories are used.
+/// The system whose rules for names and directories apply.
 pub(in crate::unix) const SYSTEM: &str = "openbsd";
-/// How to open a directory in which nothing is listed.
+/// The flags to open a directory whose entries are not listed.
 pub(in crate::unix) const DIRECTORY: OFlags = OFlags::RDONLY;
-/// Nobody else's control data comes before descriptors.
+/// No other control data comes before descriptors.
 pub(in crate::unix) const ROOM_FOR_CREDENTIALS: usize = 0;
 
 /// Nothing to do: each call has a flag for it.
@@ -22,7 +22,8 @@ pub(in crate::unix) fn no_signals(_: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Who connected or listened, when that was: `SO_PEERCRED`, a `struct sockpeercred`.
+/// Returns the credentials that the peer had when it connected or listened: `SO_PEERCRED`, a
+/// `struct sockpeercred`.
 pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut numbers = [0; 3];
     get(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut numbers)?;
@@ -39,7 +40,7 @@ pub(in crate::unix) fn user_temp_dir() -> Option<PathBuf> {
     None
 }
 
-/// Not told here: this system has access control lists of its own.
+/// Always `false`: this system has access control lists of its own.
 pub(in crate::unix) fn is_private_group(_: &OwnedFd, _: &Stat) -> bool {
     false
 }

@@ -1,5 +1,5 @@
-//! Who is at the other end, by `LOCAL_PEERCRED`: a `struct xucred`, which macOS, FreeBSD and
-//! DragonFly have, of different lengths.
+//! Reads the peer's credentials with `LOCAL_PEERCRED`: a `struct xucred`, whose length differs
+//! between macOS, FreeBSD and DragonFly.
 
 use std::io;
 use std::mem::offset_of;
@@ -18,7 +18,7 @@ const WORDS: usize = size_of::<xucred>() / size_of::<u32>();
 pub(super) struct Credentials(pub(super) [u32; WORDS]);
 
 impl Credentials {
-    /// An error for a socket that was never connected; kept when the peer is gone.
+    /// Fails for a socket that was never connected. The credentials stay when the peer is gone.
     pub(super) fn of(socket: BorrowedFd<'_>) -> io::Result<Self> {
         let mut words = [0; WORDS];
         get(socket, LEVEL, libc::LOCAL_PEERCRED, &mut words)?;
@@ -34,7 +34,7 @@ impl Credentials {
         self.word(offset_of!(xucred, cr_uid))
     }
 
-    /// The effective one is the first.
+    /// Returns the groups. The first one is the effective group.
     pub(super) fn groups(&self) -> &[u32] {
         let [a, b, ..] = self.word(offset_of!(xucred, cr_ngroups)).to_ne_bytes();
         let count = usize::try_from(i16::from_ne_bytes([a, b])).unwrap_or(0);
