@@ -1,6 +1,6 @@
 //! The command line.
 
-// Written out for the fuzz target, which has this file from elsewhere.
+// The paths are written out for the fuzz target, which includes this file from another directory.
 #[cfg(all(test, target_os = "linux"))]
 #[path = "args/man.rs"]
 mod man;
@@ -97,7 +97,7 @@ impl Verb {
         }
     }
 
-    /// The numbers of the descriptors that are to be passed to it.
+    /// Returns the numbers of the passed descriptors that the arguments name.
     pub fn passed(&self) -> Vec<u32> {
         let place = |place: &Place| match place {
             Place::Passed(number) => Some(*number),

@@ -19,7 +19,7 @@ pub fn run(args: &args::Clean) -> Result<()> {
                 say::note(format_args!("removed {address}, which a server had left behind"));
             }
             Ok(false) => say::detail(format_args!("nothing to remove at {address}")),
-            // There is no such directory, so there is nothing in it.
+            // The directory does not exist, so nothing can be in it.
             Err(error) if error.kind() == ErrorKind::NotFound => say::detail(error),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 let by = match sockpipe::Error::of(&error).map(sockpipe::Error::reason) {

@@ -1,4 +1,4 @@
-//! Connecting as the options say.
+//! Connects as the options specify.
 
 use std::fmt::{self, Display};
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use sockpipe::{ConnectOptions, Endpoint, ExpectServer, PeerCredentials, Stream};
 use crate::args::{Client, Memory, Place, Spin};
 use crate::{exit, os, say};
 
-/// How long a server may be too busy, unless told otherwise.
+/// How long a server may be too busy, by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub async fn connect(place: &Place, args: &Client, spin: Spin) -> Result<Stream> {
@@ -21,8 +21,8 @@ pub async fn connect(place: &Place, args: &Client, spin: Spin) -> Result<Stream>
     }
 }
 
-/// A connection that was passed. Whoever did that chose the peer, so only a user that is named is
-/// insisted on.
+/// Takes a passed connection. The process that passed it chose the peer, so the user is checked
+/// only if `--expect-user` names one.
 fn passed(number: u32, args: &Client) -> Result<Stream> {
     let stream = os::passed_stream(number)?;
     say::detail(format_args!("fd:{number} is connected, the peer is {}", peer(&stream)));
@@ -47,7 +47,7 @@ pub async fn connect_fast(
     say::detail(format_args!("connecting to {endpoint}"));
     let stream = Stream::connect_with(endpoint, &options).await.map_err(|error| {
         let nobody = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
-        // The longer of the two is what a client without a server has.
+        // A client without a server waits for the longer of the two.
         let waited = args.wait.map(|wait| args.timeout.map_or(wait, |limit| wait.max(limit)));
         let exit = match waited.filter(|_| nobody) {
             Some(waited) => exit::after_wait(error, waited),
@@ -59,7 +59,8 @@ pub async fn connect_fast(
     Ok(stream)
 }
 
-/// Who writes `x.sock` in the directory where that is may have meant the file, and not the name.
+/// Returns a hint for a user who writes `x.sock` in the directory of that file, and may have meant
+/// the file and not the name.
 fn path_without_its_dot(endpoint: &Endpoint) -> Option<String> {
     let name = endpoint.to_string();
     let named = endpoint.as_path().is_none() && !name.contains(':') && name.ends_with(".sock");
@@ -68,7 +69,7 @@ fn path_without_its_dot(endpoint: &Endpoint) -> Option<String> {
 }
 
 fn options(args: &Client) -> Result<ConnectOptions> {
-    // A wait that was asked for is not to be longer because a busy server would get more time.
+    // A requested wait must not become longer because a busy server gets more time.
     let usual = args.wait.map_or(TIMEOUT, |wait| wait.min(TIMEOUT));
     let mut options = ConnectOptions::new().deadline(args.timeout.unwrap_or(usual));
     if let Some(wait) = args.wait {
@@ -82,8 +83,8 @@ fn options(args: &Client) -> Result<ConnectOptions> {
     Ok(options)
 }
 
-/// Who is at the other end, in words. They are looked up when they are shown, for which a list of
-/// users is read and a program may have to be run.
+/// Describes the peer. The description is made only when it is shown, because that reads a list of
+/// users and may run a program.
 pub fn peer(stream: &Stream) -> impl Display {
     Peer(stream)
 }

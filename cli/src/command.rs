@@ -12,22 +12,22 @@ use tokio::time::timeout;
 use crate::os::Group;
 use crate::side::{Exited, Side};
 
-/// For a command that ends at the end of its input, once its client has left.
+/// How long a command may take to end by itself at the end of its input, once its client has left.
 const LAST_STEPS: Duration = Duration::from_secs(1);
-/// How long a command that was told to end may take.
+/// How long a command that was asked to end may take.
 const GRACE: Duration = Duration::from_secs(2);
-/// For the system, to take out what was killed.
+/// How long the system may take to remove a killed command.
 const KILLED: Duration = Duration::from_secs(1);
 
 static RUNNING: Mutex<Running> = Mutex::new(Running { groups: Vec::new(), ending: false });
 
 struct Running {
     groups: Vec<Arc<Group>>,
-    /// This process ends, and starts no more.
+    /// This process is ending, and starts no more commands.
     ending: bool,
 }
 
-/// A command that runs.
+/// A running command.
 pub struct Joined {
     group: Arc<Group>,
     exited: Exited,
@@ -48,7 +48,8 @@ impl Joined {
             group
         };
 
-        // Before anybody waits for it, which closes what it reads from.
+        // Taken before the thread waits for the command, because waiting closes the command's
+        // input.
         let ends = group.ends();
         let (tell, exited) = watch::channel(None);
         let waiter = Arc::clone(&group);
@@ -80,8 +81,8 @@ impl Joined {
         Side::command(output, input, self.exited.clone()).context("cannot start a thread")
     }
 
-    /// Waits for the command, whose client has left and whose pipes are closed. A command that does
-    /// not end by that is asked to end, and then killed.
+    /// Waits for the command, whose client has left and whose pipes are closed. A command that
+    /// still does not end is asked to end, and then killed.
     pub async fn finish(mut self) -> Result<ExitStatus> {
         if timeout(LAST_STEPS, self.has_exited()).await.is_err() {
             self.group.tell();
@@ -98,17 +99,17 @@ impl Joined {
     }
 
     async fn has_exited(&mut self) {
-        // Its sender sends before it is dropped.
+        // The sender always sends before it is dropped.
         drop(self.exited.wait_for(Option::is_some).await);
     }
 }
 
-/// Whether this is the process of a command that runs.
+/// Whether `pid` is the process of a running command.
 pub fn is_one(pid: u32) -> bool {
     running().groups.iter().any(|group| group.is_led_by(pid))
 }
 
-/// Ends all commands that run, and starts no more.
+/// Ends all running commands, and starts no more.
 pub fn end_all() {
     let groups = {
         let mut running = running();

@@ -10,7 +10,7 @@ use crate::exit::at_output;
 use crate::{args, os};
 
 pub fn run(args: &args::Completions) -> Result<()> {
-    // `generate` panics where it cannot write.
+    // `generate` panics if it cannot write.
     let mut script = Vec::new();
     generate(args.shell, &mut args::Args::command(), "sockpipe", &mut script);
     let mut out = os::stdout();

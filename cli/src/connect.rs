@@ -12,10 +12,11 @@ use crate::session::{self, Ending};
 use crate::side::Side;
 use crate::{args, say};
 
-/// For the bytes that the peer has not taken yet when all else is done: as long as it takes.
+/// How long to wait for the peer to read the last bytes when everything else is done. It is long
+/// enough to mean no limit.
 const PATIENCE: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Of a session that lingered in vain.
+/// The warning for a session that lingered in vain.
 pub const CUT: &str = "closed although one side had not ended: the other cannot pass its end on, \
                        and nothing more came; --linger waits longer for an answer";
 
@@ -29,8 +30,8 @@ pub async fn run(args: args::Connect) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Those of standard input and output; that not all input has arrived; that the peer did not end
-/// but reset the connection, so that there may have been more to receive.
+/// Fails if standard input or output fails, if not all input has arrived, or if the peer reset the
+/// connection, because there may have been more to receive.
 pub async fn join(near: &mut Side, mut far: Side, ends: Ends) -> Result<()> {
     let report = session::run(near, &mut far, ends).await?;
     say::detail(format_args!("sent {} bytes, received {}", report.sent, report.received));
@@ -44,6 +45,6 @@ pub async fn join(near: &mut Side, mut far: Side, ends: Ends) -> Result<()> {
         say::warning(CUT);
     }
     let closed = far.close(ends.linger.unwrap_or(PATIENCE)).await;
-    // A peer that left before the input ended was told nothing that could be lost.
+    // If the peer left before the input ended, a failed close loses nothing.
     if report.up.is_some() { closed.map_err(|error| at_endpoint(error).into()) } else { Ok(()) }
 }

@@ -20,7 +20,7 @@ pub async fn run(args: args::Echo) -> Result<()> {
         .drain_deadline(DRAIN);
     tokio::select! {
         served = served => tell_cut(served.map_err(at_endpoint)?.cut()),
-        // The listener is dropped, and with it its name.
+        // This drops the listener, and with it its name.
         ended = again => return ended,
     }
     Ok(())
@@ -36,7 +36,7 @@ async fn handle(mut stream: Stream, linger: Duration) {
     }
     match done {
         Ok(bytes) => say::detail(format_args!("client {number}: {bytes} bytes")),
-        // One that does not wait for its answer is no news.
+        // A client need not wait for its answer, so this deserves no warning.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {
             say::detail(format_args!("client {number}: left"));
         }

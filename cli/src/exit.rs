@@ -18,7 +18,7 @@ pub const TOO_LATE: u8 = 6;
 pub const INTERRUPTED: u8 = 130;
 pub const OUTPUT_CLOSED: u8 = 141;
 
-/// An end with a code of its own. Without a message nothing is said.
+/// An exit with its own code. Without a message, nothing is printed.
 #[derive(Debug)]
 pub struct Exit {
     code: u8,
@@ -50,7 +50,7 @@ impl fmt::Display for Exit {
 
 impl std::error::Error for Exit {}
 
-/// The error of listening at an endpoint or connecting to it.
+/// Converts an error of listening at an endpoint or of connecting to it.
 pub fn at_endpoint(error: io::Error) -> Exit {
     let code = match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => NOBODY,
@@ -63,7 +63,7 @@ pub fn at_endpoint(error: io::Error) -> Exit {
     Exit::new(code, message(&error))
 }
 
-/// The error of a client that waited `wait` for a server in vain.
+/// Converts the error of a client that waited `wait` for a server in vain.
 pub fn after_wait(error: io::Error, wait: Duration) -> Exit {
     let waited = format!("waited {} s", wait.as_secs_f32());
     let absent = sockpipe::Error::of(&error)
@@ -77,7 +77,7 @@ pub fn after_wait(error: io::Error, wait: Duration) -> Exit {
     Exit { message, ..at_endpoint(error) }
 }
 
-/// The error of standard output: that its reader has had enough is nothing to talk about.
+/// Converts an error of standard output. If its reader has closed it, nothing is printed.
 pub fn at_output(error: io::Error) -> anyhow::Error {
     if error.kind() == ErrorKind::BrokenPipe {
         return Exit::silent(OUTPUT_CLOSED).into();
@@ -94,12 +94,13 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The message without the advice, where the tool has its own next step.
+/// Returns the message without the advice, for a place where the tool names its own next step.
 pub fn what(error: &io::Error) -> String {
     sockpipe::Error::of(error).map_or_else(|| error.to_string(), sockpipe::Error::what)
 }
 
-/// The crate's advice names its own items as the next step; a user of the tool has options.
+/// Replaces the crate's advice, which names items of the crate, with advice that names the tool's
+/// options.
 fn message(error: &io::Error) -> String {
     let Some(error) = sockpipe::Error::of(error) else { return error.to_string() };
     let advice = match error.reason() {

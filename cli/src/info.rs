@@ -16,9 +16,10 @@ use crate::procfs::{self, Listening};
 use crate::say::{self, shown};
 use crate::{args, client, os};
 
-/// How long a server may be too busy for a connection that only asks whether it lives.
+/// How long a probe waits for a server that is too busy. It only checks whether the server lives.
 const BUSY: Duration = Duration::from_millis(300);
-/// Where a full backlog refuses as a dead socket does, it is full for a moment only.
+/// How long a probe retries after a refusal. On some systems a full backlog refuses connections as
+/// a dead socket does, but it is full only for a moment.
 const REFUSED: Duration = Duration::from_millis(50);
 /// Every system has room for a path of this length.
 const SHORT: usize = 90;
@@ -53,13 +54,13 @@ enum State {
     Free,
     Live,
     Stale,
-    /// Something that is no socket.
+    /// Something that is not a stream socket.
     Foreign,
-    /// In a directory that is not there, or not fit for a portable name.
+    /// The directory does not exist, or is not fit for a portable name.
     PassedOver,
-    /// No address that a socket can have, such as one that is too long.
+    /// An address that no socket can have, for example because it is too long.
     Impossible,
-    /// This user may not know.
+    /// This user has no permission to find out.
     Denied,
     Unknown,
 }
@@ -86,21 +87,21 @@ impl State {
     }
 }
 
-/// What there is at one address.
+/// What was found at one address.
 struct Found {
     address: Endpoint,
-    /// Where a link there leads to, if that is a socket.
+    /// The target of a link at the address, if that is a socket.
     target: Option<Endpoint>,
     why: String,
     state: State,
     /// How the state is known.
     because: String,
     process: Option<u32>,
-    /// Of the server, where a connection has told.
+    /// The server's user and process, if a connection has reported them.
     server: Option<String>,
     server_uid: Option<u32>,
     access: Option<Access>,
-    /// Why no server of this user could listen there, if something was to be had.
+    /// Why no server of this user could listen there, if a reason was found.
     no_server: Option<String>,
 }
 
@@ -133,7 +134,7 @@ impl Found {
             found.server_uid = peer.uid();
             found.process = found.process.or_else(|| peer.pid());
         }
-        // To what is no socket nobody can connect, whatever its mode.
+        // Clients can connect only to a socket, whatever the mode of another file is.
         if found.state != State::Foreign {
             found.access = os::who_may_connect(found.place(), stream.as_ref());
         }
@@ -141,12 +142,12 @@ impl Found {
         found
     }
 
-    /// Where the state is that of.
+    /// The address that the state describes.
     fn place(&self) -> &Endpoint {
         self.target.as_ref().unwrap_or(&self.address)
     }
 
-    /// Gives a stream where only a connection told.
+    /// Finds out the state. Returns a stream if only a connection could show it.
     async fn look(&mut self, candidate: &Candidate) -> Option<Stream> {
         let mut occupancy = candidate.occupancy();
         if matches!(occupancy, Ok(Occupancy::Foreign { .. })) {
@@ -193,8 +194,8 @@ impl Found {
         None
     }
 
-    /// By a connection, when nothing else tells for sure. `listed`: the system's table has a name
-    /// like that.
+    /// Finds out the state with a connection, when nothing else shows it for sure. `listed` means
+    /// that the system's table of sockets has such a name.
     async fn ask(&mut self, listed: bool) -> Option<Stream> {
         let (state, because) = match probe(self.place()).await {
             Ok(stream) => {
@@ -211,7 +212,7 @@ impl Found {
                 ErrorKind::AlreadyExists => {
                     (State::Foreign, "a socket of another type is there".to_owned())
                 }
-                // The list is all that there is to know about a server that refuses this user.
+                // Only the list shows a server that refuses connections of this user.
                 ErrorKind::PermissionDenied if listed => (
                     State::Live,
                     "by the system's list of sockets, because it refuses connections of this user"
@@ -225,8 +226,8 @@ impl Found {
         None
     }
 
-    /// Why the path does not fit into an address. No server is there to ask: the crate reports it
-    /// before it connects.
+    /// Returns why the path does not fit into an address. This needs no server, because the crate
+    /// reports it before it connects.
     async fn too_long(&self) -> Option<String> {
         let place = self.place();
         if place.as_path()?.as_os_str().len() <= SHORT {
@@ -244,7 +245,8 @@ impl Found {
     }
 }
 
-/// Where a link leads to, if that is a socket: a client follows it, and a server does not.
+/// Returns the target of a link, if that is a socket. A client follows the link, and a server does
+/// not.
 fn target(address: &Endpoint) -> Option<Candidate> {
     let path = os::leads_to(address)?;
     Endpoint::try_from(path).ok()?.resolve().ok()?.into_iter().next()
@@ -279,7 +281,7 @@ fn listening(address: &Endpoint) -> Vec<Listening> {
     found
 }
 
-/// The address that clients get, or else the one that a server would take.
+/// Chooses the address that clients reach, or else the one that a server would take.
 fn chosen(found: &[Found]) -> usize {
     let first = |wanted: &dyn Fn(State) -> bool| found.iter().position(|found| wanted(found.state));
     first(&|state| state == State::Live)

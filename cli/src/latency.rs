@@ -1,14 +1,14 @@
-//! What a set of round trips says: percentiles, and a histogram.
+//! Statistics of round trips: percentiles, and a histogram.
 
 use std::time::Duration;
 
-/// Characters of the longest bar.
+/// The length of the longest bar, in characters.
 const BAR: usize = 28;
 
 /// Round trips, shortest first.
 pub struct Latencies(Vec<u64>);
 
-/// How many round trips took from `from` nanoseconds on and less than `to`.
+/// How many round trips took at least `from` and less than `to` nanoseconds.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Bucket {
     pub from: u64,
@@ -17,7 +17,7 @@ pub struct Bucket {
 }
 
 impl Latencies {
-    /// Of at least one.
+    /// Expects at least one round trip.
     pub fn new(mut nanoseconds: Vec<u64>) -> Self {
         nanoseconds.sort_unstable();
         Self(nanoseconds)
@@ -27,14 +27,15 @@ impl Latencies {
         self.0.len()
     }
 
-    /// The smallest that `percent` of all do not exceed (nearest rank): 0 gives the least, 100 the
-    /// most.
+    /// Returns the smallest latency that `percent` per cent of all do not exceed (nearest rank). 0
+    /// gives the minimum, and 100 the maximum.
     pub fn percentile(&self, percent: f64) -> u64 {
         let rank = (percent / 100.0 * self.0.len() as f64).ceil() as usize;
         self.0[rank.clamp(1, self.0.len()) - 1]
     }
 
-    /// In steps of 1, 2, 5, 10, 20, 50 and so on, from the first that has some to the last.
+    /// Returns buckets in steps of 1, 2, 5, 10, 20, 50 and so on, from the first to the last one
+    /// that is not empty.
     pub fn histogram(&self) -> Vec<Bucket> {
         let mut buckets: Vec<Bucket> = Vec::new();
         let mut left = &self.0[..];
@@ -53,13 +54,13 @@ impl Latencies {
         buckets
     }
 
-    /// The histogram as lines of text.
+    /// Returns the histogram as lines of text.
     pub fn drawn(&self) -> Vec<String> {
         let buckets = self.histogram();
         let most = buckets.iter().map(|bucket| bucket.count).max().unwrap_or(1);
         let line = |bucket: &Bucket| {
             let (from, to) = (human(bucket.from), human(bucket.to));
-            // What is there is seen, however little.
+            // Every count above zero has a visible bar.
             let bar = "#".repeat((bucket.count * BAR).div_ceil(most));
             format!("{from:>8} to {to:>8} {:>10} {bar}", bucket.count).trim_end().to_owned()
         };
@@ -73,11 +74,11 @@ fn edges() -> impl Iterator<Item = u64> {
     let edges = decades.flat_map(|decade| {
         [1, 2, 5].map(|step| decade.and_then(|decade| decade.checked_mul(step)).unwrap_or(u64::MAX))
     });
-    // Below a microsecond no clock and no peer can tell.
+    // Below a microsecond, neither clocks nor peers are precise enough.
     edges.filter(|&edge| edge >= 1000)
 }
 
-/// A duration with three digits: `41.2 µs`.
+/// Formats a duration with three digits: `41.2 µs`.
 pub fn human(nanoseconds: u64) -> String {
     let (value, unit) = match nanoseconds {
         0..1_000_000 => (nanoseconds as f64 / 1e3, "µs"),

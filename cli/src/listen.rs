@@ -40,12 +40,12 @@ pub async fn run(args: args::Listen) -> Result<()> {
     };
     tokio::select! {
         done = work => done,
-        // The listener is dropped, and with it its name.
+        // This drops the listener, and with it its name.
         () = stop => Err(Exit::silent(INTERRUPTED).into()),
     }
 }
 
-/// The name is free as soon as the one client is there.
+/// Accepts the only client. The name is free as soon as it is connected.
 async fn first(mut listener: Bound) -> Result<Stream> {
     let stream = listener.accept().await.map_err(at_endpoint)?;
     say::detail(format_args!("a client is there: {}", client::peer(&stream)));
@@ -117,7 +117,7 @@ async fn run_command(
     let (command, mut near) = Joined::start(&mut command)?;
     let report = session::run(&mut near, &mut far, linger.between_programs()).await;
     let closed = far.close(linger.for_the_rest()).await;
-    // Its input and output are closed, so that it learns that the client is gone.
+    // This closes the command's input and output, which shows it that the client is gone.
     drop(near);
     let status = command.finish().await?;
     let report = report?;

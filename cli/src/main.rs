@@ -47,9 +47,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// What was asked for, `--help` or `--version`; clap by itself would not say that it cannot.
+/// Prints the output of `--help` or `--version`. clap itself would not report that it cannot.
 fn print(help: &clap::Error) -> ExitCode {
-    // Of nothing, for std's own takes a closed one for one that takes all.
+    // Writes nothing, as a test: the standard output of std accepts everything if it is closed.
     let takes = os::stdout().write(&[]);
     match takes.and_then(|_| help.print()).and_then(|()| stdout().flush()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,7 +58,8 @@ fn print(help: &clap::Error) -> ExitCode {
 }
 
 fn run(verb: Verb) -> Result<()> {
-    // Before this process has descriptors of its own, which would be taken for passed ones.
+    // Checked before this process opens descriptors of its own, which would be taken for passed
+    // ones.
     for number in verb.passed() {
         os::check_passed(number)?;
     }
@@ -73,12 +74,12 @@ fn run(verb: Verb) -> Result<()> {
         let hears = verb.hears_signals();
         tokio::select! {
             done = carry_out(verb) => done,
-            // The system ends the first process by none that it does not hear.
+            // The system ends the first process only by signals that it handles.
             () = server::asked_to_stop(), if !hears => Err(Exit::silent(INTERRUPTED).into()),
         }
     });
     command::end_all();
-    // What still waits, for a command's end or for input, must not keep the process.
+    // Threads that still wait for a command's end or for input must not keep the process alive.
     runtime.shutdown_background();
     done
 }
@@ -98,7 +99,7 @@ async fn carry_out(verb: Verb) -> Result<()> {
 
 fn runtime(verb: &Verb) -> Result<Runtime> {
     let mut builder = match verb {
-        // Their clients are served side by side.
+        // These verbs serve several clients at the same time.
         Verb::Listen(_) | Verb::Echo(_) | Verb::Relay(_) => {
             let workers = thread::available_parallelism().map_or(1, NonZero::get);
             if can_start(workers) {
@@ -115,7 +116,7 @@ fn runtime(verb: &Verb) -> Result<Runtime> {
     builder.enable_all().build().context("cannot start")
 }
 
-/// Whether there are so many threads to be had. A runtime that gets fewer than it wants panics.
+/// Whether `threads` threads can be started. A runtime that gets fewer than it needs panics.
 fn can_start(threads: usize) -> bool {
     let all_run = Arc::new(Mutex::new(()));
     let hold = all_run.lock();

@@ -1,4 +1,5 @@
-//! What the operating systems tell each in its own way. Both files list the same items.
+//! The parts that differ between the operating systems. `unix.rs` and `windows.rs` list the same
+//! items.
 
 mod chunk;
 mod moved;
@@ -26,20 +27,20 @@ pub use moved::Moved;
 pub enum Descriptors {
     /// They are passed on with the bytes they came with.
     PassedOn,
-    /// The sender cannot pass any, where the system can be told so.
+    /// The system keeps the sender from passing any, if it can.
     Refused,
-    /// They are closed, and the session goes on: the other side is no socket.
+    /// They are closed, and the session goes on: the other side is not a socket.
     Closed,
 }
 
-/// Whose it is, and who may connect.
+/// The owner of an address, and the users that may connect.
 pub struct Access {
     pub owner: String,
     pub uid: Option<u32>,
     /// In the system's own terms: permission bits, or a security descriptor.
     pub rights: String,
-    /// In words, where there are short ones.
+    /// The rights in words, if they can be put briefly.
     pub meaning: Option<&'static str>,
-    /// Whether this user may, as far as can be told without a connection.
+    /// Whether this user may connect, as far as that is known without a connection.
     pub admits: bool,
 }

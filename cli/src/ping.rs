@@ -20,9 +20,9 @@ use crate::say::Progress;
 use crate::server::asked_to_stop;
 use crate::{args, client, os, say};
 
-/// How long one answer may take, unless told otherwise.
+/// How long one answer may take, by default.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Between two lines of progress.
+/// The time between two updates of the progress line.
 const PROGRESS: Duration = Duration::from_millis(100);
 
 pub async fn run(args: args::Ping) -> Result<()> {
@@ -37,7 +37,7 @@ pub async fn run(args: args::Ping) -> Result<()> {
     let mut started = Instant::now();
     let done = {
         let measure = async {
-            // In the first the server accepts as well, so it is not counted.
+            // The first round trip includes the accept, so it is not counted.
             pings.round_trip(&stream).await?;
             started = Instant::now();
             match args.rate {
@@ -47,7 +47,7 @@ pub async fn run(args: args::Ping) -> Result<()> {
         };
         tokio::select! {
             done = measure => done,
-            // What there is so far is worth showing.
+            // The results so far are worth showing.
             () = stop => Ok(()),
         }
     };
@@ -67,7 +67,7 @@ struct Pings {
     limit: Duration,
     payload: Arc<Vec<u8>>,
     buffer: Vec<u8>,
-    /// Nanoseconds.
+    /// In nanoseconds.
     taken: Vec<u64>,
     progress: Option<(Progress, Instant)>,
 }
@@ -76,7 +76,7 @@ impl Pings {
     fn new(args: &args::Ping) -> Result<Self> {
         let size = args.size as usize;
         let mut payload = room(size)?;
-        // No two neighbours are equal, so that a byte that is lost shows.
+        // No two neighbors are equal, so that a lost byte is noticed.
         payload.extend((0..size).map(|at| (at % 251) as u8));
         let mut buffer = room(size)?;
         buffer.resize(size, 0);
@@ -100,7 +100,8 @@ impl Pings {
     }
 
     async fn round_trip(&mut self, stream: &Stream) -> Result<()> {
-        // Both at a time: an answer may begin before the question is sent whole.
+        // Sends and receives at the same time, because an answer may begin before the whole request
+        // is sent.
         let (mut to, payload) = (stream, &self.payload);
         let send = async { to.write_all(payload).await };
         let (mut from, buffer) = (stream, &mut self.buffer);
@@ -110,8 +111,8 @@ impl Pings {
         self.check(answer)
     }
 
-    /// The sender does not wait for answers, so that a server that stands still is seen by all
-    /// that are sent meanwhile.
+    /// Sends without waiting for answers, so that a server which stops responding delays all
+    /// requests that are sent meanwhile.
     async fn on_time(&mut self, stream: &Arc<Stream>, rate: f64) -> Result<()> {
         let (times, sent) = channel();
         let sender = OnTime {
@@ -121,7 +122,7 @@ impl Pings {
             count: self.count,
             pause: Duration::from_secs_f64(1.0 / rate),
         };
-        // A thread: the runtime's timers are no finer than a millisecond.
+        // Uses a thread, because the runtime's timers are no finer than a millisecond.
         thread::Builder::new().name("ping".to_owned()).spawn(move || sender.send(&times))?;
         let longest = self.limit.saturating_add(Duration::from_secs_f64(1.0 / rate));
         while self.taken.len() < self.count {
@@ -133,7 +134,7 @@ impl Pings {
         Ok(())
     }
 
-    /// What came of an answer, and whether it is the right one.
+    /// Checks whether an answer came in time, and whether it is the right one.
     fn check<T>(&self, answer: Result<io::Result<T>, Elapsed>) -> Result<()> {
         let answers = self.taken.len();
         match answer {
@@ -164,7 +165,7 @@ impl Pings {
     }
 }
 
-/// A buffer for so many bytes, which the system may not have.
+/// Allocates a buffer for `size` bytes. The system may not have that much memory.
 fn room(size: usize) -> Result<Vec<u8>> {
     let mut buffer = Vec::new();
     let reserved = buffer.try_reserve_exact(size);
@@ -186,7 +187,7 @@ impl OnTime {
         for number in 0..self.count {
             let due = started + self.pause.mul_f64(number as f64);
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            // Before it is sent, for it may be back before the call is.
+            // Noted before the call, because the answer may be back before the call is.
             if times.send(Instant::now()).is_err() {
                 return;
             }
@@ -199,7 +200,7 @@ impl OnTime {
     }
 }
 
-/// Answers come in the order of what was sent.
+/// Answers come in the order of the requests.
 fn next_of(sent: &Receiver<Instant>) -> Result<Instant> {
     sent.try_recv().map_err(|_| {
         anyhow!("the server sent more data than it received; ping needs an echo server")
@@ -215,7 +216,7 @@ fn too_late(limit: Duration, answers: usize) -> anyhow::Error {
     Exit::new(TOO_LATE, what).into()
 }
 
-/// What carried the last bytes.
+/// Returns which transport carried the last bytes.
 #[cfg(feature = "shared-memory")]
 fn carrier(stream: &Stream) -> &'static str {
     match stream.transport() {

@@ -1,25 +1,25 @@
-//! What Linux tells of Unix domain sockets in /proc; nothing on other systems, which have no such
-//! files.
+//! Reads what Linux reports about Unix domain sockets in /proc. On other systems, which have no
+//! such files, it finds nothing.
 //!
-//! Names in the table are what the users who bound them chose, line breaks included, so a line may
-//! be made up. Who listens is believed of a process that has the socket open.
+//! The users who bound the sockets chose the names in the table, and may have put line breaks into
+//! them, so a line may be forged. A process counts as the server only if it has the socket open.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Listening {
-    /// As it was bound.
+    /// The path, as it was bound.
     pub path: String,
-    /// It is of the type that a client of a stream can connect to.
+    /// Whether the client of a stream can connect to this type of socket.
     pub is_stream: bool,
-    /// Its number, by which its process can be found.
+    /// Its inode number, by which its process can be found.
     inode: u64,
 }
 
-/// The sockets that listen under `path`, an absolute one or `@NAME`. Names that are not UTF-8 are
-/// left out.
+/// Returns the sockets that listen under `path`, which is absolute or `@NAME`. Names that are not
+/// UTF-8 are left out.
 pub fn listening_at(path: &str) -> Vec<Listening> {
     listening_in(&table(), path, |socket| process_of(socket).and_then(working_directory))
 }
@@ -28,7 +28,7 @@ fn table() -> Vec<u8> {
     fs::read("/proc/net/unix").unwrap_or_default()
 }
 
-/// The lines that are UTF-8: one socket with another name must not hide the rest.
+/// Parses the lines that are UTF-8. A socket with another name must not hide the rest.
 fn sockets(table: &[u8]) -> impl Iterator<Item = Listening> {
     let lines = table.split(|&byte| byte == b'\n').skip(1);
     lines.filter_map(|line| std::str::from_utf8(line).ok()).filter_map(listening)
@@ -38,7 +38,7 @@ fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
-/// The process that has the socket open, if this user may see it.
+/// Returns the process that has the socket open, if this user may see it.
 pub fn process_of(socket: &Listening) -> Option<u32> {
     let processes = fs::read_dir("/proc").ok()?;
     let mut pids =
@@ -53,7 +53,7 @@ fn has_open(pid: u32, inode: u64) -> bool {
     descriptors.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(is_it))
 }
 
-/// `bound_in` gives the working directory of a socket's process.
+/// `bound_in` returns the working directory of a socket's process.
 fn listening_in(
     table: &[u8],
     path: &str,
@@ -81,8 +81,8 @@ fn listening_in(
     sockets(table).filter_map(right).collect()
 }
 
-/// The socket of a line, if it listens. `Num RefCount Protocol Flags Type St Inode Path`, see
-/// proc(5).
+/// Parses the socket of a line, if it listens. The fields of a line, see proc(5), are
+/// `Num RefCount Protocol Flags Type St Inode Path`.
 fn listening(line: &str) -> Option<Listening> {
     // `__SO_ACCEPTCON` of the kernel.
     const LISTENS: u32 = 0x1_0000;

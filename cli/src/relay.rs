@@ -24,9 +24,9 @@ use crate::session::{self, Ending};
 use crate::side::Side;
 use crate::{client, os, say};
 
-/// Fewer clients leave too little memory behind to look after it.
+/// The number of clients up to which the freed memory is not worth giving back.
 const MANY: usize = 64;
-/// After an error of `accept`, such as no descriptors left.
+/// The pause after an error of `accept`, such as a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub async fn run(args: args::Relay) -> Result<()> {
@@ -82,7 +82,7 @@ pub async fn run(args: args::Relay) -> Result<()> {
     }
 }
 
-/// Whether it is a connection, which can be passed on once.
+/// Whether the address is a connection, which can be passed on only once.
 fn is_one_connection(address: &Address) -> bool {
     matches!(address, Address::Passed(number) if os::passed_is_connected(*number))
 }
@@ -110,7 +110,7 @@ async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = (
     drop(door);
     let drained = timeout(DRAIN, async { while clients.running.join_next().await.is_some() {} });
     if drained.await.is_err() {
-        // Connections that ended meanwhile were taken out.
+        // Connections that ended meanwhile are no longer in the set.
         tell_cut(clients.running.len());
     }
     Ok(())
@@ -120,7 +120,7 @@ async fn serve(mut door: Door, target: Arc<Target>, stop: impl Future<Output = (
 #[derive(Default)]
 struct Clients {
     running: JoinSet<()>,
-    /// The most that there were since memory was last given back.
+    /// The most connections at a time since memory was last given back.
     most: usize,
 }
 
@@ -130,12 +130,12 @@ impl Clients {
         self.most = self.most.max(self.running.len());
     }
 
-    /// Returns when a client has left; never while there is none.
+    /// Returns when a client has left. It never returns while there is none.
     async fn one_has_left(&mut self) {
         if self.running.join_next().await.is_none() {
             std::future::pending::<()>().await;
         }
-        // It takes a while, so not for each.
+        // This takes a while, so it is not done for each client.
         if self.most > MANY && self.running.len() <= self.most / 2 {
             self.most = self.running.len();
             os::give_back_memory();
@@ -144,7 +144,7 @@ impl Clients {
 }
 
 async fn pass_on(mut near: Side, target: &Target, number: u64) -> Result<()> {
-    // Where there is nobody the client is closed, as it would be by a server that crashed.
+    // If no server is listening, the client is closed, as a crashed server would close it.
     let mut far = Box::pin(target.connect()).await?;
     let report = session::run(&mut near, &mut far, target.ends).await?;
     if report.cut {
@@ -157,7 +157,7 @@ async fn pass_on(mut near: Side, target: &Target, number: u64) -> Result<()> {
     } else if reset(report.up) {
         say::detail(format_args!("client {number} reset the connection"));
     }
-    // As the other one would see it without a relay.
+    // The other side sees the reset, as it would without a relay.
     if reset(report.down) {
         near.reset();
     }
@@ -165,12 +165,12 @@ async fn pass_on(mut near: Side, target: &Target, number: u64) -> Result<()> {
         far.reset();
     }
     say::detail(format_args!("client {number}: done, {sent} bytes there, {received} back"));
-    // Both at a time. That one has left is no news.
+    // Closes both at the same time. A side that has already left causes no error.
     drop(tokio::join!(near.close(DRAIN), far.close(DRAIN)));
     Ok(())
 }
 
-/// How the sides of the relay's connections are to be.
+/// The settings of both sides of the relay's connections.
 #[derive(Clone, Copy)]
 struct Links {
     descriptors: Descriptors,
@@ -192,11 +192,11 @@ impl Links {
     }
 }
 
-/// Where clients come in.
+/// The address at which the relay accepts clients.
 #[allow(clippy::large_enum_variant, reason = "a relay has one")]
 enum Door {
     Local(Bound),
-    /// A connection that was passed, until it is taken.
+    /// A passed connection, until it is taken.
     Passed(Option<Stream>),
     Tcp(TcpListener),
 }
@@ -237,7 +237,7 @@ impl Door {
         Ok(Self::Tcp(listener))
     }
 
-    /// The next client. Who it is, is said of `it`.
+    /// Accepts the next client, and prints its peer as that of `it`.
     async fn accept(&mut self, it: impl Display, links: Links) -> Result<Side> {
         match self {
             Self::Local(listener) => {
@@ -259,7 +259,7 @@ impl Door {
                         say::detail(format_args!("{it}: tcp:{peer}"));
                         return Ok(Side::tcp(stream, links.spin)?);
                     }
-                    // It has left again, or there are no descriptors for it.
+                    // The client has left again, or there are no descriptors for it.
                     Err(error) => {
                         say::detail(format_args!("cannot accept a client: {error}"));
                         sleep(ACCEPT_PAUSE).await;
@@ -277,13 +277,13 @@ impl Door {
         }
     }
 
-    /// The one client that there is to be.
+    /// Accepts the only client.
     async fn first(mut self, links: Links) -> Result<Side> {
         self.accept("a client is there", links).await
     }
 }
 
-/// Where clients are passed on to.
+/// The address that clients are passed on to.
 struct Target {
     to: Address,
     remote: bool,
@@ -293,7 +293,7 @@ struct Target {
 }
 
 impl Target {
-    /// What would fail for every client is said before there is one.
+    /// Reports errors that every client would meet, before there is a client.
     async fn check(&self, from: &Address) -> Result<()> {
         let itself = match (from, &self.to) {
             (Address::Local(from), Address::Local(to)) => {
@@ -301,7 +301,7 @@ impl Target {
                 from.iter().any(|from| to.contains(from))
             }
             (Address::Tcp(from), Address::Tcp(to)) => {
-                // It listens on the first.
+                // The relay listens on the first address.
                 let from = resolve(from, self.remote).await?.first().copied();
                 let to = self.found(to).await?;
                 from.is_some_and(|from| to.iter().any(|to| reaches(*to, from)))
@@ -330,7 +330,8 @@ impl Target {
         Ok(())
     }
 
-    /// The addresses of a TO that may be beyond this machine: its name may be found later then.
+    /// Returns the addresses of TO. If TO may be on another machine, a failure is only a warning,
+    /// because the name may be found later.
     async fn found(&self, to: &str) -> Result<Vec<SocketAddr>> {
         match resolve(to, self.remote).await {
             Err(error) if self.remote && !error.is::<Exit>() => {

@@ -1,5 +1,5 @@
-//! What is said on standard error. Colours only where it is a terminal and NO_COLOR is not set,
-//! which anstream decides. That nobody listens is no reason to end.
+//! Prints messages on standard error. anstream prints colors only if that is a terminal and
+//! NO_COLOR is not set. Failed writes are ignored: the tool goes on without a reader.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -18,33 +18,34 @@ pub fn set_level(verbose: bool, quiet: bool) {
     LEVEL.store(if quiet { QUIET } else { NORMAL + u8::from(verbose) }, Ordering::Relaxed);
 }
 
-/// What went wrong, and what to do next.
+/// Prints what went wrong, and what to do next.
 pub fn error(what: impl Display) {
     line(QUIET, Style::new().bold().fg_color(Some(AnsiColor::Red.into())), "error: ", what);
 }
 
-/// What the user should know although all goes on.
+/// Prints what the user should know although the tool goes on.
 pub fn warning(what: impl Display) {
     line(NORMAL, Style::new().bold().fg_color(Some(AnsiColor::Yellow.into())), "warning: ", what);
 }
 
-/// What the user waits to see, such as the address.
+/// Prints what the user waits for, such as the address.
 pub fn note(what: impl Display) {
     line(NORMAL, Style::new(), "", what);
 }
 
-/// What happens, for those who ask.
+/// Prints what happens, with `--verbose`.
 pub fn detail(what: impl Display) {
     line(VERBOSE, Style::new().dimmed(), "", what);
 }
 
-/// Who named a file, a socket or a program may have meant to drive this terminal.
+/// Replaces control characters. The name of a file, a socket or a program may have been chosen to
+/// control this terminal.
 pub fn shown(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 
-/// The lines of `text` broken between words where a terminal would break them within one. Where
-/// standard output is no terminal, they stay whole for the program that reads them.
+/// Breaks the lines of `text` between words at the width of the terminal. If standard output is not
+/// a terminal, they stay whole for the program that reads them.
 pub fn for_terminal(text: &str) -> String {
     match terminal_size::terminal_size_of(stdout()) {
         Some((Width(columns), _)) => broken(text, usize::from(columns)),
@@ -52,7 +53,7 @@ pub fn for_terminal(text: &str) -> String {
     }
 }
 
-/// Each further line of one begins below the text of the first: behind its label, or its indent.
+/// Each continuation line begins below the text of the first line: behind its label, or its indent.
 fn broken(text: &str, columns: usize) -> String {
     const LABEL: usize = 10;
     let mut result = String::new();
@@ -85,7 +86,7 @@ fn line(least: u8, style: Style, label: &str, what: impl Display) {
         return;
     }
     let what = shown(&what.to_string());
-    // A detail is dim as a whole; of the others the label stands out.
+    // A detail is dim as a whole. In the other messages the label stands out.
     let text = if label.is_empty() {
         format!("{style}{what}{style:#}\n")
     } else {
@@ -94,7 +95,7 @@ fn line(least: u8, style: Style, label: &str, what: impl Display) {
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
 }
 
-/// One line that is written over again, on a terminal only.
+/// A line that is overwritten each time, on a terminal only.
 pub struct Progress {
     shown: bool,
 }

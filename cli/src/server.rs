@@ -1,4 +1,4 @@
-//! Listening as the options say, until asked to stop.
+//! Listens as the options specify, until asked to stop.
 
 use std::future::{Future, pending};
 use std::io::{self, ErrorKind};
@@ -17,16 +17,17 @@ use crate::{os, say};
 
 /// How long connections may take to finish once a server is asked to stop.
 pub const DRAIN: Duration = Duration::from_secs(5);
-/// Signals within this are one: timeout(1), for example, sends one to the process and one to its
-/// group.
+/// Signals within this time count as one: timeout(1), for example, sends one to the process and one
+/// to its group.
 const ONE_REQUEST: Duration = Duration::from_millis(100);
-/// When a user wonders why it has not ended.
+/// The time after which a user wonders why the server has not ended.
 const FELT: Duration = Duration::from_millis(700);
 
-/// Between looks at the name. The library has looked meanwhile, and bound it again if it could.
+/// The interval between looks at the name. By then the library has looked itself, and bound the
+/// name again if it could.
 const LOOK: Duration = Duration::from_secs(12);
 
-/// A listener that says if clients do not find it any more, or if it leaves its name behind.
+/// A listener that reports when clients no longer find it, and when it leaves its name behind.
 pub struct Bound {
     listener: Listener,
     look: Interval,
@@ -47,7 +48,7 @@ pub fn bind_fast(place: &Place, args: &Server, spin: Spin, memory: Memory) -> Re
     let listener = match place {
         Place::Endpoint(endpoint) => {
             Listener::bind_with(endpoint, &options).map_err(|error| {
-                // What keeps a socket's file from being replaced, such as a mount.
+                // Name what keeps a socket's file from being replaced, such as a mount.
                 let busy = error.kind() == ErrorKind::ResourceBusy;
                 at_endpoint(error).hinting(os::why_no_server(endpoint).filter(|_| busy))
             })?
@@ -69,7 +70,7 @@ pub fn bind_fast(place: &Place, args: &Server, spin: Spin, memory: Memory) -> Re
 }
 
 impl Bound {
-    /// Says once that clients do not find the server, why, and when they do again.
+    /// Reports once that clients do not find the server and why, and later that they find it again.
     fn look_after_name(&mut self) {
         let found = match os::keep_name(&mut self.listener) {
             Ok(()) => true,
@@ -138,7 +139,8 @@ impl Drop for Bound {
     }
 }
 
-/// The process is asked to stop. It is heard from now on, so this comes before what must be undone.
+/// Completes when the process is asked to stop. Signals are caught from this call on, so it comes
+/// before anything that must be undone.
 pub fn asked_to_stop() -> Pin<Box<impl Future<Output = ()> + Send>> {
     let asked = os::asked_to_stop();
     Box::pin(async {
@@ -149,8 +151,9 @@ pub fn asked_to_stop() -> Pin<Box<impl Future<Output = ()> + Send>> {
     })
 }
 
-/// As above, for a server whose connections may finish: the first is there when it is asked, and
-/// the second, an error, when it is asked again, which ends it at once.
+/// Returns two futures for a server whose connections may finish. The first one completes when the
+/// server is asked to stop. The second one completes with an error when it is asked again, which
+/// ends it at once.
 pub fn asked_to_finish() -> (impl Future<Output = ()> + Send, impl Future<Output = Result<()>>) {
     let first = asked_to_stop();
     let (finishes, finishing) = oneshot::channel();
@@ -159,7 +162,7 @@ pub fn asked_to_finish() -> (impl Future<Output = ()> + Send, impl Future<Output
         tokio::spawn(async {
             sleep(ONE_REQUEST).await;
             let _ = finishes.send(asked_to_stop());
-            // Mostly there is nothing to wait for.
+            // Usually there is nothing to wait for.
             sleep(FELT).await;
             let limit = DRAIN.as_secs();
             say::note(format_args!(
@@ -171,7 +174,7 @@ pub fn asked_to_finish() -> (impl Future<Output = ()> + Send, impl Future<Output
     let again = async {
         match finishing.await {
             Ok(second) => second.await,
-            // It has stopped by itself.
+            // The server has stopped by itself.
             Err(_) => pending().await,
         }
         Err(Exit::silent(INTERRUPTED).into())
@@ -179,7 +182,7 @@ pub fn asked_to_finish() -> (impl Future<Output = ()> + Send, impl Future<Output
     (stop, again)
 }
 
-/// The server has stopped, and of its connections so many had not finished.
+/// Prints how many connections had not finished when the server stopped.
 pub fn tell_cut(cut: usize) {
     let what = match cut {
         0 => return,

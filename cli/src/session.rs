@@ -1,4 +1,4 @@
-//! Bytes both ways between two sides, until both have ended.
+//! Moves bytes both ways between two sides, until both directions have ended.
 
 mod pump;
 mod state;
@@ -18,41 +18,42 @@ use crate::os::Moved;
 use crate::say;
 use crate::side::{Side, Sink};
 
-/// For how long a command may say nothing more to a client that has left.
+/// How long a command whose client has left may print nothing before the session ends.
 const LEFT_BEHIND: Duration = Duration::from_millis(500);
-/// More than the systems buffer. A peer that never stops sending is cut off after it.
+/// More than the systems buffer. A peer that never stops sending is cut off after this many bytes.
 const ARRIVED: u64 = 1024 * 1024;
-/// A source that gives nothing for so long has given what has arrived. Windows takes a moment to
-/// read what is there.
+/// A source that returns nothing for this long has returned all that has arrived. Windows takes a
+/// moment to read what is there.
 const SETTLED: Duration = Duration::from_millis(20);
-/// Input that is there when the peer is gone is read within this, also on a busy machine.
+/// Input that exists when the peer leaves is read within this time, even on a busy machine.
 const UNREAD: Duration = Duration::from_millis(100);
-/// For a source that never gives nothing.
+/// The most looks at a source that never stops returning bytes.
 const MOST_LOOKS: u32 = 10;
 
-/// What became of a session from `near` to `far`.
+/// The result of a session from `near` to `far`.
 pub struct Report {
-    /// How near to far ended; `None`: it was going on when the session was over.
+    /// How the direction from near to far ended. `None` if it was still open when the session was
+    /// over.
     pub up: Option<Ending>,
-    /// And far to near.
+    /// How the direction from far to near ended.
     pub down: Option<Ending>,
     pub sent: u64,
     pub received: u64,
-    /// Some of what `near` has given did not arrive.
+    /// Some bytes from `near` did not arrive.
     pub lost: bool,
     /// The session lingered in vain: an answer may have been cut.
     pub cut: bool,
 }
 
-/// Moves bytes until both directions have ended, or no more can come of it.
+/// Moves bytes until both directions have ended, or no more bytes can arrive.
 ///
-/// What has been received by then is on standard output when this returns, whatever ended the
-/// session and however long the reader takes: nc and socat wait for it in their write as well. A
-/// signal ends the process all the same, and with it what no reader has taken.
+/// When this returns, all received bytes are on standard output, whatever ended the session and
+/// however long the reader takes. nc and socat also wait for it in their write. A signal still ends
+/// the process, and bytes that no reader has taken are lost.
 ///
 /// # Errors
 ///
-/// What is no peer's doing, such as an error of standard input or output.
+/// Returns errors that no peer causes, such as one of standard input or output.
 pub async fn run(near: &mut Side, far: &mut Side, ends: Ends) -> Result<Report> {
     let (sent, received) = (Moved::default(), Moved::default());
     let has_stdout = matches!(near.to, Sink::Stdout(_));
@@ -63,7 +64,7 @@ pub async fn run(near: &mut Side, far: &mut Side, ends: Ends) -> Result<Report> 
         let mut down = pin!(pump(&mut far.from, &mut near.to, &received, true));
         let mut near_gone = pin!(near.watch.gone());
         let mut far_gone = pin!(far.watch.gone());
-        // A command need not read to the end of what a client has left behind, nor say anything.
+        // A command need not read all that a departed client sent, or print anything.
         let mut left_behind = pin!(async {
             far.watch.gone().await;
             received.quiet_for(LEFT_BEHIND).await;
@@ -86,7 +87,7 @@ pub async fn run(near: &mut Side, far: &mut Side, ends: Ends) -> Result<Report> 
             }
         };
 
-        // Of a peer of a relay that does not read, nobody can tell whether it will.
+        // A relay does not drain: if its peer does not read, nothing shows whether it ever will.
         if has_stdout && session.down.is_none() && last.1 != Event::Gone(Way::Up) {
             if let Some(end) = drain(down.as_mut(), &received).await {
                 session.ended(Way::Down, end);
@@ -145,7 +146,8 @@ impl Session {
         Event::Ended(way, ending)
     }
 
-    /// Returns when the session has lingered for long enough; never unless it does.
+    /// Returns when the session has lingered for long enough. It never returns if the session does
+    /// not linger.
     async fn lingered(&self, sent: &Moved, received: &Moved) {
         match (self.state, self.ends.linger) {
             (State::Lingering(Way::Up), Some(linger)) => received.quiet_for(linger).await,
@@ -155,7 +157,7 @@ impl Session {
     }
 }
 
-/// Goes on with `down` until its source has given all that has arrived.
+/// Continues `down` until its source has returned all that has arrived.
 async fn drain(
     down: Pin<&mut impl Future<Output = Result<Ending>>>,
     received: &Moved,
@@ -168,7 +170,7 @@ async fn drain(
             sleep(SETTLED).await;
             let now = received.bytes();
             let waits = !received.is_under_way();
-            // For a slow reader it goes on, for a slow source not.
+            // A slow reader gets more time, a slow source does not.
             looks += u32::from(waits);
             if (waits && (now == before || looks == MOST_LOOKS)) || now >= limit {
                 return;

@@ -1,4 +1,4 @@
-//! One end of a session, whatever it is: where bytes come from, and where they go.
+//! One end of a session: the source of its bytes, and the sink for the other end's bytes.
 
 use std::io::{self, ErrorKind};
 use std::process::{ChildStdin, ChildStdout, ExitStatus};
@@ -50,7 +50,7 @@ impl Side {
         })
     }
 
-    /// A command: what it prints, and what it reads.
+    /// A command's output and input.
     pub fn command(output: ChildStdout, input: ChildStdin, exited: Exited) -> io::Result<Self> {
         Ok(Self {
             from: Source::Command(Input::new(output)?),
@@ -59,18 +59,18 @@ impl Side {
         })
     }
 
-    /// Makes its close a reset, where it is TCP.
+    /// Makes the close of a TCP socket a reset.
     pub fn reset(&self) {
         if let Watch::Socket(socket) = &self.watch {
             socket.reset();
         }
     }
 
-    /// Closes it, once what was written to it is on its way.
+    /// Closes the side once all written bytes are on their way.
     ///
     /// # Errors
     ///
-    /// The peer did not take all within `deadline`, or left before.
+    /// Fails if the peer did not take all bytes within `deadline`, or left before that.
     pub async fn close(self, deadline: Duration) -> io::Result<()> {
         let Self { from, to, watch } = self;
         drop((from, to));
@@ -84,7 +84,7 @@ impl Side {
     }
 }
 
-/// To see that a peer is gone, and does not only have nothing more to say.
+/// Shows that a peer is gone, as opposed to one that has only stopped sending.
 pub enum Watch {
     Socket(Arc<Socket>),
     /// The reader of standard output.
@@ -114,7 +114,7 @@ impl Watch {
 pub enum Fault {
     /// The peer is gone, or takes no more.
     Gone,
-    /// What is no peer's doing.
+    /// A failure that no peer causes.
     Failed(anyhow::Error),
 }
 
@@ -125,7 +125,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The next bytes; none at the end.
+    /// Returns the next bytes, none at end of file.
     pub async fn read(&mut self) -> Result<Chunk, Fault> {
         match self {
             Self::Socket(socket) => socket.read().await.map_err(|error| match error.kind() {
@@ -143,7 +143,7 @@ impl Source {
         }
     }
 
-    /// Moves what there is to `to` within the system, where that is possible and pays.
+    /// Moves what has arrived to `to` within the kernel, if that is possible and pays.
     pub async fn splice(&mut self, to: &mut Sink, moved: &Moved) -> Result<(), Fault> {
         match (self, to) {
             (Self::Socket(from), Sink::Socket(to)) => {
@@ -153,7 +153,8 @@ impl Source {
         }
     }
 
-    /// Whether it has bytes that nobody has had, or gives some within `limit`; those are lost.
+    /// Whether it has bytes that no reader has taken, or returns some within `limit`. Those bytes
+    /// are lost.
     pub async fn has_more(&mut self, limit: Duration) -> bool {
         match self {
             Self::Stdin(input) | Self::Command(input) => input.has_more(limit).await,
@@ -179,12 +180,12 @@ impl Sink {
         }
     }
 
-    /// Returns when standard output has all that was written to it. The others need no waiting for:
-    /// they are closed only when they have all, or the peer has left.
+    /// Returns when standard output has all bytes that were written to it. The other sinks need no
+    /// wait: they are closed only when they have all bytes, or when the peer has left.
     ///
     /// # Errors
     ///
-    /// Those of standard output.
+    /// Returns errors of standard output.
     pub async fn flush(&mut self) -> Result<()> {
         match self {
             Self::Stdout(output) => output.flush().await.map_err(exit::at_output),
@@ -192,8 +193,8 @@ impl Sink {
         }
     }
 
-    /// Passes on that no more comes. `false` where that cannot be, and the end has to come with the
-    /// close.
+    /// Passes on the end of file. Returns `false` if the sink cannot carry it, so that the peer
+    /// reads it only when the connection is closed.
     pub async fn end(&mut self) -> Result<bool, Fault> {
         match self {
             Self::Socket(socket) => match socket.shutdown().await {

@@ -1,6 +1,7 @@
-//! Reading and writing what can only block, on a plain thread each.
+//! Reads and writes files that can only block, each on a plain thread.
 //!
-//! Not on those of tokio, which would wait for a read of standard input that nobody answers.
+//! tokio's threads are not used, because the runtime would wait for a read of standard input that
+//! never returns.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::thread;
@@ -11,10 +12,10 @@ use tokio::time::timeout;
 
 use crate::os::Chunk;
 
-/// Chunks on their way between a thread and its task.
+/// How many chunks may be on their way between a thread and its task.
 const AHEAD: usize = 4;
 
-/// What a thread reads.
+/// The chunks that a thread reads.
 pub struct Input {
     chunks: mpsc::Receiver<io::Result<Chunk>>,
     ended: bool,
@@ -27,7 +28,8 @@ impl Input {
         Ok(Self { chunks, ended: false })
     }
 
-    /// The next bytes; none at the end, and then always. Dropping the future loses nothing.
+    /// Returns the next bytes, none at end of file and from then on. Dropping the future loses
+    /// nothing.
     pub async fn read(&mut self) -> io::Result<Chunk> {
         if self.ended {
             return Chunk::new();
@@ -37,9 +39,10 @@ impl Input {
         read
     }
 
-    /// Whether there are bytes that nobody has had, or come within `limit`; those are lost.
+    /// Whether there are bytes that no reader has taken, or that come within `limit`. Those bytes
+    /// are lost.
     pub async fn has_more(&mut self, limit: Duration) -> bool {
-        // Its end is no more.
+        // The end of the input does not count.
         let next = timeout(limit, self.chunks.recv()).await;
         matches!(next, Ok(Some(Ok(chunk))) if !chunk.is_empty())
     }
@@ -68,7 +71,7 @@ fn read(reader: &mut impl Read) -> io::Result<Chunk> {
     }
 }
 
-/// What a thread writes.
+/// Writes chunks on a thread.
 pub struct Output {
     orders: Option<mpsc::Sender<Order>>,
     ended: Option<oneshot::Receiver<io::Result<()>>>,
@@ -94,7 +97,7 @@ impl Output {
         self.order(Order::Write(chunk)).await
     }
 
-    /// Returns when all is written.
+    /// Returns when all chunks are written.
     pub async fn flush(&mut self) -> io::Result<()> {
         let (tell, told) = oneshot::channel();
         self.order(Order::Tell(tell)).await?;
@@ -104,7 +107,7 @@ impl Output {
         }
     }
 
-    /// Closes the writer, once all is written.
+    /// Closes the writer once all chunks are written.
     pub async fn close(&mut self) -> io::Result<()> {
         self.orders = None;
         self.failure().await
@@ -118,7 +121,7 @@ impl Output {
         }
     }
 
-    /// How the thread ended.
+    /// Returns how the thread ended.
     async fn failure(&mut self) -> io::Result<()> {
         let Some(ended) = self.ended.take() else { return Err(ErrorKind::BrokenPipe.into()) };
         ended.await.unwrap_or_else(|_| Err(ErrorKind::BrokenPipe.into()))

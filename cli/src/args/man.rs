@@ -1,5 +1,5 @@
-//! The manual pages in `cli/man`, which are made from the definitions of the command line. They are
-//! of one system; the options are the same on each.
+//! The manual pages in `cli/man`, which are generated from the definitions of the command line.
+//! They are generated on one system, because the options are the same on each.
 
 use std::fs;
 use std::path::Path;

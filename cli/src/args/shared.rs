@@ -8,7 +8,7 @@ use sockpipe::{ConnectOptions, ListenOptions, SpinPolicy};
 
 use super::values::{FOREVER, mode, seconds};
 
-/// How long a client may take for the last bytes of its connection, unless told otherwise.
+/// How long a client may take for the last bytes of its connection, by default.
 pub const LAST_BYTES: Duration = Duration::from_secs(5);
 
 /// Options of a client.
@@ -130,13 +130,13 @@ pub struct Linger {
 }
 
 impl Linger {
-    /// For a session between two programs, which would otherwise wait forever.
+    /// Returns the ends for a session between two programs, which would otherwise wait forever.
     pub fn between_programs(self) -> Ends {
         let linger = self.linger.unwrap_or(Duration::from_millis(500));
         Ends { half_close: true, linger: Some(linger) }
     }
 
-    /// How long a peer may take to read the rest.
+    /// Returns how long a peer may take to read the rest.
     pub fn for_the_rest(self) -> Duration {
         self.linger.unwrap_or(LAST_BYTES)
     }
@@ -145,9 +145,10 @@ impl Linger {
 /// How a session ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends {
-    /// The end of the near side is passed on, and the far side may still answer. Otherwise the
-    /// session ends with it.
+    /// Whether the near side's end of file is passed on, so that the far side may still answer.
+    /// Otherwise that end closes the session.
     pub half_close: bool,
-    /// How long a direction may be quiet whose other side takes no end of file; `None`: for ever.
+    /// How long one direction may be quiet after the other one ended at a side that takes no end of
+    /// file. `None` means forever.
     pub linger: Option<Duration>,
 }

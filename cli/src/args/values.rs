@@ -1,4 +1,4 @@
-//! What values of arguments mean.
+//! Parses the values of arguments.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -7,12 +7,11 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use sockpipe::{Endpoint, ParseEndpointError};
 
-/// Where to listen, or to connect.
+/// The address to listen at, or to connect to.
 #[derive(Clone, Debug)]
 pub enum Place {
     Endpoint(Endpoint),
-    /// A socket that listens or is connected already, which whoever started this process has
-    /// passed.
+    /// A listening or connected socket that was passed to this process.
     Passed(u32),
 }
 
@@ -28,7 +27,7 @@ pub enum Address {
 
 pub const FOREVER: &str = "forever";
 
-/// Any text, and paths that are not UTF-8.
+/// Accepts any text, and paths that are not UTF-8.
 pub fn endpoint() -> impl TypedValueParser<Value = Endpoint> {
     OsStringValueParser::new().try_map(parse_endpoint)
 }
@@ -40,7 +39,7 @@ pub fn place() -> impl TypedValueParser<Value = Place> {
     })
 }
 
-/// The number of `fd:N`.
+/// Parses the number of `fd:N`.
 fn passed(text: &OsStr) -> Option<Result<u32, String>> {
     let number = text.to_str()?.strip_prefix("fd:")?;
     let wrong = |_| "a descriptor is written `fd:N`, as in `fd:3`".to_owned();

@@ -1,4 +1,4 @@
-//! What to do next, by what was found: nothing that would fail.
+//! Suggests the next step for what was found, and never one that would fail.
 
 use sockpipe::Endpoint;
 
@@ -6,7 +6,7 @@ use super::{Found, State};
 use crate::os;
 
 pub fn step(endpoint: &Endpoint, found: &Found) -> String {
-    // Where a server would have to listen.
+    // The address at which a server would have to listen.
     let place = found.target.as_ref().unwrap_or(endpoint);
     let no_server =
         found.no_server.as_ref().map(|why| format!("no server can listen there: {why}"));
@@ -37,7 +37,7 @@ pub fn step(endpoint: &Endpoint, found: &Found) -> String {
             "choose another endpoint".to_owned()
         }
         State::Foreign => "choose another endpoint, or remove it yourself".to_owned(),
-        // The directory of a portable name, and the state says what is wrong with it.
+        // The directory of a portable name is at fault, and the state says what is wrong with it.
         State::Denied if found.access.is_none() && found.address != *endpoint => see_to_it(),
         State::Denied | State::Unknown => "ask as the user whose it is, or as root".to_owned(),
     }
@@ -69,7 +69,7 @@ fn with_a_server(endpoint: &Endpoint, found: &Found) -> String {
     }
 }
 
-/// The owner of what is there, if that is not this user. Root's is not this user's either.
+/// Returns the owner of what is there, if that is another user. Root counts as another user too.
 fn stranger(found: &Found) -> Option<&str> {
     let access = found.access.as_ref()?;
     access.uid.is_some_and(|uid| !os::is_own(uid)).then_some(access.owner.as_str())

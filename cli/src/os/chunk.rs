@@ -1,4 +1,4 @@
-//! Buffers that are held only while bytes are on their way through them.
+//! Buffers that are held only while bytes pass through them.
 
 use std::io::{self, ErrorKind};
 use std::ops::Deref;
@@ -6,14 +6,14 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Attached;
 
-/// What one read or write moves: past this, more gains little.
+/// The most bytes that one read or write moves. A larger buffer would gain little.
 pub const CHUNK: usize = 64 * 1024;
-/// Buffers that are kept for the next to come.
+/// How many unused buffers are kept for later.
 const SPARE: usize = 8;
 
 static KEPT: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 
-/// Bytes on their way, and what goes with the first of them.
+/// Bytes on their way, and what is attached to the first of them.
 pub struct Chunk {
     buffer: Box<[u8]>,
     length: usize,
@@ -21,11 +21,11 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// An empty one.
+    /// Creates an empty chunk.
     ///
     /// # Errors
     ///
-    /// There is no memory for it.
+    /// Fails if there is no memory for the buffer.
     pub fn new() -> io::Result<Self> {
         let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let buffer = match kept {
@@ -35,18 +35,18 @@ impl Chunk {
         Ok(Self { buffer, length: 0, attached: Attached::default() })
     }
 
-    /// Where to read into.
+    /// Returns the buffer to read into.
     pub fn room(&mut self) -> &mut [u8] {
         &mut self.buffer
     }
 
-    /// So many bytes have been read.
+    /// Notes that `length` bytes have been read.
     pub fn filled(mut self, length: usize) -> Self {
         self.length = length;
         self
     }
 
-    /// There may be more to read at once.
+    /// Whether the buffer is full, so that there may be more to read at once.
     pub fn is_full(&self) -> bool {
         self.length == self.buffer.len()
     }

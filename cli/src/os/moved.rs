@@ -1,4 +1,4 @@
-//! What has gone through a session so far.
+//! Counts what a session has moved so far.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 #[derive(Default)]
 pub struct Moved {
     bytes: AtomicU64,
-    /// Some have been read and not written.
+    /// Whether bytes have been read and not written yet.
     under_way: AtomicBool,
 }
 
@@ -27,13 +27,13 @@ impl Moved {
         self.under_way.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that so many have been written, and that nothing is left of what was read.
+    /// Notes that `bytes` bytes have been written, and that nothing is left of what was read.
     pub fn finish(&self, bytes: usize) {
         self.under_way.store(false, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Returns once nothing has been moved for so long.
+    /// Returns once nothing has been moved for `period`.
     pub async fn quiet_for(&self, period: Duration) {
         let mut before = self.bytes();
         loop {

@@ -40,10 +40,10 @@ pub use self::system::{give_back_memory, refuse_descriptors};
 pub use self::watch::stdout_unread;
 use super::Access;
 
-/// Of descriptors that a runtime takes.
+/// How many pairs of descriptors a runtime takes.
 const PAIRS: usize = 4;
 
-/// Whether there are as many descriptors as a runtime takes: without them it would panic.
+/// Checks that enough descriptors are free for a runtime, which would panic without them.
 pub fn check_room() -> io::Result<()> {
     (0..PAIRS).map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>().map(drop)
 }
@@ -63,9 +63,10 @@ pub fn stdout() -> impl Write + Send + 'static {
     Stdout
 }
 
-/// The program that a process runs, where this user may know.
+/// Returns the program that a process runs, if this user may know.
 pub fn program(pid: u32) -> Option<String> {
-    // Linux. The name of what it runs is readable by all, its path only by its own user.
+    // Linux: the name of the program is readable by all users, its path only by the process's own
+    // user.
     if let Ok(path) = fs::read_link(format!("/proc/{pid}/exe")) {
         return Some(path.to_string_lossy().into_owned());
     }
@@ -73,7 +74,7 @@ pub fn program(pid: u32) -> Option<String> {
         return Some(name.trim_end().to_owned());
     }
     if Path::new("/proc/self/comm").exists() {
-        // It has left, and no other program would know more.
+        // The process is gone, and no other program would know more.
         return None;
     }
     let pid = pid.to_string();
@@ -82,7 +83,7 @@ pub fn program(pid: u32) -> Option<String> {
     (output.status.success() && !name.is_empty()).then_some(name)
 }
 
-/// A user, with its name where there is one in the local list. That is read once for each.
+/// Returns a user, with its name if the local list has it. The list is read once for each user.
 pub fn user(id: &UserId) -> String {
     static SHOWN: Mutex<BTreeMap<u32, String>> = Mutex::new(BTreeMap::new());
 
@@ -104,7 +105,7 @@ fn user_name(uid: u32) -> Option<String> {
     })
 }
 
-/// By the socket's file, which needs no connection.
+/// Reads the mode of the socket's file, which needs no connection.
 pub fn who_may_connect(address: &Endpoint, _: Option<&Stream>) -> Option<Access> {
     let path = address.as_path()?;
     let data = fs::metadata(path).ok()?;
@@ -125,7 +126,7 @@ pub fn who_may_connect(address: &Endpoint, _: Option<&Stream>) -> Option<Access>
     })
 }
 
-/// The socket that a link leads to, in the end.
+/// Returns the socket that a link finally leads to.
 pub fn leads_to(address: &Endpoint) -> Option<PathBuf> {
     let path = address.as_path()?;
     let link = fs::symlink_metadata(path).is_ok_and(|data| data.is_symlink());
@@ -137,7 +138,7 @@ pub fn is_own(uid: u32) -> bool {
     uid == geteuid().as_raw()
 }
 
-/// Whether a client has to be told to talk to a server of this user.
+/// Whether a client needs an option to connect to a server of this user.
 pub fn is_stranger(uid: u32) -> bool {
     uid != 0 && !is_own(uid)
 }

@@ -35,23 +35,23 @@ pub use self::listen::{
 pub use self::socket::{Attached, Socket};
 use super::Access;
 
-/// Completes at the first event of the console that asks the process to stop. They are heard from
-/// now on.
+/// Completes at the first event of the console that asks the process to stop. Events are caught
+/// from now on.
 pub fn asked_to_stop() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
     Box::pin(shutdown_signal())
 }
 
-/// There is no such limit.
+/// Nothing to do: Windows has no such limit.
 pub fn check_room() -> io::Result<()> {
     Ok(())
 }
 
-/// There is no such limit.
+/// Nothing to do: Windows has no such limit.
 pub fn bear_file_limit() -> io::Result<()> {
     Ok(())
 }
 
-/// A command. It learns by its pipes alone that its client has left.
+/// A command. Only its pipes show it that its client has left.
 pub struct Group {
     child: Mutex<Option<Child>>,
     ends: Mutex<Option<(ChildStdout, ChildStdin)>>,
@@ -65,29 +65,29 @@ impl Group {
         Ok(Self { child: Mutex::new(Some(child)), ends: Mutex::new(ends) })
     }
 
-    /// Only the first process of a Unix system asks.
+    /// Called only by the first process of a Unix system.
     pub fn is_led_by(&self, _: u32) -> bool {
         false
     }
 
-    /// What it prints, and what it reads; once.
+    /// Takes the pipes of its output and input. Returns them only once.
     pub fn ends(&self) -> Option<(ChildStdout, ChildStdin)> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Waits for the command's end; once.
+    /// Waits for the command's end. Call it only once.
     pub fn wait(&self) -> io::Result<ExitStatus> {
         let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
         child.ok_or(ErrorKind::NotFound)?.wait()
     }
 
-    /// There is no such signal.
+    /// Nothing to do: Windows has no such signal.
     pub fn tell(&self) {}
 
-    /// It is left to end by itself.
+    /// Nothing to do: the command is left to end by itself.
     pub fn kill(&self) {}
 
-    /// It was not told to end, so nothing is waited for.
+    /// Returns at once, because the command was not asked to end.
     pub fn wait_until(&self, _: Instant) {}
 }
 
@@ -96,7 +96,7 @@ pub fn stdin() -> impl Read + Send + 'static {
     io::stdin()
 }
 
-/// Standard output, without the line buffer of std where it is no console.
+/// Standard output, without the line buffer of std unless it is a console.
 pub fn stdout() -> Box<dyn Write + Send> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
@@ -107,59 +107,59 @@ pub fn stdout() -> Box<dyn Write + Send> {
     Box::new(stdout)
 }
 
-/// It is seen by a write only.
+/// Never completes: only a write notices that the reader is gone.
 pub async fn stdout_unread() {
     std::future::pending::<()>().await;
 }
 
-/// Nobody can remove it.
+/// Nothing to do: the name of a pipe cannot be removed.
 pub fn keep_name(_: &mut Listener) -> io::Result<()> {
     Ok(())
 }
 
-/// Pipes pass none.
+/// Always `true`: pipes pass no descriptors.
 pub fn refuse_descriptors(_: &Listener) -> bool {
     true
 }
 
-/// There is no such process.
+/// Always `false`: Windows has no such process.
 pub fn is_first_process() -> bool {
     false
 }
 
-/// The system takes them.
+/// Nothing to do: the system takes care of them.
 pub fn take_orphans(_: impl Fn(u32) -> bool) {}
 
-/// The allocator decides.
+/// Nothing to do: the allocator decides.
 pub fn give_back_memory() {}
 
-/// The program that a process runs, where this user may know.
+/// Returns the program that a process runs, if this user may know.
 pub fn program(pid: u32) -> Option<String> {
     let process = open_process(pid)?;
     let mut path = [0_u16; 1024];
     let mut length = path.len() as u32;
     let (to, process) = (path.as_mut_ptr(), process.as_raw_handle());
-    // SAFETY: the handle is open, and the buffer as long as is said.
+    // SAFETY: the handle is open, and the buffer has the length that is passed.
     let done = unsafe { QueryFullProcessImageNameW(process, PROCESS_NAME_WIN32, to, &mut length) };
     (done != 0).then(|| String::from_utf16_lossy(&path[..length as usize]))
 }
 
 fn open_process(pid: u32) -> Option<OwnedHandle> {
-    // SAFETY: it has no preconditions.
+    // SAFETY: the call has no preconditions.
     let process = unsafe { OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, 0, pid) };
     if process.is_null() {
         return None;
     }
-    // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+    // SAFETY: the call succeeded, so the handle is open, and no other code owns it.
     Some(unsafe { OwnedHandle::from_raw_handle(process) })
 }
 
-/// Names would have to be asked of the domain, which can take seconds.
+/// Returns the SID only: a name would need a query to the domain, which can take seconds.
 pub fn user(id: &UserId) -> String {
     id.to_string()
 }
 
-/// By the pipe's security descriptor, for which there has to be a connection.
+/// Reads the pipe's security descriptor, which needs a connection.
 pub fn who_may_connect(_: &Endpoint, stream: Option<&Stream>) -> Option<Access> {
     let stream = stream?;
     let owner = stream.peer_credentials().ok()?.user().to_string();
@@ -173,17 +173,17 @@ pub fn why_no_server(_: &Endpoint) -> Option<String> {
     None
 }
 
-/// There are no links to pipes.
+/// Nothing to follow: there are no links to pipes.
 pub fn leads_to(_: &Endpoint) -> Option<PathBuf> {
     None
 }
 
-/// No user here has such a number.
+/// Always `false`: Windows has no such numbers of users.
 pub fn is_own(_: u32) -> bool {
     false
 }
 
-/// As above.
+/// Always `false`, for the same reason.
 pub fn is_stranger(_: u32) -> bool {
     false
 }
@@ -192,8 +192,8 @@ fn security_descriptor(pipe: HANDLE) -> Option<String> {
     const PARTS: u32 =
         OWNER_SECURITY_INFORMATION | GROUP_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION;
     let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
-    // SAFETY: the handle is one of a stream that the caller borrows; `descriptor` is a place for a
-    // pointer, and null means not wanted.
+    // SAFETY: the handle is that of a stream which the caller borrows. `descriptor` has room for a
+    // pointer, and null means that a result is not wanted.
     let code = unsafe {
         GetSecurityInfo(
             pipe,
@@ -211,7 +211,8 @@ fn security_descriptor(pipe: HANDLE) -> Option<String> {
         return None;
     }
     let (mut text, mut length) = (null_mut(), 0);
-    // SAFETY: the call succeeded, so `descriptor` is one; the others are places for what is asked.
+    // SAFETY: the call succeeded, so `descriptor` is valid. The other pointers have room for the
+    // results.
     let done = unsafe {
         ConvertSecurityDescriptorToStringSecurityDescriptorW(
             descriptor,
@@ -221,7 +222,8 @@ fn security_descriptor(pipe: HANDLE) -> Option<String> {
             &mut length,
         )
     };
-    // SAFETY: the descriptor is from a call whose result is to be freed so, and not used again.
+    // SAFETY: the descriptor comes from a call whose result has to be freed in this way, and it is
+    // not used again.
     unsafe { LocalFree(descriptor) };
     if done == 0 {
         return None;
@@ -229,7 +231,8 @@ fn security_descriptor(pipe: HANDLE) -> Option<String> {
     // SAFETY: the call succeeded, so `text` points to that many characters.
     let characters = unsafe { std::slice::from_raw_parts(text, length as usize) };
     let sddl = String::from_utf16_lossy(characters);
-    // SAFETY: the text is from a call whose result is to be freed so, and not used again.
+    // SAFETY: the text comes from a call whose result has to be freed in this way, and it is not
+    // used again.
     unsafe { LocalFree(text.cast()) };
     Some(sddl.trim_end_matches('\0').to_owned())
 }

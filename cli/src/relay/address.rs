@@ -1,4 +1,4 @@
-//! Where the ends of a relay are.
+//! Finds the addresses of both ends of a relay.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -12,17 +12,17 @@ use tokio::sync::oneshot;
 
 use crate::exit::{Exit, USAGE, at_endpoint};
 
-/// As many as a system follows, or more.
+/// How many links to follow: as many as a system follows, or more.
 const MOST_LINKS: usize = 40;
 
-/// The addresses of an endpoint, each written in one way.
+/// Returns the addresses of an endpoint, each in a canonical form.
 pub fn places(endpoint: &Endpoint) -> Result<Vec<OsString>> {
     let candidates = endpoint.resolve().map_err(at_endpoint)?;
     let place = |candidate: &Candidate| {
         let address = candidate.address();
         match address.as_path() {
             Some(path) => leads_to(path).into(),
-            // Windows takes pipes that differ in case for one.
+            // Windows ignores the case of pipe names.
             None if cfg!(windows) => address.to_string().to_lowercase().into(),
             None => address.to_string().into(),
         }
@@ -30,7 +30,7 @@ pub fn places(endpoint: &Endpoint) -> Result<Vec<OsString>> {
     Ok(candidates.iter().map(place).collect())
 }
 
-/// Where a client of `path` gets to, whether or not something is there.
+/// Returns the path that a client of `path` reaches, whether or not something is there.
 fn leads_to(path: &Path) -> PathBuf {
     let real = |path: &Path| {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -47,14 +47,15 @@ fn leads_to(path: &Path) -> PathBuf {
 
 /// Whether a client of `to` reaches the server on `from`.
 pub fn reaches(to: SocketAddr, from: SocketAddr) -> bool {
-    // One that listens on all addresses of IPv6 hears those of IPv4 too, as a rule.
+    // A server that listens on all IPv6 addresses usually accepts IPv4 clients too.
     let heard = from.is_ipv6() || to.is_ipv4();
     let every = from.ip().is_unspecified() && to.ip().is_loopback() && heard;
-    // Port 0 is any that is free.
+    // Port 0 stands for any free port.
     from.port() == to.port() && from.port() != 0 && (from.ip() == to.ip() || every)
 }
 
-/// The addresses of `HOST:PORT`, all of this machine unless `remote` ones are allowed.
+/// Returns the addresses of `HOST:PORT`. All of them have to be loopback addresses unless `remote`
+/// ones are allowed.
 pub async fn resolve(address: &str, remote: bool) -> Result<Vec<SocketAddr>> {
     let found = look_up(address).await.with_context(|| format!("cannot find tcp:{address}"))?;
     match found.iter().find(|found| !found.ip().is_loopback()) {
@@ -69,7 +70,7 @@ pub async fn resolve(address: &str, remote: bool) -> Result<Vec<SocketAddr>> {
     }
 }
 
-/// Not on a thread of the runtime, for there may be none.
+/// Resolves the name on a thread of its own, because the runtime may be unable to start one.
 async fn look_up(address: &str) -> std::io::Result<Vec<SocketAddr>> {
     if let Ok(number) = address.parse() {
         return Ok(vec![number]);
@@ -77,7 +78,7 @@ async fn look_up(address: &str) -> std::io::Result<Vec<SocketAddr>> {
     let (tell, told) = oneshot::channel();
     let address = address.to_owned();
     let look = move || {
-        // Its task may have ended.
+        // The task may have ended.
         let _ = tell.send(address.to_socket_addrs().map(Iterator::collect));
     };
     thread::Builder::new().name("lookup".to_owned()).spawn(look)?;

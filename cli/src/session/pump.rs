@@ -1,4 +1,4 @@
-//! Bytes one way.
+//! Moves bytes in one direction.
 
 use anyhow::Result;
 
@@ -6,8 +6,8 @@ use super::state::Ending;
 use crate::os::Moved;
 use crate::side::{Fault, Sink, Source};
 
-/// Moves bytes until the source ends or either is gone, and then the end if it is to be
-/// `passed_on`.
+/// Moves bytes until the source ends or one side is gone. At the end of the source, passes the end
+/// of file on if `passed_on` is set.
 pub async fn pump(
     from: &mut Source,
     to: &mut Sink,

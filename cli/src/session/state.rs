@@ -1,11 +1,11 @@
-//! What a session does next, as netcat does it: half-close, linger, drain.
+//! Decides what a session does next, as netcat does: half-close, linger, drain.
 
 /// One of the two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// From the near side to the far side.
     Up,
-    /// And back.
+    /// From the far side to the near side.
     Down,
 }
 
@@ -16,7 +16,7 @@ pub enum Ending {
     Carried,
     /// The source ended, and the sink takes no end of file.
     Uncarried,
-    /// The source is gone, in the midst of what it had to say.
+    /// The source disappeared before the end of its data.
     SourceGone,
     /// The sink takes no more.
     SinkGone,
@@ -35,7 +35,7 @@ pub enum State {
     Lingering(Way),
     /// The sink of this direction takes no more. The other direction goes on until it ends.
     Refused(Way),
-    /// Nothing more can come but what has arrived already.
+    /// Only bytes that have already arrived are still moved.
     Draining,
 }
 
@@ -50,8 +50,8 @@ pub enum Event {
 }
 
 impl State {
-    /// The state after `event`. `half_close`: the near side's end is passed on, and the far side
-    /// may still answer; otherwise it ends the session.
+    /// Returns the state after `event`. With `half_close`, the near side's end is passed on, and
+    /// the far side may still answer. Otherwise that end closes the session.
     pub fn after(self, event: Event, half_close: bool) -> Self {
         match (self, event) {
             (Self::Open, Event::Ended(Way::Up, _)) if !half_close => Self::Draining,
@@ -77,8 +77,8 @@ impl State {
         }
     }
 
-    /// Whether it matters that the source of this direction is gone: it has ended its side, and the
-    /// other direction comes to nothing without it.
+    /// Whether it matters that the source of this direction is gone: it has ended its side, and
+    /// without it the other direction is useless.
     pub fn watches(self, way: Way) -> bool {
         matches!(self, Self::HalfClosed(ended) | Self::Lingering(ended) if ended == way)
     }

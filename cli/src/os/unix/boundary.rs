@@ -1,8 +1,9 @@
-//! Where in the bytes that wait on a socket those begin that file descriptors come with.
+//! Finds the place in the bytes that wait on a socket at which the next bytes with file descriptors
+//! begin.
 //!
-//! The kernel would put bytes that were sent before into one read with those, and the descriptors
-//! would be passed on with bytes that they did not come with: a peer that reads the first of these
-//! in a call without room for descriptors would lose them. So a look comes first.
+//! The kernel would return earlier bytes and these in one read, and the descriptors would be passed
+//! on with bytes that they did not come with. A peer that reads the first of those bytes in a call
+//! without room for descriptors would lose them. So each read looks ahead first.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -18,11 +19,11 @@ use rustix::net::{
 
 use super::super::receive::{Received, look};
 
-/// How far a look goes for what is to be spliced.
+/// How many bytes a look before a splice covers.
 const LOOK: usize = 256 * 1024;
 
-/// Receives what comes next: bytes without descriptors, or descriptors and the bytes they came
-/// with.
+/// Receives what comes next: either bytes without descriptors, or descriptors and the bytes they
+/// came with.
 pub fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errno> {
     match Next::of(socket, room)? {
         Next::Plain(length) => plain(socket, &mut room[..length]),
@@ -37,10 +38,10 @@ pub fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errn
     }
 }
 
-/// How many bytes are there before the next descriptors; none, if some come next or soon.
+/// Returns how many bytes come before the next descriptors, or zero if the look finds descriptors.
 ///
-/// They are not kept, so all parts of them go to the same place: it stays in the fastest cache, and
-/// what can be looked at is not limited by it.
+/// The bytes are not kept, so all parts of the message go to the same memory. That memory stays in
+/// the fastest cache, and its size does not limit the look.
 #[allow(unsafe_code, reason = "several parts of a message in the same memory")]
 pub fn bytes_ahead(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Errno> {
     const PARTS: usize = 16;
@@ -54,7 +55,8 @@ pub fn bytes_ahead(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Err
     message.msg_iovlen = PARTS as _;
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     // SAFETY: the descriptor is open while it is borrowed. Each part is memory of `room`, which is
-    // borrowed mutably and holds bytes of any value; that they overlap is no matter to the kernel.
+    // borrowed mutably and holds bytes of any value. The kernel does not mind that the parts
+    // overlap.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
     let Ok(length) = usize::try_from(length) else {
         return match std::io::Error::last_os_error().raw_os_error() {
@@ -65,12 +67,12 @@ pub fn bytes_ahead(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Err
     Ok(if message.msg_flags & libc::MSG_CTRUNC != 0 { 0 } else { length })
 }
 
-/// What is at the front of the bytes that wait.
+/// What comes next on the socket.
 enum Next {
-    /// So many bytes without descriptors. None: the end, or nothing.
+    /// This many bytes without descriptors. Zero at end of file, or if nothing has arrived.
     Plain(usize),
     Descriptors,
-    /// Descriptors, or one byte and then these.
+    /// Descriptors, or one byte followed by descriptors.
     Either,
 }
 
@@ -80,9 +82,9 @@ impl Next {
         if !some_come || length == 0 {
             return Ok(Self::Plain(length));
         }
-        // The shortest look that comes upon descriptors.
+        // Search for the shortest look that finds descriptors.
         let (mut without, mut with) = (0, length);
-        // Mostly they come first.
+        // Usually they come first.
         let mut next = 1;
         while with - without > 1 {
             if look(socket, &mut room[..next], RecvFlags::PEEK)?.1 {
@@ -100,7 +102,8 @@ impl Next {
     }
 }
 
-/// More of the bytes that descriptors came with, which have been received with the first.
+/// Receives more of the bytes that descriptors came with. The descriptors have been received with
+/// the first byte.
 fn rest(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Errno> {
     if room.is_empty() {
         return Ok(0);
@@ -114,7 +117,7 @@ fn rest(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, Errno> {
 
 fn plain(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errno> {
     if room.is_empty() {
-        // The end, unless more has come meanwhile: then it is looked at again.
+        // This is the end of file, unless more has arrived meanwhile. Then the caller looks again.
         let mut one = [0];
         return match recv(socket, &mut one, RecvFlags::DONTWAIT | RecvFlags::PEEK)? {
             (0, _) => Ok(Received { length: 0, descriptors: Vec::new(), lost: false }),
@@ -125,8 +128,8 @@ fn plain(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errno> {
     Ok(Received { length, descriptors: Vec::new(), lost: false })
 }
 
-/// Whether this kernel's look at all bytes of one message comes upon the descriptors of the next.
-/// All do, from 4.4 to those of today, but none promises it.
+/// Whether a look at all bytes of one message also finds the descriptors of the next message. All
+/// kernels from 4.4 to today's do that, but none promises it.
 fn looks_beyond() -> Result<bool, Errno> {
     static KNOWN: OnceLock<bool> = OnceLock::new();
 

@@ -1,4 +1,4 @@
-//! A command in a process group of its own, which signals reach as a whole.
+//! A command in a process group of its own, so that signals reach the whole group.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// How long what a command has started may take to end, once it has ended itself because it was
-/// told.
+/// How long the processes that a command started may take to end, once the command was asked to end
+/// and has ended.
 const REST: Duration = Duration::from_millis(200);
 
-/// A command, and what it starts and leaves in its group.
+/// A command, and the processes that it starts and leaves in its group.
 ///
-/// Its number is its leader's, which the system gives to nobody else until the leader is reaped. So
-/// a signal is sent only before that, under the lock under which it is reaped.
+/// The group has the number of its leader. The system does not reuse that number until the leader
+/// is reaped. So a signal is sent only before that, under the lock under which the leader is
+/// reaped.
 pub struct Group {
     id: Pid,
     leader: Mutex<Leader>,
@@ -30,8 +31,8 @@ struct Leader {
 }
 
 impl Group {
-    /// Starts the command. A Ctrl-C at the terminal is for the group in its foreground, so not for
-    /// it.
+    /// Starts the command. A Ctrl-C at the terminal reaches only the group in its foreground, so it
+    /// does not reach the command.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
         let child = command.process_group(0).spawn()?;
         let leader = Leader { child, told: false, reaped: false };
@@ -39,12 +40,12 @@ impl Group {
         Ok(Self { id, leader: Mutex::new(leader), ended: Condvar::new() })
     }
 
-    /// Whether this is the process of the command.
+    /// Whether `pid` is the process of the command.
     pub fn is_led_by(&self, pid: u32) -> bool {
         self.id.as_raw_nonzero().get().unsigned_abs() == pid
     }
 
-    /// What it prints, and what it reads; once.
+    /// Takes the pipes of its output and input. Returns them only once.
     pub fn ends(&self) -> Option<(ChildStdout, ChildStdin)> {
         let mut leader = self.leader();
         leader.child.stdout.take().zip(leader.child.stdin.take())
@@ -53,7 +54,7 @@ impl Group {
     /// Waits for the command's end, and ends what is left of its group if it was told to end.
     pub fn wait(&self) -> io::Result<ExitStatus> {
         if let Err(error) = self.await_exit() {
-            // It is gone, and another process may have its number.
+            // The command is gone, and another process may have its number.
             self.leader().reaped = true;
             self.ended.notify_all();
             return Err(error);
@@ -71,8 +72,8 @@ impl Group {
         status
     }
 
-    /// Tells it to end, also where it is stopped, as one is that reads a terminal from the
-    /// background.
+    /// Asks the group to end. A stopped command, such as one that reads the terminal from the
+    /// background, is continued so that it can end.
     pub fn tell(&self) {
         let mut leader = self.leader();
         leader.told = true;
@@ -80,14 +81,14 @@ impl Group {
         self.signal(&leader, Signal::CONT);
     }
 
-    /// Ends it.
+    /// Kills the group.
     pub fn kill(&self) {
         let mut leader = self.leader();
         leader.told = true;
         self.signal(&leader, Signal::KILL);
     }
 
-    /// Returns when it has ended, and `deadline` at the latest.
+    /// Returns when the command has ended, and at `deadline` at the latest.
     pub fn wait_until(&self, deadline: Instant) {
         let mut leader = self.leader();
         while !leader.reaped {
@@ -102,12 +103,12 @@ impl Group {
 
     fn signal(&self, leader: &Leader, signal: Signal) {
         if !leader.reaped {
-            // That it has ended meanwhile is what is wanted.
+            // A failure means that the group has ended meanwhile, which is the aim.
             let _ = kill_process_group(self.id, signal);
         }
     }
 
-    /// Returns when the leader has ended, and does not reap it.
+    /// Returns when the leader has ended, without reaping it.
     #[cfg(not(target_os = "openbsd"))]
     fn await_exit(&self) -> io::Result<()> {
         use rustix::io::Errno;
@@ -122,7 +123,8 @@ impl Group {
         }
     }
 
-    /// Where that cannot be asked, who has ended is reaped at once, and its group left alone.
+    /// This system cannot wait without reaping. So the leader is reaped at once, and its group is
+    /// left alone.
     #[cfg(target_os = "openbsd")]
     fn await_exit(&self) -> io::Result<()> {
         loop {

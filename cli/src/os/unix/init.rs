@@ -1,4 +1,4 @@
-//! What the first process of a container has to do besides.
+//! The additional duties of a container's first process.
 
 use std::time::Duration;
 
@@ -8,16 +8,18 @@ use tokio::time::sleep;
 
 use super::system::ended_child;
 
-/// Until a child of ours is looked at again that its own waiter has not taken yet.
+/// The pause before another look at a child that has ended and that its own waiter has not reaped
+/// yet.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Whether the system does not end this process by signals that it does not hear.
+/// Whether this is the first process, which the system does not end by signals that it does not
+/// handle.
 pub fn is_first_process() -> bool {
     getpid().is_init()
 }
 
-/// Takes orphans that have ended, which the system gives to the first process. `is_ours` tells the
-/// children that are waited for elsewhere. It wants a runtime.
+/// Reaps orphans that have ended, which the system gives to the first process. `is_ours` recognizes
+/// children that are waited for elsewhere. Requires a runtime.
 pub fn take_orphans(is_ours: impl Fn(u32) -> bool + Send + 'static) {
     if let Ok(children) = signal(SignalKind::child()) {
         tokio::spawn(take_each(children, is_ours));

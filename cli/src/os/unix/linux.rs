@@ -1,4 +1,4 @@
-//! What Linux has of its own. The file of the other systems lists the same items.
+//! Functions that only Linux has. `posix.rs`, the file of the other systems, lists the same items.
 #![allow(unsafe_code, reason = "a socket option and a function of the allocator without wrappers")]
 
 mod boundary;
@@ -17,14 +17,15 @@ pub use self::boundary::{bytes_ahead, receive};
 pub use super::receive::Received;
 use crate::os::chunk::CHUNK;
 
-/// Of the kernel's `asm/socket.h`.
+/// The value of the kernel's `asm/socket.h`.
 const SO_PASSRIGHTS: libc::c_int =
     if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 92 } else { 83 };
 
-/// What is spliced at a time, at most.
+/// The most bytes of one splice.
 const PIPE: usize = 256 * 1024;
 
-/// Makes the kernel refuse descriptors to the peer. Before Linux 6.16 it cannot.
+/// Makes the kernel reject descriptors from the peer. Returns `false` before Linux 6.16, which
+/// cannot do that.
 pub fn refuse_descriptors(socket: impl AsFd) -> bool {
     let off: libc::c_int = 0;
     // SAFETY: the descriptor is open while it is borrowed, and the option's value is a number that
@@ -44,7 +45,7 @@ pub fn refuse_descriptors(socket: impl AsFd) -> bool {
 /// Gives memory that was freed back to the system.
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it has no preconditions.
+    // SAFETY: the call has no preconditions.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -56,21 +57,21 @@ pub fn is_mount_point(path: &Path) -> bool {
     found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-/// A child that has ended and not been waited for.
+/// Returns a child that has ended and was not waited for.
 pub fn ended_child() -> Option<Pid> {
     let mut found = MaybeUninit::<libc::siginfo_t>::zeroed();
     let look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: there is room for the result.
+    // SAFETY: `found` has room for the result.
     let done = unsafe { libc::waitid(libc::P_ALL, 0, found.as_mut_ptr(), look) };
-    // SAFETY: numbers and pointers that may be null, and all of them may be zero, as they were
-    // before.
+    // SAFETY: the structure is numbers and pointers that may be null, so the zeros that it started
+    // with are valid.
     let found = unsafe { found.assume_init() };
     // SAFETY: the call fills in this field, or leaves it zero.
     let pid = unsafe { found.si_pid() };
     if done == 0 { Pid::from_raw(pid) } else { None }
 }
 
-/// What bytes go through that are spliced from a socket to another.
+/// The pipe that bytes pass through when they are spliced from one socket to another.
 pub struct Pipe {
     from: OwnedFd,
     to: OwnedFd,
@@ -79,12 +80,13 @@ pub struct Pipe {
 impl Pipe {
     pub fn new() -> io::Result<Self> {
         let (from, to) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // As far as the user's share goes; else it has the usual size.
+        // This fails beyond the user's share of pipe memory. The pipe then keeps its usual size.
         let _ = fcntl_setpipe_size(&from, PIPE);
         Ok(Self { from, to })
     }
 
-    /// Fills it from the socket. `None`: there is nothing, too little to be worth it, or the end.
+    /// Fills the pipe from the socket. Returns `None` if there are no bytes, if there are too few
+    /// to be worth it, or at end of file.
     pub fn fill(&self, socket: BorrowedFd<'_>, most: Option<usize>) -> io::Result<Option<usize>> {
         let most = match most {
             Some(most) if most < CHUNK / 2 => return Ok(None),
@@ -97,7 +99,7 @@ impl Pipe {
         }
     }
 
-    /// Empties it into the socket: at most `length` bytes.
+    /// Moves at most `length` bytes from the pipe to the socket.
     pub fn empty(&self, socket: BorrowedFd<'_>, length: usize) -> Result<usize, Errno> {
         splice(&self.from, None, socket, None, length, SpliceFlags::NONBLOCK)
     }

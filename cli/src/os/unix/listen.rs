@@ -1,4 +1,4 @@
-//! What a server can be told on Unix.
+//! Server options on Unix.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use sockpipe::{Endpoint, ListenOptions, UserId};
 use crate::args::Server;
 use crate::exit::{Exit, USAGE};
 
-/// For the members of a group that is named.
+/// The mode for a group that is named, whose members may connect.
 const GROUP_MODE: u32 = 0o660;
 
 pub fn listen_options(options: ListenOptions, args: &Server) -> Result<ListenOptions> {
@@ -28,7 +28,7 @@ pub fn listen_options(options: ListenOptions, args: &Server) -> Result<ListenOpt
     Ok(options)
 }
 
-/// A directory on the way to the socket that lets nobody in but its owner and group.
+/// Returns a directory on the way to the socket that admits only its owner and group.
 pub fn closed_directory(endpoint: &Endpoint) -> Option<String> {
     let path = std::path::absolute(endpoint.as_path()?).ok()?;
     let dir = path.parent()?.canonicalize().ok()?;
@@ -38,7 +38,7 @@ pub fn closed_directory(endpoint: &Endpoint) -> Option<String> {
     Some(format!("{} (mode {mode:04o})", closed.display()))
 }
 
-/// A user by number, or by name.
+/// Parses a user: a number, or a name.
 pub fn user_id(user: &str) -> Result<UserId> {
     id(user, "user", "/etc/passwd").map(UserId::Uid)
 }
@@ -47,7 +47,7 @@ fn group_id(group: &str) -> Result<u32> {
     id(group, "group", "/etc/group")
 }
 
-/// As in the local list, whose third field is the number.
+/// Looks a name up in the local list, whose third field is the number.
 fn id(name: &str, kind: &str, list: &str) -> Result<u32> {
     if let Ok(number) = name.parse() {
         return Ok(number);

@@ -1,4 +1,4 @@
-//! What stands in a server's way.
+//! Finds out what prevents a server from listening.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -12,7 +12,7 @@ use sockpipe::{Endpoint, UserId};
 use super::system::is_mount_point;
 use super::{is_stranger, user};
 
-/// What the crate would refuse a server for, as far as the directory tells.
+/// Returns why the crate would refuse to bind there, as far as the directory shows.
 pub fn why_no_server(address: &Endpoint) -> Option<String> {
     let path = address.as_path()?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -44,7 +44,7 @@ pub fn why_no_server(address: &Endpoint) -> Option<String> {
     }
 }
 
-/// A lock file that is there and that no server of this user would take.
+/// Reports an existing lock file that no server of this user would take.
 fn unusual_lock(dir: &Path, name: &OsStr) -> Option<String> {
     let mut file = OsString::from(".");
     file.push(name);

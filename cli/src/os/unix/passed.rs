@@ -1,4 +1,4 @@
-//! Sockets that whoever started this process has passed to it: `fd:N`.
+//! Sockets that were passed to this process: `fd:N`.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -13,7 +13,7 @@ use crate::exit::{Exit, USAGE, at_endpoint};
 
 /// # Errors
 ///
-/// Nothing was passed under that number.
+/// Fails if no open descriptor has that number.
 pub fn check_passed(number: u32) -> Result<()> {
     let open = borrow(number).and_then(|passed| Ok(fcntl_getfd(passed)?));
     open.map(drop).map_err(|error| {
@@ -22,7 +22,7 @@ pub fn check_passed(number: u32) -> Result<()> {
     })
 }
 
-/// A listener at a socket that listens.
+/// Returns a listener for a passed listening socket.
 pub fn passed_listener(number: u32, options: &ListenOptions) -> Result<Listener> {
     let socket = duplicate(number).map_err(|error| {
         let what = format!("cannot listen at fd:{number}: {error}; pass a socket that listens");
@@ -38,7 +38,7 @@ pub fn passed_listener(number: u32, options: &ListenOptions) -> Result<Listener>
     Listener::from_fd(socket, options).map_err(|error| at_endpoint(error).into())
 }
 
-/// The stream of a socket that is connected.
+/// Returns a stream for a passed connected socket.
 pub fn passed_stream(number: u32) -> Result<Stream> {
     duplicate(number).and_then(Stream::from_fd).map_err(|error| {
         let what = format!("cannot use fd:{number}: {error}; pass a connected Unix domain socket");
@@ -46,13 +46,14 @@ pub fn passed_stream(number: u32) -> Result<Stream> {
     })
 }
 
-/// Whether it has a peer, or had one that is gone.
+/// Whether the socket has a peer, or had one that is gone.
 pub fn passed_is_connected(number: u32) -> bool {
     let peer = borrow(number).and_then(|socket| Ok(getpeername(socket)?));
     peer.is_ok()
 }
 
-/// What was passed stays open, for the number may be another's; commands do not inherit it.
+/// Duplicates a passed descriptor, which stays open because other code may own the number. Commands
+/// do not inherit it.
 fn duplicate(number: u32) -> io::Result<OwnedFd> {
     let passed = borrow(number)?;
     let socket = fcntl_dupfd_cloexec(passed, 3)?;
@@ -63,7 +64,7 @@ fn duplicate(number: u32) -> io::Result<OwnedFd> {
 #[allow(unsafe_code, reason = "a number is all that there is of a passed descriptor")]
 fn borrow(number: u32) -> io::Result<BorrowedFd<'static>> {
     let number = i32::try_from(number).map_err(|_| Errno::BADF)?;
-    // SAFETY: the number is not -1. Whether it is open is what is asked, by calls that report that
-    // it is not.
+    // SAFETY: the number is not -1. The descriptor may not be open, and the calls that use it
+    // report that.
     Ok(unsafe { BorrowedFd::borrow_raw(number) })
 }

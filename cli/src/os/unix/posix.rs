@@ -1,4 +1,4 @@
-//! What Linux has of its own, for other systems.
+//! Takes the place of `linux.rs` on the other systems.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,36 +9,36 @@ use rustix::process::Pid;
 
 pub use super::receive::Received;
 
-/// Receives what comes next: bytes without descriptors, or descriptors and the bytes they came
-/// with, which these systems keep apart.
+/// Receives what comes next: either bytes without descriptors, or descriptors and the bytes they
+/// came with. These systems keep the two apart.
 pub fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<Received, Errno> {
     Received::with_descriptors(socket, room)
 }
 
-/// It is not known.
+/// These systems do not report it.
 pub fn bytes_ahead(_: BorrowedFd<'_>, _: &mut [u8]) -> Result<usize, Errno> {
     Ok(0)
 }
 
-/// No other system refuses descriptors.
+/// These systems cannot reject descriptors.
 pub fn refuse_descriptors(_: impl AsFd) -> bool {
     false
 }
 
-/// The allocator decides.
+/// Nothing to do: the allocator decides.
 pub fn give_back_memory() {}
 
-/// Files are not mounted here.
+/// These systems cannot mount on a file.
 pub fn is_mount_point(_: &Path) -> bool {
     false
 }
 
-/// The first process is another one here.
+/// Always `None`: this program is never the first process of these systems.
 pub fn ended_child() -> Option<Pid> {
     None
 }
 
-/// Nothing is spliced from a socket to another.
+/// These systems cannot splice from one socket to another.
 pub enum Pipe {}
 
 impl Pipe {

@@ -14,7 +14,7 @@ use super::socket::MOST_DESCRIPTORS;
 pub struct Received {
     pub length: usize,
     pub descriptors: Vec<OwnedFd>,
-    /// Descriptors came for which there was no room.
+    /// Whether descriptors came that there was no room for.
     pub lost: bool,
 }
 

@@ -27,8 +27,8 @@ pub fn asked_to_stop() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
     })
 }
 
-/// Makes a write beyond the limit of a file's size fail, and not end the process. A handler does
-/// it: that the signal is ignored, commands would inherit. It wants a runtime.
+/// Makes a write beyond the limit on file sizes fail instead of ending the process. It installs a
+/// handler, because commands would inherit an ignored signal. Requires a runtime.
 pub fn bear_file_limit() -> io::Result<()> {
     signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
 }
@@ -36,10 +36,10 @@ pub fn bear_file_limit() -> io::Result<()> {
 #[allow(unsafe_code, reason = "rustix does not tell what a signal does")]
 fn is_ignored(signal: i32) -> bool {
     let mut found = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: no action is given, so nothing changes, and there is room for the present one.
+    // SAFETY: no action is passed, so nothing changes, and `found` has room for the present one.
     let done = unsafe { libc::sigaction(signal, null(), found.as_mut_ptr()) };
-    // SAFETY: numbers and a pointer that may be null, and all of them may be zero, as they were
-    // before.
+    // SAFETY: the structure is numbers and a pointer that may be null, so the zeros that it started
+    // with are valid.
     let found = unsafe { found.assume_init() };
     done == 0 && found.sa_sigaction == libc::SIG_IGN
 }

@@ -27,9 +27,9 @@ use crate::args::Spin;
 use crate::os::{Chunk, Descriptors, Moved};
 use crate::say;
 
-/// The most descriptors of one message; no system takes more.
+/// The most descriptors of one message. No system takes more.
 pub const MOST_DESCRIPTORS: usize = 512;
-/// For how long a read looks for an answer before it sleeps, where that was asked for.
+/// How long a read polls for an answer before it sleeps, with `--spin`.
 const SPIN: Duration = Duration::from_micros(50);
 
 /// File descriptors that go with the first byte of a chunk.
@@ -39,7 +39,8 @@ pub struct Socket {
     socket: AsyncFd<OwnedFd>,
     kind: Kind,
     spin: bool,
-    /// For what is spliced out of this socket; `None`: there are no descriptors for it.
+    /// The pipe for bytes that are spliced out of this socket. `None` if no descriptors were free
+    /// for it.
     pipe: OnceLock<Option<Pipe>>,
     closed_some: AtomicBool,
 }
@@ -48,7 +49,7 @@ pub struct Socket {
 enum Kind {
     Tcp,
     PassesOn,
-    /// `true`: the system keeps the peer from passing any.
+    /// `true` if the system keeps the peer from passing any.
     Refuses(bool),
     Closes,
 }
@@ -74,7 +75,7 @@ impl Socket {
         Ok(Self { socket, kind, spin, pipe: OnceLock::new(), closed_some: AtomicBool::new(false) })
     }
 
-    /// The next bytes; none at the end. A dropped future has read nothing.
+    /// Returns the next bytes, none at end of file. A dropped future has read nothing.
     pub async fn read(&self) -> io::Result<Chunk> {
         loop {
             let mut ready = self.socket.readable().await?;
@@ -90,7 +91,7 @@ impl Socket {
         }
     }
 
-    /// `None`: nothing is there.
+    /// Returns `None` if nothing has arrived.
     fn try_read(&self) -> Option<io::Result<Chunk>> {
         let chunk = match Chunk::new() {
             Ok(chunk) => chunk,
@@ -99,7 +100,7 @@ impl Socket {
         match self.receive(chunk) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             Err(error) if error.kind() == ErrorKind::Interrupted => self.try_read(),
-            // The peer is gone and has left bytes of ours unread; what it sent has been read.
+            // The peer is gone without reading all bytes. What it sent has been read.
             Err(error) if error.kind() == ErrorKind::ConnectionReset && self.kind != Kind::Tcp => {
                 Some(Chunk::new())
             }
@@ -167,11 +168,11 @@ impl Socket {
         Ok(())
     }
 
-    /// Moves what there is to `to`, and returns when it is to be read again.
+    /// Moves what has arrived to `to`. When it returns, read again.
     ///
-    /// Not what descriptors may come with: these would be lost.
+    /// It leaves bytes that descriptors may come with, because a splice would lose the descriptors.
     pub async fn splice(&self, to: &Self, moved: &Moved) -> io::Result<()> {
-        // Into TCP a copy is as quick.
+        // Into TCP, a copy is as fast.
         if to.kind == Kind::Tcp {
             return Ok(());
         }
@@ -194,7 +195,8 @@ impl Socket {
         }
     }
 
-    /// How many bytes come before the next descriptors, at least: none, if it does not pay.
+    /// Returns at least how many bytes come before the next descriptors, or zero if a splice does
+    /// not pay.
     fn bytes_ahead(&self) -> io::Result<usize> {
         let mut chunk = Chunk::new()?;
         match system::bytes_ahead(self.socket.as_fd(), chunk.room()) {
@@ -222,7 +224,7 @@ impl Socket {
         }
     }
 
-    /// Passes on that no more comes.
+    /// Passes on the end of file.
     pub async fn shutdown(&self) -> io::Result<()> {
         Ok(shutdown(&self.socket, Shutdown::Write)?)
     }
@@ -232,16 +234,17 @@ impl Socket {
         until_unread(&self.socket).await;
     }
 
-    /// Makes its close a reset, where it is TCP.
+    /// Makes the close of a TCP socket a reset.
     pub fn reset(&self) {
         if self.kind == Kind::Tcp {
             let _ = set_socket_linger(&self.socket, Some(Duration::ZERO));
         }
     }
 
-    /// Closes it. The kernel has what was written.
+    /// Closes the socket. The kernel already has all written bytes.
     pub async fn close(self, _: Duration) -> io::Result<()> {
-        // That the peer has left is no news. An end of file before a reset would be taken for one.
+        // Ignore that the peer has left. Before a reset, send no end of file: the peer would take
+        // it for a normal end.
         if self.kind != Kind::Tcp || socket_linger(&self.socket) != Ok(Some(Duration::ZERO)) {
             let _ = shutdown(&self.socket, Shutdown::Write);
         }

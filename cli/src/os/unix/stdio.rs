@@ -1,5 +1,5 @@
-//! Standard input and output as they are found: another program may have set either not to wait,
-//! and whoever started this one may have closed them.
+//! Standard input and output as this process inherited them. Another program may have made them
+//! nonblocking, and the parent process may have closed them.
 
 use std::io::{self, Read, Write, stdin, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-/// Whether standard output was closed when the process began. Rust has put `/dev/null` in its place
-/// by the time `main` runs, where all would be lost without a sign.
+/// Whether standard output was closed when the process began. By the time `main` runs, Rust has
+/// opened `/dev/null` in its place, where all output would be lost silently.
 static OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Standard input. Its mode is shared with all who have the same pipe or terminal, so it is left as
-/// it is: a read that finds nothing waits by itself.
+/// Standard input. All processes with the same pipe or terminal share its mode, so the mode is left
+/// unchanged. A read that finds nothing waits with poll(2).
 pub struct Stdin;
 
 impl Read for Stdin {
@@ -26,7 +26,8 @@ impl Read for Stdin {
     }
 }
 
-/// Standard output, without the line buffer of std. As above, a write that finds no room waits.
+/// Standard output, without the line buffer of std. A write that finds no room waits in the same
+/// way.
 pub struct Stdout;
 
 impl Write for Stdout {
@@ -54,7 +55,7 @@ fn wait(polled: PollFd<'_>) -> io::Result<()> {
     }
 }
 
-/// What the system runs before Rust's own start, which replaces closed descriptors.
+/// Code that the system runs before Rust's startup code, which replaces closed descriptors.
 #[allow(unsafe_code, reason = "the only moment at which a closed descriptor can be seen")]
 mod before_main {
     use std::os::fd::BorrowedFd;
@@ -63,16 +64,16 @@ mod before_main {
     use rustix::io::{Errno, fcntl_getfd};
 
     // SAFETY: the section holds pointers to functions of this type, which the system calls once
-    // each. The function uses nothing that Rust's start would have to make ready: one system call,
-    // and a store.
+    // each. The function makes one system call and one store, and needs nothing that Rust's startup
+    // code prepares.
     #[used]
     #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
     #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
     static LOOK: extern "C" fn() = look;
 
     extern "C" fn look() {
-        // SAFETY: the number is not -1. Whether it is open is what is asked, and the call that gets
-        // it bears that it is not.
+        // SAFETY: the number is not -1. The descriptor may not be open, and the call that uses it
+        // reports that.
         let output = unsafe { BorrowedFd::borrow_raw(1) };
         let closed = fcntl_getfd(output) == Err(Errno::BADF);
         super::OUTPUT_CLOSED.store(closed, Ordering::Relaxed);

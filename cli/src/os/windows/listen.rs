@@ -1,4 +1,4 @@
-//! What a server can be told on Unix only.
+//! Server options that exist on Unix only, and their errors here.
 
 use anyhow::Result;
 use sockpipe::{Endpoint, ListenOptions, Listener, Stream, UserId};
@@ -50,7 +50,7 @@ pub fn closed_directory(_: &Endpoint) -> Option<String> {
     None
 }
 
-/// A user by SID. Names would have to be asked of the domain, which can take seconds.
+/// Parses the SID of a user. A name would need a query to the domain, which can take seconds.
 pub fn user_id(user: &str) -> Result<UserId> {
     if user.starts_with("S-1-") {
         return Ok(UserId::Sid(user.to_owned()));

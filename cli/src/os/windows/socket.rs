@@ -17,10 +17,10 @@ use windows_sys::Win32::System::Pipes::PeekNamedPipe;
 use crate::args::Spin;
 use crate::os::{Chunk, Descriptors, Moved};
 
-/// Between two looks whether a peer that has ended its side is gone.
+/// The pause between checks whether a peer that has half-closed is gone.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// Nothing goes with bytes over a pipe.
+/// A pipe carries nothing but bytes.
 pub type Attached = ();
 
 pub enum Socket {
@@ -37,7 +37,7 @@ impl Socket {
         Ok(Self::Tcp(stream))
     }
 
-    /// The next bytes; none at the end. A dropped future has read nothing.
+    /// Returns the next bytes, none at end of file. A dropped future has read nothing.
     pub async fn read(&self) -> io::Result<Chunk> {
         match self {
             Self::Local(stream) => read_pipe(stream).await,
@@ -69,12 +69,12 @@ impl Socket {
         Ok(())
     }
 
-    /// There is no such call.
+    /// Nothing to do: Windows has no such call.
     pub async fn splice(&self, _: &Self, _: &Moved) -> io::Result<()> {
         Ok(())
     }
 
-    /// Passes on that no more comes.
+    /// Passes on the end of file.
     pub async fn shutdown(&self) -> io::Result<()> {
         match self {
             Self::Local(stream) => (&*stream).shutdown().await,
@@ -85,7 +85,7 @@ impl Socket {
         }
     }
 
-    /// Completes when the peer is gone; never, of a TCP socket.
+    /// Completes when the peer of a pipe is gone. It never completes for a TCP socket.
     pub async fn gone(&self) {
         match self {
             Self::Local(stream) => {
@@ -97,14 +97,14 @@ impl Socket {
         }
     }
 
-    /// Makes its close a reset, where it is TCP.
+    /// Makes the close of a TCP socket a reset.
     pub fn reset(&self) {
         if let Self::Tcp(stream) = self {
             let _ = stream.set_zero_linger();
         }
     }
 
-    /// Closes it, once what was written to it is on its way.
+    /// Closes the connection once all written bytes are on their way.
     pub async fn close(self, deadline: Duration) -> io::Result<()> {
         match self {
             Self::Local(stream) => stream.close(deadline).await,
@@ -113,7 +113,7 @@ impl Socket {
     }
 }
 
-/// Holds a buffer only for what is there.
+/// Holds a buffer only while there are bytes to read.
 async fn read_pipe(mut stream: &Stream) -> io::Result<Chunk> {
     std::future::poll_fn(|cx| {
         let mut chunk = Chunk::new()?;
@@ -125,10 +125,10 @@ async fn read_pipe(mut stream: &Stream) -> io::Result<Chunk> {
     .await
 }
 
-/// Whether the peer has closed its end, and not only one direction: it takes nothing more.
+/// Whether the peer has closed its end, as opposed to a half-close: it then takes nothing more.
 fn is_gone(stream: &Stream) -> bool {
     let pipe = stream.as_handle().as_raw_handle();
-    // SAFETY: the handle is open as long as the stream is borrowed; no buffer is given, and null
-    // means not wanted.
+    // SAFETY: the handle is open while the stream is borrowed. No buffer is passed, and null means
+    // that a result is not wanted.
     unsafe { PeekNamedPipe(pipe, null_mut(), 0, null_mut(), null_mut(), null_mut()) == 0 }
 }
