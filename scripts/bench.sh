@@ -8,7 +8,7 @@
 #                              docs/performance.md
 #   scripts/bench.sh memory [ARGUMENTS] runs the groups with bars for shared memory 11 times, compared with
 #                              iceoryx2, which it builds, in about 7 minutes; prints only
-#   scripts/bench.sh table [ARGUMENTS]  runs what the arguments say, see bench/src/main.rs; prints only
+#   scripts/bench.sh table [ARGUMENTS]  runs what the arguments select, see bench/src/main.rs; prints only
 #   scripts/bench.sh charts    draws the tables of docs/performance.md into docs/charts/; full and reduced
 #                              do so as well
 #   scripts/bench.sh smoke     checks that everything runs, and that nothing is grossly slow
@@ -27,7 +27,7 @@ build() { # cargo's further options
     program=${CARGO_TARGET_DIR:-bench/target}/release/sockpipe-bench
 }
 
-# between the marks of that name in the page
+# Inserts a file between the marks of that name in the page.
 insert() { # NAME FILE
     awk -v file="$2" -v begin="<!-- $1: begin -->" -v end="<!-- $1: end -->" '
         $0 == end { skip = 0 }
@@ -55,7 +55,7 @@ full | reduced)
     "$program" table "$verb" >"$work/table"
     insert measured "$work/table"
     cat "$work/table"
-    # By Wine where it is there already.
+    # Measures pipes under Wine if that is already installed.
     if command -v x86_64-w64-mingw32-gcc >/dev/null && compgen -G "$CACHE/wine-*/ready" >/dev/null; then
         pipes "$verb" >"$work/pipes"
         insert pipes "$work/pipes"

@@ -10,19 +10,19 @@ work=$(mktemp -d)
 built=${CARGO_TARGET_DIR:-target}/debug/examples/
 server=
 trap 'kill $server 2>/dev/null || true; rm -rf "$work"' EXIT
-# Else the first command waits for the compiler, and the second for the first.
+# Otherwise the first command would wait for the compiler, and the second one for the first.
 cargo build --quiet --examples
 
 fail() { echo "by-hand: $*" >&2; cat "$work"/* >&2; exit 1; }
-# The command as the page has it, and on the way to be run.
+# Checks that the page has this command, shows it, and prints it to be run.
 given() { grep -qF -- "\$ $1" docs/by_hand.md || fail "not on the page: $1"; echo "\$ $1" >&2; echo "$1"; }
-# In the background; `cargo run` is left out so that signals reach the program itself.
+# Runs a command in the background, without `cargo run`, so that signals reach the program itself.
 start() { # OUTPUT COMMAND
     local command
     command=$(given "$2")
     command=${command/cargo run --quiet --example /"$built"}
     command=${command/ -- / }
-    # Nothing is typed into it, and its input does not end.
+    # Its input is empty and does not end.
     eval "exec $command" >"$work/$1" 2>&1 < <(sleep 60) &
     server=$!
 }
@@ -76,7 +76,7 @@ for _ in $(seq 100); do [ -S $socket ] && break; sleep 0.1; done
 start under 'cargo run --quiet --example echo_client -- /tmp/echo.sock'
 wait_for keyboard 'olá mundo'
 kill $netcat
-# The server went, so the client ends by itself.
+# The server is gone, so the client ends by itself.
 ended 0
 rm $socket
 echo "by-hand: all as the page says"

@@ -21,25 +21,25 @@ mkdir -p "$CARGO_TARGET_DIR"
 counts=$(realpath "$CARGO_TARGET_DIR")/counts
 rm -rf "$counts"
 mkdir -p "$counts"
-# Other users' processes count as well.
+# Processes of other users count as well.
 chmod 1777 "$counts"
 
 export RUSTFLAGS="${RUSTFLAGS:-} -Cinstrument-coverage"
 export LLVM_PROFILE_FILE=$counts/%4m.profraw
-# Else the programs of before the last change are counted too.
+# Otherwise the programs from before the last change are counted too.
 cargo clean --quiet --package sockpipe
 cargo build --quiet --locked --features blocking --examples
 cargo test --locked --features blocking --no-fail-fast --lib --tests "$@" || tests=failed
 
-# Programs that were run without the environment have left theirs where they were run.
+# Programs that ran without the environment variable wrote their counters to their working directory.
 rm -f default_*.profraw
 "$bin/llvm-profdata" merge --sparse --failure-mode=warn "$counts"/*.profraw -o "$counts/all.profdata"
 objects=()
 for program in "$CARGO_TARGET_DIR"/debug/deps/*-???????????????? "$CARGO_TARGET_DIR"/debug/examples/*; do
     case $program in *.*) continue ;; esac
-    # Not the second names of the same programs.
+    # Skips the second names of the same programs.
     case $program in */examples/*-????????????????) continue ;; esac
-    # What a compiler that was stopped left there is a directory.
+    # A compiler that was stopped may have left a directory there.
     [ ! -f "$program" ] || [ ! -x "$program" ] || objects+=(${objects[0]:+--object} "$program")
 done
 mapfile -t sources < <(find src -name "*.rs" ! -path "*windows*" ! -name tests.rs)

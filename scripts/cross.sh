@@ -23,7 +23,7 @@ done
     aarch64-linux-android x86_64-pc-windows-msvc
 )
 
-# Its own folder: the compiler may be another than the one that fills target/.
+# This needs its own folder, because the compiler may differ from the one that fills target/.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/cross
 failed=()
 for target in "${targets[@]}"; do
@@ -32,7 +32,7 @@ for target in "${targets[@]}"; do
     code=0
     (
         use_target "$target" check
-        # On systems without thread-locals of the loader's, one that is const is taken for one that is not.
+        # On systems whose loader has no thread-locals, clippy takes a const one for one that is not const.
         "${CLIPPY_CMD[@]}" --target "$target" --all-targets "$@" -- -D warnings \
             -A clippy::missing-const-for-thread-local
     ) || code=$?

@@ -61,7 +61,7 @@ for name in "${names[@]}"; do
     crates[$name]=$(($(wc -l <<<"$listed") - 1))
     version[$name]=$(sed -n "s/^${name%%-*} v//p" <<<"$listed")
 done
-# User and system time of what this runs, added up.
+# Prints the user and system time of a command, added up.
 cpu_seconds() { # COMMAND...
     bash -c '"$@" >&2 && times' time "$@" | awk 'NR == 2 { gsub(/[ms]/, " "); print $1 * 60 + $2 + $3 * 60 + $4 }'
 }

@@ -14,10 +14,10 @@ RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-
 RUSTFLAGS=$(tr -s '\n ' ' ' <<<"$RUSTFLAGS")
 export RUSTFLAGS
 host=$(rustc -vV | sed -n 's/^host: //p')
-# For the target alone: build scripts and macros are not to be instrumented.
+# The flags apply only to the target: build scripts and macros must not be instrumented.
 cargo build --quiet --release --target "$host" --bin "$target"
 found=$(mktemp -d)
 trap 'rm -rf "$found"' EXIT
-# What it finds is written to the first folder; what is worth keeping goes to the corpus by hand.
+# New inputs are written to the first folder. Copy those worth keeping to the corpus by hand.
 "$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$seconds" -timeout=10 -max_len=512 \
     -artifact_prefix="$CARGO_TARGET_DIR/" -print_final_stats=1 "$found" "corpus/$target"

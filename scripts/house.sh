@@ -13,7 +13,7 @@ def files(*roots):
             and p.name != "tests.rs"]
 
 def code(path):
-    """The product's code of a file: no tests, no comments."""
+    """Returns the code of a file without tests and comments."""
     text = path.read_text()
     text = re.split(r"#\[cfg\((?:all\()?test", text)[0] if re.search(r"#\[cfg\((?:all\()?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*mod tests \{", text) else text
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("//"))
@@ -22,12 +22,12 @@ def count(pattern, paths):
     return sum(len(re.findall(pattern, code(p))) for p in paths)
 
 def room(path, root):
-    """The file at the top of `root` that a file belongs to."""
+    """Returns the file at the top of `root` that a file belongs to."""
     first = path.relative_to(root).parts[0]
     return first.removesuffix(".rs")
 
 def circles(root, prefix, skip=()):
-    """Rooms that lead back to themselves, over imports by `prefix`."""
+    """Finds cycles of imports by `prefix` among the files at the top of `root`."""
     leads = {}
     names = {room(p, root) for p in files(root)}
     for path in files(root):
@@ -56,16 +56,16 @@ tests = [p for root in ("src", "tests", "cli/tests", "examples") for p in pathli
          if "tests" in p.parts or p.name == "tests.rs"]
 lengths = [len(p.read_text().splitlines()) for p in src]
 largest = max(src, key=lambda p: len(p.read_text().splitlines()))
-# The seam is where neutral code and a backend meet, both ways.
+# Neutral code and a backend meet at the seam, and may import each other there.
 around = circles("src", r"crate::", skip=("lib", "unix", "windows"))
 inside = circles("src/unix", r"super::") + circles("src/windows", r"super::")
 inside += circles("cli/src", r"crate::", skip=("main",))
-# Sleeps that keep no async call waiting: a paused probe, and a watch of threads, are asked for by blocking
-# calls only; Windows' clients are let in by a thread of the listener's own.
+# These sleeps delay no async call. Only blocking calls ask for a paused probe or a watch of threads, and on
+# Windows a thread of the listener accepts clients.
 threads = ("src/unix/stale.rs", "src/unix/gone.rs", "src/windows/accept.rs", "src/blocking", "src/unix/blocking",
            "src/windows/blocking")
 asynchronous = [p for p in src if not str(p).startswith(threads)]
-# An error that words another one has it as its source too.
+# An error whose message contains another error must have that one as its source too.
 lost = []
 for p in src:
     lines = code(p).splitlines()
@@ -87,11 +87,11 @@ rows = [
     ("thread::sleep outside of blocking code", count(r"thread::sleep\(", asynchronous), 0),
     ("errors that word another one and lose it", len(lost), 0),
     ("paths in attributes of src", count(r"#\[path", src), 0),
-    # The unit tests of Windows ask the same question as the others: whether this is Wine.
+    # The unit tests of Windows include the file that the other tests have, to check whether this is Wine.
     ("paths in attributes of tests", sum(len(re.findall(r"#\[path", p.read_text())) for p in tests), 1),
 ]
-# Assertions on texts: advice, what tells apart causes of one reason, and errors that have none. All else is
-# asserted as a reason.
+# Assertions on texts check advice, causes that share a reason, and errors without a reason. All other
+# assertions check the reason.
 texts = sum(len(re.findall(r"assert_says\(&?(?!error: )|to_string\(\)\.(?:contains|starts_with)\(", p.read_text()))
             for p in pathlib.Path("tests").rglob("*.rs"))
 rows.append(("assertions on texts of errors in tests", texts, 37))

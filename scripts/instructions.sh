@@ -15,7 +15,7 @@ need_command valgrind valgrind
 cargo build --quiet --release --features blocking --example test_helper
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# The helper ends when its standard input does, and this one has no end.
+# The helper ends when its standard input ends, so it gets one that does not end.
 mkfifo "$work/open"
 exec 3<>"$work/open"
 

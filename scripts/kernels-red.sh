@@ -12,7 +12,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 cd "$here/.."
 
-# Its own folder: cargo takes what was built of the changed files for what it builds elsewhere.
+# This needs its own folder: cargo would take what was built from the changed files for other builds.
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}/red")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -28,7 +28,7 @@ without() {
     local result=MISSED log=$work/log
     if ! (cd "$work" && CARGO_TARGET_DIR=$target timeout 200 scripts/kernels.sh "$system" -- --test "$program") \
         >"$log" 2>&1; then
-        # Not because it does not build.
+        # A failed build does not count.
         if grep -q '^test result: FAILED' "$log" || grep -q 'has been running' "$log"; then result=red; else result="does not build"; fi
     fi
     printf '%-8s %-8s %s: %s\n' "$result" "$system" "$what" "$(grep -E '^test .* FAILED$' "$log" | head -n 2 | cut -d' ' -f2 | paste -sd' ')"

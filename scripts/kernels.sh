@@ -27,12 +27,12 @@ done
 command -v cc >/dev/null || need gcc libc6-dev
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}/kernels")
 export CARGO_TARGET_DIR=$target CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0
-# rustix makes the system calls itself where it is not told to go through libc.
+# Without this flag, rustix makes the system calls itself instead of through libc.
 export RUSTFLAGS="--cfg rustix_use_libc"
 
-# The library, a linker that puts it first, and a compiler that takes that linker for this project's own
-# programs; what these depend on is built once for all systems. LD_PRELOAD would be lost where a test
-# clears the environment, and would reach programs that are not ours.
+# Makes the library, a linker that puts it first, and a compiler that uses that linker for this project's own
+# programs. Their dependencies are built once for all systems. LD_PRELOAD would be lost when a test clears the
+# environment, and would reach other people's programs.
 personality() { # SYSTEM
     local dir=$target/$1
     mkdir -p "$dir"
@@ -63,7 +63,7 @@ tests_of_unix() {
 failed=()
 for system in "${systems[@]}"; do
     personality "$system"
-    # Lines of: systems, test, reason.
+    # Each line has the systems, the test and the reason.
     skips=() reasons=
     while read -r on name reason; do
         case " ${on//,/ } " in

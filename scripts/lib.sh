@@ -2,7 +2,7 @@
 # Functions for messages, packages and compilers for other systems. .ci/run and the scripts in this folder
 # source it.
 
-# What is built once and used again: standard libraries, the Wine prefix, an old compiler.
+# The folder for what is built once and used again: standard libraries, the Wine prefix, an old compiler.
 CACHE=${SOCKPIPE_CI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sockpipe-ci}
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
@@ -11,7 +11,7 @@ die() {
     exit 2
 }
 
-# Debian's cargo, unlike rustup's, does not look at SSL_CERT_FILE.
+# Debian's cargo, unlike rustup's, ignores SSL_CERT_FILE.
 [ -z "${SSL_CERT_FILE:-}" ] || export CARGO_HTTP_CAINFO=${CARGO_HTTP_CAINFO:-$SSL_CERT_FILE}
 
 # ---- packages ----------------------------------------------------------------
@@ -20,7 +20,7 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
-# need PACKAGE...: installs those Debian packages that are missing.
+# need PACKAGE...: installs the Debian packages that are missing.
 need() {
     local missing=() p apt
     for p in "$@"; do
@@ -29,7 +29,7 @@ need() {
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || die "this needs ${missing[*]} (Debian's names), and there is no apt-get here"
     as_root true 2>/dev/null || die "not root; as root: apt-get install --no-install-recommends ${missing[*]}"
-    # Lanes run beside one another, and two that ask for the lists at once fail.
+    # Lanes run beside one another, and two of them that update the lists at once would fail.
     mkdir -p "$CACHE"
     exec {apt}>"$CACHE/apt.lock"
     flock "$apt"
@@ -41,7 +41,7 @@ need() {
     exec {apt}>&-
 }
 
-# need_command COMMAND PACKAGE: a command that may as well have come from elsewhere.
+# need_command COMMAND PACKAGE: installs the package unless there is such a command, from any source.
 need_command() { command -v "$1" >/dev/null || need "$2"; }
 
 lists_are_fresh=
@@ -55,19 +55,19 @@ refresh_lists() {
 
 # The distribution's compiler in /usr/bin, with the sources of its standard library.
 distribution_rust() {
-    # A new machine has no package lists, and then nothing is known to apt.
+    # A new machine has no package lists, so apt knows no packages.
     apt-cache show rustc >/dev/null 2>&1 || refresh_lists
     if apt-cache show rustc-web >/dev/null 2>&1; then
-        # An older Debian's up-to-date compiler; its plain `rustc` is too old for edition 2024.
+        # An older Debian has its up-to-date compiler under this name. Its plain `rustc` is too old for
+        # edition 2024.
         need rustc-web cargo-web rust-web-src rust-web-clippy
     else
         need rustc cargo rust-src rust-clippy
     fi
 }
 
-# use_target TARGET build|check: makes ready a cargo that can build (or only check) for TARGET.
-# Sets the arrays CARGO_CMD and CLIPPY_CMD and, where the standard library is one of our own making,
-# what cargo reads from the environment.
+# use_target TARGET build|check: prepares a cargo that can build (or only check) for TARGET. Sets the arrays
+# CARGO_CMD and CLIPPY_CMD and, if this script built the standard library, the variables that cargo reads.
 use_target() {
     local sysroot
     if sysroot=$(rustc --print sysroot 2>/dev/null) && has_std "$sysroot" "$1"; then
@@ -76,8 +76,8 @@ use_target() {
     fi
     distribution_rust
     make_std /usr/bin "$1" "$2"
-    # By full name: in ~/.cargo/bin the same names are rustup's, and mixing the two compilers'
-    # metadata fails with riddles.
+    # These are full names, because in ~/.cargo/bin the same names are rustup's. Mixing the metadata of the
+    # two compilers fails with confusing errors.
     # shellcheck disable=SC2034 # whoever sourced this uses them
     CARGO_CMD=(/usr/bin/cargo) CLIPPY_CMD=(/usr/bin/cargo-clippy clippy)
     export CARGO=/usr/bin/cargo RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc
@@ -88,8 +88,8 @@ has_std() { # SYSROOT TARGET
     compgen -G "$1/lib/rustlib/$2/lib/libstd-*.rlib" >/dev/null
 }
 
-# make_std BIN TARGET build|check: TARGET's standard library for the compiler in BIN, made once.
-# Sets STD. `check` makes only the metadata, which needs no linker or C compiler for TARGET.
+# make_std BIN TARGET build|check: builds TARGET's standard library for the compiler in BIN, once. Sets STD.
+# `check` builds only the metadata, which needs no linker or C compiler for TARGET.
 make_std() {
     local bin=$1 target=$2 how=$3 src work kind=rlib
     [ "$how" = build ] || kind=rmeta
@@ -113,7 +113,7 @@ make_std() {
 		debug-assertions = false
 		overflow-checks = false
 	TOML
-    # Only here is the compiler asked for unstable features; the crate itself is built as on stable.
+    # Only this build uses unstable features. The crate itself is built as on stable.
     (
         cd "$work"
         unset RUSTFLAGS RUSTDOCFLAGS CARGO_ENCODED_RUSTFLAGS RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER
@@ -122,12 +122,13 @@ make_std() {
     ) >&2 || die "the standard library of $target did not build"
     find "$work/target/$target/debug/deps" -name "*.$kind" ! -name 'libnothing-*' \
         -exec mv -t "$work/root/lib/rustlib/$target/lib" {} +
-    # One rename, so that the folder is there only when it is whole; whoever came first has won.
+    # A single rename, so that the folder exists only when it is complete. If another process was faster, its
+    # folder stays.
     mv -T "$work/root" "$STD" 2>/dev/null || [ -d "$STD" ]
     rm -rf "$work"
 }
 
-# Has cargo build with $STD, and keeps the caller's own flags. The encoded form allows blanks in paths.
+# Makes cargo build with $STD, and keeps the caller's own flags. The encoded form allows spaces in paths.
 use_std() {
     local flags docflags
     read -ra flags <<<"${RUSTFLAGS:-}"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Looks at the licences and the duplicates of all that the crate can bring, as deny.toml has them.
+"""Checks the licences and duplicates of all dependencies that the crate can have, by the rules of deny.toml.
 
-The part of cargo-deny that needs no database: what it says is in `cargo metadata`. cargo-deny itself runs
-in the workflow, with its advisories.
+This is the part of cargo-deny that needs no database: it reads `cargo metadata`. The workflow runs cargo-deny
+itself, with its advisories.
 """
 
 import json
@@ -14,8 +14,8 @@ from pathlib import Path
 
 
 def allowed(expression, licences):
-    """Whether an SPDX expression can be met by `licences`. OR binds less than AND; both are in use, and
-    so are brackets, and the slash of old."""
+    """Whether `licences` satisfy an SPDX expression. OR binds less than AND. Crates use both, and also
+    brackets and the old slash."""
     tokens = expression.replace("/", " OR ").replace("(", " ( ").replace(")", " ) ").split()
 
     def any_of():
@@ -58,7 +58,7 @@ def main():
     packages = {package["id"]: package for package in data["packages"]}
     nodes = {node["id"]: node for node in data["resolve"]["nodes"]}
 
-    # What the crate and its tool bring to their users: not the dependencies of tests, nor of torture.
+    # The packages that users of the crate and its tool get: not the dependencies of tests, nor of torture.
     shipped = [
         member
         for member in data["workspace_members"]

@@ -16,7 +16,7 @@ cd "$here/.."
 version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
 [ -n "$version" ] || die "Cargo.toml has no rust-version"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/msrv
-# Not the -gnu one, which needs a dlltool even to be checked.
+# The -gnu target would need a dlltool even for a check.
 WINDOWS=x86_64-pc-windows-msvc
 
 check() { # CARGO...
@@ -27,7 +27,7 @@ check() { # CARGO...
     "$@" check --locked -p sockpipe-cli --all-targets
 }
 
-# Debian's package version that is this Rust, or nothing.
+# Prints the version of Debian's package that has this Rust, or nothing.
 debian_version() {
     command -v apt-cache >/dev/null || return 0
     apt-cache show rustc >/dev/null 2>&1 || refresh_lists
@@ -37,9 +37,10 @@ debian_version() {
 # unpack_debian PACKAGE_VERSION: sets BIN.
 unpack_debian() {
     local root=$CACHE/rust-$1 work libraries
-    # The programs and their libraries are unpacked and not installed, as only one version can be.
+    # The programs and their libraries are unpacked and not installed, because only one version can be
+    # installed.
     local packages=("rustc-web=$1" "cargo-web=$1" "libstd-rust-web-$version=$1" "libstd-rust-web-dev=$1" "rust-web-src=$1")
-    # What they need of other packages.
+    # The libraries that they need from other packages.
     mapfile -t libraries < <(apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks \
         --no-replaces --no-enhances "${packages[@]}" | awk '$1 == "Depends:" && $2 ~ /^(lib|zlib)/ && $2 !~ /rust/ { print $2 }' | sort -u)
     need gcc libc6-dev "${libraries[@]}"
@@ -57,7 +58,7 @@ unpack_debian() {
         mv -T "$work/root" "$root" 2>/dev/null || [ -d "$root" ]
         rm -rf "$work"
     fi
-    # The compiler's own library lies beside the system's, where it is not looked for.
+    # The compiler's own library is beside the system's, where the loader does not look for it.
     LD_LIBRARY_PATH=$(dirname "$(compgen -G "$root/usr/lib/*/librustc_driver-*.so")")
     export LD_LIBRARY_PATH CARGO=$BIN/cargo RUSTC=$BIN/rustc RUSTDOC=$BIN/rustdoc
 }

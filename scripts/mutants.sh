@@ -17,8 +17,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 VERSION=27.1.0
 
-# GROUP | FILES | test programs | those that are run when the first let the mutant through. Wine runs those of
-# files in src/windows.
+# GROUP | FILES | test programs | test programs that run if the first ones do not notice the mutant. Wine runs
+# the tests of files in src/windows.
 groups() {
     local name='--test unix_lost_name --test unix_name --test unix_release --test occupancy'
     local more='--lib --test unix_claim --test unix_bind_faults --test unix_places --test unix_untouched
@@ -42,17 +42,19 @@ groups() {
 	TABLE
 }
 
-# cargo-mutants runs this for cargo. Its build makes the programs that the tests run, too, so that they have
-# the mutant in them, and its test is two: the slower programs only where the first notice nothing.
+# cargo-mutants runs this in place of cargo. Its build also builds the programs that the tests run, so that
+# they contain the mutant. Its test has two parts: the slower programs run only if the first ones notice
+# nothing.
 as_cargo() {
     unset CARGO
     [ "$1" = test ] || exec cargo "$@"
-    # The tree's own script, which has the mutant.
+    # This is the script of the work tree, which has the mutant.
     local test=(cargo test) options=(--quiet --locked --features "blocking,serde,shared-memory,axum") first next
     [ -z "$SOCKPIPE_MUTANTS_WINE" ] || test=(scripts/windows.sh test)
     read -ra first <<<"$SOCKPIPE_MUTANTS_FIRST"
     read -ra next <<<"$SOCKPIPE_MUTANTS_NEXT"
-    # For a mutant that would fill memory or disk: 12 and 2 GiB. Wine's services would inherit that.
+    # Limits a mutant that would fill memory or disk, to 12 and 2 GiB. Under Wine, its services would inherit
+    # the limits.
     [ -n "$SOCKPIPE_MUTANTS_WINE" ] || ulimit -v $((12 << 20)) -f $((2 << 20))
     if [[ " $* " = *" --no-run "* ]]; then
         "${test[@]}" --no-run "${options[@]}" "${first[@]}"
@@ -65,7 +67,7 @@ as_cargo() {
     fi
 }
 
-# One failure is enough: the other tests may each wait for what the mutant never does.
+# One failure is enough: each of the other tests may wait for something that the mutant never does.
 until_one_fails() {
     local line
     while IFS= read -r line; do
@@ -74,7 +76,7 @@ until_one_fails() {
     done
 }
 
-# The programs of the tests, and theirs.
+# Kills the programs of the tests, and the programs that they started.
 kill_programs() {
     local exe
     for exe in /proc/[0-9]*/exe; do
@@ -103,7 +105,7 @@ mutants=$(command -v cargo-mutants || true)
 
 all=$("$mutants" mutants --dir "$PWD" --list --colors never)
 
-# list FILE: its mutants, one a line.
+# list FILE: prints its mutants, one a line.
 list() { grep "^$1:" <<<"$all" || die "cargo-mutants lists no mutant of $1"; }
 
 # FILE | mutants | caught | unviable | missed | not run
@@ -118,7 +120,7 @@ rows() {
     done
 }
 
-# The commit as it is, whatever a run that was stopped left there.
+# Checks out the commit, whatever an interrupted run left there.
 prepare_tree() {
     mkdir -p "${tree%/*}"
     git worktree prune
@@ -159,15 +161,15 @@ for group in $wanted; do
     line=$(groups | grep "^$group|") || die "no group $group; there are $(groups | cut -d'|' -f1 | xargs)"
     # shellcheck disable=SC2046 # the patterns are to be expanded
     files_of[$group]=$(printf '%s ' $(cut -d'|' -f2 <<<"$line"))
-    # Before anything is run, not in the middle of a night.
+    # Fails before anything is run, and not in the middle of a night.
     for file in ${files_of[$group]}; do
         list "$file" >/dev/null
     done
 done
 if [ -z "$only_rows" ]; then
     prepare_tree
-    # A short path, for sockets, that other users reach. Nothing of a mutant's outlives the run, neither files
-    # nor processes.
+    # Sockets need a short path, which other users can reach. No file and no process of a mutant outlives the
+    # run.
     TMPDIR=$(mktemp -d /tmp/mutants.XXXXXX)
     chmod 1777 "$TMPDIR"
     mkdir -m 700 "$TMPDIR/run"

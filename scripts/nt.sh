@@ -21,15 +21,15 @@ stop=
 [ "${1:-}" != stop ] || { stop=1 && shift; }
 [ "${1:-}" != -- ] || shift
 
-# What is made of one source is of no use for another, or for other edits.
+# A server that was built from one source is useless for another source, or for other edits.
 server() {
     local wine
     wine=$(dpkg-query -W -f '${source:Package} ${source:Version}' libwine 2>/dev/null) || return 1
     printf '%s/nt-%s/wineserver' "$CACHE" "$({ echo "$wine" && cat scripts/nt/*; } | cksum | cut -d' ' -f1)"
 }
 
-# The source of the installed Wine, with Debian's patches. The archive that has the package has its source;
-# nothing of the machine's own configuration is changed.
+# Fetches the source of the installed Wine, with Debian's patches. The archive that has the package also has
+# its source. The machine's own configuration stays unchanged.
 source_of_wine() { # FOLDER
     local package version uri suite line work=$1
     read -r package version < <(dpkg-query -W -f '${source:Package} ${source:Version}\n' libwine)
@@ -64,14 +64,15 @@ build_server() { # WHERE
     mkdir -p "$work/build/parts" "$work/whole"
     (cd "$work/build" && compile_server) >"$work/log" 2>&1 </dev/null ||
         { tail -n 20 "$work/log" >&2 && die "wineserver did not build"; }
-    # One rename, so that the folder is there only when it is whole; whoever came first has won.
+    # A single rename, so that the folder exists only when it is complete. If another process was faster, its
+    # folder stays.
     mv -T "$work/whole" "${1%/*}" 2>/dev/null || [ -x "$1" ]
     rm -rf "$work"
     trap - EXIT
 }
 
-# In a folder beside the source. Of all Wine only the server is made, and not by Wine's makefile: the
-# package has left out what that would have to have of the other parts.
+# Builds in a folder beside the source. Only Wine's server is built, and not with Wine's makefile, because
+# that needs files of the other parts, which the package leaves out.
 compile_server() {
     cat >flags <<-'FLAGS'
 		-O1 -w -Iinclude -I../source/include -I../source/server -D__WINESRC__ -D_NTSYSTEM_ -DWINE_UNIX_LIB
@@ -81,13 +82,13 @@ compile_server() {
     (
         cd ../source
         cp /usr/share/misc/config.sub /usr/share/misc/config.guess tools
-        # What is made of the protocol: names of requests would be in these two.
+        # Generates files from the protocol. The names of requests would be in these two.
         : >server/trace.generated
         : >server/request.generated
         tools/make_requests
         autoreconf -f
     ) || return
-    # It fails at the makefile, and by then has found out about the system.
+    # This fails at the makefile, but by then it has examined the system.
     ../source/configure --enable-win64 --disable-tests --without-x --without-freetype || true
     [ -s include/config.h ] || return
     printf '%s\0' ../source/server/*.c | xargs -0 -n 1 -P "$(nproc)" sh -c \

@@ -15,12 +15,12 @@ version=$(cargo metadata --locked --no-deps --format-version 1 |
     sed -E 's/.*"name":"sockpipe","version":"([^"]*)".*/\1/')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# What is not committed yet is in it too, so that it can be tried before.
+# The package contains changes that are not committed yet, so that they can be tested first.
 cargo package --locked --allow-dirty --no-verify --package sockpipe --target-dir "$target/package"
 tar xf "$target/package/package/sockpipe-$version.crate" -C "$work"
 cd "$work/sockpipe-$version"
 
-# Nothing that is only ours: no lists of this kind of file, no folder of another package.
+# The package must not contain files that only this repository needs, or folders of other packages.
 for unwanted in target cli testing torture fuzz bench examples/frameworks .ci .github docs/coverage.md docs/kernels.md; do
     [ ! -e "$unwanted" ] || die "the package has $unwanted in it"
 done
@@ -32,14 +32,15 @@ say "$(find . -type f | wc -l) files, $(du -sk . | cut -f1) KiB"
 export CARGO_TARGET_DIR=$target/package/$verb
 case $verb in
 test)
-    # Tests of an earlier run would be taken for these, and look for their files where that run had them.
+    # Otherwise cargo would take the tests of an earlier run for these. They would look for their files where
+    # that run had them.
     cargo clean --quiet --locked --package sockpipe
     cargo build --locked --examples
     cargo test --locked --lib --test contract --test echo --test endpoint --test documents
     cargo test --locked --doc
     ;;
 minimal)
-    # Cargo chooses by this option only where unstable ones are allowed; the crate is built as always.
+    # cargo accepts this option only if unstable ones are allowed. The crate is built as always.
     RUSTC_BOOTSTRAP=1 cargo update --quiet -Z direct-minimal-versions
     cargo check --locked --lib
     cargo check --locked --lib --no-default-features --features blocking,serde,tracing

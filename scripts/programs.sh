@@ -17,14 +17,14 @@ all=(redis postgres nginx ssh_agent tmux dbus git curl neovim haproxy docker)
 SOCKPIPE=$(realpath "${SOCKPIPE:-${CARGO_TARGET_DIR:-target}/debug/sockpipe}")
 top=$PWD
 
-# has COMMAND PACKAGE: is it there, or can it be installed?
+# has COMMAND PACKAGE: whether the command exists, or can be installed.
 has() {
     command -v "$1" >/dev/null && return 0
     (need "$2") >&2 && command -v "$1" >/dev/null
 }
-# start COMMAND...: in the background, until this program's part ends.
+# start COMMAND...: runs the command in the background, until this program's part ends.
 start() { "$@" >>log 2>&1 & pids+=($!); }
-# appears PATH
+# appears PATH: waits for the socket.
 appears() {
     for _ in $(seq 100); do [ -S "$1" ] && return 0; sleep 0.1; done
     echo "$1 does not appear" >&2
@@ -32,7 +32,7 @@ appears() {
 }
 # relay FROM TO
 relay() { start "$SOCKPIPE" -q relay "$1" "$2"; appears "$1"; }
-# same FUNCTION REAL FRONT: what it prints with both addresses, which each replace by ADDRESS.
+# same FUNCTION REAL FRONT: compares what the function prints with both addresses, each replaced by ADDRESS.
 same() {
     relay "$3" "$2" || return 1
     timeout 60 bash -c "$(declare -f "$1"); $1 $2" 2>&1 | sed "s#$2#ADDRESS#g" >direct
@@ -66,7 +66,7 @@ try_postgres() {
     as_user "$bin/initdb" -D "$PWD/data/db" -A trust -U me >>log 2>&1 || return 1
     start as_user "$bin/postgres" -D "$PWD/data/db" -k "$PWD/real" -c listen_addresses=
     appears "$PWD/real/.s.PGSQL.5432" || return 1
-    # The relay takes a server of this user or of the system.
+    # By default the relay connects only to a server of this user or of the system.
     start "$SOCKPIPE" -q relay --any-server "$PWD/front/.s.PGSQL.5432" "$PWD/real/.s.PGSQL.5432"
     appears "$PWD/front/.s.PGSQL.5432" || return 1
     local where
@@ -118,7 +118,7 @@ try_tmux() {
     ask() {
         for _ in $(seq 10); do tmux -S "$1" list-sessions -F '#{session_name}'; done
         tmux -S "$1" display-message -p '#{version}' | wc -l
-        # What is written goes over a descriptor that was passed.
+        # The output goes through a descriptor that was passed.
         seq 5000 | tmux -S "$1" load-buffer - && tmux -S "$1" save-buffer - | md5sum
     }
     same ask "$PWD/t.sock" "$PWD/f.sock"

@@ -49,7 +49,7 @@ def child(work):
 
 
 def bulk(front, server):
-    """MiB a second from a client of `front` to whoever accepts at `server`."""
+    """Returns the MiB a second from a client of `front` to this process, which accepts at `server`."""
 
     def send():
         client = connect(front)
@@ -92,7 +92,7 @@ def with_echo(measure):
 
 
 def connections(front):
-    """Connections a second, each with one byte there and back."""
+    """Returns the connections a second, each with one byte there and back."""
     connect(front).close()
     count, started = 500, time.perf_counter()
     for _ in range(count):
@@ -104,7 +104,7 @@ def connections(front):
 
 
 def latency(front):
-    """The median round trip of 64 bytes, in microseconds."""
+    """Returns the median round trip of 64 bytes, in microseconds."""
     taken = []
     with connect(front) as client:
         for _ in range(5000):
@@ -184,7 +184,7 @@ def main():
         for _ in range(ROUNDS):
             for program, command in programs.items():
                 taken[program].append(measure(kinds, command, work))
-        # The one of all that other work on this machine has disturbed least.
+        # Takes the round that other work on this machine has disturbed least.
         best = max if more_is_better else min
         figures = {program: best(values) for program, values in taken.items()}
         cells = [f"{figures['direct']:.0f}", f"{figures['socat']:.0f}"]

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""A terminal session with the tool, run now and drawn as docs/session.svg.
+"""Runs a terminal session with the tool, and draws it as docs/session.svg.
 
     cargo build --release -p sockpipe-cli && scripts/session.py
 
-SOCKPIPE names another program than target/release/sockpipe. The numbers are this machine's; the runtime
-directory and the program's place are drawn as an ordinary user has them, whom root runs it as.
+SOCKPIPE names another program than target/release/sockpipe. The numbers are this machine's. The
+runtime directory and the program's path are drawn as an ordinary user has them. Root runs the session as such
+a user.
 """
 
 import html
@@ -22,7 +23,7 @@ COLUMNS, LINE, CHARACTER, MARGIN = 80, 19, 8.43, 16
 USER = 1000
 DRAWN = ("/run/user/1000", "/usr/local/bin/sockpipe", "(alice)")
 
-# The first runs in the background until the end.
+# The first command runs in the background until the end.
 SESSION = [
     "sockpipe echo hello &",
     "echo 'a line' | sockpipe connect hello",
@@ -34,7 +35,7 @@ SESSION = [
 
 
 def run():
-    """The lines of the session."""
+    """Runs the session, and returns its lines."""
     with tempfile.TemporaryDirectory() as home:
         path = f"{TOOL.parent}:{os.environ['PATH']}"
         shell = {"env": {"PATH": path, "XDG_RUNTIME_DIR": home}, "text": True, "cwd": home}
@@ -54,7 +55,7 @@ def run():
             server.wait()
         for real, drawn_as in zip((home, str(TOOL), f"({name()})"), DRAWN):
             lines = [line.replace(real, drawn_as) for line in lines]
-        # There it is one directory that the system and the variable name.
+        # For that user, the system and the variable name the same directory.
         twice = f"{DRAWN[0]}/helo.sock, "
         lines = [line.replace(twice + twice, twice) for line in lines]
         return [part for line in lines for part in broken(line)]
@@ -68,7 +69,7 @@ def name():
 
 
 def broken(line):
-    """As a terminal of 80 columns shows it."""
+    """Breaks a line as a terminal of 80 columns shows it."""
     return textwrap.wrap(line, COLUMNS, drop_whitespace=False, subsequent_indent="  ") or [""]
 
 
@@ -82,7 +83,7 @@ def drawn(lines):
     for number, line in enumerate(lines):
         colour = "#7ee787" if line.startswith("$ ") else "#ff7b72" if line.startswith("error:") else "#e6edf3"
         y = MARGIN + number * LINE + 14
-        # Blanks in a row are one in SVG.
+        # SVG shows several spaces as one.
         text = html.escape(line, quote=False).replace(" ", "\N{NO-BREAK SPACE}")
         yield f'<text x="{MARGIN}" y="{y}" fill="{colour}">{text}</text>'
     yield "</g>"

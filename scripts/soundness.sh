@@ -18,8 +18,8 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 target=x86_64-unknown-linux-gnu
 
-# tokio registers descriptors with a duplicate of the one that it waits with, and ThreadSanitizer does not know
-# that the two are one. So the first event of each registration looks like a race with the making of it.
+# tokio registers descriptors with a duplicate of the one that it waits with, and ThreadSanitizer does not
+# know that the two are the same. So the first event of each registration looks like a race with its creation.
 expect_tokio() {
     suppressions=$(mktemp)
     trap 'rm -f "$suppressions"' EXIT
@@ -29,12 +29,12 @@ expect_tokio() {
 }
 
 sanitize() { # SANITIZER [OPTIONS of the tests that use strace]
-    # The standard library as well: what is not built for it is reported where nothing is wrong.
+    # The standard library is built with it as well, because code that is not would cause false reports.
     export RUSTFLAGS="-Zsanitizer=$1"
     local options=(--locked -Zbuild-std --target "$target" --features "blocking shared-memory")
     cargo +nightly build "${options[@]}" --examples
     cargo +nightly test "${options[@]}" --lib --test contract --test unix_inherited
-    # Some of these run processes under strace, where the search for leaks cannot work, and ends them.
+    # Some of these tests run processes under strace, where the search for leaks fails and ends them.
     export ASAN_OPTIONS="detect_leaks=0 ${ASAN_OPTIONS:-}"
     cargo +nightly test "${options[@]}" --test unix_peers --test unix_shared_memory -- "${@:2}"
 }
@@ -44,7 +44,7 @@ case $verb in
 address) sanitize "$verb" ;;
 thread)
     expect_tokio
-    # It makes calls itself of those that this test lets fail.
+    # ThreadSanitizer itself makes calls that this test lets fail.
     sanitize "$verb" --skip a_call_that_fails_on_the_way_into_memory
     ;;
 miri)

@@ -22,8 +22,8 @@ DOTNET_SHA256=f3a0b5b601b34902fa4e76b272c41d2df5da910ace266ae098a137fa1fdd5149
 WINIO=golang-github-microsoft-go-winio-dev=0.6.2-1
 WINIO_SHA256=d555106f6f9309d96bb65b39df0a131f408e68e0efa22a679097a0fb8ac8e7f0
 
-# Each peer has a folder in the cache, named by what it is made from. It is filled in another folder and
-# renamed, so that it is there only when it is whole; whoever came first has won.
+# Each peer has a folder in the cache, named after what it is built from. It is filled under another name and
+# then renamed, so that it exists only when it is complete. If another process was faster, its folder stays.
 work=
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
 begin() {
@@ -87,7 +87,7 @@ winio() {
         mkdir "$work/done"
         say "building with go-winio"
         export GOOS=windows GOARCH=amd64 GOCACHE=$work/cache GOPATH=$work/path
-        # Its modules first, in the versions of go.sum; not every machine reaches Go's servers.
+        # Tries Go's modules first, in the versions of go.sum. Not every machine can reach Go's servers.
         (cd "$source" && go build -modcacherw -o "$work/done/winio.exe" .) >"$work/log" 2>&1 ||
             winio_from_debian "$source" >>"$work/log" 2>&1 || {
             sed 's/^/    /' "$work/log" >&2
@@ -98,18 +98,18 @@ winio() {
     printf 'SOCKPIPE_WINIO_PEER=%s\n' "$folder/winio.exe"
 }
 
-# Debian has go-winio as a package of sources in a later release; nothing is installed. What it needs of
-# golang.org/x/sys is among the sources of Go's own tools.
+# A later Debian release has go-winio as a package of sources, which is not installed. The part of
+# golang.org/x/sys that it needs is among the sources of Go's own tools.
 winio_from_debian() { # SOURCE
     local apt=$work/apt library=$work/path/src
     mkdir -p "$apt"/lists/partial "$apt"/archives/partial "$work/winio" "$library/golang.org/x"
-    # From where this machine has its packages.
+    # The mirror that this machine gets its packages from.
     local mirror
     # shellcheck disable=SC2016 # apt's own variable
     mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -E '/debian/?$' | head -n 1) || true
     [ -n "$mirror" ] || return
     echo "deb $mirror forky main" >"$apt/sources.list"
-    # That its list may be old is no matter: the package is known by its hash.
+    # An old list does not matter, because the hash identifies the package.
     local options=(-q -o Acquire::Check-Valid-Until=false -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=-
         -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt" -o Acquire::Languages=none
         -o APT::Sandbox::User=root)
@@ -128,7 +128,7 @@ node | dotnet | winio)
     ;;
 '')
     node
-    # Runs of this file, so that `set -e` holds in them and a time limit can end them.
+    # These are runs of this file, so that `set -e` holds in them and a time limit can end them.
     for peer in dotnet winio; do
         timeout --kill-after=10 300 bash "${BASH_SOURCE[0]}" "$peer" ||
             say "no $peer: the tests with it will not run"

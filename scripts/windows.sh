@@ -25,7 +25,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 TARGET=x86_64-pc-windows-gnu
 
-# The environment goes through Wine to the programs as it is, so CI's variables reach the tests.
+# Wine passes the environment to the programs unchanged, so CI's variables reach the tests.
 prepare_wine() {
     WINE=${SOCKPIPE_WINE:-}
     [ -n "$WINE" ] || find_wine || {
@@ -34,7 +34,7 @@ prepare_wine() {
     }
     export WINEPREFIX WINEDEBUG=${WINEDEBUG:--all}
     WINEPREFIX=$(prefix)
-    # No menu entries, and no offers to download .NET or a browser engine.
+    # Wine must not make menu entries, or offer to download .NET or a browser engine.
     local overrides=${WINEDLLOVERRIDES:-}
     export WINEDLLOVERRIDES=${overrides:-winemenubuilder.exe,mscoree,mshtml=}
     # With a display, Wine's start-up shows a window and waits for it.
@@ -45,11 +45,11 @@ prepare_wine() {
         [ -e "$WINEPREFIX/ready" ] || make_prefix
     ) 9>"$CACHE/wine.lock"
     start_services
-    # That was for Wine's start. Without mscoree, Wine does not load what was built for .NET.
+    # The override was for Wine's start. Without mscoree, Wine does not load programs built for .NET.
     WINEDLLOVERRIDES=${overrides:-winemenubuilder.exe,mshtml=}
 }
 
-# Of this very Wine: another could not use it.
+# Prints the prefix of this very Wine, which another Wine could not use.
 prefix() {
     if [ -n "${SOCKPIPE_WINESERVER:-}" ]; then
         printf '%s' "${SOCKPIPE_WINESERVER%/*}/prefix"
@@ -69,13 +69,13 @@ make_prefix() {
     say "making the Wine prefix"
     rm -rf "$WINEPREFIX"
     mkdir -p "$WINEPREFIX"
-    # Wine would start its own.
+    # Otherwise Wine would start its own server.
     [ -z "${SOCKPIPE_WINESERVER:-}" ] || "$SOCKPIPE_WINESERVER" --persistent=10 9>&-
     "$WINE" wineboot --init </dev/null >/dev/null 2>&1 9>&- || die "Wine did not start"
-    # The oldest that Rust supports; Wine would be a Windows 7.
+    # This is the oldest version that Rust supports. By default Wine would be a Windows 7.
     "$WINE" reg add 'HKCU\Software\Wine' /v Version /d win10 /f </dev/null >/dev/null 2>&1 9>&- ||
         die "Wine did not take its Windows version"
-    # It has to end before it can be started again with other options.
+    # The server has to end before it can be started again with other options.
     "$(wineserver)" --wait || true
     local system32=$WINEPREFIX/drive_c/windows/system32
     [ -d "$system32" ] || die "Wine made no system32"
@@ -109,14 +109,14 @@ make_bcryptprimitives() { # FOLDER
         die "bcryptprimitives.dll did not build"
 }
 
-# Wine's services inherit the standard output of the first program that needs them and outlive it. They
-# are started here with none, and stay while the tests compile; else whoever reads our output through a
-# pipe would wait for them at the end.
+# Wine's services inherit the standard output of the first program that needs them, and outlive it. Here they
+# are started without one, and stay while the tests compile. Otherwise a reader of this script's output
+# through a pipe would wait for them at the end.
 start_services() {
-    # One of our own has to outlast all that is compiled, or Wine would start its own.
+    # A server of our own has to outlive the compilation, or Wine would start its own.
     local seconds=300
     [ -z "${SOCKPIPE_WINESERVER:-}" ] || seconds=7200
-    # Fails where one runs already, which is as good.
+    # This fails if a server is already running, which is just as good.
     "$(wineserver)" --persistent=$seconds </dev/null >/dev/null 2>&1 || true
     "$WINE" wineboot </dev/null >/dev/null 2>&1 || die "Wine did not start"
 }
@@ -133,7 +133,7 @@ need_mingw() { need_command x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64; }
 
 prepare_cargo() {
     use_target "$TARGET" build
-    # Its own folder: the compiler may be another than the one that fills target/.
+    # This needs its own folder, because the compiler may differ from the one that fills target/.
     export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/windows
     export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc
 }
@@ -142,14 +142,14 @@ prepare_run() {
     need_mingw
     prepare_cargo
     prepare_wine
-    # cargo splits this at blanks, which makes the time limit part of it.
+    # cargo splits this value at spaces, so it can contain the time limit.
     local limit=${SOCKPIPE_WINE_TIMEOUT:-600}
     export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER="timeout --kill-after=10 $limit $WINE"
 }
 
 verb=${1:-}
 [ $# -eq 0 ] || shift
-# `exec` takes its program from the caller's folder; cargo's verbs are about this crate.
+# `exec` takes its program from the caller's folder. The other verbs work on this crate.
 [ "$verb" = exec ] || cd "$here/.."
 case $verb in
 setup)
@@ -173,10 +173,10 @@ build)
     "${CARGO_CMD[@]}" build --target "$TARGET" "$@"
     ;;
 clippy)
-    # Nothing is linked, but the import libraries are made with its dlltool.
+    # Nothing is linked, but MinGW's dlltool makes the import libraries.
     need_mingw
     prepare_cargo
-    # Behind a `--` the caller says what the lints are.
+    # After a `--` the caller specifies the lints.
     [[ " $* " == *" -- "* ]] || set -- "$@" -- -D warnings
     "${CLIPPY_CMD[@]}" --target "$TARGET" --all-targets "$@"
     ;;
@@ -187,10 +187,10 @@ exec)
     ;;
 stop)
     WINE=${SOCKPIPE_WINE:-}
-    # Neither Wine nor a server of it: there is nothing to end.
+    # Without Wine there is no server, and nothing to end.
     if [ -n "$WINE" ] || find_wine; then
         mkdir -p "$CACHE"
-        # Not while it is being set up.
+        # The lock keeps this from running while the prefix is being set up.
         flock "$CACHE/wine.lock" env WINEPREFIX="$(prefix)" "$(wineserver)" --kill || true
     fi
     ;;

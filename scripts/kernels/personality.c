@@ -1,11 +1,11 @@
-// Another kernel's answers to calls on Unix domain sockets, for programs that run on Linux.
+// Gives programs on Linux another kernel's answers to calls on Unix domain sockets.
 //
 // scripts/kernels.sh links this before libc into each program of a build, with the system fixed by
-// -DSYSTEM=DARWIN, FREEBSD, NETBSD or OPENBSD. It shows what our code makes of an answer, not that a
-// kernel gives it: that is read in the kernels' sources, which each row below names. XNU is 11417
-// (macOS 15.4); FreeBSD's, NetBSD's and OpenBSD's are their uipc_usrreq.c and uipc_socket.c.
+// -DSYSTEM=DARWIN, FREEBSD, NETBSD or OPENBSD. It shows how our code handles an answer, not that a kernel
+// gives it. The answers were read in the kernels' sources, which the comments below name. XNU is version
+// 11417 (macOS 15.4). FreeBSD's, NetBSD's and OpenBSD's sources are their uipc_usrreq.c and uipc_socket.c.
 //
-// Not here, as a library cannot: kqueue's readiness, SIGPIPE without SO_NOSIGPIPE, the lack of accept4
+// A library cannot give these answers: kqueue's readiness, SIGPIPE without SO_NOSIGPIPE, the lack of accept4
 // (the types show that), the length of sun_path (tested without this), reads that end before descriptors
 // rather than behind them, and races as such.
 #define _GNU_SOURCE
@@ -30,7 +30,7 @@
 #define NETBSD 3
 #define OPENBSD 4
 
-// The function that this library stands before.
+// Finds the function that this library replaces.
 #define REAL(name) \
     static _Atomic(void *) known; \
     if (atomic_load(&known) == NULL) atomic_store(&known, dlsym(RTLD_NEXT, #name)); \
@@ -38,7 +38,7 @@
 
 #define MIB (1024 * 1024)
 
-// What is known of a descriptor. A copy of it has a state of its own.
+// The state of a descriptor. A copy of the descriptor has a state of its own.
 struct state {
     int pair;         // made by socketpair(2)
     int largest;      // its send buffer has the largest size already
@@ -162,13 +162,13 @@ static int real_connect(int fd, const struct sockaddr *address, socklen_t length
 
 int connect(int fd, const struct sockaddr *address, socklen_t length) {
     if (!is_unix(fd)) return real_connect(fd, address, length);
-    // XNU soconnectlock, FreeBSD soconnectat, NetBSD and OpenBSD soconnect: a socket that listens is
-    // refused first, one that is connected next, and unp_connect looks at the address last.
+    // XNU soconnectlock, FreeBSD soconnectat, NetBSD and OpenBSD soconnect: they refuse a listening socket
+    // first, then a connected one. unp_connect checks the address last.
     if (length <= 2) {
         if (option(fd, SO_ACCEPTCONN) == 1) return fail(EOPNOTSUPP);
         return fail(has_peer(fd) ? EISCONN : EINVAL);
     }
-    // All of them, unp_connect: ECONNREFUSED at once where the queue is full (sonewconn).
+    // All of them, unp_connect: if the queue is full, the call fails with ECONNREFUSED at once (sonewconn).
     int flags = fcntl(fd, F_GETFL);
     if (flags >= 0 && !(flags & O_NONBLOCK)) fcntl(fd, F_SETFL, flags | O_NONBLOCK);
     int done = real_connect(fd, address, length);
@@ -197,7 +197,7 @@ static int real_accept4(int fd, struct sockaddr *address, socklen_t *length, int
 }
 
 #if SYSTEM == DARWIN
-// A table of descriptors of its own, with nothing in it but the socket: so there is room.
+// This thread has its own table of descriptors, with only the socket in it, so that there is room.
 static void *drop_client(void *socket) {
     int fd = *(int *)socket;
     if (unshare(CLONE_FILES) != 0) return NULL;
@@ -209,7 +209,7 @@ static void *drop_client(void *socket) {
     return NULL;
 }
 
-// XNU accept_nocancel: the client is off the queue when falloc finds no descriptor, and is not put
+// XNU accept_nocancel: when falloc finds no descriptor, the client is already off the queue, and is not put
 // back ("Don't put this back on the socket like we used to").
 static int accept_without_room(int fd) {
     if (!(ready(fd, POLLIN) & POLLIN)) {
@@ -230,7 +230,7 @@ int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags) {
 #endif
     if (client >= 0) {
         forget(client);
-        // sonewconn: its buffers have the sizes of the listener's.
+        // sonewconn: the client's buffers have the sizes of the listener's.
         state_of(client)->largest = state_of(fd)->largest;
         state_of(client)->size = state_of(fd)->size;
     }
@@ -242,8 +242,8 @@ int accept(int fd, struct sockaddr *address, socklen_t *length) { return accept4
 // ---- names and options -----------------------------------------------------------
 
 int getpeername(int fd, struct sockaddr *address, socklen_t *length) {
-    // unp_disconnect clears SS_ISCONNECTED on both ends. XNU getpeername: EINVAL where neither way is
-    // open, which soisdisconnected sees to; the others ENOTCONN.
+    // unp_disconnect clears SS_ISCONNECTED on both ends. XNU getpeername fails with EINVAL if both directions
+    // are closed, which soisdisconnected has done. The others fail with ENOTCONN.
     if (is_unix(fd) && is_gone(fd)) return fail(SYSTEM == DARWIN ? EINVAL : ENOTCONN);
     return real_getpeername(fd, address, length);
 }
@@ -251,11 +251,11 @@ int getpeername(int fd, struct sockaddr *address, socklen_t *length) {
 int getsockopt(int fd, int level, int name, void *value, socklen_t *length) {
     if (level == SOL_SOCKET && is_unix(fd)) {
 #if SYSTEM == DARWIN || SYSTEM == OPENBSD
-        // XNU sogetoptlock has no such case; older OpenBSD neither.
+        // XNU sogetoptlock has no such case, and neither has older OpenBSD.
         if (name == SO_ACCEPTCONN) return fail(ENOPROTOOPT);
 #endif
 #if SYSTEM == NETBSD
-        // unp_connect2 sets UNP_EIDSVALID for connect only; LOCAL_PEEREID without it is EINVAL.
+        // unp_connect2 sets UNP_EIDSVALID only for connect. Without it LOCAL_PEEREID fails with EINVAL.
         if (name == SO_PEERCRED && state_of(fd)->pair) return fail(EINVAL);
 #endif
         if (name == SO_SNDBUF && state_of(fd)->size != 0 && *length >= sizeof(int)) {
@@ -271,20 +271,23 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
     REAL(setsockopt);
     if (level != SOL_SOCKET || !is_unix(fd)) return real(fd, level, name, value, length);
     int is_size = name == SO_SNDBUF || name == SO_RCVBUF;
-    // XNU sosetoptlock: EINVAL where neither way is open. OpenBSD sosetopt: of the sizes.
+    // XNU sosetoptlock: if both directions are closed, the call fails with EINVAL. OpenBSD sosetopt: the same
+    // for the sizes.
     if ((SYSTEM == DARWIN || (SYSTEM == OPENBSD && is_size)) && is_gone(fd)) return fail(EINVAL);
     if (name == SO_SNDBUF && length >= sizeof(int)) {
         int size;
         memcpy(&size, value, sizeof size);
         struct state *state = state_of(fd);
 #if SYSTEM == DARWIN
-        // sbreserve: cut to kern.ipc.maxsockbuf, and no buffers where it has that size already.
+        // sbreserve: the size is capped at kern.ipc.maxsockbuf. A socket that has that size already gets
+        // ENOBUFS.
         int limit = 8 * MIB;
         if (size > limit && state->largest) return fail(ENOBUFS);
         state->largest = size >= limit;
         if (size > limit) size = limit;
 #else
-        // sbreserve: ENOBUFS. FreeBSD's sb_max_adj of 2 MiB; NetBSD's 256 KiB; OpenBSD's 2 MiB.
+        // sbreserve: a size above the limit fails with ENOBUFS. The limits are FreeBSD's sb_max_adj of 2 MiB,
+        // NetBSD's 256 KiB and OpenBSD's 2 MiB.
         int limit = SYSTEM == FREEBSD ? 1864135 : SYSTEM == NETBSD ? MIB / 4 : 2 * MIB;
         if (size > limit) return fail(ENOBUFS);
 #endif
@@ -298,9 +301,9 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
 int shutdown(int fd, int how) {
     REAL(shutdown);
     if (is_unix(fd)) {
-        // XNU soshutdown, FreeBSD uipc_shutdown: ENOTCONN once the peer is gone.
+        // XNU soshutdown, FreeBSD uipc_shutdown: the call fails with ENOTCONN once the peer is gone.
         if (is_gone(fd)) return fail(ENOTCONN);
-        // And of one that listens, which XNU leaves as it is.
+        // XNU also fails so for a listening socket, and leaves it unchanged.
         if (SYSTEM == DARWIN && option(fd, SO_ACCEPTCONN) == 1) return fail(ENOTCONN);
     }
     return real(fd, how);
@@ -336,7 +339,7 @@ static ssize_t kept_bytes(int fd, const struct msghdr *message, size_t total, in
     return (ssize_t)length;
 }
 
-// What the kernel gave, as far as the caller has room. What does not fit is open all the same.
+// Passes on the kernel's control data as far as the caller has room. Descriptors that do not fit stay open.
 static void hand_on(const struct msghdr *got, char *to, size_t room, struct msghdr *message) {
     message->msg_flags = got->msg_flags & ~MSG_CTRUNC;
     size_t used = 0;
@@ -361,8 +364,8 @@ static void hand_on(const struct msghdr *got, char *to, size_t room, struct msgh
     message->msg_controllen = used;
 }
 
-// XNU soreceive_ctl: descriptors are put into the table (dom_externalize) whether or not there is room
-// for their numbers. Where the table is full they are gone, EMSGSIZE, and the bytes stay.
+// XNU soreceive_ctl: descriptors are installed in the table (dom_externalize) whether or not there is room
+// for their numbers. If the table is full, they are lost, the call fails with EMSGSIZE, and the bytes stay.
 static ssize_t receive_installing(int fd, struct msghdr *message, struct msghdr *call, int flags) {
     union control room;
     char *to = message->msg_control;
@@ -422,10 +425,10 @@ static ssize_t receive(int fd, struct msghdr *message, int flags) {
     message->msg_flags = call.msg_flags;
     message->msg_controllen = call.msg_controllen;
     message->msg_namelen = call.msg_namelen;
-    // MSG_CTRUNC where there is no room at all: recvit looks at it only where there is some.
+    // Without any room there is no MSG_CTRUNC: recvit checks only if there is some room.
     if (message->msg_control == NULL) message->msg_flags &= ~MSG_CTRUNC;
 #endif
-    // Linux alone has it, of a peer that closed with bytes unread.
+    // Only Linux reports this, for a peer that closed without reading all bytes.
     if (got < 0 && errno == ECONNRESET) return 0;
     return got;
 }
@@ -471,8 +474,9 @@ ssize_t readv(int fd, const struct iovec *parts, int count) {
 
 // ---- sending ---------------------------------------------------------------------
 
-// The peer was gone when the call failed. sosend looks before it copies, and the protocol after that:
-// a close in between is ENOTCONN (XNU uipc_send, NetBSD, FreeBSD before 15). Here each second time.
+// Chooses the error for a peer that is gone. sosend checks before it copies, and the protocol checks after
+// that. A close in between fails with ENOTCONN (XNU uipc_send, NetBSD, FreeBSD before 15), here every second
+// time.
 static ssize_t sent(ssize_t length, int flags) {
     static atomic_uint times;
     if (length < 0 && errno == ECONNRESET) errno = EPIPE;
@@ -497,17 +501,17 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     REAL(sendmsg);
     if (!is_unix(fd)) return real(fd, message, flags);
 #if SYSTEM == DARWIN
-    // XNU sosend; and sosendcheck asks SS_NBIO and MSG_NBIO, not MSG_DONTWAIT.
+    // XNU sosend. sosendcheck looks at SS_NBIO and MSG_NBIO, and not at MSG_DONTWAIT.
     if (total_of(message->msg_iov, message->msg_iovlen) > INT_MAX) return fail(EINVAL);
     flags &= ~MSG_DONTWAIT;
 #endif
     size_t rights = rights_in(message);
 #if SYSTEM == DARWIN || SYSTEM == NETBSD
-    // sosend: "clen > so->so_snd.sb_hiwat" is EMSGSIZE, also of a socket that blocks, and uipc_send
-    // lowers sb_hiwat by what the peer has not read.
+    // sosend: "clen > so->so_snd.sb_hiwat" fails with EMSGSIZE, even for a blocking socket, and uipc_send
+    // lowers sb_hiwat by the bytes that the peer has not read.
     if (rights > 0 && !(ready(fd, POLLOUT) & POLLOUT)) return fail(EMSGSIZE);
 #elif SYSTEM == OPENBSD
-    // unp_internalize: 16 bytes a descriptor, in one cluster of 2048.
+    // unp_internalize: each descriptor takes 16 bytes, and all are in one cluster of 2048.
     if (rights > 127) return fail(E2BIG);
 #endif
     (void)rights;
@@ -535,7 +539,7 @@ ssize_t sendto(int fd, const void *from, size_t length, int flags, const struct 
 
 // ---- files -----------------------------------------------------------------------
 
-// What open(2) says of a link where none is followed: ELOOP on Linux, macOS and OpenBSD.
+// Sets the error of open(2) for a link that must not be followed: ELOOP on Linux, macOS and OpenBSD.
 static int opened(int fd, int flags) {
     if (fd < 0 && errno == ELOOP && (flags & O_NOFOLLOW)) {
 #if SYSTEM == FREEBSD
@@ -584,10 +588,10 @@ int openat64(int dir, const char *path, int flags, ...) {
 }
 
 #if SYSTEM == FREEBSD
-// fdescfs(5): devfs alone has /dev/fd/0, 1 and 2.
+// fdescfs(5): without it, devfs has only /dev/fd/0, 1 and 2.
 int statx(int dir, const char *restrict path, int flags, unsigned mask, struct statx *restrict to) {
     REAL(statx);
-    // Who asks whether the call is there gives no path.
+    // A caller that only checks whether the call exists passes no path.
     const char *volatile given = path;
     if (given != NULL && strncmp(path, "/dev/fd/", 8) == 0 && strtol(path + 8, NULL, 10) > 2) return fail(ENOENT);
     return real(dir, path, flags, mask, to);

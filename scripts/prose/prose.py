@@ -23,7 +23,7 @@ LIMITS = {
 
 
 def lines_of(name):
-    """The entries of one of our lists, without its comments."""
+    """Returns the entries of one of our lists, without its comments."""
     text = (HERE / name).read_text()
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
@@ -44,18 +44,18 @@ def sources(*folders):
 
 
 def banned():
-    """Phrases of the list, in pages, comments, messages and help."""
+    """Finds phrases of the list, in pages, comments, messages and help."""
     phrases = [re.compile(line, re.IGNORECASE) for line in lines_of("banned")]
     for path in pages() + sources("src", "cli/src", "examples"):
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            # A name in code is looked at where a comment or a message has it, too.
+            # This also checks names in code.
             for phrase in phrases:
                 if found := phrase.search(line):
                     yield f"{path}:{number}: {found.group(0)!r} in {line.strip()!r}"
 
 
 def verbless(documentation):
-    """Public functions and methods whose summary does not begin with a verb."""
+    """Finds public functions and methods whose summary does not begin with a verb."""
     verbs = set(lines_of("verbs"))
 
     def starts_well(summary):
@@ -68,7 +68,7 @@ def verbless(documentation):
             if not item["docs"].startswith("#") and not starts_well(item["docs"]):
                 where = f"{item['span']['filename']}:{item['span']['begin'][0]}"
                 yield f"{where}: {item['name']}: {item['docs'].splitlines()[0]!r}"
-    # What only Windows has is not in the JSON of another system.
+    # The JSON of another system lacks the items that only Windows has.
     for path in sources("src/windows"):
         if path.name == "ext.rs" or path.parent.name == "ext":
             text = path.read_text()
@@ -82,7 +82,7 @@ def verbless(documentation):
 
 
 def without_more(text):
-    """The text with each comment's lines after its first taken out."""
+    """Returns the text, with only the first line of each comment."""
     kept, within = [], False
     for line in text.splitlines():
         is_comment = line.lstrip().startswith("///")
@@ -93,7 +93,7 @@ def without_more(text):
 
 
 def runs():
-    """Runs of code inside a function's body without a blank line or a comment."""
+    """Finds runs of code inside a function's body without a blank line or a comment."""
     start = re.compile(r"^( *)(?:pub(?:\([a-z ]+\))? )?(?:const |async |unsafe |extern \"\w+\" )*fn (\w+)")
     for path in sources("src", "cli/src"):
         ends, run, began = [], 0, 0
@@ -120,7 +120,7 @@ def runs():
 
 
 def long_lines():
-    # A row of a table and an address have no place to break.
+    # A row of a table or an address cannot be broken.
     whole = re.compile(r"^\s*(//[/!] )?\||https?://")
 
     files = [(path, PAGE_COLUMNS) for path in pages()]
@@ -138,11 +138,11 @@ def anchors(page):
 
 
 def dead_links():
-    """Links of the pages to files and headings. rustdoc looks at those of the code."""
+    """Finds dead links of the pages to files and headings. rustdoc checks the links of the code."""
     for page in pages():
         text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            # rustdoc resolves paths and intra-doc links, and what it cannot it reports.
+            # rustdoc resolves paths and intra-doc links, and reports those that it cannot resolve.
             if "://" in target or "::" in target or target.startswith("mailto:"):
                 continue
             name, _, anchor = target.partition("#")
@@ -154,7 +154,7 @@ def dead_links():
 
 
 def prose():
-    """The words of pages and doc comments, without code and links."""
+    """Returns the words of pages and doc comments, without code and links."""
     for path in pages():
         text = re.sub(r"^ *```.*?^ *```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
         yield from ((path, line) for line in text.splitlines())
@@ -184,7 +184,7 @@ def unknown_words():
         input=asked, capture_output=True, text=True, check=True,
     )
     for word in sorted(set(result.stdout.split())):
-        # Names of items, systems and signals.
+        # Skips names of items, systems and signals.
         if re.search(r"\w[A-Z]", word):
             continue
         if word not in known and word.lower() not in known and word.removesuffix("'s").lower() not in known:
