@@ -59,12 +59,12 @@ use crate::peer::UserId;
 
 /// The longest `\\.\pipe\NAME` that the system takes, in UTF-16 units.
 const PATH_LIMIT: usize = 256;
-/// The most that one write hands to the system, and so the most of what was written that is lost
-/// when the process ends without `close`.
+/// The most bytes that one write hands to the system. If the process ends without `close`, at most
+/// this much of the written data is lost.
 const CHUNK: usize = 64 * 1024;
 
-/// A text of the system's, to be sent to a program of the same system: its UTF-16, which may be no
-/// valid one.
+/// Converts a text of the OS into bytes to send to a program on the same OS: its UTF-16, which may
+/// be invalid.
 pub(crate) fn bytes_of(text: &OsStr) -> Vec<u8> {
     text.encode_wide().flat_map(u16::to_le_bytes).collect()
 }
@@ -106,7 +106,7 @@ pub(crate) fn occupancy(candidate: &Candidate) -> io::Result<Occupancy> {
     }
 }
 
-/// The system takes a pipe's name back with its last handle, so there never is anything.
+/// Never removes anything: the system frees a pipe's name when the last handle is closed.
 pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
     match occupancy(candidate)? {
         Occupancy::Held { process } => Err(live_server(candidate.address(), process)),
@@ -115,9 +115,9 @@ pub(crate) fn remove_stale(candidate: &Candidate) -> io::Result<bool> {
     }
 }
 
-/// The address with a portable name resolved.
+/// Returns the address, with a portable name resolved.
 fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
-    // There is exactly one on Windows.
+    // Windows has exactly one candidate.
     let address = match candidates(endpoint, &environment()?)?.first() {
         Some(candidate) => candidate.address(),
         None => endpoint.clone(),
@@ -130,7 +130,7 @@ fn resolve(endpoint: &Endpoint) -> io::Result<Endpoint> {
     Ok(address)
 }
 
-/// Once its listener is closed: whether nothing holds the name.
+/// Checks that nothing holds the name once its listener is closed.
 fn released(address: &Endpoint) -> io::Result<()> {
     match pipe::presence(&address.to_string()) {
         Presence::There | Presence::Orphaned => Err(held_by_connections(address)),
@@ -138,18 +138,19 @@ fn released(address: &Endpoint) -> io::Result<()> {
     }
 }
 
-/// The system refuses a second server too, but not with an error that means only this.
+/// Fails if a live server holds the name. The system refuses a second server too, but its error can
+/// also have other causes.
 fn refuse_present(address: &Endpoint) -> io::Result<()> {
     let path = address.to_string();
     if matches!(pipe::presence(&path), Presence::Absent | Presence::Unknown(_)) {
         return Ok(());
     }
-    // What was dropped here is closed by the reactor, which may not have come to it yet.
+    // The reactor closes what this process dropped, and may not have done so yet.
     #[cfg(feature = "tokio")]
     reactor::settle();
     match pipe::presence(&path) {
         Presence::There => Err(live_server(address, None)),
-        // It may be taken over.
+        // The remains of a crashed server's pipe may be taken over.
         Presence::Orphaned | Presence::Absent | Presence::Unknown(_) => Ok(()),
     }
 }
@@ -166,7 +167,7 @@ fn cannot_listen(address: &Endpoint, path: &str, error: io::Error) -> io::Error 
     }
 }
 
-/// Another instance, of the pipe that is ours by its first.
+/// The error for a further instance of a pipe whose first instance is ours.
 fn cannot_add(address: &Endpoint, error: io::Error) -> io::Error {
     let what = if system::code(&error) == Some(ERROR_ACCESS_DENIED) {
         "its security descriptor does not let this user add instances of it (0x4, as in GA)"

@@ -1,9 +1,9 @@
-//! The instances of a listener's pipe, and their clients. Who drives them waits: a task on the
-//! reactor (`listener.rs`), or a thread (`blocking/listener.rs`). It has to stay, for the system
-//! cancels what a thread has begun when that ends.
+//! The instances of a listener's pipe, and their clients. The driver does the waiting: a task on
+//! the reactor (`listener.rs`), or a thread (`blocking/listener.rs`). Its thread must stay, because
+//! the system cancels what a thread has begun when that thread ends.
 //!
-//! No event loop has them before they are handed out. So they can be closed at any time and at
-//! once.
+//! No event loop owns an instance before it is handed out, so instances can be closed at any time
+//! and at once.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,8 +22,9 @@ use crate::endpoint::Endpoint;
 pub(super) struct Instances {
     path: String,
     kind: Kind,
-    /// Instances that no client is let into yet. They hold the name all the same. Clients open the
-    /// oldest that is free, so this order and that of `armed` is the order in which they come.
+    /// Instances that accept no client yet. They hold the name all the same. Clients open the
+    /// oldest instance that is free, so this order and that of `armed` is the order in which
+    /// clients come.
     made: VecDeque<OwnedHandle>,
     armed: Vec<Connect>,
     arming: Arming<Connect>,
@@ -36,7 +37,7 @@ pub(super) enum Next {
 }
 
 impl Instances {
-    /// Takes the name. Clients can open the pipe from here on.
+    /// Claims the name. Clients can open the pipe from here on.
     pub(super) fn claim(address: &Endpoint, kind: Kind, wanted: usize) -> io::Result<Self> {
         let path = &address.to_string();
         let first = match pipe::create(path, Instance::First, &kind) {
@@ -62,12 +63,12 @@ impl Instances {
         self.kind.has_messages()
     }
 
-    /// How often it had to wait, also later.
+    /// Returns the counter of pauses, which stays up to date.
     pub(super) fn pauses(&self) -> Arc<AtomicU64> {
         self.arming.pauses()
     }
 
-    /// The next client. `waker` is woken when one may have come.
+    /// Returns the next client. If there is none yet, `waker` is woken when one may have come.
     pub(super) fn next(&mut self, waker: &Waker) -> Next {
         loop {
             let now = Instant::now();
@@ -80,8 +81,8 @@ impl Instances {
                     Ok(client) => return Next::Client(client),
                     Err(error) => self.arming.failed(&error, now),
                 },
-                // One at a time, or clients that come as fast as instances are made would keep all
-                // from being handed out.
+                // One at a time: otherwise clients that come as fast as instances are created would
+                // keep any from being handed out.
                 Step::Wait(until) => match self.armed.iter().position(Connect::is_over) {
                     Some(over) => self.arming.taken(self.armed.remove(over)),
                     None => return Next::Wait(until),
@@ -90,17 +91,17 @@ impl Instances {
         }
     }
 
-    /// A client that was handed out could not be used.
+    /// Records that a client that was handed out could not be used.
     pub(super) fn failed(&mut self, error: &io::Error) {
         self.arming.failed(error, Instant::now());
     }
 
     /// Closes the instances without a client, and returns the others. It begins with the newest: a
-    /// client that comes meanwhile opens the oldest, and is returned too.
+    /// client that connects meanwhile opens the oldest, and is returned too.
     pub(super) fn end(self) -> Vec<OwnedHandle> {
         let mut clients: Vec<_> = Vec::new();
         for pipe in self.made.into_iter().rev() {
-            // A client may have opened one that nobody let it into.
+            // A client may have opened an instance that was not armed.
             if pipe::has_client(&pipe).unwrap_or(false) {
                 clients.push(pipe);
             }

@@ -1,6 +1,6 @@
-//! When a listener makes another instance of its pipe, and when it hands a client out.
+//! Decides when a listener creates another instance of its pipe, and when it hands a client out.
 //!
-//! It makes no system call and waits for nothing.
+//! This code makes no system calls and waits for nothing.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,22 +11,22 @@ use std::time::Instant;
 use crate::error::events;
 use crate::wait::Backoff;
 
-/// What a listener knows of its instances. `C` is one that has left the armed ones,
-/// because its client has come or waiting for one failed.
+/// The state of a listener's instances. `C` is an instance that is no longer armed, because its
+/// client has come or waiting for one failed.
 pub(super) struct Arming<C> {
     wanted: usize,
     armed: usize,
     taken: VecDeque<C>,
-    /// No instance is made before, for making the last one failed.
+    /// Until this time no instance is created, because creating the last one failed.
     rest: Option<Instant>,
     backoff: Backoff,
     pauses: Arc<AtomicU64>,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step<C> {
-    /// Make an instance and let a client in; then [`armed`](Arming::armed) or
+    /// Create an instance and wait for a client in it; then call [`armed`](Arming::armed) or
     /// [`failed`](Arming::failed).
     Arm,
     HandOut(C),
@@ -46,13 +46,14 @@ impl<C> Arming<C> {
         }
     }
 
-    /// How often it had to wait, also once it serves.
+    /// Returns the counter of pauses, which stays up to date.
     pub(super) fn pauses(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.pauses)
     }
 
-    /// An instance's successor comes first. The pipe's name lives as long as an instance does: if
-    /// the last one were handed out, and its client left, anybody could take the name.
+    /// Returns the next step. A successor is created before an instance is handed out, and the last
+    /// instance is kept. The pipe's name lives as long as an instance does: if the last one were
+    /// handed out, and its client left, any process could take the name.
     pub(super) fn step(&mut self, now: Instant) -> Step<C> {
         if self.rest.is_some_and(|until| until <= now) {
             self.rest = None;
@@ -75,8 +76,8 @@ impl<C> Arming<C> {
         }
     }
 
-    /// An instance could not be made, or had an error in place of a client. What caused it may
-    /// pass.
+    /// Records that an instance could not be created, or had an error in place of a client. The
+    /// cause may be transient.
     pub(super) fn failed(&mut self, error: &io::Error, now: Instant) {
         let pause = self.backoff.pause();
         self.rest = Some(now + pause);
@@ -88,7 +89,7 @@ impl<C> Arming<C> {
         self.armed -= 1;
         self.taken.push_back(taken);
         if self.armed == 0 {
-            // Clients find none to open.
+            // Clients find no instance to open, so the pause ends.
             self.rest = None;
         }
     }

@@ -1,4 +1,4 @@
-//! How a client finds a server, and whether it is the right one.
+//! Finds the server for a client, and checks that it is the right one.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ use crate::options::{ConnectOptions, ExpectServer};
 use crate::peer::{ADMINISTRATORS, SYSTEM, UserId};
 use crate::wait::Backoff;
 
-/// Bounds of the random part of a pause between tries. Short at first: an instance is taken for no
-/// longer than the server needs to make another.
+/// Bounds of the random part of the pause between attempts. The pauses start short, because a
+/// server soon replaces an instance that was taken.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(32));
 
-/// One attempt to open the pipe after another, until there is a server or no time left.
+/// Attempts to open the pipe, repeated until there is a server or no time left.
 pub(super) struct Search<'a> {
     address: Endpoint,
     path: String,
@@ -35,7 +35,7 @@ impl<'a> Search<'a> {
         Ok(Self { address, path, options, started: Instant::now(), backoff: PAUSES })
     }
 
-    /// The end of a pipe whose server is the right one; or how long to wait before the next
+    /// Returns the end of a pipe whose server is the right one, or how long to wait before the next
     /// attempt.
     pub(super) fn attempt(&mut self) -> io::Result<Result<Opened, Duration>> {
         let error = match self.open() {
@@ -73,7 +73,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Whether a pipe with this owner is of a server that is expected.
+/// Checks that a pipe with this owner belongs to an expected server.
 pub(super) fn check_owner(
     address: &Endpoint,
     owner: Option<&str>,
@@ -89,7 +89,7 @@ pub(super) fn check_owner(
             let expected = format!("{sid}, SYSTEM or Administrators");
             (vec![sid.as_str(), SYSTEM, ADMINISTRATORS], expected)
         }
-        // The strict form: no service of the system may stand in for it.
+        // The strict form: SYSTEM and Administrators are not accepted in its place.
         ExpectServer::Exactly(UserId::Sid(sid)) => (vec![sid.as_str()], sid.clone()),
         ExpectServer::User(user @ UserId::Uid(_))
         | ExpectServer::Exactly(user @ UserId::Uid(_)) => {

@@ -1,4 +1,4 @@
-//! The ends of a stream's two directions: what the system's answers mean for them, and when ours is
+//! The end of each direction of a stream: what the system's results mean for it, and when ours is
 //! sent again. The drivers, on the reactor and with threads, make the calls.
 
 use std::io;
@@ -12,7 +12,7 @@ use super::{broken_pipe, pipe, system};
 #[cfg(feature = "tokio")]
 use crate::wait::Backoff;
 
-/// The peer's end. Once it was read, later reads must not wait for another.
+/// The end of what the peer sends. Once it was read, later reads must not wait for another.
 #[derive(Debug, Default)]
 pub(super) struct PeerEnd(AtomicBool);
 
@@ -21,8 +21,8 @@ impl PeerEnd {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// What a read has got: bytes, or none at the end. That is an empty message, or a peer that is
-    /// gone.
+    /// Interprets the result of a read: bytes, or none at the end. The end is an empty message, or
+    /// a peer that is gone.
     pub(super) fn read(&self, outcome: io::Result<usize>) -> io::Result<usize> {
         match outcome {
             Ok(length @ 1..) => Ok(length),
@@ -35,12 +35,12 @@ impl PeerEnd {
     }
 }
 
-/// What became of our end, an empty message, by the outcome of writing it. The system takes it when
-/// it has all that was written before, so it is also the proof of that.
+/// Interprets the result of writing our end, an empty message. The system takes it only after all
+/// earlier data, so success also proves the earlier writes.
 pub(super) fn sent(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
-        // It is this write that met a closed pipe. One that was under way when the peer left has
-        // another error, which comes first.
+        // This write itself met a closed pipe. If an earlier write was under way when the peer
+        // left, that write's error comes first, and it is another one.
         Err(error) if system::code(&error) == Some(ERROR_NO_DATA) => Ok(()),
         Err(error) if pipe::is_gone(&error) => Err(broken_pipe()),
         outcome => outcome,
@@ -49,9 +49,10 @@ pub(super) fn sent(outcome: io::Result<()>) -> io::Result<()> {
 
 /// The pauses before our end is sent again.
 ///
-/// For peers that read in byte mode, as go-winio and .NET do. There an end that is behind data when
-/// that is read vanishes in it; one that comes later does not. Peers that have read the end read no
-/// further, and one more empty message takes no room in the pipe.
+/// Repeating it serves peers that read in byte mode, as go-winio and .NET do. If the end is behind
+/// data when such a peer reads that data, the end is lost in the read. An end that comes later is
+/// not lost. Peers that have read the end read no further, and one more empty message takes no room
+/// in the pipe.
 #[cfg(feature = "tokio")]
 pub(super) struct Again {
     backoff: Backoff,
@@ -60,7 +61,7 @@ pub(super) struct Again {
 
 #[cfg(feature = "tokio")]
 impl Again {
-    /// The last is eleven minutes after the first.
+    /// The last pause ends about eleven minutes after the first send.
     pub(super) fn new() -> Self {
         let longest = Duration::from_millis(10 << 15);
         Self { backoff: Backoff::new(Duration::from_millis(10), longest), left: 16 }

@@ -1,4 +1,4 @@
-//! Accepting, by the crate's reactor.
+//! Accepts clients on the crate's reactor.
 
 use std::io;
 use std::os::windows::io::OwnedHandle;
@@ -21,7 +21,7 @@ use crate::endpoint::Endpoint;
 use crate::error::events::ListenerStats;
 use crate::options::ListenOptions;
 
-/// Its drop closes all that it has, and waits for nobody.
+/// Dropping it closes its instances and pending connections without waiting.
 pub(crate) struct Listener {
     address: Endpoint,
     shared: Arc<Shared>,
@@ -31,11 +31,11 @@ pub(crate) struct Listener {
     _serving: Task<()>,
 }
 
-/// What the listener has in common with the reactor's task.
+/// What the listener shares with the reactor's task.
 struct Shared {
-    /// `None` once nobody wants clients any more.
+    /// `None` once the listener accepts no more clients.
     instances: Mutex<Option<Instances>>,
-    /// A client may have come.
+    /// Notified when a client may have come.
     came: Notify,
 }
 
@@ -69,7 +69,7 @@ impl Listener {
             };
             match self.stream(pipe) {
                 Ok(stream) => return Poll::Ready(Ok(stream)),
-                // The system is out of something. The next client may find it has it again.
+                // The system lacks a resource, which may be available again for the next client.
                 Err(error) => self.shared.failed(&error),
             }
         }
@@ -83,12 +83,12 @@ impl Listener {
     pub(crate) async fn close(self) -> io::Result<()> {
         let address = self.address.clone();
         drop(self);
-        // The streams that were accepted and dropped before.
+        // Waits until the streams that were accepted and dropped before are closed.
         reactor::settled()?.await?;
         released(&address)
     }
 
-    /// The name goes with the last handle, which a drop closes too.
+    /// Closes the handles, as a drop does: the name goes with the last one.
     pub(crate) fn release(&mut self) -> io::Result<()> {
         drop(self.end());
         Ok(())
@@ -97,7 +97,7 @@ impl Listener {
     /// Returns the connections that were not accepted.
     fn end(&mut self) -> Vec<OwnedHandle> {
         self.clients.close();
-        // The task sends nothing without them.
+        // Without instances the task sends no more clients.
         let instances = self.shared.lock().take();
         let mut pipes = Vec::new();
         while let Ok(pipe) = self.clients.try_recv() {
@@ -111,7 +111,7 @@ impl Listener {
         Ok(Stream::new(Pipe::server(pipe, self.messages)?, false))
     }
 
-    /// No client is refused here: the system does, by the pipe's descriptor.
+    /// No client is refused here: the system refuses them by the pipe's security descriptor.
     pub(crate) fn stats(&self) -> ListenerStats {
         ListenerStats { pauses: self.pauses.load(Ordering::Relaxed), ..ListenerStats::default() }
     }
@@ -123,7 +123,7 @@ impl Drop for Listener {
     }
 }
 
-/// What became of an attempt to send a client.
+/// The result of an attempt to send a client.
 enum Sending {
     Sent,
     Wait(Option<Instant>),
@@ -131,10 +131,11 @@ enum Sending {
 }
 
 impl Shared {
-    /// Sends the clients that come, until nobody receives them.
+    /// Sends clients as they come, until the listener stops receiving them.
     async fn serve(self: Arc<Self>, clients: Sender<OwnedHandle>) {
         let waker = Waker::from(Arc::clone(&self));
-        // Room first: clients beyond it wait in the armed instances, and then before the pipe.
+        // Room in the backlog comes first: further clients wait in the armed instances, and the
+        // next ones find the pipe busy.
         while let Ok(room) = clients.reserve().await {
             let mut room = Some(room);
             loop {
@@ -143,7 +144,7 @@ impl Shared {
                     Sending::Ended => return,
                     Sending::Wait(None) => self.came.notified().await,
                     Sending::Wait(Some(until)) => {
-                        // Woken or not, it tries again.
+                        // The loop tries again, whether it was notified or the time is up.
                         let _ = timeout_at(until.into(), self.came.notified()).await;
                     }
                 }
@@ -151,7 +152,7 @@ impl Shared {
         }
     }
 
-    /// With the lock held all the time: a client is among the instances, or it is sent.
+    /// Holds the lock throughout, so that a client is always either among the instances or sent.
     fn send_next(&self, waker: &Waker, room: &mut Option<Permit<'_, OwnedHandle>>) -> Sending {
         let mut instances = self.lock();
         let Some(instances) = &mut *instances else { return Sending::Ended };

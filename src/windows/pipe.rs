@@ -1,4 +1,4 @@
-//! The system calls on pipes. Whoever completes their I/O: no event loop appears here.
+//! The system calls on pipes, independent of the event loop that completes their I/O.
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::fs::OpenOptions;
@@ -36,18 +36,19 @@ use super::system::{End, check, code, raw, wide};
 use crate::endpoint::{Endpoint, Form};
 use crate::options::{Access, ListenOptions};
 
-/// Instances that wait for clients, unless told otherwise. With fewer, clients that come together
-/// meet `PIPE_BUSY` more often and have to retry; more make little difference.
+/// The default number of instances that wait for clients. With fewer, clients that connect at the
+/// same time meet `PIPE_BUSY` more often and have to retry; more make little difference.
 pub(super) const ARMED: usize = 4;
-/// Clients that are connected and not accepted yet, beyond those in the armed instances.
+/// The most clients that are connected but not accepted yet, beyond those in the armed instances.
 pub(super) const BACKLOG: usize = 128;
-/// What the system takes of each direction before a write has to wait, unless told otherwise.
+/// The default size of the buffer of each direction: what the system takes before a write has to
+/// wait.
 const QUOTA: u32 = 256 * 1024;
 
-/// Between two looks at whether the peer is gone.
+/// The pause between two checks whether the peer is gone.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 
-/// What all instances of a pipe have in common.
+/// The properties that all instances of a pipe share.
 pub(super) struct Kind {
     security: SecurityDescriptor,
     messages: bool,
@@ -74,17 +75,17 @@ impl Kind {
     }
 }
 
-/// How many instances a pipe may have.
+/// The instance of a pipe to create.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Instance {
-    /// Fails where the pipe exists.
+    /// Fails if the pipe exists.
     First,
-    /// As `First`, and there will be no other.
+    /// Like `First`, and the pipe can have no other instance.
     Only,
     Further,
 }
 
-/// A new instance of the pipe at `path`, which clients can open at once. For overlapped I/O.
+/// Creates an instance of the pipe at `path`, for overlapped I/O. Clients can open it at once.
 pub(super) fn create(path: &str, instance: Instance, kind: &Kind) -> io::Result<OwnedHandle> {
     let (access, mode, most) = modes(instance, kind.messages);
     let (path, quota) = (wide(path), kind.quota);
@@ -97,36 +98,39 @@ pub(super) fn create(path: &str, instance: Instance, kind: &Kind) -> io::Result<
     if handle == INVALID_HANDLE_VALUE {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+    // SAFETY: the call succeeded, so it is an open handle, and nothing else owns it.
     Ok(unsafe { OwnedHandle::from_raw_handle(handle) })
 }
 
-/// How it can be opened, what it carries, and how many there may be.
+/// Returns how the pipe can be opened, what it carries, and how many instances it can have.
 pub(super) fn modes(instance: Instance, messages: bool) -> (u32, u32, u32) {
     let mut access = PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED;
     if instance != Instance::Further {
         access |= FILE_FLAG_FIRST_PIPE_INSTANCE;
     }
     // Type and read mode. In byte read mode Windows joins what was written, and the empty message
-    // that is the end of the stream vanishes in it.
+    // that marks the end of the stream is lost.
     let kind = if messages { PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE } else { PIPE_TYPE_BYTE };
     let most = if instance == Instance::Only { 1 } else { PIPE_UNLIMITED_INSTANCES };
     (access, PIPE_REJECT_REMOTE_CLIENTS | kind, most)
 }
 
-/// What is left of a crashed server's pipe, made ours by a new instance of it. `None` where a
-/// server has it, or where the pipe is not what ours would be: an instance changes nothing of it.
+/// Takes over the pipe that a crashed server left behind, by adding an instance. Returns `None` if
+/// a server has the pipe, or if the pipe differs from the one that we would create: a new instance
+/// changes none of its properties.
 ///
-/// A client may open the instance before it is known to be of use, and sees its end then.
+/// A client may open the instance before these checks are done. If they fail, the client reads end
+/// of file.
 pub(super) fn take_over(path: &str, kind: &Kind) -> Option<OwnedHandle> {
-    // Of two that do so at once, one would count the other's instance, and the other its own.
+    // If two processes did this at once, each could count the other's instance.
     let name = path.rsplit('\\').next()?.to_lowercase();
     let _alone = process::alone(&format!("sockpipe-takeover.{name}")).ok()??;
     if presence(path) != Presence::Orphaned {
         return None;
     }
     let taken = create(path, Instance::Further, kind).ok()?;
-    // Where the last client has just closed it, it is a new pipe: ours, or another server's.
+    // If the last client has just closed the old pipe, this instance is of a new pipe: ours, or
+    // that of another server.
     let is_alone = state(&taken).ok()?.CurrentInstances == 1;
     let fresh = create(&unique(), Instance::First, kind).ok()?;
     (is_alone && same(&taken, &fresh).ok()?).then_some(taken)
@@ -146,7 +150,7 @@ fn unique() -> String {
     Endpoint(Form::Pipe(name)).to_string()
 }
 
-/// A server's end, whose client is there, and the client's end.
+/// Creates a server's end with its client, and the client's end.
 pub(super) fn pair() -> io::Result<(OwnedHandle, Opened)> {
     let path = unique();
     let server = create(&path, Instance::Only, &Kind::new(Access::Owner)?)?;
@@ -159,7 +163,7 @@ pub(super) struct Opened {
     pub(super) messages: bool,
 }
 
-/// Opens the pipe at `path`. The server can learn who we are, not act as us.
+/// Opens the pipe at `path`. The server can identify this user, but not impersonate it.
 pub(super) fn open(path: &str) -> io::Result<Opened> {
     let file = OpenOptions::new()
         .read(true)
@@ -175,14 +179,16 @@ pub(super) fn open(path: &str) -> io::Result<Opened> {
     Ok(Opened { handle: file.into(), messages })
 }
 
-/// Has to come before the pipe is registered with a reactor, which reads from it at once.
+/// Sets message read mode. This must precede the registration with a reactor, which reads from the
+/// pipe at once.
 fn read_messages(pipe: &impl AsHandle) -> io::Result<()> {
-    // SAFETY: the handle is open as long as the pipe is borrowed, the mode is one, and null means
+    // SAFETY: the handle is open as long as the pipe is borrowed, the mode is valid, and null means
     // unchanged.
     check(unsafe { SetNamedPipeHandleState(raw(pipe), &PIPE_READMODE_MESSAGE, null(), null()) })
 }
 
-/// Readies an end that was made elsewhere: which one it is, and whether it carries messages.
+/// Prepares an end that was made elsewhere. Returns which end it is, and whether it carries
+/// messages.
 pub(super) fn check_adopted(handle: &OwnedHandle) -> io::Result<(End, bool)> {
     let Ok(flags) = flags(handle) else {
         return Err(io::Error::new(ErrorKind::InvalidInput, "the handle is not a pipe's"));
@@ -194,7 +200,7 @@ pub(super) fn check_adopted(handle: &OwnedHandle) -> io::Result<(End, bool)> {
     Ok((if flags & PIPE_SERVER_END == 0 { End::Client } else { End::Server }, messages))
 }
 
-/// Whether an end that others have read from already can tell an empty message.
+/// Whether an end that other code has read from already can recognize an empty message.
 #[cfg(feature = "tokio")]
 pub(super) fn reads_messages(pipe: &impl AsHandle) -> io::Result<bool> {
     let mut mode = 0;
@@ -207,14 +213,14 @@ pub(super) fn reads_messages(pipe: &impl AsHandle) -> io::Result<bool> {
     Ok(mode & PIPE_READMODE_MESSAGE != 0 && is_of_message_type(pipe)?)
 }
 
-/// Whether a server's end has a client, or had one that is gone again. It only asks:
+/// Whether a server's end has a client, or had one that is gone. This is only a query:
 /// `ConnectNamedPipe` on such a pipe would make NT forget who the client is (`NpListen` in its pipe
 /// driver).
 pub(super) fn has_client(pipe: &impl AsHandle) -> io::Result<bool> {
     Ok(matches!(state(pipe)?.NamedPipeState, FILE_PIPE_CONNECTED_STATE | FILE_PIPE_CLOSING_STATE))
 }
 
-/// Whether the other end was closed, or cut off. What it wrote may be there still.
+/// Whether the peer closed its end, or was disconnected. Data that it wrote may still be unread.
 pub(super) fn peer_is_gone(pipe: &impl AsHandle) -> io::Result<bool> {
     Ok(state(pipe)?.NamedPipeState != FILE_PIPE_CONNECTED_STATE)
 }
@@ -224,8 +230,8 @@ fn state(pipe: &impl AsHandle) -> io::Result<FILE_PIPE_LOCAL_INFORMATION> {
     let mut local = FILE_PIPE_LOCAL_INFORMATION::default();
     let (handle, to) = (raw(pipe), (&raw mut local).cast());
     let length = size_of::<FILE_PIPE_LOCAL_INFORMATION>() as u32;
-    // SAFETY: the handle is open as long as the pipe is borrowed; `local` is a place for what is
-    // asked, of the length given, and `status` one for the outcome.
+    // SAFETY: the handle is open as long as the pipe is borrowed; `local` is a place for the
+    // result, with the given length, and `status` is a place for the outcome.
     let outcome = unsafe {
         NtQueryInformationFile(handle, &mut status, to, length, FilePipeLocalInformation)
     };
@@ -254,28 +260,30 @@ impl AsHandle for Opened {
     }
 }
 
-/// Whether a pipe exists, where that can be told.
+/// Whether a pipe exists, as far as the system reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
     There,
-    /// Without a server: what is left are connections of a former one, which NT lets hold the name.
+    /// The pipe has no server. What is left are connections of a former one, which hold the name on
+    /// NT.
     Orphaned,
     Absent,
-    /// With the error that the system gave instead.
+    /// The system returned this error instead.
     Unknown(Option<u32>),
 }
 
-/// Looks without connecting, so that the server's clients are not disturbed.
+/// Checks for a pipe without connecting, so that the server's clients are not disturbed.
 pub(super) fn presence(path: &str) -> Presence {
     let text = wide(path);
-    // Zero would mean the server's choice; this waits a millisecond for an instance to be free.
+    // Waits a millisecond for an instance to be free. Zero would mean the time that the server
+    // chose.
     // SAFETY: the path ends in NUL.
     let waited = check(unsafe { WaitNamedPipeW(text.as_ptr(), 1) });
     tell_presence(waited.map_err(|error| code(&error)), || open_refused(path))
 }
 
-/// What the system's answers mean: to waiting for an instance to be free, and where none was within
-/// the time, to [`open_refused`].
+/// Interprets the results of the system: that of waiting for an instance to be free, and if none
+/// was in time, that of [`open_refused`].
 fn tell_presence(
     waited: Result<(), Option<u32>>,
     opened: impl FnOnce() -> Option<u32>,
@@ -286,29 +294,32 @@ fn tell_presence(
             Some(ERROR_FILE_NOT_FOUND) => Presence::Orphaned,
             _ => Presence::There,
         },
-        // The pipe went away while this waited for it: so Wine says, NT that it is not found.
+        // If the pipe vanishes during the wait, Wine returns `ERROR_HANDLES_CLOSED`, and NT
+        // `ERROR_FILE_NOT_FOUND`.
         Err(Some(ERROR_FILE_NOT_FOUND | ERROR_HANDLES_CLOSED)) => Presence::Absent,
         Err(code) => Presence::Unknown(code),
     }
 }
 
-/// `windows-sys` has it under other names only.
+/// `windows-sys` defines this value only under other names.
 const ACCESS_SYSTEM_SECURITY: u32 = 0x0100_0000;
 
-/// The error of an open that is to be refused. NT looks first whether there is a server's end at
-/// all, then whether the caller may ask for this access, and takes an instance last. Only with the
-/// privilege of auditors, and a free instance just now, does it connect.
+/// Tries an open that should be refused, and returns its error. NT checks first whether there is a
+/// server's end at all, then whether the caller may ask for this access, and takes an instance
+/// last. The open connects only if the caller has the privilege of auditors and an instance is free
+/// just then.
 fn open_refused(path: &str) -> Option<u32> {
     let opened = OpenOptions::new().access_mode(ACCESS_SYSTEM_SECURITY).open(path);
     opened.err().and_then(|error| code(&error))
 }
 
-/// Whether `error` says that the other end is closed.
+/// Whether `error` means that the other end is closed.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(code(error), Some(ERROR_BROKEN_PIPE | ERROR_NO_DATA | ERROR_PIPE_NOT_CONNECTED))
 }
 
-/// The standard library seeds its hashers from the system's source of randomness.
+/// Returns a random number: the standard library seeds its hashers from the system's source of
+/// randomness.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one(())
 }

@@ -1,10 +1,10 @@
 //! The runtime that every pipe of the process is registered with.
 //!
-//! Not the user's: on Windows a closed pipe's handle is released by the event loop it belongs to,
-//! so a stream that outlives its runtime would leave its peer without an end of file.
+//! It is not the user's runtime: on Windows a closed pipe's handle is released by the event loop it
+//! belongs to, so a stream that outlives its runtime would leave its peer without an end of file.
 //!
-//! Users' wakers run on its thread. One that panics ends it, as it would end any runtime of
-//! tokio's.
+//! Users' wakers run on its thread. A waker that panics ends the thread, as it would end any
+//! runtime of tokio's.
 
 use std::future::{Future, pending, poll_fn};
 use std::io;
@@ -51,14 +51,15 @@ pub(super) fn handle() -> io::Result<&'static Handle> {
     reactor().map(|reactor| &reactor.handle)
 }
 
-/// Turns in which the reactor has closed the handles of the pipes that were dropped before: their
-/// I/O was cancelled then, and it learns of that in its next turn. The others are for tasks.
+/// The number of turns after which the reactor has closed the handles of the pipes that were
+/// dropped before. Their I/O was cancelled on the drop, and the reactor learns of that in its next
+/// turn. The other turns are for tasks.
 const TURNS: usize = 8;
-/// How long a thread may wait for these, where a waker or a busy machine keeps the reactor.
+/// How long a thread may wait for these turns, if a waker or a busy machine delays the reactor.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Ready when the pipes that were dropped by now are closed. A write that the peer does not read
-/// keeps its pipe open for longer.
+/// Returns a task that is ready when the pipes that were dropped by now are closed. A write that
+/// the peer does not read keeps its pipe open for longer.
 pub(super) fn settled() -> io::Result<Task<()>> {
     Task::spawn(turns())
 }
@@ -69,8 +70,8 @@ async fn turns() {
     }
 }
 
-/// Waits until the pipes that were dropped by now are closed: for the reactor's own work, and for
-/// nobody else's.
+/// Waits until the pipes that were dropped by now are closed. This waits only for the reactor's own
+/// work.
 pub(super) fn settle() {
     let Some(reactor) = REACTOR.get() else { return };
     if reactor.thread == thread::current().id() {
@@ -81,11 +82,11 @@ pub(super) fn settle() {
         turns().await;
         drop(sender);
     });
-    // Nothing is sent: it is the sender's end that is waited for.
+    // Nothing is sent: the call returns when the sender is dropped.
     let _ = receiver.recv_timeout(SETTLED);
 }
 
-/// Anywhere: no runtime of the user's is needed.
+/// Always succeeds: accepting needs no runtime of the user's.
 #[allow(clippy::unnecessary_wraps, reason = "elsewhere one is")]
 pub(crate) fn can_accept() -> io::Result<()> {
     Ok(())

@@ -33,25 +33,26 @@ impl Pipe {
         Self { registered, messages }
     }
 
-    /// A client's end, which the server has accepted or is going to.
+    /// Registers a client's end, which the server has accepted or is going to accept.
     pub(super) fn client(opened: Opened) -> io::Result<Self> {
         let _context = reactor::handle()?.enter();
         let handle = opened.handle.into_raw_handle();
-        // SAFETY: the handle is a pipe's, opened for overlapped I/O, and nobody else's any more.
+        // SAFETY: the handle is an end of a pipe that was opened for overlapped I/O, and nothing
+        // else owns it any more.
         let pipe = unsafe { NamedPipeClient::from_raw_handle(handle) }?;
         Ok(Self::new(Registered::Client(pipe), opened.messages))
     }
 
-    /// A server's end, whose client is there.
+    /// Registers a server's end that has a client.
     pub(super) fn server(handle: OwnedHandle, messages: bool) -> io::Result<Self> {
         let _context = reactor::handle()?.enter();
-        // SAFETY: the handle is a server's end, and nobody else's any more. That it is for
-        // overlapped I/O is what the system checks when it is registered.
+        // SAFETY: the handle is a server's end, and nothing else owns it any more. The system
+        // checks at registration that it is for overlapped I/O.
         let pipe = unsafe { NamedPipeServer::from_raw_handle(handle.into_raw_handle()) }?;
         Ok(Self::new(Registered::Server(pipe), messages))
     }
 
-    /// An end whose peer is there already.
+    /// Registers an end whose peer is connected already.
     pub(super) fn connected(handle: OwnedHandle, end: End, messages: bool) -> io::Result<Self> {
         if end == End::Client {
             return Self::client(Opened { handle, messages });
@@ -60,14 +61,14 @@ impl Pipe {
         Self::server(handle, messages)
     }
 
-    /// One that another runtime than the reactor has.
+    /// Wraps a server's end that is registered with another runtime than the reactor.
     pub(super) fn from_server(pipe: NamedPipeServer) -> io::Result<Self> {
         complete(&pipe)?;
         let messages = pipe::reads_messages(&pipe)?;
         Ok(Self::new(Registered::Server(pipe), messages))
     }
 
-    /// One that another runtime than the reactor has.
+    /// Wraps a client's end that is registered with another runtime than the reactor.
     pub(super) fn from_client(pipe: NamedPipeClient) -> io::Result<Self> {
         let messages = pipe::reads_messages(&pipe)?;
         Ok(Self::new(Registered::Client(pipe), messages))
@@ -80,7 +81,7 @@ impl Pipe {
         }
     }
 
-    /// Whether it is of message type, so that an end can be written into it.
+    /// Whether the pipe is of message type, so that it can carry the end of one direction.
     pub(super) fn has_messages(&self) -> bool {
         self.messages
     }
@@ -99,7 +100,7 @@ impl Pipe {
         }
     }
 
-    /// Beside those who read: it takes nothing.
+    /// Waits until the pipe is readable. It consumes nothing, so it may run beside a reader.
     pub(super) async fn readable(&self) -> io::Result<()> {
         match &self.registered {
             Registered::Server(pipe) => pipe.readable().await,
@@ -115,13 +116,13 @@ impl Pipe {
     }
 
     pub(super) fn try_read(&self, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
-        // SAFETY: nothing uninitialized is written: the bytes go into it and are not read.
+        // SAFETY: no uninitialized bytes are written to the buffer, and its bytes are not read.
         let mut room = unsafe { buf.unfilled_mut() };
         let length = match &self.registered {
             Registered::Server(pipe) => pipe.try_read_buf(&mut room),
             Registered::Client(pipe) => pipe.try_read_buf(&mut room),
         }?;
-        // SAFETY: that many bytes were read into what is not filled.
+        // SAFETY: the call read `length` bytes into the unfilled part.
         unsafe { buf.assume_init(length) };
         buf.advance(length);
         Ok(length)
@@ -151,12 +152,12 @@ impl AsHandle for Pipe {
     }
 }
 
-/// An end that was made elsewhere.
+/// Registers an end that was made elsewhere.
 pub(super) fn adopt(handle: OwnedHandle) -> io::Result<Pipe> {
     let (end, messages) = pipe::check_adopted(&handle)?;
     Pipe::connected(handle, end, messages).map_err(|error| match system::code(&error) {
-        // The system's answer for a handle that is not for overlapped I/O, or that another event
-        // loop has: that cannot be undone.
+        // The system returns this error for a handle that is not for overlapped I/O, or that is
+        // bound to another event loop. Such a binding cannot be undone.
         Some(ERROR_INVALID_PARAMETER) => io::Error::new(
             ErrorKind::InvalidInput,
             "the handle is not for overlapped I/O, or is in use with another event loop",
@@ -165,25 +166,25 @@ pub(super) fn adopt(handle: OwnedHandle) -> io::Result<Pipe> {
     })
 }
 
-/// Completes a connection whose client is there already, unless its owner has. A pipe that was
-/// registered before its client came reads nothing until then.
+/// Completes the connection of a client that is there already, unless the pipe's owner has done so.
+/// A pipe that was registered before its client came reads nothing until then.
 fn complete(pipe: &NamedPipeServer) -> io::Result<()> {
     connected(pipe)?;
     let cx = &mut Context::from_waker(Waker::noop());
-    // It is ready for writing once it reads. NT forgets who the client is when it is asked to let
-    // one in that is there.
+    // A pipe that reads already is ready for writing too, and is left alone: `ConnectNamedPipe`
+    // makes NT forget who a connected client is.
     if let Poll::Ready(ready) = pipe.poll_write_ready(cx) {
         return ready;
     }
     match pin!(pipe.connect()).poll(cx) {
         Poll::Ready(connected) => connected,
-        // The client is there, and the owner's call learns that later.
+        // The client is there, and the owner's pending `connect` completes later.
         Poll::Pending => Ok(()),
     }
 }
 
-/// Refuses a server's end that has no client. One that has needs no `connect` if it is registered
-/// only now.
+/// Refuses a server's end that has no client. An end with a client needs no `connect` if it is
+/// registered only now.
 fn connected(pipe: &impl AsHandle) -> io::Result<()> {
     if pipe::has_client(pipe)? {
         return Ok(());
@@ -215,7 +216,7 @@ mod tests {
             CreateNamedPipeW(path.as_ptr(), access, PIPE_TYPE_MESSAGE, 1, 4096, 4096, 0, null())
         };
         assert_ne!(handle, INVALID_HANDLE_VALUE);
-        // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+        // SAFETY: the call succeeded, so it is an open handle, and nothing else owns it.
         unsafe { OwnedHandle::from_raw_handle(handle) }
     }
 

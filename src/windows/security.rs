@@ -1,4 +1,4 @@
-//! Who may open a pipe, and who is at its ends.
+//! Controls who may open a pipe, and identifies its peers.
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::ffi::c_void;
@@ -49,7 +49,7 @@ pub(super) fn own_sid() -> io::Result<&'static str> {
     let mut token = null_mut();
     // SAFETY: `token` is a place for a handle.
     check(unsafe { OpenProcessToken(process, TOKEN_QUERY, &mut token) })?;
-    // SAFETY: the call succeeded, so `token` is an open handle, and nobody else has it.
+    // SAFETY: the call succeeded, so `token` is an open handle, and nothing else owns it.
     let token = unsafe { OwnedHandle::from_raw_handle(token) };
     let sid = token_user(&token)?;
     Ok(OWN.get_or_init(|| sid))
@@ -73,15 +73,15 @@ pub(super) fn client_integrity(pipe: &impl AsHandle) -> io::Result<u32> {
     token_integrity(&client_token(pipe)?)
 }
 
-/// What says who the client at the other end of a server's pipe is.
+/// Returns the access token of the client at the other end of a server's pipe.
 fn client_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
     impersonated_token(pipe).map_err(|error| not_told(error, client_process(pipe)))
 }
 
-/// In place of the system's answers for a client that it does not tell.
+/// Replaces the system's error for a client that it does not identify.
 ///
-/// Of a client that opened the pipe without a level (`SECURITY_SQOS_PRESENT`), NT knows who it is
-/// from what it has written, once that is read.
+/// If a client opened the pipe without an impersonation level (`SECURITY_SQOS_PRESENT`), NT
+/// identifies it only once the server has read data that the client wrote.
 fn not_told(error: io::Error, process: Option<u32>) -> io::Error {
     let (reason, cause, advice) = match code(&error) {
         Some(ERROR_CANNOT_IMPERSONATE) => (
@@ -101,7 +101,7 @@ fn not_told(error: io::Error, process: Option<u32>) -> io::Error {
 }
 
 fn impersonated_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
-    // Whom this thread impersonates for its own ends, it goes on impersonating.
+    // The thread may impersonate a user already, and goes on doing so afterwards.
     let former = thread_token(TOKEN_IMPERSONATE);
     let former = match former {
         Err(error) if code(&error) == Some(ERROR_NO_TOKEN) => None,
@@ -111,7 +111,7 @@ fn impersonated_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
     // SAFETY: the handle is open as long as the pipe is borrowed.
     check(unsafe { ImpersonateNamedPipeClient(raw(pipe)) })?;
     let client = thread_token(TOKEN_QUERY);
-    // To continue would be to act as another user.
+    // A thread that cannot revert would go on as another user.
     // SAFETY: it has no preconditions.
     if unsafe { RevertToSelf() } == 0 {
         std::process::abort();
@@ -125,19 +125,20 @@ fn impersonated_token(pipe: &impl AsHandle) -> io::Result<OwnedHandle> {
     client
 }
 
-/// The token of whom this thread impersonates.
+/// Returns the token of the user that this thread impersonates.
 ///
 /// # Errors
 ///
-/// `ERROR_NO_TOKEN`: nobody.
+/// `ERROR_NO_TOKEN` if the thread impersonates no user.
 fn thread_token(access: TOKEN_ACCESS_MASK) -> io::Result<OwnedHandle> {
     // SAFETY: it returns a constant.
     let thread = unsafe { GetCurrentThread() };
     let mut token = null_mut();
-    // "As self": an identification-level token may be looked at, not used.
+    // "As self" uses the rights of the process: an identification-level token may be queried, but
+    // grants no access.
     // SAFETY: `token` is a place for a handle.
     check(unsafe { OpenThreadToken(thread, access, 1, &mut token) })?;
-    // SAFETY: the call succeeded, so `token` is an open handle, and nobody else has it.
+    // SAFETY: the call succeeded, so `token` is an open handle, and nothing else owns it.
     Ok(unsafe { OwnedHandle::from_raw_handle(token) })
 }
 
@@ -145,7 +146,8 @@ fn thread_token(access: TOKEN_ACCESS_MASK) -> io::Result<OwnedHandle> {
 fn over_network() -> io::Result<bool> {
     let mut sid = [0_u32; SECURITY_MAX_SID_SIZE as usize / size_of::<u32>()];
     let (place, mut length) = (sid.as_mut_ptr().cast(), SECURITY_MAX_SID_SIZE);
-    // SAFETY: null means that no domain is wanted, and the place is aligned and as long as is said.
+    // SAFETY: null means that no domain is wanted, and the place is aligned and has the given
+    // length.
     check(unsafe { CreateWellKnownSid(WinNetworkSid, null_mut(), place, &mut length) })?;
     let mut member = 0;
     // SAFETY: null is the thread's own token, the SID was made above, and `member` is a place for a
@@ -160,29 +162,31 @@ pub(super) fn owner_sid(pipe: &impl AsHandle) -> io::Result<Option<String>> {
     if owner.is_null() {
         return Ok(None);
     }
-    // SAFETY: the call succeeded, so `owner` points to a SID in the descriptor, which lives.
+    // SAFETY: the call succeeded, so `owner` points to a SID in the descriptor, which is not freed
+    // yet.
     unsafe { sid_to_string(owner) }.map(Some)
 }
 
-/// A pipe's owner, rights and integrity level, as the system has them.
+/// Returns the owner, group, rights and integrity level of a pipe, as the system stores them.
 pub(super) fn descriptor(pipe: &impl AsHandle) -> io::Result<Vec<u8>> {
     let parts = OWNER_SECURITY_INFORMATION
         | GROUP_SECURITY_INFORMATION
         | DACL_SECURITY_INFORMATION
         | LABEL_SECURITY_INFORMATION;
     let (_, descriptor) = security_of(pipe, parts)?;
-    // SAFETY: the call succeeded, so it is a descriptor, and it lives.
+    // SAFETY: the call succeeded, so the descriptor is valid, and it is not freed yet.
     let length = unsafe { GetSecurityDescriptorLength(descriptor.0) } as usize;
-    // SAFETY: it is self-relative, which means all of it stands in as many bytes.
+    // SAFETY: the descriptor is self-relative, so all of it is within this length.
     Ok(unsafe { slice::from_raw_parts(descriptor.0.cast::<u8>(), length) }.to_vec())
 }
 
-/// Its owner, which is in it or null, and a self-relative descriptor with those parts.
+/// Returns the owner of a pipe, and a self-relative descriptor with the given parts. The owner is
+/// null or points into the descriptor.
 fn security_of(pipe: &impl AsHandle, parts: u32) -> io::Result<(PSID, LocalMemory)> {
     let mut owner: PSID = null_mut();
     let mut descriptor: PSECURITY_DESCRIPTOR = null_mut();
-    // SAFETY: the handle is open as long as the pipe is borrowed, and the places are pointers' or
-    // null, which means not wanted.
+    // SAFETY: the handle is open as long as the pipe is borrowed. Each place is one for a pointer,
+    // or null, which means not wanted.
     let code = unsafe {
         GetSecurityInfo(
             raw(pipe),
@@ -249,10 +253,10 @@ pub(super) fn server_session(pipe: &impl AsHandle) -> io::Result<u32> {
     Ok(session)
 }
 
-/// Who may open a pipe and do what with it, as the system has it.
+/// Who may open a pipe and what they may do with it, in the system's format.
 pub(super) struct SecurityDescriptor(LocalMemory);
 
-// SAFETY: the descriptor is never changed, and its memory belongs to no thread.
+// SAFETY: the descriptor is never changed, and its memory is not tied to a thread.
 unsafe impl Send for SecurityDescriptor {}
 // SAFETY: as above.
 unsafe impl Sync for SecurityDescriptor {}
@@ -272,14 +276,14 @@ impl SecurityDescriptor {
 
     /// # Errors
     ///
-    /// `InvalidInput` where the text is no descriptor, or one that keeps nobody out by having no
-    /// list of who may do what.
+    /// `InvalidInput` if the text is not a descriptor, or has no access list: such a descriptor
+    /// keeps no one out.
     pub(super) fn from_sddl(sddl: &str) -> io::Result<Self> {
         let invalid = |what: &str| {
             let what = format!("{sddl:?} cannot be a pipe's security descriptor: {what}");
             io::Error::new(ErrorKind::InvalidInput, what)
         };
-        // The system would see only what stands before it.
+        // The system would read the text only up to the NUL.
         if sddl.contains('\0') {
             return Err(invalid("it contains NUL"));
         }
@@ -305,15 +309,16 @@ impl SecurityDescriptor {
 
     fn has_dacl(&self) -> io::Result<bool> {
         let (mut present, mut defaulted, mut dacl) = (0, 0, null_mut());
-        // SAFETY: the descriptor is one, and the others are places for what is asked.
+        // SAFETY: the descriptor is valid, and the others are places for the results.
         check(unsafe {
             GetSecurityDescriptorDacl(self.0.0, &mut present, &mut dacl, &mut defaulted)
         })?;
-        // Present and null is "everybody, everything".
+        // A list that is present but null allows everyone everything.
         Ok(present != 0 && !dacl.is_null())
     }
 
-    /// To pass to the system while `self` lives. The handle will not be inherited.
+    /// Returns attributes for a call to the system, valid while `self` lives. They keep the handle
+    /// from being inherited.
     pub(super) fn attributes(&self) -> SECURITY_ATTRIBUTES {
         SECURITY_ATTRIBUTES {
             nLength: size_of::<SECURITY_ATTRIBUTES>() as u32,
@@ -323,15 +328,16 @@ impl SecurityDescriptor {
     }
 }
 
-/// All application packages may connect, which is asked beside what the user may; and the level,
-/// for they run at a low one and could not write otherwise.
+/// Allows all application packages to connect, which the system checks in addition to the user's
+/// rights. The label is needed because such apps run at a low integrity level, and could not write
+/// otherwise.
 const APP_CONTAINERS: &str = "(A;;0x0012019b;;;S-1-15-2-1)S:(ML;;NW;;;LW)";
 
-/// The owner is named because that of an elevated process would be a group; clients compare it. The
-/// network is refused first, which is one more lock on a door that the pipe itself keeps shut: so
-/// not where it would refuse us, who were logged on over the network, our own pipe. Everyone may
-/// read and write, and not create another instance of the pipe (0x4), with which to receive the
-/// server's clients.
+/// The owner is explicit because an elevated process would have a group as its owner, and clients
+/// compare it. The entry that denies the network comes first. It is a second safeguard, because the
+/// pipe itself refuses remote clients. If this process was logged on over the network, the entry is
+/// left out: it would deny us our own pipe. Everyone may read and write, but not create another
+/// instance of the pipe (0x4), which would receive the server's clients.
 fn sddl(access: Access, own: &str, over_network: bool) -> String {
     let network = if over_network { "" } else { "(D;;GA;;;NU)" };
     let owned = format!("O:{own}G:{own}D:P{network}");
@@ -346,16 +352,18 @@ struct LocalMemory(*mut c_void);
 
 impl Drop for LocalMemory {
     fn drop(&mut self) {
-        // SAFETY: the pointer is from a call whose result is to be freed so, and only here.
+        // SAFETY: the pointer comes from a call whose result `LocalFree` must free, and it is freed
+        // only here.
         unsafe { LocalFree(self.0) };
     }
 }
 
-/// A TOKEN_USER or TOKEN_MANDATORY_LABEL with the largest SID, 68 bytes, takes 84; `u64` for the
-/// alignment.
+/// A TOKEN_USER or TOKEN_MANDATORY_LABEL with the largest SID, of 68 bytes, takes 84 bytes. The
+/// elements are `u64` for the alignment.
 type TokenInformation = [u64; 16];
 
-/// What it writes points into `buffer`, so that must not be moved.
+/// Writes token information to `buffer`. It contains pointers into `buffer`, which must not be
+/// moved.
 fn token_information(
     token: &OwnedHandle,
     class: TOKEN_INFORMATION_CLASS,
@@ -363,7 +371,7 @@ fn token_information(
 ) -> io::Result<()> {
     let mut length = 0;
     let token: HANDLE = token.as_raw_handle();
-    // SAFETY: the token is open, and the buffer as long as is said.
+    // SAFETY: the token is open, and the buffer has the given length.
     check(unsafe {
         GetTokenInformation(
             token,
@@ -380,7 +388,7 @@ fn token_user(token: &OwnedHandle) -> io::Result<String> {
     token_information(token, TokenUser, &mut buffer)?;
     // SAFETY: the call succeeded, so the buffer, which is aligned, begins with a TOKEN_USER.
     let user = unsafe { buffer.as_ptr().cast::<TOKEN_USER>().read() };
-    // SAFETY: the SID stands behind the TOKEN_USER, in the buffer.
+    // SAFETY: the SID follows the TOKEN_USER in the buffer.
     unsafe { sid_to_string(user.User.Sid) }
 }
 
@@ -391,16 +399,16 @@ fn token_integrity(token: &OwnedHandle) -> io::Result<u32> {
     // TOKEN_MANDATORY_LABEL.
     let label = unsafe { buffer.as_ptr().cast::<TOKEN_MANDATORY_LABEL>().read() };
     let sid = label.Label.Sid;
-    // SAFETY: the SID stands behind the label, in the buffer.
+    // SAFETY: the SID follows the label in the buffer.
     let count = unsafe { GetSidSubAuthorityCount(sid) };
-    // SAFETY: the call returns a place in the SID.
+    // SAFETY: the call returned a pointer into the SID.
     let count = unsafe { count.read() };
     let Some(last) = count.checked_sub(1) else {
         return Err(io::Error::new(ErrorKind::InvalidData, "an integrity level without a number"));
     };
-    // SAFETY: as above, and there is one with this number.
+    // SAFETY: as above, and the SID has a part with this index.
     let level = unsafe { GetSidSubAuthority(sid, u32::from(last)) };
-    // SAFETY: the call returns a place in the SID.
+    // SAFETY: the call returned a pointer into the SID.
     Ok(unsafe { level.read() })
 }
 
@@ -409,7 +417,7 @@ fn token_integrity(token: &OwnedHandle) -> io::Result<u32> {
 /// `sid` points to a SID.
 unsafe fn sid_to_string(sid: PSID) -> io::Result<String> {
     let mut text = null_mut();
-    // SAFETY: the caller's promise; `text` is a place for a pointer.
+    // SAFETY: the caller guarantees a valid SID; `text` is a place for a pointer.
     check(unsafe { ConvertSidToStringSidW(sid, &mut text) })?;
     let _text = LocalMemory(text.cast());
     // SAFETY: the call succeeded, so `text` ends in NUL.
@@ -422,7 +430,8 @@ unsafe fn sid_to_string(sid: PSID) -> io::Result<String> {
 unsafe fn from_wide(text: *const u16) -> String {
     let mut units = Vec::new();
     loop {
-        // SAFETY: the caller's promise, and no unit before this one was NUL.
+        // SAFETY: the caller guarantees that the text ends in NUL, and no unit before this one was
+        // NUL.
         let unit = unsafe { text.wrapping_add(units.len()).read() };
         if unit == 0 {
             return String::from_utf16_lossy(&units);

@@ -1,4 +1,4 @@
-//! A connection: one end of a pipe that the crate's reactor completes the I/O of.
+//! A connection: one end of a pipe whose I/O the crate's reactor completes.
 
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
@@ -26,28 +26,28 @@ pub(crate) struct Stream {
     pub(super) pipe: Arc<Pipe>,
     peer_end: PeerEnd,
     shut: AtomicBool,
-    /// What `shutdown` may do on a pipe that cannot carry our end.
+    /// Whether `shutdown` succeeds on a pipe that cannot carry our end: the peer reads it at close.
     end_on_close: bool,
-    /// Once the write side is shut.
+    /// `None` until the write side is shut.
     end: Mutex<Option<Ending>>,
-    /// Dropped with the stream, which is heard by who waits for the peer to be told.
+    /// Dropped with the stream, which notifies the futures that wait to identify the peer.
     open: OnceLock<watch::Sender<()>>,
 }
 
 struct Ending {
     end: End,
-    /// Sends it, and sends it again.
+    /// Sends the end, and sends it again.
     _task: Option<Task<()>>,
 }
 
-/// An empty message, the end of a stream; nothing on a pipe of byte type.
+/// Our end of the stream: an empty message, or nothing on a pipe of byte type.
 #[derive(Clone)]
 enum End {
     Sent(Outcome),
     Sending(watch::Receiver<Option<Outcome>>),
 }
 
-/// For all who ask.
+/// The error is shared, because several callers can ask for it.
 type Outcome = Result<(), Arc<io::Error>>;
 
 impl Stream {
@@ -139,7 +139,7 @@ impl Stream {
         outcome.map_err(|error| again(&error))
     }
 
-    /// The pipe is not kept for it.
+    /// The future does not keep the pipe open.
     pub(crate) fn closed(&self) -> impl Future<Output = io::Result<()>> + Send + use<> {
         let pipe = Arc::downgrade(&self.pipe);
         async move {
@@ -165,7 +165,8 @@ impl Stream {
         }
     }
 
-    /// The event loop reads ahead. What it has read tells who has written it.
+    /// Returns the peer's credentials once the pipe is readable. The event loop reads ahead, and
+    /// the data that it has read identifies the client that wrote it.
     pub(super) fn told_when_readable(
         &self,
     ) -> impl Future<Output = io::Result<PeerCredentials>> + Send + use<> {
@@ -182,7 +183,7 @@ impl Stream {
         }
     }
 
-    /// One that was used before, and has read the peer's end or written ours.
+    /// Resumes a stream that was used before, and may have read the peer's end or sent ours.
     #[cfg(feature = "blocking")]
     pub(super) fn resumed(
         pipe: Pipe,
@@ -230,7 +231,7 @@ impl Stream {
         }
         loop {
             ready!(self.pipe.poll_write_ready(cx))?;
-            // Nothing is written behind the end, which another task or thread may be sending.
+            // Nothing is written after the end, which another task or thread may be sending.
             let ending = self.ending();
             if self.shut.load(Ordering::Relaxed) {
                 return Poll::Ready(Err(broken_pipe()));
@@ -295,7 +296,7 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// What became of the end, once that is known.
+/// Waits for the outcome of sending the end.
 async fn sent(mut end: watch::Receiver<Option<Outcome>>) -> io::Result<Outcome> {
     loop {
         if let Some(outcome) = &*end.borrow_and_update() {
@@ -305,7 +306,7 @@ async fn sent(mut end: watch::Receiver<Option<Outcome>>) -> io::Result<Outcome> 
     }
 }
 
-/// An error for one more who asks.
+/// Copies an error for another caller.
 fn again(error: &io::Error) -> io::Error {
     let code = error.raw_os_error();
     code.map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
@@ -330,7 +331,7 @@ async fn repeat_end(pipe: &Pipe) {
     }
 }
 
-/// `None` while a write of ours is under way.
+/// Tries to send our end. Returns `None` while a write of ours is under way.
 fn try_end(pipe: &Pipe) -> Option<io::Result<()>> {
     match pipe.try_write(&[]) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => None,

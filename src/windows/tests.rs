@@ -1,6 +1,5 @@
 //! Behaviour of Windows that the contract's rows do not cover. A test starts a runtime only if it
-//! is
-//! about one, because the backend needs none.
+//! is about one, because the backend needs none.
 #![allow(unsafe_code, reason = "asks the system about handles")]
 
 mod close;
@@ -88,7 +87,7 @@ async fn all<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T>>>>) -> Vec<T> {
     outputs
 }
 
-/// Client and server.
+/// Returns a connected client and server.
 fn connected() -> (Stream, Stream) {
     let path = unique();
     let mut listener = Listener::bind(&path).expect("a free name");

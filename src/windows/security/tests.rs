@@ -30,7 +30,7 @@ fn text(descriptor: &SecurityDescriptor) -> String {
 
 fn parts(descriptor: &SecurityDescriptor, parts: OBJECT_SECURITY_INFORMATION) -> String {
     let mut text = null_mut();
-    // SAFETY: the descriptor is one; `text` is a place for a pointer, null means not wanted.
+    // SAFETY: the descriptor is valid; `text` is a place for a pointer, and null means not wanted.
     check(unsafe {
         ConvertSecurityDescriptorToStringSecurityDescriptorW(
             descriptor.0.0,
@@ -170,15 +170,15 @@ fn of_pipe(pipe: &impl AsHandle) -> SecurityDescriptor {
 /// Returns the bytes of the access list in a descriptor.
 fn dacl(descriptor: &SecurityDescriptor) -> &[u8] {
     let (mut present, mut defaulted, mut dacl) = (0, 0, null_mut());
-    // SAFETY: the descriptor is one, and the others are places for what is asked.
+    // SAFETY: the descriptor is valid, and the others are places for the results.
     check(unsafe {
         GetSecurityDescriptorDacl(descriptor.0.0, &mut present, &mut dacl, &mut defaulted)
     })
     .expect("a list");
     assert!(present != 0 && !dacl.is_null());
-    // SAFETY: it points to a list in the descriptor.
+    // SAFETY: `dacl` points to a list in the descriptor.
     let size = unsafe { dacl.cast::<ACL>().read() }.AclSize;
-    // SAFETY: the list is so long, and lives as long as the descriptor.
+    // SAFETY: the list has this length, and lives as long as the descriptor.
     unsafe { slice::from_raw_parts(dacl.cast(), size.into()) }
 }
 
@@ -244,8 +244,7 @@ fn the_client_is_identified_and_not_impersonated() {
 }
 
 /// Logs on as a second user of this machine. `SOCKPIPE_SECOND_USER` has the user's name and
-/// password,
-/// with a colon between them.
+/// password, with a colon between them.
 fn second_user() -> Option<OwnedHandle> {
     if skipped("it has one user") {
         return None;
@@ -263,7 +262,7 @@ fn second_user() -> Option<OwnedHandle> {
         LogonUserW(name.as_ptr(), here.as_ptr(), password.as_ptr(), method, provider, &mut token)
     })
     .expect("a logon");
-    // SAFETY: the call succeeded, so `token` is an open handle, and nobody else has it.
+    // SAFETY: the call succeeded, so `token` is an open handle, and nothing else owns it.
     Some(unsafe { OwnedHandle::from_raw_handle(token) })
 }
 

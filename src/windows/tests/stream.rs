@@ -14,8 +14,7 @@ use super::*;
 use crate::Access;
 
 /// In byte read mode Windows loses the end of the stream. Wine does not, so only this test shows
-/// the
-/// mode.
+/// the mode.
 #[test]
 fn both_ends_are_of_message_type_and_read_messages() {
     let (client, server) = connected();
@@ -184,8 +183,7 @@ fn both_ends_report_their_peers_user_and_process() {
 }
 
 /// NT identifies a client that named no impersonation level only after a write. Wine identifies it
-/// at
-/// once.
+/// at once.
 #[test]
 fn a_client_is_identified_by_its_write_before_a_byte_is_read() {
     let (mut client, mut server) = connected();

@@ -15,10 +15,11 @@ const GROUP_INTEGRITY: u32 = 0x20;
 fn owner_of(sddl: &str) -> String {
     let descriptor = SecurityDescriptor::from_sddl(sddl).expect("SDDL");
     let (mut owner, mut defaulted) = (null_mut(), 0);
-    // SAFETY: the descriptor is one, and the others are places for what is asked.
+    // SAFETY: the descriptor is valid, and the others are places for the results.
     check(unsafe { GetSecurityDescriptorOwner(descriptor.0.0, &mut owner, &mut defaulted) })
         .expect("an owner");
-    // SAFETY: the call succeeded, so it points to a SID in the descriptor, which lives.
+    // SAFETY: the call succeeded, so `owner` points to a SID in the descriptor, which is not freed
+    // yet.
     unsafe { sid_to_string(owner) }.expect("a text")
 }
 
@@ -66,14 +67,15 @@ fn without_elevation() -> OwnedHandle {
     let mut token = null_mut();
     // SAFETY: `token` is a place for a handle.
     check(unsafe { OpenProcessToken(process, TOKEN_ALL_ACCESS, &mut token) }).expect("a token");
-    // SAFETY: the call succeeded, so `token` is an open handle, and nobody else has it.
+    // SAFETY: the call succeeded, so `token` is an open handle, and nothing else owns it.
     let token = unsafe { OwnedHandle::from_raw_handle(token) };
     let (none, flags) = (null_mut(), DISABLE_MAX_PRIVILEGE | LUA_TOKEN);
     let (token, no_groups, mut plain) = (token.as_raw_handle(), null(), null_mut());
     // Windows disables the group because of the flag. Wine needs the group's SID.
     let mut sid = [0_u32; SECURITY_MAX_SID_SIZE as usize / size_of::<u32>()];
     let (place, mut length) = (sid.as_mut_ptr().cast(), SECURITY_MAX_SID_SIZE);
-    // SAFETY: null means that no domain is wanted, and the place is aligned and as long as is said.
+    // SAFETY: null means that no domain is wanted, and the place is aligned and has the given
+    // length.
     check(unsafe { CreateWellKnownSid(WinBuiltinAdministratorsSid, none, place, &mut length) })
         .expect("a group");
     let group = SID_AND_ATTRIBUTES { Sid: place, Attributes: 0 };
@@ -83,18 +85,19 @@ fn without_elevation() -> OwnedHandle {
         CreateRestrictedToken(token, flags, 1, &group, 0, null(), 0, no_groups, &mut plain)
     })
     .expect("a token");
-    // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+    // SAFETY: the call succeeded, so it is an open handle, and nothing else owns it.
     let plain = unsafe { OwnedHandle::from_raw_handle(plain) };
     let mut sid = [0_u32; SECURITY_MAX_SID_SIZE as usize / size_of::<u32>()];
     let (place, mut length) = (sid.as_mut_ptr().cast(), SECURITY_MAX_SID_SIZE);
-    // SAFETY: null means that no domain is wanted, and the place is aligned and as long as is said.
+    // SAFETY: null means that no domain is wanted, and the place is aligned and has the given
+    // length.
     check(unsafe { CreateWellKnownSid(WinMediumLabelSid, none, place, &mut length) })
         .expect("a level");
     let label = SID_AND_ATTRIBUTES { Sid: place, Attributes: GROUP_INTEGRITY };
     let label = TOKEN_MANDATORY_LABEL { Label: label };
     let (class, size) = (TokenIntegrityLevel, size_of::<TOKEN_MANDATORY_LABEL>() as u32);
     let (handle, label) = (plain.as_raw_handle(), (&raw const label).cast());
-    // SAFETY: the token is open, and `label` of this class and size; its SID lives.
+    // SAFETY: the token is open, `label` has this class and size, and its SID is alive.
     check(unsafe { SetTokenInformation(handle, class, label, size) })
         .expect("a token of that level");
     plain
