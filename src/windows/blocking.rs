@@ -1,4 +1,4 @@
-//! The backend that blocks.
+//! The blocking backend.
 
 mod listener;
 #[cfg(feature = "tokio")]
@@ -32,7 +32,8 @@ use crate::wait::{Deadline, Limit, timed_out};
 
 pub(crate) enum Stream {
     Own(Own),
-    /// One that the reactor completes the I/O of, for that cannot be undone.
+    /// A stream that was async before. The reactor still completes its I/O, because its
+    /// registration cannot be undone.
     #[cfg(feature = "tokio")]
     Registered(reactor::Registered),
 }
@@ -41,7 +42,7 @@ pub(crate) enum Stream {
 pub(crate) struct Own {
     pipe: Arc<OwnedHandle>,
     end: End,
-    /// Whether it is of message type, so that an end can be written into it.
+    /// Whether the pipe is of message type, so that it can carry the end of one direction.
     messages: bool,
     peer_end: PeerEnd,
     reading: Turn,
@@ -132,14 +133,14 @@ impl Stream {
         }
     }
 
-    /// An end that was made elsewhere.
+    /// Wraps an end that was made elsewhere.
     pub(super) fn adopted(handle: OwnedHandle) -> io::Result<Self> {
         let (end, messages) = pipe::check_adopted(&handle)?;
         overlapped::check_adopted(&handle, end)?;
         Own::new(Arc::new(handle), end, messages, false).map(Self::Own)
     }
 
-    /// The handle, which is bound to no completion port of ours.
+    /// Returns the handle, which is not bound to a completion port of ours.
     pub(super) fn into_handle(self) -> io::Result<OwnedHandle> {
         match self {
             Self::Own(own) => own.into_handle(),
@@ -193,7 +194,7 @@ impl Own {
     }
 
     fn read(&self, buf: &mut [u8], deadline: Deadline) -> io::Result<usize> {
-        // One at a time: an end that another read has taken does not come again.
+        // One read at a time: the system gives the end of the stream to one read only.
         let Some(_turn) = self.reading.take(deadline) else { return Err(timed_out("read")) };
         if buf.is_empty() || self.peer_end.is_read() {
             return Ok(0);
@@ -209,13 +210,13 @@ impl Own {
         self.write.write(&self.pipe, bytes, deadline)
     }
 
-    /// The pipe, once nothing is under way on it.
+    /// Returns the pipe, once no operation is under way on it.
     fn into_handle(self) -> io::Result<OwnedHandle> {
         self.write.finish()?;
         unshared(self.pipe)
     }
 
-    /// The same, and what is known of its ends.
+    /// Returns the pipe in the same way, and the state of both directions.
     #[cfg(feature = "tokio")]
     fn into_parts(self) -> io::Result<(OwnedHandle, PeerEnd, WriteState)> {
         let state = self.write.into_state()?;
@@ -229,7 +230,7 @@ fn unshared(pipe: Arc<OwnedHandle>) -> io::Result<OwnedHandle> {
     })
 }
 
-/// What of them one write takes: as many as fit in a chunk, in one message.
+/// Joins the bytes that one write takes into one message: as many as fit in a chunk.
 fn first_of(bufs: &[IoSlice<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for buf in bufs {
@@ -258,7 +259,7 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// Unparks this thread.
+/// Returns a waker that unparks this thread.
 fn waker() -> Waker {
     struct Unpark(Thread);
     impl Wake for Unpark {

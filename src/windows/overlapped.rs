@@ -1,13 +1,15 @@
-//! Overlapped I/O without an event loop: each operation has an event, and whoever wants it done
-//! waits for that.
+//! Overlapped I/O without an event loop: each operation has an event, and the caller waits for that
+//! event.
 //!
-//! The system stores an operation's outcome first and signals its event after. So one that was left
-//! under way is over when its event is signalled, not when its outcome can be read: a signal still
-//! to come would be taken for that of the next operation with the event.
+//! The system stores the outcome of an operation first, and signals its event afterwards. So an
+//! operation that was left under way counts as over when its event is signalled, not when its
+//! outcome can be read. Otherwise the late signal would be taken for that of the next operation
+//! with the event.
 //!
-//! Nothing is bound to a completion port, which could not be undone: so a pipe can be handed on.
-//! But the system cancels such an operation when the thread that began it ends. What may outlive a
-//! call is begun by a thread that stays, see `accept.rs` and `blocking/write.rs`.
+//! No pipe is bound to a completion port: that could not be undone, and the pipe could not be
+//! handed on. But the system cancels such an operation when the thread that began it ends. An
+//! operation that may outlive a call is begun by a thread that stays; see `accept.rs` and
+//! `blocking/write.rs`.
 #![allow(unsafe_code, reason = "system calls, and memory that the system writes to meanwhile")]
 
 mod connect;
@@ -34,7 +36,7 @@ pub(super) use self::transfer::{Write, check_adopted, read, write};
 use super::system::{check, code, raw};
 use crate::wait::Deadline;
 
-/// Signalled when an operation is over, and until the next one begins with it.
+/// An event that is signalled when an operation is over, until the next one begins with it.
 #[derive(Debug)]
 pub(super) struct Event(OwnedHandle);
 
@@ -45,11 +47,11 @@ impl Event {
         if event.is_null() {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+        // SAFETY: the call succeeded, so it is an open handle, and nothing else owns it.
         Ok(Self(unsafe { OwnedHandle::from_raw_handle(event) }))
     }
 
-    /// `false` once the deadline is past.
+    /// Waits until the event is signalled. Returns `false` once the deadline is past.
     pub(super) fn wait(&self, deadline: Deadline) -> io::Result<bool> {
         loop {
             // SAFETY: the handle is open as long as `self` lives.
@@ -67,29 +69,29 @@ impl Event {
         check(unsafe { SetEvent(self.0.as_raw_handle()) })
     }
 
-    /// The low bit keeps the operation from being reported to a completion port, where a pipe that
-    /// was made elsewhere is bound to one. See `GetQueuedCompletionStatus`.
+    /// The low bit keeps the operation from being reported to a completion port, if a pipe that was
+    /// made elsewhere is bound to one. See `GetQueuedCompletionStatus`.
     fn overlapped(&self) -> OVERLAPPED {
         let event = self.0.as_raw_handle().map_addr(|handle| handle | 1);
         OVERLAPPED { hEvent: event, ..OVERLAPPED::default() }
     }
 }
 
-/// Rounded up, so that a wait does not end early; for ever, without a deadline.
+/// Rounds up, so that a wait does not end early. Without a deadline the wait has no limit.
 fn milliseconds(deadline: Deadline) -> u32 {
     let Some(left) = deadline.left() else { return INFINITE };
     u32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(INFINITE).min(INFINITE - 1)
 }
 
 fn cancel(pipe: BorrowedHandle<'_>, overlapped: &UnsafeCell<OVERLAPPED>) {
-    // It fails where the operation is over.
-    // SAFETY: the handle is open as long as the pipe is borrowed, and the structure lives; only its
-    // address counts.
+    // This fails if the operation is over, which is ignored.
+    // SAFETY: the handle is open as long as the pipe is borrowed, and the structure is alive; the
+    // call uses only its address.
     unsafe { CancelIoEx(raw(&pipe), overlapped.get()) };
 }
 
-/// Returns when an operation that was left under way is over, and has signalled its event. It is
-/// cancelled at the deadline.
+/// Waits until an operation that was left under way is over and has signalled its event. Cancels it
+/// at the deadline.
 fn wait(
     pipe: BorrowedHandle<'_>,
     overlapped: &UnsafeCell<OVERLAPPED>,
@@ -97,7 +99,7 @@ fn wait(
     mut deadline: Deadline,
 ) {
     loop {
-        // Where it cannot be waited for, it must not go on either.
+        // If the wait fails, the operation must not go on either.
         if !matches!(event.wait(deadline), Ok(true)) {
             cancel(pipe, overlapped);
             deadline = Deadline::after(None);
@@ -111,12 +113,12 @@ fn is_under_way(outcome: &io::Result<usize>) -> bool {
     matches!(outcome, Err(error) if code(error) == Some(ERROR_IO_INCOMPLETE))
 }
 
-/// How many bytes it has moved; `ERROR_IO_INCOMPLETE` while it is under way.
+/// Returns how many bytes the operation has moved, or `ERROR_IO_INCOMPLETE` while it is under way.
 fn result(pipe: BorrowedHandle<'_>, overlapped: &UnsafeCell<OVERLAPPED>) -> io::Result<usize> {
     let mut length = 0;
-    // SAFETY: the handle is open as long as the pipe is borrowed; the structure is that of an
-    // operation on it that was begun; `length` is a place for a number. It is not to wait, which
-    // would be for the event alone, and then take it to be over.
+    // SAFETY: the handle is open as long as the pipe is borrowed; the structure belongs to an
+    // operation that was begun on it; `length` is a place for a number. The call must not wait: it
+    // would wait for the event alone, and then take the operation to be over.
     let done = check(unsafe { GetOverlappedResult(raw(&pipe), overlapped.get(), &mut length, 0) });
     match done {
         Ok(()) => Ok(length as usize),

@@ -1,5 +1,6 @@
-//! Accepting. A thread of the listener's own waits for clients, so that instances are armed also
-//! while nobody is in `accept`; and so that the thread that armed them stays.
+//! Accepts clients for blocking callers. The listener has a thread of its own that waits for
+//! clients. So instances are armed even while no thread is in `accept`, and the thread that armed
+//! them stays.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,20 +28,20 @@ pub(crate) struct Listener {
     arming: Thread,
 }
 
-/// What `accept` has in common with the thread.
+/// What `accept` shares with the listener's thread.
 struct Shared {
     clients: Mutex<Clients>,
-    /// Clients have come, or the thread is gone.
+    /// Notified when clients have come, or the thread is gone.
     came: Condvar,
 }
 
 struct Clients {
     waiting: VecDeque<Own>,
-    /// `None` once nobody wants any more.
+    /// `None` once the listener accepts no more clients.
     instances: Option<Instances>,
-    /// There will be no more.
+    /// The thread is gone, so no more clients will come.
     gone: bool,
-    /// No more are wanted by `accept`.
+    /// `accept` was asked to stop.
     stopped: bool,
 }
 
@@ -71,7 +72,7 @@ impl Listener {
         Ok(Self { address, shared, pauses, arming: thread.thread().clone() })
     }
 
-    /// `None` once the deadline is past.
+    /// Accepts a client. Returns `None` once the deadline is past.
     pub(crate) fn accept(&self, deadline: Deadline) -> io::Result<Option<Stream>> {
         let mut clients = self.shared.lock();
         loop {
@@ -79,7 +80,7 @@ impl Listener {
                 return Err(stopped());
             }
             if clients.waiting.len() >= BACKLOG {
-                // There is room again.
+                // The thread waits while the backlog is full. This call makes room.
                 self.arming.unpark();
             }
             if let Some(client) = clients.waiting.pop_front() {
@@ -115,7 +116,7 @@ impl Listener {
         released(&address)
     }
 
-    /// No client is refused here: the system does, by the pipe's descriptor.
+    /// No client is refused here: the system refuses them by the pipe's security descriptor.
     pub(crate) fn stats(&self) -> ListenerStats {
         ListenerStats { pauses: self.pauses.load(Ordering::Relaxed), ..ListenerStats::default() }
     }
@@ -146,7 +147,7 @@ impl Drop for Listener {
     }
 }
 
-/// Tells those who wait for clients that the thread is gone, for whatever reason.
+/// Notifies the calls of `accept` that the thread is gone, whatever ended it.
 struct Gone<'a>(&'a Shared);
 
 impl Drop for Gone<'_> {
@@ -159,7 +160,7 @@ impl Drop for Gone<'_> {
     }
 }
 
-/// What became of a look for a client.
+/// The result of a check for a client.
 enum Receiving {
     Received,
     Wait(Option<Instant>),
@@ -167,7 +168,7 @@ enum Receiving {
 }
 
 impl Shared {
-    /// Until nobody wants clients any more.
+    /// Queues clients as they come, until the listener accepts no more.
     fn serve(&self) {
         let _gone = Gone(self);
         let waker = waker();
@@ -188,7 +189,8 @@ impl Shared {
         let Clients { waiting, instances: Some(instances), .. } = &mut *clients else {
             return Receiving::Ended;
         };
-        // Clients beyond the backlog wait in the armed instances, and then before the pipe.
+        // When the backlog is full, further clients wait in the armed instances, and the next ones
+        // find the pipe busy.
         if waiting.len() >= BACKLOG {
             return Receiving::Wait(None);
         }
@@ -223,8 +225,7 @@ mod tests {
     }
 
     /// In byte read mode Windows loses the end of the stream. Wine does not, so only this test
-    /// shows the
-    /// mode.
+    /// shows the mode.
     #[test]
     fn both_ends_of_a_connection_read_messages() {
         let endpoint = unique().parse().expect("an endpoint");

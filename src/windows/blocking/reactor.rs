@@ -1,5 +1,5 @@
-//! A stream that was an async one: its I/O goes on through the reactor, and the thread waits for
-//! it.
+//! A stream that was async before: the reactor still completes its I/O, and the calling thread
+//! waits for that.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -19,7 +19,7 @@ use crate::wait::{Deadline, timed_out};
 
 pub(crate) struct Registered {
     stream: Stream,
-    // The reactor wakes one that reads and one that writes.
+    // The reactor wakes only one reader and one writer.
     reading: Turn,
     writing: Turn,
 }
@@ -82,7 +82,7 @@ impl AsHandle for Registered {
     }
 }
 
-/// Runs `future` on this thread. `None` once the deadline is past; the future is dropped then.
+/// Runs `future` on this thread. Once the deadline is past, it drops the future and returns `None`.
 fn wait<T>(deadline: Deadline, future: impl Future<Output = T>) -> Option<T> {
     let waker = waker();
     let mut future = pin!(future);

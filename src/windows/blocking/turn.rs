@@ -1,9 +1,10 @@
-//! One thread at a time, without a lock.
+//! Admits one thread at a time, without a lock.
 //!
-//! A direction of a pipe is used by one thread at a time: the system hands an end to one read only,
-//! and what is written next depends on what was written last. A thread that comes alone changes one
-//! number when it comes and again when it goes. Both take 20 ns, and the call on the pipe between
-//! them microseconds. Only threads that come at the same time use the lock, to sleep.
+//! Each direction of a pipe is used by one thread at a time: the system gives the end of the stream
+//! to one read only, and what is written next depends on what was written last. A thread that comes
+//! alone changes one number when it comes and again when it leaves. Both together take 20 ns, and
+//! the call on the pipe between them takes microseconds. Only threads that come at the same time
+//! use the lock, to sleep.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use crate::wait::Deadline;
 
 const FREE: u8 = 0;
 const TAKEN: u8 = 1;
-/// And others may wait for it.
+/// The turn is taken, and other threads may wait for it.
 const WANTED: u8 = 2;
 
 #[derive(Default)]
@@ -26,7 +27,7 @@ pub(super) struct Turn {
 pub(super) struct Taken<'a>(&'a Turn);
 
 impl Turn {
-    /// `None` once the deadline is past.
+    /// Takes the turn. Returns `None` once the deadline is past.
     pub(super) fn take(&self, deadline: Deadline) -> Option<Taken<'_>> {
         match self.state.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Some(Taken(self)),
@@ -37,7 +38,7 @@ impl Turn {
     #[cold]
     fn wait(&self, deadline: Deadline) -> Option<Taken<'_>> {
         let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-        // Afterwards the mark stays, though nobody may wait by then: that costs one call too many.
+        // The mark stays afterwards, even if no thread waits by then. That costs one unneeded call.
         while self.state.swap(WANTED, Ordering::Acquire) != FREE {
             asleep = match deadline.left() {
                 Some(Duration::ZERO) => return None,
@@ -55,7 +56,8 @@ impl Turn {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if self.0.state.swap(FREE, Ordering::Release) == WANTED {
-            // Who has said that it waits has the lock until it does.
+            // A thread that has set the mark holds the lock until it waits, so this notification
+            // reaches it.
             drop(self.0.asleep.lock().unwrap_or_else(PoisonError::into_inner));
             self.0.free.notify_one();
         }
@@ -75,7 +77,7 @@ mod tests {
         count: Cell<u32>,
     }
 
-    // SAFETY: whoever uses the number has the turn.
+    // SAFETY: only the thread with the turn uses the number.
     #[allow(unsafe_code, reason = "a number without a lock shows that the turn is one")]
     unsafe impl Sync for Shared {}
 

@@ -1,13 +1,14 @@
 //! The write side of a pipe.
 //!
-//! Without a time limit, a write returns when the pipe has room for all of it. With one it must not
-//! wait that long, and what is cancelled in a pipe may have been read in part, nobody can tell how
-//! much. So it returns when the system has its bytes in hand, as the reactor's writes do, and the
-//! next write waits until the pipe has had room for them: one whose time is over has written
-//! nothing. Such a write is begun by a thread that stays, for it may outlive the caller's.
-
+//! Without a time limit, a write returns when the pipe has room for all of it. With a limit it must
+//! not wait that long. It cannot be cancelled either: the peer may have read a part of it, and the
+//! system does not report how much. So such a write returns once the system has the bytes, as the
+//! reactor's writes do, and the next write waits until the pipe has had room for them. If the time
+//! runs out during that wait, the next write has written nothing. A write with a limit is begun by
+//! a thread that stays, because the write may outlive the caller's thread.
 //!
-//! A write without a time limit takes no lock: a byte says what the locks guard, see [`Phase`].
+//! A write without a time limit takes no lock: a byte records the state that the locks guard; see
+//! [`Phase`].
 
 use std::io;
 use std::os::windows::io::OwnedHandle;
@@ -23,43 +24,44 @@ use super::super::{broken_pipe, no_half_close, not_taken, pipe};
 use super::turn::Turn;
 use crate::wait::{Deadline, timed_out};
 
-/// What of the write side goes with a stream that is converted.
+/// The state of the write side that goes with a stream when it is converted.
 #[cfg(feature = "tokio")]
 pub(in super::super) struct WriteState {
     pub(in super::super) end_on_close: bool,
-    /// What became of our end, where the write side is shut.
+    /// The outcome of sending our end, if the write side is shut.
     pub(in super::super) ended: Option<io::Result<()>>,
 }
 
 pub(super) struct WriteSide {
     /// Whether the pipe can carry our end.
     messages: bool,
-    /// What `shutdown` may do where it cannot.
+    /// Whether `shutdown` succeeds on a pipe that cannot: the peer reads the end at close.
     end_on_close: bool,
-    /// One writes at a time, and waits for the last write.
+    /// One thread writes at a time, and waits for the last write.
     turn: Turn,
-    /// Of a write without a time limit, which waits until it is over.
+    /// The event of a write without a time limit, which waits until it is over.
     event: Event,
     phase: Phase,
-    /// Of who has the turn.
+    /// Used by the thread that has the turn.
     last: Mutex<Last>,
-    /// What became of our end, once the write side is shut.
+    /// The state of our end, once the write side is shut.
     end: Mutex<Option<End>>,
 }
 
-/// How far the write side is, as it is known without a lock.
+/// The progress of the write side, as far as it is known without a lock.
 ///
-/// Nothing is written behind our end. So a write that is being handed to the system and a shutdown
-/// each leave a mark, and the later one sees the earlier one's: a write that finds the side shut is
-/// not begun, and a shutdown that finds a write leaves it to that to send the end behind it.
+/// Nothing is written after our end. So a write that is being handed to the system and a shutdown
+/// each leave a mark, and the later one sees the mark of the earlier one. A write that finds the
+/// side shut is not begun. A shutdown that finds such a write leaves it to that write to send the
+/// end.
 #[derive(Default)]
 struct Phase(AtomicU8);
 
 /// A write is being handed to the system.
 const BEGINNING: u8 = 1;
-/// Our end is sent, or whoever writes just now sends it.
+/// Our end is sent, or the thread that is writing will send it.
 const SHUT: u8 = 2;
-/// The last write may be under way, or has failed. Of who has the turn.
+/// The last write may be under way, or has failed. Used by the thread that has the turn.
 const UNSETTLED: u8 = 4;
 
 impl Phase {
@@ -67,7 +69,7 @@ impl Phase {
         self.0.load(Ordering::Acquire) & mark != 0
     }
 
-    /// Returns the marks that there were.
+    /// Sets a mark, and returns the marks from before.
     fn mark(&self, mark: u8) -> u8 {
         self.0.fetch_or(mark, Ordering::AcqRel)
     }
@@ -85,8 +87,8 @@ enum Last {
     Failed,
 }
 
-/// An empty message, the end of a stream; nothing on a pipe of byte type. The system takes it at
-/// once, and the peer reads it behind all that was written before.
+/// Our end of the stream: an empty message, or nothing on a pipe of byte type. The system takes it
+/// at once, and the peer reads it after all that was written before.
 enum End {
     Sent(io::Result<()>),
     Sending(Write),
@@ -160,7 +162,7 @@ impl WriteSide {
     pub(super) fn close(&self, pipe: &Arc<OwnedHandle>, limit: Duration) -> io::Result<()> {
         let deadline = Deadline::after(Some(limit));
         self.end(pipe);
-        // Who writes just now has sent the end when it gives the turn back.
+        // A thread that is writing has sent the end by the time it gives the turn back.
         let Some(_turn) = self.turn.take(deadline) else { return Err(not_taken(limit)) };
         match self.wait_for_last(deadline)? {
             Some(true) => {}
@@ -178,7 +180,7 @@ impl WriteSide {
         }
     }
 
-    /// Waits until nothing is under way. Returns what became of our end, where the side is shut.
+    /// Waits until nothing is under way. Returns the outcome of our end, if the write side is shut.
     pub(super) fn finish(&self) -> io::Result<Option<io::Result<()>>> {
         let deadline = Deadline::after(None);
         let whole = self.wait_for_last(deadline)? != Some(false);
@@ -199,7 +201,8 @@ impl WriteSide {
         }
     }
 
-    /// Whether the system has taken all of the last write; `None` once the deadline is past.
+    /// Waits for the last write, and returns whether the system has taken all of it. Returns `None`
+    /// once the deadline is past.
     fn wait_for_last(&self, deadline: Deadline) -> io::Result<Option<bool>> {
         if !self.phase.is(UNSETTLED) {
             return Ok(Some(true));
@@ -210,7 +213,7 @@ impl WriteSide {
             match &*last {
                 Last::Done => return Ok(Some(true)),
                 Last::Failed => return Ok(Some(false)),
-                // Nobody else changes it: this thread has the turn.
+                // Only this thread changes it, because it has the turn.
                 Last::UnderWay(write) => match write.outcome() {
                     Some(Ok(())) => {
                         *last = Last::Done;
@@ -224,7 +227,8 @@ impl WriteSide {
         }
     }
 
-    /// What became of our end, which was begun; `None` once the deadline is past.
+    /// Waits for our end, which was begun, and returns its outcome. Returns `None` once the
+    /// deadline is past.
     fn wait_for_end(&self, deadline: Deadline) -> io::Result<Option<io::Result<()>>> {
         loop {
             let (outcome, event) = match &*lock(&self.end) {
@@ -264,7 +268,7 @@ struct Job {
     begun: SyncSender<io::Result<Option<Write>>>,
 }
 
-/// `Write::begin` by a thread that does not end before the process.
+/// Calls `Write::begin` on a thread that lives as long as the process.
 fn begin_elsewhere(pipe: Arc<OwnedHandle>, bytes: Vec<u8>) -> io::Result<Option<Write>> {
     let gone = || io::Error::other("the thread that begins writes is gone");
     let (begun, outcome) = sync_channel(1);
@@ -285,7 +289,7 @@ fn writer() -> io::Result<&'static Sender<Job>> {
     let (sender, jobs) = channel::<Job>();
     thread::Builder::new().name("sockpipe-write".to_owned()).spawn(move || {
         for Job { pipe, bytes, begun } in jobs {
-            // Who asked waits for the answer.
+            // The thread that asked waits for the answer.
             let _ = begun.send(Write::begin(pipe, bytes));
         }
     })?;

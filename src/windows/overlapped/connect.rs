@@ -1,4 +1,4 @@
-//! Letting clients in.
+//! Accepts clients.
 
 use std::cell::UnsafeCell;
 use std::io;
@@ -16,11 +16,11 @@ use super::watch::Watch;
 use super::{Event, cancel, result, wait};
 use crate::wait::Deadline;
 
-/// An instance of a pipe that waits for its client. Its drop closes the pipe, at once.
+/// An instance of a pipe that waits for its client. Dropping it closes the pipe at once.
 pub(in crate::windows) struct Connect {
-    /// Before the event that it watches.
+    /// Declared before the event that it watches, so that it is dropped first.
     _watch: Watch,
-    /// On the heap, so that it stays where it is.
+    /// On the heap, so that its address does not change.
     overlapped: Box<UnsafeCell<OVERLAPPED>>,
     event: Event,
     /// Whether the operation was left under way.
@@ -33,11 +33,12 @@ pub(in crate::windows) struct Connect {
 unsafe impl Send for Connect {}
 
 impl Connect {
-    /// Lets a client in; wakes `waker` when one has come. It is cancelled when this thread ends.
+    /// Starts to accept a client, and wakes `waker` when one has come. The system cancels this when
+    /// the calling thread ends.
     ///
     /// # Errors
     ///
-    /// The pipe is returned too, for it holds the name.
+    /// Returns the pipe with the error, because the pipe holds the name.
     pub(in crate::windows) fn begin(
         pipe: OwnedHandle,
         waker: &Waker,
@@ -60,14 +61,14 @@ impl Connect {
 
     fn listen(&mut self) -> io::Result<()> {
         let Some(pipe) = &self.pipe else { return Ok(()) };
-        // NT forgets who the client is when it is asked to let one in that is there (`NpListen` in
-        // its pipe driver).
+        // If the client is there already, `ConnectNamedPipe` makes NT forget who it is (`NpListen`
+        // in its pipe driver).
         if pipe::has_client(pipe)? {
             return self.event.set();
         }
         // SAFETY: the handle is open as long as `self` has it. The system may write to the
-        // structure until the operation is over; it is on the heap, and `end` or `drop`, without
-        // which it is not freed, waits for that.
+        // structure until the operation is over. It is on the heap, and is freed only after `end`
+        // or `drop`, which wait for that.
         match check(unsafe { ConnectNamedPipe(raw(pipe), self.overlapped.get()) }) {
             Ok(()) => self.event.set(),
             Err(error) => match code(&error) {
@@ -82,18 +83,18 @@ impl Connect {
         }
     }
 
-    /// Whether a client has come, or none will. The system signals the events in the order in which
-    /// clients come, and calls back in any.
+    /// Whether a client has come, or none will. This checks the event, because the system signals
+    /// events in the order in which clients come, but calls back in any order.
     pub(in crate::windows) fn is_over(&self) -> bool {
         matches!(self.event.wait(Deadline::after(Some(Duration::ZERO))), Ok(true))
     }
 
-    /// The pipe, if it has a client. Where it has none yet, it is not waited for any longer.
+    /// Returns the pipe if it has a client, and otherwise stops waiting for one.
     pub(in crate::windows) fn end(mut self) -> io::Result<OwnedHandle> {
         let settled = self.settle();
         let pipe = self.pipe.take().ok_or_else(|| io::Error::other("the pipe was taken"))?;
         match settled {
-            // Until it is closed a client can open it all the same.
+            // A client can open the pipe until it is closed, even after this error.
             Err(error) if !pipe::has_client(&pipe).unwrap_or(false) => Err(error),
             _ => Ok(pipe),
         }
@@ -104,11 +105,11 @@ impl Connect {
             return Ok(());
         };
         let pipe = pipe.as_handle();
-        // It changes nothing where a client has come.
+        // This changes nothing if a client has come.
         cancel(pipe, &self.overlapped);
         wait(pipe, &self.overlapped, &self.event, Deadline::after(None));
         match result(pipe, &self.overlapped) {
-            // One that has come and gone.
+            // A client has come and gone.
             Err(error) if code(&error) == Some(ERROR_NO_DATA) => Ok(()),
             outcome => outcome.map(drop),
         }

@@ -24,7 +24,8 @@ use super::super::system::{End, check, code, raw};
 use super::{Event, is_under_way, result, wait};
 use crate::wait::Deadline;
 
-/// Whether an end that was made elsewhere can be used so: it is for overlapped I/O, and has a peer.
+/// Checks that an end that was made elsewhere can be used here: it must be for overlapped I/O, and
+/// have a peer.
 pub(in crate::windows) fn check_adopted(pipe: &OwnedHandle, end: End) -> io::Result<()> {
     let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     if is_synchronous(pipe)? {
@@ -40,9 +41,9 @@ fn is_synchronous(pipe: &impl AsHandle) -> io::Result<bool> {
     let (mut mode, mut status) = (0_u32, IO_STATUS_BLOCK::default());
     let (pipe, to) = (raw(pipe), (&raw mut mode).cast());
     let length = size_of::<u32>() as u32;
-    // SAFETY: the handle is open as long as the pipe is borrowed; `mode` is a place for what is
-    // asked, a FILE_MODE_INFORMATION of one number, as long as is said, and `status` one for the
-    // outcome.
+    // SAFETY: the handle is open as long as the pipe is borrowed; `mode` is a place for a
+    // FILE_MODE_INFORMATION, which is one number, with the given length; and `status` is a place
+    // for the outcome.
     let outcome =
         unsafe { NtQueryInformationFile(pipe, &mut status, to, length, FileModeInformation) };
     if outcome < 0 {
@@ -51,8 +52,8 @@ fn is_synchronous(pipe: &impl AsHandle) -> io::Result<bool> {
     Ok(mode & (FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT) != 0)
 }
 
-/// One read: at most one message's bytes. `None` once the deadline is past. No other operation may
-/// be under way with the same event.
+/// Reads at most the bytes of one message. Returns `None` once the deadline is past. No other
+/// operation may be under way with the same event.
 pub(in crate::windows) fn read(
     pipe: &impl AsHandle,
     buf: &mut [u8],
@@ -63,9 +64,9 @@ pub(in crate::windows) fn read(
     let overlapped = UnsafeCell::new(event.overlapped());
     let length = u32::try_from(buf.len()).unwrap_or(u32::MAX);
     // SAFETY: the handle is open as long as the pipe is borrowed. The system may write to the
-    // buffer and to `overlapped` until the operation is over; both outlive it, for where the call
-    // left it under way this function does not return before `wait`, which returns when it is over,
-    // and nothing else touches them until then.
+    // buffer and to `overlapped` until the operation is over. Both outlive it: where the call left
+    // it under way, this function does not return before `wait`, which returns when it is over.
+    // Nothing else touches them until then.
     let begun = check(unsafe {
         ReadFile(raw(&pipe), buf.as_mut_ptr(), length, null_mut(), overlapped.get())
     });
@@ -85,8 +86,8 @@ pub(in crate::windows) fn read(
 }
 
 /// Makes one write. The system takes all of it, or nothing because the peer is gone. No other
-/// operation may be under way with the same event. `begun` is called as soon as the write has its
-/// place in the pipe, or has failed, before it is waited for.
+/// operation may be under way with the same event. Calls `begun` as soon as the write has its place
+/// in the pipe, or has failed, and only then waits for it.
 pub(in crate::windows) fn write(
     pipe: &impl AsHandle,
     bytes: &[u8],
@@ -104,7 +105,7 @@ pub(in crate::windows) fn write(
     };
     // SAFETY: the handle is open as long as the pipe is borrowed. The system may read the bytes and
     // write to `overlapped` until the operation is over. Both outlive it: where the call left it
-    // under way, `UnderWay` waits for its end when it is dropped, also by a panic of `begun`.
+    // under way, dropping `UnderWay` waits for its end, even if `begun` panics.
     let written = check(unsafe {
         WriteFile(raw(&pipe), bytes.as_ptr(), length, null_mut(), overlapped.get())
     });
@@ -122,7 +123,8 @@ pub(in crate::windows) fn write(
     }
 }
 
-/// An operation that must be over before what it uses goes.
+/// An operation that must be over before the memory that it uses is freed. Dropping this waits for
+/// it.
 struct UnderWay<'a> {
     pipe: BorrowedHandle<'a>,
     overlapped: &'a UnsafeCell<OVERLAPPED>,
@@ -135,26 +137,27 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// A write that the system has not taken whole yet. Dropping it lets it go on by itself, and the
-/// pipe stays open until then.
+/// A write that the system has not fully taken yet. If this is dropped, the write goes on by
+/// itself, and the pipe stays open until it is over.
 pub(in crate::windows) struct Write(NonNull<Operation>);
 
 struct Operation {
     overlapped: UnsafeCell<OVERLAPPED>,
-    /// What the system reads from.
+    /// The system reads from these bytes.
     _bytes: Vec<u8>,
-    /// Its own, so that it is signalled only when the operation is over.
+    /// No other operation uses this event, so that it is signalled only when the operation is over.
     event: Arc<Event>,
     pipe: Arc<OwnedHandle>,
 }
 
-// SAFETY: a `Write` owns its operation, which is only asked about; any thread may do so.
+// SAFETY: a `Write` owns its operation and only queries it, which any thread may do.
 unsafe impl Send for Write {}
-// SAFETY: as above; asking changes nothing on our side.
+// SAFETY: as above; a query changes nothing on our side.
 unsafe impl Sync for Write {}
 
 impl Write {
-    /// `None` where the system took it all at once. It is cancelled when this thread ends.
+    /// Begins a write. Returns `None` if the system took it all at once. The system cancels the
+    /// write when the calling thread ends.
     pub(in crate::windows) fn begin(
         pipe: Arc<OwnedHandle>,
         bytes: Vec<u8>,
@@ -166,9 +169,9 @@ impl Write {
         let operation = Box::new(Operation { overlapped, _bytes: bytes, event, pipe });
         let (overlapped, handle) = (operation.overlapped.get(), raw(&*operation.pipe));
         let this = Self(NonNull::from(Box::leak(operation)));
-        // SAFETY: the handle is open, for the operation has a share in it. The system may read the
-        // bytes and write to `overlapped` until the operation is over; both are on the heap, in the
-        // operation, and nothing frees or changes that before it is over: see `drop`.
+        // SAFETY: the handle is open, because the operation has a share in it. The system may read
+        // the bytes and write to `overlapped` until the operation is over. Both are on the heap, in
+        // the operation, and nothing frees or changes it before it is over: see `drop`.
         match check(unsafe { WriteFile(handle, from, length, null_mut(), overlapped) }) {
             Ok(()) => {
                 this.free();
@@ -182,7 +185,7 @@ impl Write {
         }
     }
 
-    /// `None` while it is under way.
+    /// Returns the outcome, or `None` while the write is under way.
     pub(in crate::windows) fn outcome(&self) -> Option<io::Result<()>> {
         let operation = self.operation();
         if !matches!(operation.event.wait(Deadline::after(Some(Duration::ZERO))), Ok(true)) {
@@ -192,38 +195,38 @@ impl Write {
         (!is_under_way(&outcome)).then(|| outcome.map(drop))
     }
 
-    /// Signalled when it is over.
+    /// Returns the event that is signalled when the write is over.
     pub(in crate::windows) fn event(&self) -> Arc<Event> {
         Arc::clone(&self.operation().event)
     }
 
     fn operation(&self) -> &Operation {
-        // SAFETY: it is freed only by `free` and by the callback of `linger`, and both take the
-        // `Write` itself.
+        // SAFETY: the operation is freed only by `free` and by the callback of `linger`, and both
+        // take the `Write` itself.
         unsafe { self.0.as_ref() }
     }
 
-    /// Of an operation that is over, or has not begun.
+    /// Frees an operation that is over, or has not begun.
     fn free(self) {
         let operation = self.0.as_ptr();
         std::mem::forget(self);
-        // SAFETY: the pointer is from a leaked box and nobody else has it; the system is done with
-        // what is in it.
+        // SAFETY: the pointer is from a leaked box, and nothing else owns it; the system does not
+        // use its content any more.
         drop(unsafe { Box::from_raw(operation) });
     }
 
-    /// Frees the operation when it is over, on one of the system's threads. It is leaked, and the
-    /// peer reads no end, where the system has no memory for that: freeing what it reads from would
-    /// be worse.
+    /// Frees the operation when it is over, on one of the system's threads. If the system has no
+    /// memory for that, the operation is leaked, and the peer reads no end. Freeing memory that the
+    /// system reads from would be worse.
     fn linger(&self) {
         let operation = self.0.as_ptr().cast();
-        // SAFETY: the callback is one, and its argument a pointer that stays valid until it runs:
-        // only it frees the operation from here on. It runs when the event is signalled, which only
-        // the system does, when the operation is over.
+        // SAFETY: the callback has the required type. Its argument is a pointer that stays valid
+        // until it runs, because only it frees the operation from here on. It runs when the event
+        // is signalled, which only the system does, when the operation is over.
         let wait = unsafe { CreateThreadpoolWait(Some(freed_when_over), operation, null()) };
         if wait != 0 {
-            // SAFETY: the wait was just made; the event is open, for the operation has a share in
-            // it; null means for ever.
+            // SAFETY: the wait was just made; the event is open, because the operation has a share
+            // in it; null means no time limit.
             unsafe { SetThreadpoolWait(wait, self.operation().event.0.as_raw_handle(), null()) };
         }
     }
@@ -240,15 +243,15 @@ impl Drop for Write {
 
 /// # Safety
 ///
-/// `operation` is a leaked box of an [`Operation`] that is over, and nobody else has it.
+/// `operation` is a leaked box of an [`Operation`] that is over, and nothing else owns it.
 unsafe extern "system" fn freed_when_over(
     _: PTP_CALLBACK_INSTANCE,
     operation: *mut c_void,
     wait: PTP_WAIT,
     _: u32,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees this.
     drop(unsafe { Box::from_raw(operation.cast::<Operation>()) });
-    // SAFETY: it is the wait whose callback this is; it is freed when the callback has returned.
+    // SAFETY: this is the callback of that wait, which is freed when the callback has returned.
     unsafe { CloseThreadpoolWait(wait) };
 }
