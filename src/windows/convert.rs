@@ -1,4 +1,4 @@
-//! What others call an end of a pipe, in and out.
+//! Conversions from and to the types that other code uses for an end of a pipe.
 
 use std::io;
 use std::os::windows::io::OwnedHandle;

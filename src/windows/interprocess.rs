@@ -1,5 +1,5 @@
-//! What the traits need to know of interprocess's listener and stream. The backend of Unix has the
-//! same items.
+//! The functions that our traits need for interprocess's listener and stream. The Unix backend has
+//! the same items.
 
 use std::io::{self, ErrorKind};
 
@@ -13,7 +13,7 @@ use crate::error::events;
 use crate::peer::PeerCredentials;
 use crate::wait::Backoff;
 
-/// As in a listener of ours, whatever keeps it from accepting may pass.
+/// Accepts a client. As in our own listener, every failure is treated as transient.
 pub(crate) async fn accept(listener: &Listener) -> io::Result<Stream> {
     let mut backoff = Backoff::ACCEPT;
     loop {

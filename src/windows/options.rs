@@ -1,4 +1,4 @@
-//! What can be chosen on Windows only.
+//! Options that exist on Windows only.
 
 use crate::options::SpinPolicy;
 #[cfg(feature = "shared-memory")]
@@ -16,8 +16,7 @@ pub(crate) struct OsListenOptions {
 
 pub(crate) type EndOnClose = bool;
 
-/// What comes over a pipe is received by the reactor's thread and not by the reader, so there is
-/// nothing to choose.
+/// This has no settings: the reactor's thread receives what comes over a pipe, not the reader.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Spin;
 
@@ -29,7 +28,7 @@ pub(crate) const fn end_on_close(allowed: bool) -> EndOnClose {
     allowed
 }
 
-/// Pipes have no memory to share, so there is nothing to choose.
+/// This has no settings: pipes have no memory to share.
 #[cfg(feature = "shared-memory")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory;

@@ -16,13 +16,14 @@ use super::security::SecurityDescriptor;
 use super::system::{code, wide};
 use crate::options::Access;
 
-/// The longest name, in UTF-16 units. A mutex may have 260 of them and a file 255, with what comes
-/// before and behind.
+/// The longest name, in UTF-16 units. A mutex may have 260 of them and a file 255, including the
+/// prefix and suffix.
 const LONGEST: usize = 200;
 
-/// What only one process of the machine may do at a time; `None` while another does.
+/// Takes a lock that one process of the machine can hold at a time. Returns `None` while another
+/// process holds it.
 ///
-/// It is that the mutex exists that counts. To own it would tie the lock to a thread.
+/// The lock is held as long as the mutex exists. Owning the mutex would tie the lock to a thread.
 pub(super) fn alone(name: &str) -> io::Result<Option<OwnedHandle>> {
     let wide_name = wide(&format!(r"Global\{}", shortened(name)));
     let security = SecurityDescriptor::new(Access::Owner)?;
@@ -32,10 +33,10 @@ pub(super) fn alone(name: &str) -> io::Result<Option<OwnedHandle>> {
     let mutex = unsafe { CreateMutexW(&attributes, 0, wide_name.as_ptr()) };
     let error = io::Error::last_os_error();
     if mutex.is_null() {
-        // Another user's.
+        // The mutex belongs to another user.
         return if code(&error) == Some(ERROR_ACCESS_DENIED) { Ok(None) } else { Err(error) };
     }
-    // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+    // SAFETY: the call succeeded, so it is an open handle, and nothing else owns it.
     let mutex = unsafe { OwnedHandle::from_raw_handle(mutex) };
     Ok((code(&error) != Some(ERROR_ALREADY_EXISTS)).then_some(mutex))
 }
@@ -58,16 +59,16 @@ pub(super) fn shortened(name: &str) -> String {
     format!("{start}~{hash:016x}")
 }
 
-/// `None` where there is none, or none that this user may end.
+/// Opens a process. Returns `None` if it does not exist, or if this user may not end it.
 pub(super) fn open(pid: u32) -> Option<OwnedHandle> {
     let access = PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE | PROCESS_TERMINATE;
     // SAFETY: the call takes numbers.
     let process = unsafe { OpenProcess(access, 0, pid) };
-    // SAFETY: it is an open handle, and nobody else has it.
+    // SAFETY: it is an open handle, and nothing else owns it.
     (!process.is_null()).then(|| unsafe { OwnedHandle::from_raw_handle(process) })
 }
 
-/// In units of 100 ns.
+/// Returns when the process started, in units of 100 ns.
 pub(super) fn start_time(process: &OwnedHandle) -> Option<u64> {
     let mut times = [FILETIME::default(); 4];
     let [start, end, kernel, user] = &mut times;

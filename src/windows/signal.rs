@@ -1,4 +1,5 @@
-//! What asks a process to end, for threads. Windows calls the handler in a thread of its own.
+//! Waits on a thread for the events that ask the process to end. Windows calls the handler in a
+//! thread of its own.
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::io;
@@ -17,7 +18,7 @@ pub(crate) fn listen() -> io::Result<()> {
     static LISTENING: Mutex<bool> = Mutex::new(false);
     let mut listening = LISTENING.lock().unwrap_or_else(PoisonError::into_inner);
     if !*listening {
-        // SAFETY: `hear` is a function, which stays.
+        // SAFETY: `hear` is a function, which is valid for as long as the process lives.
         check(unsafe { SetConsoleCtrlHandler(Some(hear), 1) })?;
         *listening = true;
     }
@@ -31,14 +32,16 @@ pub(crate) fn wait() -> io::Result<()> {
     Ok(())
 }
 
-/// Zero leaves the event to the next handler: the second one, to what was there before.
+/// Handles the first event. From the second on it returns zero, which passes the event to the
+/// handlers that were there before.
 unsafe extern "system" fn hear(event: u32) -> BOOL {
     let mut heard = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
     let first = !std::mem::replace(&mut *heard, true);
     drop(heard);
     TELL.notify_all();
     if !matches!(event, CTRL_C_EVENT | CTRL_BREAK_EVENT) {
-        // The process ends when this returns, or when it is done.
+        // The process ends when this handler returns, or when it exits by itself. The handler
+        // leaves it the time to do so.
         loop {
             thread::park();
         }

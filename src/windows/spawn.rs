@@ -1,4 +1,4 @@
-//! Starting a daemon: once, and on its own.
+//! Starts a daemon once, detached from this process.
 #![allow(unsafe_code, reason = "system calls")]
 
 mod inherited;
@@ -24,14 +24,14 @@ use super::system::code;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::{Error, Reason};
 
-/// There is nothing to choose.
+/// Windows has no options of its own for a daemon.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OsDaemonOptions {}
 
 /// Held by the one client that starts the server of an endpoint.
 ///
-/// Which child starts is in a file, as a mutex goes with its holder and the child is to be known
-/// longer.
+/// A file records which child is starting. The mutex vanishes with its holder, and the child must
+/// be known for longer.
 pub(crate) struct SpawnLock {
     _mutex: OwnedHandle,
     file: PathBuf,
@@ -39,7 +39,7 @@ pub(crate) struct SpawnLock {
 }
 
 impl SpawnLock {
-    /// `None` while another has it.
+    /// Takes the lock. Returns `None` while another client holds it.
     pub(crate) fn try_take(endpoint: &Endpoint) -> io::Result<Option<Self>> {
         let name = lock_name(endpoint)?;
         let Some(mutex) = process::alone(&name)? else { return Ok(None) };
@@ -48,14 +48,14 @@ impl SpawnLock {
         Ok(Some(Self { _mutex: mutex, file, child }))
     }
 
-    /// The process that starts by an earlier holder or this one, as long as it lives.
+    /// Returns the process that this or an earlier holder is starting, as long as it lives.
     pub(crate) fn starting(&mut self) -> Option<u32> {
         self.child = self.child.take().filter(|child| child.open().is_some());
         self.child.as_ref().map(|child| child.pid)
     }
 
-    /// Says for those who come later that `pid` starts. Of use to them only: one that cannot be
-    /// written keeps nobody from starting.
+    /// Records for later clients that `pid` is starting. If the record cannot be written, the start
+    /// goes on: only later clients need the record.
     pub(crate) fn started(&mut self, pid: u32) {
         self.child = process::open(pid).and_then(|process| Starting::of(pid, &process));
         if let Some(child) = &self.child {
@@ -63,7 +63,7 @@ impl SpawnLock {
         }
     }
 
-    /// Ends the process that starts.
+    /// Ends the process that is starting.
     pub(crate) fn kill(&mut self) -> bool {
         let killed =
             self.child.as_ref().and_then(Starting::open).is_some_and(|it| process::kill(&it));
@@ -73,18 +73,18 @@ impl SpawnLock {
         killed
     }
 
-    /// A server listens: nobody has to wait for a child any more.
+    /// Forgets the child: a server listens, so no client has to wait for the child any more.
     pub(crate) fn settled(mut self) {
         self.child = None;
     }
 
-    /// The process that starts, if the holder has said so.
+    /// Returns the process that is starting, if the holder recorded one.
     pub(crate) fn told(endpoint: &Endpoint) -> Option<u32> {
         let written = fs::read_to_string(file_of(&lock_name(endpoint).ok()?)).ok()?;
         Starting::parse(&written).filter(|child| child.open().is_some()).map(|child| child.pid)
     }
 
-    /// Removes the file that a client left whose child listens by now.
+    /// Removes the file that a client left behind, if its child listens by now.
     pub(crate) fn tidy(endpoint: &Endpoint) {
         let Ok(name) = lock_name(endpoint) else { return };
         if file_of(&name).exists() {
@@ -96,7 +96,7 @@ impl SpawnLock {
 }
 
 impl Drop for SpawnLock {
-    /// Before the mutex goes.
+    /// Removes the file while the mutex is still held.
     fn drop(&mut self) {
         if self.starting().is_none() {
             let _ = fs::remove_file(&self.file);
@@ -104,7 +104,8 @@ impl Drop for SpawnLock {
     }
 }
 
-/// All sessions of the machine share the pipes, and pipes have no case.
+/// Returns the name of the lock. All sessions of the machine share the pipes, and the names of
+/// pipes ignore case.
 fn lock_name(endpoint: &Endpoint) -> io::Result<String> {
     let address = resolve(endpoint)?;
     let Form::Pipe(pipe) = &address.0 else {
@@ -115,7 +116,8 @@ fn lock_name(endpoint: &Endpoint) -> io::Result<String> {
     Ok(format!("sockpipe.{}", pipe.to_lowercase()))
 }
 
-/// Of this user. What a file's name may not have, and a pipe's may, is written in hexadecimal.
+/// Returns the path of a file of this user. Characters that a pipe's name may contain, but a file's
+/// name may not, are written in hexadecimal.
 fn file_of(name: &str) -> PathBuf {
     let mut file = String::new();
     for byte in name.bytes() {
@@ -127,7 +129,7 @@ fn file_of(name: &str) -> PathBuf {
     env::temp_dir().join(format!("{}.spawn", process::shortened(&file)))
 }
 
-/// A process, told from a later one with the same number by when it started.
+/// A process. Its start time distinguishes it from a later process with the same number.
 struct Starting {
     pid: u32,
     since: u64,
@@ -143,7 +145,7 @@ impl Starting {
         Some(Self { pid, since: process::start_time(process)? })
     }
 
-    /// The process, while it lives.
+    /// Returns the process while it lives.
     fn open(&self) -> Option<OwnedHandle> {
         let process = process::open(self.pid)?;
         let same = process::start_time(&process) == Some(self.since);
@@ -151,7 +153,8 @@ impl Starting {
     }
 }
 
-/// A file that vanishes with its last handle. A pipe has no directory beside it to fall back on.
+/// Creates a file that vanishes with its last handle. If the temporary directory fails, there is no
+/// other place: a pipe has no directory of its own.
 pub(crate) fn nameless_file(_: &Endpoint) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -161,20 +164,21 @@ pub(crate) fn nameless_file(_: &Endpoint) -> io::Result<File> {
         .open(env::temp_dir().join(format!("sockpipe.{:016x}", random())))
 }
 
-/// Away from our console, so that none of its signals reach it, nor its end.
+/// Starts a process without our console, so that neither the console's signals nor its end reach
+/// the process.
 pub(crate) fn spawn_detached(command: &mut Command, _: &OsDaemonOptions) -> io::Result<Child> {
     let flags = CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP;
-    // A job that kills what is in it when it is closed, a build's or a terminal's, would end the
-    // daemon.
+    // A job that kills its processes when it is closed, such as a build's or a terminal's, would
+    // end the daemon.
     match inherited::spawn(command, flags | CREATE_BREAKAWAY_FROM_JOB) {
-        // The job lets nobody leave, so the daemon ends with it; or it is the program that is
-        // refused.
+        // Either the job does not allow breakaway, and the daemon ends with the job; or access to
+        // the program is denied, and this fails too.
         Err(error) if code(&error) == Some(ERROR_ACCESS_DENIED) => inherited::spawn(command, flags),
         spawned => spawned,
     }
 }
 
-/// Lets a child go. Windows needs nobody to ask how it ended.
+/// Releases a child. On Windows no process has to collect its exit status.
 pub(crate) fn leave(child: Child) {
     drop(child);
 }

@@ -1,5 +1,5 @@
-//! A stream to a child, as its standard input: the one handle that reaches a program by itself, and
-//! no other child.
+//! A stream that a child gets as its standard input: the one handle that reaches a program without
+//! further arrangement, and reaches no other child.
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::io;
@@ -24,15 +24,16 @@ pub(crate) fn from_parent() -> io::Result<OwnedHandle> {
     Ok(end)
 }
 
-/// So that the stream ends with its owner, and no child of this process has it.
+/// Empties standard input, so that the stream ends with its owner and no child of this process
+/// inherits it.
 pub(crate) fn empty_stdin() -> io::Result<()> {
     let before = io::stdin().as_raw_handle();
-    // SAFETY: the call takes a number, and no handle is one that it knows.
+    // SAFETY: the call takes a number, and accepts null as no handle.
     if unsafe { SetStdHandle(STD_INPUT_HANDLE, ptr::null_mut()) } == 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it was this process's standard input, which nobody closes, and by now nobody else
-    // finds it.
+    // SAFETY: the handle was this process's standard input. No code closes that, and none can find
+    // it any more.
     drop(unsafe { OwnedHandle::from_raw_handle(before) });
     Ok(())
 }

@@ -1,14 +1,14 @@
-//! Which handles a daemon has: what it was given, and nothing else.
+//! Makes sure that a daemon has the handles that it was given, and no others.
 //!
-//! A child gets every handle of this process that can be inherited, also by another thread's doing
-//! or from a parent: with a build's pipe, it would keep the build from seeing an end. The standard
-//! library has no stable way to list what a child is to have (`PROC_THREAD_ATTRIBUTE_HANDLE_LIST`).
-//! To change this process's handles for a moment would change other threads' children, and to start
-//! the program without the standard library would lose what a `Command` does not tell, such as that
-//! its environment is cleared.
+//! A child inherits every inheritable handle of this process, including those of another thread or
+//! of the parent. If one is a build's pipe, the build would not see its end while the daemon lives.
+//! The standard library has no stable way to list the handles that a child inherits
+//! (`PROC_THREAD_ATTRIBUTE_HANDLE_LIST`). Changing this process's handles for a moment would affect
+//! the children of other threads. Starting the program without the standard library would lose what
+//! a `Command` does not reveal, such as that its environment is cleared.
 //!
-//! So the child starts suspended, what it got is closed in it, and then it runs. Handles that are
-//! inherited have the same number in the child.
+//! So the child starts suspended, the handles that it was not given are closed in it, and then it
+//! runs. An inherited handle has the same number in the child.
 
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
@@ -32,19 +32,19 @@ use super::super::system::check;
 
 /// Numbers of handles are multiples of this.
 const STEP: usize = 4;
-/// How many numbers are looked at, at most, where some that were counted are not found: they were
-/// closed meanwhile.
+/// The most numbers to check. The search goes this far only if handles that were counted are closed
+/// meanwhile, and so are not found.
 const MOST: usize = 1 << 16;
-/// The same where the system does not count them, as Wine 8.
+/// The same where the system does not count the handles, as in Wine 8.
 const UNCOUNTED: usize = 1 << 12;
 
-/// Starts `command` without the handles that it was not given. A client that is killed in between
-/// leaves a process that never runs; that takes milliseconds.
+/// Starts `command` without the handles that it was not given. If this process is killed before the
+/// child is resumed, which takes milliseconds, it leaves a process that never runs.
 pub(super) fn spawn(command: &mut Command, flags: u32) -> io::Result<Child> {
     let before = inheritable();
     let mut child = command.creation_flags(flags | CREATE_SUSPENDED).spawn()?;
-    // The handles that the standard library made for the child alone were not there before, and are
-    // gone by now. In the child they are open.
+    // The standard library creates the child's own handles after the first list, and has closed
+    // them here by now. So they are not in both lists, and stay open in the child.
     for handle in inheritable() {
         if before.contains(&handle) {
             close_in(&child, handle);
@@ -57,7 +57,7 @@ pub(super) fn spawn(command: &mut Command, flags: u32) -> io::Result<Child> {
     Ok(child)
 }
 
-/// The numbers of this process's handles that a child would get.
+/// The numbers of this process's handles that a child would inherit.
 fn inheritable() -> Vec<usize> {
     let (mut found, (mut left, most)) = (Vec::new(), how_many());
     for number in (1..=most).map(|number| number * STEP) {
@@ -65,7 +65,7 @@ fn inheritable() -> Vec<usize> {
             break;
         }
         let mut flags = 0;
-        // SAFETY: any number can be asked about; `flags` is a place for a number.
+        // SAFETY: the call takes any number; `flags` is a place for a number.
         if unsafe { GetHandleInformation(numbered(number), &mut flags) } != 0 {
             left -= 1;
             if flags & HANDLE_FLAG_INHERIT != 0 {
@@ -76,14 +76,14 @@ fn inheritable() -> Vec<usize> {
     found
 }
 
-/// How many handles this process has, and how many numbers to look at for them. None where the
-/// system ends a process that asks about a number of no handle.
+/// Returns how many handles this process has, and how many numbers to check for them. Both are zero
+/// if the system ends a process that queries an unused number.
 fn how_many() -> (u32, usize) {
     // SAFETY: it returns a constant.
     let process = unsafe { GetCurrentProcess() };
     let (mut policy, length) = (0_u32, size_of::<u32>());
     let (to, which) = ((&raw mut policy).cast(), ProcessStrictHandleCheckPolicy);
-    // SAFETY: `policy` is a place for what is asked, flags of one number, as long as is said.
+    // SAFETY: `policy` is a place for the flags, which are one number, and has the given length.
     let told = unsafe { GetProcessMitigationPolicy(process, which, to, length) };
     if told != 0 && policy != 0 {
         return (0, 0);
@@ -98,36 +98,37 @@ fn numbered(handle: usize) -> HANDLE {
     without_provenance_mut(handle)
 }
 
-/// Takes a handle from a child that does not run yet, and closes it. The child may have none of
-/// this number.
+/// Moves a handle out of a child that does not run yet, and closes it. The child may have no handle
+/// with this number.
 fn close_in(child: &Child, handle: usize) {
     let (process, handle) = (child.as_raw_handle(), numbered(handle));
     // SAFETY: it returns a constant.
     let here = unsafe { GetCurrentProcess() };
     let (mut taken, options) = (null_mut(), DUPLICATE_CLOSE_SOURCE | DUPLICATE_SAME_ACCESS);
-    // SAFETY: the child's handle is open, and `taken` a place for a handle. The other is a number
-    // to look up in that process, which has run nothing that could use it.
+    // SAFETY: the child's handle is open, and `taken` is a place for a handle. The system looks the
+    // other number up in the child, which has run no code that could use it.
     let done = unsafe { DuplicateHandle(process, handle, here, &mut taken, 0, 0, options) };
     if done != 0 && !taken.is_null() {
-        // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+        // SAFETY: the call succeeded, so it is an open handle, and nothing else owns it.
         drop(unsafe { OwnedHandle::from_raw_handle(taken) });
     }
 }
 
-/// Lets the only thread of a new process run. There may be a second one, of a program that watches.
+/// Resumes the threads of a new process. It has one, and a second if a monitoring program added
+/// one.
 fn resume(process: u32) -> io::Result<()> {
     // SAFETY: it takes numbers.
     let threads = unsafe { CreateToolhelp32Snapshot(TH32CS_SNAPTHREAD, 0) };
     if threads == INVALID_HANDLE_VALUE {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+    // SAFETY: the call succeeded, so it is an open handle, and nothing else owns it.
     let threads = unsafe { OwnedHandle::from_raw_handle(threads) };
     let handle = threads.as_raw_handle();
     let dw_size = size_of::<THREADENTRY32>() as u32;
     let mut entry = THREADENTRY32 { dwSize: dw_size, ..THREADENTRY32::default() };
     let mut resumed = Err(io::Error::other("the new process has no thread"));
-    // SAFETY: the handle is open, and `entry` a place for an entry that says how long it is.
+    // SAFETY: the handle is open, and `entry` is a place for an entry, with its length set.
     let mut more = unsafe { Thread32First(handle, &mut entry) };
     while more != 0 {
         if entry.th32OwnerProcessID == process {
@@ -143,7 +144,7 @@ fn resume_thread(thread: u32) -> io::Result<()> {
     // SAFETY: it takes numbers.
     let thread = unsafe { OpenThread(THREAD_SUSPEND_RESUME, 0, thread) };
     check(i32::from(!thread.is_null()))?;
-    // SAFETY: the call succeeded, so it is an open handle, and nobody else has it.
+    // SAFETY: the call succeeded, so it is an open handle, and nothing else owns it.
     let thread = unsafe { OwnedHandle::from_raw_handle(thread) };
     // SAFETY: the handle is open.
     let before = unsafe { ResumeThread(thread.as_raw_handle()) };
