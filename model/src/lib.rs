@@ -1,8 +1,7 @@
-//! Checks the crate's ring, and the agreement to use it, with loom's atomics: every order in which
-//! two
-//! threads can see each other's words, with up to three preemptions. The bytes are plain memory, so
-//! that
-//! loom finds an unordered access. `scripts/soundness.sh loom` runs it in half a minute.
+//! Checks the crate's ring, and the agreement to use it, with loom's atomics. Loom runs every order
+//! in which two threads can see each other's words, with up to three preemptions. The bytes are
+//! plain memory, so that loom finds an unordered access. `scripts/soundness.sh loom` runs these
+//! tests in half a minute.
 #![cfg(test)]
 
 #[path = "../../src/shared_memory"]
@@ -46,7 +45,7 @@ impl Bytes for &Plain {
     }
 }
 
-// SAFETY: as above.
+// SAFETY: as in `put` and `get`, the words of the ring give each part to one side at a time.
 unsafe impl Sync for Plain {}
 
 struct Shared {
@@ -157,8 +156,7 @@ fn a_side_that_sees_the_switch_sees_its_position() {
 }
 
 /// One side accepts while the other withdraws. Both reach the same result, and the side that
-/// accepts has
-/// announced its switch before.
+/// accepts has announced its switch by then.
 #[test]
 fn an_offer_is_accepted_or_withdrawn_and_both_sides_know_which() {
     loom::model(|| {
@@ -181,9 +179,8 @@ fn an_offer_is_accepted_or_withdrawn_and_both_sides_know_which() {
     });
 }
 
-/// The maker writes to the socket until it sees the acceptance, here in the middle of its data. Its
-/// reader
-/// gets the bytes before the switch from the socket, and the others from the ring.
+/// The maker writes to the socket until it sees the acceptance, here in the middle of its data. The
+/// reader gets the bytes before the switch from the socket, and the others from the ring.
 #[test]
 fn a_switch_in_the_middle_loses_no_byte() {
     let mut builder = Builder::new();

@@ -1,12 +1,13 @@
 //! The switch of a stream from its socket to rings in memory, and the stream's calls on both.
 //!
-//! A stream starts on the socket. The side that connected marks its socket once the stream is hot;
-//! the side that accepted looks for the mark, makes the memory and offers it. Each direction then
-//! changes by itself: its writer records how many bytes went through the socket, and writes the
-//! rest into a ring. The socket stays for the bells that wake a reader, and as the sign of life.
+//! A stream starts on the socket. Once the stream is hot, the side that connected marks its socket.
+//! The side that accepted looks for the mark, creates the memory and offers it. Each direction then
+//! switches independently: its writer records how many bytes went through the socket, and writes
+//! the rest into a ring. The socket stays open. It carries the bells, which are bytes that wake a
+//! reader, and its end shows that the peer is gone.
 //!
-//! Nothing here waits, and nothing here knows an OS: [`Wire`] and [`Link`] are what it needs of
-//! one.
+//! No call in this module waits, and none depends on an OS: [`Wire`] and [`Link`] are the
+//! operations that an OS has to provide.
 
 mod header;
 mod heat;
@@ -23,12 +24,13 @@ pub(crate) use self::header::Header;
 use self::heat::Heat;
 use crate::shared_memory::ring::{Bytes, Corrupt, Reader, Writer};
 
-/// Which side of the connection this is, and so who does what.
+/// The side of the connection, which determines its part in the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It connected, marks its socket, and takes what is offered.
+    /// The side that connected. It marks its socket, and accepts the offered memory.
     Taker,
-    /// It accepted, and makes the memory: the side with more to lose pays for it.
+    /// The side that accepted. It creates and owns the memory, because the side with more to lose
+    /// should pay for it.
     Maker,
 }
 
@@ -43,103 +45,105 @@ impl Role {
     }
 }
 
-/// The memory that two sides share, and the bells of the writers.
+/// The memory that the two sides share, and the writers' bells.
 pub(crate) trait Link {
     fn header(&self) -> &Header;
-    /// The bytes of a direction.
+    /// Returns the bytes of a direction.
     fn ring(&self, direction: usize) -> impl Bytes + '_;
-    /// Wakes the peer's writer. It never waits.
+    /// Wakes the peer's writer. The call never waits.
     fn ring_writer(&self);
 }
 
-/// What a call that receives came upon.
+/// The result of a receive.
 #[derive(Debug)]
 pub(crate) struct Received<O> {
     pub(crate) length: usize,
     pub(crate) came: Came<O>,
 }
 
-/// What came with the bytes.
+/// The control data that came with the bytes.
 #[derive(Debug)]
 pub(crate) enum Came<O> {
     Nothing,
-    /// Other control data, behind which the kernel ends a read.
+    /// Control data of another kind. The kernel ends a read behind it.
     Other,
-    /// What could be an offer. There is none in it where this process had no room for it.
+    /// Descriptors that may be an offer. `None` if this process had no room for them.
     Offer(Option<O>),
 }
 
-/// The socket. No call waits.
+/// The socket of a stream. No call waits.
 pub(crate) trait Wire {
     type Link: Link;
-    /// An offer as it came, before it is checked.
+    /// An offer as it is received, before it is checked.
     type Offer;
 
     fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
     fn receive(&self, buf: &mut [u8]) -> io::Result<Received<Self::Offer>>;
     fn receive_with_offer(&self, buf: &mut [u8]) -> io::Result<Received<Self::Offer>>;
-    /// Returns the offer that comes with `byte`, if it waits behind no more than a few data. It
-    /// takes nothing away.
+    /// Returns the offer that comes with `byte`, if at most a few bytes of data precede it. The
+    /// call consumes nothing.
     fn peek_offer(&self, byte: u8) -> Option<Self::Offer>;
     /// Wakes the peer's reader.
     fn ring_reader(&self) -> io::Result<()>;
     fn shut_down(&self) -> io::Result<()>;
     /// Reports whether the peer has closed its socket.
     fn is_gone(&self) -> bool;
-    /// A clock that is read in no time.
+    /// Returns the time of a coarse clock, which is cheap to read.
     fn ticks(&self) -> u64;
 
-    /// Marks the socket as one that takes an offer, and returns the byte that an offer comes with.
+    /// Marks the socket as one that accepts an offer, and returns the byte that comes with an
+    /// offer.
     fn mark(&self) -> Option<u8>;
-    /// Returns that byte, if the peer's socket is marked.
+    /// Returns the byte that comes with an offer, if the peer's socket is marked.
     fn mark_of_peer(&self) -> Option<u8>;
-    /// Makes what can be offered, and what is to be sent of it. `None`: there is no room for it.
+    /// Creates memory, and the offer to send for it. Returns `None` if there is no room for it.
     fn make(&self) -> Option<(Self::Link, Self::Offer)>;
     fn offer(&self, byte: u8, offer: &Self::Offer) -> io::Result<()>;
-    /// Reports whether this has the form of an offer. Other descriptors come with bytes that are
-    /// data.
+    /// Reports whether the descriptors have the form of an offer. If they do not, the byte that
+    /// came with them is data.
     fn is_offer(&self, offer: &Self::Offer) -> bool;
-    /// Checks what is in an offer, and maps it.
+    /// Checks the content of an offer, and maps its memory.
     fn take(&self, offer: Self::Offer) -> Option<Self::Link>;
 }
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome<T> {
     Done(T),
-    /// Nothing until the socket is ready.
+    /// The caller has to wait until the socket is ready.
     Socket,
-    /// Nothing until there are bytes or room in the ring. The flag is raised if the caller wanted
-    /// it.
+    /// The caller has to wait for bytes or room in the ring. The flag is up if the caller passed
+    /// [`Then::Sleep`].
     Ring,
 }
 
-/// What a read came to.
+/// The result of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Read {
     pub(crate) length: usize,
-    /// The read found that the socket has no more.
+    /// Whether the read found that the socket has no more bytes.
     pub(crate) emptied: bool,
 }
 
-/// Whether the caller goes to sleep if there is nothing, and so has to be woken.
+/// Whether the caller sleeps if it has to wait, so that the peer must wake it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     Sleep,
     LookAgain,
 }
 
-/// The state of one stream. The locks are per direction, and are held for no longer than one call
-/// that does not wait. Where both are taken, `incoming` is first.
+/// The state of one stream. Each direction has its own lock, which is held for at most one call
+/// that does not wait. A thread that takes both locks takes `incoming` first.
 #[derive(Debug)]
 pub(crate) struct Lane<L, O> {
     role: Role,
-    /// The user at the other end, whose share the memory counts against.
+    /// The user at the other end. The memory counts against that user's share.
     pub(crate) user: u32,
     link: OnceLock<Box<L>>,
-    /// Seen once, and not looked at again: the peer could take it back.
+    /// Whether this side has seen the acceptance. It does not load the state from the memory again,
+    /// because the peer could change it back.
     accepted: AtomicBool,
-    /// A write since the last read.
+    /// Whether this side has written since its last read.
     wrote: AtomicBool,
     incoming: Mutex<Incoming>,
     outgoing: Mutex<Outgoing<O>>,
@@ -147,16 +151,16 @@ pub(crate) struct Lane<L, O> {
 
 #[derive(Debug)]
 struct Incoming {
-    /// The bytes of data that the socket has brought.
+    /// The number of data bytes received through the socket.
     received: u64,
-    /// How many it brings in all, once that is known.
+    /// The total number of data bytes that come through the socket, once it is known.
     last: Option<u64>,
     on_ring: bool,
     reader: Reader,
-    /// The most bells that may wait in the socket: one for each time that the flag was raised, and
-    /// one for a flag that was up before.
+    /// The most bells that may be pending in the socket: one for each time that the reader raised
+    /// its flag, and one for a flag that was already up.
     bells: u32,
-    /// The end of the socket was seen.
+    /// Whether the socket has reached its end of file.
     socket_ended: bool,
     mark: Mark,
     heat: Heat,
@@ -165,21 +169,21 @@ struct Incoming {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
     NotYet,
-    /// With the byte that an offer comes with.
+    /// The socket is marked. An offer comes with this byte.
     Made(u8),
     Never,
 }
 
 #[derive(Debug)]
 struct Outgoing<O> {
-    /// The bytes of data that the socket has taken.
+    /// The number of data bytes sent through the socket.
     sent: u64,
     on_ring: bool,
     writer: Writer,
     ended: bool,
-    /// The peer is gone.
+    /// Whether the peer is gone.
     broken: bool,
-    /// When the writer last looked whether it is.
+    /// The tick at which the writer last checked whether the peer is gone.
     looked: u64,
     offer: Offering<O>,
     heat: Heat,
@@ -188,13 +192,13 @@ struct Outgoing<O> {
 #[derive(Debug)]
 enum Offering<O> {
     NotYet,
-    /// Made, and not sent: there was no room in the socket.
+    /// Created, but not sent yet, because the socket had no room.
     Made(u8, O),
     Done,
 }
 
 impl<L: Link, O> Lane<L, O> {
-    /// `eager`: without waiting until the stream is hot.
+    /// Creates the state of a stream. An `eager` stream moves without waiting until it is hot.
     pub(crate) fn new(role: Role, user: u32, eager: bool) -> Self {
         let incoming = Incoming {
             received: 0,
@@ -236,18 +240,18 @@ impl<L: Link, O> Lane<L, O> {
         incoming.last.is_some() && lock(&self.outgoing).on_ring
     }
 
-    /// The link, also while the peer has not accepted it.
+    /// Returns the link, even before the peer has accepted it.
     pub(crate) fn link(&self) -> Option<&L> {
         self.link.get().map(|link| &**link)
     }
 
-    /// The link, once the peer has it too.
+    /// Returns the link once the peer has it too.
     fn accepted(&self) -> Option<&L> {
         let link = self.link()?;
         if self.accepted.load(Ordering::Acquire) {
             return Some(link);
         }
-        // The taker has a link only as it accepts.
+        // The taker gets a link only when it accepts.
         if !link.header().is_accepted() {
             return None;
         }
@@ -255,7 +259,7 @@ impl<L: Link, O> Lane<L, O> {
         Some(link)
     }
 
-    /// Puts the same stream behind another kind of link, for another API.
+    /// Converts the stream's link into another type, for another API.
     #[cfg(all(feature = "tokio", feature = "blocking"))]
     pub(crate) fn map<N: Link>(
         self,

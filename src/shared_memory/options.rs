@@ -10,19 +10,19 @@
 ///
 /// # Platform-specific behavior
 ///
-/// Linux 5.14 or newer. Elsewhere it changes nothing.
+/// Works on Linux 5.14 or newer. Elsewhere it changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SharedMemory {
     /// The stream uses its socket only.
     #[default]
     Off,
-    /// The stream moves once it is hot: 16 answers within 10 ms, or 1 MiB or 4,096
-    /// calls within 100 ms. Short
-    /// connections never do. At most 64 streams of a process use memory at a time; the others stay
-    /// on their sockets.
+    /// The stream moves once it is hot. That takes 16 answers within 10 ms, or 1 MiB or 4,096 calls
+    /// within 100 ms, which short connections never reach. At most 64 streams of a process use
+    /// memory at a time. The others stay on their sockets.
     Auto,
-    /// As `Auto`, but from the first bytes on: for connections that are known to become hot.
+    /// Like `Auto`, but the stream moves from the first bytes on. Use it for connections that are
+    /// known to become hot.
     Eager,
 }
 
@@ -30,7 +30,7 @@ pub enum SharedMemory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Transport {
-    /// The OS: a socket, or a pipe on Windows.
+    /// A socket, or a named pipe on Windows.
     Socket,
     /// Memory that both processes map, in both directions.
     SharedMemory,

@@ -1,8 +1,8 @@
-//! A ring of bytes in memory that two processes map, and when each side wakes the other.
+//! A byte ring in memory that two processes map, and the flags by which a side asks to be woken.
 //!
-//! The peer can write any word of the memory at any time. So each word of the peer's is loaded
-//! once, checked against what this side knows by itself, and only then used; the position of this
-//! side is kept outside of the memory.
+//! The peer can write any word of the memory at any time. So this side loads each of the peer's
+//! words once, checks it against its own state, and only then uses it. It keeps its own position
+//! outside the shared memory.
 
 #[cfg(not(sockpipe_loom))]
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -13,28 +13,28 @@ use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(all(test, not(sockpipe_loom)))]
 use self::tests::step;
 
-/// Where the tests change to another side.
+/// A point at which the tests can switch to another thread.
 #[cfg(any(not(test), sockpipe_loom))]
 const fn step() {}
 
-/// The peer has written a position that cannot be.
+/// The error for an impossible position that the peer has written.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Corrupt;
 
-/// Keeps a word on cache lines of its own: two, as processors fetch lines in pairs.
+/// Keeps a word on cache lines of its own. It takes two, because processors fetch lines in pairs.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub(crate) struct Line<T>(pub(crate) T);
 
-/// The words of one direction. Each has one side that writes it, but for the flags of waiters: the
-/// waiter raises its flag, and whoever takes it down owes the waiter a bell.
+/// The words of one direction. One side writes each word, except for the flags of waiters: the
+/// waiter raises its flag, and the side that takes it down must ring for the waiter.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct Words {
-    /// How many bytes came through the socket before the first one in the ring. It counts once
-    /// `on_ring` is set.
+    /// The number of bytes sent through the socket before the first one in the ring. It is valid
+    /// once `on_ring` is set.
     pub(crate) socket_bytes: Line<AtomicU64>,
-    /// The writer has switched to the ring.
+    /// Whether the writer has switched to the ring.
     pub(crate) on_ring: Line<AtomicU32>,
     tail: Line<AtomicU64>,
     head: Line<AtomicU64>,
@@ -43,10 +43,10 @@ pub(crate) struct Words {
     ended: Line<AtomicU32>,
 }
 
-/// The bytes of one direction. No position in a call is beyond the ring's length, and no part
-/// wraps.
+/// The bytes of one direction. Each range that a caller passes lies within the ring, and does not
+/// wrap.
 pub(crate) trait Bytes {
-    /// A power of two.
+    /// Returns the length of the ring, which is a power of two.
     fn length(&self) -> u64;
     fn put(&self, at: usize, bytes: &[u8]);
     fn get(&self, at: usize, bytes: &mut [u8]);
@@ -78,30 +78,34 @@ impl Words {
         self.ended.0.load(Ordering::Acquire) != 0
     }
 
-    /// Announces that the reader is about to wait. It looks at the ring again before it does.
+    /// Sets or clears the reader's flag. A reader that sets it must check the ring again before it
+    /// waits.
     pub(crate) fn reader_waits(&self, waits: bool) {
         raise(&self.reader_waits.0, waits);
     }
 
-    /// Announces that the writer is about to wait. It looks at the ring again before it does.
+    /// Sets or clears the writer's flag. A writer that sets it must check the ring again before it
+    /// waits.
     pub(crate) fn writer_waits(&self, waits: bool) {
         raise(&self.writer_waits.0, waits);
     }
 
-    /// Reports whether the caller, who has just published bytes or the end, has to ring for the
-    /// reader.
+    /// Takes the reader's flag down, and reports whether it was up. The caller has just published
+    /// bytes or the end of file, and must ring for the reader if the flag was up.
     pub(crate) fn reader_wants_bell(&self) -> bool {
         take_down(&self.reader_waits.0)
     }
 
-    /// Reports whether the caller, who has just made room, has to ring for the writer.
+    /// Takes the writer's flag down, and reports whether it was up. The caller has just made room,
+    /// and must ring for the writer if the flag was up.
     pub(crate) fn writer_wants_bell(&self) -> bool {
         take_down(&self.writer_waits.0)
     }
 }
 
-/// The fence orders the flag before the look at the ring that follows, as the one in [`take_down`]
-/// orders what was published before the look at the flag: one of the two sides sees the other.
+/// The fence orders the store to the flag before the caller's next load from the ring. The fence in
+/// [`take_down`] orders the published position before the load of the flag. So at least one of the
+/// two sides sees the other's store.
 fn raise(flag: &AtomicU32, waits: bool) {
     step();
     flag.store(u32::from(waits), Ordering::Relaxed);
@@ -120,7 +124,7 @@ fn take_down(flag: &AtomicU32) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     tail: u64,
-    /// The reader's position when it was last looked at.
+    /// The reader's position when it was last loaded.
     head: u64,
 }
 
@@ -155,7 +159,7 @@ impl Writer {
         Ok(count)
     }
 
-    /// Gives the reader what was copied.
+    /// Makes the copied bytes visible to the reader.
     pub(crate) fn publish(&self, words: &Words) {
         step();
         words.tail.0.store(self.tail, Ordering::Release);
@@ -167,7 +171,7 @@ impl Writer {
         Ok(self.unread() < length)
     }
 
-    /// Reports whether the reader has not read everything that was written.
+    /// Reports whether the reader has left written bytes unread.
     pub(crate) fn has_unread(&mut self, words: &Words) -> Result<bool, Corrupt> {
         self.look(words)?;
         Ok(self.unread() > 0)
@@ -177,7 +181,7 @@ impl Writer {
         self.tail.wrapping_sub(self.head)
     }
 
-    /// The reader goes forward, and not beyond what was written.
+    /// Loads the reader's position, which only moves forward, and not beyond the written bytes.
     fn look(&mut self, words: &Words) -> Result<(), Corrupt> {
         step();
         let head = words.head.0.load(Ordering::Acquire);
@@ -193,12 +197,12 @@ impl Writer {
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     head: u64,
-    /// The writer's position when it was last looked at.
+    /// The writer's position when it was last loaded.
     tail: u64,
 }
 
 impl Reader {
-    /// Reads as many bytes as there are and `bytes` has room for, and returns how many.
+    /// Reads as many bytes as are there and fit into `bytes`, and returns how many.
     pub(crate) fn read(
         &mut self,
         words: &Words,
@@ -227,9 +231,9 @@ impl Reader {
         Ok(count)
     }
 
-    /// Reports whether a writer that waits is to be woken: only when a quarter of the ring is free,
-    /// so that it does not wake for a few bytes. A reader that finds the ring empty has all of it
-    /// free, so the writer is never forgotten.
+    /// Reports whether enough is free to wake a waiting writer. This takes a quarter of the ring,
+    /// so that the writer does not wake for a few bytes. Once the reader has emptied the ring, all
+    /// of it is free, so a waiting writer is always woken.
     pub(crate) fn frees_enough(&self, length: u64) -> bool {
         length - self.unread() >= length / 4
     }
@@ -238,7 +242,8 @@ impl Reader {
         self.tail.wrapping_sub(self.head)
     }
 
-    /// The writer goes forward, and not further than the ring is long.
+    /// Loads the writer's position, which only moves forward, and not further ahead than the ring
+    /// is long.
     fn look(&mut self, words: &Words, length: u64) -> Result<(), Corrupt> {
         step();
         let tail = words.tail.0.load(Ordering::Acquire);

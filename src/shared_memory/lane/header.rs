@@ -1,4 +1,5 @@
-//! The start of the memory: what it is, and who has agreed to use it.
+//! The header at the start of the memory. It identifies the memory, and records whether both sides
+//! have agreed to use it.
 
 #[cfg(not(sockpipe_loom))]
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,7 +16,7 @@ const OFFERED: u32 = 1;
 const ACCEPTED: u32 = 2;
 const WITHDRAWN: u32 = 3;
 
-/// The start of the memory.
+/// The header at the start of the memory.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct Header {
@@ -27,13 +28,14 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Makes memory of zeros one that can be offered, with rings of `length` bytes.
+    /// Prepares zeroed memory for an offer, with rings of `length` bytes.
     pub(crate) fn prepare(&self, length: u64) {
         self.magic.0.store(MAGIC, Ordering::Relaxed);
         self.version.0.store(VERSION, Ordering::Relaxed);
         self.length.0.store(length, Ordering::Relaxed);
         for direction in &self.directions {
-            // A reader that still waits for the socket is woken by the first bytes in the ring.
+            // The flag is up from the start, so that the first bytes in the ring wake a reader that
+            // still waits for the socket.
             direction.reader_waits(true);
         }
         self.state.0.store(OFFERED, Ordering::Release);
@@ -46,12 +48,12 @@ impl Header {
             && self.length.0.load(Ordering::Relaxed) == length
     }
 
-    /// Reports whether the peer had not withdrawn it.
+    /// Accepts the offer. Returns `false` if the peer has withdrawn it.
     pub(crate) fn accept(&self) -> bool {
         self.change(ACCEPTED)
     }
 
-    /// Reports whether the peer had not accepted it.
+    /// Withdraws the offer. Returns `false` if the peer has accepted it.
     pub(crate) fn withdraw(&self) -> bool {
         self.change(WITHDRAWN)
     }

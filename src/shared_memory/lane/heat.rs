@@ -1,30 +1,31 @@
-//! Whether a stream is busy enough for memory to pay.
+//! Decides whether a stream is busy enough for shared memory to pay off.
 
 use std::time::{Duration, Instant};
 
 use super::Role;
 
-/// So many answers within the time, or so many bytes within theirs.
+/// A stream is hot after this many answers, or this many bytes, within the time beside the number.
 const EXCHANGES: (u32, Duration) = (16, Duration::from_millis(10));
 const BYTES: (u32, Duration) = (1 << 20, Duration::from_millis(100));
 
-/// A call on a socket costs as much as so many bytes.
+/// The number of bytes that cost as much as a call on a socket.
 const CALL: u32 = 256;
 
-/// The side that accepted asks its peer after a part of the bytes already: one read may bring many
-/// small writes, so it cannot tell how much these cost.
+/// The side that accepted asks its peer after only a part of the bytes. One read may return many
+/// small writes, so this side cannot know how much they cost.
 const ASKED: u32 = BYTES.0 / 4;
 
 /// Counts what one direction of a stream carries.
 #[derive(Debug)]
 pub(super) struct Heat {
-    /// When it began to count; of no matter once it is hot.
+    /// The time at which counting began. It is not used once the stream is hot.
     since: Option<Instant>,
     exchanges: u32,
     bytes: u32,
-    /// How many bytes are hot.
+    /// The number of bytes that make the stream hot.
     enough: u32,
-    /// What is to be reached before the next look at the clock, or, once hot, at the peer.
+    /// The exchanges and bytes to reach before the next look at the clock or, once the stream is
+    /// hot, at the peer.
     next: (u32, u32),
     hot: bool,
 }
@@ -36,9 +37,10 @@ impl Heat {
         Self { since: None, exchanges: 0, bytes: 0, enough, next, hot: eager }
     }
 
-    /// Counts `bytes`, and an exchange if they answer something. Reports whether it is time to try
-    /// for memory: once the stream is hot, and then each time it has carried twice as much, or
-    /// another MiB. The peer may be hot much later, and a try costs nothing beside so many bytes.
+    /// Counts `bytes`, and an exchange if they are an answer. Reports whether it is time to try the
+    /// move into memory: once the stream is hot, and then each time it has carried twice as much,
+    /// or another MiB. The stream retries because the peer may become hot much later. The cost of a
+    /// try is negligible beside so many bytes.
     pub(super) fn carried(&mut self, bytes: usize, answers: bool) -> bool {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(CALL);
         self.bytes = self.bytes.saturating_add(bytes);
@@ -50,7 +52,7 @@ impl Heat {
             return false;
         }
 
-        // Once hot, it tries after as much again as it has carried so far.
+        // A hot stream retries after as much again as it has carried so far.
         let (exchanges, bytes) = if self.hot {
             (self.next.0.saturating_mul(2), self.next.1)
         } else {
@@ -67,7 +69,7 @@ impl Heat {
         self.hot
     }
 
-    /// Reports whether what was counted within `took` is hot.
+    /// Reports whether the counts, reached within `took`, make the stream hot.
     fn is_enough(&self, took: Duration) -> bool {
         (self.exchanges >= EXCHANGES.0 && took <= EXCHANGES.1)
             || (self.bytes >= self.enough && took <= BYTES.1)

@@ -7,18 +7,19 @@ use std::sync::atomic::Ordering;
 use super::{Came, Incoming, Lane, Link, Mark, Outcome, Read, Received, Role, Then, Wire, lock};
 use crate::shared_memory::ring::{Bytes, Corrupt};
 
-/// Receives that bring no data, in one call: bells, offers. More than a peer of this crate sends.
+/// The most receives in one call that return no data, only bells or an offer. A peer of this crate
+/// never causes so many.
 const EMPTY_RECEIVES: usize = 16;
-/// Bells that are taken at once.
+/// The most bells that one receive takes.
 const BELLS: usize = 256;
-/// Bells that may wait in the socket before they are taken. The smallest socket that Linux has
-/// takes six, and a bell that finds it full would wake nobody.
+/// The number of bells that may be pending in the socket before they are taken. The smallest socket
+/// buffer of Linux holds six, and a bell that finds it full would wake nobody.
 #[cfg(any(feature = "tokio", test))]
 const MANY: u32 = 4;
 
 impl<L: Link, O> Lane<L, O> {
-    /// Reads from the socket or the ring. `buf` is not empty; what it has behind the bytes read may
-    /// have been written to.
+    /// Reads from the socket or the ring. `buf` must not be empty. The call may also change the
+    /// part of `buf` behind the bytes that it returns.
     pub(crate) fn read<W: Wire<Link = L, Offer = O>>(
         &self,
         wire: &W,
@@ -39,23 +40,23 @@ impl<L: Link, O> Lane<L, O> {
         Ok(outcome)
     }
 
-    /// Reads what the ring has. It touches nothing but memory, unless the peer's writer waits.
-    /// `None` unless the direction uses the ring.
+    /// Reads from the ring. The call accesses only memory, unless the peer's writer waits. Returns
+    /// `None` if the direction does not use the ring.
     #[cfg(any(feature = "tokio", test))]
     pub(crate) fn look(&self, buf: &mut [u8]) -> Option<io::Result<Outcome<Read>>> {
-        // Most streams never have one, and a lock costs them more than this.
+        // Most streams never have a link, and this check costs them less than a lock.
         self.link()?;
         let mut incoming = lock(&self.incoming);
         incoming.on_ring.then(|| self.read_ring(&mut incoming, buf, Then::LookAgain))
     }
 
-    /// Reports whether so many bells may wait that it is time to [`hear`](Self::hear) them.
+    /// Reports whether so many bells may be pending that it is time to [`hear`](Self::hear) them.
     #[cfg(any(feature = "tokio", test))]
     pub(crate) fn has_many_bells(&self) -> bool {
         lock(&self.incoming).bells >= MANY
     }
 
-    /// Takes the bells that have come. `WouldBlock`: there are no more.
+    /// Takes pending bells. Fails with `WouldBlock` if there are no more.
     pub(crate) fn hear<W: Wire<Link = L, Offer = O>>(&self, wire: &W) -> io::Result<()> {
         let mut incoming = lock(&self.incoming);
         match wire.receive(&mut [0; BELLS]) {
@@ -92,7 +93,8 @@ impl<L: Link, O> Lane<L, O> {
                 wire.receive(buf)
             };
             let Received { mut length, came } = match received {
-                // Linux: the peer closed with bytes of ours unread. To us it is gone, no more.
+                // Linux reports this if the peer closed with bytes of this side unread. For a
+                // reader it is the end of file.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                     Received { length: 0, came: Came::Nothing }
                 }
@@ -100,8 +102,8 @@ impl<L: Link, O> Lane<L, O> {
                 received => received?,
             };
             if length == 0 {
-                // Bytes in the ring came before this end. To look for them first would miss those
-                // that are published between the two.
+                // The peer published its bytes in the ring before this end. Checking the ring
+                // before the receive would miss bytes that are published between the two.
                 self.latch(incoming);
                 if incoming.last != Some(incoming.received) {
                     return Ok(Outcome::Done(Read { length: 0, emptied: false }));
@@ -128,7 +130,7 @@ impl<L: Link, O> Lane<L, O> {
             }
             incoming.received += length as u64;
             self.latch(incoming);
-            // What is beyond the last byte of data are bells.
+            // The bytes behind the last byte of data are bells.
             if let Some(beyond) = incoming.last.and_then(|last| incoming.received.checked_sub(last))
             {
                 let beyond = usize::try_from(beyond).unwrap_or(usize::MAX);
@@ -141,11 +143,12 @@ impl<L: Link, O> Lane<L, O> {
                 return Ok(Outcome::Done(Read { length, emptied }));
             }
         }
-        // Others get their turn. The socket was not found empty.
+        // The call stops here so that other tasks get their turn. It has not found the socket
+        // empty.
         Err(ErrorKind::Interrupted.into())
     }
 
-    /// Learns that the peer's writer has switched. The peer cannot take it back.
+    /// Records that the peer's writer has switched. The peer cannot take that back.
     pub(super) fn latch(&self, incoming: &mut Incoming) {
         if incoming.last.is_none() {
             let link = self.accepted();
@@ -185,8 +188,8 @@ impl<L: Link, O> Lane<L, O> {
         Ok(Outcome::Done(Read { length, emptied: false }))
     }
 
-    /// Accepts an offer: first the direction that this side writes is switched, then the peer
-    /// learns of it. A peer that has withdrawn the offer meanwhile never does.
+    /// Accepts an offer. The direction that this side writes switches before the peer can see the
+    /// acceptance. A peer that has withdrawn the offer meanwhile sees neither.
     fn consider<W: Wire<Link = L, Offer = O>>(&self, wire: &W, offer: O) {
         if self.role != Role::Taker || self.link().is_some() {
             return;
@@ -204,7 +207,7 @@ impl<L: Link, O> Lane<L, O> {
         }
     }
 
-    /// Does this side's part towards memory.
+    /// Takes this side's next step towards shared memory.
     fn is_hot<W: Wire<Link = L, Offer = O>>(
         &self,
         mut incoming: MutexGuard<'_, Incoming>,
@@ -219,10 +222,11 @@ impl<L: Link, O> Lane<L, O> {
         }
     }
 
-    /// The same, for a side that only writes. It accepts an offer that it has not read; the read
-    /// that comes to the offer's byte cuts it off.
+    /// Takes the same step for a side that only writes. It can accept an offer before it reads the
+    /// offer's byte. The read that reaches that byte cuts it off.
     pub(super) fn is_hot_by_writes<W: Wire<Link = L, Offer = O>>(&self, wire: &W) {
-        // Marked while no read is under way: one that began before would lose the offer.
+        // The socket is marked only while no read is in progress. A read that began before the mark
+        // would lose the offer.
         let Ok(mut incoming) = self.incoming.try_lock() else { return };
         mark(&mut incoming, wire);
         let Mark::Made(byte) = incoming.mark else { return };
@@ -235,7 +239,7 @@ impl<L: Link, O> Lane<L, O> {
     }
 }
 
-/// From here on reads have room for an offer.
+/// Marks the socket. From here on, reads have room for an offer.
 fn mark<W: Wire>(incoming: &mut Incoming, wire: &W) {
     if incoming.mark == Mark::NotYet {
         incoming.mark = wire.mark().map_or(Mark::Never, Mark::Made);

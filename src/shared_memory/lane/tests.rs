@@ -1,8 +1,7 @@
 //! Both sides of a lane run under random schedules, over a socket made of queues.
 //!
 //! Each side has a thread that writes and one that reads. One thread runs at a time. Before each
-//! access
-//! to a word and each call of the socket, the scheduler picks the next thread at random.
+//! access to a word and each call of the socket, the scheduler picks the next thread at random.
 
 mod sides;
 mod world;
@@ -14,7 +13,7 @@ use self::world::{Case, Readiness};
 /// Returns how many schedules to run, which is more with `SOCKPIPE_FULL=1`.
 fn schedules() -> u64 {
     match std::env::var_os("SOCKPIPE_FULL") {
-        // Under Miri each takes a second.
+        // Under Miri each schedule takes a second.
         _ if cfg!(miri) => 4,
         Some(_) => 20_000,
         None => 400,
@@ -27,7 +26,7 @@ fn run_all(case: Case) {
         upgraded += u64::from(run(seed, case));
     }
     println!("{case:?}: {upgraded} of {} schedules moved into memory", schedules());
-    // A server notices the mark of a client that only writes late.
+    // If the client writes everything before it reads, the server notices the client's mark late.
     let few = if case.reads_late { schedules() / 100 } else { schedules() / 4 };
     assert!(upgraded > few, "too few moved into memory: {upgraded}");
 }

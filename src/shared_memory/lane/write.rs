@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 use super::{Lane, Link, Offering, Outcome, Outgoing, Role, Then, Wire, lock};
 use crate::shared_memory::ring::{Bytes, Words};
 
-/// The reader gets a long write in pieces, so that both sides copy at the same time.
+/// The reader receives a long write in pieces of this length, so that both sides copy at the same
+/// time.
 const PIECE: usize = 16 * 1024;
 
 impl<L: Link, O> Lane<L, O> {
-    /// Does what is to be done before the first byte.
+    /// Takes the first step towards shared memory before the first byte, if the stream is eager.
     pub(crate) fn start<W: Wire<Link = L, Offer = O>>(&self, wire: &W, eager: bool) {
         if eager && self.role == Role::Taker {
             self.is_hot_by_writes(wire);
@@ -32,7 +33,7 @@ impl<L: Link, O> Lane<L, O> {
         }
         let sent = match wire.send(bufs) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Outcome::Socket),
-            // The peer closed with bytes of ours unread, in the middle of this.
+            // The peer closed with bytes of this side unread, during this call.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                 return Err(ErrorKind::BrokenPipe.into());
             }
@@ -55,7 +56,7 @@ impl<L: Link, O> Lane<L, O> {
         Ok(Outcome::Done(sent))
     }
 
-    /// Writes to the ring. `None` unless the direction uses it.
+    /// Writes to the ring. Returns `None` if the direction does not use it.
     pub(crate) fn put<W: Wire<Link = L, Offer = O>>(
         &self,
         wire: &W,
@@ -68,7 +69,7 @@ impl<L: Link, O> Lane<L, O> {
         outgoing.on_ring.then(|| self.write_ring(&mut outgoing, wire, bufs, then))
     }
 
-    /// The peer closed its end of the writers' bells.
+    /// Records that the peer has closed its end of the writers' bells.
     pub(crate) fn peer_is_gone(&self) {
         lock(&self.outgoing).broken = true;
     }
@@ -77,7 +78,8 @@ impl<L: Link, O> Lane<L, O> {
     pub(crate) fn shut_down<W: Wire<Link = L, Offer = O>>(&self, wire: &W) -> io::Result<()> {
         let mut outgoing = lock(&self.outgoing);
         if let (Role::Maker, Some(link)) = (self.role, self.link()) {
-            // From here on there is nothing to offer. If it fails, the peer was first.
+            // From here on this side offers nothing. If the withdrawal fails, the peer has already
+            // accepted.
             link.header().withdraw();
         }
         self.switch(&mut outgoing);
@@ -99,7 +101,8 @@ impl<L: Link, O> Lane<L, O> {
         Some(&self.accepted()?.header().directions[self.role.writes()])
     }
 
-    /// The maker learns here that its offer was accepted.
+    /// Switches the direction to the ring once the offer is accepted. The maker learns here that it
+    /// was.
     fn switch(&self, outgoing: &mut Outgoing<O>) {
         if outgoing.on_ring || outgoing.ended {
             return;
@@ -141,8 +144,8 @@ impl<L: Link, O> Lane<L, O> {
         Ok(Outcome::Done(written))
     }
 
-    /// A peer that died while it did not wait is found by its unread bytes. That costs a look at
-    /// its position and a system call, so not at each write.
+    /// Detects a peer that died while it did not wait, by the bytes that it left unread. The check
+    /// costs a load of the peer's position and a system call, so it does not run at each write.
     fn look_after_peer<W: Wire>(
         &self,
         outgoing: &mut Outgoing<O>,
@@ -159,7 +162,8 @@ impl<L: Link, O> Lane<L, O> {
         Ok(())
     }
 
-    /// Makes an offer to a peer that takes one, or sends the one that is made.
+    /// Creates an offer for a peer that accepts one, and sends it. If an earlier offer is not sent
+    /// yet, sends that.
     pub(super) fn make_offer<W: Wire<Link = L, Offer = O>>(
         &self,
         outgoing: &mut Outgoing<O>,
@@ -171,7 +175,8 @@ impl<L: Link, O> Lane<L, O> {
         if matches!(outgoing.offer, Offering::NotYet) && self.link().is_none() {
             let Some(byte) = wire.mark_of_peer() else { return };
             let Some((link, offer)) = wire.make() else { return };
-            // Before it is sent: another thread may receive the answer.
+            // The link is set before the offer is sent, because another thread may receive the
+            // answer.
             let _ = self.link.set(Box::new(link));
             outgoing.offer = Offering::Made(byte, offer);
         }
@@ -179,7 +184,8 @@ impl<L: Link, O> Lane<L, O> {
             match wire.offer(*byte, offer) {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                // Whatever else keeps it from being sent, the stream is as good as before.
+                // The offer was sent, or cannot be sent. In the second case the stream stays on its
+                // socket.
                 _ => outgoing.offer = Offering::Done,
             }
         }
@@ -222,7 +228,7 @@ fn publish<O>(outgoing: &mut Outgoing<O>, words: &Words, wire: &impl Wire) -> io
     ring_reader(words, wire).inspect_err(|_| outgoing.broken = true)
 }
 
-/// Rings if the reader waits. A socket that takes no more has unread bytes, which wake it as well.
+/// Rings if the reader waits. If the socket is full, its unread bytes wake the reader as well.
 fn ring_reader(words: &Words, wire: &impl Wire) -> io::Result<()> {
     if !words.reader_wants_bell() {
         return Ok(());

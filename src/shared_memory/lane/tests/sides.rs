@@ -37,7 +37,7 @@ impl Side {
         self.socket.world.state().queues[1 - self.socket.side].bell_edge
     }
 
-    /// Waits until the socket is ready to be read, and has not been found empty since.
+    /// Waits until the socket is readable. With edge readiness, this takes an edge after `cleared`.
     fn wait_readable(&self, cleared: Option<u64>) {
         match self.case.readiness {
             Readiness::Level => wait_for(|| self.socket.is_readable()),
@@ -174,7 +174,7 @@ impl Side {
     }
 }
 
-/// One schedule. Returns whether the stream moved into memory.
+/// Runs one schedule. Returns whether the stream moved into memory.
 pub(super) fn run(seed: u64, case: Case) -> bool {
     let world = World::new(seed, case);
     let side = |side: usize| {

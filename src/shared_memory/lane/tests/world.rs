@@ -66,7 +66,7 @@ pub(super) struct State {
     waiting: [bool; 4],
     standstill: u32,
     pub(super) failed: bool,
-    /// Steps until `victim` dies.
+    /// The number of steps until `victim` dies.
     doom: Option<u64>,
     pub(super) victim: usize,
     pub(super) dead: [bool; 2],
@@ -130,7 +130,7 @@ impl World {
         self.state.lock().expect("no panic with the lock held")
     }
 
-    /// Runs `body` with this thread as one of the world's.
+    /// Runs `body` with this thread as thread `me` of the world.
     pub(super) fn enter<T>(self: &Arc<Self>, me: usize, body: impl FnOnce() -> T) -> T {
         HERE.set(Some((Arc::clone(self), me)));
         STEP.set(Some(Box::new(step)));
@@ -212,7 +212,7 @@ fn step_while(waiting: bool) {
     world.wait_turn(state, me);
 }
 
-/// Steps until `condition` holds. The world has stalled if every thread stays in here.
+/// Steps until `condition` holds. The world has stalled if every thread stays in this loop.
 pub(in crate::shared_memory::lane) fn wait_for(condition: impl Fn() -> bool) {
     if HERE.with_borrow(Option::is_none) {
         return;
