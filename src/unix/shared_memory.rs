@@ -1,4 +1,4 @@
-//! Lanes on Linux: the socket and the memory, for tasks and for threads.
+//! Shared memory on Linux: the socket and the memory of a lane, for tasks and for threads.
 
 mod copy;
 mod limits;
@@ -39,26 +39,26 @@ use crate::shared_memory::lane::{self, Came, Header, Received};
 use crate::shared_memory::options::SharedMemory;
 use crate::shared_memory::ring::Bytes;
 
-/// Of the abstract name that marks a socket; behind it stand random digits.
+/// The start of the abstract name that marks a socket. Random digits follow it.
 const MARK: &[u8] = b"sockpipe-lane-1-";
-/// A bell, and whatever else has no content.
+/// A bell. The value of the byte has no meaning.
 const BELL: &[u8] = &[0];
-/// Bells that are taken at once.
+/// The most bells that one receive takes.
 const BELLS: usize = 256;
-/// How many unread bytes an offer may wait behind, for a side that only writes.
+/// The most unread bytes behind which a side that only writes finds an offer.
 const AHEAD: usize = 4096;
-/// How often a stream looks whether its peer has died, where it does not hear of it: once in this
-/// many nanoseconds, or in one tick of the system where that is longer.
+/// The interval, in nanoseconds, at which a writer checks whether its peer has died without notice.
+/// If a tick of the system's clock is longer, that is the interval.
 const TICK: i64 = 1_000_000;
 
-/// What an offer consists of.
+/// The descriptors of an offer.
 #[derive(Debug)]
 pub(super) struct Offer {
     memory: OwnedFd,
     bell: OwnedFd,
 }
 
-/// One end of the pair of sockets that wakes writers, and how this API waits for it.
+/// One end of the pair of sockets that wakes writers, in the form in which an API waits for it.
 pub(super) trait Bell: Sized {
     fn new(socket: OwnedFd) -> io::Result<Self>;
     fn socket(&self) -> BorrowedFd<'_>;
@@ -77,13 +77,13 @@ impl<B: Bell> Link<B> {
         Some(Self { mapping, bell: B::new(bell).ok()?, _share: share })
     }
 
-    /// The same link for another API.
+    /// Converts the link for another API.
     #[cfg(all(feature = "tokio", feature = "blocking"))]
     fn convert<N: Bell>(self, bell: impl FnOnce(B) -> io::Result<N>) -> io::Result<Link<N>> {
         Ok(Link { mapping: self.mapping, bell: bell(self.bell)?, _share: self._share })
     }
 
-    /// Takes the bells that have come. `false`: the peer has closed its end.
+    /// Takes the pending bells. Returns `false` if the peer has closed its end.
     fn hear(socket: BorrowedFd<'_>) -> io::Result<bool> {
         match recv(socket, &mut [0; BELLS], RecvFlags::DONTWAIT) {
             Ok((_, length)) => Ok(length > 0),
@@ -102,7 +102,8 @@ impl<B: Bell> lane::Link for Link<B> {
         self.mapping.ring(direction)
     }
 
-    /// A full bell has one to be heard; a peer that is gone has no writer.
+    /// Ignores errors: a full socket already holds a bell, and a peer that is gone has no writer to
+    /// wake.
     fn ring_writer(&self) {
         let _ = send(self.bell.socket(), BELL, SendFlags::DONTWAIT | platform::NO_SIGNAL);
     }
@@ -112,7 +113,7 @@ impl<B: Bell> lane::Link for Link<B> {
 #[derive(Debug)]
 pub(super) struct Wire<'a, B> {
     socket: BorrowedFd<'a>,
-    /// Who is at the other end.
+    /// The user at the other end.
     user: u32,
     bell: PhantomData<B>,
 }
@@ -122,9 +123,10 @@ impl<'a, B: Bell> Wire<'a, B> {
         Self { socket: socket.as_fd(), user, bell: PhantomData }
     }
 
-    /// An offer, a likeness of one, or neither.
+    /// Receives bytes, and classifies the control data that came with them.
     fn receive_control(&self, buf: &mut [u8], flags: RecvFlags) -> Result<Received<Offer>, Errno> {
-        // Room for one descriptor more than an offer has: what has more is none.
+        // There is room for one descriptor more than an offer has, to recognize messages that have
+        // too many.
         let mut room = [MaybeUninit::uninit(); cmsg_space!(ScmCredentials(1), ScmRights(3))];
         let mut control = RecvAncillaryBuffer::new(&mut room);
         let flags = flags | RecvFlags::DONTWAIT | platform::CLOSE_ON_EXEC;
@@ -177,7 +179,7 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
     fn peek_offer(&self, byte: u8) -> Option<Offer> {
         let mut ahead = [0; AHEAD];
         let Received { length, came } = self.receive_control(&mut ahead, RecvFlags::PEEK).ok()?;
-        // The kernel ends a look behind an offer, as it ends a read.
+        // The kernel ends a peek behind an offer, as it ends a read.
         match came {
             Came::Offer(offer) if ahead[..length].last() == Some(&byte) => offer,
             _ => None,
@@ -201,7 +203,7 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
 
     fn ticks(&self) -> u64 {
         let now = clock_gettime(ClockId::MonotonicCoarse);
-        // Only whether it has changed matters.
+        // The caller only checks whether the value has changed.
         (now.tv_sec as u64).wrapping_mul(1000).wrapping_add((now.tv_nsec / TICK) as u64)
     }
 
@@ -252,19 +254,19 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
     }
 }
 
-/// Reports whether this process may ask what a descriptor is. Where a filter of system calls
-/// forbids it, an offer could be any descriptors, and its byte would count as data.
+/// Reports whether this process may query the type of a descriptor. If a system call filter forbids
+/// that, this side cannot recognize an offer, and would take its byte for data.
 fn can_tell_offers(socket: BorrowedFd<'_>) -> bool {
     socket_domain(socket).is_ok() && socket_type(socket).is_ok() && mapping::can_ask(socket)
 }
 
-/// The byte that an offer comes with, known to those who know the mark.
+/// Returns the byte that comes with an offer. Both sides derive it from the name that is the mark.
 fn byte_of_mark(name: &[u8]) -> Option<u8> {
     let digits = name.strip_prefix(MARK).filter(|digits| digits.len() == 16)?;
     u8::from_str_radix(std::str::from_utf8(digits.get(14..)?).ok()?, 16).ok()
 }
 
-/// The policy of a stream, unless it has none.
+/// Returns whether the stream is eager, or `None` if it does not use shared memory.
 fn eager(options: StreamOptions) -> Option<bool> {
     match options.shared_memory {
         SharedMemory::Off => None,

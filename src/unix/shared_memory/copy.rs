@@ -1,34 +1,36 @@
 //! Copies into and out of memory that another process may write at the same time.
 //!
-//! An ordinary copy of such memory would be a data race, which the language does not define. These
-//! access it through relaxed atomics, for which any concurrent write is defined: the bytes are then
-//! some mixture, and they are looked at by nobody but the user. On x86-64 long copies are
-//! instructions of the processor, and the compiler knows only that they read and write memory.
+//! An ordinary copy of such memory would be a data race, which is undefined behavior. These
+//! functions access the memory through relaxed atomics, for which concurrent writes are defined:
+//! the copied bytes are then some mixture, and only the user of the stream looks at them. On
+//! x86-64, long copies are instructions of the processor, and the compiler knows only that they
+//! read and write memory.
 //!
-//! Those into the memory go past the caches. A line of the ring is still in the cache of the core
-//! that read it last, and a write to it would first have to fetch it from there: between cores that
-//! have no cache in common a copy takes eight times as long, and between neighbours twice.
+//! Long copies into the memory bypass the caches. A line of the ring is still in the cache of the
+//! core that read it last, and an ordinary write would first have to fetch it from there. That
+//! makes a copy take eight times as long between cores that share no cache, and twice as long
+//! between neighbours.
 #![allow(unsafe_code, reason = "the memory is known by its address")]
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
-/// From this length on the processor's own copies are the faster ones.
+/// From this length on, the processor's copy instructions are faster.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const LONG: usize = 512;
-/// What the processor writes past its caches at once.
+/// The number of bytes that the processor writes past its caches at once.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const LINE: usize = 64;
 const WORD: usize = size_of::<u64>();
 
 /// # Safety
 ///
-/// As many bytes as `bytes` has are mapped and writable at `to`, and no reference is to them.
+/// `bytes.len()` bytes are mapped and writable at `to`, and no reference points to them.
 pub(super) unsafe fn into_shared(to: NonNull<u8>, bytes: &[u8]) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if bytes.len() >= LONG {
         let (first, lines, last) = lines(to, bytes);
-        // SAFETY: the caller vouches for `to`, and `bytes` is a slice apart from it.
+        // SAFETY: the caller guarantees that `to` is valid, and `bytes` is a slice apart from it.
         unsafe { move_bytes(to.as_ptr(), first.as_ptr(), first.len()) };
         // SAFETY: the first part is not longer than the whole.
         let to = unsafe { to.add(first.len()) };
@@ -40,7 +42,7 @@ pub(super) unsafe fn into_shared(to: NonNull<u8>, bytes: &[u8]) {
         unsafe { move_bytes(to.as_ptr(), last.as_ptr(), last.len()) };
         return;
     }
-    // SAFETY: as the caller vouches.
+    // SAFETY: the caller guarantees that the bytes are mapped.
     let (head, words, tail) = unsafe { parts(to, bytes.len()) };
     let (first, rest) = bytes.split_at(head.len());
     let (middle, last) = rest.split_at(words.len() * WORD);
@@ -55,15 +57,15 @@ pub(super) unsafe fn into_shared(to: NonNull<u8>, bytes: &[u8]) {
 
 /// # Safety
 ///
-/// As many bytes as `bytes` has are mapped at `from`, and no reference is to them.
+/// `bytes.len()` bytes are mapped at `from`, and no reference points to them.
 pub(super) unsafe fn from_shared(from: NonNull<u8>, bytes: &mut [u8]) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if bytes.len() >= LONG {
-        // SAFETY: the caller vouches for `from`, and `bytes` is a slice apart from it.
+        // SAFETY: the caller guarantees that `from` is valid, and `bytes` is a slice apart from it.
         unsafe { move_bytes(bytes.as_mut_ptr(), from.as_ptr(), bytes.len()) };
         return;
     }
-    // SAFETY: as the caller vouches.
+    // SAFETY: the caller guarantees that the bytes are mapped.
     let (head, words, tail) = unsafe { parts(from, bytes.len()) };
     let (first, rest) = bytes.split_at_mut(head.len());
     let (middle, last) = rest.split_at_mut(words.len() * WORD);
@@ -74,7 +76,7 @@ pub(super) unsafe fn from_shared(from: NonNull<u8>, bytes: &mut [u8]) {
     last.iter_mut().zip(tail).for_each(|(byte, from)| *byte = from.load(Relaxed));
 }
 
-/// The bytes before the first aligned word, the words, and the bytes behind them.
+/// Returns the bytes before the first aligned word, the words, and the bytes behind them.
 ///
 /// # Safety
 ///
@@ -83,7 +85,8 @@ unsafe fn parts<'a>(
     start: NonNull<u8>,
     length: usize,
 ) -> (&'a [AtomicU8], &'a [AtomicU64], &'a [AtomicU8]) {
-    // SAFETY: the bytes are mapped, as the caller vouches, and atomics may be shared and changed.
+    // SAFETY: the caller guarantees that the bytes are mapped, and atomics may be shared and
+    // changed.
     let bytes: &[AtomicU8] =
         unsafe { NonNull::slice_from_raw_parts(start.cast(), length).as_ref() };
     // SAFETY: any eight bytes are a word, and the parts do not overlap.
@@ -95,8 +98,9 @@ unsafe fn parts<'a>(
 /// `from` is valid for reads of `count` bytes and `to` for writes, and they do not overlap.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 unsafe fn move_bytes(to: *mut u8, from: *const u8, count: usize) {
-    // SAFETY: it reads and writes what the caller vouches for and no stack; the direction flag is
-    // clear, as it always is here. The registers that it changes are named.
+    // SAFETY: the instruction reads and writes only what the caller guarantees to be valid, and no
+    // stack. The direction flag is clear, as it always is in inline assembly. The operands name the
+    // registers that the instruction changes.
     unsafe {
         std::arch::asm!(
             "rep movsb",
@@ -108,7 +112,8 @@ unsafe fn move_bytes(to: *mut u8, from: *const u8, count: usize) {
     }
 }
 
-/// The bytes before the first whole line at `to`, whole lines, and the bytes behind them.
+/// Returns the bytes before the first whole line at `to`, the whole lines, and the bytes behind
+/// them.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn lines(to: NonNull<u8>, bytes: &[u8]) -> (&[u8], &[u8], &[u8]) {
     let (first, rest) = bytes.split_at((to.addr().get().wrapping_neg() % LINE).min(bytes.len()));
@@ -116,7 +121,7 @@ fn lines(to: NonNull<u8>, bytes: &[u8]) -> (&[u8], &[u8], &[u8]) {
     (first, lines, last)
 }
 
-/// Copies past the caches. What is written afterwards is seen after it, as after any other write.
+/// Copies past the caches. A later write becomes visible after this copy, as after any other write.
 ///
 /// # Safety
 ///
@@ -124,8 +129,8 @@ fn lines(to: NonNull<u8>, bytes: &[u8]) -> (&[u8], &[u8], &[u8]) {
 /// the start of a line, and `count` a multiple of its length.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 unsafe fn stream_lines(to: *mut u8, from: *const u8, count: usize) {
-    // SAFETY: it reads and writes what the caller vouches for and no stack; every x86-64 has these
-    // instructions. The registers that it changes are named.
+    // SAFETY: the code reads and writes only what the caller guarantees to be valid, and no stack.
+    // Every x86-64 has these instructions. The operands name the registers that the code changes.
     unsafe {
         std::arch::asm!(
             "test {left}, {left}",

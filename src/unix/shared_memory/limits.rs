@@ -1,18 +1,20 @@
-//! How many streams of this process may use memory.
+//! Limits how many streams of this process may use shared memory.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::unix::access::is_own;
 
-/// With a little more than half a MiB each, 33 MiB in all.
+/// The most streams that use memory. Each takes a little more than half a MiB, and all together 33
+/// MiB.
 const STREAMS: usize = 64;
-/// Of those with the same other user at the other end, so that one user leaves room for the rest.
+/// The most streams that use memory with the same other user, so that one user leaves room for the
+/// rest.
 const FOREIGN: usize = 16;
 
 /// The user at the other end of each stream that uses memory.
 static USERS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// One stream's part, until it is dropped.
+/// One stream's place within the limits, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Share(u32);
 

@@ -1,4 +1,4 @@
-//! The memory of a lane: made and sealed, or checked and mapped.
+//! Creates and seals the memory of a lane, or checks and maps that of the peer.
 #![allow(unsafe_code, reason = "no safe call maps memory that another process writes")]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,28 +16,31 @@ use super::copy;
 use crate::shared_memory::lane::Header;
 use crate::shared_memory::ring::Bytes;
 
-/// Bytes of one ring. Two of them and a reader's buffer fit into a processor's own cache.
+/// The length of one ring. Two rings and a reader's buffer fit into a processor's own cache.
 const RING: usize = 256 * 1024;
-/// Before the rings: a page for the header.
+/// The offset of the rings. The header has a page before them.
 const RINGS: usize = 4096;
 pub(super) const SIZE: usize = RINGS + 2 * RING;
-/// Memory is touched in slices, for a long one would keep the process's other maps from changing.
+/// The memory is populated in slices of this length. A long slice would keep the process's other
+/// mappings from changing meanwhile.
 const SLICE: usize = 64 * 1024;
 const TMPFS: u64 = 0x0102_1994;
 
 const _: () = assert!(size_of::<Header>() <= RINGS && RING.is_power_of_two());
 
-/// Reports whether no later doing of the peer's can make an access to this memory fail: memory that
-/// can shrink, or that lies in huge pages, would end this process.
+/// Reports whether accesses to this memory succeed whatever the peer does later. An access to
+/// memory that has shrunk, or that lies in huge pages, could kill this process.
 pub(super) fn is_memory(memory: &OwnedFd) -> bool {
-    // First, as only memory has seals: a call to a file system of the peer's may never return.
+    // The seals are checked first, because only memory has them. A call to a file system that the
+    // peer runs may never return.
     let sealed = SealFlags::SHRINK | SealFlags::GROW;
     fcntl_get_seals(memory).is_ok_and(|seals| seals.contains(sealed))
         && fstatfs(memory).is_ok_and(|system| system.f_type as u64 == TMPFS)
         && fstat(memory).is_ok_and(|file| file.st_size == SIZE as i64)
 }
 
-/// Reports whether this process may make the calls of [`is_memory`], which a `socket` is not.
+/// Reports whether this process may make the calls of [`is_memory`]. It makes them on a `socket`,
+/// which has no seals.
 pub(super) fn can_ask(socket: BorrowedFd<'_>) -> bool {
     fcntl_get_seals(socket) == Err(Errno::INVAL) && fstatfs(socket).is_ok() && fstat(socket).is_ok()
 }
@@ -46,15 +49,15 @@ pub(super) fn can_ask(socket: BorrowedFd<'_>) -> bool {
 #[derive(Debug)]
 pub(super) struct Mapping(NonNull<u8>);
 
-// SAFETY: the mapping belongs to no thread. It is used through atomics and through the copies of
-// `copy`, which need no order.
+// SAFETY: the mapping is not tied to a thread. It is accessed through atomics and through the
+// copies of `copy`, which need no order.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Makes memory that can be offered, and its descriptor. `None` where this system or its limits
-    /// do not allow it.
+    /// Creates memory that can be offered, and its descriptor. Returns `None` if the system or its
+    /// limits do not allow it.
     pub(super) fn make() -> Option<(Self, OwnedFd)> {
         // A file beyond this limit would raise a signal.
         if getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < SIZE as u64) {
@@ -62,7 +65,7 @@ impl Mapping {
         }
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let memory = match memfd_create("sockpipe", flags | MemfdFlags::NOEXEC_SEAL) {
-            // Linux before 6.3.
+            // Linux before 6.3 does not know `NOEXEC_SEAL`.
             Err(Errno::INVAL) => memfd_create("sockpipe", flags),
             made => made,
         };
@@ -76,18 +79,18 @@ impl Mapping {
         Some((mapping, memory))
     }
 
-    /// Maps what the peer made, for which [`is_memory`] holds.
+    /// Maps memory that the peer created. [`is_memory`] must hold for it.
     pub(super) fn take(memory: &OwnedFd) -> Option<Self> {
         let mapping = Self(map_shared(memory)?);
-        // Both have it now. Nobody else is to map it writable, and no holes are to be made in it:
-        // not even between this and the first touch.
+        // Both sides have mapped the memory by now. These seals prevent further writable mappings,
+        // and holes in the memory, even between this call and the first touch.
         fcntl_add_seals(memory, SealFlags::FUTURE_WRITE | SealFlags::SEAL).ok()?;
         mapping.populate().ok()?;
         mapping.header().fits(RING as u64).then_some(mapping)
     }
 
-    /// All pages are there afterwards. The first touch of a missing page kills a process that may
-    /// have no more memory, where this is an error.
+    /// Allocates all pages. If the process may have no more memory, this call fails, but a later
+    /// touch of a missing page would kill the process.
     fn populate(&self) -> Result<(), Errno> {
         (0..SIZE).step_by(SLICE).try_for_each(|at| self.populate_slice(at))
     }
@@ -116,8 +119,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: this is the whole mapping, and references into it borrow `self`. Nothing can be
-        // done about a failure, and there is none for a mapping that exists.
+        // SAFETY: this is the whole mapping, and references into it borrow `self`. The call does
+        // not fail for a mapping that exists, and nothing could be done about a failure.
         let _ = unsafe { munmap(self.0.as_ptr().cast(), SIZE) };
     }
 }
@@ -138,7 +141,7 @@ pub(super) struct Ring<'a> {
 impl Ring<'_> {
     fn at(&self, at: usize, length: usize) -> NonNull<u8> {
         assert!(at <= RING && length <= RING - at, "a range in the ring");
-        // SAFETY: the assertion keeps it in the ring.
+        // SAFETY: the assertion keeps the range in the ring.
         unsafe { self.start.add(at) }
     }
 }

@@ -1,27 +1,29 @@
-//! How often a reader looks at the ring.
+//! The pace at which a reader checks the ring.
 //!
-//! Each look takes the writer's position out of the cache of the writer's core, and the next
-//! message has to fetch it back. Where small messages come one after the other and nobody waits for
-//! an answer, that costs the writer more than all else. So such a reader lets a few come together.
+//! Each check takes the writer's position out of the cache of the writer's core, and the next
+//! message has to fetch it back. If small messages follow each other without answers, that costs
+//! the writer more than everything else. So the reader of such messages pauses until a few have
+//! accumulated.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Reads one after the other, each found at once, with no write between them.
+/// The number of consecutive reads after which a reader pauses. Each found bytes at once, with no
+/// write in between.
 const STREAM: u32 = 16;
-/// What brings more is worth a look by itself.
+/// A read of this length or more is worth a check of its own.
 const SMALL: usize = 4096;
-/// How long the messages have.
+/// The length of a pause.
 const PAUSE: Duration = Duration::from_micros(1);
 
-/// The reads since the last write, or since one that found nothing. One task or thread reads; where
-/// several do, a lost count is no more than a worse guess.
+/// The number of reads since the last write, or since a read that found nothing. Usually one task
+/// or thread reads. If several do, a lost count only makes the guess worse.
 #[derive(Debug, Default)]
 pub(super) struct Pace(AtomicU32);
 
 impl Pace {
-    /// Gives messages the time to come together, where they come fast. `true`: it did.
+    /// Pauses if messages arrive fast, so that they accumulate. Returns whether it did.
     pub(super) fn pause(&self) -> bool {
         let pauses = self.0.load(Relaxed) >= STREAM;
         if pauses {
@@ -33,13 +35,13 @@ impl Pace {
         pauses
     }
 
-    /// Counts a read that has not waited for long.
+    /// Counts a read that did not wait for long.
     pub(super) fn found(&self, length: usize) {
         let reads = if length < SMALL { self.0.load(Relaxed).saturating_add(1) } else { 0 };
         self.0.store(reads, Relaxed);
     }
 
-    /// Nothing came, or this side answers.
+    /// Starts to count again, because nothing came or this side answers.
     pub(super) fn ends(&self) {
         if self.0.load(Relaxed) != 0 {
             self.0.store(0, Relaxed);

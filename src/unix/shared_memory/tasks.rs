@@ -1,4 +1,4 @@
-//! For tasks of tokio's.
+//! Lanes for tokio's tasks.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,22 +18,22 @@ use crate::unix::runtime::register;
 use crate::unix::shared_memory::watch::{Turns, Watched};
 use crate::unix::spin::tasks::Spin;
 
-/// The most that is initialized for one read of a buffer that is not.
+/// The most bytes of an uninitialized buffer that one read initializes.
 const ROOM: usize = 64 * 1024;
-/// How often one poll goes on after it was woken for nothing: a peer can ring without end.
+/// The most tries of one poll. A peer can ring without end, and so wake a task for nothing.
 const TRIES: usize = 16;
 
 pub(super) type Core<B> = lane::Lane<Link<B>, Offer>;
 
-/// The writers' bell, and what a stream counts once it is in memory. A stream that stays on its
-/// socket has no room for it.
+/// The writers' bell, and the counters of a stream in memory. A stream that stays on its socket
+/// allocates none of this.
 #[derive(Debug)]
 pub(super) struct AsyncBell {
     socket: AsyncFd<OwnedFd>,
     pace: Pace,
-    /// To read, and to find room.
+    /// The turns of the reader, and those of the writer that waits for room.
     turns: [Turns; 2],
-    /// Watching for room, where the stream watches at all.
+    /// The state of watching for room. It is used only if the stream watches at all.
     spin: Option<Box<Spin>>,
 }
 
@@ -56,12 +56,13 @@ impl Bell for AsyncBell {
     }
 }
 
-/// What a stream has that may use memory.
+/// The state of a stream that may use shared memory.
 #[derive(Debug)]
 pub(in crate::unix) struct Lane(Box<Core<AsyncBell>>);
 
 impl Lane {
-    /// For a stream that connected. `None` where it is to use its socket only.
+    /// Creates the lane of a stream that connected. Returns `None` if the stream uses its socket
+    /// only.
     pub(in crate::unix) fn connected(
         socket: &AsyncFd<OwnedFd>,
         user: u32,
@@ -70,7 +71,7 @@ impl Lane {
         Self::new(Role::Taker, socket, user, options)
     }
 
-    /// For a stream that was accepted.
+    /// Creates the lane of a stream that was accepted.
     pub(in crate::unix) fn accepted(
         socket: &AsyncFd<OwnedFd>,
         user: u32,
@@ -115,7 +116,7 @@ impl Lane {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Each operation takes its part of the task's turn, as those on sockets do.
+        // Each operation takes its part of the task's budget, as operations on sockets do.
         let turn = ready!(poll_proceed(cx));
         let initialized = buf.initialized().len() - buf.filled().len();
         let room = initialized.max(buf.remaining().min(ROOM));
@@ -169,11 +170,11 @@ impl Lane {
         self.sleep(socket, cx, buf)
     }
 
-    /// Leaves the task to be woken by a bell, unless there is something after all.
+    /// Waits for a bell, unless there are bytes to read after all.
     ///
-    /// The reactor reports each bell by itself, also behind others that nobody has taken out of
-    /// the socket. So its readiness is cleared without a call, unless there are many bells or the
-    /// end.
+    /// The reactor reports each bell separately, even if earlier bells are still in the socket. So
+    /// this clears its readiness without a system call, unless there are many bells or the end of
+    /// the socket.
     fn sleep(
         &self,
         socket: &AsyncFd<OwnedFd>,
@@ -182,7 +183,8 @@ impl Lane {
     ) -> Poll<io::Result<usize>> {
         let wire = Wire::new(socket.get_ref(), self.0.user);
         for _ in 0..TRIES {
-            // Before the flag is up: a bell that comes afterwards finds the task registered.
+            // The task registers before the flag is up, so that a bell that comes afterwards wakes
+            // it.
             let ready = socket.poll_read_ready(cx)?;
             let registered = ready.is_pending();
             if let Poll::Ready(mut ready) = ready {
@@ -327,13 +329,13 @@ impl Lane {
     }
 }
 
-/// The task goes on when the others of its thread have had their turn.
+/// Lets the other tasks of the thread have their turn, and then wakes this one.
 fn others_first<T>(cx: &Context<'_>) -> Poll<T> {
     cx.waker().wake_by_ref();
     Poll::Pending
 }
 
-/// `None`: nothing yet.
+/// Returns `None` if the caller has to wait.
 fn found<T>(outcome: io::Result<Outcome<T>>) -> Option<io::Result<T>> {
     match outcome {
         Ok(Outcome::Done(done)) => Some(Ok(done)),
@@ -342,7 +344,7 @@ fn found<T>(outcome: io::Result<Outcome<T>>) -> Option<io::Result<T>> {
     }
 }
 
-/// Errors after which the caller tries again.
+/// Ignores errors after which the caller retries.
 fn unless_passing(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {

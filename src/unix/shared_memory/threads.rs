@@ -1,4 +1,4 @@
-//! For threads that block.
+//! Lanes for threads that block.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,16 +27,17 @@ impl Bell for OwnedFd {
     }
 }
 
-/// What a stream has that may use memory.
+/// The state of a stream that may use shared memory.
 #[derive(Debug)]
 pub(in crate::unix) struct Lane {
     core: Box<Core>,
-    /// Watching for room.
+    /// The state of watching for room.
     spin: Option<Spin>,
 }
 
 impl Lane {
-    /// For a stream that connected. `None` where it is to use its socket only.
+    /// Creates the lane of a stream that connected. Returns `None` if the stream uses its socket
+    /// only.
     pub(in crate::unix) fn connected(
         socket: &OwnedFd,
         user: u32,
@@ -45,7 +46,7 @@ impl Lane {
         Self::new(Role::Taker, socket, user, options)
     }
 
-    /// For a stream that was accepted.
+    /// Creates the lane of a stream that was accepted.
     pub(in crate::unix) fn accepted(
         socket: &OwnedFd,
         user: u32,
@@ -149,8 +150,8 @@ impl Lane {
     }
 }
 
-/// Waits until a call may come to something. A peer that rings without end wakes this side for
-/// nothing, but not beyond its time: what the call before has not found by then is late.
+/// Waits until a retry may succeed. A peer that rings without end wakes this side for nothing, but
+/// only until the deadline. Whatever the previous call has not found by then is late.
 fn wait(
     socket: BorrowedFd<'_>,
     what: PollFlags,
@@ -163,7 +164,7 @@ fn wait(
     Ok(())
 }
 
-/// As a call that does not block reports it.
+/// Converts the outcome into the result of a nonblocking call.
 fn attempt<T>(outcome: io::Result<Outcome<T>>) -> Result<io::Result<T>, Errno> {
     match outcome {
         Ok(Outcome::Done(done)) => Ok(Ok(done)),
@@ -173,7 +174,7 @@ fn attempt<T>(outcome: io::Result<Outcome<T>>) -> Result<io::Result<T>, Errno> {
     }
 }
 
-/// Errors after which the caller tries again.
+/// Ignores errors after which the caller retries.
 fn unless_passing(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {

@@ -1,10 +1,10 @@
-//! Watching a ring, as `spin::tasks` watches a socket.
+//! Watches a ring, as `spin::tasks` watches a socket.
 //!
-//! A look at memory costs no system call, so a poll looks for a moment before it lets the others
-//! have their turn. No flag is up meanwhile: the peer rings for those who sleep.
+//! A look at memory costs no system call, so a poll looks for a moment before it lets other tasks
+//! have their turn. No flag is up meanwhile, because only a side that sleeps needs a bell.
 //!
-//! For the same reason more than one stream of a thread may watch. Where many are busy, a bell for
-//! each message costs more than a look of each in each turn.
+//! For the same reason, more than one stream of a thread may watch. If many are busy, a bell for
+//! each message costs more than a look by each stream in each turn.
 
 use std::hint::spin_loop;
 use std::pin::pin;
@@ -18,34 +18,36 @@ use tokio::task::yield_now;
 use crate::unix::spin::BUDGET;
 use crate::unix::spin::tasks::{Spin, THREAD, Thread};
 
-/// How long one poll looks. Timers and other tasks of the thread wait for as long.
+/// How long one poll looks. Timers and other tasks of the thread wait meanwhile.
 const LOOK: Duration = Duration::from_micros(1);
-/// Looks for each look at the clock.
+/// The number of looks between two readings of the clock.
 const LOOKS: u32 = 4;
-/// Turns that cost together about as much as a sleep and the bell that ends it.
+/// The number of turns that together cost about as much as a sleep and the bell that ends it.
 const TURNS: u32 = 32;
 
-/// What came of watching.
+/// The result of watching.
 pub(super) enum Watched<T> {
     Found(T),
-    /// The task looks again when the others have had their turn.
+    /// The task looks again after the other tasks have had their turn.
     GoesOn,
-    /// It does not pay: the task waits to be woken.
+    /// Watching does not pay off. The task waits to be woken.
     Sleeps,
 }
 
-/// The turns that one side of a stream takes beside many busy ones of its thread.
+/// The turns that one direction of a stream takes while many streams of its thread are busy.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// How many have brought nothing.
+    /// The number of turns in a row that found nothing.
     idle: AtomicU32,
-    /// When it is time to give up, in nanoseconds since some moment. It counts after [`TURNS`].
+    /// The time to give up, in nanoseconds since some fixed moment. It applies after [`TURNS`]
+    /// turns.
     late: AtomicU64,
 }
 
 impl Turns {
-    /// Whether to take one more. A stream gives up when it has had its turns and its time: either
-    /// alone says little, for a turn is as long as the others make it.
+    /// Reports whether to take one more turn. A stream gives up once both its turns and its time
+    /// are used up. Neither alone suffices, because the other tasks determine how long a turn
+    /// takes.
     fn take(&self, spin: &Spin, thread: &Thread) -> bool {
         match self.idle.load(Relaxed) {
             0 if !spin.may_watch(thread) => return false,
@@ -63,7 +65,7 @@ impl Turns {
         true
     }
 
-    /// Watches by `look`, which has just found nothing.
+    /// Watches with `look`, which has just found nothing.
     pub(super) fn watch<T>(
         &self,
         spin: &Spin,
@@ -72,7 +74,7 @@ impl Turns {
     ) -> Watched<T> {
         THREAD.with(|thread| {
             if thread.is_busy() {
-                // It has just looked, and the others are next.
+                // The stream has just looked, and the others are next.
                 if !self.take(spin, thread) {
                     return Watched::Sleeps;
                 }
@@ -82,13 +84,14 @@ impl Turns {
                 self.completed(spin, thread);
                 return Watched::Found(found);
             }
-            // It allocates nothing, and only ever says Pending.
+            // This wakes the task after the others. It allocates nothing, and always returns
+            // `Pending`.
             let _ = pin!(yield_now()).poll(cx);
             Watched::GoesOn
         })
     }
 
-    /// Counts what was found without watching, or at the start of a turn.
+    /// Counts bytes or room that were found without watching, or at the start of a turn.
     pub(super) fn found(&self, spin: &Spin) {
         THREAD.with(|thread| self.completed(spin, thread));
     }
@@ -124,7 +127,8 @@ mod tests {
     use super::*;
     use crate::options::SpinPolicy;
 
-    /// Returns five busy streams of this thread, outside a runtime, as with several threads.
+    /// Returns five busy streams of this thread. They are made outside a runtime, and behave as on
+    /// a runtime with several threads.
     fn crowd() -> Vec<(Box<Spin>, Turns)> {
         Thread::start();
         let spin = || Spin::new(SpinPolicy::Auto).expect("one that spins");

@@ -1,4 +1,4 @@
-//! When a reader lets messages accumulate, judged by the stream's counters.
+//! Tests when a reader lets messages accumulate, by the stream's counters.
 
 use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
