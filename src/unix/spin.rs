@@ -1,9 +1,9 @@
-//! Watching for the peer's answer before the thread sleeps:
+//! Busy-polling, or watching for the peer's answer before the thread sleeps:
 //! [`SpinPolicy::Auto`](crate::SpinPolicy).
 //!
-//! Waking a core that sleeps takes longer than all else in a round trip, so a reader that finds
-//! nothing looks again for a moment: a task as `tasks` says, a thread that blocks as `threads`
-//! does.
+//! Waking a core that sleeps takes longer than everything else in a round trip. So a reader that
+//! finds nothing looks again for a moment. The module `tasks` does this for tokio's tasks, and
+//! `threads` for threads that block.
 
 #[cfg(feature = "tokio")]
 pub(super) mod tasks;
@@ -12,16 +12,17 @@ pub(super) mod threads;
 
 use std::time::Duration;
 
-/// How long to watch. At least the time that it takes to wake a core: with less, two peers that
-/// have both gone to sleep never find back.
+/// How long to watch. This is at least the time that it takes to wake a core. With less, two peers
+/// that have both gone to sleep would never again answer each other in time.
 pub(super) const BUDGET: Duration = Duration::from_micros(50);
 
-/// Whether watching pays: a hit is an answer that came in time, a miss one that did not.
+/// Records whether watching pays off. A hit is an answer that came in time, and a miss is one that
+/// did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Credit {
-    /// Negative: it does not, so only probe.
+    /// A negative score means that watching does not pay off, so the stream only probes.
     score: i8,
-    /// Waits to let pass before the next probe, and how many it will be after that one.
+    /// The number of waits to skip before the next probe, and the number to skip after that probe.
     skip: u16,
     interval: u16,
 }
@@ -36,7 +37,7 @@ impl Credit {
         Self { score: 0, skip: 0, interval: Self::FIRST }
     }
 
-    /// Whether to watch this time.
+    /// Reports whether to watch this time.
     fn allows(&mut self) -> bool {
         if self.score >= 0 || self.skip == 0 {
             return true;

@@ -1,13 +1,14 @@
-//! For tasks of tokio's.
+//! Busy-polling for tokio's tasks.
 //!
-//! A reader watches without holding the thread: the task goes behind
-//! everything that can run and behind one look at the reactor (`yield_now`), and then tries to
-//! receive a few times. A loop inside `poll_read` would be simpler, and would keep timers and other
-//! connections waiting for as long as the conversation lasts.
+//! A reader watches without holding the thread. The task calls `yield_now`, which puts it behind
+//! everything that can run and behind one look at the reactor, and then tries to receive a few
+//! times. A loop inside `poll_read` would be simpler, but would keep timers and other connections
+//! waiting for as long as the conversation lasts.
 //!
-//! Three gates keep it from costing more than it saves: one stream of a thread watches at a time;
-//! none while many streams are busy on the thread; none, but for a probe now and then, while it did
-//! not pay. All is kept per thread, so there is nothing to share and nothing to lock.
+//! Three gates keep watching from costing more than it saves. Only one stream of a thread watches
+//! at a time. No stream watches while many streams of the thread are busy. While watching does not
+//! pay off, streams only probe now and then. Each thread keeps this state for itself, so nothing is
+//! shared or locked.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -24,27 +25,29 @@ use tokio::task::yield_now;
 use super::{BUDGET, Credit};
 use crate::options::SpinPolicy;
 
-/// Tries to receive each time the task has its turn, about as long as the turn itself.
+/// The number of tries to receive in each turn of the task. They take about as long as the turn
+/// itself.
 const TRIES: u32 = 4;
-/// Busy streams on a thread with which a sleep is rare, and watching is in their way.
+/// With more busy streams than this, a thread rarely sleeps, and watching would be in their way.
 const BUSY: u32 = 4;
-/// Reads over which busy streams are counted.
+/// The number of reads over which busy streams are counted.
 const WINDOW: u32 = 64;
 
-/// What the streams that a thread polls know of each other.
+/// The state that the streams polled by one thread share.
 pub(in crate::unix) struct Thread {
     credit: Cell<Credit>,
-    /// The stream that watches, 0 for none. One that is dropped or goes to another thread leaves
-    /// this behind, so it holds only until `owned_until`.
+    /// The stream that watches, or 0 for none. A stream that is dropped or moves to another thread
+    /// leaves its number behind, so the number is valid only until `owned_until`.
     owner: Cell<u64>,
     owned_until: Cell<Option<Instant>>,
-    /// When the owner gives up, unless `progress` is no longer what it was: then something came for
-    /// another stream, and the thread would not have slept anyway.
+    /// The time at which the owner gives up. It goes on if `progress` differs from `seen`:
+    /// something came for another stream, and the thread would not have slept anyway.
     until: Cell<Option<Instant>>,
     seen: Cell<u32>,
-    /// Completed reads.
+    /// The number of completed reads.
     progress: Cell<u32>,
-    /// Reads in this window, and the streams that had them, in this window and the one before.
+    /// The number of reads in this window. The two fields below count the streams that had reads,
+    /// in this window and in the one before.
     reads: Cell<u32>,
     streams: Cell<u32>,
     streams_before: Cell<u32>,
@@ -89,21 +92,22 @@ impl Thread {
     }
 }
 
-/// The state of one stream. Its fields are atomics because the stream is `Sync`; one task reads.
+/// The state of one stream. Only one task reads, but the fields are atomics because the stream is
+/// `Sync`.
 #[derive(Debug)]
 pub(in crate::unix) struct Spin {
     id: u64,
-    /// Watch only after a write of ours. On a runtime with several threads a stream that only reads
-    /// keeps a thread from its work with it.
+    /// Whether to watch only after a write of this side. On a runtime with several threads, a
+    /// stream that only reads would keep a thread from its work by watching.
     only_in_turns: bool,
     wrote: AtomicBool,
     pub(in crate::unix) watches: AtomicBool,
-    /// The window of the thread's in which the stream was counted last.
+    /// The thread's window in which the stream was last counted.
     window: AtomicU32,
 }
 
 impl Spin {
-    /// `None` where nothing is to be done.
+    /// Returns `None` if the policy is off.
     pub(in crate::unix) fn new(policy: SpinPolicy) -> Option<Box<Self>> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         if policy == SpinPolicy::Off {
@@ -119,8 +123,8 @@ impl Spin {
         }))
     }
 
-    /// A read by `read`, which registers the task where it finds nothing, with `receive`, which
-    /// does not, in between.
+    /// Reads with `read`, which registers the task if it finds nothing. A stream that watches tries
+    /// `receive` first, which does not register the task.
     pub(in crate::unix) fn poll<T, B>(
         &self,
         cx: &mut Context<'_>,
@@ -143,10 +147,12 @@ impl Spin {
                 self.completed(thread);
                 return Poll::Ready(received);
             }
-            // A task that has used up its turn has not looked, so it knows nothing of its peer.
+            // A task that has used up its budget has not tried to receive, so it knows nothing
+            // about its peer.
             if has_budget_remaining() && self.watch(thread) {
-                // The task is registered with the reactor in any case. This wakes it as well, when
-                // all others have had their turn. It allocates nothing, and only ever says Pending.
+                // The task is registered with the reactor in any case. This call wakes it as well,
+                // after all others have had their turn. It allocates nothing, and always returns
+                // `Pending`.
                 let _ = pin!(yield_now()).poll(cx);
             }
             Poll::Pending
@@ -157,7 +163,7 @@ impl Spin {
         self.wrote.store(true, Relaxed);
     }
 
-    /// Whether to go on without sleep, when there was nothing to read.
+    /// Reports whether to go on without sleeping, after a read that found nothing.
     pub(in crate::unix) fn watch(&self, thread: &Thread) -> bool {
         if self.watches.load(Relaxed) {
             let goes_on = self.goes_on(thread);
@@ -179,13 +185,13 @@ impl Spin {
         true
     }
 
-    /// The gate of a stream that does not watch yet.
+    /// Reports whether a stream that does not watch yet may begin.
     pub(in crate::unix) fn may_watch(&self, thread: &Thread) -> bool {
         (!self.only_in_turns || self.wrote.load(Relaxed)) && thread.with_credit(Credit::allows)
     }
 
     fn goes_on(&self, thread: &Thread) -> bool {
-        // Another stream has taken over, or the task has come to another thread.
+        // Another stream has taken over, or the task has moved to another thread.
         if thread.owner.get() != self.id {
             return false;
         }

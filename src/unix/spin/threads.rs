@@ -1,4 +1,5 @@
-//! For a thread that blocks: it has nothing else to do meanwhile, so it just tries.
+//! Busy-polling for threads that block. Such a thread has nothing else to do meanwhile, so it just
+//! retries.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,19 +10,19 @@ use rustix::io::Errno;
 use super::{BUDGET, Credit};
 use crate::options::SpinPolicy;
 
-/// The credit of one stream. Threads that read it at once may lose a hit or a miss of each other's,
-/// which is no more than a worse guess.
+/// The credit of one stream. Threads that read at the same time may lose each other's hits and
+/// misses. That only makes the guess worse.
 #[derive(Debug)]
 pub(in crate::unix) struct Spin(AtomicU64);
 
 impl Spin {
-    /// `None` where nothing is to be done.
+    /// Returns `None` if the policy is off.
     pub(in crate::unix) fn new(policy: SpinPolicy) -> Option<Self> {
         (policy != SpinPolicy::Off).then(|| Self(AtomicU64::new(Credit::new().to_bits())))
     }
 
-    /// What `receive`, which does not block, has come to while it was worth watching; `None` when
-    /// it is time to block. Not longer than `limit`.
+    /// Calls `receive`, which does not block, while watching pays off, but not for longer than
+    /// `limit`. Returns the result, or `None` if it is time to block.
     pub(in crate::unix) fn watch<T>(
         &self,
         limit: Option<Duration>,
@@ -31,7 +32,7 @@ impl Spin {
         let allowed = credit.allows();
         let mut outcome = None;
         if allowed {
-            // What is there already says nothing of how fast the peer answers.
+            // Bytes that are already there say nothing about how fast the peer answers.
             match receive() {
                 Err(Errno::AGAIN) => {}
                 done => return Some(done),

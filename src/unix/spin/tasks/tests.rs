@@ -1,5 +1,4 @@
-//! These tests look at the state of the gates and not at the time. Where an answer has to come in
-//! time, it
+//! These tests check the state of the gates, and not the time. An answer that has to come in time
 //! has an hour.
 
 use std::cell::RefCell;
@@ -63,8 +62,8 @@ fn spin(only_in_turns: bool) -> Spin {
     Spin { only_in_turns, ..*spin }
 }
 
-/// Polls a read. `directly` and `reactor` say whether the direct receive and then the reactor find
-/// something.
+/// Polls a read. `directly` and `reactor` specify whether the direct receive and then the reactor
+/// find something.
 fn poll(spin: &Spin, directly: bool, reactor: bool) -> Poll<()> {
     let found = |something| if something { Poll::Ready(()) } else { Poll::Pending };
     let mut cx = Context::from_waker(Waker::noop());
@@ -265,7 +264,7 @@ async fn poll_read_returns_bytes_and_an_end_also_after_a_reset() {
     drop(peer);
     assert_eq!(receive(&stream, &mut ReadBuf::new(&mut [0; 16])), Poll::Ready(Ok(())));
 
-    // The peer leaves bytes of ours unread, which Linux reports as ECONNRESET.
+    // The peer leaves bytes of this side unread, which Linux reports as ECONNRESET.
     let (stream, peer) = watching().await;
     write(&stream, b"unread").expect("a write");
     drop(peer);
