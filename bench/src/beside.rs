@@ -12,8 +12,7 @@ use crate::measure::{Clock, Outcome, Times};
 use crate::work::Neighbour;
 
 /// Measures how late the neighbour runs each time. A timer is compared with its least late run,
-/// because the
-/// runtime rounds it up to whole milliseconds.
+/// because the runtime rounds it up to whole milliseconds.
 pub async fn measure(neighbour: Neighbour, millis: u64) -> io::Result<Outcome> {
     let clock = Clock::new(millis);
     let mut late = Times::default();

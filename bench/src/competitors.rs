@@ -20,7 +20,7 @@ use crate::{blocking, flow, run, zeromq};
 pub enum Competitor {
     /// tokio's own streams, on one thread.
     Tokio,
-    /// The same code under another name. The difference is noise.
+    /// The same code as `Tokio`, under another name. The difference between the two is noise.
     Noise,
     TokioMt,
     Sockpipe,

@@ -146,8 +146,7 @@ pub async fn drive<T: Transport>(
             let size = if let Work::PingPong(size) = work { size } else { 64 };
             let stream = transport.connect(address).await?;
             // This is a task, as the handlers of a server are. On a runtime with several threads
-            // `block_on` runs on
-            // another thread, and each wake-up would switch threads.
+            // `block_on` runs on another thread, and each wake-up would switch threads.
             let talk = async move { ping_pong::<T>(stream, size, &Clock::new(millis)).await };
             let (times, seconds) = tokio::spawn(talk).await.expect("no panic")?;
             Ok(times.outcome(seconds))

@@ -18,8 +18,7 @@ pub struct Group {
 
 impl Group {
     /// Returns the group without competitors that are not compared with shared memory, or `None` if
-    /// shared
-    /// memory does not take part.
+    /// shared memory does not take part.
     pub fn of_memory(mut self) -> Option<Self> {
         let compared = [Tokio, Noise, Sockpipe, Spin, Lane, LaneSleeps, Iceoryx];
         self.entries.retain(|(who, _)| compared.contains(who));

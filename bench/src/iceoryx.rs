@@ -75,8 +75,7 @@ impl Ends {
 }
 
 /// Returns the size of a message. Small messages in one direction are left out: a sender that finds
-/// its
-/// peer's queue full sleeps longer and longer, and the benchmark would measure only that.
+/// its peer's queue full sleeps longer and longer, and the benchmark would measure only that.
 fn size(work: Work) -> Option<usize> {
     match work {
         Work::PingPong(size) | Work::OneWay(size) => Some(size),

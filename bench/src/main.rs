@@ -10,7 +10,7 @@
 //! sockpipe-bench list                                 what there is to run
 //! ```
 //!
-//! `server` and `client` are the processes that these start.
+//! These commands start this program again, as `server` and `client`.
 
 mod bars;
 mod beside;

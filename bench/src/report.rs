@@ -11,7 +11,7 @@ use crate::groups::{self, By, Group};
 use crate::run::{self, Folder, Pin, Sample};
 use crate::work::{Sink, Work};
 
-/// How many repetitions are run, and for how long.
+/// The number of repetitions, and the length of each.
 #[derive(Clone, Copy)]
 struct Effort {
     repetitions: usize,
@@ -76,8 +76,9 @@ fn usage(wrong: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Each repetition has its own order. A competitor can leave something behind for a moment, such as
-/// sockets that the kernel still has to free, and its successor must not always be the same.
+/// Measures a group, in a different order in each repetition. A competitor can leave something
+/// behind for a moment, such as sockets that the kernel still has to free, and its successor must
+/// not always be the same.
 fn measure(mut group: Group, effort: Effort) -> Results {
     group.entries.retain(|(who, work)| who.takes_part(*work));
     if !can_pin() && matches!(group.pin, Pin::Same | Pin::Cross) {
@@ -87,7 +88,7 @@ fn measure(mut group: Group, effort: Effort) -> Results {
     // Memory hardly differs between repetitions, and each takes a second.
     let repetitions = match (group.by, group.entries[0].1) {
         (By::Memory, _) => effort.repetitions.min(3),
-        // These differ most between runs.
+        // The figures of one-way transfers differ most between runs.
         (_, Work::OneWay(_)) => effort.repetitions * 2,
         _ => effort.repetitions,
     };
@@ -269,9 +270,8 @@ fn show(figure: Figure, work: Work, value: f64) -> String {
     }
 }
 
-/// Runs everything once and briefly, and then compares a few with tokio three times. It fails if
-/// sockpipe
-/// is grossly slower.
+/// Runs everything once and briefly, and then compares a few workloads with tokio, in up to three
+/// tries. It fails if sockpipe is grossly slower.
 pub fn smoke() -> ExitCode {
     let folder = Folder::new();
     let mut failed = 0;

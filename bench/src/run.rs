@@ -65,10 +65,10 @@ pub fn say_idle() {
 #[cfg(unix)]
 pub fn allow_descriptors() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the place is one limit's, live and writable.
+    // SAFETY: the pointer leads to one limit, which is live and writable.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0 {
         limit.rlim_cur = limit.rlim_max;
-        // SAFETY: as above, only read.
+        // SAFETY: as above, and the call only reads the limit.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
     }
 }
@@ -144,9 +144,10 @@ impl Process {
         drop(self.child.stdin.take());
         let pid = i32::try_from(self.child.id()).expect("a process id");
         let mut status = 0;
-        // SAFETY: all zeroes is a usage, of nothing.
+        // SAFETY: all zeroes are a valid `rusage`.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-        // SAFETY: both places are live and writable, and the child is ours and not waited for yet.
+        // SAFETY: both pointers lead to live and writable values, and this process has not waited
+        // for its child yet.
         unsafe { libc::wait4(pid, &mut status, 0, &mut usage) };
         let micros = |time: libc::timeval| time.tv_sec as f64 * 1e6 + time.tv_usec as f64;
         micros(usage.ru_utime) + micros(usage.ru_stime)

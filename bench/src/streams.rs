@@ -15,7 +15,7 @@ pub trait Transport: Send + Sync + Sized + 'static {
     type Reader: AsyncRead + Unpin + Send + 'static;
     type Writer: AsyncWrite + Unpin + Send + 'static;
 
-    /// Binds. Also returns the address for clients, if it differs.
+    /// Binds a listener. Also returns the address for clients, if it differs.
     fn bind(&self, address: &str) -> io::Result<(Self::Listener, Option<String>)>;
     fn accept(
         listener: &mut Self::Listener,
@@ -67,7 +67,7 @@ impl Transport for Sockpipe {
     }
 }
 
-/// tokio's own streams of the OS.
+/// tokio's own streams: Unix sockets, or named pipes on Windows.
 pub struct Raw;
 
 #[cfg(unix)]
@@ -86,7 +86,7 @@ impl Transport for Raw {
     }
 
     async fn connect(&self, address: &str) -> io::Result<Self::Stream> {
-        // tokio returns an error if the queue is full, and leaves the retry to the program.
+        // tokio returns an error if the backlog is full, and leaves the retry to the program.
         loop {
             match tokio::net::UnixStream::connect(address).await {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -115,7 +115,7 @@ pub mod pipes {
 
     use super::*;
 
-    /// ERROR_PIPE_BUSY
+    /// The code of `ERROR_PIPE_BUSY`.
     const BUSY: i32 = 231;
 
     pub struct Listener {

@@ -12,15 +12,15 @@ pub const IDLE: usize = 5000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
-    /// W1: sends so many bytes and receives the same.
+    /// W1: sends this many bytes, and receives the same.
     PingPong(usize),
-    /// As W1, but 20 round trips at a time and then silence for 3 ms.
+    /// Like W1, but with 20 round trips at a time and then 3 ms of silence.
     Bursts,
-    /// As W1, with a peer that works for 25 microseconds before it answers.
+    /// Like W1, with a peer that works for 25 microseconds before it answers.
     Thinking,
     /// How late other work on the client's thread runs during a conversation as in `Thinking`.
     Beside(Neighbour),
-    /// W2: so many bytes per write, in one direction.
+    /// W2: this many bytes per write, in one direction.
     OneWay(usize),
     /// W2: 64 KiB per write, in both directions at the same time.
     Echo,
@@ -28,17 +28,16 @@ pub enum Work {
     Messages(Sink),
     /// W3: the same messages batched by hand, in both directions.
     MessagesEcho,
-    /// W4: connect, one byte in each direction, close; so many at a time.
+    /// W4: connects, sends one byte in each direction, and closes. This many clients run at a time.
     Connect(usize),
-    /// The longest of a connection's first 256 round trips of 64 bytes. In shared memory it is the
-    /// one that
-    /// moves there.
+    /// The longest of a connection's first 256 round trips of 64 bytes. In shared memory, it is the
+    /// one in which the stream moves.
     Longest,
     /// W5: 64 connections that each take turns.
     Many,
     /// W6: 5,000 idle connections.
     Idle,
-    /// W7: like W5, with so many connections.
+    /// W7: like W5, with this many connections.
     Scale(usize),
 }
 
@@ -72,8 +71,7 @@ pub enum Service {
     /// Like `Echo` with 64 KiB, after 25 microseconds of work.
     Think,
     /// Counts them, and sends a byte as a receipt for each `every` bytes. A stream is over once
-    /// everything has
-    /// been read, because not every peer can end one direction.
+    /// everything has been read, because not every peer can half-close.
     Count { every: usize, frames: bool },
 }
 

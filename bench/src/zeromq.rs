@@ -13,12 +13,13 @@ use crate::work::{FRAME, MESSAGE, Service, Work};
 
 /// The type of a socket for one peer.
 const PAIR: c_int = 0;
-/// The options for the lengths of its queues, in messages, which are as long as a socket's buffers.
+/// The options that limit the lengths of the socket's two queues, in messages.
 const QUEUE: [c_int; 2] = [23, 24];
 
 pub fn library() -> Option<Library> {
     let names = ["libzmq.so.5", "libzmq.5.dylib"];
-    // SAFETY: the library's initialisers are those of ZeroMQ, which ask nothing of their caller.
+    // SAFETY: the library's initialisers are those of ZeroMQ, which require nothing of their
+    // caller.
     names.iter().find_map(|name| unsafe { Library::new(name) }.ok())
 }
 
@@ -63,13 +64,13 @@ impl Socket {
     }
 
     fn send(&self, message: &[u8]) {
-        // SAFETY: the socket is open and of this thread, the message is live.
+        // SAFETY: the socket is open and belongs to this thread, and the message is live.
         let sent = unsafe { (self.send)(self.socket, message.as_ptr().cast(), message.len(), 0) };
         assert!(sent >= 0, "{}", io::Error::last_os_error());
     }
 
     fn receive(&self, buffer: &mut [u8]) -> usize {
-        // SAFETY: as above, and no more is written than there is room.
+        // SAFETY: as above, and the call writes no more than the buffer has room for.
         let length =
             unsafe { (self.receive)(self.socket, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         usize::try_from(length).expect("a message")
@@ -119,8 +120,7 @@ pub fn drive(work: Work, address: &str, millis: u64) -> io::Result<Outcome> {
             let start = Instant::now();
             let mut sent = 0;
             // The client waits for each receipt one batch later. ZeroMQ's queues have no limit, and
-            // the benchmark
-            // would otherwise measure only them.
+            // the benchmark would otherwise measure only them.
             loop {
                 let receipts = sent / every;
                 socket.send(&[7; MESSAGE]);

@@ -1,6 +1,5 @@
 //! A client sends bytes with any control data to a server that wants none. The server must read
-//! exactly
-//! the bytes, and keep no descriptor.
+//! exactly the bytes, and keep no descriptor.
 #![no_main]
 
 use std::io::{IoSlice, Read};

@@ -1,6 +1,6 @@
 //! The tool parses any command line, given as one argument a line, or refuses it with a message.
-//! Parsed
-//! values can be used: a TCP address has a port, and a rate and a time are within their limits.
+//! Parsed values are usable: a TCP address has a port, and a rate and a time are within their
+//! limits.
 #![no_main]
 
 #[allow(dead_code, unreachable_pub, reason = "the tool's own source, of which a part is used")]

@@ -1,6 +1,6 @@
-//! Any text either is refused, with an error whose position is inside it, or parses to an endpoint
-//! that
-//! prints as text that parses to the same endpoint. The same text as a path does so too.
+//! Parses any text as an endpoint. The parser refuses the text, with an error whose position is
+//! inside it, or returns an endpoint. That endpoint prints as text that parses to the same
+//! endpoint. The same holds for the text as a path.
 #![no_main]
 
 use std::path::Path;

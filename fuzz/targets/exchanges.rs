@@ -1,6 +1,5 @@
 //! Follows HTTP/1 messages on one connection. Whatever both sides send, and however it is split,
-//! the
-//! state after each piece is the same.
+//! the state after each piece is the same.
 #![no_main]
 
 #[allow(dead_code, reason = "its own tests use the rest")]

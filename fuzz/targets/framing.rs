@@ -1,8 +1,7 @@
-//! Decodes frames of a length and as many bytes, like those of `examples/typed_messages.rs`.
-//! However the
-//! bytes are split, the frames are the same. No frame exceeds the limit, and a longer length is an
-//! error
-//! before memory is reserved for it. Frames that are encoded decode to the same bytes.
+//! Decodes frames that consist of a length and that many bytes, like those of
+//! `examples/typed_messages.rs`. However the bytes are split, the frames are the same. No frame
+//! exceeds the limit, and a longer length is an error before memory is reserved for it. Frames that
+//! are encoded decode to the same bytes.
 #![no_main]
 
 use bytes::{Bytes, BytesMut};

@@ -1,6 +1,5 @@
 //! A peer writes anything into the memory of a stream and rings at any time, while the stream reads
-//! and
-//! writes. Nothing may panic, and no call may outlast its timeout.
+//! and writes. Nothing may panic, and no call may outlast its timeout.
 #![no_main]
 
 #[path = "../../tests/shared_memory/by_hand.rs"]
