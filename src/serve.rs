@@ -210,10 +210,10 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// read the answer. So a client reads before it reports such an error.
     ///
     /// During a graceful shutdown, the hook receives clients that connect while the last
-    /// connections finish, with [`Refusal::Stopping`]. To them the server is there: with a hook,
+    /// connections finish, with [`Refusal::Stopping`]. For them,
     /// [`connect_or_spawn`](crate::connect_or_spawn) and
-    /// [`wait_for_server`](crate::ConnectOptions::wait_for_server) do not wait for the next server
-    /// but return a connection, and the client tries again when it reads that answer.
+    /// [`wait_for_server`](crate::ConnectOptions::wait_for_server) return a connection and do not
+    /// wait for the next server, so a client retries when it reads the answer.
     pub fn on_refused<R, G>(mut self, hook: R) -> Self
     where
         R: FnOnce(L::Stream, Refusal) -> G + Clone + Send + Sync + 'static,
@@ -256,7 +256,7 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// Drops the future of a handler whose client has left, even in the middle of its work.
     /// Default: `false`.
     ///
-    /// By default a handler learns of it by its reads and writes.
+    /// By default only the handler's reads and writes report that the client is gone.
     ///
     /// Use it for protocols in which a client stays for its answer. The data of a client that
     /// writes and leaves may remain unread.
@@ -271,14 +271,15 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// # }
     /// ```
     ///
-    /// A handler that has dropped its stream is not cancelled. If the transport does not report it
-    /// ([`LocalStream::closed`](crate::LocalStream::closed)), or if the process has no descriptor
-    /// left for it, the handler continues, and with the feature `tracing` there is an event.
+    /// A handler that has dropped its stream is not cancelled. A handler also continues, with an
+    /// event for `tracing`, if the transport does not report that a client left
+    /// ([`LocalStream::closed`](crate::LocalStream::closed)) or the process has no descriptor left
+    /// for that.
     ///
     /// # Platform-specific behavior
     ///
-    /// As of [`Stream::closed`](crate::Stream::closed): on Unix each connection takes a second
-    /// descriptor, on Windows a handler is cancelled up to a second later.
+    /// As for [`Stream::closed`](crate::Stream::closed), each connection takes a second descriptor
+    /// on Unix. On Windows a handler is cancelled up to a second later.
     pub fn cancel_when_client_leaves(mut self, cancel: bool) -> Self {
         self.settings.cancels = cancel;
         self
@@ -384,22 +385,21 @@ where
     }
 }
 
-/// Waits until the process is asked to end, as the signal for
+/// Waits until the process is asked to end. Pass the future to
 /// [`with_graceful_shutdown`](Serve::with_graceful_shutdown).
 ///
-/// Call it when the listener is there, before the program reports that it listens. The signal is
+/// Call it when the listener is bound, before the program reports that it listens. The signal is
 /// caught from the call on, not only from the first `await`:
 ///
 /// * Before the call a signal terminates the process. That is right for a program that still waits
 ///   in [`Listener::bind_wait`](crate::Listener::bind_wait), `os::unix::take_over` or
-///   [`hand_over`](crate::hand_over). A socket that it leaves behind is bound again by the next
-///   server.
+///   [`hand_over`](crate::hand_over). The next server replaces a socket that it leaves behind.
 /// * After the call only the future reports a signal, so nothing may wait between the call and the
 ///   server.
 ///
 /// A call outside the runtime catches signals from the first poll on.
 ///
-/// A second call hears later signals only. Use it to let an impatient user quit:
+/// A second call catches only later signals. Use it to let an impatient user quit:
 ///
 /// ```no_run
 /// # async fn run() -> std::io::Result<()> {
@@ -427,8 +427,9 @@ where
 ///
 /// # Platform-specific behavior
 ///
-/// Unix: SIGINT (Ctrl-C) and SIGTERM. Windows: Ctrl-C, Ctrl-Break, the console's closing, logoff
-/// and shutdown.
+/// Unix: SIGINT (Ctrl-C) and SIGTERM, even if the process was started with them ignored, as a shell
+/// script starts its background jobs with SIGINT ignored. Windows: Ctrl-C, Ctrl-Break, the
+/// console's closing, logoff and shutdown.
 pub fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'static {
     let signal = imp::shutdown_signal();
     async {

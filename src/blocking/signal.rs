@@ -1,11 +1,12 @@
-//! Being told to end, without a runtime.
+//! The signals that ask a process to end, without a runtime.
 
 use std::io;
 
 use crate::imp::signal;
 
-/// Listens for the signals that ask a process to end. They are heard from the call on:
-/// [`wait`](ShutdownSignal::wait) returns at once if one came in between.
+/// Starts catching the signals that ask a process to end.
+///
+/// [`wait`](ShutdownSignal::wait) returns at once if a signal has arrived since this call.
 ///
 /// Call it when the listener is bound, before the program reports that it listens: until the call a
 /// signal terminates the process.
@@ -34,24 +35,27 @@ use crate::imp::signal;
 /// # }
 /// ```
 ///
-/// One signal is heard in all. The next one finds what was there before the first call, so that a
-/// second Ctrl-C ends the process, as a rule.
+/// Only the first signal is caught. It restores the signal handling from before the first call of
+/// this function, so a second Ctrl-C usually ends the process.
 ///
 /// # Errors
 ///
-/// That the OS does not let us listen for signals.
+/// The OS's error if the signals cannot be caught.
 ///
 /// # Platform-specific behavior
 ///
-/// Unix: SIGINT (Ctrl-C) and SIGTERM; handlers that were there before are called too. Windows:
-/// Ctrl-C, Ctrl-Break, the console's closing, logoff and shutdown; the last three end the process a
-/// few seconds later in any case.
+/// Unix: SIGINT (Ctrl-C) and SIGTERM, even if the process was started with them ignored, as a shell
+/// script starts its background jobs with SIGINT ignored. A signal that was ignored before is
+/// ignored again after the first one. Handlers that were installed before are called too.
+///
+/// Windows: Ctrl-C, Ctrl-Break, the console's closing, logoff and shutdown. The last three end the
+/// process a few seconds later in any case.
 pub fn shutdown_signal() -> io::Result<ShutdownSignal> {
     signal::listen()?;
     Ok(ShutdownSignal(()))
 }
 
-/// From [`shutdown_signal`].
+/// A way to wait for the signals that [`shutdown_signal`] catches.
 #[derive(Debug)]
 pub struct ShutdownSignal(());
 
@@ -60,7 +64,7 @@ impl ShutdownSignal {
     ///
     /// # Errors
     ///
-    /// What the OS reports.
+    /// The error that the OS reports.
     pub fn wait(&self) -> io::Result<()> {
         signal::wait()
     }
