@@ -3,11 +3,11 @@
 //! | feature | for | what |
 //! |---|---|---|
 //! | `axum` | [axum] 0.8 servers | `axum::serve(listener, app)`, and [`PeerInfo`] for handlers |
-//! | `hyper-util` | clients of [hyper] 1 and [hyper-util] 0.1, and what else takes a `tower_service::Service<Uri>` | [`Connector`] is one |
+//! | `hyper-util` | clients of [hyper] 1 and [hyper-util] 0.1, and other code that takes a `tower_service::Service<Uri>` | [`Connector`] implements it |
 //! | `tonic` | [tonic] 0.14 servers and clients | an [`Incoming`] of connections, [`PeerInfo`] for services, and the [`Connector`] |
 //! | `tokio-util` | functions that take a `tokio_util::net::Listener` | [`Listener`] and [`Incoming`] implement it |
 //! | `futures-core` | functions that take a stream of connections | [`Incoming`] is a `futures_core::Stream` |
-//! | `interprocess` | programs that use [interprocess] 2 | its tokio listener and stream are a [`LocalListener`] and a [`LocalStream`] |
+//! | `interprocess` | programs that use [interprocess] 2 | its tokio listener and stream implement [`LocalListener`] and [`LocalStream`] |
 //!
 //! No adapter is on by default. The oldest Rust of a feature is that of its framework: 1.88 for
 //! tonic, 1.85 for the others. Types of a crate that is not stable yet are in the API only with the
@@ -15,9 +15,9 @@
 //! clients need.
 //!
 //! hyper's own servers and `tokio_util::codec` need no adapter: they take a
-//! [`Stream`](crate::Stream), through `hyper_util::rt::TokioIo` or as it is.
+//! [`Stream`](crate::Stream), through `hyper_util::rt::TokioIo` or directly.
 //!
-//! [How to embed it](crate::docs::embedding) shows each of them in a program.
+//! [How to embed it](crate::docs::embedding) shows each adapter in a program.
 //!
 //! [`Connector`]: crate::Connector
 //! [`Listener`]: crate::Listener
@@ -29,7 +29,7 @@
 //! [interprocess]: https://docs.rs/interprocess
 //! [tonic]: https://docs.rs/tonic
 
-// The table links to what is there with some features only.
+// The table links to items that exist only with some features.
 #![cfg_attr(
     not(all(feature = "axum", feature = "futures-core", feature = "hyper-util")),
     allow(rustdoc::broken_intra_doc_links)

@@ -61,8 +61,8 @@
 //! Errors are [`std::io::Error`]s. Their kinds are the same on every OS, and their messages name
 //! the endpoint and the next step. The errors of listening, connecting, accepting and cleaning
 //! carry an [`Error`], which [`Error::of`] returns. It has the [`Operation`], the endpoint, a
-//! [`Reason`] to match, and the OS's error with its code, which [`std::io::Error::raw_os_error`]
-//! does not return for them.
+//! [`Reason`] to match, and the OS's error. Its code is in [`Error::raw_os_error`], because
+//! [`std::io::Error::raw_os_error`] is `None` for these errors.
 //!
 //! | kind | situation |
 //! |---|---|
@@ -169,8 +169,9 @@ pub use {
     },
 };
 
-// The seam: everything above it is neutral, everything below it is one OS's. Here and in `unix.rs`,
-// modules are declared by plain `#[cfg]`: cargo-mutants finds none that a macro declares.
+// The seam: the code above it is the same on every OS, the code below it is for one OS. Here and in
+// `unix.rs`, modules are declared by plain `#[cfg]`, because cargo-mutants does not find modules
+// that a macro declares.
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
@@ -182,8 +183,8 @@ use windows as imp;
 #[cfg(not(any(unix, windows)))]
 compile_error!("sockpipe needs Unix domain sockets or Windows named pipes");
 
-/// Streams in shared memory, on neither side of the seam: the ring and the switch to it know no OS,
-/// and only Linux's backend has the memory so far.
+/// Streams in shared memory. They are on neither side of the seam: the ring and the switch to it do
+/// not depend on the OS, but so far only the Linux backend provides the memory.
 #[cfg(feature = "shared-memory")]
 mod shared_memory {
     #[cfg(all(target_os = "linux", not(sockpipe_posix)))]
@@ -193,7 +194,7 @@ mod shared_memory {
     pub(crate) mod ring;
 }
 
-/// Keeps traits to the types of this crate, so that a method can be added to them.
+/// Seals traits: only types of this crate implement them, so a new method breaks no other crate.
 mod sealed {
     #[allow(unnameable_types, reason = "nobody else is to name it")]
     pub trait Sealed {}
@@ -210,7 +211,7 @@ mod sealed {
     impl Sealed for crate::blocking::Stream {}
 }
 
-/// Extensions of one OS. Their names show that a program depends on it.
+/// Extensions for one OS. Their paths show that a program depends on that OS.
 pub mod os {
     #[cfg(unix)]
     pub use crate::imp::ext as unix;
@@ -266,7 +267,7 @@ pub mod docs {
     #[allow(clippy::module_inception, reason = "a page, no code")]
     pub mod which_address {}
 
-    // It links to what is there with a feature only.
+    // The page links to items that exist only with the feature `framed`.
     #[cfg_attr(not(feature = "framed"), allow(rustdoc::broken_intra_doc_links))]
     #[doc = include_str!("../docs/embedding.md")]
     pub mod embedding {}
@@ -281,8 +282,8 @@ pub mod docs {
     pub mod windows_interop {}
 }
 
-/// What every backend has, checked by the compiler on each OS; what the items must do is written in
-/// `listener.rs`, `stream.rs` and `blocking.rs` beside their callers.
+/// The types that every backend must have, checked by the compiler on each OS. `listener.rs`,
+/// `stream.rs` and `blocking.rs` document what they must do, beside their callers.
 const _: () = {
     const fn shared<T: Send + Sync + Unpin + 'static>() {}
     #[cfg(feature = "tokio")]

@@ -1,4 +1,4 @@
-//! `axum::serve` on our listeners.
+//! `axum::serve` on sockpipe's listeners.
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::listener::timed::TimedListener;
 use crate::listener::{Listener, LocalListener, WithCredentials};
 use crate::{imp, memory};
 
-/// Between tries of a listener that has failed.
+/// The pause before a failed listener is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// With the feature `axum`. The address is the listener's, and `None` for clients, which have no
@@ -113,7 +113,8 @@ async fn accept<L: LocalListener>(listener: &mut L) -> L::Stream {
                 events::accept_failed(&error, PAUSE);
                 match imp::sleep(PAUSE) {
                     Ok(pause) => pause.await,
-                    // A runtime without timers has nothing to wait for the next try with.
+                    // A runtime without timers cannot wait before the next attempt, and retrying at
+                    // once would spin.
                     Err(_) => std::future::pending().await,
                 }
             }

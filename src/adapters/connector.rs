@@ -69,7 +69,7 @@ impl fmt::Debug for Connecting {
     }
 }
 
-/// A [`Stream`] that reads and writes by hyper's traits.
+/// A [`Stream`] that implements hyper's traits for reading and writing.
 #[derive(Debug)]
 pub struct HyperStream(TokioIo<Stream>);
 

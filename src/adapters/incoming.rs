@@ -42,8 +42,8 @@ type Accepting<L> =
     Pin<Box<dyn Future<Output = (L, io::Result<<L as LocalListener>::Stream>)> + Send>>;
 
 enum State<L: LocalListener> {
-    // Kept from poll to poll: a future that is created again for each poll would be woken for the
-    // old one's sake.
+    // Kept between polls: if each poll created a new future, the wakers of dropped ones would wake
+    // the task in vain.
     Accepting(Accepting<L>),
     Failed,
 }

@@ -34,7 +34,7 @@ use crate::stream::LocalStream;
 ///
 /// The credentials are read once, when the connection is accepted. For tests, and for servers with
 /// other loops than axum's, convert [`PeerCredentials`] or the result of
-/// [`peer_credentials`](LocalStream::peer_credentials) into it:
+/// [`peer_credentials`](LocalStream::peer_credentials) into a `PeerInfo`:
 ///
 /// ```
 /// # #[cfg(feature = "axum")]
@@ -67,7 +67,7 @@ impl PeerInfo {
     /// # Platform-specific behavior
     ///
     /// Windows: a client that opened the pipe with a changing security context (sockpipe's clients
-    /// do not) is known only after its first write, and so not here.
+    /// do not) is identified only after its first write, so this returns an error for it.
     pub fn credentials(&self) -> io::Result<&PeerCredentials> {
         self.0.as_ref().map_err(|error| io::Error::new(error.kind(), Arc::clone(error)))
     }

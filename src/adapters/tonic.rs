@@ -1,4 +1,4 @@
-//! What services of tonic see of their connections.
+//! The connection info that tonic passes to its services.
 
 use tonic::transport::server::Connected;
 
