@@ -35,10 +35,10 @@
 //! `read` does not wait.
 //!
 //! * mio and other edge-triggered loops report a descriptor once. Call `reregister` after each
-//!   `accept_timeout` and each `read`, or what is left is never reported.
-//! * Also call `accept_timeout` with a limit of zero every few seconds: it binds a name again that
-//!   somebody removed. The descriptor then has a new socket, which epoll and mio do not know:
-//!   register it again. poll(2) needs nothing.
+//!   `accept_timeout` and each `read`, or the clients or bytes that are left are never reported.
+//! * Also call `accept_timeout` with a limit of zero every few seconds: it binds the name again if
+//!   another process removed it. The descriptor then refers to a new socket, which epoll and mio do
+//!   not watch: register it again. poll(2) needs no such step.
 //!
 //! Windows cannot watch pipes: there, block a thread in `accept` or `read`, and let it send the
 //! result through a channel and wake the loop. [`unblock`](Listener::unblock) ends the thread in
@@ -86,9 +86,9 @@
 //!
 //! Windows: the I/O is overlapped, so a thread that is blocked in a read never blocks one that
 //! writes. A listener has a thread of its own that accepts clients. One more thread of the crate
-//! starts writes with a timeout, which costs two thread switches for each; they return when the
-//! system has the data, as the async stream's do. Writes without a timeout return when the data is
-//! in the pipe's buffer.
+//! starts the writes that have a timeout. Each costs two thread switches, and returns when the
+//! system has the data, as a write of the async stream does. Writes without a timeout return when
+//! the data is in the pipe's buffer.
 
 #[cfg(feature = "tokio")]
 mod convert;

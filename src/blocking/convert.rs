@@ -1,4 +1,4 @@
-//! The same connection for the other API.
+//! Conversions between blocking and async streams.
 
 use std::io;
 
@@ -10,13 +10,13 @@ impl crate::Stream {
     ///
     /// # Errors
     ///
-    /// What the OS reports.
+    /// The error that the OS reports.
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: the crate's event loop goes on completing the stream's I/O, for the system does not
-    /// let a pipe go that it completes I/O of. It costs a change of threads per call that waits,
-    /// and there is no way to the handle.
+    /// Windows: the crate's event loop goes on completing the stream's I/O, because the system does
+    /// not release a pipe from the completion port that it is bound to. Each call that waits costs
+    /// a thread switch, and the stream cannot be converted into a handle.
     pub fn into_blocking(self) -> io::Result<Stream> {
         let inner = imp::Stream::from_async(self.inner)?;
         Ok(Stream::from_imp(inner))
@@ -29,18 +29,18 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) when there are other handles of the stream;
-    /// `Other` where there is no tokio runtime with I/O (Unix). The stream is closed then.
+    /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) if the stream has other handles; `Other` if
+    /// there is no tokio runtime with I/O (Unix). The stream is closed then.
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: it waits for a write that is still under way, as the next write would.
+    /// Windows: it waits for a write that is still in progress, as the next write would.
     pub fn into_async(self) -> io::Result<crate::Stream> {
         self.into_inner()?.into_async().map(crate::Stream::from_imp)
     }
 }
 
-/// As [`into_blocking`](crate::Stream::into_blocking).
+/// Converts as [`into_blocking`](crate::Stream::into_blocking) does.
 impl TryFrom<crate::Stream> for Stream {
     type Error = io::Error;
 
@@ -49,7 +49,7 @@ impl TryFrom<crate::Stream> for Stream {
     }
 }
 
-/// As [`into_async`](Stream::into_async).
+/// Converts as [`into_async`](Stream::into_async) does.
 impl TryFrom<Stream> for crate::Stream {
     type Error = io::Error;
 

@@ -62,7 +62,7 @@ where
 /// | kind | reason | when |
 /// |---|---|---|
 /// | `TimedOut` | [`Reason::NoAnswer`](crate::Reason::NoAnswer), with the process | the first instance does not accept the launch by the deadline of `connect`: it is suspended or hangs |
-/// | `InvalidData` | [`Reason::NotUnderstood`](crate::Reason::NotUnderstood) | it answers with something else, as an older version of the program does |
+/// | `InvalidData` | [`Reason::NotUnderstood`](crate::Reason::NotUnderstood) | the first instance answers with something else, as an older version of the program does |
 /// | `InvalidInput` | | the launch has more than 16 MiB |
 pub fn hand_over_with<E>(
     endpoint: E,

@@ -1,4 +1,4 @@
-//! One instance of a program, and a server that its clients start, for threads.
+//! Single instances of a program, and servers that their clients start, for threads.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Accepting connections.
+//! The blocking listener.
 
 use std::fmt;
 use std::io;
@@ -53,12 +53,12 @@ impl Listener {
     ///
     /// | kind | when |
     /// |---|---|
-    /// | `AddrInUse` | a living server holds the name |
-    /// | `AlreadyExists` | something that is not a socket stands at the path |
-    /// | `PermissionDenied` | the directory or what stands in it is another user's, or others could replace the socket in it |
+    /// | `AddrInUse` | a live server holds the name |
+    /// | `AlreadyExists` | the path exists and is not a socket |
+    /// | `PermissionDenied` | the directory, the socket or its lock file belongs to another user, or other users could replace the socket |
     /// | `NotFound` | the directory does not exist |
     /// | `InvalidInput` | the endpoint does not parse, or is too long for the OS |
-    /// | `Unsupported` | this OS has no such endpoint, or the file system no locks |
+    /// | `Unsupported` | this OS has no such endpoint, or the file system has no locks |
     pub fn bind<E>(endpoint: E) -> io::Result<Self>
     where
         E: TryInto<Endpoint>,
@@ -162,7 +162,7 @@ impl Listener {
             .ok_or_else(|| no_client(&self.endpoint, limit))
     }
 
-    /// `None` once the deadline is past.
+    /// Returns `None` once the deadline is past.
     fn accept_until(&self, deadline: Deadline) -> io::Result<Option<Stream>> {
         let accepted =
             self.inner.accept(deadline).map_err(|error| accept_failed(&self.endpoint, error))?;
@@ -200,7 +200,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The listener is closed, and its name still there.
+    /// The listener is closed, but its name is not released.
     ///
     /// # Platform-specific behavior
     ///
@@ -234,7 +234,7 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// Whether `accept` failed because [`Listener::unblock`] has ended it.
+/// Reports whether `accept` failed because of [`Listener::unblock`].
 pub(super) fn is_stopped(error: &io::Error) -> bool {
     Error::of(error).map(Error::reason) == Some(&Reason::Stopped)
 }
@@ -242,7 +242,7 @@ pub(super) fn is_stopped(error: &io::Error) -> bool {
 /// An iterator over the connections of a [`Listener`], from [`Listener::incoming`].
 #[derive(Debug)]
 pub struct Incoming<'a> {
-    /// `None` after an error, which is final.
+    /// `None` after an error, which is permanent.
     listener: Option<&'a Listener>,
 }
 

@@ -1,4 +1,4 @@
-//! A server of a few threads.
+//! A server with a fixed number of threads.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -11,8 +11,8 @@ use super::{Listener, Stream};
 /// Serves each connection by `handler` in `threads` threads, the calling thread included.
 ///
 /// When [`Listener::unblock`] is called, it waits for the running handlers and returns. It has no
-/// deadline for them, and no call of this process ends a read that waits: set a
-/// [read timeout](Stream::set_read_timeout) in each handler, and check a flag of yours when it
+/// deadline for them, and no call of this process ends a read that waits: set a [read
+/// timeout](Stream::set_read_timeout) in each handler, and check a flag of your own when it
 /// expires.
 ///
 /// It serves as many connections at a time as there are threads; further clients wait. A handler
@@ -52,7 +52,7 @@ pub fn serve(
 ) -> io::Result<()> {
     let accept = || loop {
         match listener.accept() {
-            // What it had hold of is its own loss; the message was printed.
+            // A panic ends only this connection, and its message was printed.
             Ok(stream) => drop(catch_unwind(AssertUnwindSafe(|| handler(stream)))),
             Err(error) => {
                 listener.unblock();

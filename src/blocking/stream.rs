@@ -1,4 +1,4 @@
-//! A connection.
+//! The blocking stream.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -33,10 +33,10 @@ pub struct Stream {
     shared: Arc<Shared>,
 }
 
-/// What all handles of a stream have in common.
+/// The state that all handles of a stream share.
 struct Shared {
     inner: imp::Stream,
-    /// Each a [`Limit`].
+    /// The number of a [`Limit`], as in `write_timeout`.
     read_timeout: AtomicU64,
     write_timeout: AtomicU64,
 }
@@ -123,7 +123,7 @@ impl Stream {
         let (end, stdin) = worker::pair()?;
         let stream = worker::into_blocking(end)?;
         let child = command.stdin(stdin).spawn();
-        // The command had a copy of the child's end.
+        // Closes the command's copy of the child's end.
         command.stdin(Stdio::null());
         Ok((Self::from_imp(stream), child?))
     }
@@ -230,11 +230,11 @@ impl Stream {
         self.shared.inner.close(deadline)
     }
 
-    /// Waits up to `limit` until the peer is gone, and returns whether it is.
+    /// Waits up to `limit` until the peer is gone, and reports whether it is. `None` sets no limit.
     ///
     /// A peer is gone when it has closed its stream or its process has ended, but not after a
-    /// half-close of either side. It reads no data, and returns even if there is unread data. With
-    /// a limit of zero it does not wait.
+    /// half-close of either side. The call reads no data, and returns even if there is unread data.
+    /// With a limit of zero it does not wait.
     ///
     /// ```
     /// use std::time::Duration;
@@ -265,9 +265,11 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Windows: the peer is gone, or it is a foreign client that does not allow its identification,
-    /// as go-winio's. Unix: none, because the kernel recorded the credentials when the connection
-    /// was made.
+    /// Windows: the peer is gone; or Windows does not report a foreign client before its first
+    /// bytes ([`Reason::PeerNotToldYet`](crate::Reason::PeerNotToldYet)); or the client connected
+    /// anonymously, as go-winio's clients do
+    /// ([`Reason::AnonymousPeer`](crate::Reason::AnonymousPeer)). Unix: none, because the kernel
+    /// recorded the credentials when the connection was made.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         self.shared.inner.peer_credentials()
     }
@@ -299,7 +301,7 @@ impl Stream {
         &self.shared.inner
     }
 
-    /// The stream of the last handle.
+    /// Returns the backend's stream if this is the last handle.
     pub(crate) fn into_inner(self) -> io::Result<imp::Stream> {
         let shared = Arc::try_unwrap(self.shared).map_err(|_| {
             let what = "the stream has other handles, from try_clone: drop them first";

@@ -1,4 +1,4 @@
-//! Waiting by blocking the thread, for what is written once for both APIs.
+//! Waiting by blocking the thread, for the code that both APIs share.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -12,7 +12,7 @@ use crate::instance::way::Way;
 use crate::options::{ConnectOptions, ListenOptions};
 use crate::wait::Deadline;
 
-/// By blocking the thread.
+/// Waits by blocking the thread.
 pub(crate) struct Threads;
 
 impl Way for Threads {
@@ -69,12 +69,14 @@ impl Way for Threads {
     }
 }
 
-/// What a call may take that may not take no time at all.
+/// Returns the time that a call may still take. A timeout must not be zero, so a deadline that is
+/// past is an error.
 fn left(end: Deadline) -> io::Result<Option<Duration>> {
     if end.is_past() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(end.left()) }
 }
 
-/// What a future gives that waits by [`Threads`] only, and so is ready when it is asked.
+/// Runs a future that waits only by [`Threads`]. A poll blocks the thread, so the future is ready
+/// when it returns.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     loop {
