@@ -1,5 +1,5 @@
-//! The addresses of an endpoint: what there is at each, and the removal of what a crash has left
-//! there.
+//! The addresses of an endpoint: their states, and the removal of sockets that crashed servers
+//! left.
 
 pub(crate) mod resolve;
 
@@ -42,7 +42,7 @@ pub struct Candidate {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Candidacy {
-    /// The user wrote the path, or it is the system's.
+    /// A path that the user wrote, or the path of a system service.
     Path(PathBuf),
     /// In a directory that the system creates for the user: skipped if it is missing or belongs to
     /// another user.
@@ -57,7 +57,7 @@ pub(crate) enum Candidacy {
         file: String,
     },
     Abstract(Vec<u8>),
-    /// What follows `\\.\pipe\`.
+    /// The part of the name after `\\.\pipe\`.
     Pipe(String),
 }
 
@@ -65,7 +65,7 @@ pub(crate) enum Candidacy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Occupancy {
-    /// Nothing: a server can take the address.
+    /// Nothing is there: a server can bind the address.
     Free,
     /// A server holds the address, whether it answers or not.
     ///
@@ -89,7 +89,7 @@ pub enum Occupancy {
     /// Unix: a file that is not a socket.
     #[non_exhaustive]
     Foreign {
-        /// In words, such as `a directory`.
+        /// The type of the file in words, such as `a directory`.
         what: &'static str,
     },
 }
@@ -166,7 +166,7 @@ impl Candidate {
     }
 }
 
-/// As on Unix, whatever this OS joins with.
+/// Joins with a slash on every OS, because these are paths of Unix.
 fn join(dir: &Path, file: &str) -> PathBuf {
     let mut path = dir.as_os_str().to_owned();
     if !path.as_encoded_bytes().ends_with(b"/") {

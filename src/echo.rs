@@ -6,7 +6,7 @@ use std::pin::pin;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The most that is read at a time.
+/// How many bytes a read takes at most.
 const CHUNK: usize = 64 * 1024;
 
 /// Writes received data back until the peer ends its side, then ends its own. Returns the number of
@@ -39,15 +39,15 @@ where
             total += chunk.len() as u64;
         }
         match stream.shutdown().await {
-            // The peer cannot be told the end by itself; it comes with the close.
+            // The transport has no half-close. The peer reads the end when the stream is closed.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(total),
             done => done.map(|()| total),
         }
     }
 }
 
-/// What comes next; nothing at the end. The buffer is made for each look, and let go of where there
-/// is nothing yet, so that one is held only by those who have something in it.
+/// Reads the next chunk, which is empty at the end. Each poll allocates a buffer and frees it if
+/// there is no data yet, so that a connection that waits holds none.
 async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
     poll_fn(|cx| {
         let mut chunk = Vec::with_capacity(CHUNK);

@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 pub use self::error::ParseEndpointError;
 
-/// Where a server listens: one portable name, or a path or pipe of one OS.
+/// The place where a server listens: a portable name, or a path or pipe of one OS.
 ///
 /// | written | means |
 /// |---|---|
@@ -23,7 +23,7 @@ pub use self::error::ParseEndpointError;
 /// | `session:NAME` | a portable name for each login session of the user: `NAME@SESSION`, by `$XDG_SESSION_ID` or Windows' session number |
 /// | `/path`, `./path`, `unix:///path`, `unix:path` | a Unix domain socket at this path |
 /// | `abstract:NAME` | a Linux socket without a file, protected only by the check of the peer's user. `%00` is a NUL byte in its name, `%25` a percent sign, and so on for any byte |
-/// | `\\.\pipe\NAME`, `\\?\pipe\NAME`, `npipe:////./pipe/NAME` | a Windows named pipe; its name may have backslashes in it, and slashes are taken for them |
+/// | `\\.\pipe\NAME`, `\\?\pipe\NAME`, `npipe:////./pipe/NAME` | a Windows named pipe; its name may contain backslashes, and slashes are converted to them |
 ///
 /// Notations of other programs are never mistaken for a file: `@x`, `unix:@x` and `unix:abstract=x`
 /// are errors that show the notation to use here. D-Bus's `unix:path=/x` is the path `/x`.
@@ -32,11 +32,11 @@ pub use self::error::ParseEndpointError;
 /// [`Unsupported`](std::io::ErrorKind::Unsupported) when you listen or connect. A portable name,
 /// also after `system:` and `session:`, has 1 to 48 characters of `a-z 0-9 . _ -` and does not
 /// start or end with a dot, so a name that is valid on one OS is valid on all.
-/// [`resolve`](Self::resolve) returns the addresses of an endpoint, and
-/// [Which address do I get?](crate::docs::which_address) explains them.
+/// [`resolve`](Self::resolve) returns the addresses of an endpoint, and [Which address do I
+/// get?](crate::docs::which_address) explains them.
 ///
-/// An endpoint that is printed and parsed again is the same endpoint, except for a path that is not
-/// UTF-8, which no string can carry.
+/// A printed endpoint parses to the same endpoint, except for a path that is not UTF-8, which no
+/// string can represent.
 ///
 /// ```
 /// use sockpipe::Endpoint;
@@ -65,12 +65,12 @@ pub(crate) enum Form {
     System(String),
     /// A checked portable name.
     Session(String),
-    /// Not empty, no NUL, does not end in a slash; with `./` where it starts as something else
-    /// does.
+    /// A path that is not empty, has no NUL, and does not end in a slash. It starts with `./` if it
+    /// would otherwise look like another form.
     Path(PathBuf),
-    /// Not empty.
+    /// A name that is not empty.
     Abstract(Vec<u8>),
-    /// What follows `\\.\pipe\`: parts between backslashes that Windows leaves unchanged.
+    /// The name after `\\.\pipe\`: parts between backslashes that Windows leaves unchanged.
     Pipe(String),
 }
 
@@ -166,9 +166,9 @@ impl FromStr for Endpoint {
     }
 }
 
-/// Where the name starts in `\\.\pipe\NAME`, or in `\\?\pipe\NAME`, which leads to the same pipe.
-/// Windows ignores the case of the prefix and takes slashes for backslashes; the canonical form is
-/// printed.
+/// Returns where the name starts in `\\.\pipe\NAME`, or in `\\?\pipe\NAME`, which is the same pipe.
+/// Windows ignores the case of the prefix and treats slashes as backslashes. `Display` prints the
+/// canonical form.
 fn pipe_prefix(text: &str) -> Option<usize> {
     let head = text.get(..PIPE.len())?.replace('/', r"\");
     let same = |prefix: &str| head.eq_ignore_ascii_case(prefix);
@@ -194,7 +194,7 @@ fn pipe(text: &str, start: usize) -> Result<Endpoint, ParseEndpointError> {
         return Err(error(at, r"after `\\?\pipe\` write `\` for `/`"));
     }
 
-    // What Windows would trim or resolve in some calls, and in others not, is refused.
+    // Parts that Windows trims or resolves in some calls and not in others are refused.
     let mut at = start;
     for part in name.split(['\\', '/']) {
         if part.is_empty() {
@@ -241,7 +241,7 @@ fn from_path(path: &Path, input: &str) -> Result<Endpoint, ParseEndpointError> {
     Ok(Endpoint(Form::Path(path.to_owned())))
 }
 
-/// The portable name that `text` has from `start` on.
+/// Parses the portable name that begins at `text[start..]`.
 fn name(text: &str, start: usize) -> Result<String, ParseEndpointError> {
     let error = |position, reason: String| {
         Err(ParseEndpointError { input: text.to_owned(), position: Some(position), reason })

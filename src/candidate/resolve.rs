@@ -1,8 +1,8 @@
-//! From an endpoint to the addresses it may have on an OS.
+//! The addresses that an endpoint may have on each OS.
 //!
-//! Pure functions of (endpoint, environment), so that every OS's rules are tested on every OS. The
-//! backends gather the environment and try the candidates: `bind` takes the first usable one,
-//! `connect` tries all in the same order.
+//! They are pure functions of the endpoint and the environment, so that the rules of every OS are
+//! tested on every OS. The backends gather the environment and try the candidates: `bind` takes the
+//! first usable one, `connect` tries all in the same order.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::endpoint::{Endpoint, Form};
 use crate::error::not_here;
 use crate::peer::UserId;
 
-/// Whose rules apply.
+/// The systems with rules of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     Linux,
@@ -22,7 +22,7 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    /// Of a system, as [`std::env::consts::OS`] names it.
+    /// Returns the family of a system with this name in [`std::env::consts::OS`].
     pub(crate) fn of(system: &str) -> Self {
         match system {
             "linux" | "android" => Self::Linux,
@@ -40,14 +40,14 @@ pub(crate) struct Environment {
     pub(crate) user: UserId,
     /// `$XDG_RUNTIME_DIR`.
     pub(crate) runtime_dir: Option<PathBuf>,
-    /// macOS: the per-user temporary directory of `confstr`. Asked where a name needs it: the call
-    /// makes that directory, each time.
+    /// macOS: returns the per-user temporary directory of `confstr`. It is called only for names
+    /// that need it, because each call creates the directory.
     pub(crate) user_temp_dir: fn() -> Option<PathBuf>,
-    /// The session that this process belongs to.
+    /// Returns the session that this process belongs to.
     pub(crate) session: fn() -> Option<String>,
 }
 
-/// The addresses of `endpoint`, best first; never empty.
+/// Returns the addresses of `endpoint`, the best one first. There is at least one.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ pub(crate) fn candidates(endpoint: &Endpoint, env: &Environment) -> io::Result<V
                      portable name",
                 ));
             };
-            // No portable name has this character.
+            // A portable name cannot contain an `@`, so this name differs from all of them.
             private(endpoint, &format!("{name}@{session}"), env)
         }
         (Form::Path(_), Family::Windows) => Err(not_here(
@@ -101,18 +101,18 @@ pub(crate) fn candidates(endpoint: &Endpoint, env: &Environment) -> io::Result<V
     }
 }
 
-/// What becomes a part of a file's name.
+/// Reports whether `id` can be a part of a file's name.
 fn is_a_session(id: &str) -> bool {
     let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     (1..=32).contains(&id.len()) && id.bytes().all(is_fit)
 }
 
-/// The addresses of a name that is the user's own.
+/// Returns the addresses of a name that is private to the user.
 fn private(endpoint: &Endpoint, name: &str, env: &Environment) -> io::Result<Vec<Candidate>> {
     let one = |place, why| Ok(vec![Candidate { place, why }]);
     match env.family {
         Family::Windows => {
-            // The SID ends at the first dot, so no two pairs of user and name meet.
+            // The SID ends at the first dot, so no other user and name have the same pipe.
             let UserId::Sid(sid) = &env.user else {
                 return Err(not_here(endpoint, "the user has no SID"));
             };
@@ -139,7 +139,7 @@ fn in_runtime_dirs(
     };
     let file = format!("{name}.sock");
     let session = (env.family == Family::Linux).then(|| PathBuf::from(format!("/run/user/{uid}")));
-    // The XDG specification: "must be set to an absolute path", else to be ignored.
+    // The XDG specification tells programs to ignore a path that is not absolute.
     let absolute = |dir: &PathBuf| dir.as_os_str().as_encoded_bytes().starts_with(b"/");
     let given = env.runtime_dir.clone().filter(absolute);
     let given = given.filter(|dir| Some(dir) != session.as_ref());

@@ -1,4 +1,4 @@
-//! What can be used where an endpoint is asked for.
+//! Conversions into an endpoint, and its form in configuration files.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ impl TryFrom<&Path> for Endpoint {
     type Error = ParseEndpointError;
 
     fn try_from(path: &Path) -> Result<Self, ParseEndpointError> {
-        // A pipe's path is a path to those who write for Windows.
+        // Programs for Windows keep the name of a pipe in a `Path`.
         if let Some((text, start)) = path.to_str().and_then(|t| pipe_prefix(t).map(|at| (t, at))) {
             return pipe(text, start);
         }

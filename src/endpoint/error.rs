@@ -8,7 +8,7 @@ use std::fmt;
 ///
 /// As an [`io::Error`](std::io::Error) it is of kind
 /// [`InvalidInput`](std::io::ErrorKind::InvalidInput), carries an [`Error`](crate::Error), and has
-/// this as its source.
+/// this error as its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseEndpointError {
@@ -28,7 +28,7 @@ impl ParseEndpointError {
         &self.input
     }
 
-    /// Returns the byte of [`input`](Self::input) at which the mistake is, if it has one place.
+    /// Returns the byte of [`input`](Self::input) at which the mistake is, if it is at one place.
     #[must_use]
     pub fn position(&self) -> Option<usize> {
         self.position
@@ -53,8 +53,8 @@ impl From<Infallible> for ParseEndpointError {
     }
 }
 
-/// `text` with its control characters and quotes escaped. A backslash is shown once: it is what a
-/// pipe is written with, and twice it is another name.
+/// Returns `text` with its control characters and quotes escaped. Backslashes are not doubled,
+/// because the result would be the name of another pipe.
 pub(super) fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {

@@ -42,8 +42,8 @@ fn incomplete(text: &str, at: usize) -> ParseEndpointError {
     }
 }
 
-/// Shows `bytes` so that [`decode`] reads the same again: what is not text, a control character or
-/// a `%` is escaped.
+/// The text of bytes that [`decode`] reads back. Bytes that are not UTF-8, control characters and
+/// `%` are escaped.
 pub(super) struct Encoded<'a>(pub(super) &'a [u8]);
 
 impl fmt::Display for Encoded<'_> {

@@ -1,15 +1,16 @@
-//! What other programs write, and what it is called here.
+//! Notations of other programs, and the notations to use instead.
 
 /// The keys of the addresses that D-Bus writes after `unix:`.
 const KEYS: [&str; 5] = ["path=", "abstract=", "dir=", "tmpdir=", "runtime="];
 
-/// Whether a relative path starts as something else does after `unix:`, so that only `./` before it
-/// says that it is a path.
+/// Reports whether a relative path would mean something else after `unix:`, so that it needs a `./`
+/// before it.
 pub(super) fn is_ambiguous(path: &[u8]) -> bool {
     path.starts_with(b"@") || KEYS.iter().any(|key| path.starts_with(key.as_bytes()))
 }
 
-/// What a text that means something else elsewhere is called here, and where that starts.
+/// Finds a notation of another program in `text`, and returns its position and a message with the
+/// notation to use instead.
 pub(super) fn remedy(text: &str) -> Option<(usize, String)> {
     for start in ["", "unix:", "unix://"] {
         if let Some(name) = text.strip_prefix(start).and_then(|rest| rest.strip_prefix('@')) {
@@ -40,7 +41,7 @@ pub(super) fn remedy(text: &str) -> Option<(usize, String)> {
     bus_address(rest).map(|why| (text.len() - rest.len(), why))
 }
 
-/// The path of `path=/run/x`, where that is all that is said.
+/// Returns the path of `path=/run/x`, if the address has no other part.
 pub(super) fn bus_path(rest: &str) -> Option<&str> {
     rest.strip_prefix("path=")
         .filter(|path| path.starts_with('/') && !path.contains([',', ';', '%']))
