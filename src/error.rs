@@ -1,4 +1,5 @@
-//! The error behind every [`io::Error`] of an endpoint operation, and the one place that words it.
+//! The error behind every [`io::Error`] of an endpoint operation, and the one place that composes
+//! its message.
 
 pub(crate) mod events;
 mod situations;
@@ -44,7 +45,7 @@ pub struct Error {
     operation: Operation,
     endpoint: Option<Endpoint>,
     reason: Reason,
-    /// The reason in words, with the particulars.
+    /// The reason in words, with details such as the process id.
     cause: String,
     advice: Cow<'static, str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -78,7 +79,7 @@ pub enum Operation {
     Shutdown,
     /// Closing a listener: `Listener::close`.
     Release,
-    /// Asking who the peer is: `peer_credentials`.
+    /// Identifying the peer: `peer_credentials`.
     Identify,
 }
 
@@ -130,8 +131,8 @@ pub enum Reason {
     },
     /// No server listens, but connections of a former one still hold the pipe's name (Windows).
     HeldByConnections,
-    /// A socket refuses connections. On macOS and the BSDs a live server with a full queue does so
-    /// too.
+    /// A socket refuses connections. On macOS and the BSDs the socket of a live server with a full
+    /// backlog does so too.
     UnprovenSocket,
     /// The server is shutting down: it finishes its last connections, and holds its name until
     /// then.
@@ -140,7 +141,7 @@ pub enum Reason {
         /// The process, if the name's lock file specifies it.
         process: Option<u32>,
     },
-    /// The listener's name was removed, and it was told to stop then.
+    /// The listener's name was removed, and the listener is set to stop in that case.
     NameLost,
     /// The time limit expired.
     Deadline,
@@ -156,8 +157,8 @@ pub enum Reason {
     NoRuntime,
     /// The server that was started exited before it listened.
     ServerExited,
-    /// The first instance did not accept the launch, or the server did not hand its name over: it
-    /// is suspended or hangs.
+    /// The first instance did not accept the launch, or the server did not hand its name over: that
+    /// process is suspended or hangs.
     #[non_exhaustive]
     NoAnswer {
         /// Its process, if the OS reports it.
@@ -169,17 +170,17 @@ pub enum Reason {
         /// Its process, if the OS reports it.
         process: Option<u32>,
     },
-    /// The OS does not tell yet who the client is: it has written nothing that was read, and
-    /// connected without saying how far it may be identified (Windows).
+    /// The OS does not report the client's user yet: the client connected without an impersonation
+    /// level, and the server has read nothing from it (Windows).
     #[non_exhaustive]
     PeerNotToldYet {
-        /// Its process, if the OS tells it.
+        /// Its process, if the OS reports it.
         process: Option<u32>,
     },
-    /// The client connected anonymously, and nobody can tell who it is (Windows).
+    /// The client connected anonymously, so the OS never reports its user (Windows).
     #[non_exhaustive]
     AnonymousPeer {
-        /// Its process, if the OS tells it.
+        /// Its process, if the OS reports it.
         process: Option<u32>,
     },
     /// The pipe cannot carry the end of one direction (Windows).
@@ -262,7 +263,7 @@ impl Error {
         Some(&*self.advice).filter(|advice| !advice.is_empty())
     }
 
-    /// An error without an endpoint, of an operation that [`during`] names.
+    /// Creates an error without an endpoint. [`during`] sets its operation.
     pub(crate) fn new(reason: Reason, cause: impl Into<String>) -> Self {
         let advice = match reason {
             Reason::LiveServer { .. } => "stop it, or choose another endpoint",
@@ -368,7 +369,7 @@ impl From<ParseEndpointError> for io::Error {
 }
 
 impl Operation {
-    /// What follows "cannot", and what stands between that and an endpoint.
+    /// Returns the verb that follows "cannot", and the preposition before the endpoint.
     fn verb(self) -> (&'static str, &'static str) {
         match self {
             Self::Parse => ("parse", ""),
@@ -388,11 +389,11 @@ impl Operation {
     }
 }
 
-/// Names the operation that an error belongs to, and its endpoint unless the error has one. An
-/// error that carries none of ours, such as one of the OS, becomes the source of one.
+/// Sets the operation that an error belongs to, and its endpoint unless the error has one. An error
+/// of another type, such as one of the OS, becomes the source of an [`Error`].
 ///
 /// Steps that several operations share do not know which one they are part of, so each public
-/// function calls this. What does not parse or resolve keeps that as its operation.
+/// function calls this. An error of parsing or resolving keeps its operation.
 pub(crate) fn during(
     operation: Operation,
     endpoint: impl Borrow<Endpoint>,
@@ -420,7 +421,7 @@ impl Error {
     }
 }
 
-/// An error of the OS about `endpoint`.
+/// Creates an error of the OS about `endpoint`.
 pub(crate) fn os(endpoint: impl Borrow<Endpoint>, error: impl Into<io::Error>) -> io::Error {
     Error::from_foreign(error.into()).at(endpoint).into()
 }

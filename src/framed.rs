@@ -9,16 +9,16 @@ use std::task::{Context, Poll, ready};
 use futures_sink::Sink;
 use tokio::io::AsyncWrite;
 
-/// What is queued before it is written, and so the most of a write of small messages. Those who
-/// read have buffers of this size, and would have to read twice for a few bytes more.
+/// The size of the queue, and so the largest write of small messages. Readers have buffers of this
+/// size, and would need a second read for a few bytes more.
 const BOUNDARY: usize = 64 * 1024;
-/// The length before a message.
+/// The size of the length before each message.
 const PREFIX: usize = 4;
-/// As in tokio-util's `LengthDelimitedCodec`: a longer frame is refused by who reads it.
+/// The limit of tokio-util's `LengthDelimitedCodec`, which refuses to read longer frames.
 const LIMIT: usize = 8 * 1024 * 1024;
 
-/// A sink of messages that each follow their length: 4 bytes, the most significant first, as in
-/// tokio-util's `LengthDelimitedCodec` with its default settings.
+/// A sink that writes each message after its length: 4 bytes, the most significant first, as
+/// tokio-util's `LengthDelimitedCodec` does with its default settings.
 ///
 /// A system call for each message costs ten times as much as a copy of a small one. The sink copies
 /// messages into a buffer of 64 KiB, and writes it when it is full or flushed. `forward` of
@@ -46,10 +46,10 @@ const LIMIT: usize = 8 * 1024 * 1024;
 #[cfg_attr(docsrs, doc(cfg(feature = "framed")))]
 pub struct FrameSink<W> {
     inner: W,
-    /// What is queued, and room behind it.
+    /// The queued bytes, and room for more.
     buffer: Vec<u8>,
     queued: usize,
-    /// How much of what is queued is written.
+    /// How many of the queued bytes are written.
     written: usize,
     /// The length of the last message.
     last: usize,
@@ -74,7 +74,8 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
     /// before.
     #[inline]
     pub fn feed(&mut self, message: impl AsRef<[u8]>) -> impl Future<Output = io::Result<()>> {
-        // By hand: the states of an `async fn` cost a tenth of what a small message costs in all.
+        // Written by hand, because the state machine of an `async fn` takes a tenth of the time of
+        // a small message.
         poll_fn(move |cx| {
             let message = message.as_ref();
             if self.is_full(message.len()) {
@@ -97,7 +98,7 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
         poll_fn(|cx| self.poll_all(cx)).await
     }
 
-    /// Queues `message` and flushes, for a message that no other follows for now.
+    /// Queues `message` and flushes. Use it for a message that no other follows at once.
     ///
     /// # Errors
     ///
@@ -141,7 +142,7 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
         if end > self.buffer.len() {
             self.grow(end);
         }
-        // One look at the bounds for both: messages are small, and that shows.
+        // One bounds check for both parts, because its cost shows with small messages.
         let (prefix, room) = self.buffer[self.queued..end].split_at_mut(PREFIX);
         prefix.copy_from_slice(&(message.len() as u32).to_be_bytes());
         room.copy_from_slice(message);
@@ -149,12 +150,12 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
         Ok(())
     }
 
-    /// Twice as much each time, so that little is made that is not used.
+    /// Doubles the buffer each time, so that a sink of few messages allocates little.
     #[cold]
     fn grow(&mut self, least: usize) {
         let length = (self.buffer.len() * 2).min(BOUNDARY).max(least);
         if self.queued == 0 {
-            // A large message comes here, into memory that the system gives zeroed.
+            // For a large message, the system provides memory that is already zeroed.
             self.buffer = vec![0; length];
         } else {
             self.buffer.resize(length, 0);
@@ -163,7 +164,7 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
 
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write_out(cx))?;
-        // Until there is more to say.
+        // Frees the buffer: a flushed sink holds none.
         self.buffer = Vec::new();
         Pin::new(&mut self.inner).poll_flush(cx)
     }
@@ -182,7 +183,7 @@ impl<W: AsyncWrite + Unpin> FrameSink<W> {
     }
 }
 
-/// Errors are those of [`feed`](FrameSink::feed).
+/// The errors are those of [`feed`](FrameSink::feed).
 impl<W, M> Sink<M> for FrameSink<W>
 where
     W: AsyncWrite + Unpin,
@@ -192,7 +193,7 @@ where
 
     #[inline]
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Messages are often as long as the one before.
+        // The next message is not known yet. It is often as long as the last one.
         if self.is_full(self.last) { self.poll_write_out(cx) } else { Poll::Ready(Ok(())) }
     }
 

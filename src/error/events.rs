@@ -1,4 +1,5 @@
-//! What a listener handles by itself: counted, and told to `tracing` where that is wanted.
+//! The events that listeners and servers handle by themselves: their counts, and their reports to
+//! `tracing`.
 
 use std::io;
 use std::time::Duration;
@@ -18,7 +19,7 @@ pub struct ListenerStats {
     pub republished: u64,
 }
 
-/// Accepting has to wait: the process or the system is out of something.
+/// Reports that `accept` has to wait, because the process or the system lacks a resource.
 pub(crate) fn accept_paused(error: &io::Error, pause: Duration) {
     #[cfg(feature = "tracing")]
     tracing::warn!(%error, ?pause, "cannot accept for now");
@@ -26,7 +27,7 @@ pub(crate) fn accept_paused(error: &io::Error, pause: Duration) {
     let _ = (error, pause);
 }
 
-/// A handler of a server gave an error, which ends its connection only.
+/// Reports that a handler returned an error, which ends only its own connection.
 #[cfg(feature = "tokio")]
 pub(crate) fn handler_failed(error: &dyn std::fmt::Display) {
     #[cfg(feature = "tracing")]
@@ -35,7 +36,7 @@ pub(crate) fn handler_failed(error: &dyn std::fmt::Display) {
     let _ = error;
 }
 
-/// A handler that is to end when its client leaves will not hear of it.
+/// Reports that a handler will not be cancelled when its client leaves.
 #[cfg(feature = "tokio")]
 pub(crate) fn departure_unheard(error: &io::Error) {
     #[cfg(feature = "tracing")]
@@ -44,7 +45,7 @@ pub(crate) fn departure_unheard(error: &io::Error) {
     let _ = error;
 }
 
-/// A listener failed where the caller cannot be given the error.
+/// Reports that a listener failed, if no caller can receive the error.
 #[cfg(feature = "axum")]
 pub(crate) fn accept_failed(error: &io::Error, pause: Duration) {
     #[cfg(feature = "tracing")]

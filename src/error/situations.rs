@@ -1,4 +1,4 @@
-//! The errors of situations that several places meet.
+//! The errors that several modules return.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -8,14 +8,14 @@ use std::time::Duration;
 use super::{Error, Operation, Reason, during};
 use crate::endpoint::{Endpoint, ParseEndpointError};
 
-/// `process` holds the name, if it is known.
+/// A live server holds the name: `process`, if that is known.
 pub(crate) fn live_server(endpoint: impl Borrow<Endpoint>, process: Option<u32>) -> io::Error {
     let holder = process.map_or_else(String::new, |pid| format!(" (pid {pid})"));
     let cause = format!("a server is already listening there{holder}");
     Error::new(Reason::LiveServer { process }, cause).at(endpoint).into()
 }
 
-/// A former server's connections hold the name.
+/// Connections of a former server hold the name.
 pub(crate) fn held_by_connections(endpoint: impl Borrow<Endpoint>) -> io::Error {
     let cause =
         "no server listens there, and connections still hold the name until they are closed";
@@ -36,7 +36,7 @@ pub(crate) fn busy(endpoint: impl Borrow<Endpoint>, limit: Duration) -> io::Erro
     error.advising("try again, or raise ConnectOptions::deadline").into()
 }
 
-/// The OS did not let this user connect, by the permissions of `what`.
+/// The permissions of `what` do not allow this user to connect.
 pub(crate) fn peer_refused(
     endpoint: impl Borrow<Endpoint>,
     what: &str,
@@ -56,7 +56,7 @@ pub(crate) fn unexpected_server(
     error.advising("if you trust that user, allow it with ConnectOptions::expect_server").into()
 }
 
-/// `bind_wait` found the name taken until the end.
+/// The name was taken until the limit of `bind_wait`.
 pub(crate) fn still_taken(limit: Duration, error: io::Error) -> io::Error {
     let (endpoint, holds) = match Error::of(&error) {
         Some(known) => (known.endpoint.clone(), known.cause.clone()),
@@ -68,7 +68,7 @@ pub(crate) fn still_taken(limit: Duration, error: io::Error) -> io::Error {
     Error { endpoint, ..error }.into()
 }
 
-/// `accept_timeout` found no client.
+/// No client connected within the limit of `accept_timeout`.
 #[cfg(feature = "blocking")]
 pub(crate) fn no_client(endpoint: &Endpoint, limit: Duration) -> io::Error {
     let cause = format!("no client connected within {} s", limit.as_secs_f32());
@@ -81,7 +81,7 @@ pub(crate) fn stopped() -> io::Error {
     Error::new(Reason::Stopped, "the listener was stopped by unblock").into()
 }
 
-/// `accept` cannot go on.
+/// `accept` failed permanently.
 pub(crate) fn accept_failed(endpoint: &Endpoint, error: io::Error) -> io::Error {
     let error = match error.downcast::<Error>() {
         Ok(error) => error,
