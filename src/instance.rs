@@ -1,4 +1,4 @@
-//! One instance of a program, and the server that a client needs, started once.
+//! Single instances of a program, and servers that their clients start.
 
 pub(crate) mod command;
 #[cfg(feature = "tokio")]

@@ -45,8 +45,8 @@ impl DaemonCommand {
     ///
     /// By default the daemon goes on starting, and later calls wait for it.
     ///
-    /// Use it for a daemon that may hang while it starts. It kills a slow daemon too, which never
-    /// comes up if every call is shorter than its start.
+    /// Use it for a daemon that may hang while it starts. A slow daemon is killed too, and never
+    /// comes up if the deadline of every call is shorter than its start.
     ///
     /// # Platform-specific behavior
     ///

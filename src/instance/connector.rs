@@ -78,7 +78,7 @@ pub trait LocalConnector: Send + Sync + 'static {
 /// # }
 /// ```
 ///
-/// With the feature `hyper-util`, clients of hyper and tonic connect by it: see
+/// With the feature `hyper-util`, clients of hyper and tonic connect through it: see
 /// [embedding](crate::docs::embedding).
 #[derive(Clone)]
 pub struct Connector {
@@ -136,7 +136,7 @@ impl Connector {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind, but for a daemon that starts.
+    /// Dropping the future leaves nothing behind, except a daemon that it has started.
     pub async fn connect(&self) -> io::Result<Stream> {
         match &self.daemon {
             None => Stream::connect_with(&self.endpoint, &self.options).await,
@@ -176,7 +176,7 @@ impl Connector {
             let address = candidate.address();
             match candidate.occupancy() {
                 Ok(Occupancy::Held { .. }) => return Ok(address),
-                // A server without a lock, or none.
+                // Either a server without a lock, or none: a connection shows which.
                 Ok(Occupancy::Unclaimed) => match Stream::connect_with(&address, &options).await {
                     Ok(_) => return Ok(address),
                     Err(error) => gone = Some(error),

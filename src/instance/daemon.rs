@@ -1,4 +1,4 @@
-//! Starts the server that a client needs, exactly once.
+//! Starting the server that a client needs, exactly once.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -19,9 +19,10 @@ use crate::options::ConnectOptions;
 #[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
-/// Between tries to reach a server that starts.
+/// The pause between attempts to connect to a server that starts.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long the server of a command that has ended well may take to listen, as one that forks does.
+/// How long a server may take to listen after its command exited successfully, as a daemon that
+/// forks does.
 const AFTER_END: Duration = Duration::from_secs(1);
 const SLOW: &str = "try again, or raise ConnectOptions::deadline";
 /// How much of a failed server's standard error is shown.
@@ -102,16 +103,16 @@ where
 /// A later call waits for the daemon of an earlier call that timed out, was dropped or was killed,
 /// as long as that process lives, and starts no other.
 ///
-/// Unix: a session of its own (`setsid`), signals as they are by default, and no descriptor of this
-/// process but those of [`keep_fds`](crate::os). A lock file `.NAME.spawn` is beside the socket
-/// while it starts, and longer after a call that did not see it listen: the next call removes it.
-/// The file of the standard error is beside the socket too where no temporary directory can be
-/// written, and in memory (Linux) where neither can.
+/// Unix: the daemon has a session of its own (`setsid`), the default signal handling, and no
+/// descriptor of this process except those of [`keep_fds`](crate::os). While it starts, a lock file
+/// `.NAME.spawn` is beside the socket. If a call did not see the daemon listen, the file stays
+/// until the next call removes it. The file of the standard error is in the temporary directory,
+/// beside the socket if that directory cannot be written, and in memory (Linux) if neither can.
 ///
-/// Windows: no console window, a process group of its own, and out of this process's job where that
-/// lets its processes leave. A named mutex while it starts, and a file in the temporary directory
-/// that says which process that is. The daemon starts suspended, and runs once the handles that it
-/// inherited are closed in it. A process that forbids invalid handles
+/// Windows: the daemon has no console window and a process group of its own, and leaves this
+/// process's job if the job allows that. While it starts, there is a named mutex, and a file in the
+/// temporary directory that identifies its process. The daemon starts suspended, and runs once the
+/// handles that it inherited are closed in it. A process that forbids invalid handles
 /// (`ProcessStrictHandleCheckPolicy`) cannot determine which ones these are, so its daemon keeps
 /// them.
 #[cfg(feature = "tokio")]
@@ -174,30 +175,32 @@ impl<W: Way> Search<'_, W> {
         W::sleep(PAUSE.min(self.left())).await
     }
 
-    /// `None` when no server is listening.
+    /// Connects to the server. Returns `None` if no server is listening.
     async fn connect(&self) -> io::Result<Option<W::Stream>> {
         loop {
             let left = self.left();
             match W::connect(self.endpoint, &self.options.at_once(left)).await {
                 Ok(stream) => return Ok(Some(stream)),
                 Err(error) if is_absent(&error) => return Ok(None),
-                // It starts or ends, or binds its name again: another one could not take it.
+                // The server starts or ends, or binds its name again. Another server could not take
+                // the name.
                 Err(error) if is_in_gap(&error) && !left.is_zero() => self.pause().await?,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// With the lock held.
+    /// Starts the daemon, unless a server or an earlier daemon turns up. The lock is held.
     async fn start(
         &self,
         mut command: DaemonCommand,
         lock: &mut imp::SpawnLock,
     ) -> io::Result<W::Stream> {
         loop {
-            // Before the look for a server: one that ended may have made way for another.
+            // Checked before the connection attempt, because a daemon that has ended may have made
+            // way for another server.
             let earlier = lock.starting();
-            // Who had the lock before may have started it.
+            // The previous holder of the lock may have started a server.
             if let Some(stream) = self.connect().await? {
                 return Ok(stream);
             }
@@ -218,20 +221,21 @@ impl<W: Way> Search<'_, W> {
 
         let mut ended_well = None;
         loop {
-            // First: it may have been seen to end because another one listens by now.
+            // Checked before the connection attempt, because the daemon may have ended after
+            // another server took the name.
             let ended = daemon.ended()?;
             if let Some(stream) = self.connect().await? {
                 return Ok(stream);
             }
-            // Where another one holds the name already, ours may have failed for that, and that one
-            // is about to listen.
+            // If another server already holds the name, the daemon may have failed because of that,
+            // and the other server is about to listen.
             let grace_is_over = |status: &ExitStatus| {
                 let since = *ended_well.get_or_insert_with(Instant::now);
                 !status.success() || since.elapsed() >= AFTER_END || self.left().is_zero()
             };
             if let Some(status) = ended.filter(grace_is_over).filter(|_| !self.is_held()) {
                 lock.starting();
-                // It could not take the name over.
+                // Connections of a former server may have kept the name from the daemon.
                 return Err(match self.held_by_connections() {
                     Some(address) => {
                         during(Operation::Spawn, &address, held_by_connections(&address))
@@ -248,7 +252,7 @@ impl<W: Way> Search<'_, W> {
         }
     }
 
-    /// The address that connections of a former server hold.
+    /// Returns the address that connections of a former server hold.
     fn held_by_connections(&self) -> Option<Endpoint> {
         let held = |place: &Candidate| {
             matches!(place.occupancy(), Ok(Occupancy::HeldByConnections)).then(|| place.address())
@@ -256,7 +260,7 @@ impl<W: Way> Search<'_, W> {
         self.endpoint.resolve().ok()?.iter().find_map(held)
     }
 
-    /// Whether a server has the name, be it one that does not listen yet.
+    /// Reports whether a server holds the name, even if it does not listen yet.
     fn is_held(&self) -> bool {
         let held = |place: &Candidate| matches!(place.occupancy(), Ok(Occupancy::Held { .. }));
         self.endpoint.resolve().is_ok_and(|places| places.iter().any(held))
@@ -267,7 +271,8 @@ impl<W: Way> Search<'_, W> {
         during(Operation::Spawn, self.endpoint, Error::new(Reason::ServerExited, what).into())
     }
 
-    /// It is not killed unasked: it may only be slow, and the next client would start all over.
+    /// Creates the error for a daemon that does not listen by the deadline. By default it is not
+    /// killed, because it may only be slow, and the next client would start all over.
     fn still_starting(&self, name: &str, pid: u32, killed: bool, said: &str) -> io::Error {
         let (state, advice) = if killed {
             ("was killed", SLOW)
@@ -293,8 +298,8 @@ fn name(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }
 
-/// Let go of when it is dropped: once it listens, and also on an error or when nobody waits for it
-/// any more.
+/// A daemon that was started. A drop lets it run on: when it listens, on an error, and when the
+/// caller's future is dropped.
 struct Daemon {
     child: Option<Child>,
     pid: u32,
@@ -315,7 +320,7 @@ impl Daemon {
             let what = format!("cannot start {}: {error}", name(command));
             Error::new(Reason::Os, what).caused_by(error)
         })?;
-        // The command has a handle of the file, which is the daemon's now.
+        // Closes the command's handle of the file, which belongs to the daemon now.
         command.stderr(Stdio::null());
         Ok(Self { pid: child.id(), child: Some(child), stderr })
     }
@@ -324,7 +329,7 @@ impl Daemon {
         self.child.as_mut().map_or(Ok(None), Child::try_wait)
     }
 
-    /// The end of its standard error, for a message.
+    /// Returns the end of the daemon's standard error, for a message.
     fn said(&mut self) -> String {
         let mut said = Vec::new();
         let length = self.stderr.seek(SeekFrom::End(0)).unwrap_or(0);
@@ -341,7 +346,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // One whose end has been seen needs nobody to wait for it.
+        // A child whose exit status was read needs no further wait.
         let running = self.child.take().map(|mut child| (child.try_wait(), child));
         if let Some((Ok(None) | Err(_), child)) = running {
             imp::leave(child);

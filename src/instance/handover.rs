@@ -1,8 +1,8 @@
-//! How a later start hands what it was asked to do to the first one, and hears that it was taken.
+//! The protocol by which a later start of a program hands its launch over to the first instance.
 //!
-//! The later one sends a header, a mark and a version, and the launch with its length. The first
-//! one answers with the same header and whether it took it, and later, if it likes, with an exit
-//! code. A program with another protocol is detected by its answer or by its silence.
+//! The later start sends a header, which is a mark and a version, and the launch after its length.
+//! The first instance answers with the same header and whether it accepted the launch, and may send
+//! an exit code later. A program with another protocol is detected by its answer or by its silence.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -19,15 +19,15 @@ use crate::wait::Backoff;
 #[cfg(feature = "tokio")]
 use crate::{instance::way::Tasks, listener::Listener, stream::Stream};
 
-/// At the start of both messages, with the version.
+/// The start of both messages: the mark and the version.
 const HEADER: [u8; 8] = *b"sp-run\0\x01";
-/// What the header begins with, whatever the version.
+/// The length of the mark, which is the same in every version.
 const MARK: usize = 7;
 const TAKEN: u8 = 0;
 const NOT_UNDERSTOOD: u8 = 1;
-/// Between tries while the first one goes: at first, and at most.
+/// The pauses between attempts while the first instance ends.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
-/// How much room is made at a time for what a peer says that it sends.
+/// How much memory is allocated at a time for the length that a peer announces.
 const STEP: usize = 64 * 1024;
 
 /// Binds `endpoint` as the first instance, or hands `launch` over to the first instance, with the
@@ -81,7 +81,7 @@ where
 /// | kind | reason | when |
 /// |---|---|---|
 /// | `TimedOut` | [`Reason::NoAnswer`], with the process | the first instance does not accept the launch by the deadline of `connect`: it is suspended or hangs |
-/// | `InvalidData` | [`Reason::NotUnderstood`] | it answers with something else, as an older version of the program does |
+/// | `InvalidData` | [`Reason::NotUnderstood`] | the first instance answers with something else, as an older version of the program does |
 /// | `InvalidInput` | | the launch has more than 16 MiB |
 ///
 /// # Cancel safety
@@ -181,7 +181,7 @@ impl LaunchRequest {
     }
 }
 
-/// How long four bytes may take into the system's hands.
+/// How long the OS may take to accept the four bytes of an exit code.
 pub(crate) const CLOSING: Duration = Duration::from_secs(5);
 
 pub(crate) async fn deliver<W: Way>(
@@ -214,7 +214,8 @@ pub(crate) async fn deliver<W: Way>(
             Err(error) if error.kind() == ErrorKind::TimedOut || left() == Some(Duration::ZERO) => {
                 return Err(no_answer(endpoint, process, connect.limit(), error));
             }
-            // It ends, and has left this one to its successor, which may be us.
+            // The first instance ended, and leaves the launch to its successor, which may be this
+            // process.
             Err(error) if is_gone(&error) => {
                 let pause = backoff.pause();
                 W::sleep(left().map_or(pause, |left| left.min(pause))).await?;
@@ -224,7 +225,7 @@ pub(crate) async fn deliver<W: Way>(
     }
 }
 
-/// The first one's answer to the message.
+/// Sends the message and returns the first instance's answer.
 async fn offer<W: Way>(
     first: &mut W::Stream,
     message: &[u8],
@@ -260,7 +261,7 @@ pub(crate) async fn receive<W: Way>(later: &mut W::Stream, limit: Duration) -> i
     };
 
     let said = if launch.is_some() { TAKEN } else { NOT_UNDERSTOOD };
-    // One that does not begin as ours do would not understand the answer.
+    // A peer whose message begins without the mark would not understand the answer.
     if mark[..MARK] == HEADER[..MARK] {
         W::write_all(later, &[&HEADER[..], &[said]].concat(), left()).await?;
     }

@@ -1,4 +1,4 @@
-//! What a later start of a program hands to the first one, and how it is written.
+//! The launch that a later start hands over to the first instance, and its encoding.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 
 use crate::imp;
 
-/// The most that is taken of a message: many times what any system takes as arguments.
+/// The limit of a launch in bytes: many times the arguments that any system allows.
 pub(crate) const LIMIT: u32 = 16 << 20;
 
 /// The arguments of a start of a program, the directory that relative paths among them refer to,
 /// and selected variables of its environment.
 ///
-/// A later start passes it to the first instance by [`hand_over`](crate::hand_over), which receives
-/// it with a [`LaunchRequest`](crate::LaunchRequest). Arguments arrive unchanged, even if they are
-/// not text or contain a line break.
+/// A later start passes it to the first instance with [`hand_over`](crate::hand_over), and the
+/// first instance receives it with a [`LaunchRequest`](crate::LaunchRequest). Arguments arrive
+/// unchanged, even if they are not text or contain a line break.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Launch {
     args: Vec<OsString>,
@@ -30,7 +30,8 @@ impl Launch {
         Self::default()
     }
 
-    /// Returns the arguments of this process without the program's name, and its working directory.
+    /// Creates a launch of this process: its arguments without the program's name, and its working
+    /// directory.
     ///
     /// It contains nothing of the environment, which may hold secrets: add the variables that the
     /// first instance needs.
@@ -81,8 +82,8 @@ impl Launch {
         &self.envs
     }
 
-    /// What goes over the stream after the header: numbers of 32 bits, the smallest byte first, and
-    /// texts after their lengths, as the system has them.
+    /// Encodes what follows the header: numbers of 32 bits, the least significant byte first, and
+    /// texts after their lengths, in the encoding of the OS.
     pub(crate) fn to_bytes(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         put_number(&mut bytes, self.args.len())?;
@@ -109,7 +110,7 @@ impl Launch {
         Ok(bytes)
     }
 
-    /// `None`: it is not what [`to_bytes`](Self::to_bytes) makes.
+    /// Decodes the output of [`to_bytes`](Self::to_bytes). Returns `None` for any other bytes.
     pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
         let rest = &mut bytes;
         let mut launch = Self::new();

@@ -1,4 +1,4 @@
-//! One instance of a program per user, and a way to talk to it.
+//! Single instances of a program, and connections to them.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::options::{ConnectOptions, ListenOptions};
 #[cfg(feature = "tokio")]
 use crate::{listener::Listener, stream::Stream};
 
-/// Between tries, while the one that has the name is neither to be reached nor gone.
+/// The pause between attempts while the process that holds the name is neither reachable nor gone.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The role of this process: the primary instance, or a secondary one that can pass its arguments
@@ -112,7 +112,8 @@ pub(crate) async fn acquire<W: Way>(
             Err(error) if !is_absent(&error) && (!is_in_gap(&error) || left.is_zero()) => {
                 return Err(error);
             }
-            // Nobody starts or ends there, who would be waited for.
+            // No process starts or ends there: connections hold the name, which the error of `bind`
+            // reports.
             Err(_) if left.is_zero() && is_held_by_connections(&taken) => return Err(taken),
             Err(error) if left.is_zero() => {
                 let what = format!("a process holds the name, and cannot be reached: {error}");
@@ -124,18 +125,18 @@ pub(crate) async fn acquire<W: Way>(
     }
 }
 
-/// Whether `connect` failed because no server is listening, and nobody has the name.
+/// Reports whether `connect` failed because no server is listening and no process holds the name.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) && !is_in_gap(error)
 }
 
-/// Whether `bind` failed because of a former server's connections.
+/// Reports whether `bind` failed because of a former server's connections.
 fn is_held_by_connections(error: &io::Error) -> bool {
     matches!(Error::of(error).map(Error::reason), Some(Reason::HeldByConnections))
 }
 
-/// Whether `connect` failed because the one that has the name does not listen at the moment, or any
-/// more.
+/// Reports whether `connect` failed because the process that holds the name does not listen at the
+/// moment, or no longer.
 pub(crate) fn is_in_gap(error: &io::Error) -> bool {
     let reason = Error::of(error).map(Error::reason);
     matches!(reason, Some(Reason::NameWithoutServer { .. } | Reason::Stopping { .. }))

@@ -1,4 +1,5 @@
-//! How what waits here waits: in a runtime, or by blocking the thread. The rest is written once.
+//! The two ways to wait: in a runtime, and by blocking the thread. The code that waits is generic
+//! over them.
 
 use std::future::Future;
 #[cfg(feature = "tokio")]
@@ -29,25 +30,25 @@ pub(crate) trait Way {
 
     fn sleep(duration: Duration) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// `TimedOut` where it takes longer than `limit`.
+    /// Writes all of `bytes`. Fails with `TimedOut` after `limit`.
     fn write_all(
         stream: &mut Self::Stream,
         bytes: &[u8],
         limit: Option<Duration>,
     ) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// As [`write_all`](Self::write_all).
+    /// Fills `bytes`. Fails with `TimedOut` after `limit`.
     fn read_exact(
         stream: &mut Self::Stream,
         bytes: &mut [u8],
         limit: Option<Duration>,
     ) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// The process at the other end, where that can be told.
+    /// Returns the process at the other end, if the OS reports it.
     fn process(stream: &Self::Stream) -> Option<u32>;
 }
 
-/// By the tokio runtime that the caller is in.
+/// Waits in the tokio runtime of the caller.
 #[cfg(feature = "tokio")]
 pub(crate) struct Tasks;
 
@@ -90,7 +91,7 @@ impl Way for Tasks {
     }
 }
 
-/// What `future` gives, unless that takes longer than `limit`.
+/// Returns the output of `future`, or `TimedOut` after `limit`.
 #[cfg(feature = "tokio")]
 pub(crate) async fn within<T>(
     limit: Option<Duration>,
