@@ -1,4 +1,4 @@
-//! Listening: the trait, and the OS listener behind it.
+//! The trait of listeners, and the listener of this OS.
 
 mod credentials;
 mod exchanges;
@@ -78,19 +78,19 @@ pub trait LocalListener: Send + 'static {
     ///
     /// # Errors
     ///
-    /// The name is left behind.
+    /// The name could not be released and is left behind.
     fn release(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// What `accept` of `listener` yields at once.
+/// Returns the connections that `accept` yields without waiting.
 pub(crate) fn waiting<L: LocalListener>(listener: &mut L) -> Vec<L::Stream> {
     let mut cx = Context::from_waker(Waker::noop());
     let mut streams = Vec::new();
-    // No more than these: clients who come meanwhile could keep this going.
+    // The number is limited, because clients that connect meanwhile could keep this loop going.
     while streams.len() < usize::from(u16::MAX) {
-        // It is not to look empty because the caller's task has had its turn.
+        // Unconstrained, so that a task whose budget is used up does not find the backlog empty.
         let accept = pin!(unconstrained(listener.accept()));
         let Poll::Ready(Ok(stream)) = accept.poll(&mut cx) else { break };
         streams.push(stream);
@@ -141,12 +141,12 @@ impl Listener {
     ///
     /// | kind | when |
     /// |---|---|
-    /// | `AddrInUse` | a living server holds the name |
-    /// | `AlreadyExists` | something that is not a socket stands at the path |
-    /// | `PermissionDenied` | the directory or what stands in it is another user's, or others could replace the socket in it |
+    /// | `AddrInUse` | a live server holds the name |
+    /// | `AlreadyExists` | the path exists and is not a socket |
+    /// | `PermissionDenied` | the directory, the socket or its lock file belongs to another user, or other users could replace the socket |
     /// | `NotFound` | the directory does not exist |
     /// | `InvalidInput` | the endpoint does not parse, or is too long for the OS |
-    /// | `Unsupported` | this OS has no such endpoint, or the file system no locks |
+    /// | `Unsupported` | this OS has no such endpoint, or the file system has no locks |
     /// | `Other` | there is no tokio runtime here, or it lacks I/O or timers (Unix) |
     pub fn bind<E>(endpoint: E) -> io::Result<Self>
     where
@@ -278,8 +278,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The listener is closed, and its name still there: `AddrInUse` on Windows, the OS's error on
-    /// Unix.
+    /// The listener is closed, but its name is not released: `AddrInUse` on Windows, the OS's error
+    /// on Unix.
     ///
     /// # Cancel safety
     ///
@@ -287,9 +287,9 @@ impl Listener {
     ///
     /// # Platform-specific behavior
     ///
-    /// On Windows streams that were accepted hold the name until they are closed; then this fails.
-    /// On Unix it never waits. It fails if the socket cannot be removed, for example because the
-    /// process may no longer write to the directory; a drop makes that an event for `tracing`.
+    /// Windows: accepted streams hold the name until they are closed, and `close` fails while one
+    /// is open. Unix: `close` never waits. It fails if the socket cannot be removed, for example
+    /// because the process may no longer write to the directory; a drop reports that to `tracing`.
     pub async fn close(self) -> io::Result<()> {
         let Self { inner, endpoint, .. } = self;
         inner.close().await.map_err(|error| during(Operation::Release, endpoint, error))
@@ -312,8 +312,8 @@ fn is_unproven(error: &io::Error) -> bool {
     matches!(Error::of(error).map(Error::reason), Some(Reason::UnprovenSocket))
 }
 
-/// Removes the socket that kept `bind` from its name, if it turns out to be dead: which takes a
-/// while, on a thread of its own.
+/// Removes the socket that made `bind` fail, if it turns out to be dead. That takes a while, so it
+/// runs on a thread for blocking calls.
 async fn prove(error: io::Error, wait: &mut WaitForName) -> io::Result<()> {
     let address = Error::of(&error).and_then(Error::endpoint).cloned();
     let pause = wait.after(error)?;

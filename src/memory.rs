@@ -39,7 +39,7 @@ use crate::options::ConnectOptions;
 use crate::runtime::sleep;
 use crate::stream::LocalStream;
 
-/// Connections that wait for `accept`; the next one is busy.
+/// How many connections may wait for `accept`. A further client has to wait for room.
 const BACKLOG: usize = 128;
 
 /// Creates a listener and a connector for it.
@@ -99,7 +99,7 @@ impl LocalListener for Listener {
 
     /// # Errors
     ///
-    /// Always `Unsupported`: it has no address.
+    /// Always `Unsupported`: the listener has no address.
     fn endpoint(&self) -> io::Result<Endpoint> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "a listener in memory has no address"))
     }
@@ -133,8 +133,7 @@ impl Connector {
         self.connect_with(&ConnectOptions::default()).await
     }
 
-    /// Makes a new connection. Of the options, only the [deadline](ConnectOptions::deadline)
-    /// applies.
+    /// Makes a new connection. Only the [deadline](ConnectOptions::deadline) of `options` applies.
     ///
     /// # Errors
     ///
@@ -154,13 +153,13 @@ impl Connector {
         let entry = self.backlog.entry.lock().unwrap_or_else(PoisonError::into_inner);
         let entered = self.listener.send(server);
         drop(entry);
-        // `accept` gives it back.
+        // `accept` returns this permit to the semaphore.
         place.forget();
         entered.map_err(|_| gone())?;
         Ok(client)
     }
 
-    /// For a place in the backlog.
+    /// Waits for a place in the backlog.
     async fn wait(&self, options: &ConnectOptions) -> io::Result<SemaphorePermit<'_>> {
         let mut over = pin!(sleep(options.deadline)?);
         let mut place = pin!(self.backlog.room.acquire());
@@ -187,7 +186,7 @@ fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the listener in memory is gone")
 }
 
-/// For listeners of one's own, in tests.
+/// For tests that have a listener of their own.
 impl LocalStream for DuplexStream {}
 
 #[cfg(test)]
@@ -202,7 +201,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// What comes of `future` without waiting, with a runtime or without one.
+    /// Returns the output of a future that must not wait, inside a runtime or outside.
     #[track_caller]
     pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -226,7 +225,7 @@ pub(crate) mod tests {
         let error = runtime.block_on(connector.connect()).expect_err("no timers to wait with");
         assert_eq!(error.kind(), io::ErrorKind::Other);
         assert!(error.to_string().contains("enable_time()"), "{error}");
-        // The first had entered before.
+        // The first client connected while there was room.
         let mut server = at_once(listener.accept()).expect("a client");
         at_once(clients[0].write_all(b"?")).expect("a write");
         assert_eq!(at_once(server.read_u8()).expect("a byte"), b'?');
@@ -292,7 +291,7 @@ pub(crate) mod tests {
                     std::thread::spawn(connect)
                 })
                 .collect();
-            // At another point of the rush each time.
+            // Each round stops the listener at another moment of the rush.
             while begun.load(Ordering::Relaxed) < 3 {
                 std::thread::yield_now();
             }
@@ -306,7 +305,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Room was given to one that waited, and the listener is gone before it takes it.
+    /// A waiting client is given a place, and the listener stops before the client takes it.
     #[tokio::test]
     async fn stop_listening_refuses_a_client_that_waits_for_room() {
         let (mut listener, connector) = pair();

@@ -1,5 +1,5 @@
-//! What can be chosen when listening and connecting. Shared by every API of the crate, so no type
-//! of a runtime appears here.
+//! The options for listening and connecting. The async and the blocking API share them, so they
+//! have no types of a runtime.
 
 use std::time::Duration;
 
@@ -42,8 +42,8 @@ pub enum ExpectServer {
     /// Administrators group on Windows.
     #[default]
     Default,
-    /// A server of this user, or one whose socket the system made for it: uid 0 on Unix; SYSTEM or
-    /// the Administrators group on Windows.
+    /// A server of this user, or one whose socket the system created for it: uid 0 on Unix; SYSTEM
+    /// or the Administrators group on Windows.
     ///
     /// # Platform-specific behavior
     ///
@@ -54,7 +54,7 @@ pub enum ExpectServer {
     /// A server of this user and no other.
     ///
     /// Use this strict form for a path at which other users can create a link: with
-    /// [`User`](Self::User) a link can lead to any server of root's.
+    /// [`User`](Self::User) a link can lead to any server of root.
     Exactly(UserId),
     /// Any server that holds the name.
     Anyone,
@@ -64,8 +64,9 @@ pub enum ExpectServer {
 ///
 /// When two processes on different cores exchange requests and responses, most of a round trip is
 /// the time to wake a sleeping core. A reader that polls for a moment receives the answer without
-/// that wait, in a fraction of the time and with less processor time in total. The price: the core
-/// is not idle in that moment, which shows in `top`, counts against a quota and uses power.
+/// that wait, in a fraction of the time and with less processor time in total. The price is that
+/// the core is not idle in that moment, which shows in `top`, counts against a quota and uses
+/// power.
 ///
 /// [Performance](crate::docs::performance) has the measurements, and describes when polling is
 /// worth it.
@@ -75,11 +76,11 @@ pub enum SpinPolicy {
     /// A read without data sleeps until data arrives.
     #[default]
     Off,
-    /// A read without data polls for up to 50 microseconds if that has paid lately, and then
-    /// sleeps. Other tasks lose nothing: they, their timers and their I/O come first, and at most
-    /// one stream of a thread polls at a time, if no more than four are busy on it. If polling does
-    /// not pay, because the peer is slower or on the same core, it stops and is tried again ever
-    /// more rarely.
+    /// A read without data polls for up to 50 microseconds if that has paid off lately, and then
+    /// sleeps. Other tasks lose nothing: they, their timers and their I/O come first. At most one
+    /// stream of a thread polls at a time, and none while more than four streams are busy on that
+    /// thread. If polling does not pay off, because the peer is slower or on the same core, it
+    /// stops, and is tried again at longer and longer intervals.
     ///
     /// # Platform-specific behavior
     ///
@@ -228,8 +229,8 @@ impl ConnectOptions {
     /// # Platform-specific behavior
     ///
     /// Unix: `SO_SNDBUF`, see socket(7). Linux silently caps it at `net.core.wmem_max`, which is
-    /// often no more than its default. Windows: it changes nothing,
-    /// because the server creates the pipe with its buffers.
+    /// often no more than its default. Windows: the option changes nothing, because the server
+    /// creates the pipe with its buffers.
     #[must_use]
     pub fn send_buffer_size(mut self, bytes: u32) -> Self {
         self.stream.send_buffer_size = Some(bytes);
@@ -266,12 +267,12 @@ impl ConnectOptions {
         self
     }
 
-    /// The same options for one try, which does not wait for a server to start.
+    /// Returns these options for one attempt, which does not wait for a server to start.
     pub(crate) fn at_once(&self, deadline: Duration) -> Self {
         Self { deadline, wait_for_server: None, ..self.clone() }
     }
 
-    /// The longest time that `connect` may take.
+    /// Returns the longest time that `connect` may take.
     pub(crate) fn limit(&self) -> Duration {
         self.wait_for_server.map_or(self.deadline, |wait| wait.max(self.deadline))
     }

@@ -49,7 +49,7 @@ impl fmt::Display for UserId {
 
 /// The account of Windows's own services.
 pub(crate) const SYSTEM: &str = "S-1-5-18";
-/// The group that owns the objects its members create.
+/// The group of administrators, which owns the objects that its members create.
 pub(crate) const ADMINISTRATORS: &str = "S-1-5-32-544";
 
 /// The credentials of a peer: always its user, and its process if the OS reports it.
@@ -131,7 +131,8 @@ impl PeerCredentials {
     }
 }
 
-/// A future of who the peer is, from [`LocalStream::peer_told`](crate::LocalStream::peer_told).
+/// A future of the peer's credentials, from
+/// [`LocalStream::peer_told`](crate::LocalStream::peer_told).
 #[cfg(feature = "tokio")]
 pub type PeerTold = Pin<Box<dyn Future<Output = io::Result<PeerCredentials>> + Send>>;
 

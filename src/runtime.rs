@@ -11,8 +11,8 @@ use crate::error::{Error, Reason};
 
 /// Runs `f`, which needs the runtime's reactor or clock.
 ///
-/// tokio panics where they are missing and has no call to ask for them, so the panic is caught:
-/// its message appears once, and the caller gets an error.
+/// tokio panics if they are missing, and has no call that reports whether they are there. So the
+/// panic is caught: its message appears once, and the caller gets an error.
 pub(crate) fn enter<T>(f: impl FnOnce() -> T) -> io::Result<T> {
     if Handle::try_current().is_err() {
         let error = Error::new(Reason::NoRuntime, "there is no tokio runtime here");
@@ -24,7 +24,7 @@ pub(crate) fn enter<T>(f: impl FnOnce() -> T) -> io::Result<T> {
     })
 }
 
-/// A timer of the runtime.
+/// Creates a timer of the runtime.
 pub(crate) fn sleep(duration: Duration) -> io::Result<Sleep> {
     enter(|| tokio::time::sleep(duration))
 }

@@ -1,4 +1,4 @@
-//! A connection, and how a client gets one.
+//! The async stream, and how a client connects.
 
 mod halves;
 
@@ -21,7 +21,7 @@ use crate::peer::{PeerCredentials, PeerTold};
 #[cfg(feature = "shared-memory")]
 use crate::shared_memory::options::Transport;
 
-/// What [`LocalStream::closed`] gives.
+/// The future that [`LocalStream::closed`] returns.
 pub(crate) type Closed = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
 /// A connection that a [`LocalListener`](crate::LocalListener) yields.
@@ -35,10 +35,9 @@ pub trait LocalStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this transport does not know its peer"))
     }
 
-    /// Returns a future of who is at the other end, where
-    /// [`peer_credentials`](Self::peer_credentials) fails only for now
-    /// ([`Reason::PeerNotToldYet`](crate::Reason::PeerNotToldYet)). It takes no byte, and does not
-    /// keep the connection open.
+    /// Returns a future of the peer's credentials, if [`peer_credentials`](Self::peer_credentials)
+    /// fails only for now ([`Reason::PeerNotToldYet`](crate::Reason::PeerNotToldYet)). The future
+    /// consumes no bytes, and does not keep the connection open.
     ///
     /// `None` unless overridden.
     fn peer_told(&self) -> Option<PeerTold> {
@@ -191,7 +190,7 @@ impl Stream {
         let (end, stdin) = worker::pair()?;
         let stream = worker::into_async(end)?;
         let child = command.stdin(stdin).spawn();
-        // The command had a copy of the child's end.
+        // Closes the command's copy of the child's end.
         command.stdin(Stdio::null());
         Ok((Self::from_imp(stream), child?))
     }
@@ -236,8 +235,8 @@ impl Stream {
     /// A peer is gone when it has closed its stream or its process has ended, but not after a
     /// half-close of either side.
     ///
-    /// It reads no data, and completes even if there is unread data. So a handler can give up work
-    /// whose answer no client waits for:
+    /// The future reads no data, and completes even if there is unread data. So a handler can give
+    /// up work whose answer no client waits for:
     ///
     /// ```no_run
     /// # async fn work() -> Vec<u8> { Vec::new() }

@@ -1,4 +1,4 @@
-//! The end of a wait that may have one.
+//! Deadlines, timeouts, and the pauses between attempts.
 
 use std::io::{Error, ErrorKind, Result};
 #[cfg(feature = "blocking")]
@@ -11,12 +11,13 @@ use crate::error::still_taken;
 pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
-    /// Without a limit, or with one that no clock reaches, there is no end.
+    /// Returns the deadline that is `limit` from now. Without a limit, or with one that no clock
+    /// reaches, there is none.
     pub(crate) fn after(limit: Option<Duration>) -> Self {
         Self(limit.and_then(|limit| Instant::now().checked_add(limit)))
     }
 
-    /// What is left; `None` without an end, zero once it is past.
+    /// Returns the time that is left: `None` without a deadline, zero once it is past.
     pub(crate) fn left(self) -> Option<Duration> {
         self.0.map(|end| end.saturating_duration_since(Instant::now()))
     }
@@ -26,8 +27,8 @@ impl Deadline {
     }
 }
 
-/// A time limit of a read or a write, in nanoseconds, 0 for none: one number, which is read without
-/// a lock and costs nothing to pass on.
+/// The timeout of a read or a write in nanoseconds, or 0 for none. As a single number, it is read
+/// without a lock and costs nothing to pass on.
 #[cfg(feature = "blocking")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limit(u64);
@@ -36,7 +37,7 @@ pub(crate) struct Limit(u64);
 impl Limit {
     pub(crate) const NONE: Self = Self(0);
 
-    /// 584 years are all that fit, and as good as any longer time.
+    /// Caps the limit at 584 years, the longest time that fits.
     pub(crate) fn new(limit: Option<Duration>) -> Self {
         Self(limit.map_or(0, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)))
     }
@@ -55,7 +56,7 @@ impl Limit {
     }
 }
 
-/// Pauses between tries, each twice as long as the one before, from `first` to `most`.
+/// The pauses between attempts, each twice as long as the one before, from `first` to `most`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     next: Duration,
@@ -63,14 +64,14 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Of a listener, while the process or the system is out of something.
+    /// The pauses of a listener while the process or the system lacks a resource.
     pub(crate) const ACCEPT: Self = Self::new(Duration::from_millis(5), Duration::from_secs(1));
 
     pub(crate) const fn new(first: Duration, most: Duration) -> Self {
         Self { next: first, most }
     }
 
-    /// How long to wait before the next try.
+    /// Returns how long to wait before the next attempt.
     pub(crate) fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = pause.saturating_mul(2).min(self.most);
@@ -78,7 +79,7 @@ impl Backoff {
     }
 }
 
-/// The turns of `bind_wait`.
+/// The attempts of `bind_wait`.
 pub(crate) struct WaitForName {
     limit: Duration,
     end: Deadline,
@@ -86,14 +87,15 @@ pub(crate) struct WaitForName {
 }
 
 impl WaitForName {
-    /// Between two tries to take a name that another server has.
+    /// The pauses between attempts to bind a name that another server holds.
     const PAUSES: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
 
     pub(crate) fn new(limit: Duration) -> Self {
         Self { limit, end: Deadline::after(Some(limit)), backoff: Self::PAUSES }
     }
 
-    /// How long to wait after a try that has failed, if another one is worth it.
+    /// Returns how long to wait after a failed attempt, or the error if no further attempt is worth
+    /// it.
     pub(crate) fn after(&mut self, error: Error) -> Result<Duration> {
         if error.kind() != ErrorKind::AddrInUse {
             return Err(error);
@@ -106,7 +108,7 @@ impl WaitForName {
     }
 }
 
-/// A read or write whose time is over.
+/// Creates the error of a read or write that timed out.
 #[cfg(feature = "blocking")]
 pub(crate) fn timed_out(what: &str) -> Error {
     Error::new(ErrorKind::TimedOut, format!("the peer let the {what} timeout pass"))

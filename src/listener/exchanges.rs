@@ -67,7 +67,8 @@ impl Exchanges {
         }
     }
 
-    /// Returns what follows the head of a response, and `None` for what only the connection ends.
+    /// Returns the part that follows the head of a response, or `None` if the response ends only
+    /// with the connection.
     fn response_body(&self, head: &Head) -> Option<Part> {
         match (head.status()?, self.unanswered.front()?) {
             (101, _) | (200..=299, Request::Connect) => None,
@@ -84,11 +85,11 @@ impl Exchanges {
 struct Messages {
     part: Part,
     head: Head,
-    /// The line that has begun.
+    /// The start of an incomplete line.
     line: Vec<u8>,
 }
 
-/// What the next byte belongs to.
+/// The part of a message that the next byte belongs to.
 #[derive(Debug, Default)]
 enum Part {
     #[default]
@@ -244,8 +245,7 @@ mod tests {
     const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
     /// Follows `steps`, in which `>` marks the client's bytes and `<` the server's. Returns the
-    /// state after
-    /// each step, which is the same whether the bytes arrive at once or one at a time.
+    /// state after each step, which is the same whether the bytes arrive at once or one at a time.
     fn follow(steps: &[(char, &str)]) -> Vec<bool> {
         let [whole, single] = [usize::MAX, 1].map(|most| {
             let mut exchanges = Exchanges::default();

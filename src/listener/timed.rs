@@ -58,11 +58,10 @@ impl<L: LocalListener> TimedListener<L> {
 
     /// Sets how long a read or a write may wait without a byte in either direction.
     ///
-    /// A read that waits this long means that the client is idle; a write, that the client no
-    /// longer reads. The deadline runs only while the handler waits in a read or a write, so it
-    /// does not interrupt a handler that works between them. A handler that reads while the client
-    /// waits for news turns the deadline off with
-    /// [`set_idle_deadline`](TimedStream::set_idle_deadline).
+    /// If a read waits this long, the client is idle. If a write does, the client no longer reads.
+    /// The deadline runs only while the handler waits in a read or a write, so it does not
+    /// interrupt a handler that works between them. A handler that reads while the client waits for
+    /// news turns the deadline off with [`set_idle_deadline`](TimedStream::set_idle_deadline).
     ///
     /// # Under `axum::serve`
     ///
@@ -102,22 +101,22 @@ impl<L: LocalListener> LocalListener for TimedListener<L> {
 /// A stream of a [`TimedListener`], or a half of one.
 pub struct TimedStream<S> {
     inner: S,
-    /// Until a byte has come.
+    /// The deadline for the first byte, until it has arrived.
     first_byte: Option<Instant>,
     /// The messages of HTTP, if that is the protocol.
     exchanges: Option<Exchanges>,
-    /// A reader without a deadline, until the response that it owes has gone out.
+    /// The reader, if it has no deadline because a response is still to be sent.
     reader: Option<Waker>,
-    /// What both halves know.
+    /// Shared by both halves.
     idle: Arc<Idle>,
-    // One for each direction, made when needed: two tasks may wait, and a timer wakes one.
+    // One for each direction, created when needed: two tasks may wait, and a timer wakes only one.
     timers: [Option<Pin<Box<Sleep>>>; 2],
 }
 
 /// The idle deadline, and when it began to run.
 struct Idle {
     accepted: Instant,
-    /// Nanoseconds from there to the last byte in either direction.
+    /// Nanoseconds from `accepted` to the last byte in either direction.
     last: AtomicU64,
     /// Nanoseconds, or `NEVER`.
     limit: AtomicU64,
@@ -225,7 +224,7 @@ impl<S> TimedStream<S> {
         }
     }
 
-    /// Reports which deadline has passed.
+    /// Returns the error for the deadline that has passed.
     fn passed(&self, direction: usize, deadline: Instant) -> io::Error {
         let first_byte = direction == READ && self.first_byte == Some(deadline);
         let what = match self.idle.limit() {
@@ -235,7 +234,7 @@ impl<S> TimedStream<S> {
         io::Error::new(ErrorKind::TimedOut, what)
     }
 
-    /// While a direction waits: an error once its deadline is over.
+    /// Polls the deadline of a direction that waits, which is an error once it has passed.
     fn poll_deadline<T>(&mut self, direction: usize, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let Some(deadline) = self.deadline(direction) else {
             if direction == READ && self.owes_response() {
@@ -252,7 +251,7 @@ impl<S> TimedStream<S> {
             timer.as_mut().reset(deadline);
         }
 
-        // Bytes move the deadline; the timer is moved only when it would have rung.
+        // Each byte moves the deadline, but the timer is reset only when it fires.
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
                 return Poll::Ready(Err(self.passed(direction, deadline)));
@@ -272,7 +271,7 @@ impl<S: AsyncWrite + Unpin> TimedStream<S> {
     ) -> Poll<io::Result<usize>> {
         let mut left = match outcome {
             Poll::Pending => return self.poll_deadline(WRITE, cx),
-            // An empty write says nothing of the client.
+            // An empty write does not show that the client is there.
             Poll::Ready(Ok(0) | Err(_)) => return outcome,
             Poll::Ready(Ok(written)) => written,
         };
@@ -284,7 +283,7 @@ impl<S: AsyncWrite + Unpin> TimedStream<S> {
                 exchanges.sent(sent);
                 left -= sent.len();
             }
-            // From here on the reader has a deadline.
+            // The reader has a deadline again, and has to poll it.
             if exchanges.are_answered() {
                 if let Some(reader) = self.reader.take() {
                     reader.wake();
@@ -295,7 +294,7 @@ impl<S: AsyncWrite + Unpin> TimedStream<S> {
     }
 }
 
-/// Streams of sockpipe's own.
+/// Methods for sockpipe's own streams.
 impl TimedStream<Stream> {
     /// Splits the stream into halves for two tasks, which share one idle deadline.
     ///
@@ -341,7 +340,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         let (is_empty, before) = (buf.remaining() == 0, buf.filled().len());
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Pending => self.poll_deadline(READ, cx),
-            // An empty read says nothing of the client.
+            // An empty read does not show that the client is there.
             ready if is_empty => ready,
             ready => {
                 let Self { first_byte, exchanges, idle, .. } = &mut *self;

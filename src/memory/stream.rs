@@ -19,7 +19,7 @@ const BUFFER: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Stream {
     bytes: DuplexStream,
-    /// What it is for is whether the peer, which has the other end, is there.
+    /// It carries nothing, and is closed once the peer, which has its receiver, is dropped.
     peer: mpsc::Sender<Infallible>,
     _life: mpsc::Receiver<Infallible>,
 }

@@ -48,7 +48,7 @@ pub struct OwnedReadHalf(Arc<Stream>);
 #[derive(Debug)]
 pub struct OwnedWriteHalf {
     stream: Arc<Stream>,
-    /// Whether dropping it is to end the write side.
+    /// Whether a drop ends the write side.
     open: bool,
 }
 
@@ -163,7 +163,8 @@ impl OwnedWriteHalf {
 impl Drop for OwnedWriteHalf {
     fn drop(&mut self) {
         if self.open {
-            // A peer that cannot be told, or is gone, is no failure of a drop.
+            // It fails if the peer is gone or the transport has no half-close. A drop does not
+            // report that.
             let _ = self.stream.inner.shutdown();
         }
     }
