@@ -1,7 +1,7 @@
 //! A connection that is served: its handler, polled by a task of its own.
 //!
-//! A program may have thousands of idle connections, and each holds this. An `async` block would
-//! hold the stream a second time beside the handler's own, so the future is written by hand.
+//! A program may have thousands of idle connections, and each holds this future. It is written by
+//! hand, because an `async` block would hold the stream a second time beside the handler's own.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -18,12 +18,12 @@ use crate::error::events;
 use crate::peer::PeerTold;
 use crate::stream::Closed;
 
-/// Told of each handler that fails.
+/// The hook that receives the error of each handler that fails.
 pub(super) type OnError<E> = Arc<dyn Fn(E) + Send + Sync>;
 
 pin_project! {
     pub(super) struct Connection<S, H, F, E> {
-        // The fields are dropped in this order: the connection ends before it stops to count.
+        // The fields are dropped in this order: the connection is closed before it stops counting.
         #[pin]
         stage: Stage<S, H, F>,
         more: Option<Box<More<E>>>,
@@ -41,14 +41,14 @@ pin_project! {
     }
 }
 
-/// What a handler is called with.
+/// A handler and its arguments.
 pub(super) struct Start<S, H> {
     pub(super) handler: H,
     pub(super) stream: S,
     pub(super) stopping: Stopping,
 }
 
-/// What only some servers ask for.
+/// The options that only some servers set.
 pub(super) struct More<E> {
     on_error: Option<OnError<E>>,
     seat: Option<(Seat, Option<PeerTold>)>,
@@ -90,7 +90,7 @@ where
             };
         };
 
-        // The stream is closed before anybody hears of the error.
+        // The stream is closed before the error is reported.
         this.stage.set(Stage::Ended);
         if let Err(error) = output.into_result() {
             events::handler_failed(&error);
@@ -103,7 +103,7 @@ where
 }
 
 impl<E> More<E> {
-    /// `None` where a server asks for none of it.
+    /// Returns `None` if the server sets none of these options.
     pub(super) fn new(
         on_error: Option<OnError<E>>,
         seat: Option<(Seat, Option<PeerTold>)>,
@@ -113,8 +113,8 @@ impl<E> More<E> {
         is_any.then(|| Box::new(Self { on_error, seat, closed }))
     }
 
-    /// Whether it is only now told whose the connection is, and that user has as many as there may
-    /// be.
+    /// Polls for the user of a connection whose user was not known at first. Reports whether that
+    /// user is over the limit.
     fn is_over_limit(&mut self, cx: &mut Context<'_>) -> bool {
         let Some((seat, told)) = &mut self.seat else { return false };
         let Some(Poll::Ready(peer)) = told.as_mut().map(|told| told.as_mut().poll(cx)) else {
@@ -124,8 +124,8 @@ impl<E> More<E> {
         !seat.told(&peer)
     }
 
-    /// Ready once the client of a handler that is to end then has left. Not asked again where it is
-    /// not told.
+    /// Polls whether the client has left, if its handler is cancelled then. If the transport does
+    /// not report it, the handler continues, and there is no further poll.
     fn has_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(future) = &mut self.closed else { return Poll::Pending };
         if let Err(error) = ready!(future.as_mut().poll(cx)) {
@@ -146,7 +146,7 @@ mod tests {
     use crate::echo::echo;
     use crate::serve::Counters;
 
-    /// As large as a stream may be. It is only held.
+    /// As large as a stream may be. The handlers only hold it.
     type Stream = [u64; 8];
 
     #[test]

@@ -71,7 +71,7 @@ impl Counters {
     }
 }
 
-/// A connection that is served, until this is dropped.
+/// Counts a connection as active until it is dropped.
 pub(super) struct Active(Counters);
 
 impl Active {

@@ -15,7 +15,7 @@ use crate::error::{Error, Reason};
 use crate::listener::LocalListener;
 use crate::runtime::sleep;
 
-/// How long a graceful stop lets connections finish, unless told otherwise.
+/// The default drain deadline.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A [`Serve`] that shuts down on a signal or when it is idle. Its output reports how the
@@ -92,7 +92,7 @@ where
             let Self { serve, signal, idle, deadline, release_name_first } = self;
             let Serve { mut listener, settings } = serve;
             let mut handlers = Handlers::new(settings)?;
-            // Without timers it could not stop: report it now.
+            // Reports a runtime without timers now, because a server could not stop without them.
             drop(sleep(Duration::ZERO)?);
             let signal = async { signal.await.into_result() };
             let mut idle = IdleClock::new(idle);
@@ -123,15 +123,16 @@ where
     }
 }
 
-/// Whether the listener failed for another process, which serves its clients from here on.
+/// Reports whether the listener failed because another process took it over, which serves its
+/// clients from now on.
 fn is_taken_over(error: &io::Error) -> bool {
     matches!(Error::of(error).map(Error::reason), Some(Reason::TakenOver { .. }))
 }
 
-/// How long nobody has been served.
+/// The time for which no connection has been served.
 struct IdleClock {
     limit: Option<Duration>,
-    /// Runs while nobody is served.
+    /// Runs while no connection is served.
     over: Option<Pin<Box<Sleep>>>,
 }
 
@@ -175,8 +176,8 @@ impl Drained {
         self.cut
     }
 
-    /// Returns why the listener's name is left behind, if it is: on Unix a socket that the
-    /// process may not remove.
+    /// Returns the error if the listener's name is left behind: on Unix a socket that the process
+    /// may not remove.
     #[must_use]
     pub fn release_error(&self) -> Option<&io::Error> {
         self.release_error.as_ref()

@@ -1,4 +1,5 @@
-//! The handlers of a server: each in a task, within the limits, and how they come to an end.
+//! The handlers of a server: how they start, each in a task and within the limits, and how they
+//! end.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -20,7 +21,7 @@ use crate::listener::LocalListener;
 use crate::runtime::sleep;
 use crate::stream::LocalStream;
 
-/// How long cut handlers have to notice it.
+/// How long aborted handlers have to end.
 const CUT: Duration = Duration::from_secs(1);
 
 /// The options of a server.
@@ -35,7 +36,7 @@ pub(super) struct Settings<S, H, E> {
     pub(super) counters: Counters,
 }
 
-/// Why no more clients are accepted: the signal, the want of clients, or the listener.
+/// Why the server accepts no more clients: the signal, a lack of clients, or the listener's error.
 pub(super) enum Ended<T, I> {
     Stopped(T),
     Idle(I),
@@ -74,7 +75,8 @@ where
             return Err(io::Error::other(what));
         }
         if on_refused.is_some() {
-            // Without timers no client could be answered: report it now.
+            // Reports a runtime without timers now, because no client could be answered without
+            // them.
             drop(sleep(Duration::ZERO)?);
         }
 
@@ -94,7 +96,8 @@ where
         })
     }
 
-    /// `idle` is polled with whether nobody is served, after a look for clients that wait.
+    /// Accepts clients until `signal` or `idle` completes, or the listener fails. `idle` is polled
+    /// if no client is pending, with whether no connection is served.
     pub(super) async fn accept_until<L, T, I>(
         &mut self,
         listener: &mut L,
@@ -114,7 +117,7 @@ where
                 }
                 self.reap(cx);
                 if self.is_full() {
-                    // The next one to finish wakes us.
+                    // The next handler that finishes wakes this task.
                     return Poll::Pending;
                 }
                 match accept.as_mut().poll(cx) {
@@ -181,7 +184,7 @@ where
             match next.await {
                 Some(Step::Finished) => finished += 1,
                 Some(Step::Late(Ok(stream))) => self.refuse(stream, Refusal::Stopping),
-                // It has stopped, and keeps the name until it is dropped.
+                // The listener has stopped, and keeps the name until it is dropped.
                 Some(Step::Late(Err(_))) => accepts = false,
                 None => break,
             }
@@ -205,13 +208,13 @@ where
         self.max_connections.is_some_and(|most| self.tasks.len() >= most)
     }
 
-    /// Lets go of finished tasks, so that their results do not pile up.
+    /// Drops finished tasks, so that their results do not pile up.
     fn reap(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
         self.refusals.reap(cx);
     }
 
-    /// Unless the user has as many as there may be.
+    /// Starts the handler of a connection, or refuses the client if its user is at the limit.
     fn start(&mut self, stream: S) {
         let mut seat = None;
         if let Some(limit) = self.max_per_user {
@@ -254,7 +257,7 @@ where
 
 enum Step<S> {
     Finished,
-    /// One came after the stop.
+    /// A client connected after the stop, or the listener failed.
     Late(io::Result<S>),
 }
 

@@ -28,7 +28,7 @@ impl HandlerOutput for () {
 
 impl<T, E> Sealed for Result<T, E> {}
 
-/// A value beside the error, as a count of bytes, is let go of.
+/// The value of an `Ok`, such as a count of bytes, is discarded.
 impl<T, E: fmt::Display + 'static> HandlerOutput for Result<T, E> {
     type Error = E;
 
@@ -38,7 +38,7 @@ impl<T, E: fmt::Display + 'static> HandlerOutput for Result<T, E> {
 }
 
 /// The output of the signal of [`with_graceful_shutdown`](crate::Serve::with_graceful_shutdown):
-/// `()`, or an `io::Result` as of [`shutdown_signal`](crate::shutdown_signal).
+/// `()`, or an `io::Result<()>`, as [`shutdown_signal`](crate::shutdown_signal) returns.
 pub trait SignalOutput: Sealed {
     #[doc(hidden)]
     fn into_result(self) -> io::Result<()>;

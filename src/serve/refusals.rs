@@ -12,10 +12,10 @@ use tokio::time::timeout;
 use super::HandlerOutput;
 use crate::error::events;
 
-/// How many clients are answered at a time. Further ones are closed at once: a flood of clients is
-/// no reason to take memory for each.
+/// How many clients are answered at a time. Further ones are closed at once, so that a flood of
+/// clients does not take memory for each.
 const TOLD: usize = 64;
-/// How long it may take to tell one.
+/// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The reason why a client is refused, from [`on_refused`](crate::Serve::on_refused).
@@ -31,7 +31,7 @@ pub enum Refusal {
 
 type Telling = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What to do with a client that is refused.
+/// The hook that answers a refused client.
 pub(super) type OnRefused<S> = Arc<dyn Fn(S, Refusal) -> Telling + Send + Sync>;
 
 pub(super) fn on_refused<S, R, G>(hook: R) -> OnRefused<S>
@@ -42,7 +42,7 @@ where
 {
     Arc::new(move |stream, why| {
         let hook = hook.clone();
-        // Called within, so that a panic ends the client's task only.
+        // Called inside the task, so that a panic ends only this task.
         Box::pin(async move {
             if let Err(error) = hook(stream, why).await.into_result() {
                 events::handler_failed(&error);
@@ -61,7 +61,7 @@ impl<S> Refusals<S> {
         Self { hook, tasks: JoinSet::new() }
     }
 
-    /// Whether clients get an answer.
+    /// Reports whether refused clients get an answer.
     pub(super) fn are_told(&self) -> bool {
         self.hook.is_some()
     }
@@ -71,7 +71,7 @@ impl<S> Refusals<S> {
         let Some(hook) = self.hook.as_ref().filter(|_| self.tasks.len() < TOLD) else { return };
         let telling = hook(stream, why);
         self.tasks.spawn(async {
-            // Too slow a client is closed.
+            // A client that is too slow is closed.
             let _ = timeout(PATIENCE, telling).await;
         });
     }
@@ -86,7 +86,7 @@ impl<S> Refusals<S> {
         self.tasks.detach_all();
     }
 
-    /// Until all that are being told have been.
+    /// Waits until all running answers have ended.
     pub(super) async fn finish(&mut self) {
         while self.tasks.join_next().await.is_some() {}
     }

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 pub struct Stopping(watch::Receiver<bool>);
 
 impl Stopping {
-    /// Who says that the server stops, and what hears it.
+    /// Creates a notice, and the sender that gives it.
     pub(super) fn new() -> (watch::Sender<bool>, Self) {
         let (stop, stopping) = watch::channel(false);
         (stop, Self(stopping))
@@ -44,7 +44,7 @@ impl Stopping {
         let mut stopping = self.0.clone();
         async move {
             if stopping.wait_for(|requested| *requested).await.is_err() {
-                // The server is gone without having been asked.
+                // The server ended without a request to stop.
                 std::future::pending::<()>().await;
             }
         }

@@ -8,12 +8,12 @@ use crate::error::{Error, Reason};
 use crate::peer::{PeerCredentials, UserId};
 use crate::stream::LocalStream;
 
-/// Whose a connection is.
+/// The user or process that a connection counts for.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Holder {
     User(UserId),
-    /// Of a user who is not told, or not yet. Were all of these one, anybody could take the
-    /// connections of all.
+    /// A process whose user the OS does not report, or not yet. If all of these counted as one
+    /// user, any of them could take the connections of all.
     Process(u32),
     Untold,
 }
@@ -41,7 +41,7 @@ type Taken = HashMap<Holder, usize>;
 pub(super) struct Users(Arc<Mutex<Taken>>);
 
 impl Users {
-    /// `None` when the user at the other end has as many as there may be.
+    /// Takes a seat for the user of `stream`. Returns `None` if the user has `limit` connections.
     pub(super) fn seat(&self, stream: &impl LocalStream, limit: usize) -> Option<Seat> {
         let holder = Holder::of(&stream.peer_credentials());
         let taken = take(&mut self.lock(), &holder, limit);
@@ -69,7 +69,7 @@ fn give_back(taken: &mut Taken, holder: &Holder) {
     }
 }
 
-/// Given back when the handler is done, however it ends.
+/// A connection that counts for a user. It is given back when the handler ends, however it ends.
 pub(super) struct Seat {
     users: Users,
     holder: Holder,
@@ -77,12 +77,12 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Takes a seat of the user's in place of this one, once the user is known. `false` when there
-    /// is none.
+    /// Takes a seat of the user in place of this one, once the user is known. Returns `false` if
+    /// the user is at the limit.
     pub(super) fn told(&mut self, peer: &io::Result<PeerCredentials>) -> bool {
         let holder = match Holder::of(peer) {
             user @ Holder::User(_) if user != self.holder => user,
-            // Who stays untold keeps the seat.
+            // A client whose user stays unknown keeps its seat.
             _ => return true,
         };
         let mut taken = self.users.lock();
@@ -225,8 +225,7 @@ mod tests {
         assert_eq!(clients[1].read(&mut [0]).await.expect("an end"), 0);
         assert_eq!(counters.refused(Refusal::UserLimit), 2);
         // The first client now counts for its user, so its process has room again. A client whose
-        // user never
-        // becomes known keeps counting for its process.
+        // user never becomes known keeps counting for its process.
         let mut fourth = connector.connect().await.expect("a connection");
         assert!(is_served(&mut fourth).await);
         drop(tells.recv().await.expect("a client"));
