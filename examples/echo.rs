@@ -1,5 +1,5 @@
-//! Server and client in one process, over the real transport of this OS: what sockpipe is for, in
-//! a few seconds.
+//! Server and client in one process, over the real transport of this OS: what sockpipe is for, in a
+//! few seconds.
 //!
 //! ```text
 //! cargo run --example echo

@@ -226,8 +226,8 @@ async fn a_name_stays_live_while_its_listener_is_a_descriptor() {
     let mut again = from_fd(socket).expect("a listener");
     assert_eq!(again.endpoint().to_string(), os.endpoint());
     assert!(again.is_published());
-    // Where the system does not report who holds a socket, `bind` connected to find out, and is
-    // the first client.
+    // Where the system does not report who holds a socket, `bind` connected to find out, and is the
+    // first client.
     if !cfg!(target_os = "linux") || cfg!(sockpipe_posix) {
         drop(within(again.accept()).await.expect("a connection"));
     }

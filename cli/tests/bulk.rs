@@ -168,8 +168,7 @@ fn through(input: impl Write + Send + 'static, output: impl Read + Send + 'stati
     let started = Instant::now();
     let (done, is_done) = channel();
     // On a failure these threads outlive the test for a moment: the programs are killed, and then
-    // the
-    // pipes that the threads wait for are closed.
+    // the pipes that the threads wait for are closed.
     let writer = thread::spawn(move || send(input));
     let reader = thread::spawn(move || {
         compare_all(output);

@@ -134,8 +134,7 @@ async fn received_bytes_are_written_before_the_session_ends() {
         if input_ends {
             drop(client.stdin.take());
             // A client that does not wait for its reader would end within this time. On Windows the
-            // pipes
-            // may hold everything.
+            // pipes may hold everything.
             let mut byte = [0];
             let closed = timeout(Duration::from_millis(200), peer.read(&mut byte)).await;
             assert!(closed.is_err() || cfg!(windows), "it is closed before all is passed on");

@@ -78,8 +78,7 @@ fn an_invalid_endpoint_is_a_usage_error() {
             [vec!["info", endpoint], vec!["clean", endpoint], vec!["relay", free, endpoint]];
         let all = [&verbs[..], &others].concat();
         // All verbs share a parser. Windows starts processes slowly, so there one endpoint is tried
-        // with
-        // every verb.
+        // with every verb.
         let some = if cfg!(windows) && endpoint != "a/b" { 1 } else { all.len() };
         for arguments in &all[..some] {
             run(arguments).assert_fails(2, &[says]);
@@ -154,8 +153,7 @@ fn the_name_of_a_crashed_server_can_be_taken_and_cleaned() {
     for arguments in listening(os.endpoint(), free.endpoint()) {
         let server = Tool::listening(&arguments);
         // Without --keep, `listen` releases its name after the first client, which may come before
-        // or
-        // after the crash.
+        // or after the crash.
         let stays = arguments != ["listen", os.endpoint()];
         let client = stays.then(|| Tool::start(&["connect", os.endpoint()]));
         server.crash();

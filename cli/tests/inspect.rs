@@ -121,8 +121,7 @@ fn the_system_table_has_the_path_that_info_names() {
 }
 
 /// The kernel's table contains names as they were given. A name can hold a line break, and then
-/// look
-/// like another line.
+/// look like another line.
 #[cfg(target_os = "linux")]
 #[test]
 fn info_is_not_deceived_by_names_in_the_system_table() {
@@ -213,8 +212,7 @@ fn ping_keeps_to_its_rate() {
 }
 
 /// `ping` measures from the time at which it should have sent, so that each round trip due during
-/// the
-/// pause counts as slow, and not only the first.
+/// the pause counts as slow, and not only the first.
 #[tokio::test]
 async fn a_pause_of_the_server_shows_in_every_delayed_round_trip() {
     let os = Os::new();

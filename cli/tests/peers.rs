@@ -51,8 +51,7 @@ fn connect_exchanges_bytes_with_an_nc_server() {
     let sent = from_client.clone();
     let typed = thread::spawn(move || input.write_all(&sent).map(|()| input));
     // With -l, nc exits when we end our direction, even if it still has input. So its input has to
-    // be
-    // sent first.
+    // be sent first.
     fed.join().expect("no panic");
     until("all of it", || client.output_length() == LENGTH);
     drop(typed.join().expect("no panic").expect("a write"));
@@ -154,8 +153,7 @@ fn listen_exchanges_bytes_with_a_socat_client() {
 }
 
 /// First socat's TCP client connects through our relay to our server, then our client through
-/// socat's
-/// relay.
+/// socat's relay.
 #[test]
 fn bytes_pass_through_our_relay_and_through_socats() {
     if !is_here("socat") {

@@ -171,8 +171,7 @@ fn a_second_signal_cuts_connections() {
 }
 
 /// timeout(1) sends one signal to its child and one to the child's group. That counts as one
-/// request,
-/// so clients may finish.
+/// request, so clients may finish.
 #[test]
 fn signals_that_arrive_together_count_once() {
     let (os, far) = (Os::new(), Os::new());

@@ -1,7 +1,6 @@
 //! Windows programs that do not use sockpipe talk through `sockpipe relay`. They must observe the
 //! same as without it. `scripts/windows-peers.sh` fetches them; a test without its program prints
-//! that
-//! it was skipped.
+//! that it was skipped.
 #![cfg(windows)] // The programs use named pipes.
 
 mod common;

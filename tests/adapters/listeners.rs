@@ -136,8 +136,7 @@ async fn incoming_takes_an_interprocess_listener() {
 }
 
 /// Neither a client that leaves nor a cancelled `accept` does harm: the next `accept` goes on, on
-/// Unix with a
-/// new call and on Windows with the pending one.
+/// Unix with a new call and on Windows with the pending one.
 #[tokio::test]
 async fn interprocess_accepts_after_a_cancelled_accept() {
     let (_dir, path) = name();

@@ -75,8 +75,7 @@ fn a_lock_whose_socket_is_gone_stays_with_the_parent() {
 }
 
 /// The program of the test below. Its child drops a copy of the listener in another process
-/// namespace,
-/// so that neither sees the other's process id.
+/// namespace, so that neither sees the other's process id.
 #[cfg(target_os = "linux")]
 #[test]
 fn helper_forks_into_a_namespace() {

@@ -29,8 +29,7 @@ fn text_of(fd: OwnedFd) -> Vec<u8> {
 }
 
 /// Returns how many descriptors this process has open, including those of tests that run at the
-/// same
-/// time.
+/// same time.
 fn open_files() -> usize {
     fs::read_dir("/dev/fd").expect("a listing").count()
 }

@@ -1,6 +1,5 @@
 //! Runs a daemon and its clients as processes. The calling test file has to have tests called
-//! `daemon`
-//! and `clients`, which are the programs.
+//! `daemon` and `clients`, which are the programs.
 
 use std::fs;
 use std::io::Write as _;

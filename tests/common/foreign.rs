@@ -24,8 +24,7 @@ pub fn program(variable: &str) -> Option<String> {
 }
 
 /// A running program that reports what it sees, in lines of a file: under Wine its standard output
-/// is
-/// not always available.
+/// is not always available.
 pub struct Peer {
     child: Child,
     dir: TempDir,

@@ -51,8 +51,7 @@ pub async fn read_all(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
 }
 
 /// Reads to the end, slowly. A writer that ends too early does so while the OS still holds more
-/// than
-/// it buffers.
+/// than it buffers.
 pub async fn read_late(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     within(async {

@@ -11,8 +11,7 @@ use sockpipe::Endpoint;
 use super::PATIENCE;
 
 /// Restores the default action of SIGINT. A shell that starts the tests in the background may have
-/// them
-/// ignore it, and the programs that they start would inherit that.
+/// them ignore it, and the programs that they start would inherit that.
 #[cfg(unix)]
 #[allow(unsafe_code, reason = "there is no safe call for it")]
 pub fn heed_interrupts() {
@@ -51,8 +50,7 @@ pub fn tool() -> Command {
 }
 
 /// Reports whether this machine has `program`, and prints if not. With `SOCKPIPE_REQUIRE_PEERS` set
-/// it
-/// panics instead.
+/// it panics instead.
 pub fn is_here(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
@@ -65,8 +63,7 @@ pub fn is_here(program: &str) -> bool {
 }
 
 /// Programs in a place where every user can run them, and a way to run them as another user. Only
-/// root
-/// can do that.
+/// root can do that.
 #[cfg(unix)]
 pub struct Users {
     programs: tempfile::TempDir,
@@ -101,8 +98,7 @@ impl Users {
         let program = self.programs.path().join(name);
         if !program.exists() {
             // A separate process copies the program. If another test forked a child while this
-            // process had the
-            // copy open for writing, the copy could not be run ("text file busy").
+            // process had the copy open for writing, the copy could not be run ("text file busy").
             let original = command.get_program();
             let copied = Command::new("cp").arg(original).arg(&program).status().expect("cp");
             assert!(copied.success(), "{copied}");

@@ -21,8 +21,7 @@ macro_rules! assert_reason {
 pub(crate) use assert_reason;
 
 /// Does the work of [`assert_reason`]. The error's endpoint is an address, which contains a
-/// portable
-/// name.
+/// portable name.
 #[track_caller]
 pub fn failed<T>(
     outcome: io::Result<T>,

@@ -1,6 +1,5 @@
 //! Helpers that the tests of the Unix backend share: the test helper as a process, and the tools
-//! that
-//! run it as another user, with other limits, or with system calls that fail.
+//! that run it as another user, with other limits, or with system calls that fail.
 
 use std::fs;
 use std::io::Write;
@@ -82,8 +81,7 @@ pub fn through(program: &str, arguments: &[&str], command: &Command) -> Command 
 }
 
 /// Returns `command` under strace, which logs the calls that `options` name to the file `log`.
-/// Returns
-/// `None` and prints why, if strace is missing or may not trace.
+/// Returns `None` and prints why, if strace is missing or may not trace.
 pub fn strace(log: &Path, options: &[&str], command: &Command) -> Option<Command> {
     if !on_linux("strace") || !is_here("strace") {
         return None;
@@ -113,8 +111,7 @@ pub fn can_unshare(options: &[&str]) -> bool {
 }
 
 /// Starts a server of the test helper, waits until it listens, and returns its process id. If
-/// another
-/// program runs it, that is not the child's.
+/// another program runs it, that is not the child's.
 #[track_caller]
 pub fn listening(command: Command) -> (Running, u32) {
     let server = Running::start(command);
@@ -219,8 +216,7 @@ pub fn linked(os: &Os, name: &str, to: &Path) -> PathBuf {
 }
 
 /// Takes the name of another program's dead socket. That takes a while if the system does not
-/// report which
-/// process has a socket.
+/// report which process has a socket.
 pub async fn bind_over_the_dead(os: &Os) -> Listener {
     let options = ListenOptions::new();
     let bound = Listener::bind_wait(os.endpoint(), &options, PATIENCE).await;

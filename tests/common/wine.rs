@@ -37,8 +37,7 @@ pub fn skipped_without_model(reason: &str) -> bool {
 }
 
 /// Prints that a test was not run. CI sets `SOCKPIPE_REAL_WINDOWS` on a real Windows, where this is
-/// a
-/// failure.
+/// a failure.
 pub fn not_run(reason: &str) {
     let required = std::env::var_os("SOCKPIPE_REAL_WINDOWS").is_some();
     assert!(!required, "not run, and SOCKPIPE_REAL_WINDOWS is set: {reason}");

@@ -1,12 +1,9 @@
 //! The rows that apply to the blocking API, between two blocking ends, and between a blocking and
-//! an
-//! async end.
+//! an async end.
 //!
 //! Rows 4 and 15, and 13 with processes out of descriptors, run code that both APIs share:
-//! `unix_faults`
-//! and `users` test it. Row 14 is about futures; `tests/blocking/timeouts.rs` tests reads and
-//! writes
-//! that time out.
+//! `unix_faults` and `users` test it. Row 14 is about futures; `tests/blocking/timeouts.rs` tests
+//! reads and writes that time out.
 
 mod streams;
 
@@ -374,8 +371,7 @@ fn row_13_accept_survives_clients_that_come_and_go_at_once() {
 }
 
 /// The helper of row 13: a server with few descriptors, which keeps its clients until it has to
-/// wait
-/// for room.
+/// wait for room.
 #[cfg(unix)]
 #[test]
 fn helper_serves_with_few_descriptors() {

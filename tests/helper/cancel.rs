@@ -21,8 +21,7 @@ impl Random {
 }
 
 /// Polls `future` once and up to `polls` times more, and then drops it. Returns `None` if it has
-/// not
-/// completed.
+/// not completed.
 async fn cut<F: Future>(polls: u32, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     for _ in 0..=polls {

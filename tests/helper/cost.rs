@@ -25,8 +25,7 @@ pub(crate) async fn bytes(whose: &str, path: &str, count: u32) {
 }
 
 /// Runs rounds on one thread in which no call waits. It makes each call itself, because `write_all`
-/// and
-/// `read_exact` are loops of the standard library.
+/// and `read_exact` are loops of the standard library.
 fn talk_blocking<S: Read + Write>((mut one, mut other): (S, S), count: u32) {
     let (message, mut room, mut exact) = ([7; 64], [0; 1024], [0; 64]);
     for _ in 0..count {

@@ -1,8 +1,7 @@
 //! The program that the Unix tests run as processes: servers, clients and rivals, each a verb.
 //!
 //! It is built as an example, so that `cargo test` builds it. It ends with its standard input, so
-//! that no
-//! process is left when a test fails, even if another program started it.
+//! that no process is left when a test fails, even if another program started it.
 
 #[cfg(unix)]
 mod cancel;

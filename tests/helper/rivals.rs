@@ -16,8 +16,7 @@ use crate::server::Options;
 use crate::shown;
 
 /// Binds when standard input ends, which happens for all rivals at the same moment. The winner
-/// holds
-/// the name until it is killed.
+/// holds the name until it is killed.
 pub(crate) async fn once(path: &str) {
     println!("ready {}", id());
     wait_for_the_end();
@@ -99,10 +98,8 @@ pub(crate) async fn binds(path: &str, count: u32, options: &[&str]) {
 }
 
 /// For `millis`, takes the name, checks whether it keeps it, and then releases it or crashes.
-/// Prints a
-/// letter for each time that it had the name: `k` for kept, `l` for lost, `e` for an error that
-/// rivals
-/// should not cause.
+/// Prints a letter for each time that it had the name: `k` for kept, `l` for lost, `e` for an error
+/// that rivals should not cause.
 pub(crate) async fn churn(path: &str, millis: u32, seed: u32) {
     let end = Instant::now() + Duration::from_millis(millis.into());
     let mut random = u64::from(seed) * 7919 + u64::from(id());

@@ -47,8 +47,7 @@ pub(crate) async fn client(path: &str) {
 }
 
 /// Runs an instance. The first prints the request of each later one, and a later one prints its
-/// exit
-/// code.
+/// exit code.
 pub(crate) async fn instance(path: &str, wish: &str) {
     match hand_over(path, &Launch::new().args([wish])).await {
         Ok(HandOver::First(mut listener)) => {

@@ -11,8 +11,7 @@ use crate::raw::wait_for_the_end;
 use crate::shown;
 
 /// Takes over the server. Then it answers each byte with its process id until it is taken over
-/// itself,
-/// or ends at once.
+/// itself, or ends at once.
 pub(crate) async fn run(path: &str, serves: bool) {
     let options = ListenOptions::new().upgradable(true).unsafe_directory(true);
     let listener = match take_over(path, &options, Duration::from_secs(30)).await {

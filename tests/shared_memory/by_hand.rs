@@ -29,8 +29,7 @@ pub(crate) const LENGTH: usize = 256;
 pub(crate) const STATE: usize = 384;
 pub(crate) const WORDS: usize = 18;
 /// The words of the direction that the server writes. Those of the client's direction are `CLIENT`
-/// bytes
-/// before them.
+/// bytes before them.
 pub(crate) const SOCKET_BYTES: usize = 1408;
 pub(crate) const ON_RING: usize = 1536;
 pub(crate) const TAIL: usize = 1664;

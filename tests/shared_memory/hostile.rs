@@ -1,8 +1,7 @@
 //! A peer that follows the protocol and then writes random words into the memory.
 //!
 //! The peer uses the crate's own stream, which maps the memory. A thread of the peer finds the
-//! mapping in
-//! `/proc/self/maps` and writes into it.
+//! mapping in `/proc/self/maps` and writes into it.
 
 use std::fs;
 use std::time::{Duration, Instant};

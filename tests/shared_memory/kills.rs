@@ -14,8 +14,7 @@ pub(crate) fn pattern(at: usize) -> u8 {
 }
 
 /// Writes the pattern and checks the peer's, until both directions have ended. It leaves a peer
-/// that has
-/// sent `most` bytes.
+/// that has sent `most` bytes.
 pub(crate) async fn talk(stream: &Stream, most: usize) -> (usize, usize) {
     let writing = async {
         let (mut at, mut step) = (0, 1);
@@ -184,8 +183,7 @@ async fn a_peer_killed_at_any_step_is_an_end_and_leaves_nothing() {
 }
 
 /// Each send asks for no signal and for no wait. SIGPIPE would kill some programs, and a peer that
-/// reads
-/// nothing would block the call.
+/// reads nothing would block the call.
 #[tokio::test]
 async fn sends_neither_raise_a_signal_nor_wait() {
     let logs = tempfile::tempdir().expect("a directory");

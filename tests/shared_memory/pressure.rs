@@ -109,8 +109,7 @@ async fn helper_talks_without_memory() {
 }
 
 /// The calls on the way into memory that fail, with the error and the first call that fails. The
-/// server's
-/// calls come first, and each side maps its memory in nine slices.
+/// server's calls come first, and each side maps its memory in nine slices.
 const FAILURES: [(&str, &str, u32); 8] = [
     ("memfd_create", "EMFILE", 1),
     ("ftruncate", "ENOMEM", 1),

@@ -84,8 +84,7 @@ fn on_threads(
 }
 
 /// Runs the parts of a conversation, each with the async or the blocking API as this side chooses,
-/// and
-/// then one of the endings.
+/// and then one of the endings.
 async fn converse(mut stream: Stream, seed: u64, side: usize) -> Transport {
     let mut common = Course(seed);
     let mut own = Course(seed ^ (0x9E37_79B9 << (side * 7)));

@@ -1,6 +1,5 @@
 //! .NET's `NamedPipeServerStream` and `NamedPipeClientStream`. By default they read in byte mode,
-//! and
-//! they never write an empty message.
+//! and they never write an empty message.
 
 use std::process::Command;
 

@@ -33,8 +33,7 @@ impl Ended {
     }
 
     /// Asserts a failure with this code, one line on standard error that contains all of `says`,
-    /// and
-    /// nothing on standard output.
+    /// and nothing on standard output.
     #[track_caller]
     pub fn assert_fails(&self, code: i32, says: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -106,16 +105,14 @@ impl Tool {
         command.args(arguments).stdin(Stdio::piped());
         if cfg!(unix) {
             // The output is the standard input of a process that has ended, so it has no reader
-            // from the
-            // start.
+            // from the start.
             let mut gone = tool().arg("--version").stdin(Stdio::piped()).spawn().expect("one");
             command.stdout(gone.stdin.take().expect("a pipe"));
             gone.wait_with_output().expect("an end");
         }
         let mut child = command.spawn().expect("a process");
         // On Windows a child cannot write to std's end of such a pipe, so the reader is dropped
-        // here
-        // instead: a process takes longer than this to start.
+        // here instead: a process takes longer than this to start.
         drop(child.stdout.take());
         let err = Arc::default();
         let readers = vec![collect(child.stderr.take().expect("a pipe"), Arc::clone(&err))];

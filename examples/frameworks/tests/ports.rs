@@ -1,6 +1,5 @@
 //! Programs that move to sockpipe from other crates: their old clients find the new server at the
-//! names
-//! that the page on moving gives.
+//! names that the page on moving gives.
 
 use std::path::PathBuf;
 

@@ -46,8 +46,7 @@ async fn ask(connector: TlsConnector, stream: impl LocalStream) -> io::Result<St
     let mut stream = connector.connect(name, stream).await?;
     stream.write_all(b"hello").await?;
     // tokio-rustls buffers bytes that it cannot write at once. On Windows that happens while the
-    // last write of
-    // the handshake is under way.
+    // last write of the handshake is under way.
     stream.flush().await?;
     let mut heard = String::new();
     stream.read_to_string(&mut heard).await?;
