@@ -62,7 +62,7 @@ wait_for nobody 'no server at /tmp/echo.sock'
 
 start crash 'cargo run --quiet --example echo_server -- /tmp/echo.sock'
 wait_for crash 'listening on /tmp/echo.sock'
-eval "$(given 'pkill -KILL echo_server' | sed "s/pkill -KILL echo_server/kill -KILL $server/")"
+eval "$(given "pkill -KILL -f 'echo_server /tmp/echo.sock'")"
 ended 137
 [ -e $socket ] || fail "a crash left nothing"
 start again 'cargo run --quiet --example echo_server -- /tmp/echo.sock'
