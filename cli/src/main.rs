@@ -81,6 +81,7 @@ fn run(verb: Verb) -> Result<()> {
     command::end_all();
     // Threads that still wait for a command's end or for input must not keep the process alive.
     runtime.shutdown_background();
+    os::restore_passed();
     done
 }
 

@@ -17,8 +17,8 @@ pub use imp::{
     Attached, Group, Socket, asked_to_stop, bear_file_limit, check_passed, check_room,
     closed_directory, give_back_memory, is_first_process, is_own, is_stranger, keep_name, leads_to,
     listen_options, passed_is_connected, passed_listener, passed_stream, program,
-    refuse_descriptors, stdin, stdout, stdout_unread, take_orphans, user, user_id, who_may_connect,
-    why_no_server,
+    refuse_descriptors, restore_passed, stdin, stdout, stdout_unread, take_orphans, user, user_id,
+    who_may_connect, why_no_server,
 };
 pub use moved::Moved;
 

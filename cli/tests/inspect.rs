@@ -183,7 +183,7 @@ fn ping_prints_the_distribution_of_its_round_trips() {
     }
 }
 
-#[cfg(all(target_os = "linux", feature = "shared-memory"))]
+#[cfg(all(target_os = "linux", feature = "shared-memory", not(sockpipe_posix)))]
 #[test]
 fn ping_uses_shared_memory_when_both_sides_allow_it() {
     let os = Os::new();

@@ -117,6 +117,39 @@ fn connect_uses_a_passed_connection() {
 }
 
 #[test]
+fn a_passed_socket_that_blocked_blocks_again_at_the_end() {
+    let os = Os::new();
+    let blocks = |socket: &OwnedFd| {
+        let flags = rustix::fs::fcntl_getfl(socket).expect("flags");
+        !flags.contains(rustix::fs::OFlags::NONBLOCK)
+    };
+    for verb in ["connect fd:7", "relay fd:7 stdio:"] {
+        let (near, far) = UnixStream::pair().expect("sockets");
+        let shared: OwnedFd = far.try_clone().expect("a descriptor").into();
+        near.shutdown(Shutdown::Both).expect("an end");
+        Tool::of(with_passed(verb, far.into())).wait().assert_succeeds();
+        assert!(blocks(&shared), "{verb}");
+    }
+
+    let listener = UnixListener::bind(os.endpoint()).expect("a socket");
+    let shared: OwnedFd = listener.try_clone().expect("a descriptor").into();
+    let server = Tool::of(with_passed("listen fd:7", listener.into()));
+    let mut client = UnixStream::connect(os.endpoint()).expect("a connection");
+    client.shutdown(Shutdown::Write).expect("an end");
+    assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+    server.wait().assert_succeeds();
+    assert!(blocks(&shared));
+
+    // A socket that is nonblocking already stays so.
+    let (near, far) = UnixStream::pair().expect("sockets");
+    far.set_nonblocking(true).expect("a mode");
+    let shared: OwnedFd = far.try_clone().expect("a descriptor").into();
+    near.shutdown(Shutdown::Both).expect("an end");
+    Tool::of(with_passed("connect fd:7", far.into())).wait().assert_succeeds();
+    assert!(!blocks(&shared));
+}
+
+#[test]
 fn a_relay_takes_a_passed_connection_on_either_side() {
     let os = Os::new();
     let mut echo = Tool::listening(&["echo", os.endpoint()]);

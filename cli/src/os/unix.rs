@@ -32,7 +32,9 @@ pub use self::group::Group;
 pub use self::init::{is_first_process, take_orphans};
 pub use self::listen::{closed_directory, listen_options, user_id};
 pub use self::obstacle::why_no_server;
-pub use self::passed::{check_passed, passed_is_connected, passed_listener, passed_stream};
+pub use self::passed::{
+    check_passed, passed_is_connected, passed_listener, passed_stream, restore_passed,
+};
 pub use self::signals::{asked_to_stop, bear_file_limit};
 pub use self::socket::{Attached, Socket};
 use self::stdio::{Stdin, Stdout};

@@ -30,7 +30,7 @@ use windows_sys::Win32::System::Threading::{
 
 pub use self::listen::{
     check_passed, closed_directory, listen_options, passed_is_connected, passed_listener,
-    passed_stream, user_id,
+    passed_stream, restore_passed, user_id,
 };
 pub use self::socket::{Attached, Socket};
 use super::Access;

@@ -2,14 +2,20 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use rustix::net::getpeername;
 use sockpipe::os::unix::{ListenerExt, StreamExt};
 use sockpipe::{ListenOptions, Listener, Stream};
 
 use crate::exit::{Exit, USAGE, at_endpoint};
+
+/// The numbers of the passed sockets that block. The runtime makes them nonblocking, also for the
+/// other processes that share them.
+static BLOCKING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// # Errors
 ///
@@ -52,12 +58,28 @@ pub fn passed_is_connected(number: u32) -> bool {
     peer.is_ok()
 }
 
+/// Makes those passed sockets block again that blocked before, once the tool no longer uses them.
+pub fn restore_passed() {
+    let mut blocking = BLOCKING.lock().unwrap_or_else(PoisonError::into_inner);
+    for number in blocking.drain(..) {
+        let restored = borrow(number).and_then(|passed| {
+            let flags = fcntl_getfl(passed)?;
+            Ok(fcntl_setfl(passed, flags - OFlags::NONBLOCK)?)
+        });
+        // The process ends, and no caller could act on a failure.
+        let _ = restored;
+    }
+}
+
 /// Duplicates a passed descriptor, which stays open because other code may own the number. Commands
 /// do not inherit it.
 fn duplicate(number: u32) -> io::Result<OwnedFd> {
     let passed = borrow(number)?;
     let socket = fcntl_dupfd_cloexec(passed, 3)?;
     fcntl_setfd(passed, FdFlags::CLOEXEC)?;
+    if !fcntl_getfl(passed)?.contains(OFlags::NONBLOCK) {
+        BLOCKING.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+    }
     Ok(socket)
 }
 
