@@ -63,6 +63,13 @@ impl<L: LocalListener> TimedListener<L> {
     /// interrupt a handler that works between them. A handler that reads while the client waits for
     /// news turns the deadline off with [`set_idle_deadline`](TimedStream::set_idle_deadline).
     ///
+    /// # Platform-specific behavior
+    ///
+    /// Unix: a write continues only when the client has read most of the send buffer, about 200 KiB
+    /// with Linux's default size. A client that reads less than that within the deadline is closed
+    /// too. For such clients set a longer deadline, or a smaller
+    /// [`send_buffer_size`](crate::ListenOptions::send_buffer_size).
+    ///
     /// # Under `axum::serve`
     ///
     /// The deadline of reads runs between requests only: it closes a connection that the client

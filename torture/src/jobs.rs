@@ -273,7 +273,9 @@ async fn slow(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, 1 << 20));
     ask(&mut stream, GIVE, seed, length).await?;
     let (mut pattern, mut total) = (Pattern::new(seed), 0);
-    let mut buffer = vec![0; rng.usize(1024..PIECE)];
+    // The server can write on only when most of its send buffer is read, about 200 KiB on Linux.
+    // Pieces of 4 KiB and the longest pauses take half of the idle deadline for that.
+    let mut buffer = vec![0; rng.usize(4096..PIECE)];
     loop {
         sleep(Duration::from_millis(rng.u64(1..30))).await;
         let read = stream.read(&mut buffer).await?;
