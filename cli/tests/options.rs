@@ -133,7 +133,7 @@ fn a_passed_socket_that_blocked_blocks_again_at_the_end() {
 
     let listener = UnixListener::bind(os.endpoint()).expect("a socket");
     let shared: OwnedFd = listener.try_clone().expect("a descriptor").into();
-    let server = Tool::of(with_passed("listen fd:7", listener.into()));
+    let server = Tool::of(with_passed("listen -q fd:7", listener.into()));
     let mut client = UnixStream::connect(os.endpoint()).expect("a connection");
     client.shutdown(Shutdown::Write).expect("an end");
     assert_eq!(client.read(&mut [0]).expect("an end"), 0);
