@@ -15,7 +15,7 @@ use super::peer::Peer;
 use super::platform;
 use super::sockname::SockName;
 use crate::endpoint::{Endpoint, Form};
-use crate::error::{Error, Reason};
+use crate::error::{Error, Operation, Reason};
 
 /// Verifies that `socket` listens, prepares it, and returns its address.
 pub(super) fn check_listener(socket: BorrowedFd<'_>) -> io::Result<Endpoint> {
@@ -32,11 +32,12 @@ pub(super) fn listen_again(socket: BorrowedFd<'_>, backlog: Option<u32>) -> io::
 
 /// Returns the address of a listening `socket`.
 pub(super) fn address(socket: BorrowedFd<'_>) -> io::Result<Endpoint> {
-    let name = check(socket)?;
+    let name = check(socket).map_err(wrong)?;
     if !platform::listens(socket)? {
-        return Err(wrong("it does not listen"));
+        return Err(wrong("it does not listen").into());
     }
-    endpoint(&name).ok_or_else(|| wrong("it has no name, or one that cannot be written"))
+    let no_name = "it has no name, or one that cannot be written";
+    endpoint(&name).ok_or_else(|| wrong(no_name).into())
 }
 
 pub(super) fn is_connected(socket: BorrowedFd<'_>) -> bool {
@@ -45,9 +46,10 @@ pub(super) fn is_connected(socket: BorrowedFd<'_>) -> bool {
 
 /// Verifies that `socket` is connected, and prepares it.
 pub(super) fn check_stream(socket: BorrowedFd<'_>) -> io::Result<()> {
-    check(socket)?;
+    let unusable = |why| io::Error::from(wrong(why).in_operation(Operation::Connect));
+    check(socket).map_err(unusable)?;
     if !has_or_had_peer(socket) {
-        return Err(wrong("it is not connected"));
+        return Err(unusable("it is not connected"));
     }
     ready(socket)
 }
@@ -69,13 +71,14 @@ pub(super) fn is_published(socket: BorrowedFd<'_>) -> bool {
     }
 }
 
-fn check(socket: BorrowedFd<'_>) -> io::Result<SockName> {
-    let name = SockName::own(socket).map_err(|_| wrong("it is not a socket"))?;
+/// Returns the name of a Unix stream socket, or why `socket` is none.
+fn check(socket: BorrowedFd<'_>) -> Result<SockName, &'static str> {
+    let name = SockName::own(socket).map_err(|_| "it is not a socket")?;
     if !name.is_unix() {
-        return Err(wrong("it is not a Unix domain socket"));
+        return Err("it is not a Unix domain socket");
     }
-    if socket_type(socket)? != SocketType::STREAM {
-        return Err(wrong("it is not a stream socket"));
+    if socket_type(socket) != Ok(SocketType::STREAM) {
+        return Err("it is not a stream socket");
     }
     Ok(name)
 }
@@ -95,7 +98,6 @@ fn endpoint(name: &SockName) -> Option<Endpoint> {
     name.after_nul().map(|name| Endpoint(Form::Abstract(name.to_owned())))
 }
 
-fn wrong(why: &str) -> io::Error {
-    let what = format!("unusable descriptor: {why}");
-    Error::new(Reason::UnusableDescriptor, what).into()
+fn wrong(why: &str) -> Error {
+    Error::new(Reason::UnusableDescriptor, format!("unusable descriptor: {why}"))
 }
