@@ -207,11 +207,17 @@ fn a_passed_socket_is_used_without_proc_and_dev_fd() {
     }
     let os = Os::new();
     let path = os.dir().join("web");
-    let bare = "mount -t tmpfs t /proc && mount -t tmpfs t /dev && mknod /dev/null c 1 3 && \
-                exec \"$0\" \"$@\"";
+    let dev = os.dir().join("dev");
+    std::fs::create_dir(&dev).expect("a directory");
+    // Root of a user namespace cannot make a device.
+    let bare = format!(
+        "cd {} && mount -t tmpfs t . && cd . && : >null && mount --bind /dev/null null && \
+         mount --rbind . /dev && mount -t tmpfs t /proc && exec \"$0\" \"$@\"",
+        dev.display()
+    );
     let helper = helper(&["passed"]);
     // Each of these programs replaces itself by the next, so the process id stays the same.
-    let helper = through("unshare", &["-m", "sh", "-c", bare], &helper);
+    let helper = through("unshare", &["-m", "sh", "-c", &bare], &helper);
     let set = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web";
     let lines = output(started(&helper, [Some(listener(&path)), None], set));
     assert_eq!(lines, ["3 web Listener", "taken web"]);
