@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::daemon::{Daemon, helper};
 use common::process::Running;
-use common::unix::{on_linux, strace};
+use common::unix::{on_linux, strace, until};
 use common::{Backend, Os, assert_reason, within};
 use sockpipe::os::unix::DaemonCommandExt;
 use sockpipe::{ConnectOptions, DaemonCommand, Listener, Reason, Stream, connect_or_spawn_with};
@@ -218,7 +218,8 @@ async fn keep_fds_and_umask_pass_the_chosen_descriptors_and_umask_to_a_daemon() 
     assert_eq!(status_of(pid, "Umask"), "0077");
     // In this process the descriptor is still close-on-exec, so other children do not inherit it.
     let mut child = Command::new("sleep").arg("1000").spawn().expect("a process");
-    assert!(!has_open(child.id(), &kept));
+    // Not every system has `spawn` wait until the child runs its program.
+    until("the descriptor is closed", || !has_open(child.id(), &kept));
     child.kill().expect("a child");
     child.wait().expect("an end");
     daemon.stop().await;
