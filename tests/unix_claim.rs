@@ -124,19 +124,28 @@ fn one_of_many_processes_binds_a_long_name() {
 #[test]
 fn a_killed_server_starts_again_every_time() {
     let count = rounds(30, 300);
+    let start = |os: &Os| {
+        let started = Instant::now();
+        let (server, _) = listening(helper(&["server", os.endpoint()]));
+        UnixStream::connect(os.endpoint()).expect("it listens");
+        let took = started.elapsed();
+        server.crash();
+        took
+    };
+    // What the program itself takes, which differs from machine to machine.
+    let mut first: Vec<_> = (0..9).map(|_| start(&Os::new())).collect();
+    first.sort();
+    let first = first[first.len() / 2];
+
     for os in [Os::new(), with_a_long_name()] {
-        let mut times = Vec::new();
-        for _ in 0..count {
-            let started = Instant::now();
-            let (server, _) = listening(helper(&["server", os.endpoint()]));
-            UnixStream::connect(os.endpoint()).expect("it listens");
-            times.push(started.elapsed());
-            server.crash();
-        }
+        let mut times: Vec<_> = (0..count).map(|_| start(&os)).collect();
         times.sort();
         let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
-        println!("{count} restarts after kill -9: median {median:.1?}, longest {longest:.1?}");
-        assert!(median < Duration::from_millis(100), "{median:?}");
+        println!(
+            "{count} restarts after kill -9: median {median:.1?}, longest {longest:.1?}; \
+             a first start: {first:.1?}"
+        );
+        assert!(median < first + Duration::from_millis(100), "{median:?}, {first:?}");
         assert!(longest < Duration::from_secs(2), "{longest:?}");
         let (mut server, _) = listening(helper(&["server", os.endpoint()]));
         command(&mut server, "drop");
