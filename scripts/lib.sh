@@ -142,3 +142,70 @@ encode() {
     local IFS=$'\x1f'
     printf '%s' "$*"
 }
+
+# ---- the oldest compiler --------------------------------------------------------
+
+# The oldest Rust that the crate supports.
+oldest_rust() { sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml; }
+
+# debian_version RUST: prints the version of Debian's package that has this Rust, or nothing.
+debian_version() {
+    command -v apt-cache >/dev/null || return 0
+    apt-cache show rustc >/dev/null 2>&1 || refresh_lists
+    apt-cache madison rustc-web | awk -v v="$1." '!found && index($3, v) == 1 { print $3; found = 1 }'
+}
+
+# unpack_debian RUST PACKAGE_VERSION: unpacks that compiler under $CACHE, beside any newer one of the machine.
+# Sets BIN, and what cargo reads from the environment.
+unpack_debian() {
+    local root=$CACHE/rust-$2 work libraries
+    # The programs and their libraries are unpacked and not installed, because only one version can be
+    # installed.
+    local packages=("rustc-web=$2" "cargo-web=$2" "libstd-rust-web-$1=$2" "libstd-rust-web-dev=$2" "rust-web-src=$2")
+    # The libraries that they need from other packages.
+    mapfile -t libraries < <(apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks \
+        --no-replaces --no-enhances "${packages[@]}" | awk '$1 == "Depends:" && $2 ~ /^(lib|zlib)/ && $2 !~ /rust/ { print $2 }' | sort -u)
+    need gcc libc6-dev "${libraries[@]}"
+    BIN=$root/usr/bin
+    if [ ! -d "$root" ]; then
+        say "unpacking Debian's Rust $2"
+        mkdir -p "$CACHE"
+        work=$(mktemp -d "$CACHE/rust.XXXXXX")
+        (
+            cd "$work"
+            # apt's own user cannot write here.
+            apt-get download -qq -o Acquire::Retries=3 -o APT::Sandbox::User="$(id -un)" "${packages[@]}"
+            for p in *.deb; do dpkg-deb -x "$p" root; done
+        ) || die "could not unpack Debian's Rust $2"
+        mv -T "$work/root" "$root" 2>/dev/null || [ -d "$root" ]
+        rm -rf "$work"
+    fi
+    # The compiler's own library is beside the system's, where the loader does not look for it.
+    LD_LIBRARY_PATH=$(dirname "$(compgen -G "$root/usr/lib/*/librustc_driver-*.so")")
+    export LD_LIBRARY_PATH CARGO=$BIN/cargo RUSTC=$BIN/rustc RUSTDOC=$BIN/rustdoc
+}
+
+# unpack_std PACKAGE_VERSION ARCHITECTURE TARGET: puts that package's standard library for another of Debian's
+# architectures beside the unpacked compiler's own.
+unpack_std() {
+    local root=$CACHE/rust-$1/usr work
+    ! has_std "$root" "$3" || return 0
+    say "unpacking the standard library of $3 for Debian's Rust $1"
+    work=$(mktemp -d "$CACHE/std.XXXXXX")
+    (
+        cd "$work"
+        mkdir -p lists/partial cache/archives/partial
+        # Lists of their own: the machine's know its own architecture.
+        local options=(-qq -o APT::Architecture="$2" -o APT::Architectures="$2" -o Dir::State::Lists="$work/lists"
+            -o Dir::Cache="$work/cache" -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none
+            -o Acquire::Retries=3)
+        # A source that lacks the architecture fails here; if it is Debian's own, the next command says so.
+        apt-get "${options[@]}" update || true
+        apt-get "${options[@]}" download "libstd-rust-web-dev:$2=$1"
+        dpkg-deb -x libstd-rust-web-dev_*.deb root
+    ) >&2 || die "could not unpack the standard library of $3"
+    # One rename, so that the folder is there only when it is whole.
+    mv -T "$work/root/usr/lib/rustlib/$3" "$root/lib/rustlib/$3" 2>/dev/null || has_std "$root" "$3" ||
+        die "Debian's package for $2 has no standard library of $3"
+    rm -rf "$work"
+}

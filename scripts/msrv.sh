@@ -13,7 +13,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 cd "$here/.."
 
-version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+version=$(oldest_rust)
 [ -n "$version" ] || die "Cargo.toml has no rust-version"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/msrv
 # The -gnu target would need a dlltool even for a check.
@@ -27,46 +27,10 @@ check() { # CARGO...
     "$@" check --locked -p sockpipe-cli --all-targets
 }
 
-# Prints the version of Debian's package that has this Rust, or nothing.
-debian_version() {
-    command -v apt-cache >/dev/null || return 0
-    apt-cache show rustc >/dev/null 2>&1 || refresh_lists
-    apt-cache madison rustc-web | awk -v v="$version." '!found && index($3, v) == 1 { print $3; found = 1 }'
-}
-
-# unpack_debian PACKAGE_VERSION: sets BIN.
-unpack_debian() {
-    local root=$CACHE/rust-$1 work libraries
-    # The programs and their libraries are unpacked and not installed, because only one version can be
-    # installed.
-    local packages=("rustc-web=$1" "cargo-web=$1" "libstd-rust-web-$version=$1" "libstd-rust-web-dev=$1" "rust-web-src=$1")
-    # The libraries that they need from other packages.
-    mapfile -t libraries < <(apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks \
-        --no-replaces --no-enhances "${packages[@]}" | awk '$1 == "Depends:" && $2 ~ /^(lib|zlib)/ && $2 !~ /rust/ { print $2 }' | sort -u)
-    need gcc libc6-dev "${libraries[@]}"
-    BIN=$root/usr/bin
-    if [ ! -d "$root" ]; then
-        say "unpacking Debian's Rust $1"
-        mkdir -p "$CACHE"
-        work=$(mktemp -d "$CACHE/rust.XXXXXX")
-        (
-            cd "$work"
-            # apt's own user cannot write here.
-            apt-get download -qq -o Acquire::Retries=3 -o APT::Sandbox::User="$(id -un)" "${packages[@]}"
-            for p in *.deb; do dpkg-deb -x "$p" root; done
-        ) || die "could not unpack Debian's Rust $1"
-        mv -T "$work/root" "$root" 2>/dev/null || [ -d "$root" ]
-        rm -rf "$work"
-    fi
-    # The compiler's own library is beside the system's, where the loader does not look for it.
-    LD_LIBRARY_PATH=$(dirname "$(compgen -G "$root/usr/lib/*/librustc_driver-*.so")")
-    export LD_LIBRARY_PATH CARGO=$BIN/cargo RUSTC=$BIN/rustc RUSTDOC=$BIN/rustdoc
-}
-
 in_rustup() { rustup run "$version" rustc -V >/dev/null 2>&1; }
 
-if ! in_rustup && debian=$(debian_version) && [ -n "$debian" ]; then
-    unpack_debian "$debian"
+if ! in_rustup && debian=$(debian_version "$version") && [ -n "$debian" ]; then
+    unpack_debian "$version" "$debian"
     say "$("$BIN/rustc" -V)"
     case $("$BIN/rustc" -V) in "rustc $version."*) ;; *) die "this is not Rust $version" ;; esac
     check "$BIN/cargo"
