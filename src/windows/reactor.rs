@@ -112,6 +112,7 @@ pub(crate) fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send +
         io::Result::Ok((ctrl_c()?, ctrl_break()?, ctrl_close()?, ctrl_logoff()?, ctrl_shutdown()?))
     };
     let signals = signals();
+
     async {
         let (mut c, mut end, mut close, mut logoff, mut shutdown) = signals?;
         poll_fn(|cx| {
