@@ -158,6 +158,12 @@ fn info_advises_what_another_user_can_do() {
     set_mode(path.as_ref(), 0o600);
     as_stranger(&["connect", path]).wait().assert_fails(5, &["refuse this user"]);
     assert_next(&as_stranger(&["info", path]).wait(), 5, &["ask as the user"], "sockpipe");
+    // It may not even enter the directory.
+    set_mode(&os.dir(), 0o700);
+    let info = as_stranger(&["info", path]).wait();
+    assert_next(&info, 5, &["ask as the user"], "sockpipe");
+    assert_eq!(line(&info.text(), "state").matches(path).count(), 1, "{}", info.text());
+    set_mode(&os.dir(), 0o755);
     set_mode(path.as_ref(), 0o666);
     let says = ["only uid 0", "choose another endpoint"];
     assert_next(&as_stranger(&["info", path]).wait(), 3, &says, "takes it over");

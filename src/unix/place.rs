@@ -355,6 +355,8 @@ impl Place {
         match self.stat_there(name) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
+            // The operation's own message has this path.
+            Err(errno) if name == self.name() => Err(error::os(self.endpoint(), errno)),
             Err(errno) => Err(failed(&self.dir_path.join(name), "cannot look at", errno)),
         }
     }
