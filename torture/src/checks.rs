@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
-use sockpipe::{SharedMemory, Stream};
+use sockpipe::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -16,6 +16,7 @@ use crate::control::Steady;
 use crate::process::{self, Running};
 use crate::report::Report;
 use crate::server::{ECHO, IDLE, PIECE};
+use crate::ways::Ways;
 
 const KILLED: usize = 500;
 const SUSPENDED: usize = 10;
@@ -27,7 +28,7 @@ async fn echoing(server: &Steady, count: usize) -> Result<Vec<Stream>> {
     let mut streams = Vec::new();
     for _ in 0..count {
         let mut stream =
-            Stream::connect_with(server.path.as_path(), &process::connecting()).await?;
+            Stream::connect_with(server.path.as_path(), &Ways::ours().connecting()).await?;
         // Once it has answered, the server has accepted the stream.
         stream.write_all(&[ECHO, 1]).await?;
         stream.read_u8().await?;
@@ -76,7 +77,8 @@ pub(crate) async fn clients_killed_in_a_frame(server: &Steady, report: &mut Repo
     let others = tokio::spawn(keep_trying(others, stopped));
     let (before, cut) = (process::descriptors(server.id()), server.ask("cut").await?);
     let path = server.path.to_string_lossy();
-    let victims: Result<Vec<_>> = (0..KILLED).map(|_| Running::start(&["victim", &path])).collect();
+    let victims: Result<Vec<_>> =
+        (0..KILLED).map(|_| Running::start(Ways::ours(), &["victim", &path])).collect();
     let mut victims = victims?;
     for victim in &victims {
         anyhow::ensure!(victim.line()? == "writing", "a client could not write");
@@ -109,7 +111,7 @@ pub(crate) async fn suspended_clients(server: &Steady, report: &mut Report) -> R
     let (gave_up, memory) = (server.ask("gave-up").await?, process::memory(server.id()));
     let path = server.path.to_string_lossy();
     let greedy = || -> Result<Running> {
-        let client = Running::start(&["greedy", &path, "--seed", "20"])?;
+        let client = Running::start(Ways::ours(), &["greedy", &path, "--seed", "20"])?;
         anyhow::ensure!(client.line()? == "asked", "a client could not ask");
         client.signal(Signal::STOP);
         // Once it is resumed, the client reads this line and goes on by itself.
@@ -137,7 +139,7 @@ pub(crate) async fn suspended_clients(server: &Steady, report: &mut Report) -> R
     let what = format!("p99 of {OTHERS} others while {SUSPENDED} are suspended (20)");
     report.judge(&what, "< 5 times as long", seen, ratio < 5.0);
     // Two pieces for each client, its rings if it has some, and a MiB that an allocator keeps.
-    let rings = if process::shared_memory() == SharedMemory::Off { 0 } else { RINGS };
+    let rings = if Ways::ours().memory { RINGS } else { 0 };
     let limit = ((SUSPENDED + 1) * (2 * PIECE + rings) + (1 << 20)) as u64;
     let bar = format!("< {} KiB", limit / 1024);
     report.judge(

@@ -13,21 +13,26 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use fastrand::Rng;
-use sockpipe::{Stream, connect_or_spawn_with};
+use sockpipe::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::connection::{Blocking, Connection};
 use crate::jobs::{Fault, Job, ask, receive};
 use crate::process;
 use crate::server::{ECHO, FRAMES, GIVE};
+use crate::ways::Ways;
 
 /// The time limit of a job.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many bytes the greedy client asks for and does not read.
 pub(crate) const GREED: u64 = 16 << 20;
 const PING: u8 = 170;
+/// How long a probe of a patient client keeps a connection, so that its server can be replaced.
+const BRIEF: Duration = Duration::from_secs(3);
 /// A pause this long means that the whole process was suspended.
 const SUSPENDED: Duration = Duration::from_millis(500);
 
@@ -55,9 +60,20 @@ pub(crate) async fn run(path: PathBuf, options: Options) -> Result<()> {
     let mut running = JoinSet::new();
     for task in 0..options.tasks {
         let rng = Rng::with_seed(options.seed ^ u64::from(task) << 32);
-        running.spawn(work(target.clone(), rng, stopped.clone()));
-        if options.steady {
-            running.spawn(probe(target.clone(), stopped.clone()));
+        if Ways::ours().blocking {
+            // A thread each, because their calls block it.
+            let (handle, probing) = (Handle::current(), Handle::current());
+            let work = work::<Blocking>(target.clone(), rng, stopped.clone());
+            running.spawn_blocking(move || handle.block_on(work));
+            if options.steady {
+                let probe = probe::<Blocking>(target.clone(), stopped.clone());
+                running.spawn_blocking(move || probing.block_on(probe));
+            }
+        } else {
+            running.spawn(work::<Stream>(target.clone(), rng, stopped.clone()));
+            if options.steady {
+                running.spawn(probe::<Stream>(target.clone(), stopped.clone()));
+            }
         }
     }
     drop(stopped);
@@ -77,14 +93,17 @@ struct Target {
 }
 
 impl Target {
-    async fn connect(&self) -> io::Result<Stream> {
-        let options = process::connecting().deadline(Duration::from_secs(5));
-        let Some(log) = &self.log else {
-            return Stream::connect_with(self.path.as_path(), &options).await;
+    async fn connect<C: Connection>(&self) -> io::Result<C> {
+        let options = Ways::ours().connecting().deadline(Duration::from_secs(5));
+        let server = match &self.log {
+            None => None,
+            Some(log) => {
+                let mut server = process::program(Ways::ours()).map_err(io::Error::other)?;
+                server.arg("serve").arg(&self.path).arg(log);
+                Some(server)
+            }
         };
-        let mut server = process::program().map_err(io::Error::other)?;
-        server.arg("serve").arg(&self.path).arg(log);
-        connect_or_spawn_with(self.path.as_path(), server, &options).await
+        C::connect(&self.path, server, &options).await
     }
 
     /// Reports whether a killed server, or a suspension of this process for longer than the server
@@ -133,14 +152,14 @@ fn wrong(what: &str, why: impl Display) {
 }
 
 /// Does one job after another, each on its own connection.
-async fn work(target: Target, mut rng: Rng, stopped: watch::Receiver<bool>) {
+async fn work<C: Connection>(target: Target, mut rng: Rng, stopped: watch::Receiver<bool>) {
     while !*stopped.borrow() {
         let started = Instant::now();
         // Now and then drops a connect before it is done.
         if rng.u8(..8) == 0 {
-            let _ = timeout(Duration::from_micros(rng.u64(..500)), target.connect()).await;
+            let _ = timeout(Duration::from_micros(rng.u64(..500)), target.connect::<C>()).await;
         }
-        let stream = match target.connect().await {
+        let stream = match target.connect::<C>().await {
             Ok(stream) => stream,
             Err(error) => {
                 target.tell_unconnected(&error, started).await;
@@ -149,10 +168,12 @@ async fn work(target: Target, mut rng: Rng, stopped: watch::Receiver<bool>) {
             }
         };
         let connected = started.elapsed().as_millis();
-        let server = stream.peer_credentials().ok().and_then(|peer| peer.pid());
+        let server = stream.server();
         let job = Job::choose(&mut rng);
         match timeout(PATIENCE, job.run(stream, &mut rng)).await {
-            Ok(Ok(bytes)) => println!("did {} {bytes} {connected}", job.name()),
+            Ok(Ok(bytes)) => {
+                println!("did {} {bytes} {connected} {}", job.name(), Ways::ours().words());
+            }
             Ok(Err(fault)) => target.tell(job.name(), fault, server, started).await,
             Err(_) => wrong(job.name(), format_args!("no end after {PATIENCE:?}")),
         }
@@ -161,12 +182,12 @@ async fn work(target: Target, mut rng: Rng, stopped: watch::Receiver<bool>) {
 }
 
 /// Sends bytes and waits for each, and measures how long it could not.
-async fn probe(target: Target, stopped: watch::Receiver<bool>) {
+async fn probe<C: Connection>(target: Target, stopped: watch::Receiver<bool>) {
     let mut last = Instant::now();
     let mut missed = false;
     while !*stopped.borrow() {
         let started = Instant::now();
-        let mut stream = match target.connect().await {
+        let mut stream = match target.connect::<C>().await {
             Ok(stream) => stream,
             Err(error) => {
                 target.tell_unconnected(&error, started).await;
@@ -174,11 +195,14 @@ async fn probe(target: Target, stopped: watch::Receiver<bool>) {
                 continue;
             }
         };
-        let server = stream.peer_credentials().ok().and_then(|peer| peer.pid());
+        let server = stream.server();
         let mut first = true;
         let ended = loop {
             if *stopped.borrow() {
                 return;
+            }
+            if Ways::ours().patient && started.elapsed() > BRIEF {
+                break None;
             }
             let pinged = async {
                 if first {
@@ -189,9 +213,9 @@ async fn probe(target: Target, stopped: watch::Receiver<bool>) {
             };
             match timeout(PATIENCE, pinged).await {
                 Ok(Ok(PING)) => first = false,
-                Ok(Ok(other)) => break Fault::Wrong(format!("a byte became {other}")),
-                Ok(Err(error)) => break error.into(),
-                Err(_) => break Fault::Wrong(format!("no answer after {PATIENCE:?}")),
+                Ok(Ok(other)) => break Some(Fault::Wrong(format!("a byte became {other}"))),
+                Ok(Err(error)) => break Some(error.into()),
+                Err(_) => break Some(Fault::Wrong(format!("no answer after {PATIENCE:?}"))),
             }
             if missed {
                 println!("back {}", last.elapsed().as_millis());
@@ -200,6 +224,7 @@ async fn probe(target: Target, stopped: watch::Receiver<bool>) {
             last = Instant::now();
             sleep(Duration::from_millis(5)).await;
         };
+        let Some(ended) = ended else { continue };
         missed = true;
         let told = target.clone();
         // The time it takes to find that the server is dead does not count as missing it.
@@ -236,7 +261,7 @@ fn was_suspended_since(since: Instant) -> bool {
 
 /// Announces a frame of 1 MiB, sends half of it, and then single bytes until it is killed.
 pub(crate) async fn victim(path: &Path) -> Result<()> {
-    let mut stream = Stream::connect_with(path, &process::connecting()).await?;
+    let mut stream = Stream::connect_with(path, &Ways::ours().connecting()).await?;
     stream.write_u8(FRAMES).await?;
     stream.write_u32(1 << 20).await?;
     stream.write_all(&vec![1; 512 * 1024]).await?;
@@ -250,7 +275,7 @@ pub(crate) async fn victim(path: &Path) -> Result<()> {
 
 /// Asks for 16 MiB, and reads them only once standard input says so.
 pub(crate) async fn greedy(path: &Path, seed: u64) -> Result<()> {
-    let mut stream = Stream::connect_with(path, &process::connecting()).await?;
+    let mut stream = Stream::connect_with(path, &Ways::ours().connecting()).await?;
     ask(&mut stream, GIVE, seed, GREED).await?;
     println!("asked");
     io::stdin().read_line(&mut String::new())?;

@@ -4,10 +4,11 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use sockpipe::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
+use crate::connection::{Connection, Echo};
 use crate::pattern::Pattern;
 use crate::server::{ECHO, END_FIRST, FIRST_BYTE, FRAME, FRAMES, GIVE, PIECE, SUM};
 
@@ -94,7 +95,7 @@ impl Job {
     }
 
     /// Does the job. Returns how many bytes went in both directions, each of which was checked.
-    pub(crate) async fn run(self, stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
+    pub(crate) async fn run(self, stream: impl Connection, rng: &mut Rng) -> Result<u64, Fault> {
         match self {
             Self::Echo => echo(stream, rng).await,
             Self::HalfClose => half_close(stream, rng).await,
@@ -121,7 +122,7 @@ fn size(rng: &mut Rng, most: u64) -> u64 {
     }
 }
 
-async fn send(
+pub(crate) async fn send(
     to: &mut (impl AsyncWrite + Unpin),
     seed: u64,
     length: u64,
@@ -161,52 +162,16 @@ pub(crate) async fn receive(
     }
 }
 
-/// Writes and reads at the same time, in each way to use both directions of a stream.
-async fn echo(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
+async fn echo(mut stream: impl Connection, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, LARGEST));
     let piece = rng.usize(1..=PIECE).max(length as usize / 4096);
     stream.write_u8(ECHO).await?;
-    let (written, read) = match rng.u8(..3) {
-        0 => {
-            let (mut from, mut to) = stream.into_split();
-            tokio::join!(
-                async {
-                    let sent = send(&mut to, seed, length, piece).await;
-                    // Dropping this half ends the direction.
-                    drop(to);
-                    sent
-                },
-                receive(&mut from, seed, length)
-            )
-        }
-        1 => {
-            let (mut from, mut to) = stream.split();
-            tokio::join!(
-                async {
-                    send(&mut to, seed, length, piece).await?;
-                    to.shutdown().await
-                },
-                receive(&mut from, seed, length)
-            )
-        }
-        _ => {
-            let (mut from, mut to) = (&stream, &stream);
-            tokio::join!(
-                async {
-                    send(&mut to, seed, length, piece).await?;
-                    to.shutdown().await
-                },
-                receive(&mut from, seed, length)
-            )
-        }
-    };
-    read?;
-    written?;
+    stream.echo(rng.u8(..3), Echo { seed, length, piece }).await?;
     Ok(length)
 }
 
 /// The answer depends on the whole question, so it can follow only its end.
-async fn half_close(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
+async fn half_close(mut stream: impl Connection, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, LARGEST / 8));
     let (mut pattern, mut left, mut sum) = (Pattern::new(seed), length, crc32fast::Hasher::new());
     let mut buffer = vec![0; PIECE];
@@ -227,17 +192,17 @@ async fn half_close(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     if answer == right { Ok(length) } else { wrong(format!("{answer:?} instead of {right:?}")) }
 }
 
-async fn server_ends_first(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
+async fn server_ends_first(mut stream: impl Connection, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, 1 << 20));
     ask(&mut stream, END_FIRST, seed, length).await?;
     receive(&mut stream, seed, length).await?;
     // The server checks these bytes.
     send(&mut stream, !seed, length, PIECE).await?;
-    stream.close(Duration::from_secs(5)).await?;
+    stream.close().await?;
     Ok(length)
 }
 
-async fn frames(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
+async fn frames(mut stream: impl Connection, rng: &mut Rng) -> Result<u64, Fault> {
     stream.write_u8(FRAMES).await?;
     let mut total = 0;
     for _ in 0..rng.u32(1..20) {
@@ -255,13 +220,18 @@ async fn frames(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     if stream.read(&mut [0]).await? == 0 { Ok(total) } else { wrong("more than answers".into()) }
 }
 
-pub(crate) async fn ask(stream: &mut Stream, what: u8, seed: u64, length: u64) -> io::Result<()> {
+pub(crate) async fn ask(
+    stream: &mut impl Connection,
+    what: u8,
+    seed: u64,
+    length: u64,
+) -> io::Result<()> {
     stream.write_u8(what).await?;
     stream.write_u64(seed).await?;
     stream.write_u64(length).await
 }
 
-async fn take(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
+async fn take(mut stream: impl Connection, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, LARGEST / 4));
     ask(&mut stream, GIVE, seed, length).await?;
     receive(&mut stream, seed, length).await?;
@@ -269,7 +239,7 @@ async fn take(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
 }
 
 /// Reads the bytes that it asked for in small pieces, with pauses.
-async fn slow(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
+async fn slow(mut stream: impl Connection, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, 1 << 20));
     ask(&mut stream, GIVE, seed, length).await?;
     let (mut pattern, mut total) = (Pattern::new(seed), 0);
@@ -290,7 +260,7 @@ async fn slow(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
 }
 
 /// An echo whose reads and writes are sometimes dropped before they complete.
-async fn cancel(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
+async fn cancel(mut stream: impl Connection, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, 4 << 20));
     stream.write_u8(ECHO).await?;
     let (mut sent, mut got, mut to_check) = (Pattern::new(seed), 0_u64, Pattern::new(seed));
@@ -306,17 +276,18 @@ async fn cancel(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
             left -= filled as u64;
         }
         let moment = |rng: &mut Rng| Duration::from_micros(rng.u64(..300));
+        stream.limit(Duration::from_micros(rng.u64(1..300)))?;
         if from < filled {
             let write = stream.write(&piece[from..filled]);
-            if let Ok(written) = timeout(moment(rng), write).await {
-                from += written?;
+            if let Some(written) = in_time(timeout(moment(rng), write).await)? {
+                from += written;
             }
         } else if !ended {
             stream.shutdown().await?;
             ended = true;
         }
-        if let Ok(read) = timeout(moment(rng), stream.read(&mut buffer)).await {
-            let read = read?;
+        let read = timeout(moment(rng), stream.read(&mut buffer));
+        if let Some(read) = in_time(read.await)? {
             if read == 0 {
                 return if got == length { Ok(length) } else { Err(cut_off()) };
             }
@@ -328,17 +299,28 @@ async fn cancel(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
     }
 }
 
+/// Returns what a call gave that was not given up: by dropping it, or by its own limit.
+fn in_time(called: Result<io::Result<usize>, Elapsed>) -> io::Result<Option<usize>> {
+    match called {
+        Err(_) => Ok(None),
+        Ok(Err(error)) if error.kind() == ErrorKind::TimedOut => Ok(None),
+        Ok(done) => done.map(Some),
+    }
+}
+
 /// Leaves in the middle of an echo.
-async fn abandon(mut stream: Stream, rng: &mut Rng) -> Result<u64, Fault> {
+async fn abandon(mut stream: impl Connection, rng: &mut Rng) -> Result<u64, Fault> {
     stream.write_u8(ECHO).await?;
     let length = size(rng, 1 << 20);
+    let moment = Duration::from_micros(rng.u64(1..2000));
+    stream.limit(moment)?;
     let sent = send(&mut stream, rng.u64(..), length, PIECE);
-    let _ = timeout(Duration::from_micros(rng.u64(..2000)), sent).await;
+    let _ = timeout(moment, sent).await;
     Ok(0)
 }
 
 /// Sends nothing, and expects that the server disconnects it at its deadline.
-async fn silent(mut stream: Stream) -> Result<u64, Fault> {
+async fn silent(mut stream: impl Connection) -> Result<u64, Fault> {
     let started = Instant::now();
     let read = stream.read(&mut [0]).await?;
     let waited = started.elapsed();

@@ -10,21 +10,41 @@
 #[cfg(target_os = "linux")]
 mod checks;
 #[cfg(target_os = "linux")]
+mod cleaner;
+#[cfg(target_os = "linux")]
 mod client;
+#[cfg(target_os = "linux")]
+mod connection;
 #[cfg(target_os = "linux")]
 mod control;
 #[cfg(target_os = "linux")]
+mod everything;
+#[cfg(target_os = "linux")]
+mod flat;
+#[cfg(target_os = "linux")]
 mod jobs;
 #[cfg(target_os = "linux")]
+mod names;
+#[cfg(target_os = "linux")]
 mod pattern;
+#[cfg(target_os = "linux")]
+mod places;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
 mod program;
 #[cfg(target_os = "linux")]
+mod renewed;
+#[cfg(target_os = "linux")]
 mod report;
 #[cfg(target_os = "linux")]
 mod server;
+#[cfg(target_os = "linux")]
+mod storm;
+#[cfg(target_os = "linux")]
+mod threads;
+#[cfg(target_os = "linux")]
+mod ways;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use sockpipe::{ConnectOptions, SharedMemory};
+
+use crate::ways::Ways;
 
 /// Reports whether a process is running and not just waiting to be reaped.
 pub(crate) fn lives(process: u32) -> bool {
@@ -32,6 +32,23 @@ pub(crate) fn memory(process: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+/// Returns a server's number of descriptors without clients, once it has not changed for half a
+/// second. The last client may take a moment to leave, and the listener opens more descriptors when
+/// it first waits.
+pub(crate) async fn settled(server: u32) -> usize {
+    let (mut seen, mut since) = (0, 0);
+    for _ in 0..500 {
+        let now = descriptors(server);
+        since = if now == seen { since + 1 } else { 0 };
+        seen = now;
+        if since == 50 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    seen
 }
 
 pub(crate) fn signal(process: u32, signal: Signal) {
@@ -75,29 +92,11 @@ pub(crate) fn files(dir: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Whether all processes move streams into shared memory.
-static MEMORY: AtomicBool = AtomicBool::new(false);
-
-pub(crate) fn use_memory() {
-    MEMORY.store(true, Ordering::Relaxed);
-}
-
-pub(crate) fn shared_memory() -> SharedMemory {
-    if MEMORY.load(Ordering::Relaxed) { SharedMemory::Eager } else { SharedMemory::Off }
-}
-
-/// Returns this program as a command, with the option for shared memory if this process has it.
-pub(crate) fn program() -> Result<Command> {
+/// Returns this program as a command, with the options for `ways`.
+pub(crate) fn program(ways: Ways) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    if shared_memory() != SharedMemory::Off {
-        command.arg("--shared-memory");
-    }
+    command.args(ways.arguments());
     Ok(command)
-}
-
-/// Returns the options of a client.
-pub(crate) fn connecting() -> ConnectOptions {
-    ConnectOptions::new().shared_memory(shared_memory())
 }
 
 /// This program as a process that prints lines and ends with its input.
@@ -107,8 +106,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(arguments: &[&str]) -> Result<Self> {
-        let mut command = program()?;
+    pub(crate) fn start(ways: Ways, arguments: &[&str]) -> Result<Self> {
+        let mut command = program(ways)?;
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start a process")?;
         let out = child.stdout.take().context("no pipe")?;
@@ -152,6 +151,11 @@ impl Running {
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Returns how the process ended, if it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
     }
 
     /// Reports whether the process exited successfully by itself within the limit.

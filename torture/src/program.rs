@@ -6,23 +6,27 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 
-use crate::{client, control, process, server};
+use crate::ways::Ways;
+use crate::{client, control, server};
 
 const USAGE: &str = "\
-usage: torture [--seconds N] [--seed N] [--shared-memory]
+usage: torture [--seconds N] [--seed N] [--shared-memory] [--everything]
 
   --seconds N   how long the mixed load goes on (default 60)
   --seed N      what decides what happens (default: another one each time, printed)
-  --shared-memory   everybody moves into memory from the first bytes on, as far as there is some";
+  --shared-memory   everybody moves into memory from the first bytes on, as far as there is some
+  --everything      names of living servers are removed, a cleaner runs, and a third server is
+                    upgraded; some processes use shared memory, poll, or use the blocking API";
 
 pub(crate) struct Options {
     pub(crate) seconds: u64,
     pub(crate) seed: u64,
+    pub(crate) everything: bool,
 }
 
 enum Verb {
     Storm(Options),
-    Serve { path: PathBuf, log: PathBuf },
+    Serve { path: PathBuf, log: PathBuf, upgradable: bool },
     Client { path: PathBuf, client: client::Options },
     Victim { path: PathBuf },
     Greedy { path: PathBuf, seed: u64 },
@@ -60,7 +64,7 @@ fn run(verb: Verb) -> Result<bool> {
     runtime.block_on(async {
         match verb {
             Verb::Storm(options) => return control::run(&options).await,
-            Verb::Serve { path, log } => server::run(&path, &log).await?,
+            Verb::Serve { path, log, upgradable } => server::run(&path, &log, upgradable).await?,
             Verb::Client { path, client } => client::run(path, client).await?,
             Verb::Victim { path } => client::victim(&path).await?,
             Verb::Greedy { path, seed } => client::greedy(&path, seed).await?,
@@ -72,9 +76,11 @@ fn run(verb: Verb) -> Result<bool> {
 
 fn parse() -> Result<Verb> {
     let mut parser = lexopt::Parser::from_env();
-    let mut options = Options { seconds: 60, seed: fastrand::u64(..1 << 32) };
+    let mut options = Options { seconds: 60, seed: fastrand::u64(..1 << 32), everything: false };
     let mut words = Vec::new();
     let mut client = client::Options::default();
+    let mut ways = Ways::default();
+    let mut upgradable = false;
     while let Some(argument) = parser.next()? {
         match argument {
             Long("seconds") => options.seconds = parser.value()?.parse()?,
@@ -85,17 +91,27 @@ fn parse() -> Result<Verb> {
             Long("log") => client.log = Some(parser.value()?.into()),
             Long("steady") => client.steady = true,
             Long("tasks") => client.tasks = parser.value()?.parse()?,
-            Long("shared-memory") => process::use_memory(),
+            Long("upgradable") => upgradable = true,
+            Long("shared-memory") => ways.memory = true,
+            Long("spin") => ways.spin = true,
+            Long("blocking") => ways.blocking = true,
+            Long("patient") => ways.patient = true,
+            Long("everything") => {
+                options.everything = true;
+                // The checks before the storm are done in shared memory.
+                ways = Ways { memory: true, patient: true, ..ways };
+            }
             Long("help") => return Ok(Verb::Usage),
             Value(word) => words.push(word),
             other => return Err(other.unexpected().into()),
         }
     }
+    ways.set();
     let text: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let path = |at: usize| PathBuf::from(&words[at]);
     Ok(match &text.iter().map(AsRef::as_ref).collect::<Vec<&str>>()[..] {
         [] => Verb::Storm(options),
-        ["serve", _, _] => Verb::Serve { path: path(1), log: path(2) },
+        ["serve", _, _] => Verb::Serve { path: path(1), log: path(2), upgradable },
         ["client", _] => Verb::Client { path: path(1), client },
         ["victim", _] => Verb::Victim { path: path(1) },
         ["greedy", _] => Verb::Greedy { path: path(1), seed: options.seed },

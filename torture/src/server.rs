@@ -9,19 +9,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use sockpipe::os::unix::{ListenOptionsExt, take_over};
 use sockpipe::{
-    Endpoint, ListenOptions, Listener, LocalListener, Stream, TimedListener, TimedStream, echo,
-    serve,
+    Endpoint, Listener, LocalListener, Stream, TimedListener, TimedStream, Transport, echo, serve,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::pattern::Pattern;
-use crate::process;
+use crate::threads;
+use crate::ways::Ways;
 
 /// The deadline for a client's first byte.
 pub(crate) const FIRST_BYTE: Duration = Duration::from_secs(3);
 /// The idle deadline of a connection.
 pub(crate) const IDLE: Duration = Duration::from_secs(4);
+/// How long the next version of a server tries to take it over.
+const TAKING: Duration = Duration::from_secs(20);
+/// How long a server that was taken over lets its connections finish: longer than any job.
+const FINISHING: Duration = Duration::from_secs(70);
 /// How much of an answer the server buffers for a client that does not read.
 pub(crate) const PIECE: usize = 64 * 1024;
 /// The longest frame.
@@ -36,20 +41,34 @@ pub(crate) const END_FIRST: u8 = b'h';
 pub(crate) const REPORT: u8 = b'r';
 
 static SERVED: AtomicU64 = AtomicU64::new(0);
+static IN_MEMORY: AtomicU64 = AtomicU64::new(0);
 static CUT: AtomicU64 = AtomicU64::new(0);
 static GAVE_UP: AtomicU64 = AtomicU64::new(0);
 static SOONEST: AtomicU64 = AtomicU64::new(u64::MAX);
 static LATEST: AtomicU64 = AtomicU64::new(0);
 static LOG: OnceLock<PathBuf> = OnceLock::new();
 
-pub(crate) async fn run(path: &Path, log: &Path) -> Result<()> {
+/// Serves until a signal, or until another version takes over if this one is `upgradable`.
+pub(crate) async fn run(path: &Path, log: &Path, upgradable: bool) -> Result<()> {
     LOG.get_or_init(|| log.to_owned());
+    let options = Ways::ours().listening();
+    if Ways::ours().blocking {
+        return threads::run(path, &options);
+    }
     let stop = sockpipe::shutdown_signal();
-    let options = ListenOptions::new().shared_memory(process::shared_memory());
-    let listener = Impatient(Listener::bind_with(path, &options)?);
+    let listener = if upgradable {
+        take_over(path, &options.upgradable(true), TAKING).await?
+    } else {
+        Listener::bind_with(path, &options)?
+    };
     println!("listening");
-    let listener = TimedListener::new(listener).first_byte_deadline(FIRST_BYTE).idle_deadline(IDLE);
-    serve(listener, handle).with_graceful_shutdown(stop).await?;
+
+    let listener = TimedListener::new(Impatient(listener));
+    let listener = listener.first_byte_deadline(FIRST_BYTE).idle_deadline(IDLE);
+    let serving = serve(listener, handle).with_graceful_shutdown(stop);
+    let serving = if upgradable { serving.drain_deadline(FINISHING) } else { serving };
+    let drained = serving.await?;
+    println!("finished {} {}", drained.finished(), drained.cut());
     Ok(())
 }
 
@@ -80,14 +99,21 @@ impl LocalListener for Impatient {
 
 async fn handle(mut stream: TimedStream<Stream>) {
     // The server does not report a client that sends nothing, or nothing more.
-    let Ok(what) = stream.read_u8().await else { return };
-    let done = match what {
-        ECHO => echo::echo(&mut stream, |_| ()).await.map(drop),
-        SUM => sum(&mut stream).await,
-        GIVE => give(&mut stream).await,
-        FRAMES => frames(&mut stream).await,
-        END_FIRST => end_first(&mut stream).await,
-        REPORT => report(&mut stream).await,
+    let Ok(service) = stream.read_u8().await else { return };
+    serve_one(&mut stream, service).await;
+    let in_memory = stream.get_ref().transport() == Transport::SharedMemory;
+    IN_MEMORY.fetch_add(u64::from(in_memory), Ordering::Relaxed);
+}
+
+/// Serves a connection whose first byte was read.
+pub(crate) async fn serve_one<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, service: u8) {
+    let done = match service {
+        ECHO => echo::echo(&mut *stream, |_| ()).await.map(drop),
+        SUM => sum(stream).await,
+        GIVE => give(stream).await,
+        FRAMES => frames(stream).await,
+        END_FIRST => end_first(stream).await,
+        REPORT => report(stream).await,
         other => {
             wrong(&format!("a connection began with {other}"));
             return;
@@ -103,14 +129,14 @@ async fn handle(mut stream: TimedStream<Stream>) {
         }
         Err(error) if error.kind() == ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            wrong(&format!("{what} ended with {:?}: {error}", error.kind()));
+            wrong(&format!("{service} ended with {:?}: {error}", error.kind()));
             0
         }
     };
 }
 
 /// Reads to the client's end, and then answers with the length and the checksum.
-async fn sum(stream: &mut TimedStream<Stream>) -> io::Result<()> {
+async fn sum(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     let (mut total, mut sum) = (0, crc32fast::Hasher::new());
     let mut buffer = vec![0; PIECE];
     loop {
@@ -127,7 +153,7 @@ async fn sum(stream: &mut TimedStream<Stream>) -> io::Result<()> {
 }
 
 /// Sends as many bytes as the client asks for.
-async fn give(stream: &mut TimedStream<Stream>) -> io::Result<()> {
+async fn give(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     let (seed, length) = (stream.read_u64().await?, stream.read_u64().await?);
     let mut last = Instant::now();
     match send_pattern(stream, seed, length, &mut last).await {
@@ -142,7 +168,7 @@ async fn give(stream: &mut TimedStream<Stream>) -> io::Result<()> {
 }
 
 async fn send_pattern(
-    stream: &mut TimedStream<Stream>,
+    stream: &mut (impl AsyncWrite + Unpin),
     seed: u64,
     length: u64,
     last: &mut Instant,
@@ -162,7 +188,7 @@ async fn send_pattern(
 /// Reads frames of a length and as many bytes, and answers each with its checksum. An end between
 /// two
 /// frames ends the connection; an end inside a frame is an error.
-async fn frames(stream: &mut TimedStream<Stream>) -> io::Result<()> {
+async fn frames(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     let mut frame = Vec::new();
     loop {
         let mut length = [0; 4];
@@ -182,7 +208,7 @@ async fn frames(stream: &mut TimedStream<Stream>) -> io::Result<()> {
 }
 
 /// Sends, ends its direction, and then reads what the client sends.
-async fn end_first(stream: &mut TimedStream<Stream>) -> io::Result<()> {
+async fn end_first(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     let (seed, length) = (stream.read_u64().await?, stream.read_u64().await?);
     send_pattern(stream, seed, length, &mut Instant::now()).await?;
     let (mut pattern, mut total) = (Pattern::new(!seed), 0);
@@ -201,12 +227,13 @@ async fn end_first(stream: &mut TimedStream<Stream>) -> io::Result<()> {
     if total == length { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
 }
 
-async fn report(stream: &mut TimedStream<Stream>) -> io::Result<()> {
+async fn report(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let line = format!(
-        "pid {} served {} cut {} gave-up {} soonest {} latest {}",
+        "pid {} served {} in-memory {} cut {} gave-up {} soonest {} latest {}",
         id(),
         now(&SERVED),
+        now(&IN_MEMORY),
         now(&CUT),
         now(&GAVE_UP),
         now(&SOONEST),
@@ -219,7 +246,7 @@ async fn report(stream: &mut TimedStream<Stream>) -> io::Result<()> {
 /// Writes a fault to a file, because the server may have no other output and may be killed before
 /// it is
 /// asked.
-fn wrong(what: &str) {
+pub(crate) fn wrong(what: &str) {
     let log = LOG.get().expect("set at the start");
     let file = OpenOptions::new().append(true).create(true).open(log);
     let _ = file.and_then(|mut file| writeln!(file, "server {}: {what}", id()));
