@@ -134,6 +134,8 @@ pub(crate) async fn suspended_clients(server: &Steady, report: &mut Report) -> R
         (others, with) = (streams, with.min(p99));
     }
     let grown = process::memory(server.id()).saturating_sub(memory);
+    // They are idle from now on, and the server would give up on them too.
+    drop(others);
     let ratio = with.as_secs_f64() / without.as_secs_f64();
     let seen = format!("{with:.1?} with, {without:.1?} without");
     let what = format!("p99 of {OTHERS} others while {SUSPENDED} are suspended (20)");
