@@ -59,15 +59,17 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn new() -> Self {
-        // An upgrade waits until the name is complete, so a lock alone would keep it too long.
+        // An upgrade waits until the name is complete, so a lock alone would keep it too long. Each
+        // part is removed early in a short run.
         let all = [
-            (Server::Steady, &PARTS[..]),
-            (Server::Mortal, &PARTS[..]),
-            (Server::Renewed, &PARTS[..2]),
+            (Server::Steady, &PARTS[..], 0),
+            (Server::Mortal, &PARTS[..], 2),
+            (Server::Renewed, &PARTS[..2], 1),
         ];
         let next = Instant::now() + PAUSE;
-        let name = |(server, parts): (_, &'static [Part])| {
-            let parts = parts.iter().cycle();
+        let name = |(server, parts, first): (_, &'static [Part], usize)| {
+            let mut parts = parts.iter().cycle();
+            parts.by_ref().take(first).for_each(drop);
             Name { server, parts, next, missing: None }
         };
         let names = all.map(name).into();
