@@ -44,7 +44,7 @@ async fn whoami(ConnectInfo(peer): ConnectInfo<PeerInfo>) -> Result<String, Stat
     match peer.credentials() {
         Ok(peer) => Ok(format!("{}\n", peer.user())),
         Err(error) => {
-            eprintln!("a client that cannot be told: {error}");
+            eprintln!("cannot identify a client: {error}");
             Err(StatusCode::FORBIDDEN)
         }
     }

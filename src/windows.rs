@@ -191,7 +191,7 @@ fn no_half_close() -> io::Error {
 
 fn not_taken(deadline: Duration) -> io::Error {
     let what = format!(
-        "the peer did not take what was written within {} s; it still arrives while this process \
+        "the peer did not read all data within {} s; the rest still arrives while this process \
          lives",
         deadline.as_secs_f32()
     );

@@ -20,7 +20,7 @@ use crate::stream::LocalStream;
 /// async fn whoami(ConnectInfo(peer): ConnectInfo<PeerInfo>) -> String {
 ///     match peer.credentials() {
 ///         Ok(peer) => format!("you are {}", peer.user()),
-///         Err(error) => format!("who you are cannot be told: {error}"),
+///         Err(error) => format!("your user is unknown: {error}"),
 ///     }
 /// }
 ///

@@ -313,7 +313,7 @@ impl Stream {
 
 fn set(place: &AtomicU64, timeout: Option<Duration>) -> io::Result<()> {
     if timeout == Some(Duration::ZERO) {
-        let what = "a time of zero would let nothing through; None is for no limit";
+        let what = "timeout must not be zero; use None for no timeout";
         return Err(io::Error::new(ErrorKind::InvalidInput, what));
     }
     Limit::new(timeout).store(place);

@@ -40,7 +40,7 @@ pub(crate) fn handler_failed(error: &dyn std::fmt::Display) {
 #[cfg(feature = "tokio")]
 pub(crate) fn departure_unheard(error: &io::Error) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(%error, "a handler will not hear of it when its client leaves");
+    tracing::warn!(%error, "a handler is not notified when its client leaves");
     #[cfg(not(feature = "tracing"))]
     let _ = error;
 }

@@ -86,12 +86,12 @@ fn not_told(error: io::Error, process: Option<u32>) -> io::Error {
     let (reason, cause, advice) = match code(&error) {
         Some(ERROR_CANNOT_IMPERSONATE) => (
             Reason::PeerNotToldYet { process },
-            "nothing that the client has written was read, and Windows tells who it is only then",
-            "ask again after the first bytes",
+            "Windows identifies this client only once data from it has been read",
+            "ask again after the first read",
         ),
         Some(ERROR_CANT_OPEN_ANONYMOUS) => (
             Reason::AnonymousPeer { process },
-            "the client has connected as nobody (anonymous level)",
+            "the client connected at the anonymous level, which hides its user",
             "",
         ),
         _ => return error,

@@ -65,7 +65,7 @@ fn named(request: Request<()>) -> Result<Request<()>, Status> {
     let peer = request.extensions().get::<PeerInfo>().map(PeerInfo::credentials);
     match peer {
         Some(Ok(peer)) => println!("server: a call by {}", peer.user()),
-        _ => return Err(Status::unauthenticated("who you are cannot be told")),
+        _ => return Err(Status::unauthenticated("the client's user is unknown")),
     }
     Ok(request)
 }

@@ -87,7 +87,7 @@ impl Listener {
                 return Ok(Some(Stream::Own(client)));
             }
             if clients.gone {
-                return Err(io::Error::other("the thread that lets clients in is gone"));
+                return Err(io::Error::other("the thread that accepts clients has ended"));
             }
 
             let came = &self.shared.came;

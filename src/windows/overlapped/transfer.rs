@@ -47,7 +47,7 @@ fn is_synchronous(pipe: &impl AsHandle) -> io::Result<bool> {
     let outcome =
         unsafe { NtQueryInformationFile(pipe, &mut status, to, length, FileModeInformation) };
     if outcome < 0 {
-        return Err(io::Error::other(format!("the handle's mode is not told ({outcome:#x})")));
+        return Err(io::Error::other(format!("cannot query the handle's mode ({outcome:#x})")));
     }
     Ok(mode & (FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT) != 0)
 }
