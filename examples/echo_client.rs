@@ -203,7 +203,8 @@ async fn relay(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> Result<()> {
             done = &mut upload, if uploading => {
                 uploading = false;
                 if let (false, Some(sent)) = (done??, sent.get()) {
-                    // A server that cannot see our end sends none, so the client stops once all is back.
+                    // A server that cannot see our end sends none, so the client stops once all
+                    // bytes are back.
                     enough = *sent;
                 }
             }
