@@ -85,6 +85,27 @@ fn bind_reports_each_failing_call_and_leaves_no_file() {
     }
 }
 
+/// A sandbox such as systemd's `RestrictAddressFamilies=AF_UNIX` has no netlink sockets, by which
+/// `bind` asks who has a socket.
+#[test]
+fn bind_leaves_a_server_that_does_not_listen_yet_alone_where_the_kernel_reports_no_sockets() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let os = Os::new();
+    let kind = rustix::net::SocketType::STREAM;
+    let server = rustix::net::socket(rustix::net::AddressFamily::UNIX, kind, None);
+    let server = server.expect("a socket");
+    let address = rustix::net::SocketAddrUnix::new(os.endpoint()).expect("an address");
+    rustix::net::bind(&server, &address).expect("a free name");
+
+    let inject = ["-e", "inject=sendto:error=EPERM"];
+    let Some(second) = strace(&log, &inject, &helper(&["server", os.endpoint()])) else { return };
+    let line = run(second);
+    assert!(fs::read_to_string(&log).expect("a log").contains("(INJECTED)"), "nothing was asked");
+    assert!(line.starts_with("AddrInUse UnprovenSocket: "), "{line}");
+    assert_eq!(os.files(), ["s.sock"]);
+}
+
 /// Clients do not depend on the process id in the lock file, nor on the removal of files.
 #[test]
 fn bind_succeeds_although_an_optional_call_fails() {

@@ -87,8 +87,6 @@ pub(super) const SIZES_ARE_CUT: bool = false;
 pub(super) const NOT_FOLLOWED: Errno = Errno::LOOP;
 /// The most descriptors that one send takes.
 pub(super) const FDS_TO_SEND: usize = 253;
-/// How many refused probes show that a socket is dead.
-pub(super) const PROBES: u32 = 1;
 
 pub(super) fn user_temp_dir() -> Option<PathBuf> {
     None

@@ -26,8 +26,6 @@ pub(super) const PATH_LIMIT: usize = 103;
 pub(super) const ACCEPT_ENDS_AT_SHUTDOWN: bool = false;
 /// A refused connection may also mean that the backlog is full.
 pub(super) const REFUSED_MAY_BE_BUSY: bool = true;
-/// How many refused probes show that a socket is dead. A full backlog lasts only for a moment.
-pub(super) const PROBES: u32 = 3;
 /// Whether setsockopt(2) fails with `EINVAL` for any option once the peer is gone. XNU does so if a
 /// socket can neither send nor receive (`sosetopt`); OpenBSD does so for the size of a buffer.
 pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;

@@ -17,6 +17,10 @@ use super::platform;
 use crate::candidate::Occupancy;
 use crate::error::{self, Error, Reason, live_server};
 
+/// How many refused probes show that a socket is dead if the kernel does not report what is bound.
+/// A server between bind(2) and listen(2) refuses as well, and on some systems one whose backlog is
+/// full. Both last only for a moment.
+const PROBES: u32 = 3;
 /// The pause between probes, where one refusal proves nothing.
 const PAUSE: Duration = Duration::from_millis(25);
 
@@ -101,14 +105,15 @@ fn is_abandoned(lock: &Lock, stat: &Stat, probes: Probes) -> io::Result<bool> {
     let place = &lock.place;
     let said = note::said(&lock.file, stat);
     let path = place.resolved().unwrap_or_else(|| place.path());
-    if platform::is_bound(&path, stat) == Some(true) {
+    let bound = platform::is_bound(&path, stat);
+    if bound == Some(true) {
         return Err(live_server(place.endpoint(), None));
     }
     if said == Said::Bound && !platform::REFUSED_MAY_BE_BUSY {
         return Ok(true);
     }
 
-    let needed = if said == Said::Nothing { platform::PROBES } else { 1 };
+    let needed = if said == Said::Nothing && bound.is_none() { PROBES } else { 1 };
     for probe in 0..needed {
         if probe > 0 && probes == Probes::AtOnce {
             return Err(may_be_busy(place));
@@ -143,9 +148,11 @@ fn is_refused(place: &Place) -> io::Result<Option<bool>> {
     }
 }
 
-/// The error after a single refusal, which may also come from a server with a full backlog.
+/// The error after a single refusal, which may also come from a server with a full backlog or from
+/// one that does not listen yet.
 fn may_be_busy(place: &Place) -> io::Error {
-    let cause = "the socket there may be that of a server whose queue is full";
+    let cause =
+        "the socket there may be that of a server whose queue is full or that does not listen yet";
     let error = Error::new(Reason::UnprovenSocket, cause).at(place.endpoint());
     error.advising("remove it with Candidate::remove_stale, or wait with bind_wait").into()
 }
