@@ -43,13 +43,13 @@ Exit codes:
   4    the name is taken by a server, or the path is not a socket
   5    permission denied: another user's server, socket or directory
   6    no answer in time
-  130  stopped by Ctrl-C or a signal: listen, relay to stdio:, ping without an answer
+  130  stopped by Ctrl-C or a signal: listen, relay FROM stdio:, unanswered ping
   141  the reader of standard output closed it
 
 Signals: servers of many clients (echo, relay, listen --keep --exec) finish their connections, \
 print how many they cut after 5 s, and exit with 0; a second signal stops them at once, with 130. \
-ping prints its results, and exits with 0. connect and relay stdio: are terminated by the signal, \
-which a shell shows as 130 for Ctrl-C and 143 for SIGTERM.";
+ping prints its results, and exits with 0. connect and relay stdio: TO are terminated by the \
+signal, which a shell shows as 130 for Ctrl-C and 143 for SIGTERM.";
 
 /// Netcat for Unix domain sockets and Windows named pipes, the same on every OS.
 #[derive(Debug, Parser)]
@@ -127,8 +127,8 @@ a process group of its own. The group gets SIGTERM one second after its client h
 the server ends, and SIGKILL 2 s later. A command that ends by itself leaves its other processes \
 running.
 
---linger applies to a pipe of byte type, which cannot carry an end of file, and to a peer that \
-does not read the rest.
+--linger applies to a pipe of byte type, which cannot carry an end of file, and on Windows to a \
+peer that does not read the rest.
 
 Examples:
   sockpipe listen hello > received.txt      write what one client sends to a file
@@ -139,7 +139,7 @@ pub struct Listen {
     #[arg(value_parser = place(), value_hint = ValueHint::AnyPath)]
     pub endpoint: Place,
 
-    /// Serve clients one after another, with --exec all at a time.
+    /// Serve clients one after another, or all at once with --exec.
     #[arg(short, long)]
     pub keep: bool,
 
@@ -165,8 +165,8 @@ pub struct Listen {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
---linger applies to a pipe of byte type, which cannot carry an end of file, and to a peer that \
-does not read the rest.
+--linger applies to a pipe of byte type, which cannot carry an end of file, and on Windows to a \
+peer that does not read the rest.
 
 Examples:
   echo question | sockpipe connect hello    send a line, and print the answer
@@ -219,8 +219,8 @@ serves one client.
 Every user of this machine can connect to a TCP port, even if the endpoint behind it admits one \
 user.
 
-A connection to a peer that takes no end of file is closed after 0.5 s without data, or after \
---linger.
+After one side ends, a peer that takes no end of file is cut off after 0.5 s without data, or \
+after --linger.
 
 Examples:
   sockpipe relay tcp:127.0.0.1:8080 hello   let a browser connect to a socket
@@ -239,7 +239,7 @@ pub struct Relay {
     #[arg(long)]
     pub remote: bool,
 
-    /// Refuse file descriptors instead of passing them on; faster on Linux.
+    /// Refuse file descriptors instead of passing them on.
     #[arg(long)]
     pub no_descriptors: bool,
 

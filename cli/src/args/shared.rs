@@ -33,7 +33,7 @@ pub struct Client {
     #[arg(long)]
     pub any_server: bool,
 
-    /// Connect only if USER runs the server: a name, a number or a SID.
+    /// Connect only to a server of USER (name, number or SID) or root.
     #[arg(long, value_name = "USER", conflicts_with = "any_server")]
     pub expect_user: Option<String>,
 }
@@ -65,7 +65,7 @@ pub struct Server {
 /// How a program waits for its peer.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Spin {
-    /// Poll for up to 50 microseconds before a read sleeps (Unix).
+    /// Poll for up to 50 microseconds before a read sleeps; Windows ignores it.
     #[arg(long)]
     pub spin: bool,
 }
