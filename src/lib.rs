@@ -75,7 +75,7 @@
 //! | `Unsupported` | this OS or this peer does not support the operation |
 //! | `BrokenPipe` | a write to a peer that is gone; reads then return `Ok(0)` |
 //! | `ResourceBusy` | a blocking stream with several handles cannot become an async one, a descriptor or a handle |
-//! | `Other` | there is no tokio runtime here, or it lacks I/O or timers. If it lacks them, tokio first prints its own message, and with `panic = "abort"` the process ends |
+//! | `Other` | there is no tokio runtime here, or it lacks I/O or timers. If it lacks them, tokio's panic is printed and caught; with `panic = "abort"` it ends the process |
 //!
 //! [`Listener::accept`] retries transient failures, such as a client that disconnects early or a
 //! lack of file descriptors. An error from it is permanent. A write to a peer that is gone never
@@ -86,7 +86,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `tokio` (default) | the async API |
-//! | `blocking` | the same API for threads, in the module `blocking`; it does not need tokio |
+//! | `blocking` | the core API for threads, in the module `blocking`; it does not need tokio |
 //! | `tracing` | events for what a listener handles by itself |
 //! | `serde` | [`Endpoint`] in configuration files |
 //! | `framed` | `FrameSink`, which combines small messages into one write |

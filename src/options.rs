@@ -30,7 +30,7 @@ pub enum Access {
     Everyone,
 }
 
-/// The user as which a server must run for a client to connect to it.
+/// The users whose servers a client accepts.
 ///
 /// The client checks the running server, not the file, before it sends the first byte. A server of
 /// another user that holds the name receives a connection and no data. [Access and
@@ -207,7 +207,7 @@ impl ConnectOptions {
         self
     }
 
-    /// Sets the user as which the server must run. Default: [`ExpectServer::Default`].
+    /// Sets whose server the client accepts. Default: [`ExpectServer::Default`].
     #[must_use]
     pub fn expect_server(mut self, expect: ExpectServer) -> Self {
         self.expect_server = expect;
@@ -254,7 +254,7 @@ impl ConnectOptions {
     ///
     /// If `allowed`, such a `shutdown` succeeds and further writes fail with
     /// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe). The server reads end of file only when the
-    /// stream is closed or dropped, so it cannot answer that end. If not `allowed`, `shutdown`
+    /// stream is closed or dropped, so it cannot answer then. If not `allowed`, `shutdown`
     /// fails with [`Unsupported`](std::io::ErrorKind::Unsupported).
     ///
     /// # Platform-specific behavior

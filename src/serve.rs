@@ -265,7 +265,7 @@ impl<L: LocalListener, H, E> Serve<L, H, E> {
     /// # async fn search(_: sockpipe::Stream) {}
     /// # async fn run() -> std::io::Result<()> {
     /// let listener = sockpipe::Listener::bind("org.example.daemon")?;
-    /// // A search for whose result nobody waits any more is given up.
+    /// // A search is dropped when its client has left.
     /// sockpipe::serve(listener, search).cancel_when_client_leaves(true).await?;
     /// # Ok(())
     /// # }
@@ -394,8 +394,7 @@ where
 /// * Before the call a signal terminates the process. That is right for a program that still waits
 ///   in [`Listener::bind_wait`](crate::Listener::bind_wait), `os::unix::take_over` or
 ///   [`hand_over`](crate::hand_over). The next server replaces a socket that it leaves behind.
-/// * After the call only the future reports a signal, so nothing may wait between the call and the
-///   server.
+/// * After the call only the future reports a signal, so wait for nothing else before the server.
 ///
 /// A call outside the runtime catches signals from the first poll on.
 ///
@@ -427,8 +426,8 @@ where
 ///
 /// # Platform-specific behavior
 ///
-/// Unix: SIGINT (Ctrl-C) and SIGTERM, even if the process was started with them ignored, as a shell
-/// script starts its background jobs with SIGINT ignored. Windows: Ctrl-C, Ctrl-Break, the
+/// Unix: SIGINT (Ctrl-C) and SIGTERM, even if they were ignored at the start, as SIGINT is in a
+/// shell script's background jobs. Windows: Ctrl-C, Ctrl-Break, the
 /// console's closing, logoff and shutdown.
 pub fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'static {
     let signal = imp::shutdown_signal();

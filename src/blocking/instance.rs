@@ -73,8 +73,8 @@ where
 /// The role of this process: the primary instance, or a secondary one that is connected to the
 /// primary.
 ///
-/// A portable name makes it one instance for each user. When the primary crashes, the next process
-/// to start becomes the primary.
+/// With a plain name such as `tool`, each user has one primary. When the primary crashes, the next
+/// process to start becomes the primary.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a program has one")]
 pub enum SingleInstance {

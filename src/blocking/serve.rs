@@ -10,8 +10,8 @@ use super::{Listener, Stream};
 
 /// Serves each connection by `handler` in `threads` threads, the calling thread included.
 ///
-/// When [`Listener::unblock`] is called, it waits for the running handlers and returns. It has no
-/// deadline for them, and no call of this process ends a read that waits: set a [read
+/// When [`Listener::unblock`] is called, it waits for the running handlers and returns. It sets
+/// them no deadline, and nothing in this process can end a waiting read: set a [read
 /// timeout](Stream::set_read_timeout) in each handler, and check a flag of your own when it
 /// expires.
 ///

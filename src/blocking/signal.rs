@@ -44,8 +44,8 @@ use crate::imp::signal;
 ///
 /// # Platform-specific behavior
 ///
-/// Unix: SIGINT (Ctrl-C) and SIGTERM, even if the process was started with them ignored, as a shell
-/// script starts its background jobs with SIGINT ignored. A signal that was ignored before is
+/// Unix: SIGINT (Ctrl-C) and SIGTERM, even if they were ignored at the start, as SIGINT is in a
+/// shell script's background jobs. A signal that was ignored before is
 /// ignored again after the first one. Handlers that were installed before are called too.
 ///
 /// Windows: Ctrl-C, Ctrl-Break, the console's closing, logoff and shutdown. The last three end the

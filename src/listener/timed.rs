@@ -20,7 +20,7 @@ use crate::runtime::sleep_until;
 use crate::stream::{Closed, LocalStream, OwnedReadHalf, OwnedWriteHalf, Stream};
 
 /// A listener whose streams fail with [`TimedOut`](ErrorKind::TimedOut) when the client misses a
-/// deadline. Reads and writes both fail, so a handler ends whatever it waits for.
+/// deadline. A waiting read fails; with an idle deadline, a waiting write fails too.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -194,8 +194,8 @@ impl<S> TimedStream<S> {
     /// Replaces the [idle deadline](TimedListener::idle_deadline) of this connection, for both
     /// halves. `None` turns it off, for a client that waits for news.
     ///
-    /// The deadline starts again with this call. An earlier deadline does not wake a read or a
-    /// write that already waits in another task.
+    /// The deadline starts again with this call. A shorter deadline, or the first one, does not
+    /// apply to a read or write that already waits in another task.
     ///
     /// ```no_run
     /// use sockpipe::{Stream, TimedStream};
