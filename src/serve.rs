@@ -427,8 +427,8 @@ where
 /// # Platform-specific behavior
 ///
 /// Unix: SIGINT (Ctrl-C) and SIGTERM, even if they were ignored at the start, as SIGINT is in a
-/// shell script's background jobs. Windows: Ctrl-C, Ctrl-Break, the
-/// console's closing, logoff and shutdown.
+/// shell script's background jobs. Windows: Ctrl-C, Ctrl-Break, the console's closing and shutdown.
+/// A service goes on when a user logs off.
 pub fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'static {
     let signal = imp::shutdown_signal();
     async {

@@ -35,8 +35,7 @@ use crate::imp::signal;
 /// # }
 /// ```
 ///
-/// Only the first signal is caught. It restores the signal handling from before the first call of
-/// this function, so a second Ctrl-C usually ends the process.
+/// Only the first signal is caught, so a second Ctrl-C usually ends the process.
 ///
 /// # Errors
 ///
@@ -45,11 +44,12 @@ use crate::imp::signal;
 /// # Platform-specific behavior
 ///
 /// Unix: SIGINT (Ctrl-C) and SIGTERM, even if they were ignored at the start, as SIGINT is in a
-/// shell script's background jobs. A signal that was ignored before is
-/// ignored again after the first one. Handlers that were installed before are called too.
+/// shell script's background jobs. The first one restores the handling from before
+/// this call. Handlers that were installed before are called too.
 ///
-/// Windows: Ctrl-C, Ctrl-Break, the console's closing, logoff and shutdown. The last three end the
-/// process a few seconds later in any case.
+/// Windows: Ctrl-C, Ctrl-Break, the console's closing and shutdown. The last two end the process a
+/// few seconds later in any case. A second Ctrl-C reaches the handlers that were installed before.
+/// A service goes on when a user logs off.
 pub fn shutdown_signal() -> io::Result<ShutdownSignal> {
     signal::listen()?;
     Ok(ShutdownSignal(()))

@@ -16,7 +16,7 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_logoff, ctrl_shutdown};
+use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::error::Elapsed;
 
@@ -108,21 +108,15 @@ pub(super) fn timeout<F: Future>(
 }
 
 pub(crate) fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send + 'static {
-    let signals = || {
-        io::Result::Ok((ctrl_c()?, ctrl_break()?, ctrl_close()?, ctrl_logoff()?, ctrl_shutdown()?))
-    };
+    // Logoff is left out: only services receive it, when any user logs off.
+    let signals = || io::Result::Ok((ctrl_c()?, ctrl_break()?, ctrl_close()?, ctrl_shutdown()?));
     let signals = signals();
-
     async {
-        let (mut c, mut end, mut close, mut logoff, mut shutdown) = signals?;
+        let (mut c, mut end, mut close, mut shutdown) = signals?;
+
         poll_fn(|cx| {
-            let came = [
-                c.poll_recv(cx),
-                end.poll_recv(cx),
-                close.poll_recv(cx),
-                logoff.poll_recv(cx),
-                shutdown.poll_recv(cx),
-            ];
+            let came =
+                [c.poll_recv(cx), end.poll_recv(cx), close.poll_recv(cx), shutdown.poll_recv(cx)];
             if came.iter().any(Poll::is_ready) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;

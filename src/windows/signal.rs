@@ -6,7 +6,9 @@ use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
-use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, CTRL_C_EVENT, SetConsoleCtrlHandler};
+use windows_sys::Win32::System::Console::{
+    CTRL_BREAK_EVENT, CTRL_C_EVENT, CTRL_LOGOFF_EVENT, SetConsoleCtrlHandler,
+};
 use windows_sys::core::BOOL;
 
 use super::system::check;
@@ -32,9 +34,13 @@ pub(crate) fn wait() -> io::Result<()> {
     Ok(())
 }
 
-/// Handles the first event. From the second on it returns zero, which passes the event to the
-/// handlers that were there before.
+/// Handles the first Ctrl-C or Ctrl-Break, and passes later ones to the handlers that were there
+/// before, by returning zero. It never returns from the console's closing and from shutdown.
 unsafe extern "system" fn hear(event: u32) -> BOOL {
+    // Only services receive it, when any user logs off.
+    if event == CTRL_LOGOFF_EVENT {
+        return 0;
+    }
     let mut heard = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
     let first = !std::mem::replace(&mut *heard, true);
     drop(heard);
