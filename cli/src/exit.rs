@@ -103,6 +103,7 @@ pub fn what(error: &io::Error) -> String {
 /// options.
 fn message(error: &io::Error) -> String {
     let Some(error) = sockpipe::Error::of(error) else { return error.to_string() };
+
     let advice = match error.reason() {
         Reason::NoServer | Reason::StaleSocket => {
             Some("start it first, or wait for it with --wait")
@@ -114,6 +115,7 @@ fn message(error: &io::Error) -> String {
         Reason::UnsafeDirectory => {
             Some("choose a directory of your own, or allow it with --unsafe-directory")
         }
+        Reason::UnprovenSocket => Some("if no server runs there, `sockpipe clean` removes it"),
         Reason::NoHalfClose => None,
         _ => error.advice(),
     };

@@ -117,8 +117,7 @@ fn connect_uses_a_passed_connection() {
 }
 
 #[test]
-fn a_passed_socket_that_blocked_blocks_again_at_the_end() {
-    let os = Os::new();
+fn a_passed_connection_that_blocked_blocks_again_at_the_end() {
     let blocks = |socket: &OwnedFd| {
         let flags = rustix::fs::fcntl_getfl(socket).expect("flags");
         !flags.contains(rustix::fs::OFlags::NONBLOCK)
@@ -130,15 +129,6 @@ fn a_passed_socket_that_blocked_blocks_again_at_the_end() {
         Tool::of(with_passed(verb, far.into())).wait().assert_succeeds();
         assert!(blocks(&shared), "{verb}");
     }
-
-    let listener = UnixListener::bind(os.endpoint()).expect("a socket");
-    let shared: OwnedFd = listener.try_clone().expect("a descriptor").into();
-    let server = Tool::of(with_passed("listen -q fd:7", listener.into()));
-    let mut client = UnixStream::connect(os.endpoint()).expect("a connection");
-    client.shutdown(Shutdown::Write).expect("an end");
-    assert_eq!(client.read(&mut [0]).expect("an end"), 0);
-    server.wait().assert_succeeds();
-    assert!(blocks(&shared));
 
     // A socket that is nonblocking already stays so.
     let (near, far) = UnixStream::pair().expect("sockets");

@@ -13,8 +13,9 @@ use sockpipe::{ListenOptions, Listener, Stream};
 
 use crate::exit::{Exit, USAGE, at_endpoint};
 
-/// The numbers of the passed sockets that block. The runtime makes them nonblocking, also for the
-/// other processes that share them.
+/// The numbers of the passed connections that block. The runtime makes them nonblocking, also for
+/// the other processes that share them. A listener stays nonblocking: a second server at it would
+/// block in `accept`.
 static BLOCKING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// # Errors
@@ -46,10 +47,20 @@ pub fn passed_listener(number: u32, options: &ListenOptions) -> Result<Listener>
 
 /// Returns a stream for a passed connected socket.
 pub fn passed_stream(number: u32) -> Result<Stream> {
-    duplicate(number).and_then(Stream::from_fd).map_err(|error| {
+    stream(number).map_err(|error| {
         let what = format!("cannot use fd:{number}: {error}; pass a connected Unix domain socket");
         Exit::new(USAGE, what).into()
     })
+}
+
+fn stream(number: u32) -> io::Result<Stream> {
+    let socket = duplicate(number)?;
+    let blocks = !fcntl_getfl(&socket)?.contains(OFlags::NONBLOCK);
+    let stream = Stream::from_fd(socket)?;
+    if blocks {
+        BLOCKING.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+    }
+    Ok(stream)
 }
 
 /// Whether the socket has a peer, or had one that is gone.
@@ -58,7 +69,8 @@ pub fn passed_is_connected(number: u32) -> bool {
     peer.is_ok()
 }
 
-/// Makes those passed sockets block again that blocked before, once the tool no longer uses them.
+/// Makes those passed connections block again that blocked before. The tool calls it at its end; a
+/// signal that terminates it leaves them nonblocking.
 pub fn restore_passed() {
     let mut blocking = BLOCKING.lock().unwrap_or_else(PoisonError::into_inner);
     for number in blocking.drain(..) {
@@ -77,9 +89,6 @@ fn duplicate(number: u32) -> io::Result<OwnedFd> {
     let passed = borrow(number)?;
     let socket = fcntl_dupfd_cloexec(passed, 3)?;
     fcntl_setfd(passed, FdFlags::CLOEXEC)?;
-    if !fcntl_getfl(passed)?.contains(OFlags::NONBLOCK) {
-        BLOCKING.lock().unwrap_or_else(PoisonError::into_inner).push(number);
-    }
     Ok(socket)
 }
 
