@@ -132,8 +132,8 @@ pub enum Reason {
     /// No server listens, but connections of a former one still hold the pipe's name (Windows).
     HeldByConnections,
     /// A socket refuses connections. On macOS and the BSDs the socket of a live server with a full
-    /// backlog does so too. On Linux this is reported in a sandbox without `AF_NETLINK`, where a
-    /// server that does not listen yet looks like a dead one.
+    /// backlog does so too. On Linux a server that does not listen yet looks like a dead one
+    /// where the kernel does not report it, as in a sandbox without `AF_NETLINK`.
     UnprovenSocket,
     /// The server is shutting down: it finishes its last connections, and holds its name until
     /// then.

@@ -65,8 +65,8 @@ impl<L: LocalListener> TimedListener<L> {
     ///
     /// # Platform-specific behavior
     ///
-    /// Unix: a write continues only when the client has read most of the send buffer, about 200 KiB
-    /// with Linux's default size. A client that reads less than that within the deadline is closed
+    /// Linux: a write to a full socket continues only when the client has read most of the send
+    /// buffer, which has 208 KiB by default. A client that reads less within the deadline is closed
     /// too. For such clients set a longer deadline, or a smaller
     /// [`send_buffer_size`](crate::ListenOptions::send_buffer_size).
     ///
