@@ -14,9 +14,9 @@ impl crate::Stream {
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: the crate's event loop goes on completing the stream's I/O, because the system does
-    /// not release a pipe from the completion port that it is bound to. Each call that waits costs
-    /// a thread switch, and the stream cannot be converted into a handle.
+    /// Windows: the crate's event loop continues to complete the stream's I/O, because Windows
+    /// cannot detach a pipe from its completion port. So each call that waits costs a thread
+    /// switch, and the stream cannot be converted into a handle.
     pub fn into_blocking(self) -> io::Result<Stream> {
         let inner = imp::Stream::from_async(self.inner)?;
         Ok(Stream::from_imp(inner))
@@ -30,17 +30,18 @@ impl Stream {
     /// # Errors
     ///
     /// [`ResourceBusy`](io::ErrorKind::ResourceBusy) if the stream has other handles; `Other` if
-    /// there is no tokio runtime with I/O (Unix). The stream is closed then.
+    /// there is no tokio runtime with I/O (Unix). On an error the stream is dropped.
     ///
     /// # Platform-specific behavior
     ///
-    /// Windows: it waits for a write that is still in progress, as the next write would.
+    /// Windows: the call first waits until a write that is in progress has completed, as the next
+    /// write would do.
     pub fn into_async(self) -> io::Result<crate::Stream> {
         self.into_inner()?.into_async().map(crate::Stream::from_imp)
     }
 }
 
-/// Converts as [`into_blocking`](crate::Stream::into_blocking) does.
+/// Calls [`into_blocking`](crate::Stream::into_blocking).
 impl TryFrom<crate::Stream> for Stream {
     type Error = io::Error;
 
@@ -49,7 +50,7 @@ impl TryFrom<crate::Stream> for Stream {
     }
 }
 
-/// Converts as [`into_async`](Stream::into_async) does.
+/// Calls [`into_async`](Stream::into_async).
 impl TryFrom<Stream> for crate::Stream {
     type Error = io::Error;
 

@@ -1,4 +1,4 @@
-//! Conversions into an endpoint, and its form in configuration files.
+//! Conversions into an endpoint, and its serialized form.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ impl TryFrom<&Path> for Endpoint {
     type Error = ParseEndpointError;
 
     fn try_from(path: &Path) -> Result<Self, ParseEndpointError> {
-        // Programs for Windows keep the name of a pipe in a `Path`.
+        // Windows programs often store the name of a pipe in a `Path`.
         if let Some((text, start)) = path.to_str().and_then(|t| pipe_prefix(t).map(|at| (t, at))) {
             return pipe(text, start);
         }
@@ -62,8 +62,8 @@ impl From<&Self> for Endpoint {
     }
 }
 
-/// Serializes the text that [`Display`](std::fmt::Display) prints. A path that is not UTF-8 is an
-/// error.
+/// Serializes the text that [`Display`](std::fmt::Display) prints. Fails if the endpoint is a path
+/// that is not UTF-8.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Endpoint {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -78,7 +78,8 @@ impl serde::Serialize for Endpoint {
     }
 }
 
-/// Parses the text as [`FromStr`](std::str::FromStr) does, with its errors.
+/// Parses the text with [`FromStr`](std::str::FromStr), and returns the errors of that
+/// implementation.
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for Endpoint {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -15,7 +15,7 @@ use crate::blocking;
 #[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
-/// As [`StreamExt::from_fd`].
+/// Calls [`StreamExt::from_fd`].
 #[cfg(feature = "tokio")]
 impl TryFrom<OwnedFd> for Stream {
     type Error = io::Error;
@@ -25,7 +25,7 @@ impl TryFrom<OwnedFd> for Stream {
     }
 }
 
-/// As [`StreamExt::from_fd`].
+/// Calls [`StreamExt::from_fd`].
 #[cfg(feature = "tokio")]
 impl TryFrom<UnixStream> for Stream {
     type Error = io::Error;
@@ -35,7 +35,7 @@ impl TryFrom<UnixStream> for Stream {
     }
 }
 
-/// It fails where the peer's credentials cannot be read, and outside a tokio runtime.
+/// Fails outside a tokio runtime, or if the OS does not report the peer's credentials.
 #[cfg(feature = "tokio")]
 impl TryFrom<tokio::net::UnixStream> for Stream {
     type Error = io::Error;
@@ -45,8 +45,8 @@ impl TryFrom<tokio::net::UnixStream> for Stream {
     }
 }
 
-/// It fails outside a tokio runtime, and with [`Unsupported`](io::ErrorKind::Unsupported) for a
-/// stream that may use shared memory.
+/// Fails outside a tokio runtime. Fails with [`Unsupported`](io::ErrorKind::Unsupported) if the
+/// stream may use shared memory.
 #[cfg(feature = "tokio")]
 impl TryFrom<Stream> for tokio::net::UnixStream {
     type Error = io::Error;
@@ -56,7 +56,7 @@ impl TryFrom<Stream> for tokio::net::UnixStream {
     }
 }
 
-/// As [`StreamExt::into_fd`].
+/// Calls [`StreamExt::into_fd`].
 #[cfg(feature = "tokio")]
 impl TryFrom<Stream> for OwnedFd {
     type Error = io::Error;
@@ -66,7 +66,7 @@ impl TryFrom<Stream> for OwnedFd {
     }
 }
 
-/// It does not block.
+/// Calls [`StreamExt::into_fd`]. The returned socket is in nonblocking mode.
 #[cfg(feature = "tokio")]
 impl TryFrom<Stream> for UnixStream {
     type Error = io::Error;
@@ -76,7 +76,7 @@ impl TryFrom<Stream> for UnixStream {
     }
 }
 
-/// As [`StreamExt::from_fd`].
+/// Calls [`StreamExt::from_fd`].
 #[cfg(feature = "blocking")]
 impl TryFrom<OwnedFd> for blocking::Stream {
     type Error = io::Error;
@@ -86,14 +86,15 @@ impl TryFrom<OwnedFd> for blocking::Stream {
     }
 }
 
-/// It blocks from here on, with the timeouts that it had.
+/// Calls [`StreamExt::from_fd`], and keeps the socket's read and write timeouts. Calls of the
+/// stream block even if the socket was in nonblocking mode.
 #[cfg(feature = "blocking")]
 impl TryFrom<UnixStream> for blocking::Stream {
     type Error = io::Error;
 
     fn try_from(socket: UnixStream) -> io::Result<Self> {
         let (read, write) = (socket.read_timeout()?, socket.write_timeout()?);
-        // The kernel's timeouts would end waits that the stream's own timeouts do not end.
+        // The stream has its own timeouts. If the kernel's stayed set, they could end a wait early.
         set(socket.set_read_timeout(None))?;
         set(socket.set_write_timeout(None))?;
         let stream = Self::from_fd(socket.into())?;
@@ -103,7 +104,7 @@ impl TryFrom<UnixStream> for blocking::Stream {
     }
 }
 
-/// As [`StreamExt::into_fd`].
+/// Calls [`StreamExt::into_fd`].
 #[cfg(feature = "blocking")]
 impl TryFrom<blocking::Stream> for OwnedFd {
     type Error = io::Error;
@@ -113,7 +114,8 @@ impl TryFrom<blocking::Stream> for OwnedFd {
     }
 }
 
-/// It blocks, with the timeouts that the stream had.
+/// Calls [`StreamExt::into_fd`]. The returned socket is in blocking mode, and keeps the stream's
+/// read and write timeouts.
 #[cfg(feature = "blocking")]
 impl TryFrom<blocking::Stream> for UnixStream {
     type Error = io::Error;
@@ -127,7 +129,8 @@ impl TryFrom<blocking::Stream> for UnixStream {
     }
 }
 
-/// Ignores the failure if the peer is gone, because then no call waits.
+/// Ignores a failure to set a timeout if the peer has closed the connection, because then no call
+/// waits.
 #[cfg(feature = "blocking")]
 fn set(timeout: io::Result<()>) -> io::Result<()> {
     timeout.or_else(|error| match Errno::from_io_error(&error) {

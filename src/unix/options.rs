@@ -9,7 +9,7 @@ use crate::shared_memory::options::SharedMemory;
 
 pub(crate) type Spin = SpinPolicy;
 
-/// The options that `os::unix` sets.
+/// The listener options that [`ListenOptionsExt`](super::ext::ListenOptionsExt) sets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OsListenOptions {
     pub(super) unsafe_directory: bool,
@@ -20,27 +20,28 @@ pub(crate) struct OsListenOptions {
     pub(super) upgradable: bool,
 }
 
-/// What a listener does when it finds that its name is gone.
+/// The action of a listener whose socket was removed from its path.
 ///
-/// A listener that waits in `accept` looks every 9 seconds. Whichever is chosen, `accept` ends with
-/// an `AddrInUse` error once another server has the name, unless it is [`Ignore`](Self::Ignore).
+/// A listener checks its path at least every 9 seconds while it waits in `accept`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnNameLost {
-    /// Bind it again, with a new socket. Pending clients keep their connections.
+    /// Bind a new socket under the same name. Pending connections are still accepted.
     ///
-    /// If the endpoint is a path, a directory that was removed and created again is left alone. For
-    /// a portable name the user's runtime directory may be another by now, as after a logout and a
-    /// login.
+    /// If another server has bound the name in the meantime, `accept` fails with `AddrInUse`.
+    ///
+    /// If the directory was removed and created again, the result depends on the endpoint. For a
+    /// path, the listener does not bind in the new directory. For a portable name, it binds in the
+    /// user's current runtime directory, which may be a new one after a logout and a login.
     #[default]
     Republish,
-    /// End: `accept` fails with `NotFound`.
+    /// Stop: `accept` fails with `NotFound` ([`Reason::NameLost`](crate::Reason::NameLost)).
     Stop,
-    /// Do not look.
+    /// Do not check the name, and continue to wait for clients.
     Ignore,
 }
 
-/// Every socket supports half-close, so there is nothing to choose.
+/// The option `end_on_close`. It has no effect on Unix, because every socket supports half-close.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EndOnClose;
 
@@ -52,7 +53,8 @@ pub(crate) const fn end_on_close(_: bool) -> EndOnClose {
     EndOnClose
 }
 
-/// Whether a stream may use shared memory. On systems without it, the value has no effect.
+/// Whether a stream may use shared memory. The value has no effect on systems that do not support
+/// shared memory.
 #[cfg(feature = "shared-memory")]
 pub(crate) type Memory = SharedMemory;
 
@@ -61,7 +63,7 @@ pub(crate) const fn memory(policy: SharedMemory) -> Memory {
     policy
 }
 
-/// Returns the error for a kind of listener that cannot be taken over.
+/// Returns the error for the option `upgradable` on a kind of listener that cannot be taken over.
 pub(super) fn cannot_be_upgraded(what: &str) -> io::Error {
     let error = Error::new(Reason::Unsupported, format!("{what} cannot be taken over"));
     error.advising("turn os::unix::ListenOptionsExt::upgradable off").into()

@@ -1,4 +1,4 @@
-//! Conversions from and to the types that other code uses for an end of a pipe.
+//! Conversions between streams and the pipe types of std and tokio.
 
 use std::io;
 use std::os::windows::io::OwnedHandle;
@@ -12,7 +12,7 @@ use crate::blocking;
 #[cfg(feature = "tokio")]
 use crate::stream::Stream;
 
-/// As [`StreamExt::from_handle`].
+/// Calls [`StreamExt::from_handle`].
 #[cfg(feature = "tokio")]
 impl TryFrom<OwnedHandle> for Stream {
     type Error = io::Error;
@@ -22,9 +22,11 @@ impl TryFrom<OwnedHandle> for Stream {
     }
 }
 
-/// It fails where the pipe has no client. The stream belongs to the runtime that the pipe was
-/// registered with, and ends with it: bytes that are on their way out then are lost. It has a
-/// half-close where the pipe is of message type and read in message mode.
+/// Fails if no client is connected to the pipe.
+///
+/// The pipe stays registered with its tokio runtime. When that runtime shuts down, the stream ends,
+/// and data that it has not sent yet is lost. The stream supports half-close only if the pipe is of
+/// message type and in message-read mode.
 #[cfg(feature = "tokio")]
 impl TryFrom<NamedPipeServer> for Stream {
     type Error = io::Error;
@@ -35,9 +37,10 @@ impl TryFrom<NamedPipeServer> for Stream {
     }
 }
 
-/// The stream belongs to the runtime that the pipe was registered with, and ends with it: bytes
-/// that are on their way out then are lost. It has a half-close where the pipe is of message type
-/// and read in message mode.
+/// Keeps the pipe registered with its tokio runtime. When that runtime shuts down, the stream ends,
+/// and data that it has not sent yet is lost.
+///
+/// The stream supports half-close only if the pipe is of message type and in message-read mode.
 #[cfg(feature = "tokio")]
 impl TryFrom<NamedPipeClient> for Stream {
     type Error = io::Error;
@@ -48,7 +51,7 @@ impl TryFrom<NamedPipeClient> for Stream {
     }
 }
 
-/// As [`StreamExt::from_handle`].
+/// Calls [`StreamExt::from_handle`].
 #[cfg(feature = "blocking")]
 impl TryFrom<OwnedHandle> for blocking::Stream {
     type Error = io::Error;
@@ -58,7 +61,7 @@ impl TryFrom<OwnedHandle> for blocking::Stream {
     }
 }
 
-/// As [`StreamExt::into_handle`].
+/// Calls [`StreamExt::into_handle`].
 #[cfg(feature = "blocking")]
 impl TryFrom<blocking::Stream> for OwnedHandle {
     type Error = io::Error;
