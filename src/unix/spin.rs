@@ -1,9 +1,8 @@
-//! Busy-polling, or watching for the peer's answer before the thread sleeps:
-//! [`SpinPolicy::Auto`](crate::SpinPolicy).
+//! Busy-polling before a reader sleeps: [`SpinPolicy::Auto`](crate::SpinPolicy).
 //!
-//! Waking a core that sleeps takes longer than everything else in a round trip. So a reader that
-//! finds nothing looks again for a moment. The module `tasks` does this for tokio's tasks, and
-//! `threads` for threads that block.
+//! Waking a sleeping core takes longer than the rest of a round trip. So a reader that finds no
+//! data polls again for a short time before it sleeps. A stream that polls in this way *watches*.
+//! The module `tasks` implements this for tokio tasks, and `threads` for blocking threads.
 
 #[cfg(feature = "tokio")]
 pub(super) mod tasks;
@@ -12,18 +11,20 @@ pub(super) mod threads;
 
 use std::time::Duration;
 
-/// How long to watch. This is at least the time that it takes to wake a core. With less, two peers
-/// that have both gone to sleep would never again answer each other in time.
+/// How long to watch. It has to be longer than it takes to wake a core. Otherwise, once both peers
+/// sleep, each answer would arrive too late, and both would sleep again.
 pub(super) const BUDGET: Duration = Duration::from_micros(50);
 
-/// Records whether watching pays off. A hit is an answer that came in time, and a miss is one that
-/// did not.
+/// Tracks whether watching pays off. A hit is data that arrives while the stream watches. A miss is
+/// a watch that ends without data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Credit {
-    /// A negative score means that watching does not pay off, so the stream only probes.
+    /// While the score is negative, watching does not pay off, and the stream only probes: a few
+    /// reads watch, and all reads between them sleep at once.
     score: i8,
-    /// The number of waits to skip before the next probe, and the number to skip after that probe.
+    /// How many more reads sleep at once before the next probe.
     skip: u16,
+    /// The value of `skip` after the next miss.
     interval: u16,
 }
 
@@ -37,7 +38,7 @@ impl Credit {
         Self { score: 0, skip: 0, interval: Self::FIRST }
     }
 
-    /// Reports whether to watch this time.
+    /// Reports whether the next read that finds no data may watch.
     fn allows(&mut self) -> bool {
         if self.score >= 0 || self.skip == 0 {
             return true;
@@ -73,7 +74,7 @@ mod tests {
     use super::Credit;
 
     #[test]
-    fn credit_closes_with_misses_and_opens_with_a_hit() {
+    fn misses_stop_watching_and_a_hit_allows_it_again() {
         let mut credit = Credit::new();
         assert!(credit.allows());
         credit.miss();
@@ -84,7 +85,7 @@ mod tests {
                 assert!(!credit.allows());
             }
             assert!(credit.allows(), "a probe after {interval} waits");
-            assert!(credit.allows(), "and for as long as it is not known what came of it");
+            assert!(credit.allows(), "until the result of the probe is recorded");
             credit.miss();
         }
 
@@ -96,7 +97,7 @@ mod tests {
         assert_eq!(credit, Credit { score: 16, skip: 1024, interval: 16 });
         for _ in 0..4 {
             credit.miss();
-            assert!(credit.allows(), "what has paid for long is not given up at once");
+            assert!(credit.allows(), "a high score allows several misses");
         }
         credit.miss();
         assert!(!credit.allows());

@@ -1,14 +1,13 @@
-//! Busy-polling for tokio's tasks.
+//! Busy-polling for tokio tasks.
 //!
-//! A reader watches without holding the thread. The task calls `yield_now`, which puts it behind
-//! everything that can run and behind one look at the reactor, and then tries to receive a few
-//! times. A loop inside `poll_read` would be simpler, but would keep timers and other connections
-//! waiting for as long as the conversation lasts.
+//! A reader that watches does not block its thread. Its task calls `yield_now`, so that tokio first
+//! runs all other ready tasks and polls the reactor once. Then the task tries to receive a few
+//! times. A loop inside `poll_read` would be simpler, but it would delay timers and other
+//! connections for as long as the peer keeps sending.
 //!
-//! Three gates keep watching from costing more than it saves. Only one stream of a thread watches
-//! at a time. No stream watches while many streams of the thread are busy. While watching does not
-//! pay off, streams only probe now and then. Each thread keeps this state for itself, so nothing is
-//! shared or locked.
+//! Three rules limit what watching costs. Only one stream of a thread watches at a time. No stream
+//! watches while many streams of the thread are busy. While watching does not pay off, streams
+//! watch only occasionally, as a probe. This state is thread-local, so it needs no lock.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -25,32 +24,35 @@ use tokio::task::yield_now;
 use super::{BUDGET, Credit};
 use crate::options::SpinPolicy;
 
-/// The number of tries to receive in each turn of the task. They take about as long as the turn
-/// itself.
+/// How often each poll of a watching task tries to receive. All tries together take about as long
+/// as the rest of the poll.
 const TRIES: u32 = 4;
-/// With more busy streams than this, a thread rarely sleeps, and watching would be in their way.
+/// With more busy streams than this, a thread rarely sleeps, and watching would only delay them.
 const BUSY: u32 = 4;
 /// The number of reads over which busy streams are counted.
 const WINDOW: u32 = 64;
 
-/// The state that the streams polled by one thread share.
+/// The state that all streams polled by one thread share.
 pub(in crate::unix) struct Thread {
     credit: Cell<Credit>,
-    /// The stream that watches, or 0 for none. A stream that is dropped or moves to another thread
-    /// leaves its number behind, so the number is valid only until `owned_until`.
+    /// The id of the stream that watches, or 0 for none. The id expires at `owned_until`, because a
+    /// stream that is dropped or moves to another thread does not reset it.
     owner: Cell<u64>,
     owned_until: Cell<Option<Instant>>,
-    /// The time at which the owner gives up. It goes on if `progress` differs from `seen`:
-    /// something came for another stream, and the thread would not have slept anyway.
+    /// The time at which the owner stops watching. If `progress` differs from `seen`, the time is
+    /// extended: another stream has received data, so the thread would not have slept anyway.
     until: Cell<Option<Instant>>,
+    /// The value of `progress` when `until` was set.
     seen: Cell<u32>,
-    /// The number of completed reads.
+    /// The number of completed reads. It wraps around.
     progress: Cell<u32>,
-    /// The number of reads in this window. The two fields below count the streams that had reads,
-    /// in this window and in the one before.
+    /// The number of completed reads in the current window.
     reads: Cell<u32>,
+    /// The number of streams that completed a read in the current window.
     streams: Cell<u32>,
+    /// The same number for the previous window.
     streams_before: Cell<u32>,
+    /// The number of the current window.
     window: Cell<u32>,
 }
 
@@ -92,14 +94,15 @@ impl Thread {
     }
 }
 
-/// The state of one stream. Only one task reads, but the fields are atomics because the stream is
-/// `Sync`.
+/// The state of one stream. Only one task reads from the stream, but the stream is `Sync`, so the
+/// fields are atomics.
 #[derive(Debug)]
 pub(in crate::unix) struct Spin {
     id: u64,
-    /// Whether to watch only after a write of this side. On a runtime with several threads, a
-    /// stream that only reads would keep a thread from its work by watching.
-    only_in_turns: bool,
+    /// Whether a read watches only after a write on the same stream. On a multi-thread runtime, a
+    /// stream that only reads would occupy a worker thread by watching.
+    only_after_write: bool,
+    /// Whether the stream has written since its last completed read.
     wrote: AtomicBool,
     pub(in crate::unix) watches: AtomicBool,
     /// The thread's window in which the stream was last counted.
@@ -116,15 +119,15 @@ impl Spin {
         let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
         Some(Box::new(Self {
             id: NEXT.fetch_add(1, Relaxed),
-            only_in_turns: !matches!(flavor, Ok(RuntimeFlavor::CurrentThread)),
+            only_after_write: !matches!(flavor, Ok(RuntimeFlavor::CurrentThread)),
             wrote: AtomicBool::new(false),
             watches: AtomicBool::new(false),
             window: AtomicU32::new(u32::MAX),
         }))
     }
 
-    /// Reads with `read`, which registers the task if it finds nothing. A stream that watches tries
-    /// `receive` first, which does not register the task.
+    /// Polls `read`, which registers the task's waker if there is no data. If the stream watches,
+    /// tries `receive` first, which registers no waker.
     pub(in crate::unix) fn poll<T, B>(
         &self,
         cx: &mut Context<'_>,
@@ -147,12 +150,12 @@ impl Spin {
                 self.completed(thread);
                 return Poll::Ready(received);
             }
-            // A task that has used up its budget has not tried to receive, so it knows nothing
-            // about its peer.
+            // A task that has used up tokio's coop budget has not tried to receive, so it does not
+            // know whether there is data.
             if has_budget_remaining() && self.watch(thread) {
-                // The task is registered with the reactor in any case. This call wakes it as well,
-                // after all others have had their turn. It allocates nothing, and always returns
-                // `Pending`.
+                // `read` has registered the task with the reactor. This call also schedules the
+                // task behind all ready tasks. It does not allocate, and its first poll always
+                // returns `Pending`.
                 let _ = pin!(yield_now()).poll(cx);
             }
             Poll::Pending
@@ -163,7 +166,7 @@ impl Spin {
         self.wrote.store(true, Relaxed);
     }
 
-    /// Reports whether to go on without sleeping, after a read that found nothing.
+    /// Reports whether the task watches instead of sleeping, after a read that found no data.
     pub(in crate::unix) fn watch(&self, thread: &Thread) -> bool {
         if self.watches.load(Relaxed) {
             let goes_on = self.goes_on(thread);
@@ -185,13 +188,13 @@ impl Spin {
         true
     }
 
-    /// Reports whether a stream that does not watch yet may begin.
+    /// Reports whether a stream that does not watch may start to.
     pub(in crate::unix) fn may_watch(&self, thread: &Thread) -> bool {
-        (!self.only_in_turns || self.wrote.load(Relaxed)) && thread.with_credit(Credit::allows)
+        (!self.only_after_write || self.wrote.load(Relaxed)) && thread.with_credit(Credit::allows)
     }
 
     fn goes_on(&self, thread: &Thread) -> bool {
-        // Another stream has taken over, or the task has moved to another thread.
+        // Another stream watches now, or the task has moved to another thread.
         if thread.owner.get() != self.id {
             return false;
         }

@@ -1,5 +1,4 @@
-//! Busy-polling for threads that block. Such a thread has nothing else to do meanwhile, so it just
-//! retries.
+//! Busy-polling for blocking threads. Such a thread has no other work, so it retries in a loop.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,8 +9,8 @@ use rustix::io::Errno;
 use super::{BUDGET, Credit};
 use crate::options::SpinPolicy;
 
-/// The credit of one stream. Threads that read at the same time may lose each other's hits and
-/// misses. That only makes the guess worse.
+/// The credit of one stream. Threads that read at the same time may overwrite each other's updates.
+/// A lost update only makes the credit less accurate.
 #[derive(Debug)]
 pub(in crate::unix) struct Spin(AtomicU64);
 
@@ -21,8 +20,8 @@ impl Spin {
         (policy != SpinPolicy::Off).then(|| Self(AtomicU64::new(Credit::new().to_bits())))
     }
 
-    /// Calls `receive`, which does not block, while watching pays off, but not for longer than
-    /// `limit`. Returns the result, or `None` if it is time to block.
+    /// Retries the nonblocking `receive` while the credit allows it, for [`BUDGET`] or `limit`,
+    /// whichever is shorter. Returns its result, or `None` if the caller should block.
     pub(in crate::unix) fn watch<T>(
         &self,
         limit: Option<Duration>,
@@ -32,7 +31,7 @@ impl Spin {
         let allowed = credit.allows();
         let mut outcome = None;
         if allowed {
-            // Bytes that are already there say nothing about how fast the peer answers.
+            // If data has already arrived, watching had no part in it, so it is not a hit.
             match receive() {
                 Err(Errno::AGAIN) => {}
                 done => return Some(done),
@@ -87,7 +86,7 @@ mod tests {
         Credit::from_bits(spin.0.load(Relaxed))
     }
 
-    /// Returns a receive that finds something after `tries` calls, and counts the calls.
+    /// Returns a `receive` that succeeds after `tries` calls. It counts its calls in `count`.
     fn after(tries: u32, count: &mut u32) -> impl FnMut() -> Result<(), Errno> {
         move || {
             *count += 1;
@@ -108,7 +107,7 @@ mod tests {
         assert_eq!(credit(&spin).score, 0);
         assert_eq!(spin.watch(None, after(1, &mut 0)), Some(Ok(())));
         assert_eq!(credit(&spin).score, 1);
-        // An end or an error during the watch is returned as well.
+        // An end of file or an error while the stream watches is returned as well.
         let mut first = true;
         let reset = || {
             Err::<(), _>(if std::mem::take(&mut first) { Errno::AGAIN } else { Errno::CONNRESET })
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_miss_closes_the_gate_until_the_next_probe() {
+    fn a_miss_stops_watching_until_the_next_probe() {
         let spin = spin(0, 0, 16);
         let mut count = 0;
         assert_eq!(spin.watch(Some(Duration::ZERO), after(u32::MAX, &mut count)), None);
@@ -125,7 +124,7 @@ mod tests {
         for _ in 0..16 {
             let mut count = 0;
             assert_eq!(spin.watch(None, after(0, &mut count)), None);
-            assert_eq!(count, 0, "it tried with the gate closed");
+            assert_eq!(count, 0, "received although the credit did not allow it");
         }
         assert_eq!(spin.watch(None, after(1, &mut 0)), Some(Ok(())));
         assert_eq!(credit(&spin).score, 0);

@@ -1,5 +1,5 @@
-//! These tests check the state of the gates, and not the time. An answer that has to come in time
-//! has an hour.
+//! These tests check who may watch, and do not depend on timing: a watch that must not expire lasts
+//! an hour.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -48,7 +48,7 @@ impl Thread {
         THREAD.with(|thread| thread.owner.get())
     }
 
-    /// Sets how long the stream that watches may go on: an hour, or no time.
+    /// Sets the remaining time of the stream that watches.
     fn give(time: Duration) {
         THREAD.with(|thread| {
             thread.until.set(Some(Instant::now() + time));
@@ -57,13 +57,13 @@ impl Thread {
     }
 }
 
-fn spin(only_in_turns: bool) -> Spin {
+fn spin(only_after_write: bool) -> Spin {
     let spin = Spin::new(SpinPolicy::Auto).expect("one that spins");
-    Spin { only_in_turns, ..*spin }
+    Spin { only_after_write, ..*spin }
 }
 
-/// Polls a read. `directly` and `reactor` specify whether the direct receive and then the reactor
-/// find something.
+/// Polls a read. `directly` specifies whether the direct receive finds data, and `reactor` whether
+/// the read through the reactor does.
 fn poll(spin: &Spin, directly: bool, reactor: bool) -> Poll<()> {
     let found = |something| if something { Poll::Ready(()) } else { Poll::Pending };
     let mut cx = Context::from_waker(Waker::noop());
@@ -83,21 +83,21 @@ fn the_policy_off_creates_no_spin() {
 fn an_answer_in_time_is_a_hit() {
     Thread::start();
     let spin = spin(false);
-    assert_eq!(poll(&spin, true, false), Poll::Pending, "nothing is received before it watches");
+    assert_eq!(poll(&spin, true, false), Poll::Pending, "received before it watches");
     assert!(watches(&spin));
     Thread::give(HOUR);
     assert_eq!(poll(&spin, false, false), Poll::Pending);
     assert!(watches(&spin));
     assert_eq!(poll(&spin, true, false), Poll::Ready(()));
     assert_eq!((Thread::score(), Thread::owner()), (1, 0));
-    // An answer by way of the reactor counts as well.
+    // Data that the reactor reports is a hit as well.
     assert_eq!(poll(&spin, false, false), Poll::Pending);
     Thread::give(HOUR);
     assert_eq!(poll(&spin, false, true), Poll::Ready(()));
     assert_eq!((Thread::score(), Thread::owner()), (2, 0));
 }
 
-/// The number of tries does not depend on the time that is left, because other tasks are due.
+/// The number of tries does not depend on the remaining time, because other tasks wait.
 #[test]
 fn a_turn_ends_after_a_few_tries() {
     Thread::start();
@@ -126,7 +126,7 @@ fn a_miss_ends_the_watch() {
     assert_eq!(poll(&spin, false, false), Poll::Pending);
     assert!(!watches(&spin));
     assert_eq!(Thread::credit(), Credit { score: -1, skip: 64, interval: 128 });
-    assert_eq!(poll(&spin, true, false), Poll::Pending, "no direct try while the gate is closed");
+    assert_eq!(poll(&spin, true, false), Poll::Pending, "received although it does not watch");
     assert!(!watches(&spin));
     assert_eq!(Thread::credit().skip, 63);
 }
@@ -139,14 +139,15 @@ fn one_stream_of_a_thread_watches_at_a_time() {
     Thread::give(HOUR);
     assert_eq!(poll(&other, false, false), Poll::Pending);
     assert!(watches(&one) && !watches(&other));
-    // A message for the other stream is a hit too, because the thread was awake for it.
+    // Data for the other stream is a hit too, because watching kept the thread awake for it.
     assert_eq!(poll(&other, false, true), Poll::Ready(()));
     assert_eq!(Thread::score(), 0);
     Thread::give(Duration::ZERO);
     assert_eq!(poll(&one, false, false), Poll::Pending);
     assert!(watches(&one));
     assert_eq!(Thread::score(), 1);
-    // A stream that is never polled again gives up the watch once its time is over.
+    // Once the time of a stream has expired, another stream may watch, even if the first is never
+    // polled again.
     Thread::give(Duration::ZERO);
     assert_eq!(poll(&other, false, false), Poll::Pending);
     assert!(watches(&other));
@@ -160,7 +161,7 @@ fn a_stream_from_another_thread_starts_over() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             assert_eq!(poll(&spin, true, false), Poll::Pending);
-            assert!(!watches(&spin), "it goes on where it is not known");
+            assert!(!watches(&spin), "the other thread does not know this stream yet");
             assert_eq!(poll(&spin, false, false), Poll::Pending);
             assert!(watches(&spin));
         });
@@ -168,7 +169,7 @@ fn a_stream_from_another_thread_starts_over() {
 }
 
 #[test]
-fn many_busy_streams_close_the_gate() {
+fn many_busy_streams_stop_watching() {
     Thread::start();
     let streams: Vec<_> = (0..5).map(|_| spin(false)).collect();
     for stream in &streams[..4] {
@@ -179,8 +180,8 @@ fn many_busy_streams_close_the_gate() {
     assert_eq!(poll(&streams[0], true, false), Poll::Ready(()));
     assert_eq!(poll(&streams[4], false, true), Poll::Ready(()));
     assert_eq!(poll(&streams[0], false, false), Poll::Pending);
-    assert!(!watches(&streams[0]), "the fifth closed it");
-    // The gate opens once the others have been silent for two windows.
+    assert!(!watches(&streams[0]), "the fifth busy stream ends it");
+    // The stream may watch again once the others have been silent for two windows.
     for _ in 0..2 * (WINDOW + 1) {
         assert_eq!(poll(&streams[0], false, true), Poll::Ready(()));
     }
@@ -198,7 +199,7 @@ fn many_streams_that_become_busy_end_the_watch() {
         assert_eq!(poll(stream, false, true), Poll::Ready(()));
     }
     assert_eq!(poll(&streams[0], false, false), Poll::Pending);
-    assert!(!watches(&streams[0]), "it would go on for as long as the others are busy");
+    assert!(!watches(&streams[0]), "still watches although many streams are busy");
 }
 
 #[test]
@@ -216,12 +217,13 @@ fn on_many_threads_a_stream_watches_only_after_its_write() {
 }
 
 #[test]
-fn only_a_multi_thread_runtime_watches_in_turns() {
-    let in_turns = async || Spin::new(SpinPolicy::Auto).expect("one that spins").only_in_turns;
+fn only_a_multi_thread_runtime_watches_only_after_a_write() {
+    let only_after_write =
+        async || Spin::new(SpinPolicy::Auto).expect("one that spins").only_after_write;
     let one = Builder::new_current_thread().build().expect("a runtime");
-    assert!(!one.block_on(in_turns()));
+    assert!(!one.block_on(only_after_write()));
     let many = Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
-    assert!(many.block_on(in_turns()));
+    assert!(many.block_on(only_after_write()));
 }
 
 /// Returns a stream that watches, and its peer.
@@ -242,7 +244,7 @@ async fn watching() -> (Stream, UnixStream) {
     (stream, peer)
 }
 
-/// Returns the result of a direct receive. The reactor has had no turn to report anything.
+/// Returns the result of a direct receive. The reactor has not been polled, so it reports nothing.
 fn receive(stream: &Stream, buf: &mut ReadBuf<'_>) -> Poll<Result<(), ErrorKind>> {
     let mut cx = Context::from_waker(Waker::noop());
     let received = stream.poll_read(&mut cx, buf).map_err(|error| error.kind());
@@ -264,7 +266,7 @@ async fn poll_read_returns_bytes_and_an_end_also_after_a_reset() {
     drop(peer);
     assert_eq!(receive(&stream, &mut ReadBuf::new(&mut [0; 16])), Poll::Ready(Ok(())));
 
-    // The peer leaves bytes of this side unread, which Linux reports as ECONNRESET.
+    // The peer closes with unread data, which Linux reports to this side as ECONNRESET.
     let (stream, peer) = watching().await;
     write(&stream, b"unread").expect("a write");
     drop(peer);
@@ -285,12 +287,12 @@ async fn a_large_buffer_is_not_initialized_for_a_small_answer() {
     assert!(buf.filled().iter().all(|byte| *byte == 7));
 }
 
-/// This is the point of the design: while a stream watches, other work on the thread goes on.
+/// While a stream watches, tasks, timers and other connections of the same thread make progress.
 #[tokio::test]
 async fn other_work_has_its_turn_while_a_stream_watches() {
     let (stream, mut peer) = watching().await;
     let order = Rc::new(RefCell::new(Vec::new()));
-    let told = |what: &'static str| order.borrow_mut().push(what);
+    let record = |what: &'static str| order.borrow_mut().push(what);
     let (mut one, mut other) = UnixStream::pair().expect("a pair");
 
     LocalSet::new()
@@ -303,17 +305,16 @@ async fn other_work_has_its_turn_while_a_stream_watches() {
                 })
                 .await
                 .expect("a read");
-                told("answer");
+                record("answer");
             };
-            // A timer, another task and another connection run first, and only then the answer is
-            // sent.
+            // Another task, a timer and another connection run before the answer is sent.
             let rest = async {
                 yield_now().await;
-                told("task");
+                record("task");
                 tokio::time::sleep(Duration::from_millis(5)).await;
-                told("timer");
+                record("timer");
                 one.write_u8(1).await.expect("a write");
-                told("connection");
+                record("connection");
                 peer.write_u8(1).await.expect("a write");
             };
 
