@@ -1,6 +1,5 @@
-//! Two faults by themselves, before the storm: many clients are killed at the same time in the
-//! middle of a
-//! frame, and clients are suspended while the server sends to them.
+//! Checks two faults one at a time, before the storm: many clients are killed at the same time in
+//! the middle of a frame, and clients are suspended while the server sends to them.
 
 use std::time::{Duration, Instant};
 

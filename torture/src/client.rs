@@ -1,7 +1,6 @@
 //! Client processes. Each prints a line for each event: `did` for a job, `lost` for a failure that
-//! a killed
-//! or suspended process explains, `back` for how long a connection was missing, and `wrong` for a
-//! fault.
+//! a killed or suspended process explains, `back` for how long a connection was missing, and
+//! `wrong` for a fault.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
@@ -107,8 +106,7 @@ impl Target {
     }
 
     /// Reports whether a killed server, or a suspension of this process for longer than the server
-    /// waits,
-    /// explains that a connection ended or that a start failed.
+    /// waits, explains that a connection ended or that a start failed.
     async fn explains(&self, server: Option<u32>, since: Instant) -> bool {
         for _ in 0..200 {
             let killed = self.log.is_some() && server.is_some_and(|server| !process::lives(server));

@@ -137,8 +137,8 @@ impl Names {
         name.missing = Some(Missing { part, files, since: Instant::now() });
     }
 
-    /// Forgets the servers that have ended, after another one took their name or by a kill.
-    /// Reports whether there are others.
+    /// Forgets the servers that have ended, after another one took their name or by a kill. Reports
+    /// whether there are others.
     pub(crate) fn has_displaced(&mut self, places: &Places) -> bool {
         // One that has bound its name again before another server could is none of them.
         let holder = places.lock_holder(Server::Mortal);

@@ -35,8 +35,7 @@ impl Pattern {
     }
 
     /// Returns the word that contains the next byte: a mix of the seed and the word's position, so
-    /// that
-    /// lost, duplicated or swapped bytes show.
+    /// that lost, duplicated or swapped bytes show.
     fn word(&self) -> u64 {
         let mut word = self.seed ^ (self.at / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -58,9 +58,8 @@ pub(crate) fn signal(process: u32, signal: Signal) {
 }
 
 /// Reaps a dead child, including one that became this process's when its parent died. Reports
-/// whether it
-/// is gone with all of its threads: the first thread can be dead while another still has the
-/// sockets.
+/// whether it is gone with all of its threads: the first thread can be dead while another still has
+/// the sockets.
 pub(crate) fn reap(child: u32) -> bool {
     let Some(child) = i32::try_from(child).ok().and_then(Pid::from_raw) else { return true };
     match waitpid(Some(child), WaitOptions::NOHANG) {

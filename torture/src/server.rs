@@ -186,8 +186,7 @@ async fn send_pattern(
 }
 
 /// Reads frames of a length and as many bytes, and answers each with its checksum. An end between
-/// two
-/// frames ends the connection; an end inside a frame is an error.
+/// two frames ends the connection; an end inside a frame is an error.
 async fn frames(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     let mut frame = Vec::new();
     loop {
@@ -244,8 +243,7 @@ async fn report(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Resul
 }
 
 /// Writes a fault to a file, because the server may have no other output and may be killed before
-/// it is
-/// asked.
+/// it is asked.
 pub(crate) fn wrong(what: &str) {
     let log = LOG.get().expect("set at the start");
     let file = OpenOptions::new().append(true).create(true).open(log);
