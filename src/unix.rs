@@ -2,7 +2,6 @@
 
 mod access;
 mod activation;
-mod asking;
 #[cfg(feature = "blocking")]
 pub(crate) mod blocking;
 mod bound;
@@ -25,6 +24,7 @@ pub(crate) mod interprocess;
 #[cfg(feature = "tokio")]
 mod listener;
 mod lock;
+mod lock_query;
 mod look;
 mod maker;
 mod name;
@@ -96,14 +96,14 @@ mod diag;
 mod linux;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(sockpipe_posix)))]
 use self::linux as platform;
-#[cfg(any(target_os = "netbsd", sockpipe_posix = "netbsd"))]
-mod netbsd;
 #[cfg(all(
     feature = "tokio",
     any(target_os = "linux", target_os = "android"),
     not(sockpipe_posix)
 ))]
-mod tidings;
+mod name_events;
+#[cfg(any(target_os = "netbsd", sockpipe_posix = "netbsd"))]
+mod netbsd;
 #[cfg(any(target_os = "netbsd", sockpipe_posix = "netbsd"))]
 use self::netbsd as platform;
 #[cfg(any(target_os = "openbsd", sockpipe_posix = "openbsd"))]
@@ -330,7 +330,7 @@ fn socket_is_not_all() -> io::Error {
 /// is gone is still useful: it can hold unread bytes, and then the end of file.
 fn unless_gone(set: Result<(), Errno>) -> Result<(), Errno> {
     match set {
-        Err(Errno::INVAL) if platform::GONE_TAKES_NO_OPTIONS => Ok(()),
+        Err(Errno::INVAL) if platform::OPTIONS_FAIL_WITHOUT_PEER => Ok(()),
         set => set,
     }
 }

@@ -17,7 +17,7 @@ pub(super) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
 /// Whether a call with `MSG_DONTWAIT` never waits. XNU's send ignores that flag (`sosend` checks
 /// `SS_NBIO` and `MSG_NBIO` only), so a write with a time limit needs a nonblocking socket.
 #[cfg(feature = "blocking")]
-pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = false;
+pub(super) const DONTWAIT_IS_HONORED: bool = false;
 /// The most descriptors in one message: `UIPC_MAX_CMSG_FD`.
 pub(super) const FDS_IN_A_MESSAGE: usize = 512;
 /// Whether a read installs the descriptors that came with its bytes even if its caller has no room

@@ -62,7 +62,7 @@ pub(super) fn is_our_socket(stat: &Stat) -> bool {
 }
 
 /// Restores the mode of this user's directory if it is too strict, even for this user.
-pub(super) fn mend_dir(path: &Path) {
+pub(super) fn restore_dir_mode(path: &Path) {
     let Ok(dir) = BoundFile::open_at(path) else { return };
     let mode = Mode::from_raw_mode(dir.stat.st_mode);
     let is_ours = FileType::from_raw_mode(dir.stat.st_mode) == FileType::Directory

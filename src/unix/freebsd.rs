@@ -11,7 +11,7 @@ pub(super) use super::posix::*;
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 /// Whether a call with `MSG_DONTWAIT` never waits.
 #[cfg(feature = "blocking")]
-pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
+pub(super) const DONTWAIT_IS_HONORED: bool = true;
 /// An upper bound for the descriptors in one message, whose control data is limited to 2048 bytes.
 pub(super) const FDS_IN_A_MESSAGE: usize = 512;
 /// Whether a read installs the descriptors that came with its bytes even if its caller has no room

@@ -23,10 +23,10 @@ pub(super) use super::epoll::{Heard, watch_for_hangup};
 pub(super) use super::flags::put_over;
 pub(super) use super::flags::{CLOSE_ON_EXEC, accept, close_on_exec, socket};
 pub(super) use super::group::has_only_the_owner as is_private_group;
+#[cfg(feature = "tokio")]
+pub(super) use super::name_events::of as name_events;
 use super::peer::Peer;
 use super::sockopt::get;
-#[cfg(feature = "tokio")]
-pub(super) use super::tidings::of as tidings;
 use crate::endpoint::{Endpoint, Form};
 use crate::error::too_long;
 
@@ -51,13 +51,13 @@ pub(super) const DIRECTORY: OFlags = OFlags::PATH;
 /// A refused connection means that no server listens: a full backlog fails with `EAGAIN`.
 pub(super) const REFUSED_MAY_BE_BUSY: bool = false;
 /// Whether setsockopt(2) fails with `EINVAL` for any option once the peer is gone.
-pub(super) const GONE_TAKES_NO_OPTIONS: bool = false;
+pub(super) const OPTIONS_FAIL_WITHOUT_PEER: bool = false;
 /// Whether shutting down the socket ends accept(2) in every thread.
 #[cfg(feature = "blocking")]
 pub(super) const ACCEPT_ENDS_AT_SHUTDOWN: bool = true;
 /// Whether a call with `MSG_DONTWAIT` never waits.
 #[cfg(feature = "blocking")]
-pub(super) const CALLS_CAN_BE_TOLD_NOT_TO_WAIT: bool = true;
+pub(super) const DONTWAIT_IS_HONORED: bool = true;
 /// The events that the reactor watches a stream for. Out-of-band bytes are priority data, see
 /// unix(7).
 #[cfg(feature = "tokio")]

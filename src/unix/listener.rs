@@ -17,7 +17,7 @@ use super::access::{Permission, peer_refused};
 use super::claim::Claim;
 use super::name::{self, LOOK, Name, Probes};
 use super::options::cannot_be_upgraded;
-use super::runtime::{self, Tidings, sleep};
+use super::runtime::{self, NameEvent, sleep};
 use super::stream::Stream;
 use super::upgrade::{Offer, taken_over};
 use super::{inherited, is_passing, is_shortage, platform, prepare, release_failed};
@@ -45,7 +45,7 @@ pub(crate) struct Listener {
     /// The next look at the name.
     look: Option<Pin<Box<Sleep>>>,
     /// Notifications that the look should be sooner.
-    tidings: Vec<Tidings>,
+    name_events: Vec<NameEvent>,
     stats: ListenerStats,
     stream_options: StreamOptions,
     backlog: Option<u32>,
@@ -135,13 +135,13 @@ impl Listener {
             let look = match &mut self.look {
                 Some(look) => look,
                 none => {
-                    self.tidings = self.name.tidings();
+                    self.name_events = self.name.events();
                     none.insert(Box::pin(sleep(LOOK)?))
                 }
             };
 
-            if self.tidings.iter_mut().any(|tidings| tidings.as_mut().poll(cx).is_ready()) {
-                self.tidings.clear();
+            if self.name_events.iter_mut().any(|event| event.as_mut().poll(cx).is_ready()) {
+                self.name_events.clear();
                 if look.deadline() > Instant::now() + SOON {
                     *look = Box::pin(sleep(SOON)?);
                 }
@@ -263,7 +263,7 @@ impl Listener {
             pause: None,
             backoff: Backoff::ACCEPT,
             look: None,
-            tidings: Vec::new(),
+            name_events: Vec::new(),
             stats: ListenerStats::default(),
             // Also used for a socket that replaces this one.
             stream_options: options.stream,

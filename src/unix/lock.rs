@@ -15,9 +15,9 @@ use rustix::process::geteuid;
 
 use super::bound::BoundFile;
 use super::maker::Maker;
-use super::note::{self, Said};
+use super::note::{self, SocketRecord};
 use super::place::{Place, file_id, remove};
-use super::{asking, is_transient, platform, release_failed};
+use super::{is_transient, lock_query, platform, release_failed};
 use crate::error::{self, Error, Reason, live_server};
 
 /// The suffix of a name lock's file. The file is called after a dot, the name, and this.
@@ -55,7 +55,7 @@ impl Lock {
     /// Takes the lock to serve under the name. Other processes can query it.
     pub(super) fn take(place: Place) -> io::Result<Self> {
         let lock = Self::take_as_left(place, NAME_LOCK)?;
-        asking::let_ask(&lock.file);
+        lock_query::allow_queries(&lock.file);
         note::write_holder(&lock.file);
         platform::keep(&lock.file);
         Ok(lock)
@@ -119,9 +119,9 @@ impl Lock {
         matches!(fstat(&self.file), Ok(stat) if stat.st_uid == geteuid().as_raw())
     }
 
-    fn tells_of_a_socket(&self) -> bool {
-        let stands = self.place.stat(self.place.name());
-        matches!(stands, Ok(Some(stat)) if note::said(&self.file, &stat) != Said::Nothing)
+    fn has_socket_record(&self) -> bool {
+        let Ok(Some(stat)) = self.place.stat(self.place.name()) else { return false };
+        note::socket_record(&self.file, &stat) != SocketRecord::Missing
     }
 
     /// Removes the lock file, but not another file that replaced it.
@@ -159,7 +159,7 @@ impl Drop for Lock {
         // is gone, and starts over. The file stays if it is a successor's, created after ours was
         // removed, or if it describes a dead socket, because the next server learns from it that
         // the socket has no owner.
-        if !self.tells_of_a_socket() {
+        if !self.has_socket_record() {
             self.remove_file();
         }
     }
@@ -174,7 +174,7 @@ fn open(place: &Place, name: &OsStr) -> Result<Option<(OwnedFd, bool)>, Errno> {
     match there(flags) {
         Ok(file) => return Ok(Some((file, false))),
         Err(Errno::NOENT) => {}
-        Err(Errno::ACCESS) if mend(place, name) => return Ok(None),
+        Err(Errno::ACCESS) if restore_mode(place, name) => return Ok(None),
         Err(errno) => return Err(errno),
     }
     match there(flags | OFlags::CREATE | OFlags::EXCL) {
@@ -220,7 +220,7 @@ fn try_to_lock(place: &Place, name: &OsStr, file: &OwnedFd) -> io::Result<bool> 
 
 /// Restores the mode of a lock file of this user that cannot be opened. A process that created it
 /// under a strict umask may have been killed before it set the mode.
-fn mend(place: &Place, name: &OsStr) -> bool {
+fn restore_mode(place: &Place, name: &OsStr) -> bool {
     let Ok(file) = BoundFile::open(place, name) else { return false };
     let mode = Mode::from_raw_mode(file.stat.st_mode);
     let is_ours = owned_by_this_user(&file.stat) && file.stat.st_nlink == 1;
@@ -243,7 +243,7 @@ fn lock_exclusively(file: &OwnedFd) -> Result<(), Errno> {
             done => return done,
         }
         // Where checking takes no lock, only a holder can have one.
-        if asking::holds_nothing(file) {
+        if lock_query::is_supported(file) {
             break;
         }
         // Checking processes share the lock for a moment. A holder's lock is exclusive.
@@ -321,7 +321,7 @@ pub(super) fn holding(place: &Place) -> io::Result<Held> {
     if !is_regular(&stat) || stat.st_nlink != 1 || !counts {
         return Ok(Held::ByNobody);
     }
-    let held = asking::is_held(&lock).map_err(cannot)?;
+    let held = lock_query::is_held(&lock).map_err(cannot)?;
     Ok(match note::holder(&lock) {
         _ if !held => Held::ByNobody,
         process if note::is_stopping(&lock) => Held::Stopping(process),

@@ -14,7 +14,7 @@ use super::places::place_to_bind;
 #[cfg(feature = "tokio")]
 use super::platform;
 #[cfg(feature = "tokio")]
-use super::runtime::Tidings;
+use super::runtime::NameEvent;
 pub(super) use super::stale::Probes;
 use crate::endpoint::Endpoint;
 use crate::options::ListenOptions;
@@ -66,13 +66,13 @@ impl Name {
         }
     }
 
-    /// Returns the notifications that the name may be gone.
+    /// Returns the events after which the name may be gone.
     #[cfg(feature = "tokio")]
-    pub(super) fn tidings(&self) -> Vec<Tidings> {
+    pub(super) fn events(&self) -> Vec<NameEvent> {
         match self {
             Self::Claimed(claim) => {
                 let place = claim.place();
-                platform::tidings(&place.absolute_path(), place.may_be_reopened())
+                platform::name_events(&place.absolute_path(), place.may_be_reopened())
             }
             Self::Abstract(_) | Self::Inherited => Vec::new(),
         }

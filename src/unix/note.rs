@@ -16,14 +16,14 @@ const BINDING: &str = "binding";
 /// Written after the process by a holder that is stopping.
 const STOPPING: &str = "stopping";
 
-/// What a lock file records about the socket under its name, for the next holder of the lock.
+/// What a lock file records about the socket under its name. The next holder of the lock reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    /// The previous holder bound this very socket.
+pub(super) enum SocketRecord {
+    /// The previous holder bound this socket.
     Bound,
     /// The previous holder was killed while it bound a socket, which may be this one.
-    Perhaps,
-    Nothing,
+    MaybeBound,
+    Missing,
 }
 
 /// Records that this process holds the lock. The record of a socket stays. Errors are ignored: a
@@ -83,12 +83,12 @@ pub(super) fn holder(file: &OwnedFd) -> Option<u32> {
     is_here.then_some(process)
 }
 
-pub(super) fn said(file: &OwnedFd, stat: &Stat) -> Said {
+pub(super) fn socket_record(file: &OwnedFd, stat: &Stat) -> SocketRecord {
     let text = read(file).unwrap_or_default();
     match text.get(HOLDER..).unwrap_or_default().trim() {
-        BINDING => Said::Perhaps,
-        text if text == socket(stat) => Said::Bound,
-        _ => Said::Nothing,
+        BINDING => SocketRecord::MaybeBound,
+        text if text == socket(stat) => SocketRecord::Bound,
+        _ => SocketRecord::Missing,
     }
 }
 
@@ -128,14 +128,20 @@ mod tests {
         let (file, here) = (empty(), Some(process::id()));
         let sockets = [empty(), empty()];
         let [one, other] = sockets.each_ref().map(|socket| fstat(socket).expect("its state"));
-        assert_eq!((holder(&file), said(&file, &one)), (None, Said::Nothing));
+        assert_eq!((holder(&file), socket_record(&file, &one)), (None, SocketRecord::Missing));
 
         write_holder(&file);
-        assert_eq!((holder(&file), said(&file, &one)), (here, Said::Nothing));
+        assert_eq!((holder(&file), socket_record(&file, &one)), (here, SocketRecord::Missing));
         write_binding(&file);
-        assert_eq!((said(&file, &one), said(&file, &other)), (Said::Perhaps, Said::Perhaps));
+        assert_eq!(
+            (socket_record(&file, &one), socket_record(&file, &other)),
+            (SocketRecord::MaybeBound, SocketRecord::MaybeBound)
+        );
         write_bound(&file, &one);
-        assert_eq!((said(&file, &one), said(&file, &other)), (Said::Bound, Said::Nothing));
+        assert_eq!(
+            (socket_record(&file, &one), socket_record(&file, &other)),
+            (SocketRecord::Bound, SocketRecord::Missing)
+        );
 
         // Each part replaces its own old text and leaves the other parts alone.
         assert!(!is_stopping(&file));
@@ -143,11 +149,11 @@ mod tests {
         {
             write_stopping(&file);
             assert!(is_stopping(&file));
-            assert_eq!((holder(&file), said(&file, &one)), (here, Said::Bound));
+            assert_eq!((holder(&file), socket_record(&file, &one)), (here, SocketRecord::Bound));
         }
         write_holder(&file);
         assert!(!is_stopping(&file));
-        assert_eq!((holder(&file), said(&file, &one)), (here, Said::Bound));
+        assert_eq!((holder(&file), socket_record(&file, &one)), (here, SocketRecord::Bound));
         assert_eq!(fstat(&file).expect("its state").st_size, (HOLDER + SOCKET) as i64);
     }
 

@@ -128,7 +128,7 @@ impl Place {
         match mkdirat(CWD, dir, Mode::RWXU) {
             // The umask may have removed bits of the mode, or the process that created the
             // directory was killed before it set the mode.
-            Ok(()) | Err(Errno::EXIST) => bound::mend_dir(dir),
+            Ok(()) | Err(Errno::EXIST) => bound::restore_dir_mode(dir),
             Err(errno) => return Err(failed(dir, "cannot make the directory", errno)),
         }
         match Self::in_existing_private_dir(dir, file)? {

@@ -16,7 +16,7 @@ pub(super) use super::native::{
     peer_groups, user_temp_dir, watch_for_hangup,
 };
 #[cfg(feature = "tokio")]
-use super::runtime::Tidings;
+use super::runtime::NameEvent;
 use super::sockopt::get;
 
 /// `sun_path` has 104 bytes, including the NUL.
@@ -28,7 +28,7 @@ pub(super) const ACCEPT_ENDS_AT_SHUTDOWN: bool = false;
 pub(super) const REFUSED_MAY_BE_BUSY: bool = true;
 /// Whether setsockopt(2) fails with `EINVAL` for any option once the peer is gone. XNU does so if a
 /// socket can neither send nor receive (`sosetopt`); OpenBSD does so for the size of a buffer.
-pub(super) const GONE_TAKES_NO_OPTIONS: bool = true;
+pub(super) const OPTIONS_FAIL_WITHOUT_PEER: bool = true;
 /// Whether a socket whose peer is gone reports no peer name, as if it had never been connected.
 /// When its peer closes, it loses `SS_ISCONNECTED` (`unp_disconnect`).
 pub(super) const A_GONE_PEER_HAS_NO_NAME: bool = true;
@@ -79,9 +79,9 @@ pub(super) fn is_mount_point(_: &Path) -> bool {
     false
 }
 
-/// No notifications: the regular looks notice a removed name.
+/// These systems report no events: the listener's regular checks notice a removed name.
 #[cfg(feature = "tokio")]
-pub(super) fn tidings(_: &Path, _: bool) -> Vec<Tidings> {
+pub(super) fn name_events(_: &Path, _: bool) -> Vec<NameEvent> {
     Vec::new()
 }
 

@@ -59,12 +59,12 @@ pub(super) fn receive_into(
         let room = buf.len().min(platform::MOST);
         return recv(socket, &mut buf[..room], flags).map(|(_, length)| length);
     }
-    receive_and_tell(socket, buf, flags).map(|(length, _)| length)
+    receive_noting_control(socket, buf, flags).map(|(length, _)| length)
 }
 
-/// Does the same as [`receive_into`], and reports whether control data ended the read.
+/// Receives as [`receive_into`] does, and also reports whether control data ended the read.
 #[inline]
-pub(super) fn receive_and_tell(
+pub(super) fn receive_noting_control(
     socket: BorrowedFd<'_>,
     buf: &mut [u8],
     flags: RecvFlags,

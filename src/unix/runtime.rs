@@ -40,8 +40,8 @@ pub(crate) fn shutdown_signal() -> impl Future<Output = io::Result<()>> + Send +
     }
 }
 
-/// Completes once a name may be gone.
-pub(super) type Tidings = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+/// A future that completes once a name may have been removed.
+pub(super) type NameEvent = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// Registers a socket with the reactor, for reading.
 pub(super) fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

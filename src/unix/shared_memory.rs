@@ -31,7 +31,7 @@ use rustix::time::{ClockId, clock_gettime};
 use self::limits::Share;
 use self::mapping::Mapping;
 use super::place::random;
-use super::receive::receive_and_tell;
+use super::receive::receive_noting_control;
 use super::sockname::SockName;
 use super::{platform, shut_down};
 use crate::options::StreamOptions;
@@ -168,7 +168,7 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
     }
 
     fn receive(&self, buf: &mut [u8]) -> io::Result<Received<Offer>> {
-        let (length, other) = receive_and_tell(self.socket, buf, RecvFlags::DONTWAIT)?;
+        let (length, other) = receive_noting_control(self.socket, buf, RecvFlags::DONTWAIT)?;
         Ok(Received { length, came: if other { Came::Other } else { Came::Nothing } })
     }
 

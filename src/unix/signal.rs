@@ -17,25 +17,26 @@ use crate::wait::Deadline;
 
 const SIGNALS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
-static HEARING: OnceLock<Hearing> = OnceLock::new();
+static SIGNAL_PIPE: OnceLock<SignalPipe> = OnceLock::new();
 
-struct Hearing {
-    heard: UnixStream,
-    handler: UnixStream,
+/// The socket pair by which the signal handler wakes waiting threads (the self-pipe trick).
+struct SignalPipe {
+    reader: UnixStream,
+    writer: UnixStream,
     /// The previous action of each signal.
-    before: [libc::sigaction; 2],
+    previous: [libc::sigaction; 2],
 }
 
 pub(crate) fn listen() -> io::Result<()> {
     static STARTING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-    if HEARING.get().is_some() {
+    if SIGNAL_PIPE.get().is_some() {
         return Ok(());
     }
-    let (heard, handler) = UnixStream::pair()?;
-    let before = [action(SIGNALS[0])?, action(SIGNALS[1])?];
+    let (reader, writer) = UnixStream::pair()?;
+    let previous = [action(SIGNALS[0])?, action(SIGNALS[1])?];
     // Set before the first signal can arrive.
-    HEARING.get_or_init(|| Hearing { heard, handler, before });
+    SIGNAL_PIPE.get_or_init(|| SignalPipe { reader, writer, previous });
     for signal in SIGNALS {
         set_action(signal, &ours())?;
     }
@@ -43,20 +44,20 @@ pub(crate) fn listen() -> io::Result<()> {
 }
 
 pub(crate) fn wait() -> io::Result<()> {
-    let Some(hearing) = HEARING.get() else { return Ok(()) };
+    let Some(pipe) = SIGNAL_PIPE.get() else { return Ok(()) };
     // No thread reads the byte, so that every waiting thread finds it.
-    wait_for(hearing.heard.as_fd(), PollFlags::IN, Deadline::after(None)).map(drop)
+    wait_for(pipe.reader.as_fd(), PollFlags::IN, Deadline::after(None)).map(drop)
 }
 
 /// Handles one signal, and restores the previous actions, so that the next signal is handled as
 /// before.
-extern "C" fn hear(signal: libc::c_int) {
-    let Some(hearing) = HEARING.get() else { return };
+extern "C" fn handle(signal: libc::c_int) {
+    let Some(pipe) = SIGNAL_PIPE.get() else { return };
     // The socket has room for the byte, so the call does not fail and leaves errno unchanged.
-    let _ = send(&hearing.handler, b"!", SendFlags::DONTWAIT);
-    for (ours, before) in SIGNALS.into_iter().zip(&hearing.before) {
-        let _ = set_action(ours, before);
-        let was_handled = !matches!(before.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN);
+    let _ = send(&pipe.writer, b"!", SendFlags::DONTWAIT);
+    for (ours, previous) in SIGNALS.into_iter().zip(&pipe.previous) {
+        let _ = set_action(ours, previous);
+        let was_handled = !matches!(previous.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN);
         if ours == signal && was_handled {
             // SAFETY: a handler may call raise(3). The signal is blocked until this handler
             // returns.
@@ -69,7 +70,7 @@ fn ours() -> libc::sigaction {
     // SAFETY: a `struct sigaction` is integers and at most a pointer, for which zeros are a value:
     // no flags, and an empty mask on these systems.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = hear as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    action.sa_sigaction = handle as extern "C" fn(libc::c_int) as libc::sighandler_t;
     action.sa_flags = libc::SA_RESTART;
     action
 }
@@ -85,8 +86,8 @@ fn action(signal: libc::c_int) -> io::Result<libc::sigaction> {
 }
 
 fn set_action(signal: libc::c_int, action: &libc::sigaction) -> io::Result<()> {
-    // SAFETY: `action` is either that of `hear`, which does only what a handler may do, or one that
-    // the system reported.
+    // SAFETY: `action` is either that of `handle`, which does only what a handler may do, or one
+    // that the system reported.
     if unsafe { libc::sigaction(signal, action, null_mut()) } == -1 {
         return Err(io::Error::last_os_error());
     }

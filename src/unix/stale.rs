@@ -11,7 +11,7 @@ use rustix::net::connect;
 use rustix::process::geteuid;
 
 use super::lock::{self, Held, Lock, NAME_LOCK};
-use super::note::{self, Said};
+use super::note::{self, SocketRecord};
 use super::place::{Place, SOCKET, what};
 use super::platform;
 use crate::candidate::Occupancy;
@@ -103,17 +103,17 @@ pub(super) fn is_stale(lock: &Lock, probes: Probes) -> io::Result<bool> {
 /// the record of the last lock holder, and at last probes the socket, which a server would notice.
 fn is_abandoned(lock: &Lock, stat: &Stat, probes: Probes) -> io::Result<bool> {
     let place = &lock.place;
-    let said = note::said(&lock.file, stat);
+    let record = note::socket_record(&lock.file, stat);
     let path = place.resolved().unwrap_or_else(|| place.path());
     let bound = platform::is_bound(&path, stat);
     if bound == Some(true) {
         return Err(live_server(place.endpoint(), None));
     }
-    if said == Said::Bound && !platform::REFUSED_MAY_BE_BUSY {
+    if record == SocketRecord::Bound && !platform::REFUSED_MAY_BE_BUSY {
         return Ok(true);
     }
 
-    let needed = if said == Said::Nothing && bound.is_none() { PROBES } else { 1 };
+    let needed = if record == SocketRecord::Missing && bound.is_none() { PROBES } else { 1 };
     for probe in 0..needed {
         if probe > 0 && probes == Probes::AtOnce {
             return Err(may_be_busy(place));

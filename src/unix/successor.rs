@@ -45,7 +45,7 @@ pub(super) async fn take_over(
         match listener::Listener::bind_wait::<Endpoint>(endpoint.clone(), options, pause).await {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 if end.is_past() {
-                    return Err(during(Operation::TakeOver, endpoint, cannot_be_had(limit, error)));
+                    return Err(during(Operation::TakeOver, endpoint, timed_out(limit, error)));
                 }
             }
             bound => return bound,
@@ -53,7 +53,7 @@ pub(super) async fn take_over(
     }
 }
 
-fn cannot_be_had(limit: Duration, error: io::Error) -> io::Error {
+fn timed_out(limit: Duration, error: io::Error) -> io::Error {
     let seconds = limit.as_secs_f32();
     let what = format!("the server there lets nobody take over, and kept its name for {seconds} s");
     let advice = "stop it, or bind it with os::unix::ListenOptionsExt::upgradable";

@@ -44,11 +44,11 @@ const WAITING: i32 = 16;
 pub(super) struct Offer {
     socket: AsyncFd<OwnedFd>,
     id: FileId,
-    heir: Option<Heir>,
+    successor: Option<Successor>,
 }
 
 /// A process that was sent all that it needs to take over.
-struct Heir {
+struct Successor {
     connection: AsyncFd<OwnedFd>,
     /// The process that reads from it first has the name.
     byte: OwnedFd,
@@ -66,7 +66,7 @@ impl Offer {
         bind(&socket, &place.address(&name)?).map_err(cannot)?;
         let id = file_id(&bound::settle(place, &name, owner)?);
         listen(&socket, WAITING).map_err(cannot)?;
-        Ok(Self { socket: runtime::register(socket)?, id, heir: None })
+        Ok(Self { socket: runtime::register(socket)?, id, successor: None })
     }
 
     /// Whether the socket for upgrades is still there.
@@ -77,7 +77,7 @@ impl Offer {
 
     /// Whether another process has the name, or may take it at any time.
     pub(super) fn is_undecided(&self) -> bool {
-        self.heir.is_some()
+        self.successor.is_some()
     }
 
     /// Completes once another process has the name, and returns that process's id if it is known.
@@ -88,24 +88,24 @@ impl Offer {
         listening: &OwnedFd,
     ) -> Poll<Option<u32>> {
         loop {
-            if let Some(heir) = &self.heir {
-                if ready!(heir.poll(cx)) {
-                    return Poll::Ready(heir.process);
+            if let Some(successor) = &self.successor {
+                if ready!(successor.poll(cx)) {
+                    return Poll::Ready(successor.process);
                 }
-                self.heir = None;
+                self.successor = None;
             }
             let connection = ready!(poll_call(&self.socket, cx, |socket| platform::accept(socket)));
             // A refused process reads an end of file, and so does one that cannot be sent the whole
             // message.
             if let Ok(connection) = connection {
-                self.heir = Heir::new(connection, claim, listening).ok();
+                self.successor = Successor::new(connection, claim, listening).ok();
             }
         }
     }
 
     /// Ends the offer. Returns whether the name still belongs to this process.
     pub(super) fn end(self, claim: &Claim) -> bool {
-        let ours = self.heir.as_ref().is_none_or(Heir::is_too_late);
+        let ours = self.successor.as_ref().is_none_or(Successor::is_too_late);
         if ours {
             withdraw(&claim.lock().place);
         }
@@ -113,7 +113,7 @@ impl Offer {
     }
 }
 
-impl Heir {
+impl Successor {
     fn new(connection: OwnedFd, claim: &Claim, listening: &OwnedFd) -> io::Result<Self> {
         let peer = Peer::of(connection.as_fd())?;
         // A socket that is not under the name cannot be taken over.
@@ -134,9 +134,9 @@ impl Heir {
     /// Completes with `true` if the other process has the name, and with `false` if it will never
     /// have it.
     fn poll(&self, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut said = [0];
+        let mut answer = [0];
         let read = poll_call(&self.connection, cx, |connection| {
-            recv(connection, &mut said[..], RecvFlags::empty())
+            recv(connection, &mut answer[..], RecvFlags::empty())
         });
         read.map(|read| matches!(read, Ok((1, _))))
     }

@@ -145,14 +145,14 @@ impl Stream {
 
     pub(in crate::unix) fn into_fd(self) -> io::Result<OwnedFd> {
         self.only_socket()?;
-        if !platform::CALLS_CAN_BE_TOLD_NOT_TO_WAIT {
+        if !platform::DONTWAIT_IS_HONORED {
             ioctl_fionbio(&self.socket, false)?;
         }
         Ok(self.socket)
     }
 
     fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
-        ioctl_fionbio(&socket, !platform::CALLS_CAN_BE_TOLD_NOT_TO_WAIT)?;
+        ioctl_fionbio(&socket, !platform::DONTWAIT_IS_HONORED)?;
         prepare(socket.as_fd(), options)?;
         Ok(Self { socket, peer, spin: Spin::new(options.spin), lane: None })
     }

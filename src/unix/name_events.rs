@@ -1,6 +1,6 @@
-//! Notifications that a name may be gone, earlier than the regular look: inotify(7) watches its
-//! file, and `/proc` reports changes of the mounts. They are only hints. Without them, the regular
-//! looks notice a removed name all the same.
+//! Events after which a name may be gone: inotify(7) watches its file, and `/proc` reports changes
+//! of the mounts. They only let a listener notice a removed name sooner. Without them, its regular
+//! checks notice it.
 
 use std::future::pending;
 use std::io;
@@ -14,16 +14,16 @@ use rustix::io::read;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::runtime::{Tidings, register_for};
+use super::runtime::{NameEvent, register_for};
 
 /// One instance for all listeners of the process, because a user can have only 128. The last
 /// listener closes it.
 static INOTIFY: Mutex<Weak<OwnedFd>> = Mutex::new(Weak::new());
 
-/// Returns the notifications for the socket at `path`. They include changes of the mounts if the
+/// Returns the events for the socket at `path`. They include changes of the mounts if the
 /// listener opens its directory again after another one was mounted over it.
-pub(super) fn of(path: &Path, follows_mounts: bool) -> Vec<Tidings> {
-    let mut all: Vec<Tidings> = Vec::new();
+pub(super) fn of(path: &Path, follows_mounts: bool) -> Vec<NameEvent> {
+    let mut all: Vec<NameEvent> = Vec::new();
     if let Ok((shared, watch)) = watch(path) {
         all.push(Box::pin(async move {
             once(&watch, Interest::READABLE).await;

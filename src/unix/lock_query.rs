@@ -12,28 +12,28 @@ use rustix::io::Errno;
 
 cfg_if::cfg_if! {
     if #[cfg(any(target_os = "linux", target_os = "android"))] {
-        const ASK: libc::c_int = libc::F_OFD_GETLK;
+        const GET_LOCK: libc::c_int = libc::F_OFD_GETLK;
 
-        /// Lets other processes query the lock. If the system lacks that kind of lock, they use
-        /// another way.
-        pub(super) fn let_ask(file: &OwnedFd) {
+        /// Lets other processes query the lock. If the system lacks this kind of lock, they use the
+        /// shared lock in [`is_held`].
+        pub(super) fn allow_queries(file: &OwnedFd) {
             let _ = fcntl(file, libc::F_OFD_SETLK);
         }
     } else {
-        const ASK: libc::c_int = libc::F_GETLK;
+        const GET_LOCK: libc::c_int = libc::F_GETLK;
 
         /// Nothing to do: others can query flock's own lock.
-        pub(super) fn let_ask(_: &OwnedFd) {}
+        pub(super) fn allow_queries(_: &OwnedFd) {}
     }
 }
 
 /// Whether another process holds the lock on `file`.
 pub(super) fn is_held(file: &OwnedFd) -> Result<bool, Errno> {
-    match fcntl(file, ASK) {
+    match fcntl(file, GET_LOCK) {
         Ok(kind) => Ok(kind != libc::F_UNLCK as libc::c_short),
         // Take a shared lock for a moment. Others that check can share it; a holder's lock is
         // exclusive.
-        Err(errno) if has_no_question(errno) => {
+        Err(errno) if is_unsupported(errno) => {
             match flock(file, FlockOperation::NonBlockingLockShared) {
                 Ok(()) => flock(file, FlockOperation::Unlock).map(|()| false),
                 Err(Errno::WOULDBLOCK) => Ok(true),
@@ -44,12 +44,12 @@ pub(super) fn is_held(file: &OwnedFd) -> Result<bool, Errno> {
     }
 }
 
-/// Whether `file` can be checked without taking a lock on it.
-pub(super) fn holds_nothing(file: &OwnedFd) -> bool {
-    !matches!(fcntl(file, ASK), Err(errno) if has_no_question(errno))
+/// Whether the lock on `file` can be queried without taking one.
+pub(super) fn is_supported(file: &OwnedFd) -> bool {
+    !matches!(fcntl(file, GET_LOCK), Err(errno) if is_unsupported(errno))
 }
 
-fn has_no_question(errno: Errno) -> bool {
+fn is_unsupported(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
