@@ -3,7 +3,7 @@
 //! limits.
 #![no_main]
 
-#[allow(dead_code, unreachable_pub, reason = "the tool's own source, of which a part is used")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "the tool's source, used in part")]
 #[path = "../../cli/src/args.rs"]
 mod args;
 
