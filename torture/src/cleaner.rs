@@ -22,6 +22,8 @@ pub(crate) struct Cleaner {
     is_here: bool,
     runs: u64,
     cleaned: u64,
+    /// How many files of living servers were there, and how many of them the cleaner took.
+    kept: u64,
     hurt: u64,
 }
 
@@ -33,12 +35,12 @@ impl Cleaner {
         let old = dir.join("old");
         fs::write(&old, "")?;
         let next = Instant::now() + EVERY;
-        Ok(Self { config, old, next, is_here: true, runs: 0, cleaned: 0, hurt: 0 })
+        Ok(Self { config, old, next, is_here: true, runs: 0, cleaned: 0, kept: 0, hurt: 0 })
     }
 
-    /// Cleans if it is time. `kept` are the files of living servers.
+    /// Cleans if it is time and there are files of living servers, `kept`.
     pub(crate) fn step(&mut self, kept: &[PathBuf], report: &mut Report) -> Result<()> {
-        if !self.is_here || Instant::now() < self.next {
+        if !self.is_here || kept.is_empty() || Instant::now() < self.next {
             return Ok(());
         }
         self.next += EVERY;
@@ -53,6 +55,7 @@ impl Cleaner {
 
         self.cleaned += u64::from(!self.old.exists());
         for (file, before) in kept.iter().zip(before) {
+            self.kept += u64::from(before.is_some());
             if before != inode(file) {
                 self.hurt += 1;
                 report.wrong(format!("{CLEANER} took {}", file.display()));
@@ -64,12 +67,15 @@ impl Cleaner {
     pub(crate) fn judge(self, report: &mut Report) {
         let _ = fs::remove_file(&self.old);
         if !self.is_here {
-            return report.judge(CLEANER, "runs", "is not installed", true);
+            let why = "without it".to_owned();
+            return report.not_judged(CLEANER, "runs", "is not installed", why);
         }
         let seen = format!("{} times, {} old files removed", self.runs, self.cleaned);
         let right = self.runs > 0 && self.cleaned == self.runs;
         report.judge("systemd-tmpfiles runs with an age of 0", "some", seen, right);
-        report.judge("… files of living servers removed", 0, self.hurt, self.hurt == 0);
+        let (hurt, kept) = (self.hurt, self.kept);
+        let seen = format!("{hurt} of {kept}");
+        report.judge("… files of living servers removed", 0, seen, hurt == 0 && kept > 0);
     }
 }
 

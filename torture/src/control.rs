@@ -51,7 +51,7 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
     // has to reap it.
     set_child_subreaper(Some(getpid()))?;
     let places = Places::new()?;
-    let mut report = Report::default();
+    let mut report = Report::new(options.seconds);
     let (path, log) = (places.socket(Server::Steady), places.log().to_string_lossy());
     let ways = Ways { spin: options.everything, ..Ways::ours() };
     let running = Running::start(ways, &["serve", &path.to_string_lossy(), &log])?;
@@ -61,18 +61,25 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
     steady.ask("pid").await?;
     let (descriptors, memory) = (process::settled(steady.id()).await, process::memory(steady.id()));
 
+    // The rows about what is left are worth nothing if this process cannot see what is there.
+    ensure!(memory > 0 && descriptors > 0, "this process cannot look into its server");
+    ensure!(!process::files(places.sockets()).is_empty(), "the server's files cannot be seen");
+    ensure!(!process::sockets(places.sockets()).is_empty(), "the server's socket cannot be seen");
+    ensure!(process::children().contains(&steady.id()), "the server is not seen as a child");
+
     checks::clients_killed_in_a_frame(&steady, &mut report).await?;
     checks::suspended_clients(&steady, &mut report).await?;
     let mut storm = Storm::new(&places, options, steady, report).await?;
     storm.rage(Duration::from_secs(options.seconds)).await?;
-    let (mut report, mut steady, highest) = storm.end(options.seconds).await?;
+    let (mut report, mut steady, highest) = storm.end().await?;
 
     if options.everything {
         let moved = steady.ask("in-memory").await?;
         report.judge("connections of the server in shared memory", "some", moved, moved > 0);
     }
     let after = process::settled(steady.id()).await;
-    report.judge("descriptors of the server after all", descriptors, after, after <= descriptors);
+    let what = "descriptors of the server after all";
+    report.judge_descriptors(what, descriptors as u64, after as u64);
     let grown = process::memory(steady.id()).saturating_sub(memory);
     let (mib, high) = (grown as f64 / f64::from(1 << 20), highest.saturating_sub(memory));
     let seen = format!("{mib:.1} MiB more, at most {:.1} during", high as f64 / f64::from(1 << 20));

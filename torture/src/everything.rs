@@ -91,12 +91,7 @@ impl Everything {
     }
 
     /// Ends it, once the clients have ended.
-    pub(crate) async fn end(
-        mut self,
-        seconds: u64,
-        places: &Places,
-        report: &mut Report,
-    ) -> Result<()> {
+    pub(crate) async fn end(mut self, places: &Places, report: &mut Report) -> Result<()> {
         for _ in 0..3000 {
             if !self.names.has_displaced(places) {
                 break;
@@ -105,8 +100,8 @@ impl Everything {
         }
         self.names.judge(report);
         self.cleaner.judge(report);
-        self.renewed.end(seconds, report).await?;
-        self.memory.iter().chain(&self.descriptors).for_each(|flat| flat.judge(seconds, report));
+        self.renewed.end(report).await?;
+        self.memory.iter().chain(&self.descriptors).for_each(|flat| flat.judge(report));
         Ok(())
     }
 }

@@ -30,21 +30,16 @@ impl Flat {
         }
     }
 
-    pub(crate) fn judge(&self, seconds: u64, report: &mut Report) {
+    pub(crate) fn judge(&self, report: &mut Report) {
         let Self { what, unit, slack, early, late } = *self;
         let seen = format!("{}, and {} in the last third", early / unit, late / unit);
         let bar = format!("< {} more at the end", slack / unit);
-        let is_long = seconds >= LONG;
-        report.judge(
-            what,
-            if is_long { bar } else { "any, in a short run".to_owned() },
-            seen,
-            !is_long || self.is_flat(),
-        );
+        report.judge_from(LONG, what, bar, seen, self.is_flat());
     }
 
     fn is_flat(&self) -> bool {
-        self.late < self.early + self.slack
+        // A number that was never taken is 0.
+        self.early > 0 && self.late > 0 && self.late < self.early + self.slack
     }
 }
 
@@ -60,6 +55,15 @@ mod tests {
                 flat.see(step as f64 / 100.0, 1000 + growth * step / 100 + step % 3);
             }
             assert_eq!(flat.is_flat(), is_flat, "{growth}");
+        }
+    }
+
+    #[test]
+    fn what_was_seen_in_one_third_only_is_not_flat() {
+        for times in [&[][..], &[0.2], &[0.9]] {
+            let mut flat = Flat::new("numbers", 1, 16);
+            times.iter().for_each(|time| flat.see(*time, 10));
+            assert!(!flat.is_flat(), "{times:?}");
         }
     }
 }

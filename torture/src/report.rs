@@ -11,6 +11,8 @@ const SHOWN: usize = 20;
 
 #[derive(Default)]
 pub(crate) struct Report {
+    /// How long the storm lasts.
+    seconds: u64,
     rows: Vec<Row>,
     wrong: Vec<String>,
     /// How often each job was done, and with how many bytes.
@@ -18,12 +20,13 @@ pub(crate) struct Report {
     /// The same for each way in which a client used the crate.
     ways: BTreeMap<String, (u64, u64)>,
     pub(crate) lost: u64,
-    /// The faults that clients of the renewed server saw.
+    /// The jobs that clients of the renewed server did, and the faults that they saw.
+    pub(crate) renewed_jobs: u64,
     pub(crate) renewed_faults: u64,
     /// How long each client missed a killed server, in milliseconds.
     pub(crate) back: Vec<u64>,
     /// The longest time that a connect took, including the start of the server, in milliseconds.
-    pub(crate) connect: u64,
+    pub(crate) connect: Option<u64>,
     /// The descriptors of each client process at its start and at its end.
     pub(crate) client_descriptors: Vec<(u64, u64)>,
 }
@@ -32,17 +35,68 @@ struct Row {
     what: String,
     bar: String,
     seen: String,
-    right: bool,
+    verdict: Verdict,
+}
+
+enum Verdict {
+    Right,
+    Wrong,
+    /// Nothing of the kind had to happen in this run, for this reason.
+    NotJudged(String),
 }
 
 impl Report {
+    pub(crate) fn new(seconds: u64) -> Self {
+        Self { seconds, ..Self::default() }
+    }
+
+    pub(crate) fn seconds(&self) -> u64 {
+        self.seconds
+    }
+
     /// Adds a line with a bar and an observation.
     pub(crate) fn judge(&mut self, what: &str, bar: impl Display, seen: impl Display, right: bool) {
         let (bar, seen) = (bar.to_string(), seen.to_string());
         if !right {
             eprintln!("torture: WRONG: {what}: {seen}, and it is to be {bar}");
         }
-        self.rows.push(Row { what: what.to_owned(), bar, seen, right });
+        let verdict = if right { Verdict::Right } else { Verdict::Wrong };
+        self.rows.push(Row { what: what.to_owned(), bar, seen, verdict });
+    }
+
+    /// The same for what a run of less than `seconds` may not show.
+    pub(crate) fn judge_from(
+        &mut self,
+        seconds: u64,
+        what: &str,
+        bar: impl Display,
+        seen: impl Display,
+        right: bool,
+    ) {
+        if self.seconds >= seconds {
+            self.judge(what, bar, seen, right);
+        } else {
+            self.not_judged(what, bar, seen, format!("below {seconds} s"));
+        }
+    }
+
+    /// Adds a line that does not count.
+    pub(crate) fn not_judged(
+        &mut self,
+        what: &str,
+        bar: impl Display,
+        seen: impl Display,
+        why: String,
+    ) {
+        let (bar, seen) = (bar.to_string(), seen.to_string());
+        let verdict = Verdict::NotJudged(why);
+        self.rows.push(Row { what: what.to_owned(), bar, seen, verdict });
+    }
+
+    /// Judges the descriptors of a living process at its start and at its end.
+    pub(crate) fn judge_descriptors(&mut self, what: &str, before: u64, after: u64) {
+        // A process that has ended, or that cannot be looked into, has none.
+        self.judge(what, before, after, after > 0 && after <= before);
     }
 
     pub(crate) fn wrong(&mut self, what: String) {
@@ -62,8 +116,9 @@ impl Report {
                     add(&mut self.ways, way, number(2));
                 }
                 add(&mut self.jobs, words[1], number(2));
+                self.renewed_jobs += u64::from(server == Server::Renewed);
                 if steady {
-                    self.connect = self.connect.max(number(3));
+                    self.connect = self.connect.max(Some(number(3)));
                 }
             }
             "lost" => self.lost += 1,
@@ -98,7 +153,7 @@ impl Report {
             let longest = longest.unwrap_or(u64::MAX);
             let seen = format!("{longest} ms, median {median} ms, {times} times");
             self.judge("a client without its server, longest", "< 2000 ms", seen, longest < 2000);
-            let connect = self.connect;
+            let connect = self.connect.unwrap_or(u64::MAX);
             let seen = format!("{connect} ms");
             // A server whose name was removed binds it again within 10 s.
             let (what, limit) = if everything {
@@ -109,7 +164,7 @@ impl Report {
             self.judge(what, format!("< {limit} ms"), seen, connect < limit);
         }
         for (before, after) in std::mem::take(&mut self.client_descriptors) {
-            self.judge("descriptors of a client process", before, after, after <= before);
+            self.judge_descriptors("descriptors of a client process", before, after);
         }
     }
 
@@ -120,7 +175,7 @@ impl Report {
     }
 
     pub(crate) fn is_right(&self) -> bool {
-        self.wrong.is_empty() && self.rows.iter().all(|row| row.right)
+        self.wrong.is_empty() && !self.rows.iter().any(|row| matches!(row.verdict, Verdict::Wrong))
     }
 }
 
@@ -134,9 +189,13 @@ fn add(counts: &mut BTreeMap<String, (u64, u64)>, name: &str, bytes: u64) {
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::from("| what | is to be | seen | |\n|---|---|---|---|\n");
-        for Row { what, bar, seen, right } in &self.rows {
-            let verdict = if *right { "ok" } else { "WRONG" };
-            writeln!(text, "| {what} | {bar} | {seen} | {verdict} |")?;
+        for Row { what, bar, seen, verdict } in &self.rows {
+            write!(text, "| {what} | {bar} | {seen} | ")?;
+            match verdict {
+                Verdict::Right => writeln!(text, "ok |")?,
+                Verdict::Wrong => writeln!(text, "WRONG |")?,
+                Verdict::NotJudged(why) => writeln!(text, "not judged {why} |")?,
+            }
         }
         for what in self.wrong.iter().take(SHOWN) {
             writeln!(text, "\nWRONG: {what}")?;
@@ -145,5 +204,30 @@ impl Display for Report {
             writeln!(text, "\n… and {} more", self.wrong.len() - SHOWN)?;
         }
         f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_counts_from_its_length_of_a_run_on() {
+        for (seconds, is_right) in [(15, true), (59, true), (60, false), (3600, false)] {
+            let mut report = Report::new(seconds);
+            report.judge_from(60, "things", "some", 0, false);
+            assert_eq!(report.is_right(), is_right, "{seconds}");
+            assert_eq!(report.to_string().contains("not judged below 60 s"), is_right, "{report}");
+        }
+    }
+
+    #[test]
+    fn a_process_without_descriptors_is_wrong() {
+        for (before, after, is_right) in [(9, 9, true), (9, 8, true), (9, 10, false), (0, 0, false)]
+        {
+            let mut report = Report::new(60);
+            report.judge_descriptors("descriptors", before, after);
+            assert_eq!(report.is_right(), is_right, "{before} {after}");
+        }
     }
 }

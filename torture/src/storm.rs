@@ -20,6 +20,10 @@ use crate::ways::Ways;
 const CLIENT_KILL: Duration = Duration::from_millis(200);
 /// The time between two kills of the mortal server.
 const SERVER_KILL: Duration = Duration::from_secs(10);
+/// From this length of a run on, servers are killed for certain.
+const KILLS: u64 = 20;
+/// From this length on, servers are also killed while they start.
+const KILLS_AT_START: u64 = 60;
 /// Nothing is begun that late.
 const CALM: Duration = Duration::from_secs(3);
 /// How many client processes are killed and suspended.
@@ -185,7 +189,7 @@ impl<'a> Storm<'a> {
         self.suspensions += 1;
     }
 
-    /// Kills the mortal server, and every other time also its successor while that starts. Returns
+    /// Kills the mortal server, and every second time also its successor while that starts. Returns
     /// `false` if the server cannot be found at the moment.
     async fn kill_the_server(&mut self) -> bool {
         let Some(server) = self.mortal_server().await else { return false };
@@ -193,7 +197,7 @@ impl<'a> Storm<'a> {
         self.servers_killed += 1;
         self.last_kill = Instant::now();
         process::reap(server);
-        if self.rng.bool() {
+        if self.killed_at_start >= self.servers_killed / 2 {
             return true;
         }
         let limit = Instant::now() + Duration::from_secs(1);
@@ -226,13 +230,14 @@ impl<'a> Storm<'a> {
 
     /// Ends the mortal clients first; then the others finish their jobs. Returns the report, the
     /// steady server, and the most memory that it had.
-    pub(crate) async fn end(mut self, seconds: u64) -> Result<(Report, Steady, u64)> {
+    pub(crate) async fn end(mut self) -> Result<(Report, Steady, u64)> {
         for mut client in std::mem::take(&mut self.clients) {
             client.running.kill();
             let server = client.server;
             client.running.rest().for_each(|line| self.report.take(&line, false, server));
         }
         let report = &mut self.report;
+        let seconds = report.seconds();
         for (mut witness, server) in
             std::mem::take(&mut self.witnesses).into_iter().zip(self.servers)
         {
@@ -247,18 +252,20 @@ impl<'a> Storm<'a> {
         }
         let (clients, at_start) = (self.clients_killed, self.killed_at_start);
         // A busy machine kills fewer clients, but the load has to stay a storm.
-        report.judge("clients killed", "5 a second", clients, clients >= seconds * 4);
+        report.judge("clients killed", "5 a second", clients, clients >= (seconds * 4).max(1));
         let what = "clients suspended for 0.05 to 6 s";
         report.judge(what, "some", self.suspensions, self.suspensions > 0);
         let (killed, due) = (self.servers_killed + at_start, seconds.saturating_sub(3) / 10);
-        let seen = format!("{}, and {at_start} while they started", self.servers_killed);
-        report.judge("servers killed", "1 in 10 s", seen, killed + 1 >= due.max(1));
+        let right = killed >= due.saturating_sub(1).max(1);
+        report.judge_from(KILLS, "servers killed", "1 in 10 s", self.servers_killed, right);
+        let what = "… their successors killed while they started";
+        report.judge_from(KILLS_AT_START, what, "some", at_start, at_start > 0);
         report.judge("jobs ended by a kill or a suspension", "any", report.lost, true);
         let (told, witnesses) = (report.client_descriptors.len(), self.servers.len());
         report.judge("clients that lived for the whole run", witnesses, told, told == witnesses);
         report.judge_clients(self.servers_killed, self.everything.is_some());
         if let Some(everything) = self.everything {
-            everything.end(seconds, self.places, report).await?;
+            everything.end(self.places, report).await?;
         }
         Ok((self.report, self.steady, self.highest))
     }
