@@ -63,6 +63,9 @@ pub enum Operation {
     Bind,
     /// Connecting.
     Connect,
+    /// Making a stream of a socket that another program created: `os::unix::StreamExt::from_fd` and
+    /// `Stream::from_parent`.
+    Adopt,
     /// Accepting a connection.
     Accept,
     /// Inspecting an address: [`Candidate::occupancy`](crate::Candidate::occupancy).
@@ -377,7 +380,9 @@ impl Operation {
             Self::Resolve => ("use", ""),
             Self::Bind => ("listen", " on"),
             Self::Connect => ("connect", " to"),
+            Self::Adopt => ("make a stream", " of"),
             Self::Accept => ("accept", " on"),
+
             Self::Inspect => ("look", " at"),
             Self::Clean => ("clean", ""),
             Self::Spawn => ("start the server", " at"),

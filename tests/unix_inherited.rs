@@ -97,7 +97,7 @@ async fn from_fd_refuses_a_descriptor_that_is_not_a_stream() {
     for (name, wrong, why) in cases {
         let error = assert_reason!(Stream::from_fd(wrong), Reason::UnusableDescriptor);
         println!("{name}: {error}");
-        assert_says(&error, &["cannot connect: unusable descriptor", why]);
+        assert_says(&error, &["cannot make a stream: unusable descriptor", why]);
     }
 }
 

@@ -16,7 +16,13 @@ async fn helper_worker() {
     let Some(behaviour) = common::argument() else { return };
     let stream = Stream::from_parent();
     if behaviour == "by hand" {
-        assert_kind(stream, ErrorKind::InvalidInput);
+        let error = assert_kind(stream, ErrorKind::InvalidInput);
+        // On Windows the error has no operation.
+        if cfg!(unix) {
+            let error = sockpipe::Error::of(&error).expect("an error of the crate");
+            assert_eq!(error.operation(), sockpipe::Operation::Adopt, "{error}");
+            assert!(error.advice().is_some(), "{error}");
+        }
         return;
     }
     let mut stream = stream.expect("an end");

@@ -46,12 +46,24 @@ pub(super) fn is_connected(socket: BorrowedFd<'_>) -> bool {
 
 /// Verifies that `socket` is connected, and prepares it.
 pub(super) fn check_stream(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let unusable = |why| io::Error::from(wrong(why).in_operation(Operation::Connect));
-    check(socket).map_err(unusable)?;
-    if !has_or_had_peer(socket) {
-        return Err(unusable("it is not connected"));
-    }
+    usable(socket).map_err(|why| wrong(why).in_operation(Operation::Adopt))?;
     ready(socket)
+}
+
+/// The same for `socket` from the standard input.
+pub(super) fn check_input(socket: BorrowedFd<'_>) -> io::Result<()> {
+    usable(socket).map_err(|why| {
+        let cause = format!("unusable standard input: {why}");
+        let error = Error::new(Reason::UnusableDescriptor, cause).in_operation(Operation::Adopt);
+        error.advising("start this program with Stream::pair_with_child")
+    })?;
+    ready(socket)
+}
+
+/// Returns why `socket` cannot be a stream, if it cannot.
+fn usable(socket: BorrowedFd<'_>) -> Result<(), &'static str> {
+    check(socket)?;
+    if has_or_had_peer(socket) { Ok(()) } else { Err("it is not connected") }
 }
 
 /// Also true if the peer is gone, because its data can still be read.

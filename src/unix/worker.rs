@@ -22,7 +22,7 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, Stdio)> {
 /// Returns the end that this process has from its parent.
 pub(crate) fn from_parent() -> io::Result<OwnedFd> {
     let end = io::stdin().as_fd().try_clone_to_owned()?;
-    inherited::check_stream(end.as_fd())?;
+    inherited::check_input(end.as_fd())?;
     Ok(end)
 }
 
