@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 
 use common::process::{Users, tool};
-use common::unix::{STRANGER, linked, open_to_all, set_mode};
+use common::unix::{STRANGER, linked, open_to_all, set_mode, strace};
 use common::{Backend, Ended, Os, Tool, run};
 
 /// The line of `info` that starts with `label`.
@@ -66,6 +66,37 @@ fn connect_follows_a_link_and_listen_refuses_it() {
     let _socket = UnixDatagram::bind(&datagrams).expect("a socket");
     let link = linked(&os, "other", &datagrams);
     assert_next(&run(&["info", utf8(&link)]), 4, &["choose another endpoint"], "remove");
+}
+
+/// Where the kernel does not report who has a socket, the tool cannot know whether a server that is
+/// about to listen has it. strace refuses the question on Linux; other backends do not ask.
+#[test]
+fn listen_advises_to_clean_a_socket_that_may_be_dead() {
+    let os = Os::new();
+    drop(UnixListener::bind(os.endpoint()).expect("a socket"));
+    let logs = tempfile::tempdir().expect("a directory");
+    let log = logs.path().join("log");
+    let deaf = ["-e", "inject=sendto,?send:error=EPERM"];
+    let is_asked = cfg!(all(target_os = "linux", not(sockpipe_posix)));
+    let run = |verb: &str| {
+        let mut command = tool();
+        command.args([verb, os.endpoint()]);
+        if is_asked {
+            command = strace(&log, &deaf, &command)?;
+        }
+        let ended = Tool::of(command).wait();
+        let asked = !is_asked || fs::read_to_string(&log).expect("a log").contains("(INJECTED)");
+        assert!(asked, "nothing was asked: {ended:?}");
+        Some(ended)
+    };
+
+    let Some(listen) = run("listen") else { return };
+    let advice = "; if no server runs there, `sockpipe clean` removes it";
+    listen.assert_fails(4, &["cannot listen on", os.endpoint(), "does not listen yet", advice]);
+    assert!(!listen.err.contains("remove_stale"), "{listen:?}");
+    assert_eq!(os.files(), ["s.sock"]);
+    let Some(clean) = run("clean") else { return };
+    assert_eq!((clean.code, os.files().len()), (Some(0), 0), "{clean:?}");
 }
 
 /// Nobody can connect to such a file, so `info` leaves out its mode.
