@@ -88,12 +88,18 @@ has_std() { # SYSROOT TARGET
     compgen -G "$1/lib/rustlib/$2/lib/libstd-*.rlib" >/dev/null
 }
 
+# std_folder BIN TARGET build|check: prints where make_std keeps TARGET's standard library for the compiler in
+# BIN.
+std_folder() {
+    printf '%s' "$CACHE/std-$3-$2-$("$1/rustc" -vV | cksum | cut -d' ' -f1)"
+}
+
 # make_std BIN TARGET build|check: builds TARGET's standard library for the compiler in BIN, once. Sets STD.
 # `check` builds only the metadata, which needs no linker or C compiler for TARGET.
 make_std() {
     local bin=$1 target=$2 how=$3 src work kind=rlib
     [ "$how" = build ] || kind=rmeta
-    STD=$CACHE/std-$how-$target-$("$bin/rustc" -vV | cksum | cut -d' ' -f1)
+    STD=$(std_folder "$bin" "$target" "$how")
     [ ! -d "$STD" ] || return 0
     src=$("$bin/rustc" --print sysroot)/lib/rustlib/src/rust/library
     [ -f "$src/std/src/lib.rs" ] || die "the standard library's sources are not in $src"

@@ -56,9 +56,16 @@ linker() {
     printf '%s' "$program"
 }
 
-std_at_hand() { # TARGET
-    has_std "$(rustc --print sysroot)" "$1" || compgen -G "$CACHE/std-build-$1-*" >/dev/null ||
-        compgen -G "$CACHE/rust-*/usr/lib/rustlib/$1/lib/libstd-*.rlib" >/dev/null
+# std_at_hand TARGET [ARCHITECTURE]: whether the standard library that use_rust would take is there.
+std_at_hand() {
+    local debian
+    if has_std "$(rustc --print sysroot)" "$1"; then
+        return
+    elif [ -n "${2:-}" ] && debian=$(debian_version "$(oldest_rust)") && [ -n "$debian" ]; then
+        has_std "$CACHE/rust-$debian/usr" "$1"
+    else
+        [ -x /usr/bin/rustc ] && [ -d "$(std_folder /usr/bin "$1" build)" ]
+    fi
 }
 
 # use_rust TARGET [ARCHITECTURE]: sets CARGO_CMD to a cargo that can build for TARGET, one of Debian's
@@ -149,7 +156,7 @@ run() { # NAME
     riscv64) target=riscv64gc-unknown-linux-gnu machine=riscv64 loader=ld-linux-riscv64-lp64d.so.1 ;;
     *) die "no such target: $1" ;;
     esac
-    if [ -n "$at_hand" ] && ! std_at_hand "$target"; then
+    if [ -n "$at_hand" ] && ! std_at_hand "$target" "$debian"; then
         say "$1: not run, as there is no standard library of $target at hand; SOCKPIPE_FULL=1 makes it"
         return
     fi
