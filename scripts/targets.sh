@@ -87,7 +87,7 @@ use_rust() {
 # those that a test starts. If PROGRAM, which is one of them, does not run as it is, the command runs in a
 # namespace, whose table of such programs is its own.
 emulated() {
-    local entry=/usr/lib/binfmt.d/qemu-$1.conf out child
+    local entry=/usr/lib/binfmt.d/qemu-$1.conf out child map
     if "$2" --version >/dev/null 2>&1; then
         "${@:3}"
         return
@@ -98,7 +98,7 @@ emulated() {
     coproc NAMESPACE {
         OUT=$out exec unshare --user --mount --propagation private bash -c '
             echo
-            read -r _
+            read -r _ || exit 2
             mount -t binfmt_misc none /proc/sys/fs/binfmt_misc &&
                 grep ^: "$0" >/proc/sys/fs/binfmt_misc/register || {
                 echo "a namespace cannot have programs handed to qemu; Linux 6.7 can" >&2
@@ -106,11 +106,13 @@ emulated() {
             }
             exec "$@" </dev/null >&"$OUT" {OUT}>&-' "$entry" "${@:3}"
     }
-    child=$NAMESPACE_PID
-    read -r _ <&"${NAMESPACE[0]}"
-    # The namespace has the same users.
-    awk '{ print $1, $1, $3 }' /proc/self/uid_map >"/proc/$child/uid_map"
-    awk '{ print $1, $1, $3 }' /proc/self/gid_map >"/proc/$child/gid_map"
+    child=${NAMESPACE_PID:-}
+    read -r _ <&"${NAMESPACE[0]:-}" || die "cannot make a namespace to run programs for qemu-$1 in"
+    # The namespace has the same users. Without them its programs would run as nobody.
+    for map in uid_map gid_map; do
+        awk '{ print $1, $1, $3 }' "/proc/self/$map" >"/proc/$child/$map" ||
+            die "cannot write the $map of the namespace for qemu-$1"
+    done
     echo >&"${NAMESPACE[1]}"
     wait "$child"
 }
