@@ -24,6 +24,9 @@ struct Bar {
     limit: Limit,
 }
 
+/// The comparison that leaves out what recvmsg costs.
+const BY_RECVMSG: &str = "sockpipe to tokio that reads by recvmsg";
+
 fn bars() -> Vec<Bar> {
     let mut bars = Vec::new();
     let mut add = |group, what, figure, of, to, limit| {
@@ -33,6 +36,7 @@ fn bars() -> Vec<Bar> {
     let same = "W1 64 B round trip, same core";
     add(same, "sockpipe", Figure::P50, (Sockpipe, small), (Tokio, small), AtMost(1.05));
     add(same, "sockpipe, spin", Figure::P50, (Spin, small), (Tokio, small), AtMost(1.02));
+    add(same, BY_RECVMSG, Figure::P50, (Sockpipe, small), (TokioRecvmsg, small), AtMost(1.02));
     let cross = "W1 64 B round trip, cross core";
     add(cross, "sockpipe", Figure::P50, (Sockpipe, small), (Tokio, small), AtMost(1.10));
     add(cross, "sockpipe, spin", Figure::P50, (Spin, small), (Tokio, small), AtMost(0.15));
@@ -164,12 +168,24 @@ fn bars() -> Vec<Bar> {
             AtLeast(tcp),
         );
     }
+    let one = "W4 connect, byte, close; 1 at a time";
+    let work = Work::Connect(1);
+    let to = (TokioRecvmsg, work);
+    add(one, BY_RECVMSG, Figure::Rate, (Sockpipe, work), to, AtLeast(0.97));
     let many = "W5 64 connections in turns";
     let work = Work::Many;
     add(many, "sockpipe", Figure::Rate, (Sockpipe, work), (Tokio, work), AtLeast(0.97));
     add(many, "sockpipe: p99", Figure::P99, (Sockpipe, work), (Tokio, work), AtMost(1.1));
     add(many, "sockpipe, spin", Figure::Rate, (Spin, work), (Tokio, work), AtLeast(0.97));
     add(many, "sockpipe, spin: p99", Figure::P99, (Spin, work), (Tokio, work), AtMost(1.2));
+    let to = (TokioRecvmsg, work);
+    for (what, figure, who, limit) in [
+        (BY_RECVMSG, Figure::Rate, Sockpipe, AtLeast(0.97)),
+        ("sockpipe to tokio that reads by recvmsg: p99", Figure::P99, Sockpipe, AtMost(1.1)),
+        ("sockpipe, spin, to tokio that reads by recvmsg", Figure::Rate, Spin, AtLeast(0.97)),
+    ] {
+        add(many, what, figure, (who, work), to, limit);
+    }
     let memory = "sockpipe, shared memory, spin";
     let thousand = "W7 64 B round trips over 1,000 connections";
     let [echo, bytes] = [Work::Echo, Work::Messages(Sink::Each)];

@@ -12,6 +12,8 @@ use tokio::runtime::{Builder, Runtime};
 #[cfg(feature = "iceoryx2")]
 use crate::iceoryx;
 use crate::measure::Outcome;
+#[cfg(unix)]
+use crate::recvmsg::Recvmsg;
 use crate::streams::{Interprocess, Raw, Sockpipe, Tcp, Tipsy, Transport};
 use crate::work::{Service, Work};
 use crate::{blocking, flow, run, zeromq};
@@ -22,6 +24,8 @@ pub enum Competitor {
     Tokio,
     /// The same code as `Tokio`, under another name. The difference between the two is noise.
     Noise,
+    /// The same, but reads by recvmsg as sockpipe does. The difference is the price of that call.
+    TokioRecvmsg,
     TokioMt,
     Sockpipe,
     Spin,
@@ -48,9 +52,10 @@ pub enum Competitor {
 
 use Competitor::*;
 
-const NAMES: [(&str, Competitor); 22] = [
+const NAMES: [(&str, Competitor); 23] = [
     ("tokio", Tokio),
     ("tokio again (noise)", Noise),
+    ("tokio, recvmsg", TokioRecvmsg),
     ("tokio, 2 threads", TokioMt),
     ("sockpipe", Sockpipe_),
     ("sockpipe, spin", Spin),
@@ -89,7 +94,9 @@ impl Competitor {
     /// Reports whether the competitor is installed and supports this workload.
     pub fn takes_part(self, work: Work) -> bool {
         static FOUND: Mutex<Option<HashMap<Competitor, bool>>> = Mutex::new(None);
-        if cfg!(windows) && matches!(self, Std | InterprocessSync | Go | Node | ZeroMq) {
+        if cfg!(windows)
+            && matches!(self, TokioRecvmsg | Std | InterprocessSync | Go | Node | ZeroMq)
+        {
             return false;
         }
         if matches!(self, Node)
@@ -149,6 +156,8 @@ impl Competitor {
         let runtime = self.runtime();
         match self {
             Tokio | Noise | TokioMt => runtime.block_on(flow::serve(&Raw, service, address)),
+            #[cfg(unix)]
+            TokioRecvmsg => runtime.block_on(flow::serve(&Recvmsg, service, address)),
             InterprocessTokio => runtime.block_on(flow::serve(&Interprocess, service, address)),
             Competitor::Tipsy => runtime.block_on(flow::serve(&Tipsy, service, address)),
             Competitor::Tcp => runtime.block_on(flow::serve(&Tcp, service, address)),
@@ -168,6 +177,8 @@ impl Competitor {
             #[cfg(feature = "iceoryx2")]
             Iceoryx => iceoryx::drive(work, address, millis),
             Tokio | Noise | TokioMt => self.drive_async(Raw, work, address, millis),
+            #[cfg(unix)]
+            TokioRecvmsg => self.drive_async(Recvmsg, work, address, millis),
             InterprocessTokio => self.drive_async(Interprocess, work, address, millis),
             Competitor::Tipsy => self.drive_async(Tipsy, work, address, millis),
             Competitor::Tcp => self.drive_async(Tcp, work, address, millis),

@@ -61,12 +61,27 @@ pub fn all() -> Vec<Group> {
         Node,
         ZeroMq,
     ];
+    // Between two cores, the time to wake one hides the price of a system call.
+    let mut together = talkers.to_vec();
+    together.insert(2, TokioRecvmsg);
     // Two processes that busy-poll on one core would measure the scheduler.
     let across = [&talkers[..], &[TokioMt, SpinMt, Serve, Iceoryx]].concat();
-    let connectors =
-        [Tokio, Noise, Sockpipe, Spin, Lane, LaneSleeps, InterprocessTokio, Tipsy, Tcp, Go, Node];
+    let connectors = [
+        Tokio,
+        Noise,
+        TokioRecvmsg,
+        Sockpipe,
+        Spin,
+        Lane,
+        LaneSleeps,
+        InterprocessTokio,
+        Tipsy,
+        Tcp,
+        Go,
+        Node,
+    ];
     let mut groups = vec![
-        group("W1 64 B round trip, same core", Pin::Same, By::P50, Work::PingPong(64), &talkers),
+        group("W1 64 B round trip, same core", Pin::Same, By::P50, Work::PingPong(64), &together),
         group("W1 64 B round trip, cross core", Pin::Cross, By::P50, Work::PingPong(64), &across),
         group(
             "W1 64 KiB round trip, cross core",
@@ -215,6 +230,7 @@ pub fn all() -> Vec<Group> {
             &[
                 Tokio,
                 Noise,
+                TokioRecvmsg,
                 Sockpipe,
                 Spin,
                 Lane,
@@ -231,7 +247,7 @@ pub fn all() -> Vec<Group> {
             Pin::Same,
             By::Rate,
             Work::Many,
-            &[Tokio, Noise, Sockpipe, Spin, Lane],
+            &[Tokio, Noise, TokioRecvmsg, Sockpipe, Spin, Lane],
         ),
         group(
             "W6 5,000 idle connections",

@@ -22,6 +22,8 @@ mod groups;
 #[cfg(feature = "iceoryx2")]
 mod iceoryx;
 mod measure;
+#[cfg(unix)]
+mod recvmsg;
 mod report;
 mod run;
 mod streams;
