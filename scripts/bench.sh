@@ -7,7 +7,7 @@
 #   scripts/bench.sh reduced   runs everything 3 times for a shorter time, in about 4 minutes; writes
 #                              docs/performance.md
 #   scripts/bench.sh memory [ARGUMENTS] runs the groups with bars for shared memory 11 times, compared with
-#                              iceoryx2, which it builds, in about 7 minutes; prints only
+#                              iceoryx2, which it builds, in about 15 minutes; prints only
 #   scripts/bench.sh table [ARGUMENTS]  runs what the arguments select, see bench/src/main.rs; prints only
 #   scripts/bench.sh charts    draws the tables of docs/performance.md into docs/charts/; full and reduced
 #                              do so as well
