@@ -63,8 +63,8 @@ pub enum Operation {
     Bind,
     /// Connecting.
     Connect,
-    /// Making a stream of a socket that another program created: `os::unix::StreamExt::from_fd` and
-    /// `Stream::from_parent`.
+    /// Making a stream of an existing socket, on Unix: `os::unix::StreamExt::from_fd` and the
+    /// conversions that call it, `Stream::from_parent` and `Stream::pair`.
     Adopt,
     /// Accepting a connection.
     Accept,
@@ -382,7 +382,6 @@ impl Operation {
             Self::Connect => ("connect", " to"),
             Self::Adopt => ("make a stream", " of"),
             Self::Accept => ("accept", " on"),
-
             Self::Inspect => ("look", " at"),
             Self::Clean => ("clean", ""),
             Self::Spawn => ("start the server", " at"),

@@ -204,7 +204,7 @@ impl Stream {
     /// # Errors
     ///
     /// `InvalidInput` if the standard input is not such an end, for example because the program was
-    /// started by hand.
+    /// started by hand; `Other` outside a tokio runtime with I/O (Unix).
     pub fn from_parent() -> io::Result<Self> {
         let stream = worker::into_async(worker::from_parent()?)?;
         worker::empty_stdin()?;

@@ -52,7 +52,7 @@ fn calls_of(verb: &str, whose: &str, count: u32) -> Option<Calls> {
 }
 
 #[test]
-fn reads_and_writes_make_the_system_calls_that_tokio_makes() {
+fn reads_and_writes_make_as_many_system_calls_as_tokio() {
     let Some(tokio) = calls_of("bytes", "tokio", 160) else { return };
     let sockpipe = calls_of("bytes", "sockpipe", 160).expect("strace");
     println!("160 rounds: {tokio:?}");

@@ -281,8 +281,10 @@ fn every_operation_fails_without_a_runtime_or_its_timers() {
         failed(Listener::bind(os.endpoint()).map(drop));
         failed(Listener::from_fd(socket().into(), &ListenOptions::new()).map(drop));
         if !with_timers {
-            failed(Stream::pair().map(drop));
-            failed(Stream::from_fd(connected().into()).map(drop));
+            for made in [Stream::pair().map(drop), Stream::from_fd(connected().into()).map(drop)] {
+                let error = assert_reason!(made, Reason::NoRuntime);
+                assert!(error.to_string().starts_with("cannot make a stream: "), "{error}");
+            }
             failed(poll_once(Stream::connect(os.dir().join("server"))).map(drop));
         }
     };

@@ -24,7 +24,7 @@ struct Bar {
     limit: Limit,
 }
 
-/// The comparison that leaves out what recvmsg costs.
+/// The comparison with a stream that pays for recvmsg too, and looks at the readiness twice.
 const BY_RECVMSG: &str = "sockpipe to tokio that reads by recvmsg";
 
 fn bars() -> Vec<Bar> {

@@ -24,7 +24,7 @@ pub enum Competitor {
     Tokio,
     /// The same code as `Tokio`, under another name. The difference between the two is noise.
     Noise,
-    /// The same, but reads by recvmsg as sockpipe does. The difference is the price of that call.
+    /// The same, but reads by recvmsg as sockpipe does. It also looks at the readiness twice.
     TokioRecvmsg,
     TokioMt,
     Sockpipe,

@@ -1,5 +1,6 @@
 //! tokio's own streams, except that they read by recvmsg(2), as sockpipe does. All other code is
-//! tokio's, so the difference from [`Raw`] is the price of that call.
+//! tokio's, so the difference from [`Raw`] is the price of that call and of a second look at the
+//! readiness, which tokio's public interface needs.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;

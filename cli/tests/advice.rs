@@ -69,20 +69,20 @@ fn connect_follows_a_link_and_listen_refuses_it() {
 }
 
 /// Where the kernel does not report who has a socket, the tool cannot know whether a server that is
-/// about to listen has it. strace refuses the question on Linux; other backends do not ask.
+/// about to listen has it. On Linux, strace makes the request fail; other backends do not make one.
 #[test]
 fn listen_advises_to_clean_a_socket_that_may_be_dead() {
     let os = Os::new();
     drop(UnixListener::bind(os.endpoint()).expect("a socket"));
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
-    let deaf = ["-e", "inject=sendto,?send:error=EPERM"];
+    let no_sock_diag = ["-e", "inject=sendto,?send:error=EPERM"];
     let is_asked = cfg!(all(target_os = "linux", not(sockpipe_posix)));
     let run = |verb: &str| {
         let mut command = tool();
         command.args([verb, os.endpoint()]);
         if is_asked {
-            command = strace(&log, &deaf, &command)?;
+            command = strace(&log, &no_sock_diag, &command)?;
         }
         let ended = Tool::of(command).wait();
         let asked = !is_asked || fs::read_to_string(&log).expect("a log").contains("(INJECTED)");

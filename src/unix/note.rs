@@ -23,6 +23,7 @@ pub(super) enum SocketRecord {
     Bound,
     /// The previous holder was killed while it bound a socket, which may be this one.
     MaybeBound,
+    /// There is no record, or it describes another socket.
     Missing,
 }
 

@@ -22,7 +22,8 @@ pub(crate) struct OsListenOptions {
 
 /// The action of a listener whose socket was removed from its path.
 ///
-/// A listener checks its path at least every 9 seconds while it waits in `accept`.
+/// A listener checks its path at least every 9 seconds while it waits in `accept`, unless the
+/// choice is [`Ignore`](Self::Ignore).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnNameLost {
@@ -31,8 +32,9 @@ pub enum OnNameLost {
     /// If another server has bound the name in the meantime, `accept` fails with `AddrInUse`.
     ///
     /// If the directory was removed and created again, the result depends on the endpoint. For a
-    /// path, the listener does not bind in the new directory. For a portable name, it binds in the
-    /// user's current runtime directory, which may be a new one after a logout and a login.
+    /// path, the listener does not bind in the new directory: it serves its connections, and no new
+    /// client can reach it. For a portable name, it binds in the user's current runtime directory,
+    /// which may be a new one after a logout and a login.
     #[default]
     Republish,
     /// Stop: `accept` fails with `NotFound` ([`Reason::NameLost`](crate::Reason::NameLost)).

@@ -20,9 +20,9 @@ pub(super) const BUDGET: Duration = Duration::from_micros(50);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Credit {
     /// While the score is negative, watching does not pay off, and the stream only probes: a few
-    /// reads watch, and all reads between them sleep at once.
+    /// reads watch, and all reads between them sleep without watching.
     score: i8,
-    /// How many more reads sleep at once before the next probe.
+    /// How many more reads sleep without watching before the next probe.
     skip: u16,
     /// The value of `skip` after the next miss.
     interval: u16,

@@ -23,6 +23,7 @@ use super::{
     at_most, at_most_of, is_broken, platform, prepare, runtime, shut_down, socket_is_not_all,
 };
 use crate::endpoint::Endpoint;
+use crate::error::no_stream;
 use crate::options::{ConnectOptions, StreamOptions};
 use crate::peer::{PeerCredentials, PeerTold};
 use crate::runtime::enter;
@@ -251,7 +252,7 @@ impl Stream {
 
     pub(super) fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
         prepare(socket.as_fd(), options)?;
-        let socket = runtime::register_for(socket, platform::STREAM_INTEREST)?;
+        let socket = runtime::register_for(socket, platform::STREAM_INTEREST).map_err(no_stream)?;
         Ok(Self { socket, peer, spin: Spin::new(options.spin), lane: None })
     }
 

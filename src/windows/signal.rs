@@ -20,8 +20,8 @@ pub(crate) fn listen() -> io::Result<()> {
     static LISTENING: Mutex<bool> = Mutex::new(false);
     let mut listening = LISTENING.lock().unwrap_or_else(PoisonError::into_inner);
     if !*listening {
-        // SAFETY: `hear` is a function, which is valid for as long as the process lives.
-        check(unsafe { SetConsoleCtrlHandler(Some(hear), 1) })?;
+        // SAFETY: `handle` is a function, which is valid for as long as the process lives.
+        check(unsafe { SetConsoleCtrlHandler(Some(handle), 1) })?;
         *listening = true;
     }
     Ok(())
@@ -36,7 +36,7 @@ pub(crate) fn wait() -> io::Result<()> {
 
 /// Handles the first Ctrl-C or Ctrl-Break, and passes later ones to the handlers that were there
 /// before, by returning zero. It never returns from the console's closing and from shutdown.
-unsafe extern "system" fn hear(event: u32) -> BOOL {
+unsafe extern "system" fn handle(event: u32) -> BOOL {
     // Only services receive it, when any user logs off.
     if event == CTRL_LOGOFF_EVENT {
         return 0;

@@ -158,7 +158,7 @@ mod tests {
         assert!(!takes_turn(&streams[0]), "it has asked nothing since");
         streams[0].0.wrote();
         Thread::set_credit(-1, 1, 16);
-        assert!(!takes_turn(&streams[0]), "the gate is closed");
+        assert!(!takes_turn(&streams[0]), "it may not watch");
         assert!(takes_turn(&streams[0]), "a probe");
     }
 
