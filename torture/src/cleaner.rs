@@ -55,7 +55,10 @@ impl Cleaner {
 
         self.cleaned += u64::from(!self.old.exists());
         for (file, before) in kept.iter().zip(before) {
-            self.kept += u64::from(before.is_some());
+            if before.is_none() {
+                continue;
+            }
+            self.kept += 1;
             if before != inode(file) {
                 self.hurt += 1;
                 report.wrong(format!("{CLEANER} took {}", file.display()));

@@ -19,9 +19,9 @@ const LOST: Duration = Duration::from_secs(30);
 /// From one removal to the next at least. A server that has just started is left alone.
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// From this length of a run on, another server takes a removed name for certain. In a shorter one
-/// the server itself may be faster each time.
-const DISPLACED: u64 = 60;
+/// From this length of a run on, another server almost certainly takes a removed name. In a shorter
+/// one the server itself may be faster each time.
+const DISPLACED: u64 = 300;
 
 /// What is removed of a name.
 #[derive(Clone, Copy, Debug)]
@@ -106,9 +106,11 @@ impl Names {
 
         let (waited, part) = (missing.since.elapsed(), missing.part);
         if missing.files.iter().all(|file| file.exists()) {
-            let found = &mut self.found[part as usize];
-            found.times += u64::from(missing.is_removed);
-            found.longest = found.longest.max(waited);
+            if missing.is_removed {
+                let found = &mut self.found[part as usize];
+                found.times += 1;
+                found.longest = found.longest.max(waited);
+            }
         } else if waited > LOST {
             report.wrong(format!("{part:?} of the {} server is not there again", server.name()));
         } else {

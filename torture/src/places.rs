@@ -37,6 +37,8 @@ impl Places {
         let dir = tempfile::Builder::new().prefix("torture").tempdir()?;
         let sockets = dir.path().join("sockets");
         fs::create_dir(&sockets)?;
+        // A server binds its socket by the path without links, so the kernel lists it under that.
+        let sockets = fs::canonicalize(sockets)?;
         let log = dir.path().join("log");
         Ok(Self { _dir: dir, sockets, log })
     }

@@ -145,6 +145,14 @@ impl Report {
         }
         let count = self.wrong.len();
         self.judge("wrong bytes, unexplained ends, other errors", "0", count, count == 0);
+        let missed = "a client without its server, longest";
+        // A server whose name was removed binds it again within 10 s.
+        let (connecting, limit) = if everything {
+            ("connecting, a start or a removed name included, longest", 12_000)
+        } else {
+            ("connecting, starting a server included, longest", 2000)
+        };
+        let bar = format!("< {limit} ms");
         if servers_killed > 0 {
             self.back.sort_unstable();
             let longest = self.back.last().copied();
@@ -152,16 +160,13 @@ impl Report {
             let times = self.back.len();
             let longest = longest.unwrap_or(u64::MAX);
             let seen = format!("{longest} ms, median {median} ms, {times} times");
-            self.judge("a client without its server, longest", "< 2000 ms", seen, longest < 2000);
+            self.judge(missed, "< 2000 ms", seen, longest < 2000);
             let connect = self.connect.unwrap_or(u64::MAX);
-            let seen = format!("{connect} ms");
-            // A server whose name was removed binds it again within 10 s.
-            let (what, limit) = if everything {
-                ("connecting, a start or a removed name included, longest", 12_000)
-            } else {
-                ("connecting, starting a server included, longest", 2000)
-            };
-            self.judge(what, format!("< {limit} ms"), seen, connect < limit);
+            self.judge(connecting, bar, format!("{connect} ms"), connect < limit);
+        } else {
+            for (what, bar) in [(missed, "< 2000 ms"), (connecting, &bar)] {
+                self.not_judged(what, bar, "no server killed", "without a kill".to_owned());
+            }
         }
         for (before, after) in std::mem::take(&mut self.client_descriptors) {
             self.judge_descriptors("descriptors of a client process", before, after);
@@ -218,6 +223,16 @@ mod tests {
             report.judge_from(60, "things", "some", 0, false);
             assert_eq!(report.is_right(), is_right, "{seconds}");
             assert_eq!(report.to_string().contains("not judged below 60 s"), is_right, "{report}");
+        }
+    }
+
+    #[test]
+    fn rows_about_killed_servers_stay_in_the_table_without_a_kill() {
+        for everything in [false, true] {
+            let mut report = Report::new(15);
+            report.judge_clients(0, everything);
+            let text = report.to_string();
+            assert_eq!(text.matches("not judged without a kill").count(), 2, "{text}");
         }
     }
 
