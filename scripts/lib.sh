@@ -91,7 +91,9 @@ has_std() { # SYSROOT TARGET
 # std_folder BIN TARGET build|check: prints where make_std keeps TARGET's standard library for the compiler in
 # BIN.
 std_folder() {
-    printf '%s' "$CACHE/std-$3-$2-$("$1/rustc" -vV | cksum | cut -d' ' -f1)"
+    local sum
+    sum=$("$1/rustc" -vV | cksum | cut -d' ' -f1) || return
+    printf '%s' "$CACHE/std-$3-$2-$sum"
 }
 
 # make_std BIN TARGET build|check: builds TARGET's standard library for the compiler in BIN, once. Sets STD.

@@ -61,6 +61,9 @@ std_at_hand() {
     local debian
     if has_std "$(rustc --print sysroot)" "$1"; then
         return
+    elif [ -n "${2:-}" ] && command -v apt-cache >/dev/null && ! apt-cache show rustc >/dev/null 2>&1; then
+        # Without package lists, debian_version would download them.
+        return 1
     elif [ -n "${2:-}" ] && debian=$(debian_version "$(oldest_rust)") && [ -n "$debian" ]; then
         has_std "$CACHE/rust-$debian/usr" "$1"
     else

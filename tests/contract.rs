@@ -239,7 +239,17 @@ fn again(variables: &[(&str, &str)]) {
     };
     let rows = listed.lines().filter_map(|line| line.strip_suffix(": test"));
     let rows: Vec<_> = rows.filter(|row| !is_skipped(row)).collect();
-    let said = run(&[&["--exact"], &rows[..]].concat());
+
+    // The scripts run one test at a time where threads disturb a fork.
+    let mut threads = Vec::new();
+    for (at, argument) in arguments.iter().enumerate() {
+        if argument == "--test-threads" {
+            threads = arguments[at..].iter().take(2).map(String::as_str).collect();
+        } else if argument.starts_with("--test-threads=") {
+            threads = vec![argument];
+        }
+    }
+    let said = run(&[&["--exact"], &threads[..], &rows[..]].concat());
     let ran = said.lines().filter(|line| line.ends_with("... ok")).count();
     println!("{ran} tests of the contract with {variables:?}");
     assert!(ran > 20 && ran == rows.len(), "{} rows: {said}", rows.len());
