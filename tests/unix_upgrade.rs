@@ -186,17 +186,17 @@ async fn take_over_succeeds_after_the_old_version_republished_its_name() {
 /// A next version that has received the descriptors and goes no further. Returns its connection,
 /// and the socket on which one byte decides who holds the name.
 async fn undecided(os: &Os, old: &mut Listener) -> (Stream, UnixStream) {
-    let heir = Stream::connect(os.dir().join(".s.sock.upgrade")).await.expect("a connection");
+    let successor = Stream::connect(os.dir().join(".s.sock.upgrade")).await.expect("a connection");
     let mut message = [0; 64];
     let received = async {
         tokio::select! {
             served = old.accept() => panic!("{served:?}"),
-            received = heir.recv_with_fds(&mut message, 3) => received,
+            received = successor.recv_with_fds(&mut message, 3) => received,
         }
     };
     let (_, mut fds) = within(received).await.expect("a message");
     assert_eq!(fds.len(), 3);
-    (heir, UnixStream::from(fds.pop().expect("three")))
+    (successor, UnixStream::from(fds.pop().expect("three")))
 }
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn an_old_version_that_ends_early_leaves_the_name_to_the_new_one() {
     for taken in [false, true] {
         let os = Os::new();
         let mut old = Listener::bind_with(os.endpoint(), &upgradable()).expect("a free name");
-        let (_heir, mut byte) = undecided(&os, &mut old).await;
+        let (_successor, mut byte) = undecided(&os, &mut old).await;
         byte.set_nonblocking(true).expect("a socket");
         let read = |byte: &mut UnixStream| byte.read(&mut [0; 8]).expect("a byte, or an end");
         if taken {

@@ -7,20 +7,6 @@
 #[path = "../../cli/src/args.rs"]
 mod args;
 
-/// The items of the tool that the source above uses.
-#[allow(dead_code, reason = "as above")]
-mod session {
-    pub(crate) struct Ends {
-        pub(crate) half_close: bool,
-        pub(crate) linger: Option<std::time::Duration>,
-    }
-}
-
-#[allow(dead_code, reason = "as above")]
-mod server {
-    pub(crate) const LAST_BYTES: std::time::Duration = std::time::Duration::from_secs(5);
-}
-
 use args::{Address, Args, Verb};
 use clap::Parser;
 use libfuzzer_sys::fuzz_target;

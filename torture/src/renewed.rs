@@ -105,8 +105,8 @@ impl Renewed {
     /// A next version that receives all that it needs, and goes no further.
     async fn give_up(&mut self) {
         let limit = Duration::from_secs(5);
-        let Ok(heir) = Stream::connect(self.offer.as_path()).await else { return };
-        let received = timeout(limit, heir.recv_with_fds(&mut [0; 64], 3)).await;
+        let Ok(successor) = Stream::connect(self.offer.as_path()).await else { return };
+        let received = timeout(limit, successor.recv_with_fds(&mut [0; 64], 3)).await;
         self.given_up += u64::from(matches!(received, Ok(Ok((_, fds))) if fds.len() == 3));
     }
 
