@@ -384,6 +384,7 @@ impl Operation {
             Self::Accept => ("accept", " on"),
             Self::Inspect => ("look", " at"),
             Self::Clean => ("clean", ""),
+
             Self::Spawn => ("start the server", " at"),
             Self::HandOver => ("hand over", " to"),
             Self::TakeOver => ("take over", ""),
