@@ -150,7 +150,7 @@ async fn accept_fails_after_another_owner_shut_the_socket_down() {
     assert_eq!(serve_one(&mut listener).await, b"x");
     pending.read_to_end(&mut Vec::new()).expect("an end");
     let error = within(listener.accept()).await.expect_err("no client comes any more");
-    let code = sockpipe::Error::of(&error).and_then(sockpipe::Error::raw_os_error);
+    let code = Error::of(&error).and_then(Error::raw_os_error);
     assert_eq!(code, Some(rustix::io::Errno::INVAL.raw_os_error()), "{error}");
 }
 
