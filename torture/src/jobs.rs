@@ -259,12 +259,20 @@ async fn slow(mut stream: impl Connection, rng: &mut Rng) -> Result<u64, Fault> 
     }
 }
 
+/// Returns the length of the pieces in which a job sends `length` bytes: at most 4,096 pieces. A
+/// call that is dropped takes a tick of tokio's clock, which is a millisecond or two on a busy
+/// machine, and a job of a million calls would exceed its time limit.
+fn piece_of(rng: &mut Rng, length: u64) -> usize {
+    let least = usize::try_from(length.div_ceil(4096)).unwrap_or(PIECE);
+    rng.usize(1..=PIECE).max(least)
+}
+
 /// An echo whose reads and writes are sometimes dropped before they complete.
 async fn cancel(mut stream: impl Connection, rng: &mut Rng) -> Result<u64, Fault> {
     let (seed, length) = (rng.u64(..), size(rng, 4 << 20));
     stream.write_u8(ECHO).await?;
     let (mut sent, mut got, mut to_check) = (Pattern::new(seed), 0_u64, Pattern::new(seed));
-    let (mut piece, mut from) = (vec![0; rng.usize(1..=PIECE)], 0);
+    let (mut piece, mut from) = (vec![0; piece_of(rng, length)], 0);
     let (mut left, mut ended) = (length, false);
     let mut buffer = vec![0; PIECE];
     // The part of the piece that is not written yet begins at `from`.
@@ -330,4 +338,24 @@ async fn silent(mut stream: impl Connection) -> Result<u64, Fault> {
     // A suspended client has waited for longer, and its server may have been killed meanwhile.
     let due = FIRST_BYTE.mul_f64(0.8)..FIRST_BYTE * 2;
     if due.contains(&waited) { Ok(0) } else { Err(cut_off()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_of_any_length_has_a_limited_number_of_pieces() {
+        let mut rng = Rng::with_seed(1);
+        for length in [0, 1, 4095, 4096, 100_000, 4 << 20] {
+            for _ in 0..10_000 {
+                let piece = piece_of(&mut rng, length);
+                assert!((1..=PIECE).contains(&piece), "{piece}");
+                assert!(
+                    length.div_ceil(piece as u64) <= 4096,
+                    "{length} bytes in pieces of {piece}"
+                );
+            }
+        }
+    }
 }
