@@ -90,15 +90,6 @@ pub(crate) fn accept_failed(endpoint: &Endpoint, error: io::Error) -> io::Error 
     during(Operation::Accept, endpoint, error.into())
 }
 
-/// No stream can be made of a socket.
-#[cfg(all(unix, feature = "tokio"))]
-pub(crate) fn no_stream(error: io::Error) -> io::Error {
-    match error.downcast::<Error>() {
-        Ok(error) => error.in_operation(Operation::Adopt).into(),
-        Err(error) => error,
-    }
-}
-
 pub(crate) fn too_long(endpoint: &Endpoint, reason: String) -> io::Error {
     let error = Error::new(Reason::NameTooLong, reason.clone());
     error.at(endpoint).caused_by(ParseEndpointError::new(endpoint, reason)).into()

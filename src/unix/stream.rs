@@ -23,7 +23,7 @@ use super::{
     at_most, at_most_of, is_broken, platform, prepare, runtime, shut_down, socket_is_not_all,
 };
 use crate::endpoint::Endpoint;
-use crate::error::no_stream;
+use crate::error::{Error, Operation};
 use crate::options::{ConnectOptions, StreamOptions};
 use crate::peer::{PeerCredentials, PeerTold};
 use crate::runtime::enter;
@@ -288,6 +288,14 @@ impl Stream {
             }
             return Poll::Ready(written);
         }
+    }
+}
+
+/// No stream can be made of a socket. `connect` sets an operation of its own.
+fn no_stream(error: io::Error) -> io::Error {
+    match error.downcast::<Error>() {
+        Ok(error) => error.in_operation(Operation::Adopt).into(),
+        Err(error) => error,
     }
 }
 
