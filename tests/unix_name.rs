@@ -198,7 +198,8 @@ async fn a_lock_planted_by_another_user_is_ignored() {
     let Some(users) = Users::new() else { return };
     let os = open_to_all();
     set_mode(&os.dir(), 0o1777);
-    let (planter, id) = listening(helper_as(&users, STRANGER, &[], &["server", os.endpoint()]));
+    let planted = ["server", os.endpoint(), "--ignore-lost-name"];
+    let (planter, id) = listening(helper_as(&users, STRANGER, &[], &planted));
     fs::remove_file(os.endpoint()).expect("a socket");
     let path = Endpoint::try_from(Path::new(os.endpoint())).expect("a path");
     assert_eq!(

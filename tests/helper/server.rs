@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio, abort, id};
 use std::thread;
 
 use sockpipe::os::unix::{
-    ListenOptionsExt, ListenerExt, activated_descriptors, activated_listeners, activated_stream,
+    ListenOptionsExt, ListenerExt, OnNameLost, activated_descriptors, activated_listeners,
+    activated_stream,
 };
 use sockpipe::{Access, ListenOptions, Listener, Stream, echo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,6 +45,7 @@ impl Options {
                 "--mode" => listen.mode(value(8)),
                 "--group" => listen.group(value(10)),
                 "--backlog" => listen.backlog(value(10)),
+                "--ignore-lost-name" => listen.on_name_lost(OnNameLost::Ignore),
                 "--tell" => {
                     parsed.tell = true;
                     listen
