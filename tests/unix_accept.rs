@@ -158,8 +158,8 @@ async fn accept_waits_while_no_descriptor_is_left() {
     }
     // The test needs a lack of descriptors that lasts for some time.
     tokio::time::sleep(exhausted).await;
-    let tries = fs::read_to_string(&log).expect("a log").matches("EMFILE").count();
     let pauses = count(&ask(&mut server, "stats"), "pauses");
+    let tries = fs::read_to_string(&log).expect("a log").matches("EMFILE").count();
     limit_descriptors(process, 1024);
     let restored = Instant::now();
     for client in &mut clients {

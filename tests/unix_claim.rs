@@ -136,12 +136,11 @@ fn a_killed_server_starts_again_every_time() {
         times.sort();
         times[times.len() / 2]
     };
-    // What the program itself takes, which differs from machine to machine, without the crate.
+    // What the program itself takes, without the crate, on this machine at that time.
     let foreign = || {
         let os = Os::new();
         start(&["raw-server", os.endpoint(), "5"], &os)
     };
-    let limit = median(&mut (0..9).map(|_| foreign()).collect()) + Duration::from_millis(100);
 
     for os in [Os::new(), with_a_long_name()] {
         let server = ["server", os.endpoint()];
@@ -151,14 +150,22 @@ fn a_killed_server_starts_again_every_time() {
             assert_eq!(os.files().len(), 2, "a socket and its lock");
             start(&server, &os)
         };
-        let mut times: Vec<_> = (0..count).map(|_| restart()).collect();
-        let (median, longest) = (median(&mut times), times[times.len() - 1]);
+        let (mut times, mut others) = (Vec::new(), Vec::new());
+        for round in 0..count {
+            times.push(restart());
+            if round % 3 == 0 {
+                others.push(foreign());
+            }
+        }
+        let (usual, longest) = (median(&mut times), times[times.len() - 1]);
+        let (other, others_longest) = (median(&mut others), others[others.len() - 1]);
         println!(
-            "{count} restarts after kill -9: median {median:.1?}, longest {longest:.1?}; \
-             a first start: {first:.1?}"
+            "{count} restarts after kill -9: median {usual:.1?}, longest {longest:.1?}; \
+             a first start: {first:.1?}; without the crate: {other:.1?}, {others_longest:.1?}"
         );
-        assert!(median < limit, "{median:?}, {limit:?}");
-        assert!(longest < Duration::from_secs(2), "{longest:?}");
+        assert!(usual < other + Duration::from_millis(100), "{usual:?}, {other:?}");
+        let most = others_longest + Duration::from_secs(2);
+        assert!(longest < most, "{longest:?}, {others_longest:?}");
         let (mut server, _) = listening(helper(&["server", os.endpoint()]));
         command(&mut server, "drop");
         assert_eq!(finish(server), ["dropped"]);
@@ -195,39 +202,37 @@ fn clients_that_wait_meet_no_error_during_a_takeover() {
 /// Sixteen processes bind the name, keep it for up to 2 ms, and release it or crash.
 #[test]
 fn a_server_keeps_its_name_among_rivals() {
-    let limit = Duration::from_secs(if full() { 10 } else { 2 });
+    let mut limit = Duration::from_secs(if full() { 10 } else { 2 });
     let os = Os::new();
-    let rival = |seed: u32, end: Instant| {
-        let (mut kept, mut crashes, mut wrong) = (0, 0, Vec::new());
-        while let Some(left) = end.checked_duration_since(Instant::now()) {
-            let left = left.as_millis().to_string();
-            let seed = (seed * 1000 + crashes).to_string();
-            let rival = Running::start(helper(&["churn", os.endpoint(), &left, &seed]));
-            let (status, out, err) = rival.wait();
-            wrong.extend(err);
-            for line in out {
-                if line == "k" { kept += 1 } else { wrong.push(line) }
-            }
-            crashes += u32::from(!status.success());
-        }
-        (kept, crashes, wrong)
-    };
     let (mut kept, mut crashes) = (0, 0);
     let started = Instant::now();
-    // On a busy machine the rivals may not meet in the first run.
-    while (kept <= 50 || crashes <= 10) && started.elapsed() < PATIENCE / 2 {
+    while (kept <= 50 || crashes <= 10) && started.elapsed() < 2 * PATIENCE {
         let end = Instant::now() + limit;
-        std::thread::scope(|scope| {
-            let rival = &rival;
-            let rivals: Vec<_> =
-                (0..16).map(|seed| scope.spawn(move || rival(seed, end))).collect();
-            for rival in rivals {
-                let (its_kept, its_crashes, wrong) = rival.join().expect("a rival");
-                assert_eq!(wrong, [""; 0], "it lost its name, or met another error");
-                kept += its_kept;
-                crashes += its_crashes;
+        // On a busy machine the rivals may not meet in the first round.
+        limit *= 2;
+        let rival = |seed: u32| {
+            let left = end.saturating_duration_since(Instant::now()).as_millis().to_string();
+            Running::start(helper(&["churn", os.endpoint(), &left, &seed.to_string()]))
+        };
+        // One thread starts them all. Under qemu, a process that starts while other threads work
+        // can wait forever for a lock of theirs.
+        let mut rivals: Vec<_> = (0..16).map(rival).collect();
+        while !rivals.is_empty() {
+            let mut ended = None;
+            until("a rival has ended", || {
+                let has_ended = |rival: &mut Running| rival.child.try_wait().expect("a child");
+                ended = rivals.iter_mut().position(|rival| has_ended(rival).is_some());
+                ended.is_some()
+            });
+            let (status, out, err) = rivals.swap_remove(ended.expect("a rival")).wait();
+            let wrong: Vec<_> = out.iter().filter(|line| *line != "k").chain(&err).collect();
+            assert_eq!(wrong, [""; 0], "it lost its name, or met another error");
+            kept += out.len();
+            crashes += u32::from(!status.success());
+            if Instant::now() < end {
+                rivals.push(rival(1000 + crashes));
             }
-        });
+        }
     }
     let limit = started.elapsed();
     println!(
@@ -278,9 +283,9 @@ fn a_rival_that_locked_a_removed_lock_file_does_not_get_the_name() {
     let logs = tempfile::tempdir().expect("a directory");
     let log = logs.path().join("log");
     let (mut holder, _) = listening(helper(&["server", os.endpoint()]));
-    // strace delays the rival by two seconds, while the holder leaves and the next server starts.
+    // strace delays the rival by four seconds, while the holder leaves and the next server starts.
     let late = helper(&["server", os.endpoint()]);
-    let options = ["-e", "trace=openat,flock", "-e", "inject=flock:delay_enter=2000000:when=1"];
+    let options = ["-e", "trace=openat,flock", "-e", "inject=flock:delay_enter=4000000:when=1"];
     let Some(late) = strace(&log, &options, &late) else { return };
     let late = Running::start(late);
     until("it has opened the lock file", || {

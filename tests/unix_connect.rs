@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::unix::{
     bind_over_the_dead, full, helper, listening, output, strace, with_linux_backend,
 };
-use common::{Backend, Os, assert_reason, within};
+use common::{Backend, Os, PATIENCE, assert_reason, within};
 use sockpipe::os::unix::{ListenOptionsExt, ListenerExt};
 use sockpipe::{ConnectOptions, ExpectServer, ListenOptions, Listener, Reason, Stream, UserId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,7 +48,9 @@ async fn clients_beyond_the_backlog_wait_and_connect() {
     for number in 0..CLIENTS {
         let endpoint = os.endpoint().to_owned();
         clients.spawn(async move {
-            let mut stream = Stream::connect(endpoint).await.expect("a connection");
+            let options = ConnectOptions::new().deadline(PATIENCE);
+            let stream = Stream::connect_with(endpoint, &options).await;
+            let mut stream = stream.expect("a connection");
             stream.write_u32(number).await.expect("a write");
             assert_eq!(stream.read_u32().await.expect("an answer"), number);
         });
@@ -186,7 +188,7 @@ async fn wait_for_server_waits_at_a_stale_socket() {
     assert_reason!(refused, Reason::StaleSocket, os.endpoint());
     assert!(started.elapsed() >= Duration::from_millis(200), "{:?}", started.elapsed());
 
-    let long = ConnectOptions::new().wait_for_server(common::PATIENCE);
+    let long = ConnectOptions::new().wait_for_server(PATIENCE);
     let (client, listener) = tokio::join!(within(os.connect_with(&long)), async {
         tokio::task::yield_now().await;
         let mut listener = bind_over_the_dead(&os).await;

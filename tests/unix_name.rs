@@ -15,10 +15,10 @@ use common::unix::{
     STRANGER, Standing, helper, helper_as, listening, open_to_all, set_mode, strace, through,
     until, with_linux_backend,
 };
-use common::{Backend, Os, assert_reason, assert_says};
+use common::{Backend, Os, PATIENCE, assert_reason, assert_says};
 use rustix::fs::{FlockOperation, flock};
 use sockpipe::os::unix::{ListenOptionsExt, OnNameLost};
-use sockpipe::{Endpoint, ListenOptions, Listener, Occupancy, Reason, Stream};
+use sockpipe::{ConnectOptions, Endpoint, ListenOptions, Listener, Occupancy, Reason, Stream};
 
 /// The sockets in the endpoint's directory, whatever their names are.
 fn sockets(os: &Os) -> Vec<PathBuf> {
@@ -43,7 +43,7 @@ fn a_link_in_place_of_the_socket_is_never_followed() {
 
         let server = helper(&["server", os.endpoint(), "--unsafe-directory", "--everyone"]);
         let server = through("sh", &["-c", r#"umask 077; exec "$0" "$@""#], &server);
-        let inject = format!("inject={delay}=1500000");
+        let inject = format!("inject={delay}=3000000");
         let Some(server) = strace(&log, &["-e", &inject], &server) else { return };
         let mut server = Running::start(server);
         drop(server.child.stdin.take());
@@ -192,6 +192,20 @@ async fn a_client_waits_for_a_server_that_is_just_taking_the_name() {
     }
 }
 
+/// Connects where no server is. A client that waited would do so for a second each time.
+async fn is_refused_at_once(os: &Os) -> String {
+    let (mut refused, mut fastest) = (String::new(), Duration::MAX);
+    // A busy machine may stop one of them for as long.
+    for _ in 0..3 {
+        let started = Instant::now();
+        let connected = common::within(Stream::connect(os.endpoint())).await;
+        fastest = fastest.min(started.elapsed());
+        refused = assert_reason!(connected, Reason::NoServer, os.endpoint()).to_string();
+    }
+    assert!(fastest < Duration::from_millis(500), "{fastest:?}");
+    refused
+}
+
 /// A stranger's server holds a lock without a socket in a directory where everybody can make files.
 #[tokio::test]
 async fn a_lock_planted_by_another_user_is_ignored() {
@@ -206,10 +220,7 @@ async fn a_lock_planted_by_another_user_is_ignored() {
         path.resolve().expect("a place")[0].occupancy().expect("an answer"),
         Occupancy::Free
     );
-    let started = Instant::now();
-    let connected = common::within(Stream::connect(os.endpoint())).await;
-    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
-    let refused = assert_reason!(connected, Reason::NoServer);
+    let refused = is_refused_at_once(&os).await;
     let bound = assert_reason!(Listener::bind(os.endpoint()), Reason::ForeignOwner);
     let said = format!("{refused}\n{bound}");
     assert!(!said.contains(&id.to_string()), "{said}");
@@ -299,15 +310,13 @@ fn a_client_that_asks_about_the_lock_does_not_hold_it() {
         "-e",
         "trace=flock,fcntl,?fcntl64",
         "-e",
-        "inject=flock,fcntl,?fcntl64:delay_exit=2000000",
+        "inject=flock,fcntl,?fcntl64:delay_exit=60000000",
     ];
     let Some(client) = strace(&log, &options, &client) else { return };
     let client = Running::start(client);
     let has_asked = || fs::read_to_string(&log).is_ok_and(|log| log.contains("(DELAYED)"));
     until("it has asked", has_asked);
-    let started = Instant::now();
     let (server, _) = listening(helper(&["server", os.endpoint()]));
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert_eq!(client.out.try_iter().collect::<Vec<_>>(), [""; 0], "it has asked");
     client.crash();
     common::unix::finish(server);
@@ -347,21 +356,19 @@ async fn connect_names_the_process_that_holds_a_name_without_a_socket() {
     let server = Listener::bind_with(os.endpoint(), &options).expect("a free name");
     let id = std::process::id();
     fs::remove_file(os.endpoint()).expect("a socket");
+    let options = ConnectOptions::new().deadline(PATIENCE);
     let started = Instant::now();
-    let connected = common::within(Stream::connect(os.endpoint())).await;
+    let connected = common::within(Stream::connect_with(os.endpoint(), &options)).await;
     assert_reason!(
         connected,
         Reason::NameWithoutServer { process: Some(process), .. } if *process == id,
         os.endpoint()
     );
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
     drop(server);
 
     // No process holds the name once the server has exited.
-    let started = Instant::now();
-    let connected = common::within(Stream::connect(os.endpoint())).await;
-    assert_reason!(connected, Reason::NoServer, os.endpoint());
-    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    is_refused_at_once(&os).await;
 }
 
 /// The server bound the path through a link. Users look for the path without the link.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use common::process::{Running, Users, is_here};
 use common::unix::{
-    can_unshare, finish, helper, helper_as, listening, output, set_mode, strace, through, until,
-    with_linux_backend,
+    can_unshare, finish, helper, helper_as, listening, output, ping, set_mode, strace, through,
+    until, with_linux_backend,
 };
 use common::{Backend, Os, unique_name};
 
@@ -106,6 +106,8 @@ fn a_server_binds_again_when_its_runtime_directory_is_remounted() {
     };
     enter(&format!("umount -l {dir}"));
     until("it is bound in the directory below", || Path::new(&inside).exists());
+    // It serves a client only after it has begun to watch the name that it has now.
+    ping(Path::new(&inside));
     let changed = Instant::now();
     enter(&mount);
     assert!(!Path::new(&socket).exists(), "the new directory has nothing yet");

@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use common::process::Running;
-use common::unix::{Standing, ask, command, finish, helper, listening, strace};
+use common::unix::{Standing, ask, command, finish, helper, listening, ping, strace};
 use common::{Backend, Os, assert_reason, within};
 use sockpipe::os::unix::{ListenerExt, StreamExt};
 use sockpipe::{Error, ListenOptions, Listener, Operation, Reason, Stream};
@@ -87,10 +87,7 @@ fn a_replaced_server_leaves_its_successor_alone_however_it_ends() {
             assert_eq!(Standing::at(Path::new(os.endpoint())), before, "{end}");
             // A foreign server has no lock, so the lock file is the first server's.
             assert!(foreign || os.files() == files, "{end}: {:?}", os.files());
-            let mut client = UnixStream::connect(os.endpoint()).expect("the successor");
-            client.write_all(b"eping").expect("a write");
-            let mut answer = [0; 4];
-            client.read_exact(&mut answer).expect("an answer");
+            ping(Path::new(os.endpoint()));
             // A rival sees by the lock or by a connection that the second server lives.
             let (_, out, _) = Running::start(helper(&["server", os.endpoint()])).wait();
             assert!(out[0].starts_with("AddrInUse LiveServer: "), "{end}: {out:?}");
@@ -362,7 +359,7 @@ fn republish_in_another_directory_binds_the_same_path() {
         command(server, text);
         server.next_line()
     };
-    let mut server = helper(&["server", "./s.sock"]);
+    let mut server = helper(&["server", "./s.sock", "--ignore-lost-name"]);
     server.current_dir(os.dir());
     let mut server = Running::start(server);
     assert!(server.next_line().starts_with("listening "));

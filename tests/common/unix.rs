@@ -2,8 +2,9 @@
 //! that run it as another user, with other limits, or with system calls that fail.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -119,6 +120,15 @@ pub fn listening(command: Command) -> (Running, u32) {
     let id = line.strip_prefix("listening ").unwrap_or_else(|| panic!("{line:?}"));
     let id = id.parse().expect("a process id");
     (server, id)
+}
+
+/// Connects to a server of the test helper, and waits for its answer.
+#[track_caller]
+pub fn ping(socket: &Path) {
+    let mut client = UnixStream::connect(socket).expect("a server");
+    client.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    client.write_all(b"eping").expect("a write");
+    client.read_exact(&mut [0; 4]).expect("an answer");
 }
 
 pub fn command(server: &mut Running, line: &str) {

@@ -153,7 +153,7 @@ async fn clients_reach_us(listener: &mut Listener, path: &str) -> bool {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), found).await.unwrap_or(false)
+    tokio::time::timeout(Duration::from_secs(60), found).await.unwrap_or(false)
 }
 
 fn random_mark() -> [u8; 16] {
