@@ -24,7 +24,7 @@ use std::os::fd::OwnedFd;
 
 use common::{
     Backend, Os, argument, assert_kind, assert_reason, assert_says, helper_command, read_all,
-    spawn_helper, within,
+    run_alone, spawn_helper, within,
 };
 use sockpipe::os::unix::AsyncPassFds;
 use sockpipe::{

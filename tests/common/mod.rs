@@ -112,6 +112,17 @@ pub fn spawn_helper(helper: &str, argument: &str) -> Child {
     helper_command(helper, argument).spawn().expect("a process")
 }
 
+/// Runs the test `helper` of the calling test file in a process of its own, to its end, because it
+/// looks at what the process has.
+#[track_caller]
+pub fn run_alone(helper: &str) {
+    let output = helper_command(helper, "alone").output().expect("a process");
+    let out = String::from_utf8_lossy(&output.stdout);
+    println!("{out}");
+    assert!(output.status.success(), "{out} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(out.contains(" 1 passed"), "no test has this name");
+}
+
 /// Returns the command that [`spawn_helper`] runs.
 pub fn helper_command(helper: &str, argument: &str) -> Command {
     let program = std::env::current_exe().expect("the test's own program");

@@ -215,11 +215,3 @@ async fn sends_neither_raise_a_signal_nor_wait() {
     }
     assert!(bells > 0, "no bell was rung");
 }
-
-/// Runs a helper in a process of its own, because it counts the process's resources.
-pub(crate) fn run_alone(helper: &str) {
-    let output = helper_command(helper, "alone").output().expect("a process");
-    let out = String::from_utf8_lossy(&output.stdout);
-    println!("{out}");
-    assert!(output.status.success(), "{out} {}", String::from_utf8_lossy(&output.stderr));
-}

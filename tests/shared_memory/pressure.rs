@@ -10,10 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::by_hand::*;
-use super::kills::{descriptors, mapped, run_alone};
+use super::kills::{descriptors, mapped};
 use super::offers::{bell, between_data, client_and_socket};
 use crate::common::unix::strace;
-use crate::common::{Backend, Os, argument, helper_command, spawn_helper, within};
+use crate::common::{Backend, Os, argument, helper_command, run_alone, spawn_helper, within};
 use crate::{connected, exchange, listening};
 
 #[tokio::test]

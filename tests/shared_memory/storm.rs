@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sockpipe::blocking;
 
-use super::kills::{pattern, run_alone};
+use super::kills::pattern;
 use super::*;
 
 /// The course of a conversation, which its seed determines for both sides.
