@@ -378,7 +378,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &*self).poll_write(cx, buf)
+        self.get_mut().inner.poll_write_alone(cx, buf)
     }
 
     fn poll_write_vectored(

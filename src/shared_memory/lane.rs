@@ -136,17 +136,23 @@ pub(crate) enum Then {
 /// that does not wait. A thread that takes both locks takes `incoming` first.
 #[derive(Debug)]
 pub(crate) struct Lane<L, O> {
-    role: Role,
     /// The user at the other end. The memory counts against that user's share.
     pub(crate) user: u32,
+    common: Common<L>,
+    incoming: Mutex<Incoming>,
+    outgoing: Mutex<Outgoing<O>>,
+}
+
+/// What both directions use.
+#[derive(Debug)]
+struct Common<L> {
+    role: Role,
     link: OnceLock<Box<L>>,
     /// Whether this side has seen the acceptance. It does not load the state from the memory again,
     /// because the peer could change it back.
     accepted: AtomicBool,
     /// Whether this side has written since its last read.
     wrote: AtomicBool,
-    incoming: Mutex<Incoming>,
-    outgoing: Mutex<Outgoing<O>>,
 }
 
 #[derive(Debug)]
@@ -222,26 +228,50 @@ impl<L: Link, O> Lane<L, O> {
             heat: Heat::new(role, eager),
         };
 
-        Self {
+        let common = Common {
             role,
-            user,
             link: OnceLock::new(),
             accepted: AtomicBool::new(false),
             wrote: AtomicBool::new(false),
-            incoming: Mutex::new(incoming),
-            outgoing: Mutex::new(outgoing),
-        }
+        };
+
+        Self { user, common, incoming: Mutex::new(incoming), outgoing: Mutex::new(outgoing) }
     }
 
     /// Reports whether both directions use the memory.
     pub(crate) fn is_upgraded(&self) -> bool {
         let mut incoming = lock(&self.incoming);
-        self.latch(&mut incoming);
+        self.common.latch(&mut incoming);
         incoming.last.is_some() && lock(&self.outgoing).on_ring
     }
 
     /// Returns the link, even before the peer has accepted it.
     pub(crate) fn link(&self) -> Option<&L> {
+        self.common.link()
+    }
+
+    /// Converts the stream's link into another type, for another API.
+    #[cfg(all(feature = "tokio", feature = "blocking"))]
+    pub(crate) fn map<N: Link>(
+        self,
+        map: impl FnOnce(L) -> io::Result<N>,
+    ) -> io::Result<Lane<N, O>> {
+        let Common { role, link: old, accepted, wrote } = self.common;
+        let link = OnceLock::new();
+        if let Some(old) = old.into_inner() {
+            let _ = link.set(Box::new(map(*old)?));
+        }
+        Ok(Lane {
+            user: self.user,
+            common: Common { role, link, accepted, wrote },
+            incoming: self.incoming,
+            outgoing: self.outgoing,
+        })
+    }
+}
+
+impl<L: Link> Common<L> {
+    fn link(&self) -> Option<&L> {
         self.link.get().map(|link| &**link)
     }
 
@@ -257,27 +287,6 @@ impl<L: Link, O> Lane<L, O> {
         }
         self.accepted.store(true, Ordering::Release);
         Some(link)
-    }
-
-    /// Converts the stream's link into another type, for another API.
-    #[cfg(all(feature = "tokio", feature = "blocking"))]
-    pub(crate) fn map<N: Link>(
-        self,
-        map: impl FnOnce(L) -> io::Result<N>,
-    ) -> io::Result<Lane<N, O>> {
-        let link = OnceLock::new();
-        if let Some(old) = self.link.into_inner() {
-            let _ = link.set(Box::new(map(*old)?));
-        }
-        Ok(Lane {
-            role: self.role,
-            user: self.user,
-            link,
-            accepted: self.accepted,
-            wrote: self.wrote,
-            incoming: self.incoming,
-            outgoing: self.outgoing,
-        })
     }
 }
 

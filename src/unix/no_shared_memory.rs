@@ -59,6 +59,16 @@ pub(super) mod tasks {
             match *self {}
         }
 
+        pub(in crate::unix) fn poll_write_alone(
+            &mut self,
+            _: &AsyncFd<OwnedFd>,
+            _: Option<&Spin>,
+            _: &mut Context<'_>,
+            _: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            match *self {}
+        }
+
         pub(in crate::unix) fn shut_down(&self, _: &AsyncFd<OwnedFd>) -> io::Result<()> {
             match *self {}
         }

@@ -127,6 +127,19 @@ impl Stream {
         self.write_with(cx, buf.len(), || send(self, buf, platform::NO_SIGNAL))
     }
 
+    /// As [`poll_write`](Self::poll_write), for a caller that has the stream to itself.
+    pub(crate) fn poll_write_alone(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(lane) = &mut self.lane {
+            let bufs = [IoSlice::new(at_most(buf))];
+            return lane.poll_write_alone(&self.socket, self.spin.as_deref(), cx, &bufs);
+        }
+        self.poll_write(cx, buf)
+    }
+
     pub(crate) fn poll_write_vectored(
         &self,
         cx: &mut Context<'_>,

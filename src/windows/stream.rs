@@ -92,6 +92,15 @@ impl Stream {
         self.write_with(cx, chunk.is_empty(), || self.pipe.try_write(chunk))
     }
 
+    /// As [`poll_write`](Self::poll_write), for a caller that has the stream to itself.
+    pub(crate) fn poll_write_alone(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write(cx, buf)
+    }
+
     pub(crate) fn poll_write_vectored(
         &self,
         cx: &mut Context<'_>,

@@ -4,7 +4,9 @@ use std::io::{self, ErrorKind};
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
-use super::{Came, Incoming, Lane, Link, Mark, Outcome, Read, Received, Role, Then, Wire, lock};
+use super::{
+    Came, Common, Incoming, Lane, Link, Mark, Outcome, Read, Received, Role, Then, Wire, lock,
+};
 use crate::shared_memory::ring::{Bytes, Corrupt};
 
 /// The most receives in one call that return no data, only bells or an offer. A peer of this crate
@@ -28,11 +30,11 @@ impl<L: Link, O> Lane<L, O> {
     ) -> io::Result<Outcome<Read>> {
         let mut incoming = lock(&self.incoming);
         if incoming.on_ring {
-            return self.read_ring(&mut incoming, buf, then);
+            return self.common.read_ring(&mut incoming, buf, then);
         }
         let outcome = self.read_socket(&mut incoming, wire, buf, then)?;
         if let Outcome::Done(Read { length, .. }) = outcome {
-            let answers = self.wrote.swap(false, Ordering::Relaxed);
+            let answers = self.common.wrote.swap(false, Ordering::Relaxed);
             if length > 0 && incoming.heat.carried(length, answers) {
                 self.is_hot(incoming, wire);
             }
@@ -47,7 +49,7 @@ impl<L: Link, O> Lane<L, O> {
         // Most streams never have a link, and this check costs them less than a lock.
         self.link()?;
         let mut incoming = lock(&self.incoming);
-        incoming.on_ring.then(|| self.read_ring(&mut incoming, buf, Then::LookAgain))
+        incoming.on_ring.then(|| self.common.read_ring(&mut incoming, buf, Then::LookAgain))
     }
 
     /// Reports whether so many bells may be pending that it is time to [`hear`](Self::hear) them.
@@ -82,10 +84,10 @@ impl<L: Link, O> Lane<L, O> {
         then: Then,
     ) -> io::Result<Outcome<Read>> {
         for _ in 0..EMPTY_RECEIVES {
-            self.latch(incoming);
+            self.common.latch(incoming);
             if incoming.last == Some(incoming.received) {
                 incoming.on_ring = true;
-                return self.read_ring(incoming, buf, then);
+                return self.common.read_ring(incoming, buf, then);
             }
             let received = if matches!(incoming.mark, Mark::Made(_)) {
                 wire.receive_with_offer(buf)
@@ -104,7 +106,7 @@ impl<L: Link, O> Lane<L, O> {
             if length == 0 {
                 // The peer published its bytes in the ring before this end. Checking the ring
                 // before the receive would miss bytes that are published between the two.
-                self.latch(incoming);
+                self.common.latch(incoming);
                 if incoming.last != Some(incoming.received) {
                     return Ok(Outcome::Done(Read { length: 0, emptied: false }));
                 }
@@ -129,7 +131,7 @@ impl<L: Link, O> Lane<L, O> {
                 _ => emptied = false,
             }
             incoming.received += length as u64;
-            self.latch(incoming);
+            self.common.latch(incoming);
             // The bytes behind the last byte of data are bells.
             if let Some(beyond) = incoming.last.and_then(|last| incoming.received.checked_sub(last))
             {
@@ -148,6 +150,58 @@ impl<L: Link, O> Lane<L, O> {
         Err(ErrorKind::Interrupted.into())
     }
 
+    /// Accepts an offer. The direction that this side writes switches before the peer can see the
+    /// acceptance. A peer that has withdrawn the offer meanwhile sees neither.
+    fn consider<W: Wire<Link = L, Offer = O>>(&self, wire: &W, offer: O) {
+        if self.common.role != Role::Taker || self.link().is_some() {
+            return;
+        }
+        let Some(link) = wire.take(offer) else { return };
+        let mut outgoing = lock(&self.outgoing);
+        if outgoing.ended || outgoing.broken {
+            return;
+        }
+        link.header().directions[self.common.role.writes()].switch(outgoing.sent);
+        if link.header().accept() {
+            outgoing.on_ring = true;
+            let _ = self.common.link.set(Box::new(link));
+            self.common.accepted.store(true, Ordering::Release);
+        }
+    }
+
+    /// Takes this side's next step towards shared memory.
+    fn is_hot<W: Wire<Link = L, Offer = O>>(
+        &self,
+        mut incoming: MutexGuard<'_, Incoming>,
+        wire: &W,
+    ) {
+        match self.common.role {
+            Role::Taker => mark(&mut incoming, wire),
+            Role::Maker => {
+                drop(incoming);
+                self.make_offer(&mut lock(&self.outgoing), wire);
+            }
+        }
+    }
+
+    /// Takes the same step for a side that only writes. It can accept an offer before it reads the
+    /// offer's byte. The read that reaches that byte cuts it off.
+    pub(super) fn is_hot_by_writes<W: Wire<Link = L, Offer = O>>(&self, wire: &W) {
+        // The socket is marked only while no read is in progress. A read that began before the mark
+        // would lose the offer.
+        let Ok(mut incoming) = self.incoming.try_lock() else { return };
+        mark(&mut incoming, wire);
+        let Mark::Made(byte) = incoming.mark else { return };
+        if self.link().is_some() {
+            return;
+        }
+        if let Some(offer) = wire.peek_offer(byte).filter(|offer| wire.is_offer(offer)) {
+            self.consider(wire, offer);
+        }
+    }
+}
+
+impl<L: Link> Common<L> {
     /// Records that the peer's writer has switched. The peer cannot take that back.
     pub(super) fn latch(&self, incoming: &mut Incoming) {
         if incoming.last.is_none() {
@@ -186,56 +240,6 @@ impl<L: Link, O> Lane<L, O> {
             link.ring_writer();
         }
         Ok(Outcome::Done(Read { length, emptied: false }))
-    }
-
-    /// Accepts an offer. The direction that this side writes switches before the peer can see the
-    /// acceptance. A peer that has withdrawn the offer meanwhile sees neither.
-    fn consider<W: Wire<Link = L, Offer = O>>(&self, wire: &W, offer: O) {
-        if self.role != Role::Taker || self.link().is_some() {
-            return;
-        }
-        let Some(link) = wire.take(offer) else { return };
-        let mut outgoing = lock(&self.outgoing);
-        if outgoing.ended || outgoing.broken {
-            return;
-        }
-        link.header().directions[self.role.writes()].switch(outgoing.sent);
-        if link.header().accept() {
-            outgoing.on_ring = true;
-            let _ = self.link.set(Box::new(link));
-            self.accepted.store(true, Ordering::Release);
-        }
-    }
-
-    /// Takes this side's next step towards shared memory.
-    fn is_hot<W: Wire<Link = L, Offer = O>>(
-        &self,
-        mut incoming: MutexGuard<'_, Incoming>,
-        wire: &W,
-    ) {
-        match self.role {
-            Role::Taker => mark(&mut incoming, wire),
-            Role::Maker => {
-                drop(incoming);
-                self.make_offer(&mut lock(&self.outgoing), wire);
-            }
-        }
-    }
-
-    /// Takes the same step for a side that only writes. It can accept an offer before it reads the
-    /// offer's byte. The read that reaches that byte cuts it off.
-    pub(super) fn is_hot_by_writes<W: Wire<Link = L, Offer = O>>(&self, wire: &W) {
-        // The socket is marked only while no read is in progress. A read that began before the mark
-        // would lose the offer.
-        let Ok(mut incoming) = self.incoming.try_lock() else { return };
-        mark(&mut incoming, wire);
-        let Mark::Made(byte) = incoming.mark else { return };
-        if self.link().is_some() {
-            return;
-        }
-        if let Some(offer) = wire.peek_offer(byte).filter(|offer| wire.is_offer(offer)) {
-            self.consider(wire, offer);
-        }
     }
 }
 

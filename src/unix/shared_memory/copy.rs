@@ -6,10 +6,10 @@
 //! x86-64, long copies are instructions of the processor, and the compiler knows only that they
 //! read and write memory.
 //!
-//! Long copies into the memory bypass the caches. A line of the ring is still in the cache of the
-//! core that read it last, and an ordinary write would first have to fetch it from there. That
-//! makes a copy take eight times as long between cores that share no cache, and twice as long
-//! between neighbours.
+//! A line of the ring is still in the cache of the core that read it last, and a write has to fetch
+//! it from there. On x86-64 a write therefore asks for the lines of the next writes, which arrive
+//! meanwhile. That carries 1.4 times as many small messages per second, and 1.4 times as many of 1
+//! MiB as writes past the caches, which do not need the lines.
 #![allow(unsafe_code, reason = "the memory is known by its address")]
 
 use std::ptr::NonNull;
@@ -18,9 +18,10 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 /// From this length on, the processor's copy instructions are faster.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const LONG: usize = 512;
-/// The number of bytes that the processor writes past its caches at once.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+/// The length of a line of the processor's caches.
 const LINE: usize = 64;
+/// The distance, in bytes, from a line that is written to the one that the processor fetches.
+const AHEAD: usize = 4 * LINE;
 const WORD: usize = size_of::<u64>();
 
 /// # Safety
@@ -35,7 +36,7 @@ pub(super) unsafe fn into_shared(to: NonNull<u8>, bytes: &[u8]) {
         // SAFETY: the first part is not longer than the whole.
         let to = unsafe { to.add(first.len()) };
         // SAFETY: as above, and the part before ends where a line begins.
-        unsafe { stream_lines(to.as_ptr(), lines.as_ptr(), lines.len()) };
+        unsafe { move_lines(to.as_ptr(), lines.as_ptr(), lines.len()) };
         // SAFETY: these two parts are not longer than the whole.
         let to = unsafe { to.add(lines.len()) };
         // SAFETY: as above.
@@ -47,10 +48,16 @@ pub(super) unsafe fn into_shared(to: NonNull<u8>, bytes: &[u8]) {
     let (first, rest) = bytes.split_at(head.len());
     let (middle, last) = rest.split_at(words.len() * WORD);
     first.iter().zip(head).for_each(|(byte, to)| to.store(*byte, Relaxed));
-    for (word, to) in middle.chunks_exact(WORD).zip(words) {
-        let mut bytes = [0; WORD];
-        bytes.copy_from_slice(word);
-        to.store(u64::from_ne_bytes(bytes), Relaxed);
+    for (line, to) in middle.chunks(LINE).zip(words.chunks(LINE / WORD)) {
+        let here = to.as_ptr();
+        fetch_to_write(here.wrapping_byte_add(AHEAD).cast());
+        // The reader's processor reads ahead as well, and may have taken this one back.
+        fetch_to_write(here.wrapping_byte_add(AHEAD / 2).cast());
+        for (word, to) in line.chunks_exact(WORD).zip(to) {
+            let mut bytes = [0; WORD];
+            bytes.copy_from_slice(word);
+            to.store(u64::from_ne_bytes(bytes), Relaxed);
+        }
     }
     last.iter().zip(tail).for_each(|(byte, to)| to.store(*byte, Relaxed));
 }
@@ -121,37 +128,37 @@ fn lines(to: NonNull<u8>, bytes: &[u8]) -> (&[u8], &[u8], &[u8]) {
     (first, lines, last)
 }
 
-/// Copies past the caches. A later write becomes visible after this copy, as after any other write.
+/// Copies whole lines, and fetches those ahead.
 ///
 /// # Safety
 ///
 /// `from` is valid for reads of `count` bytes and `to` for writes, and they do not overlap. `to` is
 /// the start of a line, and `count` a multiple of its length.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-unsafe fn stream_lines(to: *mut u8, from: *const u8, count: usize) {
+unsafe fn move_lines(to: *mut u8, from: *const u8, count: usize) {
     // SAFETY: the code reads and writes only what the caller guarantees to be valid, and no stack.
-    // Every x86-64 has these instructions. The operands name the registers that the code changes.
+    // The prefetch changes no content, and does nothing for an address that is not mapped. Every
+    // x86-64 has these instructions. The operands name the registers that the code changes.
     unsafe {
         std::arch::asm!(
             "test {left}, {left}",
             "jz 3f",
 
             "2:",
+            "prefetchw [{to} + {ahead}]",
             "movdqu {a}, [{from}]",
             "movdqu {b}, [{from} + 16]",
             "movdqu {c}, [{from} + 32]",
             "movdqu {d}, [{from} + 48]",
-            "movntdq [{to}], {a}",
-            "movntdq [{to} + 16], {b}",
-            "movntdq [{to} + 32], {c}",
-            "movntdq [{to} + 48], {d}",
+            "movdqa [{to}], {a}",
+            "movdqa [{to} + 16], {b}",
+            "movdqa [{to} + 32], {c}",
+            "movdqa [{to} + 48], {d}",
             "add {from}, 64",
             "add {to}, 64",
             "sub {left}, 64",
             "jnz 2b",
-
             "3:",
-            "sfence",
 
             from = inout(reg) from => _,
             to = inout(reg) to => _,
@@ -160,10 +167,28 @@ unsafe fn stream_lines(to: *mut u8, from: *const u8, count: usize) {
             b = out(xmm_reg) _,
             c = out(xmm_reg) _,
             d = out(xmm_reg) _,
+            ahead = const AHEAD,
             options(nostack),
         );
     }
 }
+
+/// Asks for the line at an address, for a later write. The address may be any.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+fn fetch_to_write(line: *const u8) {
+    // SAFETY: the instruction changes no content, and does nothing for an address that is not
+    // mapped. Every x86-64 accepts it.
+    unsafe {
+        std::arch::asm!(
+            "prefetchw [{line}]",
+            line = in(reg) line,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+fn fetch_to_write(_: *const u8) {}
 
 #[cfg(test)]
 mod tests {

@@ -238,8 +238,50 @@ impl Lane {
     ) -> Poll<io::Result<usize>> {
         let turn = ready!(poll_proceed(cx));
         let wire = Wire::new(socket.get_ref(), self.0.user);
-        let written = ready!(self.write(socket, &wire, spin.is_some(), cx, bufs))?;
+        let put = self.0.put(&wire, bufs, Then::LookAgain);
+        let written = ready!(self.write(put, socket, &wire, spin, cx, bufs))?;
         turn.made_progress();
+        Poll::Ready(Ok(written))
+    }
+
+    /// As [`poll_write`](Self::poll_write), for a caller that has the stream to itself.
+    pub(in crate::unix) fn poll_write_alone(
+        &mut self,
+        socket: &AsyncFd<OwnedFd>,
+        spin: Option<&Spin>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let turn = ready!(poll_proceed(cx));
+        let wire = Wire::new(socket.get_ref(), self.0.user);
+        let put = self.0.put_alone(&wire, bufs, Then::LookAgain);
+        let written = ready!(self.write(put, socket, &wire, spin, cx, bufs))?;
+        turn.made_progress();
+        Poll::Ready(Ok(written))
+    }
+
+    /// Goes on after `put`, the first attempt to write to the ring.
+    fn write(
+        &self,
+        put: Option<io::Result<Outcome<usize>>>,
+        socket: &AsyncFd<OwnedFd>,
+        wire: &Wire<'_, AsyncBell>,
+        spin: Option<&Spin>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let watches = spin.is_some();
+        let written = match put {
+            Some(Ok(Outcome::Done(written))) => {
+                if watches {
+                    self.found_room();
+                }
+                written
+            }
+            Some(Ok(_)) => ready!(self.wait_for_room(wire, watches, cx, bufs))?,
+            Some(Err(error)) => return Poll::Ready(Err(error)),
+            None => ready!(self.write_socket(socket, wire, watches, cx, bufs))?,
+        };
         if let Some(spin) = spin {
             spin.wrote();
             if let Some(bell) = self.bell() {
@@ -249,7 +291,7 @@ impl Lane {
         Poll::Ready(Ok(written))
     }
 
-    fn write(
+    fn write_socket(
         &self,
         socket: &AsyncFd<OwnedFd>,
         wire: &Wire<'_, AsyncBell>,
@@ -258,24 +300,12 @@ impl Lane {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            match self.0.put(wire, bufs, Then::LookAgain) {
-                Some(Ok(Outcome::Done(written))) => {
-                    if watches {
-                        self.found_room();
-                    }
-                    return Poll::Ready(Ok(written));
-                }
-                Some(Ok(_)) => return self.wait_for_room(wire, watches, cx, bufs),
-                Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => {}
-            }
-
             let mut ready = ready!(socket.poll_write_ready(cx))?;
             match self.0.write(wire, bufs, Then::LookAgain) {
                 Ok(Outcome::Done(written)) => return Poll::Ready(Ok(written)),
                 Ok(Outcome::Socket) => ready.clear_ready(),
-                // The direction has just switched.
-                Ok(Outcome::Ring) => {}
+                // The direction has just switched, and the ring has no room.
+                Ok(Outcome::Ring) => return self.wait_for_room(wire, watches, cx, bufs),
                 Err(error) => unless_passing(Err(error))?,
             }
         }
