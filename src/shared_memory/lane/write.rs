@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem;
-#[cfg(any(feature = "tokio", test))]
+#[cfg(feature = "tokio")]
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -69,9 +69,8 @@ impl<L: Link, O> Lane<L, O> {
         self.common.put(&mut lock(&self.outgoing), wire, bufs, then)
     }
 
-    /// As [`put`](Self::put), for a caller that has the stream to itself. The lock would cost a
-    /// small message a fifth of its time.
-    #[cfg(any(feature = "tokio", test))]
+    /// As [`put`](Self::put), for a caller that has the stream to itself, without the lock.
+    #[cfg(feature = "tokio")]
     pub(crate) fn put_alone<W: Wire<Link = L, Offer = O>>(
         &mut self,
         wire: &W,
