@@ -3,11 +3,11 @@
 # between two processes.
 #
 #   scripts/bench.sh full      runs everything 11 times, and pipes under Wine if that is installed, in about
-#                              25 minutes; writes docs/performance.md
+#                              25 minutes; builds iceoryx2, and writes docs/performance.md
 #   scripts/bench.sh reduced   runs everything 3 times for a shorter time, in about 4 minutes; writes
 #                              docs/performance.md
-#   scripts/bench.sh memory [ARGUMENTS] runs the groups with bars for shared memory 11 times, compared with
-#                              iceoryx2, which it builds, in about 15 minutes; prints only
+#   scripts/bench.sh memory [ARGUMENTS] runs only the groups with bars for shared memory, 11 times, in about
+#                              15 minutes; builds iceoryx2, and prints only
 #   scripts/bench.sh table [ARGUMENTS]  runs what the arguments select, see bench/src/main.rs; prints only
 #   scripts/bench.sh charts    draws the tables of docs/performance.md into docs/charts/; full and reduced
 #                              do so as well
@@ -48,7 +48,7 @@ verb=${1:-}
 [ $# -eq 0 ] || shift
 case $verb in
 full | reduced)
-    build
+    build --features iceoryx2
     scripts/windows.sh stop
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT

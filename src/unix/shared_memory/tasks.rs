@@ -282,6 +282,7 @@ impl Lane {
             Some(Err(error)) => return Poll::Ready(Err(error)),
             None => ready!(self.write_socket(socket, wire, watches, cx, bufs))?,
         };
+
         if let Some(spin) = spin {
             spin.wrote();
             if let Some(bell) = self.bell() {
