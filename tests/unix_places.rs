@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -105,7 +106,8 @@ fn a_server_binds_again_when_its_runtime_directory_is_remounted() {
         assert!(status.success(), "{status}");
     };
     enter(&format!("umount -l {dir}"));
-    until("it is bound in the directory below", || Path::new(&inside).exists());
+    // A client that does not wait is refused between the bind and the listen.
+    until("it listens in the directory below", || UnixStream::connect(&inside).is_ok());
     // It serves a client only after it has begun to watch the name that it has now.
     ping(Path::new(&inside));
     let changed = Instant::now();
