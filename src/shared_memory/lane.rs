@@ -133,8 +133,9 @@ pub(crate) enum Then {
 }
 
 /// The state of one stream. Each direction has its own lock, which is held for at most one call
-/// that does not wait. A thread that takes both locks takes `incoming` first. A writer that has the
-/// stream to itself takes none: for a small message the lock is a fifth of the cost.
+/// that does not wait. A thread that takes both locks takes `incoming` first. A task that has the
+/// stream to itself writes into the ring without one: for a small message the lock is a fifth of
+/// the cost.
 #[derive(Debug)]
 pub(crate) struct Lane<L, O> {
     /// The user at the other end. The memory counts against that user's share.

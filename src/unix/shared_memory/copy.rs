@@ -8,7 +8,7 @@
 //!
 //! A line of the ring is still in the cache of the core that read it last, and a write has to fetch
 //! it from there. On x86-64 a write therefore also asks for the lines that the next bytes go to,
-//! which arrive meanwhile.
+//! which arrive meanwhile. At the end of the ring it asks in vain.
 #![allow(unsafe_code, reason = "the memory is known by its address")]
 
 use std::ptr::NonNull;
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 const LONG: usize = 512;
 /// The length of a line of the processor's caches.
 const LINE: usize = 64;
-/// The distance, in bytes, from a short write to the line that it asks for.
+/// The distance, in bytes, from a short write to the farther of the two lines that it asks for.
 const AHEAD: usize = 4 * LINE;
 /// A long write is copied in blocks of this length, and each asks for the lines of the next.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -37,8 +37,8 @@ pub(super) unsafe fn into_shared(to: NonNull<u8>, bytes: &[u8]) {
             for line in (0..block.len()).step_by(LINE) {
                 fetch_to_write(to.wrapping_add(BLOCK + line));
             }
-            // SAFETY: the caller guarantees that `to` is valid, and `bytes` is a slice apart from
-            // it.
+            // SAFETY: the caller guarantees that all of `bytes` have room at its `to`, and this is
+            // the room of one block. `bytes` is a slice apart from it.
             unsafe { move_bytes(to, block.as_ptr(), block.len()) };
             to = to.wrapping_add(block.len());
         }
@@ -125,8 +125,9 @@ unsafe fn move_bytes(to: *mut u8, from: *const u8, count: usize) {
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn fetch_to_write(line: *const u8) {
     if std::arch::is_x86_feature_detected!("sse4.2") {
-        // SAFETY: processors with SSE4.2 accept the instruction, at least as one that does nothing.
-        // It changes no content, and does nothing for an address that is not mapped.
+        // SAFETY: processors with SSE4.2 accept the instruction, at least as one that does nothing;
+        // 64-bit Windows has needed it since 8.1. It changes no content, and does nothing for an
+        // address that is not mapped.
         unsafe {
             std::arch::asm!(
                 "prefetchw [{line}]",
