@@ -117,8 +117,10 @@ impl Launch {
         for _ in 0..number(rest)? {
             launch.args.push(text(rest)?);
         }
-        for _ in 0..number(rest)?.min(1) {
-            launch.current_dir = Some(text(rest)?.into());
+        match number(rest)? {
+            0 => {}
+            1 => launch.current_dir = Some(text(rest)?.into()),
+            _ => return None,
         }
         for _ in 0..number(rest)? {
             let name = text(rest)?;
@@ -190,6 +192,14 @@ mod tests {
             assert_eq!(Launch::from_bytes(&bytes[..length]), None, "{length}");
         }
         assert_eq!(Launch::from_bytes(&[&bytes[..], &[0]].concat()), None);
+    }
+
+    #[test]
+    fn a_number_of_directories_other_than_none_and_one_is_refused() {
+        let mut bytes = Launch::new().current_dir("/").to_bytes().expect("short enough");
+        assert_eq!(bytes[4..8], 1_u32.to_le_bytes());
+        bytes[4] = 2;
+        assert_eq!(Launch::from_bytes(&bytes), None);
     }
 
     proptest! {
