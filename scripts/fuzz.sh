@@ -18,6 +18,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --quiet --release --target "$host" --bin "$target"
 found=$(mktemp -d)
 trap 'rm -rf "$found"' EXIT
+mkdir "$found"/{inputs,files}
 # New inputs are written to the first folder. Copy those worth keeping to the corpus by hand.
-"$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$seconds" -timeout=10 -max_len=512 \
-    -artifact_prefix="$CARGO_TARGET_DIR/" -print_final_stats=1 "$found" "corpus/$target"
+TMPDIR=$found/files "$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$seconds" -timeout=10 -max_len=512 \
+    -artifact_prefix="$CARGO_TARGET_DIR/" -print_final_stats=1 "$found/inputs" "corpus/$target"
