@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs a fuzz target on the stable compiler: fuzz.sh TARGET SECONDS
+# Runs a fuzz target on the stable compiler: fuzz.sh TARGET SECONDS [keep]
 #
 # cargo-fuzz needs a nightly compiler for the coverage that guides libFuzzer. This script asks LLVM for the
-# coverage instead, and leaves out the sanitizers, which need nightly.
+# coverage instead, and leaves out the sanitizers, which need nightly. With `keep`, the corpus becomes the
+# smallest choice of old and new inputs that reaches as much.
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 target=${1:?which target?}
@@ -18,7 +19,12 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --quiet --release --target "$host" --bin "$target"
 found=$(mktemp -d)
 trap 'rm -rf "$found"' EXIT
-mkdir "$found"/{inputs,files}
-# New inputs are written to the first folder. Copy those worth keeping to the corpus by hand.
-TMPDIR=$found/files "$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$seconds" -timeout=10 -max_len=512 \
-    -artifact_prefix="$CARGO_TARGET_DIR/" -print_final_stats=1 "$found/inputs" "corpus/$target"
+mkdir -p "$found"/{inputs,files} "corpus/$target"
+run() { TMPDIR=$found/files "$CARGO_TARGET_DIR/$host/release/$target" -artifact_prefix="$CARGO_TARGET_DIR/" "$@"; }
+# New inputs are written to the first folder.
+run -max_total_time="$seconds" -timeout=10 -max_len=512 -print_final_stats=1 "$found/inputs" "corpus/$target"
+[ "${3:-}" = keep ] || exit 0
+mkdir "$found/fewer"
+run -merge=1 "$found/fewer" "corpus/$target" "$found/inputs"
+rm -r "corpus/$target"
+cp -r "$found/fewer" "corpus/$target"

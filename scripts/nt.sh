@@ -103,7 +103,7 @@ if [ -n "$stop" ]; then
 fi
 if [ -n "$at_hand" ] && [ ! -x "$SOCKPIPE_WINESERVER" ]; then
     say "not run: the model of NT has not been built on this machine; scripts/nt.sh does so"
-    exit
+    exit 3
 fi
 need wine64
 SOCKPIPE_WINESERVER=$(server) || die "the installed Wine is no package of this distribution"

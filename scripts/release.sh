@@ -5,7 +5,7 @@
 #   scripts/release.sh TARGET [FOLDER]     into FOLDER (default target/release-archives)
 #
 # The caller has to install the target's standard library (`rustup target add TARGET`) and a linker for it
-# (musl-tools for musl). If the program runs on this machine, it writes the completions itself.
+# (musl-tools for musl). The program writes the completions itself, or one for this machine if it does not run here.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=scripts/lib.sh
@@ -34,14 +34,16 @@ mkdir "$work/$name"
 cp "$built" README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$work/$name"
 cp -r cli/man "$work/$name"
 
-if "$built" --version >/dev/null 2>&1; then
-    mkdir "$work/$name/completions"
-    for shell in bash elvish fish powershell zsh; do
-        "$built" completions "$shell" >"$work/$name/completions/sockpipe.$shell"
-    done
-else
-    say "the program does not run here: no completions in $name"
+writer=$built
+if ! "$built" --version >/dev/null 2>&1; then
+    say "the program does not run here, so one for this machine writes the completions"
+    cargo build --locked --release --package sockpipe-cli
+    writer=${CARGO_TARGET_DIR:-target}/release/sockpipe
 fi
+mkdir "$work/$name/completions"
+for shell in bash elvish fish powershell zsh; do
+    "$writer" completions "$shell" >"$work/$name/completions/sockpipe.$shell"
+done
 
 # One format that every system unpacks: Windows has tar since 2018.
 tar -C "$work" --owner=0 --group=0 --numeric-owner --sort=name -czf "$folder/$name.tar.gz" "$name" 2>/dev/null ||

@@ -4,7 +4,7 @@
 //! lists a child's descriptors. In memory it tests rows 1, 6, 7, 10, 12 and 18, and the part of row
 //! 11 that a plain drop loses nothing. The other rows do not apply in memory: no server can take
 //! the name (2), no process crashes or exits (3, 11), and no child inherits anything (19).
-//! docs/contract.md lists where each row is proven. With the feature `blocking`,
+//! docs/contract.md lists on which systems each row is tested. With the feature `blocking`,
 //! `contract/blocking.rs` tests blocking streams and listeners against each other and against the
 //! async ones, and lists its rows.
 
