@@ -9,6 +9,8 @@ mod pace;
 pub(super) mod tasks;
 #[cfg(feature = "blocking")]
 pub(super) mod threads;
+#[cfg(feature = "blocking")]
+mod turn;
 #[cfg(feature = "tokio")]
 mod watch;
 

@@ -1,6 +1,8 @@
 //! Blocking streams, with each other and with async ones.
 
 use std::io::{Read, Write};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use sockpipe::blocking;
@@ -130,4 +132,73 @@ fn a_stream_takes_its_memory_to_the_other_api() {
         assert_eq!(within(client.read(&mut bytes)).await.expect("an end"), 0);
     });
     echoing.join().expect("no panic");
+}
+
+/// Starts two threads, each with a handle to the stream. They begin each round together with the
+/// caller, and report the end of `act`.
+fn two_threads(
+    stream: &blocking::Stream,
+    start: &Arc<Barrier>,
+    rounds: usize,
+    said: &Sender<()>,
+    act: fn(&mut blocking::Stream),
+) {
+    for _ in 0..2 {
+        let mut handle = stream.try_clone().expect("a handle");
+        let (start, said) = (start.clone(), said.clone());
+        std::thread::spawn(move || {
+            for _ in 0..rounds {
+                start.wait();
+                act(&mut handle);
+                said.send(()).expect("the test waits");
+            }
+        });
+    }
+}
+
+/// Streams of threads in memory: a client's and a server's.
+fn blocking_in_memory() -> (blocking::Stream, blocking::Stream) {
+    let runtime: Runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (client, server) = runtime.block_on(in_memory_pair());
+    let blocking = |stream: Stream| stream.into_blocking().expect("a stream that blocks");
+    (blocking(client), blocking(server))
+}
+
+#[test]
+fn two_threads_that_wait_for_a_message_get_one_each() {
+    const ROUNDS: usize = 1000;
+    let (client, mut server) = blocking_in_memory();
+    let (start, (said, told)) = (Arc::new(Barrier::new(3)), channel());
+    two_threads(&client, &start, ROUNDS, &said, |handle| {
+        handle.read_exact(&mut [0]).expect("a byte");
+    });
+    for round in 0..ROUNDS {
+        start.wait();
+        for which in ["first", "second"] {
+            server.write_all(b"x").expect("a write");
+            let read = told.recv_timeout(common::PATIENCE);
+            read.unwrap_or_else(|_| panic!("round {round}: nobody reads the {which} message"));
+        }
+    }
+}
+
+#[test]
+fn two_threads_that_wait_for_room_both_get_it() {
+    const ROUNDS: usize = 100;
+    const LENGTH: usize = 600_000;
+    let (client, mut server) = blocking_in_memory();
+    server.set_read_timeout(Some(common::PATIENCE)).expect("a timeout");
+    let (start, (said, told)) = (Arc::new(Barrier::new(3)), channel());
+    two_threads(&client, &start, ROUNDS, &said, |handle| {
+        handle.write_all(&[7; LENGTH]).expect("a write");
+    });
+    let mut bytes = vec![0; 2 * LENGTH];
+    for round in 0..ROUNDS {
+        start.wait();
+        let read = server.read_exact(&mut bytes);
+        read.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        for _ in 0..2 {
+            told.recv_timeout(common::PATIENCE).expect("each has written");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 #[cfg(feature = "tokio")]
 use super::tasks;
+use super::turn::Turns;
 use super::{Bell, Link, Offer, Wire, eager};
 use crate::options::StreamOptions;
 use crate::shared_memory::lane::{self, Outcome, Role, Then};
@@ -33,6 +34,8 @@ pub(in crate::unix) struct Lane {
     core: Box<Core>,
     /// The state of watching for room.
     spin: Option<Spin>,
+    /// The turns of the threads that read, and of those that write.
+    turns: Box<[Turns; 2]>,
 }
 
 impl Lane {
@@ -59,7 +62,7 @@ impl Lane {
         let eager = eager(options)?;
         let core = Box::new(Core::new(role, user, eager));
         core.start(&Wire::new(socket, user), eager);
-        Some(Self { core, spin: Spin::new(options.spin) })
+        Some(Self::with(core, options))
     }
 
     #[cfg(feature = "tokio")]
@@ -68,7 +71,11 @@ impl Lane {
         options: StreamOptions,
     ) -> io::Result<Self> {
         let core = lane.into_core().map(|link| link.convert(|bell| Ok(bell.into_socket())))?;
-        Ok(Self { core: Box::new(core), spin: Spin::new(options.spin) })
+        Ok(Self::with(Box::new(core), options))
+    }
+
+    fn with(core: Box<Core>, options: StreamOptions) -> Self {
+        Self { core, spin: Spin::new(options.spin), turns: Box::default() }
     }
 
     #[cfg(feature = "tokio")]
@@ -88,6 +95,12 @@ impl Lane {
         buf: &mut [u8],
         deadline: Deadline,
     ) -> io::Result<usize> {
+        if let Some(looked) = self.core.look(buf) {
+            if let Outcome::Done(read) = looked? {
+                return Ok(read.length);
+            }
+        }
+        let _turn = self.turns[0].take(deadline).ok_or_else(|| timed_out("read"))?;
         let wire = Wire::new(socket, self.core.user);
         let look = || attempt(self.core.read(&wire, buf, Then::LookAgain));
         if let Some(read) = spin.and_then(|spin| spin.watch(deadline.left(), look)) {
@@ -113,16 +126,15 @@ impl Lane {
         deadline: Deadline,
     ) -> io::Result<usize> {
         let wire = Wire::new(socket, self.core.user);
-        if let Some(spin) = &self.spin {
-            match self.core.put(&wire, bufs, Then::LookAgain).transpose()? {
-                Some(Outcome::Done(written)) => return Ok(written),
-                Some(_) => {
-                    let look = || attempt(self.core.write(&wire, bufs, Then::LookAgain));
-                    if let Some(written) = spin.watch(deadline.left(), look) {
-                        return written?;
-                    }
-                }
-                None => {}
+        let put = self.core.put(&wire, bufs, Then::LookAgain).transpose()?;
+        if let Some(Outcome::Done(written)) = put {
+            return Ok(written);
+        }
+        let _turn = self.turns[1].take(deadline).ok_or_else(|| timed_out("write"))?;
+        if let (Some(_), Some(spin)) = (put, &self.spin) {
+            let look = || attempt(self.core.write(&wire, bufs, Then::LookAgain));
+            if let Some(written) = spin.watch(deadline.left(), look) {
+                return written?;
             }
         }
         loop {
