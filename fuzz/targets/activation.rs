@@ -60,8 +60,8 @@ struct Originals {
     unconnected: OwnedFd,
     datagram: OwnedFd,
     file: OwnedFd,
-    /// Copies of the file at the numbers from 3, until the first run. libFuzzer opens files of its own
-    /// before that.
+    /// Copies of the file at the numbers from 3, until the first run. Before that, libFuzzer opens
+    /// files of its own.
     kept: Mutex<Vec<OwnedFd>>,
     room: usize,
 }

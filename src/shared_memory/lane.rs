@@ -168,8 +168,8 @@ struct Incoming {
     /// The most bells that may be pending in the socket: one for each time that the reader raised
     /// its flag, and one for a flag that was already up.
     bells: u32,
-    /// Whether the socket has reached its end of file.
-    socket_ended: bool,
+    /// Whether the peer has ended its write side. It cannot take that back.
+    ended: bool,
     mark: Mark,
     heat: Heat,
 }
@@ -214,7 +214,7 @@ impl<L: Link, O> Lane<L, O> {
             on_ring: false,
             reader: Reader::default(),
             bells: 1,
-            socket_ended: false,
+            ended: false,
             mark: Mark::NotYet,
             heat: Heat::new(role, eager),
         };

@@ -34,6 +34,7 @@ pub(crate) const SOCKET_BYTES: usize = 1408;
 pub(crate) const ON_RING: usize = 1536;
 pub(crate) const TAIL: usize = 1664;
 pub(crate) const HEAD: usize = 1792;
+pub(crate) const ENDED: usize = 2176;
 pub(crate) const CLIENT: usize = 896;
 
 /// Returns a memfd, with a valid header if `size` has room for one.

@@ -134,6 +134,20 @@ async fn an_accepted_offer_cannot_be_taken_back() {
     }
 }
 
+#[tokio::test]
+async fn an_end_cannot_be_taken_back() {
+    let Offered { mut server, socket, memory, bell, .. } = offered().await;
+    memory.set(STATE, ACCEPTED);
+    within(server.write_all(b"in the ring")).await.expect("a write");
+    memory.set(SOCKET_BYTES - CLIENT, 8);
+    memory.set(ON_RING - CLIENT, 1);
+    memory.set(ENDED - CLIENT, 1);
+    assert_eq!(within(server.read(&mut [0])).await.expect("an end"), 0);
+    memory.set(ENDED - CLIENT, 0);
+    assert_eq!(within(server.read(&mut [0])).await.expect("the same end"), 0);
+    drop((socket, bell));
+}
+
 /// The client may punch holes until it seals the memory. A missing page reads as zeros.
 #[tokio::test]
 async fn holes_in_the_memory_end_no_server() {

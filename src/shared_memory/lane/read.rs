@@ -44,7 +44,6 @@ impl<L: Link, O> Lane<L, O> {
 
     /// Reads from the ring. The call accesses only memory, unless the peer's writer waits. Returns
     /// `None` if the direction does not use the ring.
-    #[cfg(any(feature = "tokio", test))]
     pub(crate) fn look(&self, buf: &mut [u8]) -> Option<io::Result<Outcome<Read>>> {
         // Most streams never have a link, and this check costs them less than a lock.
         self.link()?;
@@ -62,14 +61,16 @@ impl<L: Link, O> Lane<L, O> {
     pub(crate) fn hear<W: Wire<Link = L, Offer = O>>(&self, wire: &W) -> io::Result<()> {
         let mut incoming = lock(&self.incoming);
         match wire.receive(&mut [0; BELLS]) {
-            Ok(Received { length: 0, .. }) => incoming.socket_ended = true,
-            Ok(Received { length: BELLS, .. }) => {}
-            Ok(_) => {
+            Ok(Received { length: 0, .. }) => incoming.ended = true,
+            Ok(Received { length, came: Came::Nothing }) if length < BELLS => {
                 incoming.bells = 1;
                 return Err(ErrorKind::WouldBlock.into());
             }
+            // There may be more. The kernel ends a receive behind control data, and a side that has
+            // accepted an offer ahead of its reads finds the offer's byte before the bells.
+            Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {
-                incoming.socket_ended = true;
+                incoming.ended = true;
             }
             Err(error) => return Err(error),
         }
@@ -110,7 +111,7 @@ impl<L: Link, O> Lane<L, O> {
                 if incoming.last != Some(incoming.received) {
                     return Ok(Outcome::Done(Read { length: 0, emptied: false }));
                 }
-                incoming.socket_ended = true;
+                incoming.ended = true;
                 continue;
             }
 
@@ -221,19 +222,21 @@ impl<L: Link> Common<L> {
         let words = &link.header().directions[self.role.reads()];
         let ring = link.ring(self.role.reads());
 
-        let ended = incoming.socket_ended || words.has_ended();
+        // The end is loaded before the position, so that no byte before it is missed.
+        incoming.ended = incoming.ended || words.has_ended();
         let mut length = incoming.reader.read(words, &ring, buf)?;
-        if length == 0 && !ended && then == Then::Sleep {
+        if length == 0 && !incoming.ended {
+            if then == Then::LookAgain {
+                return Ok(Outcome::Ring);
+            }
             words.reader_waits(true);
             incoming.bells = incoming.bells.saturating_add(1);
-            let ended = words.has_ended();
+            incoming.ended = words.has_ended();
             length = incoming.reader.read(words, &ring, buf)?;
-            if length == 0 && !ended {
+            if length == 0 && !incoming.ended {
                 return Ok(Outcome::Ring);
             }
             words.reader_waits(false);
-        } else if length == 0 && !ended {
-            return Ok(Outcome::Ring);
         }
 
         if length > 0 && incoming.reader.frees_enough(ring.length()) && words.writer_wants_bell() {

@@ -6,9 +6,13 @@
 mod sides;
 mod world;
 
+use std::io::ErrorKind;
+use std::sync::Arc;
+
 use self::sides::run;
 pub(super) use self::world::wait_for;
-use self::world::{Case, Readiness};
+use self::world::{Case, Readiness, Socket, World};
+use super::{Lane, Role, Wire};
 
 /// Returns how many schedules to run, which is more with `SOCKPIPE_FULL=1`.
 fn schedules() -> u64 {
@@ -61,4 +65,22 @@ fn every_byte_of_a_short_conversation_arrives() {
     (0..schedules()).for_each(|seed| {
         run(seed, case);
     });
+}
+
+#[test]
+fn bells_behind_the_byte_of_an_offer_are_heard_too() {
+    let world = World::new(0, PLAIN);
+    let [client, server] = [0, 1].map(|side| Socket { world: Arc::clone(&world), side });
+    let (_made, memory) = server.make().expect("memory");
+    let offer = memory.clone();
+    server.offer(7, &offer).expect("room");
+    // The client takes it without a read.
+    let _taken = client.take(client.peek_offer(7).expect("an offer")).expect("memory");
+    server.ring_reader().expect("room");
+
+    let lane = Lane::new(Role::Taker, 0, true);
+    lane.hear(&client).expect("the offer's byte, and perhaps more");
+    let heard = lane.hear(&client).map_err(|error| error.kind());
+    assert_eq!(heard, Err(ErrorKind::WouldBlock));
+    assert!(!client.has_bells());
 }
