@@ -138,8 +138,6 @@ pub(crate) enum Then {
 /// the cost.
 #[derive(Debug)]
 pub(crate) struct Lane<L, O> {
-    /// The user at the other end. The memory counts against that user's share.
-    pub(crate) user: u32,
     common: Common<L>,
     incoming: Mutex<Incoming>,
     outgoing: Mutex<Outgoing<O>>,
@@ -149,6 +147,8 @@ pub(crate) struct Lane<L, O> {
 #[derive(Debug)]
 struct Common<L> {
     role: Role,
+    /// The user at the other end. The memory counts against that user's share.
+    user: u32,
     link: OnceLock<Box<L>>,
     /// Whether this side has seen the acceptance. It does not load the state from the memory again,
     /// because the peer could change it back.
@@ -232,12 +232,13 @@ impl<L: Link, O> Lane<L, O> {
 
         let common = Common {
             role,
+            user,
             link: OnceLock::new(),
             accepted: AtomicBool::new(false),
             wrote: AtomicBool::new(false),
         };
 
-        Self { user, common, incoming: Mutex::new(incoming), outgoing: Mutex::new(outgoing) }
+        Self { common, incoming: Mutex::new(incoming), outgoing: Mutex::new(outgoing) }
     }
 
     /// Reports whether both directions use the memory.
@@ -245,6 +246,11 @@ impl<L: Link, O> Lane<L, O> {
         let mut incoming = lock(&self.incoming);
         self.common.latch(&mut incoming);
         incoming.last.is_some() && lock(&self.outgoing).on_ring
+    }
+
+    /// Returns the user at the other end.
+    pub(crate) fn user(&self) -> u32 {
+        self.common.user
     }
 
     /// Returns the link, even before the peer has accepted it.
@@ -258,14 +264,13 @@ impl<L: Link, O> Lane<L, O> {
         self,
         map: impl FnOnce(L) -> io::Result<N>,
     ) -> io::Result<Lane<N, O>> {
-        let Common { role, link: old, accepted, wrote } = self.common;
+        let Common { role, user, link: old, accepted, wrote } = self.common;
         let link = OnceLock::new();
         if let Some(old) = old.into_inner() {
             let _ = link.set(Box::new(map(*old)?));
         }
         Ok(Lane {
-            user: self.user,
-            common: Common { role, link, accepted, wrote },
+            common: Common { role, user, link, accepted, wrote },
             incoming: self.incoming,
             outgoing: self.outgoing,
         })

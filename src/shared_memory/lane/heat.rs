@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Role;
 
 /// A stream is hot after this many answers, or this many bytes, within the time beside the number.
-const EXCHANGES: (u32, Duration) = (16, Duration::from_millis(10));
+const EXCHANGES: (u16, Duration) = (16, Duration::from_millis(10));
 const BYTES: (u32, Duration) = (1 << 20, Duration::from_millis(100));
 
 /// The number of bytes that cost as much as a call on a socket.
@@ -15,26 +15,27 @@ const CALL: u32 = 256;
 /// small writes, so this side cannot know how much they cost.
 const ASKED: u32 = BYTES.0 / 4;
 
-/// Counts what one direction of a stream carries.
+/// Counts what one direction of a stream carries. Each stream with shared memory on has two of these,
+/// so they are small. The counts of exchanges do not overflow: each exchange counts as [`CALL`]
+/// bytes or more, and 4,096 of them start the counts anew.
 #[derive(Debug)]
 pub(super) struct Heat {
     /// The time at which counting began. It is not used once the stream is hot.
     since: Option<Instant>,
-    exchanges: u32,
     bytes: u32,
-    /// The number of bytes that make the stream hot.
-    enough: u32,
+    exchanges: u16,
     /// The exchanges and bytes to reach before the next look at the clock or, once the stream is
     /// hot, at the peer.
-    next: (u32, u32),
+    next_exchanges: u16,
+    next_bytes: u32,
     hot: bool,
 }
 
 impl Heat {
     pub(super) fn new(role: Role, eager: bool) -> Self {
         let enough = if role == Role::Maker { ASKED } else { BYTES.0 };
-        let next = if eager { (1, 0) } else { (EXCHANGES.0, enough) };
-        Self { since: None, exchanges: 0, bytes: 0, enough, next, hot: eager }
+        let (next_exchanges, next_bytes) = if eager { (1, 0) } else { (EXCHANGES.0, enough) };
+        Self { since: None, bytes: 0, exchanges: 0, next_exchanges, next_bytes, hot: eager }
     }
 
     /// Counts `bytes`, and an exchange if they are an answer. Reports whether it is time to try the
@@ -44,8 +45,8 @@ impl Heat {
     pub(super) fn carried(&mut self, bytes: usize, answers: bool) -> bool {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(CALL);
         self.bytes = self.bytes.saturating_add(bytes);
-        self.exchanges = self.exchanges.saturating_add(u32::from(answers));
-        if self.exchanges < self.next.0 && self.bytes < self.next.1 {
+        self.exchanges = self.exchanges.saturating_add(u16::from(answers));
+        if self.exchanges < self.next_exchanges && self.bytes < self.next_bytes {
             if self.since.is_none() && !self.hot {
                 self.since = Some(Instant::now());
             }
@@ -53,15 +54,16 @@ impl Heat {
         }
 
         // A hot stream retries after as much again as it has carried so far.
-        let (exchanges, bytes) = if self.hot {
-            (self.next.0.saturating_mul(2), self.next.1)
+        let mut known = self.next_bytes;
+        if self.hot {
+            self.next_exchanges = self.next_exchanges.saturating_mul(2);
         } else {
             let took = self.since.map_or(Duration::ZERO, |since| since.elapsed());
             self.hot = self.is_enough(took);
-            (self.next.0, 0)
-        };
+            known = 0;
+        }
         if self.hot {
-            self.next = (exchanges, bytes.saturating_add(self.bytes).min(BYTES.0));
+            self.next_bytes = known.saturating_add(self.bytes).min(BYTES.0);
         } else {
             self.since = Some(Instant::now());
         }
@@ -72,7 +74,7 @@ impl Heat {
     /// Reports whether the counts, reached within `took`, make the stream hot.
     fn is_enough(&self, took: Duration) -> bool {
         (self.exchanges >= EXCHANGES.0 && took <= EXCHANGES.1)
-            || (self.bytes >= self.enough && took <= BYTES.1)
+            || (self.bytes >= self.next_bytes && took <= BYTES.1)
     }
 }
 

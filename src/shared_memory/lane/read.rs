@@ -34,7 +34,11 @@ impl<L: Link, O> Lane<L, O> {
         }
         let outcome = self.read_socket(&mut incoming, wire, buf, then)?;
         if let Outcome::Done(Read { length, .. }) = outcome {
-            let answers = self.common.wrote.swap(false, Ordering::Relaxed);
+            // A swap would lock the line for nothing.
+            let answers = self.common.wrote.load(Ordering::Relaxed);
+            if answers {
+                self.common.wrote.store(false, Ordering::Relaxed);
+            }
             if length > 0 && incoming.heat.carried(length, answers) {
                 self.is_hot(incoming, wire);
             }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
 use tokio::io::unix::AsyncFd;
-use tokio::task::coop::poll_proceed;
+use tokio::task::coop::{RestoreOnPending, poll_proceed};
 
 use super::pace::Pace;
 use super::{Bell, Link, Offer, Wire, eager};
@@ -24,6 +24,9 @@ const ROOM: usize = 64 * 1024;
 const TRIES: usize = 16;
 
 pub(super) type Core<B> = lane::Lane<Link<B>, Offer>;
+
+// This is what a stream costs that has shared memory on and does not use it.
+const _: () = assert!(size_of::<Core<AsyncBell>>() <= 200);
 
 /// The writers' bell, and the counters of a stream in memory. A stream that stays on its socket
 /// allocates none of this.
@@ -116,15 +119,23 @@ impl Lane {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Each operation takes its part of the task's budget, as operations on sockets do.
-        let turn = ready!(poll_proceed(cx));
+        let turn = ready!(self.poll_turn(cx));
         let initialized = buf.initialized().len() - buf.filled().len();
         let room = initialized.max(buf.remaining().min(ROOM));
         let read = self.read(socket, spin, cx, buf.initialize_unfilled_to(room));
         let length = ready!(read)?;
-        turn.made_progress();
+        done(turn);
         buf.advance(length);
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes an operation's part of the task's budget, as operations on sockets do. While the stream
+    /// is on its socket, the wait for the socket takes it.
+    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<Option<RestoreOnPending>> {
+        match self.bell() {
+            Some(_) => poll_proceed(cx).map(Some),
+            None => Poll::Ready(None),
+        }
     }
 
     fn read(
@@ -181,7 +192,7 @@ impl Lane {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let wire = Wire::new(socket.get_ref(), self.0.user);
+        let wire = Wire::new(socket.get_ref(), self.0.user());
         for _ in 0..TRIES {
             // The task registers before the flag is up, so that a bell that comes afterwards wakes
             // it.
@@ -212,7 +223,7 @@ impl Lane {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let wire = Wire::new(socket.get_ref(), self.0.user);
+        let wire = Wire::new(socket.get_ref(), self.0.user());
         for _ in 0..TRIES {
             let mut ready = ready!(socket.poll_read_ready(cx))?;
             match self.0.read(&wire, buf, Then::Sleep) {
@@ -236,11 +247,11 @@ impl Lane {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let turn = ready!(poll_proceed(cx));
-        let wire = Wire::new(socket.get_ref(), self.0.user);
+        let turn = ready!(self.poll_turn(cx));
+        let wire = Wire::new(socket.get_ref(), self.0.user());
         let put = self.0.put(&wire, bufs, Then::LookAgain);
         let written = ready!(self.write(put, socket, &wire, spin, cx, bufs))?;
-        turn.made_progress();
+        done(turn);
         Poll::Ready(Ok(written))
     }
 
@@ -252,11 +263,11 @@ impl Lane {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let turn = ready!(poll_proceed(cx));
-        let wire = Wire::new(socket.get_ref(), self.0.user);
+        let turn = ready!(self.poll_turn(cx));
+        let wire = Wire::new(socket.get_ref(), self.0.user());
         let put = self.0.put_alone(&wire, bufs, Then::LookAgain);
         let written = ready!(self.write(put, socket, &wire, spin, cx, bufs))?;
-        turn.made_progress();
+        done(turn);
         Poll::Ready(Ok(written))
     }
 
@@ -283,11 +294,9 @@ impl Lane {
             None => ready!(self.write_socket(socket, wire, watches, cx, bufs))?,
         };
 
-        if let Some(spin) = spin {
+        if let (Some(spin), Some(bell)) = (spin, self.bell()) {
             spin.wrote();
-            if let Some(bell) = self.bell() {
-                bell.pace.ends();
-            }
+            bell.pace.ends();
         }
         Poll::Ready(Ok(written))
     }
@@ -356,7 +365,14 @@ impl Lane {
     }
 
     pub(in crate::unix) fn shut_down(&self, socket: &AsyncFd<OwnedFd>) -> io::Result<()> {
-        self.0.shut_down(&Wire::new(socket.get_ref(), self.0.user))
+        self.0.shut_down(&Wire::new(socket.get_ref(), self.0.user()))
+    }
+}
+
+/// Keeps the part of the budget that a completed operation has taken.
+fn done(turn: Option<RestoreOnPending>) {
+    if let Some(turn) = turn {
+        turn.made_progress();
     }
 }
 

@@ -101,7 +101,7 @@ impl Lane {
             }
         }
         let _turn = self.turns[0].take(deadline).ok_or_else(|| timed_out("read"))?;
-        let wire = Wire::new(socket, self.core.user);
+        let wire = Wire::new(socket, self.core.user());
         let look = || attempt(self.core.read(&wire, buf, Then::LookAgain));
         if let Some(read) = spin.and_then(|spin| spin.watch(deadline.left(), look)) {
             return read?.map(|read| read.length);
@@ -125,7 +125,7 @@ impl Lane {
         bufs: &[IoSlice<'_>],
         deadline: Deadline,
     ) -> io::Result<usize> {
-        let wire = Wire::new(socket, self.core.user);
+        let wire = Wire::new(socket, self.core.user());
         let put = self.core.put(&wire, bufs, Then::LookAgain).transpose()?;
         if let Some(Outcome::Done(written)) = put {
             return Ok(written);
@@ -158,7 +158,7 @@ impl Lane {
     }
 
     pub(in crate::unix) fn shut_down(&self, socket: &OwnedFd) -> io::Result<()> {
-        self.core.shut_down(&Wire::new(socket, self.core.user))
+        self.core.shut_down(&Wire::new(socket, self.core.user()))
     }
 }
 
