@@ -15,9 +15,9 @@ const CALL: u32 = 256;
 /// small writes, so this side cannot know how much they cost.
 const ASKED: u32 = BYTES.0 / 4;
 
-/// Counts what one direction of a stream carries. Each stream with shared memory on has two of these,
-/// so they are small. The counts of exchanges do not overflow: each exchange counts as [`CALL`]
-/// bytes or more, and 4,096 of them start the counts anew.
+/// Counts what one direction of a stream carries. Each stream with shared memory on has two of
+/// these, so they are small. The counts of exchanges do not overflow: each exchange counts as
+/// [`CALL`] bytes or more, and after 4,096 of them counting starts again.
 #[derive(Debug)]
 pub(super) struct Heat {
     /// The time at which counting began. It is not used once the stream is hot.

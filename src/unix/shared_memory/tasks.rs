@@ -129,8 +129,8 @@ impl Lane {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes an operation's part of the task's budget, as operations on sockets do. While the stream
-    /// is on its socket, the wait for the socket takes it.
+    /// Takes an operation's part of the task's budget, as operations on sockets do. While the
+    /// stream is on its socket, the wait for the socket takes it.
     fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<Option<RestoreOnPending>> {
         match self.bell() {
             Some(_) => poll_proceed(cx).map(Some),

@@ -34,7 +34,7 @@ pub(in crate::unix) struct Lane {
     core: Box<Core>,
     /// The state of watching for room.
     spin: Option<Spin>,
-    /// The turns of the threads that read, and of those that write.
+    /// The turns of the threads that read, and the turns of the threads that write.
     turns: Box<[Turns; 2]>,
 }
 

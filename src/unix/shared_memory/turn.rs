@@ -1,8 +1,8 @@
 //! Lets one thread at a time wait for a direction of a stream.
 //!
-//! A direction has one flag that asks for a bell, and one bell wakes one side. If two threads waited
-//! for it, one could take the bell before the other has seen it, and the other would sleep with its
-//! flag down.
+//! A direction has one flag that asks for a bell, and one bell wakes one side. If two threads
+//! waited for it, one could take the bell before the other has seen it, and the other would sleep
+//! with its flag down.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -33,6 +33,7 @@ impl Turns {
             if deadline.is_past() {
                 return None;
             }
+
             state.waiting += 1;
             state = match deadline.left() {
                 None => self.over.wait(state).unwrap_or_else(PoisonError::into_inner),
