@@ -10,7 +10,8 @@ use super::*;
 use common::unix::{on_linux, strace, until};
 
 pub(crate) fn pattern(at: usize) -> u8 {
-    (at * 31 + at / 251) as u8
+    // The product may not fit into 32 bits.
+    (at.wrapping_mul(31).wrapping_add(at / 251)) as u8
 }
 
 /// Writes the pattern and checks the peer's, until both directions have ended. It leaves a peer
