@@ -100,6 +100,19 @@ fn memory_policy() -> sockpipe::SharedMemory {
     }
 }
 
+/// Asserts that a stream that has been busy uses the transport that this run is about.
+#[cfg(feature = "shared-memory")]
+#[track_caller]
+pub fn assert_transport_of_this_run(transport: sockpipe::Transport) {
+    let linux = cfg!(all(target_os = "linux", not(sockpipe_posix)));
+    let expected = match memory_policy() {
+        sockpipe::SharedMemory::Off => sockpipe::Transport::Socket,
+        _ if linux => sockpipe::Transport::SharedMemory,
+        _ => sockpipe::Transport::Socket,
+    };
+    assert_eq!(transport, expected);
+}
+
 /// The variable that moves streams into shared memory: "auto" or "eager".
 pub const MEMORY: &str = "SOCKPIPE_TEST_MEMORY";
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use sockpipe::{Reason, blocking};
 
 use super::{Api, ENDS, Side, World, connected, for_all_ends};
+#[cfg(feature = "shared-memory")]
+use crate::common::assert_transport_of_this_run;
 use crate::common::bounded::{bounded, read_all};
 use crate::common::{PATIENCE, argument, assert_kind, assert_reason, spawn_helper};
 
@@ -199,6 +201,14 @@ fn row_18_a_flood_both_ways_does_not_deadlock() {
                 });
             }
         });
+        // Without this the run of all rows in shared memory could pass on sockets.
+        #[cfg(feature = "shared-memory")]
+        for side in [&client, &server] {
+            assert_transport_of_this_run(match side {
+                Side::Blocking(stream) => stream.transport(),
+                Side::Async(stream, _) => stream.transport(),
+            });
+        }
         client.close().expect("an end");
         server.close().expect("an end");
     });
