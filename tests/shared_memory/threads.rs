@@ -47,6 +47,22 @@ fn until_in_memory(stream: &mut blocking::Stream) {
     panic!("still on the socket");
 }
 
+/// Returns two ends in memory. Neither has unread bytes, and neither waits.
+pub(crate) fn threads_in_memory() -> (blocking::Stream, blocking::Stream) {
+    let (mut client, server) = connected_threads(SharedMemory::Eager, SpinPolicy::Off);
+    let mut handle = server.try_clone().expect("a handle");
+    let echoing = std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while handle.read_exact(&mut buffer).is_ok() && buffer[0] != 0 {
+            handle.write_all(&buffer).expect("a write");
+        }
+    });
+    until_in_memory(&mut client);
+    client.write_all(&[0; 64]).expect("a write");
+    echoing.join().expect("no panic");
+    (client, server)
+}
+
 #[test]
 fn blocking_streams_move_into_memory() {
     for spin in [SpinPolicy::Off, SpinPolicy::Auto] {
@@ -73,18 +89,7 @@ fn blocking_streams_move_into_memory() {
 
 #[test]
 fn timeouts_hold_in_memory() {
-    let (mut client, server) = connected_threads(SharedMemory::Eager, SpinPolicy::Off);
-    let mut handle = server.try_clone().expect("a handle");
-    let echoing = std::thread::spawn(move || {
-        let mut buffer = [0; 64];
-        while handle.read_exact(&mut buffer).is_ok() && buffer[0] != 0 {
-            handle.write_all(&buffer).expect("a write");
-        }
-    });
-    until_in_memory(&mut client);
-    client.write_all(&[0; 64]).expect("a write");
-    echoing.join().expect("no panic");
-
+    let (mut client, mut server) = threads_in_memory();
     let limit = Duration::from_millis(50);
     client.set_read_timeout(Some(limit)).expect("a timeout");
     client.set_write_timeout(Some(limit)).expect("a timeout");
@@ -98,12 +103,35 @@ fn timeouts_hold_in_memory() {
     assert_eq!(filled.kind(), ErrorKind::TimedOut);
     assert!(started.elapsed() >= 2 * limit);
     // The stream works as before.
-    let mut server = server;
     let mut buffer = vec![0; 100_000];
     while server.read(&mut buffer).expect("a read") == buffer.len() {}
     client.write_all(&[2; 8]).expect("there is room again");
     server.write_all(&[3; 8]).expect("a write");
     client.read_exact(&mut [0; 8]).expect("a read");
+}
+
+/// As with tasks, the first write fails only if the peer waited for it.
+#[test]
+fn the_second_write_of_a_thread_fails_at_the_latest_after_an_idle_peer_has_left() {
+    for waits in [false, true] {
+        let (mut client, mut server) = threads_in_memory();
+        if waits {
+            server.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
+            assert_kind(server.read(&mut [0]), ErrorKind::TimedOut);
+        }
+        drop(server);
+        let mut written = 0;
+        let refused = loop {
+            match client.write(b"x") {
+                Ok(_) => written += 1,
+                refused => break refused,
+            }
+            assert!(written < 10, "no write fails");
+            std::thread::sleep(BETWEEN_CHECKS);
+        };
+        assert_kind(refused, ErrorKind::BrokenPipe);
+        assert_eq!(written, usize::from(!waits), "the peer waits: {waits}");
+    }
 }
 
 #[test]
