@@ -4,6 +4,7 @@
 //! mapping in `/proc/self/maps` and writes into it.
 
 use std::fs;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -21,12 +22,19 @@ fn mappings() -> Vec<(usize, usize)> {
     lines.map(range).collect()
 }
 
-/// The helper: connects, moves into memory, and writes random words into it until it is killed.
+/// The helper: moves into memory as one of the sides, and writes random words into it until it is
+/// killed.
 #[tokio::test]
 async fn helper_scribbles_until_killed() {
-    let Some(endpoint) = argument() else { return };
-    let options = connecting(SharedMemory::Eager);
-    let mut stream = Stream::connect_with(endpoint, &options).await.expect("a server");
+    let Some(argument) = argument() else { return };
+    let (role, endpoint) = argument.split_once(' ').expect("a role and a name");
+    let stream = if role == "server" {
+        let options = listening(SharedMemory::Eager);
+        Listener::bind_with(endpoint, &options).expect("a name").accept().await
+    } else {
+        Stream::connect_with(endpoint, &connecting(SharedMemory::Eager)).await
+    };
+    let mut stream = stream.expect("a peer");
     let mut buffer = [7; 64];
     while stream.transport() != Transport::SharedMemory {
         stream.write_all(&buffer).await.expect("a write");
@@ -59,49 +67,76 @@ fn time() -> Duration {
     Duration::from_secs(if std::env::var_os("SOCKPIPE_FULL").is_some() { 60 } else { 2 })
 }
 
+/// Starts the helper, and returns a stream to it. The directory of `os` has to outlive the call,
+/// because a server listens before its bind returns.
+async fn meet(role: &str, os: &Os) -> (Child, Stream) {
+    let mut listener = (role == "client").then(|| {
+        let options = listening(SharedMemory::Eager);
+        Listener::bind_with(os.endpoint(), &options).expect("a free name")
+    });
+    let argument = format!("{role} {}", os.endpoint());
+    let child = spawn_helper("shared_memory::hostile::helper_scribbles_until_killed", &argument);
+    let stream = match &mut listener {
+        Some(listener) => within(listener.accept()).await,
+        None => {
+            let options = connecting(SharedMemory::Eager).wait_for_server(common::PATIENCE);
+            within(Stream::connect_with(os.endpoint(), &options)).await
+        }
+    };
+    (child, stream.expect("a peer"))
+}
+
+/// Reads and writes for a while. Returns whether the stream moved into memory, and the error that
+/// ended it, if any.
+async fn talk(stream: &mut Stream) -> (bool, Option<std::io::Error>) {
+    let until = Instant::now() + Duration::from_millis(300);
+    let limit = Duration::from_millis(5);
+    let (mut buffer, mut moved) = (vec![0; 4096], false);
+    while Instant::now() < until {
+        moved |= stream.transport() == Transport::SharedMemory;
+        let read = tokio::time::timeout(limit, stream.read(&mut buffer)).await;
+        let length = match read {
+            Ok(Ok(0)) => break,
+            Ok(Ok(length)) => length,
+            Ok(Err(error)) => return (moved, Some(error)),
+            Err(_) => 64,
+        };
+        let write = tokio::time::timeout(limit, stream.write_all(&buffer[..length])).await;
+        if let Ok(Err(error)) = write {
+            return (moved, Some(error));
+        }
+    }
+    (moved, None)
+}
+
 /// The peer's own stream may end in any way. Others are not affected, and no call outlasts its
 /// deadline.
-#[tokio::test]
-async fn a_peer_that_writes_random_words_harms_its_own_stream_only() {
-    let os = Os::new();
-    let mut listener =
-        Listener::bind_with(os.endpoint(), &listening(SharedMemory::Eager)).expect("a free name");
+async fn peers_harm_their_own_streams_only(role: &str) {
     let (mut one, mut other) = in_memory_pair().await;
-    let (started, mut peers) = (Instant::now(), 0);
+    let (started, mut peers, mut in_memory) = (Instant::now(), 0, 0);
     while started.elapsed() < time() {
-        let mut child =
-            spawn_helper("shared_memory::hostile::helper_scribbles_until_killed", os.endpoint());
-        let mut stream = within(listener.accept()).await.expect("a client");
-        let until = Instant::now() + Duration::from_millis(300);
-        let mut buffer = vec![0; 4096];
-        let mut ended = None;
-        while Instant::now() < until {
-            let limit = Duration::from_millis(5);
-            let read = tokio::time::timeout(limit, stream.read(&mut buffer)).await;
-            let length = match read {
-                Ok(Ok(0)) => break,
-                Ok(Ok(length)) => length,
-                Ok(Err(error)) => {
-                    ended = Some(error);
-                    break;
-                }
-                Err(_) => 64,
-            };
-            let write = tokio::time::timeout(limit, stream.write_all(&buffer[..length])).await;
-            if let Ok(Err(error)) = write {
-                ended = Some(error);
-                break;
-            }
-        }
+        let os = Os::new();
+        let (mut child, mut stream) = meet(role, &os).await;
+        let (moved, ended) = within(talk(&mut stream)).await;
+        in_memory += u32::from(moved);
         if let Some(error) = ended {
             let kind = error.kind();
             assert!(matches!(kind, ErrorKind::InvalidData | ErrorKind::BrokenPipe), "{error}");
         }
+
         within(exchange(&mut one, &mut other, 1000)).await;
         child.kill().expect("a kill");
         child.wait().expect("an end");
         peers += 1;
     }
-    println!("{peers} hostile peers");
-    assert!(peers > 2);
+    println!("{peers} hostile peers as {role}, {in_memory} in memory");
+    assert!(peers > 2 && in_memory > 0);
+}
+
+/// The server of each stream creates the memory, so both roles are tested.
+#[tokio::test]
+async fn a_peer_that_writes_random_words_harms_its_own_stream_only() {
+    let client = peers_harm_their_own_streams_only("client");
+    let server = peers_harm_their_own_streams_only("server");
+    tokio::join!(client, server);
 }
