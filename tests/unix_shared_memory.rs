@@ -8,6 +8,8 @@ mod shared_memory {
     mod by_hand;
     mod clients;
     mod floods;
+    #[cfg(feature = "blocking")]
+    mod forks;
     mod hostile;
     mod kills;
     mod offers;

@@ -1,44 +1,13 @@
 //! A child made by fork(2) has a copy of its parent's listener.
 #![allow(unsafe_code, reason = "fork(2) is unsafe, and so is the code that follows it")]
 
-use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::ptr;
 
 use sockpipe::blocking::{Listener, Stream};
 
 use crate::common::bounded::{bounded, exchange};
+use crate::common::fork::{Shared, in_child};
 use crate::common::unique_name;
-
-/// Runs `in_child` in a child of this process.
-fn in_child(in_child: impl FnMut() + Send + Sync + 'static) {
-    let mut in_child = in_child;
-    let mut command = Command::new("true");
-    // SAFETY: the closure closes descriptors and frees memory, and the C libraries that this runs
-    // with let a child do that also where the parent has other threads.
-    unsafe {
-        command.pre_exec(move || {
-            in_child();
-            Ok(())
-        })
-    };
-    assert!(command.status().expect("a child").success());
-}
-
-struct Shared<T>(*const T);
-
-// SAFETY: it is read in a child, which has one thread.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    /// Drops the child's copy.
-    fn drop_copy(&self) {
-        // SAFETY: in the child nobody else uses it, or drops it again before the exec.
-        drop(unsafe { ptr::read(self.0) });
-    }
-}
 
 #[test]
 fn a_listener_that_a_child_drops_stays_with_its_parent() {
@@ -51,7 +20,7 @@ fn a_listener_that_a_child_drops_stays_with_its_parent() {
                 continue;
             }
             let listener = Listener::bind(&*name).expect("a free name");
-            let shared = Shared(&raw const listener);
+            let shared = Shared::new(&listener);
             in_child(move || shared.drop_copy());
             Listener::bind(&*name).expect_err("the name is taken");
             let client = Stream::connect(&*name).expect("a server");
@@ -68,7 +37,7 @@ fn a_lock_whose_socket_is_gone_stays_with_the_parent() {
         let socket = dir.path().join("s.sock");
         let listener = Listener::bind(&*socket).expect("a free name");
         std::fs::remove_file(&socket).expect("the socket");
-        let shared = Shared(&raw const listener);
+        let shared = Shared::new(&listener);
         in_child(move || shared.drop_copy());
         assert!(dir.path().join(".s.sock.lock").exists());
     });
@@ -81,7 +50,7 @@ fn a_lock_whose_socket_is_gone_stays_with_the_parent() {
 fn helper_forks_into_a_namespace() {
     let Ok(name) = std::env::var("SOCKPIPE_TEST_HELPER") else { return };
     let listener = Listener::bind(&*name).expect("a free name");
-    let shared = Shared(&raw const listener);
+    let shared = Shared::new(&listener);
     in_child(move || {
         // SAFETY: it has no arguments in memory.
         let apart = unsafe { libc::unshare(libc::CLONE_NEWPID) };

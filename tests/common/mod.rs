@@ -11,6 +11,8 @@ pub mod bounded;
 pub mod daemon;
 #[cfg(windows)]
 pub mod foreign;
+#[cfg(unix)]
+pub mod fork;
 pub mod process;
 pub mod reason;
 #[cfg(all(unix, feature = "tokio"))]
