@@ -13,6 +13,7 @@ mod shared_memory {
     mod hostile;
     mod kills;
     mod offers;
+    mod peers;
     mod plain;
     mod pressure;
     #[cfg(feature = "blocking")]

@@ -1,4 +1,4 @@
-// An echo server and client over Go's own net package: peer server|client PATH.
+// An echo server and client over Go's own net package: peer server|client PATH [ROUNDS].
 package main
 
 import (
@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 )
 
 func check(err error) {
@@ -36,13 +37,29 @@ func main() {
 	for index := range sent {
 		sent[index] = byte(index)
 	}
-	_, err = connection.Write(sent)
-	check(err)
-	check(connection.(*net.UnixConn).CloseWrite())
-	received, err := io.ReadAll(connection)
-	check(err)
-	if !bytes.Equal(received, sent) {
-		check(fmt.Errorf("%d bytes", len(received)))
+	rounds, total := 1, 0
+	if len(os.Args) > 3 {
+		rounds, err = strconv.Atoi(os.Args[3])
+		check(err)
 	}
-	fmt.Println("ok", len(received))
+	received := make([]byte, len(sent))
+	for left := rounds - 1; left >= 0; left-- {
+		_, err = connection.Write(sent)
+		check(err)
+		if left == 0 {
+			check(connection.(*net.UnixConn).CloseWrite())
+		}
+		length, err := io.ReadFull(connection, received)
+		check(err)
+		if !bytes.Equal(received, sent) {
+			check(fmt.Errorf("other bytes"))
+		}
+		total += length
+	}
+	rest, err := io.ReadAll(connection)
+	check(err)
+	if len(rest) > 0 {
+		check(fmt.Errorf("%d bytes too many", len(rest)))
+	}
+	fmt.Println("ok", total)
 }

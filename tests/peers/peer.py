@@ -1,9 +1,9 @@
-"""An echo server and client over Python's own socket module: peer.py server|client PATH."""
+"""An echo server and client over Python's own socket module: peer.py server|client PATH [ROUNDS]."""
 
 import socket
 import sys
 
-role, path = sys.argv[1:]
+role, path, *rounds = sys.argv[1:]
 peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 if role == "server":
     peer.bind(path)
@@ -16,11 +16,17 @@ if role == "server":
     connection.close()
 else:
     peer.connect(path)
+    rounds = int(rounds[0]) if rounds else 1
     sent = bytes(range(256)) * 256
-    peer.sendall(sent)
-    peer.shutdown(socket.SHUT_WR)
-    received = b""
-    while chunk := peer.recv(65536):
-        received += chunk
-    assert received == sent, len(received)
-    print("ok", len(received))
+    total = 0
+    for left in reversed(range(rounds)):
+        peer.sendall(sent)
+        if left == 0:
+            peer.shutdown(socket.SHUT_WR)
+        received = b""
+        while len(received) < len(sent) and (chunk := peer.recv(65536)):
+            received += chunk
+        assert received == sent, len(received)
+        total += len(received)
+    assert not peer.recv(1), "more than was sent"
+    print("ok", total)
