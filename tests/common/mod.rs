@@ -7,6 +7,8 @@
 mod backend;
 #[cfg(feature = "blocking")]
 pub mod bounded;
+#[cfg(all(unix, feature = "tokio"))]
+pub mod calls;
 #[cfg(feature = "tokio")]
 pub mod daemon;
 #[cfg(windows)]
