@@ -186,7 +186,7 @@ use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size}
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::geteuid;
 
-pub(crate) use self::child::{OsDaemonOptions, leave, nameless_file, spawn_detached};
+pub(crate) use self::child::{OsDaemonOptions, is_reaped, leave, nameless_file, spawn_detached};
 pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, spin};
 #[cfg(feature = "shared-memory")]
 pub(crate) use self::options::{Memory, memory};

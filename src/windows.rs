@@ -43,7 +43,9 @@ pub(crate) use self::options::{EndOnClose, OsListenOptions, Spin, end_on_close, 
 pub(crate) use self::options::{Memory, memory};
 use self::pipe::Presence;
 use self::security::own_sid;
-pub(crate) use self::spawn::{OsDaemonOptions, SpawnLock, leave, nameless_file, spawn_detached};
+pub(crate) use self::spawn::{
+    OsDaemonOptions, SpawnLock, is_reaped, leave, nameless_file, spawn_detached,
+};
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
     listener::Listener,

@@ -132,6 +132,36 @@ async fn a_server_that_listens_soon_after_its_command_succeeded_is_found() {
     connected.expect("the server");
 }
 
+/// A client that starts its daemon by a shell that runs `script`, in a process that ignores SIGCHLD.
+/// The system then keeps no exit status of a child.
+#[cfg(target_os = "linux")] // Other systems' `env` has no such option.
+fn client_without_sigchld(os: &Os, script: &str) -> Vec<String> {
+    let client = common::unix::helper(&["spawning", os.endpoint(), "sh", "-c", script, "sh"]);
+    let mut env = Command::new("env");
+    env.arg("--ignore-signal=CHLD").arg(client.get_program()).args(client.get_args());
+    env.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    common::unix::output(env)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_client_that_ignores_sigchld_is_served_by_a_daemon_that_forks() {
+    let os = Os::new();
+    let said = client_without_sigchld(&os, "\"$@\" </dev/null >/dev/null 2>&1 &");
+    let pid: u32 = said[0].parse().unwrap_or_else(|_| panic!("{said:?}"));
+    rustix::process::kill_process(process(pid), rustix::process::Signal::KILL).expect("it runs");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_client_that_ignores_sigchld_reports_what_its_daemon_said() {
+    let os = Os::new();
+    let said = client_without_sigchld(&os, "echo the flux capacitor is empty >&2; exit 3");
+    for part in ["ServerExited", os.endpoint(), "SIGCHLD", "the flux capacitor is empty"] {
+        assert!(said[0].contains(part), "{part}: {said:?}");
+    }
+}
+
 /// Runs `command` with an inheritable descriptor 7, with one signal ignored and another blocked, as
 /// shells and `nohup` leave them.
 fn through_a_careless_shell(command: &Command, file: &Path) -> Command {

@@ -1,5 +1,6 @@
 //! Starting the server that a client needs, exactly once.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::marker::PhantomData;
@@ -223,24 +224,25 @@ impl<W: Way> Search<'_, W> {
         loop {
             // Checked before the connection attempt, because the daemon may have ended after
             // another server took the name.
-            let ended = daemon.ended()?;
+            let ended = daemon.ended();
+            let ended = ended.map_err(|error| during(Operation::Spawn, self.endpoint, error))?;
             if let Some(stream) = self.connect().await? {
                 return Ok(stream);
             }
             // If another server already holds the name, the daemon may have failed because of that,
             // and the other server is about to listen.
-            let grace_is_over = |status: &ExitStatus| {
+            let grace_is_over = |end: &End| {
                 let since = *ended_well.get_or_insert_with(Instant::now);
-                !status.success() || since.elapsed() >= AFTER_END || self.left().is_zero()
+                end.is_failure() || since.elapsed() >= AFTER_END || self.left().is_zero()
             };
-            if let Some(status) = ended.filter(grace_is_over).filter(|_| !self.is_held()) {
+            if let Some(end) = ended.filter(grace_is_over).filter(|_| !self.is_held()) {
                 lock.starting();
                 // Connections of a former server may have kept the name from the daemon.
                 return Err(match self.held_by_connections() {
                     Some(address) => {
                         during(Operation::Spawn, &address, held_by_connections(&address))
                     }
-                    None => self.failed(&command.command, status, &daemon.said()),
+                    None => self.failed(&command.command, &end, &daemon.said()),
                 });
             }
             if self.left().is_zero() {
@@ -266,8 +268,8 @@ impl<W: Way> Search<'_, W> {
         self.endpoint.resolve().is_ok_and(|places| places.iter().any(held))
     }
 
-    fn failed(&self, command: &Command, status: ExitStatus, said: &str) -> io::Error {
-        let what = format!("{} exited before it listened: {status}{said}", name(command));
+    fn failed(&self, command: &Command, end: &End, said: &str) -> io::Error {
+        let what = format!("{} exited before it listened: {end}{said}", name(command));
         during(Operation::Spawn, self.endpoint, Error::new(Reason::ServerExited, what).into())
     }
 
@@ -325,8 +327,13 @@ impl Daemon {
         Ok(Self { pid: child.id(), child: Some(child), stderr })
     }
 
-    fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.as_mut().map_or(Ok(None), Child::try_wait)
+    fn ended(&mut self) -> io::Result<Option<End>> {
+        let Some(child) = &mut self.child else { return Ok(None) };
+        match child.try_wait() {
+            Ok(status) => Ok(status.map(End::Known)),
+            Err(error) if imp::is_reaped(&error) => Ok(Some(End::Unknown)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the end of the daemon's standard error, for a message.
@@ -340,6 +347,31 @@ impl Daemon {
         match said.trim() {
             "" => ", and its standard error is empty".to_owned(),
             said => format!("; its standard error: {said}"),
+        }
+    }
+}
+
+/// The end of a daemon.
+enum End {
+    Known(ExitStatus),
+    /// Something else in this process has taken the exit status.
+    Unknown,
+}
+
+impl End {
+    fn is_failure(&self) -> bool {
+        matches!(self, Self::Known(status) if !status.success())
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(status) => status.fmt(f),
+            Self::Unknown => f.write_str(
+                "its exit status is lost, because this program ignores SIGCHLD or waits for all \
+                 children",
+            ),
         }
     }
 }

@@ -189,6 +189,12 @@ fn unblock_signals() {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()) };
 }
 
+/// Reports whether an attempt to wait for a child failed because its exit status was taken already:
+/// the program ignores SIGCHLD, or something else in it waits for all children.
+pub(crate) fn is_reaped(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECHILD)
+}
+
 /// Detaches from a child. A thread waits for its end, because it would stay as a zombie otherwise.
 pub(crate) fn leave(mut child: Child) {
     // If no thread can be created, the child stays as a zombie until this process ends.

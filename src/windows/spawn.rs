@@ -178,6 +178,11 @@ pub(crate) fn spawn_detached(command: &mut Command, _: &OsDaemonOptions) -> io::
     }
 }
 
+/// Returns `false`: a handle of a process keeps its exit status.
+pub(crate) fn is_reaped(_: &io::Error) -> bool {
+    false
+}
+
 /// Releases a child. On Windows no process has to collect its exit status.
 pub(crate) fn leave(child: Child) {
     drop(child);
