@@ -132,8 +132,8 @@ async fn a_server_that_listens_soon_after_its_command_succeeded_is_found() {
     connected.expect("the server");
 }
 
-/// A client that starts its daemon by a shell that runs `script`, in a process that ignores SIGCHLD.
-/// The system then keeps no exit status of a child.
+/// A client that starts its daemon by a shell that runs `script`, in a process that ignores
+/// SIGCHLD. The system then keeps no exit status of a child.
 #[cfg(target_os = "linux")] // Other systems' `env` has no such option.
 fn client_without_sigchld(os: &Os, script: &str) -> Vec<String> {
     let client = common::unix::helper(&["spawning", os.endpoint(), "sh", "-c", script, "sh"]);

@@ -44,8 +44,9 @@ pub(crate) async fn talk(stream: &Stream, most: usize) -> (usize, usize) {
         at
     };
     let mut writing = Box::pin(writing);
+    // In a fixed order, the first would use up the task's budget where it always has something to
+    // do, and the second would have none.
     let read = tokio::select! {
-        biased;
         read = reading => read,
         written = &mut writing => return (written, 0),
     };
