@@ -26,6 +26,7 @@ const TRIES: usize = 16;
 pub(super) type Core<B> = lane::Lane<Link<B>, Offer>;
 
 // This is what a stream costs that has shared memory on and does not use it.
+#[cfg(test)]
 const _: () = assert!(size_of::<Core<AsyncBell>>() <= 200);
 
 /// The writers' bell, and the counters of a stream in memory. A stream that stays on its socket
@@ -130,7 +131,7 @@ impl Lane {
     }
 
     /// Takes an operation's part of the task's budget, as operations on sockets do. While the
-    /// stream is on its socket, the wait for the socket takes it.
+    /// stream has no memory, the wait for the socket takes it.
     fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<Option<RestoreOnPending>> {
         match self.bell() {
             Some(_) => poll_proceed(cx).map(Some),

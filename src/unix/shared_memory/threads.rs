@@ -126,12 +126,13 @@ impl Lane {
         deadline: Deadline,
     ) -> io::Result<usize> {
         let wire = Wire::new(socket, self.core.user());
-        let put = self.core.put(&wire, bufs, Then::LookAgain).transpose()?;
-        if let Some(Outcome::Done(written)) = put {
-            return Ok(written);
-        }
+        let blocked = match self.core.write(&wire, bufs, Then::LookAgain) {
+            Ok(Outcome::Done(written)) => return Ok(written),
+            Ok(blocked) => blocked,
+            Err(error) => unless_passing(Err(error)).map(|()| Outcome::Socket)?,
+        };
         let _turn = self.turns[1].take(deadline).ok_or_else(|| timed_out("write"))?;
-        if let (Some(_), Some(spin)) = (put, &self.spin) {
+        if let (Outcome::Ring, Some(spin)) = (blocked, &self.spin) {
             let look = || attempt(self.core.write(&wire, bufs, Then::LookAgain));
             if let Some(written) = spin.watch(deadline.left(), look) {
                 return written?;

@@ -17,6 +17,9 @@ pub(super) struct Turns {
 #[derive(Debug, Default)]
 struct State {
     taken: bool,
+    /// Whether the turn is for one of the threads that wait. A thread that comes later must not
+    /// take it, or a busy one could keep the others waiting.
+    passed_on: bool,
     /// How many threads wait for their turn. Without any, nobody has to be notified.
     waiting: usize,
 }
@@ -29,7 +32,8 @@ impl Turns {
     /// Waits for this thread's turn. Returns `None` once the deadline is past.
     pub(super) fn take(&self, deadline: Deadline) -> Option<Turn<'_>> {
         let mut state = self.lock();
-        while state.taken {
+        let mut waited = false;
+        while state.taken && !(waited && state.passed_on) {
             if deadline.is_past() {
                 return None;
             }
@@ -42,8 +46,9 @@ impl Turns {
                 }
             };
             state.waiting -= 1;
+            waited = true;
         }
-        state.taken = true;
+        (state.taken, state.passed_on) = (true, false);
         Some(Turn(self))
     }
 
@@ -55,8 +60,9 @@ impl Turns {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        state.taken = false;
-        if state.waiting > 0 {
+        state.passed_on = state.waiting > 0;
+        state.taken = state.passed_on;
+        if state.passed_on {
             self.0.over.notify_one();
         }
     }
