@@ -90,7 +90,7 @@ where
 /// | kind | when |
 /// |---|---|
 /// | that of [`Command::spawn`] | the program cannot be run |
-/// | `Other` | the daemon exited before it listened, and no other server has the name; after a successful exit it is reported a second later |
+/// | `Other` | the daemon exited before it listened, and no other server has the name; after a successful exit, or one whose status is lost because the program ignores SIGCHLD, it is reported a second later |
 /// | `TimedOut`, with the process id | the daemon does not listen in time. It goes on starting, unless [`kill_at_deadline`](DaemonCommand::kill_at_deadline) is set |
 /// | `Unsupported` | the endpoint is an abstract socket, which has no directory for the lock that keeps a second client from starting a second daemon |
 ///
