@@ -26,5 +26,6 @@ run -max_total_time="$seconds" -timeout=10 -max_len=512 -print_final_stats=1 "$f
 [ "${3:-}" = keep ] || exit 0
 mkdir "$found/fewer"
 run -merge=1 "$found/fewer" "corpus/$target" "$found/inputs"
+cp -r "$found/fewer" "corpus/$target.new"
 rm -r "corpus/$target"
-cp -r "$found/fewer" "corpus/$target"
+mv "corpus/$target.new" "corpus/$target"

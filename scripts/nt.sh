@@ -6,8 +6,8 @@
 #   scripts/nt.sh [--at-hand] [-- CARGO TEST ARGUMENTS]
 #   scripts/nt.sh stop      ends the server, which would otherwise stay for two hours
 #
-# The server is built once, from the source of the installed Debian or Ubuntu package. With --at-hand nothing
-# runs unless that has been done. Without arguments for cargo it runs the tests that otherwise need a real
+# The server is built once, from the source of the installed Debian or Ubuntu package. With --at-hand it
+# exits with 77 unless that has been done. Without arguments for cargo it runs the tests that otherwise need a real
 # Windows, and those of pipes, of the contract and of the tool.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -103,7 +103,7 @@ if [ -n "$stop" ]; then
 fi
 if [ -n "$at_hand" ] && [ ! -x "$SOCKPIPE_WINESERVER" ]; then
     say "not run: the model of NT has not been built on this machine; scripts/nt.sh does so"
-    exit 3
+    exit 77
 fi
 need wine64
 SOCKPIPE_WINESERVER=$(server) || die "the installed Wine is no package of this distribution"

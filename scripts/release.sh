@@ -36,9 +36,11 @@ cp -r cli/man "$work/$name"
 
 writer=$built
 if ! "$built" --version >/dev/null 2>&1; then
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    [ "${target%%-*}" != "${host%%-*}" ] || die "$built does not run"
     say "the program does not run here, so one for this machine writes the completions"
-    cargo build --locked --release --package sockpipe-cli
-    writer=${CARGO_TARGET_DIR:-target}/release/sockpipe
+    cargo build --locked --release --package sockpipe-cli --target "$host"
+    writer=${CARGO_TARGET_DIR:-target}/$host/release/sockpipe
 fi
 mkdir "$work/$name/completions"
 for shell in bash elvish fish powershell zsh; do

@@ -5,7 +5,7 @@
 #
 # i686 (32 bits) and musl (x86_64, static) run as they are. aarch64, s390x (big-endian), armv7 and riscv64 run
 # under qemu. macos (aarch64) is only linked, which shows missing symbols. Without a name it takes all but armv7
-# and riscv64. --at-hand takes only those whose standard library is in the cache, and exits with 3 if that is none.
+# and riscv64. --at-hand takes only those whose standard library is in the cache, and exits with 77 if none is.
 #
 # The linker is zig's, from PyPI. Without rustup's target it uses Debian's package of the standard library, which
 # is there for the oldest Rust that the crate supports, and otherwise builds one from Debian's sources. Both are
@@ -163,7 +163,7 @@ run() { # NAME
     esac
     if [ -n "$at_hand" ] && ! std_at_hand "$target" "$debian"; then
         say "$1: not run, as there is no standard library of $target at hand; SOCKPIPE_FULL=1 makes it"
-        return 3
+        return 77
     fi
 
     get_zig
@@ -230,9 +230,9 @@ for name in "${names[@]}"; do
     set -e
     case $code in
     0) ;;
-    3) absent=$((absent + 1)) ;;
+    77) absent=$((absent + 1)) ;;
     *) failed+=("$name") ;;
     esac
 done
 [ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"
-[ "$absent" != ${#names[@]} ] || exit 3
+[ "$absent" != ${#names[@]} ] || exit 77
