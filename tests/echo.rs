@@ -57,7 +57,9 @@ fn the_echo_examples_exchange_lines() {
     assert_eq!(out.matches("sent: olá mundo\n").count(), 3, "{out}");
     assert_eq!(out.matches("olá mundo").count(), 6, "{out}");
     assert!(out.contains("received: olá mundo"), "{out}");
-    assert_eq!(server.next_line(), "echo: olá mundo");
+    // On a busy machine one read may return two messages: a stream has no boundaries.
+    let shown = server.next_line();
+    assert!(shown.starts_with("echo: olá mundo"), "{shown}");
     let output = client(os.endpoint(), &["--count", "1", "--message", "one \u{1b}[31mred"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     // The server does not print a client's control characters to its terminal.
