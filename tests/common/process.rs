@@ -52,14 +52,18 @@ pub fn tool() -> Command {
 /// Reports whether this machine has `program`, and prints if not. With `SOCKPIPE_REQUIRE_PEERS` set
 /// it panics instead.
 pub fn is_here(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
+    if is_in_path(program) {
         return true;
     }
     let required = std::env::var_os("SOCKPIPE_REQUIRE_PEERS").is_some();
     assert!(!required, "{program} is not on this machine, and SOCKPIPE_REQUIRE_PEERS is set");
     println!("not run: {program} is not on this machine");
     false
+}
+
+pub fn is_in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// Programs in a place where every user can run them, and a way to run them as another user. Only
