@@ -173,7 +173,7 @@ fn bars() -> Vec<Bar> {
     let to = (TokioRecvmsg, work);
     add(one, BY_RECVMSG, Figure::Rate, (Sockpipe, work), to, AtLeast(0.97));
     let many = "W5 64 connections in turns";
-    let work = Work::Many;
+    let work = Work::Many(64);
     add(many, "sockpipe", Figure::Rate, (Sockpipe, work), (Tokio, work), AtLeast(0.97));
     add(many, "sockpipe: p99", Figure::P99, (Sockpipe, work), (Tokio, work), AtMost(1.1));
     add(many, "sockpipe, spin", Figure::Rate, (Spin, work), (Tokio, work), AtLeast(0.97));
@@ -187,6 +187,7 @@ fn bars() -> Vec<Bar> {
         add(many, what, figure, (who, work), to, limit);
     }
     let memory = "sockpipe, shared memory, spin";
+    let one_more = "W5 65 connections in turns";
     let thousand = "W7 64 B round trips over 1,000 connections";
     let [echo, bytes] = [Work::Echo, Work::Messages(Sink::Each)];
     for (group, figure, work, limit) in [
@@ -199,7 +200,8 @@ fn bars() -> Vec<Bar> {
         ("W3 64 B messages, one way", Figure::Rate, bytes, AtLeast(20.0)),
         ("W4 connect, byte, close; 1 at a time", Figure::Rate, Work::Connect(1), AtLeast(0.92)),
         ("W4 connect, byte, close; 64 at a time", Figure::Rate, Work::Connect(64), AtLeast(0.92)),
-        (many, Figure::Rate, Work::Many, AtLeast(1.0)),
+        (many, Figure::Rate, Work::Many(64), AtLeast(1.0)),
+        (one_more, Figure::Rate, Work::Many(65), AtLeast(1.0)),
         ("W6 5,000 idle connections", Figure::Memory, Work::Idle, AtMost(1.05)),
         (thousand, Figure::Rate, Work::Scale(1000), AtLeast(1.0)),
     ] {
@@ -210,7 +212,10 @@ fn bars() -> Vec<Bar> {
     add(cross, "shared memory, spin, to iceoryx2", Figure::P50, (Lane, small), to, AtMost(1.0));
     let sleeps = "sockpipe, shared memory without spin";
     add(cross, sleeps, Figure::P50, (LaneSleeps, small), (Tokio, small), AtMost(1.05));
-    add(many, "shared memory, spin: p99", Figure::P99, (Lane, work), (Tokio, work), AtMost(1.2));
+    for (group, work) in [(many, work), (one_more, Work::Many(65))] {
+        let (of, to) = ((Lane, work), (Tokio, work));
+        add(group, "shared memory, spin: p99", Figure::P99, of, to, AtMost(1.2));
+    }
     let (thousands, work) = ("W7 64 B round trips over 10,000 connections", Work::Scale(10_000));
     add(
         thousands,
@@ -242,7 +247,7 @@ fn bars() -> Vec<Bar> {
         ("Pipes: 64 KiB writes, one way", Figure::Rate, block),
         ("Pipes: 64 KiB echo", Figure::Rate, Work::Echo),
         ("Pipes: 64 B messages, a write each", Figure::Rate, each),
-        ("Pipes: 64 connections in turns", Figure::Rate, Work::Many),
+        ("Pipes: 64 connections in turns", Figure::Rate, Work::Many(64)),
     ];
     for (group, figure, work) in pipes {
         let limit = if figure == Figure::P50 { AtMost(1.6) } else { AtLeast(0.9) };

@@ -12,7 +12,7 @@ use sockpipe::{ConnectOptions, ListenOptions, SharedMemory, SpinPolicy};
 use crate::flow::{Counter, fill, frame, poured};
 use crate::measure::{Clock, Outcome, Times};
 use crate::run;
-use crate::work::{BATCH, CONNECTIONS, MESSAGE, Service, Sink, Work};
+use crate::work::{BATCH, MESSAGE, Service, Sink, Work};
 
 pub trait Blocking: Send + Sync + 'static {
     type Listener;
@@ -169,9 +169,9 @@ pub fn drive<B: Blocking>(
             };
             gather((0..at_once).map(run).collect(), &clock)
         }
-        Work::Many => {
+        Work::Many(count) => {
             let mut streams = Vec::new();
-            for _ in 0..CONNECTIONS {
+            for _ in 0..count {
                 streams.push(transport.connect(address)?);
             }
             let clock = Arc::new(Clock::new(millis));

@@ -15,7 +15,7 @@ use crate::beside;
 use crate::measure::{Clock, Outcome, Times};
 use crate::run;
 use crate::streams::Transport;
-use crate::work::{BATCH, CONNECTIONS, FRAME, IDLE, MESSAGE, PREFIX, Service, Sink, Work};
+use crate::work::{BATCH, FRAME, IDLE, MESSAGE, PREFIX, Service, Sink, Work};
 
 pub async fn serve<T: Transport>(transport: &T, service: Service, address: &str) -> io::Result<()> {
     let (mut listener, at) = transport.bind(address)?;
@@ -237,9 +237,8 @@ pub async fn drive<T: Transport>(
             }
             Ok(times.outcome((clock.end - clock.start).as_secs_f64()))
         }
-        Work::Many | Work::Scale(_) => {
+        Work::Many(count) | Work::Scale(count) => {
             run::allow_descriptors();
-            let count = if let Work::Scale(count) = work { count } else { CONNECTIONS };
             let mut streams = Vec::new();
             for _ in 0..count {
                 streams.push(transport.connect(address).await?);

@@ -226,7 +226,7 @@ pub fn all() -> Vec<Group> {
             "W5 64 connections in turns",
             Pin::Cross,
             By::Rate,
-            Work::Many,
+            Work::Many(64),
             &[
                 Tokio,
                 Noise,
@@ -242,11 +242,19 @@ pub fn all() -> Vec<Group> {
                 Go,
             ],
         ),
+        // One more than the streams that a process moves into shared memory.
+        group(
+            "W5 65 connections in turns",
+            Pin::Cross,
+            By::Rate,
+            Work::Many(65),
+            &[Tokio, Noise, Sockpipe, Spin, Lane],
+        ),
         group(
             "W5 64 connections in turns, same core",
             Pin::Same,
             By::Rate,
-            Work::Many,
+            Work::Many(64),
             &[Tokio, Noise, TokioRecvmsg, Sockpipe, Spin, Lane],
         ),
         group(
@@ -274,7 +282,7 @@ fn pipes() -> Vec<Group> {
         group("Pipes: 64 KiB writes, one way", By::Rate, Work::OneWay(64 * 1024)),
         group("Pipes: 64 KiB echo", By::Rate, Work::Echo),
         group("Pipes: 64 B messages, a write each", By::Rate, Work::Messages(Sink::Each)),
-        group("Pipes: 64 connections in turns", By::Rate, Work::Many),
+        group("Pipes: 64 connections in turns", By::Rate, Work::Many(64)),
         group("Pipes: connect, byte, close", By::Rate, Work::Connect(1)),
     ]
 }

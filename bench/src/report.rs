@@ -301,7 +301,7 @@ pub fn smoke() -> ExitCode {
     for (by, pin, work) in [
         (By::P50, Pin::Cross, Work::PingPong(64)),
         (By::Rate, Pin::Anywhere, Work::OneWay(64 * 1024)),
-        (By::Rate, Pin::Anywhere, Work::Many),
+        (By::Rate, Pin::Anywhere, Work::Many(64)),
         (By::Rate, Pin::Anywhere, Work::Connect(1)),
     ] {
         // Other load may disturb one of the tries.

@@ -7,7 +7,6 @@ pub const PREFIX: usize = 4;
 pub const FRAME: usize = MESSAGE + PREFIX;
 /// How many bytes of messages are batched by hand.
 pub const BATCH: usize = 64 * 1024;
-pub const CONNECTIONS: usize = 64;
 pub const IDLE: usize = 5000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,11 +32,11 @@ pub enum Work {
     /// The longest of a connection's first 256 round trips of 64 bytes. In shared memory, it is the
     /// one in which the stream moves.
     Longest,
-    /// W5: 64 connections that each take turns.
-    Many,
+    /// W5: this many connections that each take turns.
+    Many(usize),
     /// W6: 5,000 idle connections.
     Idle,
-    /// W7: like W5, with this many connections.
+    /// W7: like W5, but the server reads with smaller buffers.
     Scale(usize),
 }
 
@@ -75,7 +74,7 @@ pub enum Service {
     Count { every: usize, frames: bool },
 }
 
-const NAMES: [(&str, Work); 26] = [
+const NAMES: [(&str, Work); 27] = [
     ("pingpong-64", Work::PingPong(64)),
     ("pingpong-1k", Work::PingPong(1024)),
     ("pingpong-64k", Work::PingPong(64 * 1024)),
@@ -95,7 +94,8 @@ const NAMES: [(&str, Work); 26] = [
     ("connect-1", Work::Connect(1)),
     ("connect-64", Work::Connect(64)),
     ("longest-of-256", Work::Longest),
-    ("many-64", Work::Many),
+    ("many-64", Work::Many(64)),
+    ("many-65", Work::Many(65)),
     ("idle-5000", Work::Idle),
     ("scale-1", Work::Scale(1)),
     ("scale-10", Work::Scale(10)),
