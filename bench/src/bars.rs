@@ -226,14 +226,7 @@ fn bars() -> Vec<Bar> {
         AtLeast(0.95),
     );
     let (idle, work) = ("W6 5,000 idle connections", Work::Idle);
-    add(
-        idle,
-        "the option on, to it off",
-        Figure::Memory,
-        (Lane, work),
-        (Sockpipe, work),
-        AtMost(1.05),
-    );
+    add(idle, "the option on, to it off", Figure::Memory, (Lane, work), (Spin, work), AtMost(1.05));
     for (group, work) in [
         ("W4 connect, byte, close; 1 at a time", Work::Connect(1)),
         ("W4 connect, byte, close; 64 at a time", Work::Connect(64)),

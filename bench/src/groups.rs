@@ -262,7 +262,7 @@ pub fn all() -> Vec<Group> {
             Pin::Anywhere,
             By::Memory,
             Work::Idle,
-            &[Tokio, Noise, Sockpipe, Lane, Serve],
+            &[Tokio, Noise, Sockpipe, Spin, Lane, Serve],
         ),
     ];
     groups.extend(SCALE.map(|(count, title)| {
