@@ -189,6 +189,7 @@ fn bars() -> Vec<Bar> {
     let memory = "sockpipe, shared memory, spin";
     let one_more = "W5 65 connections in turns";
     let thousand = "W7 64 B round trips over 1,000 connections";
+    let [down, big_down] = [Work::Download(64 * 1024), Work::Download(1 << 20)];
     let [echo, bytes] = [Work::Echo, Work::Messages(Sink::Each)];
     for (group, figure, work, limit) in [
         ("W1 64 B round trip, cross core", Figure::P50, small, AtMost(0.03)),
@@ -196,6 +197,8 @@ fn bars() -> Vec<Bar> {
         ("W1 64 KiB round trip, cross core", Figure::P50, large, AtMost(0.25)),
         ("W2 64 KiB writes, one way", Figure::Rate, block, AtLeast(1.8)),
         ("W2 1 MiB writes, one way", Figure::Rate, big, AtLeast(3.0)),
+        ("W2 64 KiB writes, one way, to the client", Figure::Rate, down, AtLeast(1.8)),
+        ("W2 1 MiB writes, one way, to the client", Figure::Rate, big_down, AtLeast(3.0)),
         ("W2 64 KiB echo", Figure::Rate, echo, AtLeast(1.3)),
         ("W3 64 B messages, one way", Figure::Rate, bytes, AtLeast(20.0)),
         ("W4 connect, byte, close; 1 at a time", Figure::Rate, Work::Connect(1), AtLeast(0.92)),

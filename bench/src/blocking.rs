@@ -105,7 +105,7 @@ pub fn serve<B: Blocking>(transport: &B, service: Service, address: &str) -> io:
 fn answer<B: Blocking>(mut stream: B::Stream, service: Service) -> io::Result<()> {
     let (size, mut counter) = match service {
         Service::Echo(size) => (size, None),
-        Service::Think => panic!("nobody asks a thread to think"),
+        Service::Think | Service::Send(_) => panic!("no client asks a thread for {service:?}"),
         Service::Count { every, frames } => (64 * 1024, Some(Counter::new(every, frames))),
     };
     let mut buffer = vec![0; size];

@@ -11,11 +11,10 @@ use sockpipe::FrameSink;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{FramedWrite, LengthDelimitedCodec};
 
-use crate::beside;
 use crate::measure::{Clock, Outcome, Times};
-use crate::run;
 use crate::streams::Transport;
 use crate::work::{BATCH, FRAME, IDLE, MESSAGE, PREFIX, Service, Sink, Work};
+use crate::{beside, download, run};
 
 pub async fn serve<T: Transport>(transport: &T, service: Service, address: &str) -> io::Result<()> {
     let (mut listener, at) = transport.bind(address)?;
@@ -45,6 +44,7 @@ async fn answer<T: Transport>(mut stream: T::Stream, service: Service) -> io::Re
                 stream.write_all(&buffer[..length]).await?;
             }
         }
+        Service::Send(size) => download::send(stream, size).await,
         Service::Count { every, frames } => {
             let mut buffer = vec![0; 64 * 1024];
             let mut counter = Counter::new(every, frames);
@@ -170,6 +170,11 @@ pub async fn drive<T: Transport>(
                 Ok(size)
             })
             .await
+        }
+        Work::Download(size) => {
+            let stream = transport.connect(address).await?;
+            // The reader is a task here too, as it is where the server reads.
+            tokio::spawn(download::receive(stream, size, millis)).await.expect("no panic")
         }
         Work::Messages(Sink::Each) => {
             let frame = frame();

@@ -177,6 +177,20 @@ pub fn all() -> Vec<Group> {
             &[Tokio, Noise, Sockpipe, Bulk, Lane, Iceoryx],
         ),
         group(
+            "W2 64 KiB writes, one way, to the client",
+            Pin::Cross,
+            By::Rate,
+            Work::Download(64 * 1024),
+            &[Tokio, Noise, Sockpipe, Lane],
+        ),
+        group(
+            "W2 1 MiB writes, one way, to the client",
+            Pin::Cross,
+            By::Rate,
+            Work::Download(1 << 20),
+            &[Tokio, Noise, Sockpipe, Lane],
+        ),
+        group(
             "W2 64 KiB echo",
             Pin::Cross,
             By::Rate,

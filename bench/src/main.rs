@@ -17,6 +17,7 @@ mod beside;
 mod blocking;
 mod charts;
 mod competitors;
+mod download;
 mod flow;
 mod groups;
 #[cfg(feature = "iceoryx2")]

@@ -89,7 +89,7 @@ fn measure(mut group: Group, effort: Effort) -> Results {
     let repetitions = match (group.by, group.entries[0].1) {
         (By::Memory, _) => effort.repetitions.min(3),
         // The figures of one-way transfers differ most between runs.
-        (_, Work::OneWay(_)) => effort.repetitions * 2,
+        (_, Work::OneWay(_) | Work::Download(_)) => effort.repetitions * 2,
         _ => effort.repetitions,
     };
     // A percentile of one in a thousand needs thousands of operations.

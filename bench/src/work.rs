@@ -19,8 +19,10 @@ pub enum Work {
     Thinking,
     /// How late other work on the client's thread runs during a conversation as in `Thinking`.
     Beside(Neighbour),
-    /// W2: this many bytes per write, in one direction.
+    /// W2: this many bytes per write, from the client to the server.
     OneWay(usize),
+    /// W2: this many bytes per write, from the server to the client.
+    Download(usize),
     /// W2: 64 KiB per write, in both directions at the same time.
     Echo,
     /// W3: messages of 64 bytes.
@@ -72,9 +74,11 @@ pub enum Service {
     /// Counts them, and sends a byte as a receipt for each `every` bytes. A stream is over once
     /// everything has been read, because not every peer can half-close.
     Count { every: usize, frames: bool },
+    /// Writes blocks of this size, and reads nothing.
+    Send(usize),
 }
 
-const NAMES: [(&str, Work); 27] = [
+const NAMES: [(&str, Work); 29] = [
     ("pingpong-64", Work::PingPong(64)),
     ("pingpong-1k", Work::PingPong(1024)),
     ("pingpong-64k", Work::PingPong(64 * 1024)),
@@ -85,6 +89,8 @@ const NAMES: [(&str, Work); 27] = [
     ("beside-busy", Work::Beside(Neighbour::Busy)),
     ("oneway-64k", Work::OneWay(64 * 1024)),
     ("oneway-1m", Work::OneWay(1024 * 1024)),
+    ("download-64k", Work::Download(64 * 1024)),
+    ("download-1m", Work::Download(1024 * 1024)),
     ("echo-64k", Work::Echo),
     ("messages-each", Work::Messages(Sink::Each)),
     ("messages-batch", Work::Messages(Sink::Batch)),
@@ -117,6 +123,7 @@ impl Work {
     pub fn service(self) -> Service {
         match self {
             Self::OneWay(_) => Service::Count { every: 32 << 20, frames: false },
+            Self::Download(size) => Service::Send(size),
             Self::Messages(Sink::Each) => Service::Count { every: FRAME << 13, frames: true },
             Self::Messages(_) => Service::Count { every: FRAME << 18, frames: true },
             Self::Thinking | Self::Beside(_) => Service::Think,
@@ -128,7 +135,7 @@ impl Work {
     /// Returns how many bytes one operation moves, if that is the better unit.
     pub fn bytes(self) -> Option<usize> {
         match self {
-            Self::OneWay(size) => Some(size),
+            Self::OneWay(size) | Self::Download(size) => Some(size),
             Self::Echo => Some(64 * 1024),
             _ => None,
         }

@@ -85,6 +85,7 @@ pub fn serve(service: Service, address: &str) -> io::Result<()> {
         let length = socket.receive(&mut buffer);
         match service {
             Service::Echo(_) | Service::Think => socket.send(&buffer[..length]),
+            Service::Send(_) => panic!("no client asks ZeroMQ for {service:?}"),
             Service::Count { every, .. } => {
                 let before = seen / every;
                 // Counts each message with a length prefix, so that all competitors count the same.
