@@ -3,18 +3,20 @@
 use std::fmt::Write as _;
 
 use crate::competitors::Competitor::{self, *};
-use crate::groups::LONGEST;
+use crate::groups::{KILLED, LONGEST};
 use crate::report::{Figure, Results};
 use crate::work::{Neighbour, Sink, Work};
 
 enum Limit {
     AtMost(f64),
     AtLeast(f64),
+    /// At most this much more than the other, in the unit of the figure.
+    MoreBy(f64),
 }
 
-use Limit::{AtLeast, AtMost};
+use Limit::{AtLeast, AtMost, MoreBy};
 
-/// One competitor's figure, divided by another's.
+/// One competitor's figure, divided by another's or less that one.
 struct Bar {
     group: &'static str,
     what: &'static str,
@@ -268,6 +270,14 @@ fn bars() -> Vec<Bar> {
         (Tokio, work),
         AtMost(1.05),
     );
+    for (what, figure, who) in [
+        ("shared memory, spin: p50, microseconds later", Figure::P50, Lane),
+        ("shared memory, spin: p99, microseconds later", Figure::P99, Lane),
+        ("shared memory without spin: p99, microseconds later", Figure::P99, LaneSleeps),
+    ] {
+        let (of, to) = ((who, Work::Killed), (Tokio, Work::Killed));
+        add(KILLED, what, figure, of, to, MoreBy(2000.0));
+    }
     bars.push(Bar {
         group: LONGEST,
         what: "the move into shared memory: p99.9, in microseconds",
@@ -297,22 +307,26 @@ pub fn print(text: &mut String, all: &[Results], memory: bool) {
             continue;
         };
         let (limit, sign) = match bar.limit {
-            AtMost(limit) => (limit, '≤'),
+            AtMost(limit) | MoreBy(limit) => (limit, '≤'),
             AtLeast(limit) => (limit, '≥'),
         };
         let of = results.of(bar.of, bar.figure);
         let measured = match bar.to {
-            Some(to) => of.zip(results.base(to, bar.figure)).map(|(of, to)| of / to),
+            Some(to) => of.zip(results.base(to, bar.figure)).map(|(of, to)| match bar.limit {
+                MoreBy(_) => of - to,
+                _ => of / to,
+            }),
             None => of,
         };
         let noise = bar.to.filter(|(who, _)| *who == Tokio);
         let noise = noise.and_then(|(_, work)| results.noise(work, bar.figure));
         let noise = noise.map_or("–".to_owned(), |noise| format!("{noise:.2}"));
-        let decimals = if bar.to.is_some() { 2 } else { 0 };
+        let is_ratio = bar.to.is_some() && !matches!(bar.limit, MoreBy(_));
+        let decimals = if is_ratio { 2 } else { 0 };
         let (shown, verdict) = match measured {
             Some(value) => {
                 let met = match bar.limit {
-                    AtMost(limit) => value <= limit,
+                    AtMost(limit) | MoreBy(limit) => value <= limit,
                     AtLeast(limit) => value >= limit,
                 };
                 let mut shown = format!("{value:.decimals$}");

@@ -16,7 +16,7 @@ use crate::measure::Outcome;
 use crate::recvmsg::Recvmsg;
 use crate::streams::{Interprocess, Raw, Sockpipe, Tcp, Tipsy, Transport};
 use crate::work::{Service, Work};
-use crate::{blocking, flow, run, zeromq};
+use crate::{blocking, flow, killed, run, zeromq};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Competitor {
@@ -194,7 +194,11 @@ impl Competitor {
         address: &str,
         millis: u64,
     ) -> io::Result<Outcome> {
-        self.runtime().block_on(flow::drive(transport, work, address, millis))
+        let runtime = self.runtime();
+        if work == Work::Killed {
+            return runtime.block_on(killed::measure(self, transport, address, millis));
+        }
+        runtime.block_on(flow::drive(transport, work, address, millis))
     }
 
     fn sockpipe(self) -> Sockpipe {

@@ -242,6 +242,7 @@ pub async fn drive<T: Transport>(
             }
             Ok(times.outcome((clock.end - clock.start).as_secs_f64()))
         }
+        Work::Killed => panic!("{work:?} starts servers of its own"),
         Work::Many(count) | Work::Scale(count) => {
             run::allow_descriptors();
             let mut streams = Vec::new();

@@ -5,6 +5,7 @@ use crate::competitors::Competitor::{self, *};
 use crate::run::Pin;
 use crate::work::{Neighbour, Sink, Work};
 
+pub const KILLED: &str = "from the kill of a server to the end that its client reads";
 pub const LONGEST: &str = "the longest of a connection's first 256 round trips";
 
 pub struct Group {
@@ -235,6 +236,7 @@ pub fn all() -> Vec<Group> {
             Work::Connect(64),
             &connectors,
         ),
+        group(KILLED, Pin::Cross, By::P50, Work::Killed, &[Tokio, Noise, Lane, LaneSleeps]),
         group(LONGEST, Pin::Cross, By::P50, Work::Longest, &[Tokio, Noise, Sockpipe, Spin, Lane]),
         group(
             "W5 64 connections in turns",

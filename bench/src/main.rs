@@ -22,6 +22,7 @@ mod flow;
 mod groups;
 #[cfg(feature = "iceoryx2")]
 mod iceoryx;
+mod killed;
 mod measure;
 #[cfg(unix)]
 mod recvmsg;

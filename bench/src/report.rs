@@ -92,8 +92,14 @@ fn measure(mut group: Group, effort: Effort) -> Results {
         (_, Work::OneWay(_) | Work::Download(_)) => effort.repetitions * 2,
         _ => effort.repetitions,
     };
-    // A percentile of one in a thousand needs thousands of operations.
-    let millis = effort.millis * if group.entries[0].1 == Work::Longest { 10 } else { 1 };
+    let times = match group.entries[0].1 {
+        // A percentile of one in a thousand needs thousands of operations.
+        Work::Longest => 10,
+        // Each kill takes a server of its own.
+        Work::Killed => 3,
+        _ => 1,
+    };
+    let millis = effort.millis * times;
     let mut samples = vec![Vec::new(); group.entries.len()];
     for repetition in 0..repetitions {
         eprintln!("{} ({} of {repetitions})", group.title, repetition + 1);

@@ -103,7 +103,7 @@ impl Drop for Folder {
 }
 
 /// A process that ends with this one.
-struct Process {
+pub struct Process {
     child: Child,
     out: BufReader<ChildStdout>,
 }
@@ -130,6 +130,21 @@ impl Process {
         Ok(Self { child, out })
     }
 
+    /// Starts a server, and returns it with its address.
+    pub fn serve(
+        who: Competitor,
+        work: Work,
+        core: Option<&str>,
+        address: &str,
+    ) -> io::Result<(Self, String)> {
+        let mut server = Self::start(who, core, &["server", work.name(), address])?;
+        let ready = server.line()?;
+        match ready.strip_prefix("listening ") {
+            Some(address) => Ok((server, address.to_owned())),
+            None => Err(io::Error::other(ready)),
+        }
+    }
+
     fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         if self.out.read_line(&mut line)? == 0 {
@@ -138,9 +153,14 @@ impl Process {
         Ok(line.trim().to_owned())
     }
 
+    /// Kills the process, and does not wait until it has ended.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()
+    }
+
     /// Ends the process, and returns its processor time in microseconds.
     #[cfg(unix)]
-    fn end(mut self) -> f64 {
+    pub fn end(mut self) -> f64 {
         drop(self.child.stdin.take());
         let pid = i32::try_from(self.child.id()).expect("a process id");
         let mut status = 0;
@@ -154,7 +174,7 @@ impl Process {
     }
 
     #[cfg(windows)]
-    fn end(mut self) -> f64 {
+    pub fn end(mut self) -> f64 {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
         f64::NAN
@@ -166,21 +186,6 @@ impl Process {
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
         kib.unwrap_or(f64::NAN) * 1024.0
-    }
-}
-
-/// Starts a server, and returns it with its address.
-fn serve(
-    folder: &Folder,
-    who: Competitor,
-    work: Work,
-    core: Option<&str>,
-) -> io::Result<(Process, String)> {
-    let mut server = Process::start(who, core, &["server", work.name(), &folder.address()])?;
-    let ready = server.line()?;
-    match ready.strip_prefix("listening ") {
-        Some(address) => Ok((server, address.to_owned())),
-        None => Err(io::Error::other(ready)),
     }
 }
 
@@ -201,13 +206,13 @@ pub fn sample(
         (0..hogs).map(|_| Process::start(Competitor::Sockpipe, None, &["hog"])).collect();
     let pairs = if pin == Pin::Pairs { 3 } else { 0 };
     let pairs = (0..pairs).map(|_| {
-        let (server, address) = serve(folder, who, work, None)?;
+        let (server, address) = Process::serve(who, work, None, &folder.address())?;
         // These pairs run longer than the measured one, and are stopped with it.
         let millis = (millis * 20).to_string();
         Ok((server, Process::start(who, None, &["client", work.name(), &address, &millis])?))
     });
     let pairs: Vec<_> = pairs.collect::<io::Result<_>>()?;
-    let (server, address) = serve(folder, who, work, server_core)?;
+    let (server, address) = Process::serve(who, work, server_core, &folder.address())?;
     let before = server.memory();
     let millis = millis.to_string();
     let mut client = Process::start(who, client_core, &["client", work.name(), &address, &millis])?;
@@ -230,7 +235,7 @@ pub fn sample(
         if client.child.try_wait()?.is_some() {
             return Err(io::Error::other("a pair beside it ended first"));
         }
-        client.child.kill()?;
+        client.kill()?;
         client.end();
         server.end();
     }

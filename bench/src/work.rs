@@ -34,6 +34,8 @@ pub enum Work {
     /// The longest of a connection's first 256 round trips of 64 bytes. In shared memory, it is the
     /// one in which the stream moves.
     Longest,
+    /// How soon a client sees the end of a conversation whose server is killed.
+    Killed,
     /// W5: this many connections that each take turns.
     Many(usize),
     /// W6: 5,000 idle connections.
@@ -78,7 +80,7 @@ pub enum Service {
     Send(usize),
 }
 
-const NAMES: [(&str, Work); 29] = [
+const NAMES: [(&str, Work); 30] = [
     ("pingpong-64", Work::PingPong(64)),
     ("pingpong-1k", Work::PingPong(1024)),
     ("pingpong-64k", Work::PingPong(64 * 1024)),
@@ -100,6 +102,7 @@ const NAMES: [(&str, Work); 29] = [
     ("connect-1", Work::Connect(1)),
     ("connect-64", Work::Connect(64)),
     ("longest-of-256", Work::Longest),
+    ("killed", Work::Killed),
     ("many-64", Work::Many(64)),
     ("many-65", Work::Many(65)),
     ("idle-5000", Work::Idle),
