@@ -278,6 +278,25 @@ fn bars() -> Vec<Bar> {
         let (of, to) = ((who, Work::Killed), (Tokio, Work::Killed));
         add(KILLED, what, figure, of, to, MoreBy(2000.0));
     }
+    for (group, figure, work) in [
+        ("W1 64 B round trip, same core", Figure::P50, small),
+        ("W1 64 B round trip, cross core", Figure::P50, small),
+        ("W2 64 KiB writes, one way", Figure::Rate, block),
+        ("W2 64 KiB echo", Figure::Rate, Work::Echo),
+        ("W3 64 B messages, one way", Figure::Rate, each),
+        ("W4 connect, byte, close; 1 at a time", Figure::Rate, Work::Connect(1)),
+        ("W4 connect, byte, close; 64 at a time", Figure::Rate, Work::Connect(64)),
+        (many, Figure::Rate, Work::Many(64)),
+        (idle, Figure::Memory, Work::Idle),
+    ] {
+        let limit = || if figure == Figure::Rate { AtLeast(0.95) } else { AtMost(1.05) };
+        if work != Work::Idle {
+            let what = "the option on at the client, to it off";
+            add(group, what, figure, (PlainServer, work), (Spin, work), limit());
+        }
+        let what = "the option on at the server, to it off";
+        add(group, what, figure, (PlainClient, work), (Spin, work), limit());
+    }
     bars.push(Bar {
         group: LONGEST,
         what: "the move into shared memory: p99.9, in microseconds",
@@ -301,8 +320,7 @@ fn bars() -> Vec<Bar> {
 pub fn print(text: &mut String, all: &[Results], memory: bool) {
     let _ = writeln!(text, "| workload | what, to tokio unless said | bar | measured | noise | |");
     let _ = writeln!(text, "|---|---|--:|--:|--:|---|");
-    let in_memory = |bar: &Bar| matches!(bar.of.0, Lane | LaneSleeps);
-    for bar in bars().into_iter().filter(|bar| !memory || in_memory(bar)) {
+    for bar in bars().into_iter().filter(|bar| !memory || bar.of.0.is_in_memory()) {
         let Some(results) = all.iter().find(|results| results.group.title == bar.group) else {
             continue;
         };
@@ -318,7 +336,7 @@ pub fn print(text: &mut String, all: &[Results], memory: bool) {
             }),
             None => of,
         };
-        let noise = bar.to.filter(|(who, _)| *who == Tokio);
+        let noise = bar.to.filter(|(who, _)| matches!(who, Tokio | Spin));
         let noise = noise.and_then(|(_, work)| results.noise(work, bar.figure));
         let noise = noise.map_or("–".to_owned(), |noise| format!("{noise:.2}"));
         let is_ratio = bar.to.is_some() && !matches!(bar.limit, MoreBy(_));

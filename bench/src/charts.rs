@@ -121,7 +121,8 @@ fn rows(page: &str, title: &str) -> Vec<Row> {
             let cells: Vec<_> = line.split('|').map(str::trim).collect();
             Row { who: cells[1].to_owned(), main: number(cells[2]), p99: number(cells[4]) }
         })
-        .filter(|row| row.main.is_some())
+        // The rows of plain peers are for their bars, and lie where those of sockets do.
+        .filter(|row| row.main.is_some() && !row.who.contains(", plain "))
         .collect()
 }
 

@@ -34,6 +34,9 @@ pub enum Competitor {
     /// sockpipe in shared memory, with busy-polling and without.
     Lane,
     LaneSleeps,
+    /// `Lane` with a peer that has shared memory off, as `Spin` has it at both ends.
+    PlainServer,
+    PlainClient,
     /// sockpipe with `serve` and `echo` as the server.
     Serve,
     InterprocessTokio,
@@ -52,7 +55,7 @@ pub enum Competitor {
 
 use Competitor::*;
 
-const NAMES: [(&str, Competitor); 23] = [
+const NAMES: [(&str, Competitor); 25] = [
     ("tokio", Tokio),
     ("tokio again (noise)", Noise),
     ("tokio, recvmsg", TokioRecvmsg),
@@ -63,6 +66,8 @@ const NAMES: [(&str, Competitor); 23] = [
     ("sockpipe, bulk", Bulk),
     ("sockpipe, shared memory, spin", Lane),
     ("sockpipe, shared memory", LaneSleeps),
+    ("sockpipe, shared memory, spin, plain server", PlainServer),
+    ("sockpipe, shared memory, spin, plain client", PlainClient),
     ("sockpipe, serve + echo", Serve),
     ("interprocess (tokio)", InterprocessTokio),
     ("tipsy", Competitor::Tipsy),
@@ -81,6 +86,13 @@ const NAMES: [(&str, Competitor); 23] = [
 #[allow(non_upper_case_globals, reason = "the transport has the same name")]
 const Sockpipe_: Competitor = Competitor::Sockpipe;
 
+/// A side of a connection, where the two have different options.
+#[derive(Clone, Copy)]
+enum Side {
+    Server,
+    Client,
+}
+
 impl Competitor {
     pub fn named(name: &str) -> Self {
         let found = NAMES.iter().find(|(known, _)| *known == name);
@@ -89,6 +101,11 @@ impl Competitor {
 
     pub fn name(self) -> &'static str {
         NAMES.iter().find(|(_, known)| *known == self).expect("everybody has a name").0
+    }
+
+    /// Reports whether bars for shared memory are about this competitor.
+    pub fn is_in_memory(self) -> bool {
+        matches!(self, Lane | LaneSleeps | PlainServer | PlainClient)
     }
 
     /// Reports whether the competitor is installed and supports this workload.
@@ -140,7 +157,7 @@ impl Competitor {
             #[cfg(unix)]
             Std => blocking::serve(&blocking::Std, service, address),
             Threads | ThreadsSpin | ThreadsLane => {
-                blocking::serve(&self.threads(), service, address)
+                blocking::serve(&self.threads(Side::Server), service, address)
             }
             InterprocessSync => blocking::serve(&blocking::Interprocess, service, address),
             ZeroMq => zeromq::serve(service, address),
@@ -161,7 +178,7 @@ impl Competitor {
             InterprocessTokio => runtime.block_on(flow::serve(&Interprocess, service, address)),
             Competitor::Tipsy => runtime.block_on(flow::serve(&Tipsy, service, address)),
             Competitor::Tcp => runtime.block_on(flow::serve(&Tcp, service, address)),
-            _ => runtime.block_on(flow::serve(&self.sockpipe(), service, address)),
+            _ => runtime.block_on(flow::serve(&self.sockpipe(Side::Server), service, address)),
         }
     }
 
@@ -170,7 +187,7 @@ impl Competitor {
             #[cfg(unix)]
             Std => blocking::drive(blocking::Std, work, address, millis),
             Threads | ThreadsSpin | ThreadsLane => {
-                blocking::drive(self.threads(), work, address, millis)
+                blocking::drive(self.threads(Side::Client), work, address, millis)
             }
             InterprocessSync => blocking::drive(blocking::Interprocess, work, address, millis),
             ZeroMq => zeromq::drive(work, address, millis),
@@ -182,7 +199,7 @@ impl Competitor {
             InterprocessTokio => self.drive_async(Interprocess, work, address, millis),
             Competitor::Tipsy => self.drive_async(Tipsy, work, address, millis),
             Competitor::Tcp => self.drive_async(Tcp, work, address, millis),
-            _ => self.drive_async(self.sockpipe(), work, address, millis),
+            _ => self.drive_async(self.sockpipe(Side::Client), work, address, millis),
         };
         fail(self, done)
     }
@@ -201,22 +218,24 @@ impl Competitor {
         runtime.block_on(flow::drive(transport, work, address, millis))
     }
 
-    fn sockpipe(self) -> Sockpipe {
+    fn sockpipe(self, side: Side) -> Sockpipe {
         Sockpipe {
-            spin: matches!(self, Spin | SpinMt | Lane),
+            spin: matches!(self, Spin | SpinMt | Lane | PlainServer | PlainClient),
             bulk: self == Bulk,
-            memory: self.memory(),
+            memory: self.memory(side),
         }
     }
 
-    fn threads(self) -> blocking::Sockpipe {
+    fn threads(self, side: Side) -> blocking::Sockpipe {
         let spin = matches!(self, ThreadsSpin | ThreadsLane);
-        blocking::Sockpipe { spin, memory: self.memory() }
+        blocking::Sockpipe { spin, memory: self.memory(side) }
     }
 
-    fn memory(self) -> SharedMemory {
-        match self {
-            Lane | LaneSleeps | ThreadsLane => SharedMemory::Auto,
+    fn memory(self, side: Side) -> SharedMemory {
+        match (self, side) {
+            (Lane | LaneSleeps | ThreadsLane, _)
+            | (PlainServer, Side::Client)
+            | (PlainClient, Side::Server) => SharedMemory::Auto,
             _ => SharedMemory::Off,
         }
     }

@@ -21,8 +21,8 @@ impl Group {
     /// Returns the group without competitors that are not compared with shared memory, or `None` if
     /// shared memory does not take part.
     pub fn of_memory(mut self) -> Option<Self> {
-        let compared = [Tokio, Noise, Sockpipe, Spin, Lane, LaneSleeps, Iceoryx];
-        self.entries.retain(|(who, _)| compared.contains(who));
+        let compared = [Tokio, Noise, Sockpipe, Spin, Iceoryx];
+        self.entries.retain(|(who, _)| compared.contains(who) || who.is_in_memory());
         self.entries.iter().any(|(who, _)| *who == Lane).then_some(self)
     }
 }
@@ -53,6 +53,8 @@ pub fn all() -> Vec<Group> {
         ThreadsSpin,
         Lane,
         LaneSleeps,
+        PlainServer,
+        PlainClient,
         ThreadsLane,
         InterprocessTokio,
         Tipsy,
@@ -75,6 +77,8 @@ pub fn all() -> Vec<Group> {
         Spin,
         Lane,
         LaneSleeps,
+        PlainServer,
+        PlainClient,
         InterprocessTokio,
         Tipsy,
         Tcp,
@@ -159,6 +163,8 @@ pub fn all() -> Vec<Group> {
                 Spin,
                 Bulk,
                 Lane,
+                PlainServer,
+                PlainClient,
                 InterprocessTokio,
                 Tipsy,
                 Tcp,
@@ -196,7 +202,7 @@ pub fn all() -> Vec<Group> {
             Pin::Cross,
             By::Rate,
             Work::Echo,
-            &[Tokio, Noise, Sockpipe, Spin, Lane, Serve, Tcp, Go],
+            &[Tokio, Noise, Sockpipe, Spin, Lane, PlainServer, PlainClient, Serve, Tcp, Go],
         ),
         Group {
             title: "W3 64 B messages, one way",
@@ -208,6 +214,8 @@ pub fn all() -> Vec<Group> {
                 (Sockpipe, Work::Messages(Sink::Each)),
                 (Spin, Work::Messages(Sink::Each)),
                 (Lane, Work::Messages(Sink::Each)),
+                (PlainServer, Work::Messages(Sink::Each)),
+                (PlainClient, Work::Messages(Sink::Each)),
                 (Tokio, Work::Messages(Sink::Batch)),
                 (Sockpipe, Work::Messages(Sink::Batch)),
                 (Sockpipe, Work::Messages(Sink::Framed)),
@@ -250,6 +258,8 @@ pub fn all() -> Vec<Group> {
                 Sockpipe,
                 Spin,
                 Lane,
+                PlainServer,
+                PlainClient,
                 InterprocessTokio,
                 Std,
                 Threads,
@@ -278,7 +288,8 @@ pub fn all() -> Vec<Group> {
             Pin::Anywhere,
             By::Memory,
             Work::Idle,
-            &[Tokio, Noise, Sockpipe, Spin, Lane, Serve],
+            // The server's memory is measured, so only that side of a pair counts.
+            &[Tokio, Noise, Sockpipe, Spin, Lane, PlainClient, Serve],
         ),
     ];
     groups.extend(SCALE.map(|(count, title)| {
