@@ -5,6 +5,7 @@ mod common;
 mod shared_memory {
     use super::*;
 
+    mod bells;
     mod by_hand;
     mod clients;
     mod floods;
