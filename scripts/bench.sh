@@ -3,10 +3,10 @@
 # between two processes.
 #
 #   scripts/bench.sh full      runs everything 11 times, and pipes under Wine if that is installed, in about
-#                              25 minutes; builds iceoryx2, and writes docs/performance.md
+#                              26 minutes; builds iceoryx2, and writes docs/performance.md
 #   scripts/bench.sh reduced   does so 3 times each for a shorter time, in about 4 minutes
 #   scripts/bench.sh memory [ARGUMENTS] runs only the groups with bars for shared memory, 11 times, in about
-#                              15 minutes; builds iceoryx2, and prints only
+#                              18 minutes; builds iceoryx2, and prints only
 #   scripts/bench.sh table [ARGUMENTS]  runs what the arguments select, see bench/src/main.rs; prints only
 #   scripts/bench.sh charts    draws the tables of docs/performance.md into docs/charts/; full and reduced
 #                              do so as well
