@@ -8,12 +8,14 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::Poll;
+use std::time::Duration;
 
 use common::{Backend, Os, within};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
 use sockpipe::os::unix::{AsyncPassFds, AsyncPeek};
 use sockpipe::{ConnectOptions, ListenOptions, Listener, SpinPolicy, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 const FIRST: [u8; 155] = [b'a'; 155];
 const SECOND: [u8; 1000] = [b'b'; 1000];
@@ -51,6 +53,21 @@ async fn bytes_behind_a_descriptor_are_read() {
     assert_both_arrive(reader).await;
 }
 
+/// A stream whose reads have filled their buffers receives by a call that does not report
+/// descriptors.
+#[tokio::test]
+async fn bytes_behind_a_descriptor_are_read_after_messages_of_a_known_length() {
+    let (mut reader, mut peer) = Stream::pair().expect("a pair");
+    for _ in 0..20 {
+        within(peer.write_all(&SECOND)).await.expect("a write");
+        within(reader.read_exact(&mut [0; SECOND.len()])).await.expect("a read");
+    }
+    // This read finds the socket empty, so the next one waits for the reactor.
+    timeout(Duration::ZERO, reader.read(&mut [0; 1])).await.expect_err("nothing to read");
+    send_both(peer.as_fd());
+    assert_both_arrive(reader).await;
+}
+
 #[tokio::test]
 async fn bytes_behind_a_descriptor_are_read_by_halves() {
     let (mut reader, peer) = Stream::pair().expect("a pair");
@@ -84,7 +101,6 @@ mod linux {
     #[cfg(feature = "blocking")]
     use std::io::Read;
     use std::process::{Command, Stdio};
-    use std::time::Duration;
 
     use common::unix::with_linux_backend;
     use rustix::net::sockopt::set_socket_passcred;
@@ -187,7 +203,7 @@ mod linux {
         let mut closed = std::pin::pin!(reader.closed());
         for _ in 0..3 {
             send_parts(peer.as_fd(), &[Bytes(1), OutOfBand]);
-            let early = tokio::time::timeout(Duration::from_millis(20), &mut closed).await;
+            let early = timeout(Duration::from_millis(20), &mut closed).await;
             assert!(early.is_err(), "the peer is there, and {early:?}");
         }
         drop(peer);

@@ -89,6 +89,21 @@ fn reads_and_writes_make_as_many_system_calls_as_tokio() {
     }
 }
 
+#[test]
+fn messages_of_a_known_length_are_read_by_the_cheaper_call() {
+    if !with_linux_backend("a read that does not try before it waits") {
+        return;
+    }
+    let Some(tokio) = calls_of("exact", "tokio", 50) else { return };
+    let sockpipe = calls_of("exact", "sockpipe", 50).expect("strace");
+    println!("50 rounds: {sockpipe:?}");
+    // Each of the 100 reads tries once more than it reads.
+    let reads = |calls: &Calls, name| calls.get(name).copied().unwrap_or_default();
+    assert!(reads(&tokio, "recvfrom") >= 200, "{tokio:?}");
+    assert_eq!(reads(&sockpipe, "recvfrom"), reads(&tokio, "recvfrom"));
+    assert_eq!(reads(&sockpipe, "recvmsg"), 0);
+}
+
 /// The number of instructions in a round of `whose`. `None` where there is no valgrind.
 fn instructions(whose: &str) -> Option<u64> {
     if !with_linux_backend("what is counted here") || !is_here("valgrind") {

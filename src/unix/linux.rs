@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
@@ -117,7 +118,7 @@ pub(super) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     get(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut numbers)?;
     let [pid, uid, gid] = numbers;
     // The number is zero if the peer's process is not visible from here.
-    Ok(Peer { uid, gid, pid: Some(pid).filter(|pid| *pid != 0) })
+    Ok(Peer { uid, gid, pid: NonZeroU32::new(pid) })
 }
 
 /// Returns all groups that the peer had when it connected: `SO_PEERGROUPS`, since Linux 4.13.

@@ -12,6 +12,7 @@ pub(super) mod tasks {
     use tokio::io::unix::AsyncFd;
 
     use crate::options::StreamOptions;
+    use crate::unix::receive::Filled;
     use crate::unix::spin::tasks::Spin;
 
     #[derive(Debug)]
@@ -42,6 +43,7 @@ pub(super) mod tasks {
         pub(in crate::unix) fn poll_read(
             &self,
             _: &AsyncFd<OwnedFd>,
+            _: &Filled,
             _: Option<&Spin>,
             _: &mut Context<'_>,
             _: &mut ReadBuf<'_>,

@@ -1,6 +1,7 @@
 //! The credentials of the peer, as the kernel recorded them when the connection was made.
 
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
 
 use rustix::process::{getegid, geteuid};
@@ -13,7 +14,7 @@ use crate::peer::{PeerCredentials, UserId};
 pub(super) struct Peer {
     pub(super) uid: u32,
     pub(super) gid: u32,
-    pub(super) pid: Option<u32>,
+    pub(super) pid: Option<NonZeroU32>,
 }
 
 impl Peer {
@@ -24,10 +25,14 @@ impl Peer {
     /// Returns the credentials of both ends of a pair, which not every system reports (NetBSD).
     pub(super) fn this_process() -> Self {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-        Self { uid, gid, pid: Some(std::process::id()) }
+        Self { uid, gid, pid: NonZeroU32::new(std::process::id()) }
+    }
+
+    pub(super) fn process(self) -> Option<u32> {
+        self.pid.map(NonZeroU32::get)
     }
 
     pub(super) fn credentials(self) -> PeerCredentials {
-        PeerCredentials::new(UserId::Uid(self.uid), Some(self.gid), self.pid)
+        PeerCredentials::new(UserId::Uid(self.uid), Some(self.gid), self.process())
     }
 }

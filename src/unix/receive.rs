@@ -9,6 +9,8 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
+#[cfg(feature = "tokio")]
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -23,29 +25,87 @@ use super::platform;
 pub(super) enum Received {
     /// The buffer has room left, and the read ended only because there were no more bytes.
     Short,
-    /// The buffer is full, control data ended the read, or the stream has ended. Control data is
-    /// file descriptors, or the credentials of a sender if the socket reports them.
+    /// The buffer is full, the stream has ended, or control data may have ended the read. Control
+    /// data is file descriptors, or the credentials of a sender if the socket reports them.
     Whole,
     Failed(Errno),
+}
+
+/// Whether the next read of a stream can do without a report of its control data.
+///
+/// Only `recvmsg` reports why a read was short, and it costs more than `recv`, because the kernel
+/// copies a message header. A read that fills its buffer needs no report. So a stream whose reads
+/// fill their buffers, such as one that reads messages of a known length, uses `recv`.
+#[cfg(feature = "tokio")]
+#[derive(Debug, Default)]
+pub(super) struct Filled(AtomicU8);
+
+#[cfg(feature = "tokio")]
+impl Filled {
+    /// How many reads in a row have to fill their buffers. If the next read by `recv` is short, the
+    /// socket may not be empty, so finding that out costs one more call.
+    const ENOUGH: u8 = 8;
+
+    #[inline]
+    fn is_likely(&self) -> bool {
+        !platform::READS_INSTALL_DESCRIPTORS && self.0.load(Relaxed) == Self::ENOUGH
+    }
+
+    /// If two tasks read at the same time, a read may not be counted. That does no harm.
+    #[inline]
+    fn count(&self, is_full: bool) {
+        let count = self.0.load(Relaxed);
+        let next = if is_full { Self::ENOUGH.min(count + 1) } else { 0 };
+        if next != count {
+            self.0.store(next, Relaxed);
+        }
+    }
+
+    /// Receives into `buf`, and reports whether control data ended the read, or may have.
+    #[cfg(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix)))]
+    #[inline]
+    pub(super) fn receive(
+        &self,
+        socket: BorrowedFd<'_>,
+        buf: &mut [u8],
+    ) -> Result<(usize, bool), Errno> {
+        let room = buf.len();
+        let (length, may_go_on) = if self.is_likely() {
+            receive_into(socket, buf, RecvFlags::DONTWAIT).map(|length| (length, true))
+        } else {
+            receive_noting_control(socket, buf, RecvFlags::DONTWAIT)
+        }?;
+        self.count(length == room);
+        Ok((length, may_go_on))
+    }
 }
 
 /// Receives into the unfilled part of `buf`.
 #[cfg(feature = "tokio")]
 #[inline]
-pub(super) fn receive(socket: BorrowedFd<'_>, buf: &mut ReadBuf<'_>) -> Received {
+pub(super) fn receive(socket: BorrowedFd<'_>, buf: &mut ReadBuf<'_>, filled: &Filled) -> Received {
     let room = buf.remaining().min(platform::MOST);
     // SAFETY: only initialized bytes are written there.
-    let to = NonNull::from(unsafe { buf.unfilled_mut() }).cast();
-    // SAFETY: the unfilled part of `buf` is at least `room` bytes long, and borrowed here.
-    let (length, flags) = match unsafe { receive_message(socket, to, room, libc::MSG_DONTWAIT) } {
+    let to = unsafe { &mut buf.unfilled_mut()[..room] };
+    let received = if filled.is_likely() {
+        recv(socket, to, RecvFlags::DONTWAIT).map(|(_, length)| (length, true))
+    } else {
+        let to = NonNull::from(to).cast();
+        // SAFETY: the unfilled part of `buf` is at least `room` bytes long, and borrowed here.
+        unsafe { receive_message(socket, to, room, libc::MSG_DONTWAIT) }
+            .map(|(length, flags)| (length, flags & libc::MSG_CTRUNC != 0))
+    };
+    let (length, may_go_on) = match received {
         Ok((0, _)) => return Received::Whole,
         Ok(received) => received,
         Err(errno) => return Received::Failed(errno),
     };
+
+    filled.count(length == room);
     // SAFETY: the call initialized that many bytes of the unfilled part.
     unsafe { buf.assume_init(length) };
     buf.advance(length);
-    if length < room && flags & libc::MSG_CTRUNC == 0 { Received::Short } else { Received::Whole }
+    if length < room && !may_go_on { Received::Short } else { Received::Whole }
 }
 
 /// Receives into `buf`.

@@ -33,6 +33,8 @@ use rustix::time::{ClockId, clock_gettime};
 use self::limits::Share;
 use self::mapping::Mapping;
 use super::place::random;
+#[cfg(feature = "tokio")]
+use super::receive::Filled;
 use super::receive::receive_noting_control;
 use super::sockname::SockName;
 use super::{platform, shut_down};
@@ -117,12 +119,27 @@ pub(super) struct Wire<'a, B> {
     socket: BorrowedFd<'a>,
     /// The user at the other end.
     user: u32,
+    /// What earlier reads tell about the next. `None` makes each read report its control data.
+    #[cfg(feature = "tokio")]
+    filled: Option<&'a Filled>,
     bell: PhantomData<B>,
 }
 
 impl<'a, B: Bell> Wire<'a, B> {
     pub(super) fn new(socket: &'a impl AsFd, user: u32) -> Self {
-        Self { socket: socket.as_fd(), user, bell: PhantomData }
+        Self {
+            socket: socket.as_fd(),
+            user,
+            #[cfg(feature = "tokio")]
+            filled: None,
+            bell: PhantomData,
+        }
+    }
+
+    /// Sets what earlier reads tell about the next.
+    #[cfg(feature = "tokio")]
+    pub(super) fn after(self, filled: &'a Filled) -> Self {
+        Self { filled: Some(filled), ..self }
     }
 
     /// Receives bytes, and classifies the control data that came with them.
@@ -170,7 +187,14 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
     }
 
     fn receive(&self, buf: &mut [u8]) -> io::Result<Received<Offer>> {
-        let (length, other) = receive_noting_control(self.socket, buf, RecvFlags::DONTWAIT)?;
+        #[cfg(feature = "tokio")]
+        let received = match self.filled {
+            Some(filled) => filled.receive(self.socket, buf),
+            None => receive_noting_control(self.socket, buf, RecvFlags::DONTWAIT),
+        };
+        #[cfg(not(feature = "tokio"))]
+        let received = receive_noting_control(self.socket, buf, RecvFlags::DONTWAIT);
+        let (length, other) = received?;
         Ok(Received { length, came: if other { Came::Other } else { Came::Nothing } })
     }
 

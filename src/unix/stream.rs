@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use super::connect::Search;
 use super::gone::Watch;
 use super::peer::Peer;
-use super::receive::{Received, receive, receive_into};
+use super::receive::{Filled, Received, receive, receive_into};
 use super::shared_memory::tasks::Lane;
 use super::spin::tasks::Spin;
 use super::{
@@ -34,6 +34,7 @@ const DIRECT: usize = 4096;
 pub(crate) struct Stream {
     socket: AsyncFd<OwnedFd>,
     pub(super) peer: Peer,
+    filled: Filled,
     pub(super) spin: Option<Box<Spin>>,
     /// The shared-memory lane, if the stream may use one.
     lane: Option<Lane>,
@@ -72,7 +73,7 @@ impl Stream {
             return Poll::Ready(Ok(()));
         }
         if let Some(lane) = &self.lane {
-            return lane.poll_read(&self.socket, self.spin.as_deref(), cx, buf);
+            return lane.poll_read(&self.socket, &self.filled, self.spin.as_deref(), cx, buf);
         }
         let Some(spin) = &self.spin else { return self.read(cx, buf) };
         spin.poll(cx, buf, |buf| self.receive(buf), |cx, buf| self.read(cx, buf))
@@ -98,7 +99,7 @@ impl Stream {
     /// loop. The recursion ends with the task's budget, because each call uses some of it.
     fn read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut ready = ready!(self.socket.poll_read_ready(cx))?;
-        match receive(self.as_fd(), buf) {
+        match receive(self.as_fd(), buf, &self.filled) {
             Received::Whole => {}
             // The socket is empty, unless an out-of-band byte ended the read. Clear the readiness
             // now, or the next read would have to find out.
@@ -266,7 +267,8 @@ impl Stream {
     pub(super) fn new(socket: OwnedFd, peer: Peer, options: StreamOptions) -> io::Result<Self> {
         prepare(socket.as_fd(), options)?;
         let socket = runtime::register_for(socket, platform::STREAM_INTEREST).map_err(no_stream)?;
-        Ok(Self { socket, peer, spin: Spin::new(options.spin), lane: None })
+        let filled = Filled::default();
+        Ok(Self { socket, peer, filled, spin: Spin::new(options.spin), lane: None })
     }
 
     /// Writes with `write`. If it writes less than `length`, the socket has no more room. Pass zero

@@ -84,7 +84,7 @@ async fn ask(
     });
     let received = match within(end.left(), receive).await {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            return Err(no_answer(peer.pid));
+            return Err(no_answer(peer.process()));
         }
         // The server ended while this connection was pending.
         Err(_) => return Ok(None),
@@ -94,10 +94,10 @@ async fn ask(
         return Ok(None);
     }
     let Some(id) = message[..received.length].strip_prefix(VERSION) else {
-        return Err(not_understood(peer.pid));
+        return Err(not_understood(peer.process()));
     };
     let Ok(passed) = <[OwnedFd; 3]>::try_from(received.fds) else {
-        return Err(not_understood(peer.pid));
+        return Err(not_understood(peer.process()));
     };
     take(endpoint, place, passed, id, connection.get_ref(), options)
         .map(|taken| Some((taken?, address)))

@@ -128,7 +128,7 @@ impl Successor {
         // The connection is new, so its buffer has room.
         pass::send(connection.as_fd(), &message, &fds, platform::NO_SIGNAL)?;
         let connection = runtime::register(connection)?;
-        Ok(Self { connection, byte: byte.into(), process: peer.pid })
+        Ok(Self { connection, byte: byte.into(), process: peer.process() })
     }
 
     /// Completes with `true` if the other process has the name, and with `false` if it will never

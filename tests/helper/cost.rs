@@ -3,7 +3,7 @@
 use std::io::{IoSlice, Read, Write};
 
 use sockpipe::{ConnectOptions, ListenOptions, Listener, SpinPolicy, Stream};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::talk::talk;
@@ -21,6 +21,31 @@ pub(crate) async fn bytes(whose: &str, path: &str, count: u32) {
         #[cfg(feature = "blocking")]
         "blocking" => talk_blocking(sockpipe::blocking::Stream::pair().expect("a pair"), count),
         other => panic!("no such streams: {other}"),
+    }
+}
+
+/// Runs `count` rounds in which each read fills its buffer.
+pub(crate) async fn exact(whose: &str, count: u32) {
+    async fn run<S: AsyncRead + AsyncWrite + Unpin>((mut one, mut other): (S, S), count: u32) {
+        exchange(&mut one, &mut other, count).await;
+    }
+    match whose {
+        "tokio" => run(UnixStream::pair().expect("a pair"), count).await,
+        "sockpipe" => run(Stream::pair().expect("a pair"), count).await,
+        other => panic!("no such streams: {other}"),
+    }
+}
+
+/// Sends messages of a known length to and fro. Each read starts before the write.
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(one: &mut S, other: &mut S, count: u32) {
+    let (message, mut exact) = ([7; 64], [0; 64]);
+    for _ in 0..count {
+        let (read, written) = tokio::join!(other.read_exact(&mut exact), one.write_all(&message));
+        assert_eq!(read.expect("a read"), 64);
+        written.expect("a write");
+        let (read, written) = tokio::join!(one.read_exact(&mut exact), other.write_all(&message));
+        assert_eq!(read.expect("a read"), 64);
+        written.expect("a write");
     }
 }
 

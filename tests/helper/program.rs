@@ -50,6 +50,7 @@ async fn run() {
         ["closed-peers", way, count] => {
             clients::write_to_closed_peers(way, number(count)).await;
         }
+        ["exact", whose, _, count] => cost::exact(whose, number(count)).await,
         ["bytes", whose, path, count] => cost::bytes(whose, path, number(count)).await,
         ["connect-cost", whose, path, count] => cost::connects(whose, path, number(count)).await,
         ["cancel", path, count] => cancel::run(path, number(count)).await,

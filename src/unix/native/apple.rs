@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let credentials = Credentials::of(socket)?;
     let mut process = [0];
     let process = get(socket, LEVEL, libc::LOCAL_PEERPID, &mut process).map(|_| process[0]);
-    let pid = process.ok().filter(|pid| *pid != 0);
+    let pid = process.ok().and_then(NonZeroU32::new);
     Ok(Peer { uid: credentials.uid(), gid: credentials.gid()?, pid })
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem::offset_of;
+use std::num::NonZeroU32;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -30,7 +31,7 @@ pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let credentials = Credentials::of(socket)?;
     // The pid is the first member of a union with a pointer, so there is padding before it.
     let pid = credentials.word(offset_of!(xucred, cr_pid__c_anonymous_union));
-    let pid = Some(pid).filter(|pid| *pid != 0);
+    let pid = NonZeroU32::new(pid);
     Ok(Peer { uid: credentials.uid(), gid: credentials.gid()?, pid })
 }
 

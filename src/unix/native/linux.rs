@@ -2,6 +2,7 @@
 //! `--cfg sockpipe_posix`.
 
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
@@ -32,7 +33,7 @@ pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     if (pid, uid) == (0, u32::MAX) {
         return Err(Errno::NOTCONN.into());
     }
-    Ok(Peer { uid, gid, pid: Some(pid).filter(|pid| *pid != 0) })
+    Ok(Peer { uid, gid, pid: NonZeroU32::new(pid) })
 }
 
 pub(in crate::unix) fn peer_groups(_: BorrowedFd<'_>) -> io::Result<Vec<u32>> {

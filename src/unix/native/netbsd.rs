@@ -1,6 +1,7 @@
 //! The constants and calls that only NetBSD has.
 
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -28,7 +29,7 @@ pub(in crate::unix) fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut numbers = [0; 3];
     get(socket, 0, libc::LOCAL_PEEREID, &mut numbers)?;
     let [pid, uid, gid] = numbers;
-    Ok(Peer { uid, gid, pid: Some(pid).filter(|pid| *pid != 0) })
+    Ok(Peer { uid, gid, pid: NonZeroU32::new(pid) })
 }
 
 pub(in crate::unix) fn peer_groups(_: BorrowedFd<'_>) -> io::Result<Vec<u32>> {

@@ -14,6 +14,7 @@ use super::{Bell, Link, Offer, Wire, eager};
 use crate::options::{SpinPolicy, StreamOptions};
 use crate::shared_memory::lane::{self, Outcome, Role, Then};
 use crate::unix::platform;
+use crate::unix::receive::Filled;
 use crate::unix::runtime::register;
 use crate::unix::shared_memory::watch::{Turns, Watched};
 use crate::unix::spin::tasks::Spin;
@@ -116,6 +117,7 @@ impl Lane {
     pub(in crate::unix) fn poll_read(
         &self,
         socket: &AsyncFd<OwnedFd>,
+        filled: &Filled,
         spin: Option<&Spin>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
@@ -123,7 +125,7 @@ impl Lane {
         let turn = ready!(self.poll_turn(cx));
         let initialized = buf.initialized().len() - buf.filled().len();
         let room = initialized.max(buf.remaining().min(ROOM));
-        let read = self.read(socket, spin, cx, buf.initialize_unfilled_to(room));
+        let read = self.read(socket, filled, spin, cx, buf.initialize_unfilled_to(room));
         let length = ready!(read)?;
         done(turn);
         buf.advance(length);
@@ -142,16 +144,18 @@ impl Lane {
     fn read(
         &self,
         socket: &AsyncFd<OwnedFd>,
+        filled: &Filled,
         spin: Option<&Spin>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let Some(bell) = self.bell() else { return self.read_socket(socket, cx, buf) };
+        let wire = Wire::new(socket.get_ref(), self.0.user()).after(filled);
+        let Some(bell) = self.bell() else { return self.read_socket(socket, &wire, cx, buf) };
         let AsyncBell { pace, turns: [turns, _], .. } = bell;
         let paused = spin.is_some() && pace.pause();
 
         match self.0.look(buf) {
-            None => return self.read_socket(socket, cx, buf),
+            None => return self.read_socket(socket, &wire, cx, buf),
             Some(Ok(Outcome::Done(read))) => {
                 if let Some(spin) = spin {
                     pace.found(read.length);
@@ -221,13 +225,13 @@ impl Lane {
     fn read_socket(
         &self,
         socket: &AsyncFd<OwnedFd>,
+        wire: &Wire<'_, AsyncBell>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let wire = Wire::new(socket.get_ref(), self.0.user());
         for _ in 0..TRIES {
             let mut ready = ready!(socket.poll_read_ready(cx))?;
-            match self.0.read(&wire, buf, Then::Sleep) {
+            match self.0.read(wire, buf, Then::Sleep) {
                 Ok(Outcome::Done(read)) => {
                     if read.emptied && !platform::may_have_marks(socket) {
                         ready.clear_ready();

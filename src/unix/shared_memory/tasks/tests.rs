@@ -1,14 +1,22 @@
-//! Tests when a reader lets messages accumulate, by the stream's counters.
+//! Tests when a reader watches, and when it lets messages accumulate, by the stream's counters.
 
 use std::future::poll_fn;
+use std::io::Write;
+use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
 use std::task::Waker;
+use std::time::Duration;
+
+use rustix::cmsg_space;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::time::timeout;
 
 use super::*;
 use crate::shared_memory::options::SharedMemory;
 use crate::unix::runtime::register_for;
 use crate::unix::spin::tasks::Thread;
 
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The number of consecutive reads after which a reader begins to wait.
 const STREAM: usize = 16;
 const MESSAGE: [u8; 64] = [7; 64];
@@ -16,6 +24,7 @@ const MESSAGE: [u8; 64] = [7; 64];
 struct End {
     socket: AsyncFd<OwnedFd>,
     lane: Lane,
+    filled: Filled,
     spin: Box<Spin>,
 }
 
@@ -27,12 +36,13 @@ impl End {
             StreamOptions { shared_memory: SharedMemory::Eager, ..StreamOptions::default() };
         let user = rustix::process::geteuid().as_raw();
         let lane = Lane::new(role, &socket, user, options).expect("a lane");
-        Self { socket, lane, spin: Spin::new(SpinPolicy::Auto).expect("one that spins") }
+        let spin = Spin::new(SpinPolicy::Auto).expect("one that spins");
+        Self { socket, lane, filled: Filled::default(), spin }
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<usize> {
         let mut buf = ReadBuf::new(bytes);
-        let read = self.lane.poll_read(&self.socket, Some(&self.spin), cx, &mut buf);
+        let read = self.lane.poll_read(&self.socket, &self.filled, Some(&self.spin), cx, &mut buf);
         read.map(|read| {
             read.expect("a read");
             buf.filled().len()
@@ -123,4 +133,35 @@ async fn a_reader_does_not_wait_after_a_long_message() {
     other.write(&[7; 8192]).await;
     assert_eq!(one.try_read(8192), Poll::Ready(8192));
     assert!(!one.waits());
+}
+
+/// Returns an end whose peer has no shared memory, and the peer's socket.
+fn on_its_socket() -> (End, UnixStream) {
+    let (peer, socket) = UnixStream::pair().expect("a pair");
+    Thread::start();
+    (End::new(socket, Role::Maker), peer)
+}
+
+#[tokio::test]
+async fn a_stream_on_its_socket_reads_behind_descriptors_after_messages_of_a_known_length() {
+    let (end, mut peer) = on_its_socket();
+    Thread::set_credit(-1, u16::MAX, u16::MAX);
+    for _ in 0..20 {
+        peer.write_all(&MESSAGE).expect("room");
+        end.read(&mut [0; MESSAGE.len()]).await;
+    }
+    assert_eq!(end.try_read(1), Poll::Pending);
+
+    let null = std::fs::File::open("/dev/null").expect("a device");
+    let fds = [null.as_fd()];
+    let mut room = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut room);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let sent = sendmsg(&peer, &[IoSlice::new(b"ab")], &mut control, SendFlags::empty());
+    assert_eq!(sent, Ok(2));
+    peer.write_all(b"end").expect("room");
+    for length in [2, 3] {
+        let read = poll_fn(|cx| end.poll_read(cx, &mut [0; 8]));
+        assert_eq!(timeout(PATIENCE, read).await, Ok(length));
+    }
 }
