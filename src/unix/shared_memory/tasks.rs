@@ -12,7 +12,7 @@ use tokio::task::coop::{RestoreOnPending, poll_proceed};
 use super::pace::Pace;
 use super::{Bell, Link, Offer, Wire, eager};
 use crate::options::{SpinPolicy, StreamOptions};
-use crate::shared_memory::lane::{self, Outcome, Role, Then};
+use crate::shared_memory::lane::{self, Outcome, Read, Role, Then};
 use crate::unix::platform;
 use crate::unix::receive::Filled;
 use crate::unix::runtime::register;
@@ -147,10 +147,17 @@ impl Lane {
         filled: &Filled,
         spin: Option<&Spin>,
         cx: &mut Context<'_>,
-        buf: &mut [u8],
+        mut buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let wire = Wire::new(socket.get_ref(), self.0.user()).after(filled);
-        let Some(bell) = self.bell() else { return self.read_socket(socket, &wire, cx, buf) };
+        let Some(bell) = self.bell() else {
+            let Some(spin) = spin else { return self.read_socket(socket, &wire, cx, buf) };
+            let receive = |buf: &mut &mut [u8]| at_once(self.0.read(&wire, buf, Then::LookAgain));
+            let wait = |cx: &mut Context<'_>, buf: &mut &mut [u8]| {
+                self.read_socket(socket, &wire, cx, buf)
+            };
+            return spin.poll(cx, &mut buf, receive, wait);
+        };
         let AsyncBell { pace, turns: [turns, _], .. } = bell;
         let paused = spin.is_some() && pace.pause();
 
@@ -299,9 +306,11 @@ impl Lane {
             None => ready!(self.write_socket(socket, wire, watches, cx, bufs))?,
         };
 
-        if let (Some(spin), Some(bell)) = (spin, self.bell()) {
+        if let Some(spin) = spin {
             spin.wrote();
-            bell.pace.ends();
+            if let Some(bell) = self.bell() {
+                bell.pace.ends();
+            }
         }
         Poll::Ready(Ok(written))
     }
@@ -396,14 +405,26 @@ fn found<T>(outcome: io::Result<Outcome<T>>) -> Option<io::Result<T>> {
     }
 }
 
+/// Returns the length of what was read, if that needs no wait.
+fn at_once(read: io::Result<Outcome<Read>>) -> Poll<io::Result<usize>> {
+    match found(read) {
+        Some(Ok(read)) => Poll::Ready(Ok(read.length)),
+        Some(Err(error)) if is_passing(&error) => Poll::Pending,
+        Some(Err(error)) => Poll::Ready(Err(error)),
+        None => Poll::Pending,
+    }
+}
+
 /// Ignores errors after which the caller retries.
 fn unless_passing(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-            Ok(())
-        }
+        Err(error) if is_passing(&error) => Ok(()),
         outcome => outcome,
     }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 #[cfg(test)]

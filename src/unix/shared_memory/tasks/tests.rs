@@ -143,6 +143,19 @@ fn on_its_socket() -> (End, UnixStream) {
 }
 
 #[tokio::test]
+async fn a_stream_that_stays_on_its_socket_watches_it() {
+    let (end, mut peer) = on_its_socket();
+    for _ in 0..3 {
+        end.write(&MESSAGE).await;
+        assert_eq!(end.try_read(MESSAGE.len()), Poll::Pending);
+        assert!(end.spin.watches.load(Relaxed));
+        peer.write_all(&MESSAGE).expect("room");
+        // The reactor has not run since.
+        assert_eq!(end.try_read(MESSAGE.len()), Poll::Ready(MESSAGE.len()));
+    }
+}
+
+#[tokio::test]
 async fn a_stream_on_its_socket_reads_behind_descriptors_after_messages_of_a_known_length() {
     let (end, mut peer) = on_its_socket();
     Thread::set_credit(-1, u16::MAX, u16::MAX);
