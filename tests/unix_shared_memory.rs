@@ -21,6 +21,7 @@ mod shared_memory {
     mod storm;
     #[cfg(feature = "blocking")]
     mod threads;
+    mod withdrawals;
 }
 
 use std::io::ErrorKind;

@@ -11,17 +11,19 @@
 
 mod header;
 mod heat;
+mod offer;
 mod read;
 #[cfg(test)]
 mod tests;
 mod write;
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub(crate) use self::header::Header;
 use self::heat::Heat;
+use self::offer::Open;
 use crate::shared_memory::ring::{Bytes, Corrupt, Reader, Writer};
 
 /// The side of the connection, which determines its part in the switch.
@@ -140,7 +142,7 @@ pub(crate) enum Then {
 pub(crate) struct Lane<L, O> {
     common: Common<L>,
     incoming: Mutex<Incoming>,
-    outgoing: Mutex<Outgoing<O>>,
+    outgoing: Mutex<Outgoing<L, O>>,
 }
 
 /// What both directions use.
@@ -149,10 +151,10 @@ struct Common<L> {
     role: Role,
     /// The user at the other end. The memory counts against that user's share.
     user: u32,
+    /// The memory, once this side has seen that both sides have accepted it.
     link: OnceLock<Box<L>>,
-    /// Whether this side has seen the acceptance. It does not load the state from the memory again,
-    /// because the peer could change it back.
-    accepted: AtomicBool,
+    /// Whether there is an open offer. It changes only while the lock of `outgoing` is held.
+    offered: AtomicBool,
     /// Whether this side has written since its last read.
     wrote: AtomicBool,
 }
@@ -183,7 +185,7 @@ enum Mark {
 }
 
 #[derive(Debug)]
-struct Outgoing<O> {
+struct Outgoing<L, O> {
     /// The number of data bytes sent through the socket.
     sent: u64,
     on_ring: bool,
@@ -193,16 +195,10 @@ struct Outgoing<O> {
     broken: bool,
     /// The tick at which the writer last checked whether the peer is gone.
     looked: u64,
-    offer: Offering<O>,
+    offer: Option<Box<Open<L, O>>>,
+    /// The number of offers that this side has made.
+    offers: u8,
     heat: Heat,
-}
-
-#[derive(Debug)]
-enum Offering<O> {
-    NotYet,
-    /// Created, but not sent yet, because the socket had no room.
-    Made(u8, O),
-    Done,
 }
 
 impl<L: Link, O> Lane<L, O> {
@@ -226,7 +222,8 @@ impl<L: Link, O> Lane<L, O> {
             ended: false,
             broken: false,
             looked: 0,
-            offer: Offering::NotYet,
+            offer: None,
+            offers: 0,
             heat: Heat::new(role, eager),
         };
 
@@ -234,7 +231,7 @@ impl<L: Link, O> Lane<L, O> {
             role,
             user,
             link: OnceLock::new(),
-            accepted: AtomicBool::new(false),
+            offered: AtomicBool::new(false),
             wrote: AtomicBool::new(false),
         };
 
@@ -244,7 +241,7 @@ impl<L: Link, O> Lane<L, O> {
     /// Reports whether both directions use the memory.
     pub(crate) fn is_upgraded(&self) -> bool {
         let mut incoming = lock(&self.incoming);
-        self.common.latch(&mut incoming);
+        self.latch(&mut incoming);
         incoming.last.is_some() && lock(&self.outgoing).on_ring
     }
 
@@ -253,7 +250,7 @@ impl<L: Link, O> Lane<L, O> {
         self.common.user
     }
 
-    /// Returns the link, even before the peer has accepted it.
+    /// Returns the link, once this side has seen that the peer has it too.
     pub(crate) fn link(&self) -> Option<&L> {
         self.common.link()
     }
@@ -262,17 +259,29 @@ impl<L: Link, O> Lane<L, O> {
     #[cfg(all(feature = "tokio", feature = "blocking"))]
     pub(crate) fn map<N: Link>(
         self,
-        map: impl FnOnce(L) -> io::Result<N>,
+        mut map: impl FnMut(L) -> io::Result<N>,
     ) -> io::Result<Lane<N, O>> {
-        let Common { role, user, link: old, accepted, wrote } = self.common;
+        let Common { role, user, link: old, offered, wrote } = self.common;
         let link = OnceLock::new();
         if let Some(old) = old.into_inner() {
             let _ = link.set(Box::new(map(*old)?));
         }
+
+        let outgoing = self.outgoing.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Outgoing { sent, on_ring, writer, ended, broken, looked, offer, offers, heat } =
+            outgoing;
+        let offer = offer.map(|open| {
+            let Open { link, unsent, patience } = *open;
+            io::Result::Ok(Box::new(Open { link: Box::new(map(*link)?), unsent, patience }))
+        });
+        let offer = offer.transpose()?;
+
+        let outgoing =
+            Outgoing { sent, on_ring, writer, ended, broken, looked, offer, offers, heat };
         Ok(Lane {
-            common: Common { role, user, link, accepted, wrote },
+            common: Common { role, user, link, offered, wrote },
             incoming: self.incoming,
-            outgoing: self.outgoing,
+            outgoing: Mutex::new(outgoing),
         })
     }
 }
@@ -280,20 +289,6 @@ impl<L: Link, O> Lane<L, O> {
 impl<L: Link> Common<L> {
     fn link(&self) -> Option<&L> {
         self.link.get().map(|link| &**link)
-    }
-
-    /// Returns the link once the peer has it too.
-    fn accepted(&self) -> Option<&L> {
-        let link = self.link()?;
-        if self.accepted.load(Ordering::Acquire) {
-            return Some(link);
-        }
-        // The taker gets a link only when it accepts.
-        if !link.header().is_accepted() {
-            return None;
-        }
-        self.accepted.store(true, Ordering::Release);
-        Some(link)
     }
 }
 

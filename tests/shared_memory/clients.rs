@@ -12,12 +12,12 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::by_hand::*;
 use super::*;
 
-struct Offered {
-    server: Stream,
-    socket: UnixStream,
-    bell: OwnedFd,
-    file: OwnedFd,
-    memory: Mapped,
+pub(crate) struct Offered {
+    pub(crate) server: Stream,
+    pub(crate) socket: UnixStream,
+    pub(crate) bell: OwnedFd,
+    pub(crate) file: OwnedFd,
+    pub(crate) memory: Mapped,
 }
 
 async fn server_and_socket() -> (Stream, UnixStream) {
@@ -43,7 +43,10 @@ fn receive(socket: &UnixStream, buf: &mut [u8]) -> (usize, Vec<OwnedFd>) {
     (length, fds)
 }
 
-async fn question_and_answer(server: &mut Stream, socket: &mut UnixStream) -> Vec<OwnedFd> {
+pub(crate) async fn question_and_answer(
+    server: &mut Stream,
+    socket: &mut UnixStream,
+) -> Vec<OwnedFd> {
     socket.write_all(b"question").expect("a write");
     within(server.read_exact(&mut [0; 8])).await.expect("a read");
     within(server.write_all(b"answer")).await.expect("a write");
@@ -58,7 +61,7 @@ async fn question_and_answer(server: &mut Stream, socket: &mut UnixStream) -> Ve
     all
 }
 
-async fn offered() -> Offered {
+pub(crate) async fn offered() -> Offered {
     let (mut server, mut socket) = server_and_socket().await;
     mark(&socket);
     let fds = question_and_answer(&mut server, &mut socket).await;
@@ -94,10 +97,10 @@ async fn an_invalid_mark_brings_no_offer() {
 #[tokio::test]
 async fn an_offer_that_is_not_taken_changes_nothing() {
     let Offered { mut server, mut socket, memory, .. } = offered().await;
-    for _ in 0..100 {
+    for _ in 0..50 {
         assert_eq!(question_and_answer(&mut server, &mut socket).await.len(), 0, "one offer");
     }
-    assert_eq!(server.transport(), Transport::Socket);
+    assert_eq!((server.transport(), memory.get(STATE)), (Transport::Socket, OFFERED));
     within(server.shutdown()).await.expect("an end");
     assert_eq!(memory.get(STATE), WITHDRAWN);
     assert_eq!(socket.read(&mut [0]).expect("an end"), 0);

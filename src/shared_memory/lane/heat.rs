@@ -15,6 +15,11 @@ const CALL: u32 = 256;
 /// small writes, so this side cannot know how much they cost.
 const ASKED: u32 = BYTES.0 / 4;
 
+/// An exchange counts as this many bytes while a stream waits for the answer to an offer.
+const EXCHANGE: u32 = BYTES.0 / EXCHANGES.0 as u32;
+/// The exchanges for which each offer stands.
+const PATIENCE: [u32; 3] = [64, 512, 4096];
+
 /// Counts what one direction of a stream carries. Each stream with shared memory on has two of
 /// these, so they are small. The counts of exchanges do not overflow: each exchange counts as
 /// [`CALL`] bytes or more, and after 4,096 of them counting starts again.
@@ -78,9 +83,61 @@ impl Heat {
     }
 }
 
+/// Decides when to withdraw an offer that the peer has not accepted, so that its memory does not
+/// count against the limits for as long as the stream lives.
+///
+/// A peer that accepts offers usually does so with its next read. But it may have many messages of
+/// this side still unread, or be at its own limit for the moment. So a withdrawal does not decide
+/// for the whole life of a stream: there are three offers, and each stands longer than the one
+/// before. A socket of the usual size holds fewer than 300 messages, so a peer that reads at all
+/// finds the second offer while it stands. The cost of three is negligible beside what the stream
+/// carries between them.
+#[derive(Debug)]
+pub(super) struct Patience(u32);
+
+impl Patience {
+    /// The number of offers that a stream makes.
+    pub(super) const OFFERS: u8 = PATIENCE.len() as u8;
+
+    /// Returns the patience for the next offer, after `offers` of them.
+    pub(super) fn after(offers: u8) -> Option<Self> {
+        PATIENCE.get(usize::from(offers)).map(|exchanges| Self(exchanges * EXCHANGE))
+    }
+
+    /// Counts `bytes`, and an exchange if they are an answer. Reports whether it is time to
+    /// withdraw the offer.
+    pub(super) fn carried(&mut self, bytes: usize, answers: bool) -> bool {
+        let least = if answers { EXCHANGE } else { CALL };
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(least);
+        self.0 = self.0.saturating_sub(bytes);
+        self.0 == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_offer_stands_for_more_exchanges_than_the_one_before() {
+        for (offers, exchanges) in [(0, 64), (1, 512), (2, 4096)] {
+            let mut patience = Patience::after(offers).expect("an offer");
+            assert!((1..exchanges).all(|_| !patience.carried(1, true)));
+            assert!(patience.carried(1, true), "{exchanges}");
+        }
+        assert!(Patience::after(Patience::OFFERS).is_none());
+    }
+
+    #[test]
+    fn bytes_without_answers_end_an_offer_too() {
+        let first = || Patience::after(0).expect("an offer");
+        let mut patience = first();
+        assert!(!patience.carried((4 << 20) - 1, false));
+        assert!(patience.carried(1, false));
+        let mut patience = first();
+        assert!((1..16_384).all(|_| !patience.carried(1, false)), "small writes");
+        assert!(patience.carried(1, false));
+    }
 
     #[test]
     #[cfg_attr(miri, ignore = "in an interpreter nothing is quick")]

@@ -39,6 +39,9 @@ impl<L: Link, O> Lane<L, O> {
             if answers {
                 self.common.wrote.store(false, Ordering::Relaxed);
             }
+            if length > 0 && self.common.offered.load(Ordering::Relaxed) {
+                self.common.carried(&mut lock(&self.outgoing), length, answers);
+            }
             if length > 0 && incoming.heat.carried(length, answers) {
                 self.is_hot(incoming, wire);
             }
@@ -89,7 +92,7 @@ impl<L: Link, O> Lane<L, O> {
         then: Then,
     ) -> io::Result<Outcome<Read>> {
         for _ in 0..EMPTY_RECEIVES {
-            self.common.latch(incoming);
+            self.latch(incoming);
             if incoming.last == Some(incoming.received) {
                 incoming.on_ring = true;
                 return self.common.read_ring(incoming, buf, then);
@@ -111,7 +114,7 @@ impl<L: Link, O> Lane<L, O> {
             if length == 0 {
                 // The peer published its bytes in the ring before this end. Checking the ring
                 // before the receive would miss bytes that are published between the two.
-                self.common.latch(incoming);
+                self.latch(incoming);
                 if incoming.last != Some(incoming.received) {
                     return Ok(Outcome::Done(Read { length: 0, emptied: false }));
                 }
@@ -136,7 +139,7 @@ impl<L: Link, O> Lane<L, O> {
                 _ => emptied = false,
             }
             incoming.received += length as u64;
-            self.common.latch(incoming);
+            self.latch(incoming);
             // The bytes behind the last byte of data are bells.
             if let Some(beyond) = incoming.last.and_then(|last| incoming.received.checked_sub(last))
             {
@@ -170,8 +173,19 @@ impl<L: Link, O> Lane<L, O> {
         if link.header().accept() {
             outgoing.on_ring = true;
             let _ = self.common.link.set(Box::new(link));
-            self.common.accepted.store(true, Ordering::Release);
         }
+    }
+
+    /// Records that the peer's writer has switched. The peer cannot take that back.
+    pub(super) fn latch(&self, incoming: &mut Incoming) {
+        if incoming.last.is_some() {
+            return;
+        }
+        if self.common.offered.load(Ordering::Acquire) {
+            self.common.settle(&mut lock(&self.outgoing));
+        }
+        let reads = self.common.role.reads();
+        incoming.last = self.link().and_then(|link| link.header().directions[reads].switched_at());
     }
 
     /// Takes this side's next step towards shared memory.
@@ -207,22 +221,13 @@ impl<L: Link, O> Lane<L, O> {
 }
 
 impl<L: Link> Common<L> {
-    /// Records that the peer's writer has switched. The peer cannot take that back.
-    pub(super) fn latch(&self, incoming: &mut Incoming) {
-        if incoming.last.is_none() {
-            let link = self.accepted();
-            incoming.last =
-                link.and_then(|link| link.header().directions[self.role.reads()].switched_at());
-        }
-    }
-
     fn read_ring(
         &self,
         incoming: &mut Incoming,
         buf: &mut [u8],
         then: Then,
     ) -> io::Result<Outcome<Read>> {
-        let Some(link) = self.accepted() else { return Err(Corrupt.into()) };
+        let Some(link) = self.link() else { return Err(Corrupt.into()) };
         let words = &link.header().directions[self.role.reads()];
         let ring = link.ring(self.role.reads());
 

@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use super::{Common, Lane, Link, Offering, Outcome, Outgoing, Role, Then, Wire, lock};
+use super::{Common, Lane, Link, Outcome, Outgoing, Role, Then, Wire, lock};
 use crate::shared_memory::ring::{Bytes, Words};
 
 /// The reader receives a long write in pieces of this length, so that both sides copy at the same
@@ -44,13 +44,14 @@ impl<L: Link, O> Lane<L, O> {
 
         outgoing.sent += sent as u64;
         self.common.wrote.store(true, Ordering::Relaxed);
+        self.common.carried(&mut outgoing, sent, false);
         let is_hot = sent > 0 && outgoing.heat.carried(sent, false);
         match self.common.role {
             Role::Taker if is_hot => {
                 drop(outgoing);
                 self.is_hot_by_writes(wire);
             }
-            Role::Maker if is_hot || matches!(outgoing.offer, Offering::Made(..)) => {
+            Role::Maker if is_hot || outgoing.offer.is_some() => {
                 self.make_offer(&mut outgoing, wire);
             }
             _ => {}
@@ -65,7 +66,9 @@ impl<L: Link, O> Lane<L, O> {
         bufs: &[IoSlice<'_>],
         then: Then,
     ) -> Option<io::Result<Outcome<usize>>> {
-        self.link()?;
+        if !self.common.may_have_memory() {
+            return None;
+        }
         self.common.put(&mut lock(&self.outgoing), wire, bufs, then)
     }
 
@@ -77,7 +80,9 @@ impl<L: Link, O> Lane<L, O> {
         bufs: &[IoSlice<'_>],
         then: Then,
     ) -> Option<io::Result<Outcome<usize>>> {
-        self.common.link()?;
+        if !self.common.may_have_memory() {
+            return None;
+        }
         let outgoing = self.outgoing.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.common.put(outgoing, wire, bufs, then)
     }
@@ -90,11 +95,8 @@ impl<L: Link, O> Lane<L, O> {
     /// Ends the write side.
     pub(crate) fn shut_down<W: Wire<Link = L, Offer = O>>(&self, wire: &W) -> io::Result<()> {
         let mut outgoing = lock(&self.outgoing);
-        if let (Role::Maker, Some(link)) = (self.common.role, self.link()) {
-            // From here on this side offers nothing. If the withdrawal fails, the peer has already
-            // accepted.
-            link.header().withdraw();
-        }
+        // From here on this side offers nothing.
+        self.common.withdraw(&mut outgoing);
         self.common.switch(&mut outgoing);
         if !outgoing.on_ring {
             outgoing.ended = true;
@@ -109,48 +111,20 @@ impl<L: Link, O> Lane<L, O> {
         }
         Ok(())
     }
-
-    /// Creates an offer for a peer that accepts one, and sends it. If an earlier offer is not sent
-    /// yet, sends that.
-    pub(super) fn make_offer<W: Wire<Link = L, Offer = O>>(
-        &self,
-        outgoing: &mut Outgoing<O>,
-        wire: &W,
-    ) {
-        if outgoing.ended {
-            return;
-        }
-        if matches!(outgoing.offer, Offering::NotYet) && self.link().is_none() {
-            let Some(byte) = wire.mark_of_peer() else { return };
-            let Some((link, offer)) = wire.make() else { return };
-            // The link is set before the offer is sent, because another thread may receive the
-            // answer.
-            let _ = self.common.link.set(Box::new(link));
-            outgoing.offer = Offering::Made(byte, offer);
-        }
-        if let Offering::Made(byte, offer) = &outgoing.offer {
-            match wire.offer(*byte, offer) {
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                // The offer was sent, or cannot be sent. In the second case the stream stays on its
-                // socket.
-                _ => outgoing.offer = Offering::Done,
-            }
-        }
-    }
 }
 
 impl<L: Link> Common<L> {
     fn outgoing_words(&self) -> Option<&Words> {
-        Some(&self.accepted()?.header().directions[self.role.writes()])
+        Some(&self.link()?.header().directions[self.role.writes()])
     }
 
     /// Switches the direction to the ring once the offer is accepted. The maker learns here that it
     /// was.
-    fn switch<O>(&self, outgoing: &mut Outgoing<O>) {
+    fn switch<O>(&self, outgoing: &mut Outgoing<L, O>) {
         if outgoing.on_ring || outgoing.ended {
             return;
         }
+        self.settle(outgoing);
         if let Some(words) = self.outgoing_words() {
             words.switch(outgoing.sent);
             outgoing.on_ring = true;
@@ -159,12 +133,12 @@ impl<L: Link> Common<L> {
 
     fn write_ring<O>(
         &self,
-        outgoing: &mut Outgoing<O>,
+        outgoing: &mut Outgoing<L, O>,
         wire: &impl Wire,
         bufs: &[IoSlice<'_>],
         then: Then,
     ) -> io::Result<Outcome<usize>> {
-        let Some(link) = self.accepted() else { return Err(ErrorKind::BrokenPipe.into()) };
+        let Some(link) = self.link() else { return Err(ErrorKind::BrokenPipe.into()) };
         let words = &link.header().directions[self.role.writes()];
         let ring = link.ring(self.role.writes());
         self.look_after_peer(outgoing, words, wire)?;
@@ -192,7 +166,7 @@ impl<L: Link> Common<L> {
     /// costs a load of the peer's position and a system call, so it does not run at each write.
     fn look_after_peer<O>(
         &self,
-        outgoing: &mut Outgoing<O>,
+        outgoing: &mut Outgoing<L, O>,
         words: &Words,
         wire: &impl Wire,
     ) -> io::Result<()> {
@@ -208,7 +182,7 @@ impl<L: Link> Common<L> {
 
     fn put<O>(
         &self,
-        outgoing: &mut Outgoing<O>,
+        outgoing: &mut Outgoing<L, O>,
         wire: &impl Wire,
         bufs: &[IoSlice<'_>],
         then: Then,
@@ -219,8 +193,8 @@ impl<L: Link> Common<L> {
 }
 
 /// Copies and publishes piece by piece, while there is room.
-fn put_all<O>(
-    outgoing: &mut Outgoing<O>,
+fn put_all<L, O>(
+    outgoing: &mut Outgoing<L, O>,
     words: &Words,
     ring: &impl Bytes,
     wire: &impl Wire,
@@ -249,7 +223,7 @@ fn put_all<O>(
     Ok(written)
 }
 
-fn publish<O>(outgoing: &mut Outgoing<O>, words: &Words, wire: &impl Wire) -> io::Result<()> {
+fn publish<L, O>(outgoing: &mut Outgoing<L, O>, words: &Words, wire: &impl Wire) -> io::Result<()> {
     outgoing.writer.publish(words);
     ring_reader(words, wire).inspect_err(|_| outgoing.broken = true)
 }
