@@ -45,6 +45,7 @@ impl<L: Link, O> Lane<L, O> {
 
 impl<L: Link> Common<L> {
     /// Reports whether the stream has memory, or has offered some that the peer may have accepted.
+    #[cfg(any(feature = "tokio", test))]
     pub(super) fn may_have_memory(&self) -> bool {
         self.link().is_some() || self.offered.load(Ordering::Acquire)
     }

@@ -60,6 +60,7 @@ impl<L: Link, O> Lane<L, O> {
     }
 
     /// Writes to the ring. Returns `None` if the direction does not use it.
+    #[cfg(any(feature = "tokio", test))]
     pub(crate) fn put<W: Wire<Link = L, Offer = O>>(
         &self,
         wire: &W,
@@ -180,6 +181,7 @@ impl<L: Link> Common<L> {
         Ok(())
     }
 
+    #[cfg(any(feature = "tokio", test))]
     fn put<O>(
         &self,
         outgoing: &mut Outgoing<L, O>,
