@@ -294,7 +294,7 @@ impl<L: Link> Common<L> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     #[cfg(test)]
-    tests::wait_for(|| mutex.try_lock().is_ok());
+    tests::retry(|| mutex.try_lock().is_ok());
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

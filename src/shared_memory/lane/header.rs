@@ -66,4 +66,15 @@ impl Header {
     pub(crate) fn is_accepted(&self) -> bool {
         self.state.0.load(Ordering::Acquire) == ACCEPTED
     }
+
+    /// Changes the state, as a peer that breaks the rules does.
+    #[cfg(all(test, not(sockpipe_loom)))]
+    pub(super) fn set_state(&self, state: u32) {
+        self.state.0.store(state, Ordering::Relaxed);
+    }
+
+    #[cfg(all(test, not(sockpipe_loom)))]
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.state.0.load(Ordering::Acquire) == WITHDRAWN
+    }
 }

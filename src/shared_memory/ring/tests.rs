@@ -13,7 +13,7 @@ thread_local! {
     pub(crate) static STEP: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
 }
 
-pub(super) fn step() {
+pub(crate) fn step() {
     STEP.with_borrow(|step| step.iter().for_each(|step| step()));
 }
 
@@ -41,6 +41,40 @@ impl Bytes for &Plain {
         let from = &self.0[at..at + bytes.len()];
         bytes.iter_mut().zip(from).for_each(|(to, byte)| *to = byte.load(Ordering::Relaxed));
     }
+}
+
+/// Writes into one of the words, as a peer that breaks the rules does.
+pub(crate) fn overwrite(words: &Words, at: u64, word: u64) {
+    match at {
+        0 => words.socket_bytes.0.store(word, Ordering::Relaxed),
+        1 => words.on_ring.0.store(word as u32, Ordering::Relaxed),
+        2 => words.tail.0.store(word, Ordering::Relaxed),
+        3 => words.head.0.store(word, Ordering::Relaxed),
+        4 => words.reader_waits.0.store(word as u32, Ordering::Relaxed),
+        5 => words.writer_waits.0.store(word as u32, Ordering::Relaxed),
+        _ => words.ended.0.store(word as u32, Ordering::Relaxed),
+    }
+}
+
+/// Adds to the writer's position, or moves the reader's position up to the writer's.
+pub(crate) fn move_on(words: &Words, writer: bool, count: u64) {
+    let (tail, head) = (words.tail.0.load(Ordering::Relaxed), words.head.0.load(Ordering::Relaxed));
+    if writer {
+        words.tail.0.store(tail.wrapping_add(count), Ordering::Relaxed);
+    } else {
+        let count = count.min(tail.wrapping_sub(head));
+        words.head.0.store(head.wrapping_add(count), Ordering::Relaxed);
+    }
+}
+
+/// Returns how many bytes a direction has carried, once it has switched.
+pub(crate) fn published(words: &Words) -> Option<u64> {
+    words.switched_at().map(|before| before + words.tail.0.load(Ordering::Relaxed))
+}
+
+/// Reports whether no side has more unread bytes than the ring holds.
+pub(crate) fn is_possible(reader: &Reader, writer: &Writer, length: u64) -> bool {
+    reader.unread() <= length && writer.unread() <= length
 }
 
 /// Returns the configuration of `proptest`, with fewer cases under Miri.
