@@ -53,7 +53,7 @@ fn run_random(case: Case) {
     // If the client writes everything before it reads, the server notices the client's mark late.
     let few = if case.reads_late || case.patience.is_some() { all / 100 } else { all / 4 };
     assert!(upgraded > few, "too few moved into memory: {upgraded}");
-    if case.patience.is_some() {
+    if case.patience.is_some() && !cfg!(miri) {
         assert!(offered_again > all / 20, "too few offers were withdrawn: {offered_again}");
     }
 }
@@ -195,7 +195,7 @@ fn every_byte_of_a_short_conversation_arrives_in_all_listed_schedules() {
 fn bytes_published_before_a_side_died_are_read_in_all_listed_schedules() {
     let case = Case { readiness: Readiness::Edge, alone: true, victims: &[1], ..PLAIN };
     let case = Case { lengths: (12, 12), calls: (3, 2), ..case };
-    check(&run_listed([case], few() + 1), 12000);
+    check(&run_listed([case], 2), 12000);
 }
 
 #[test]

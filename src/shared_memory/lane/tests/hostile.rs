@@ -106,12 +106,15 @@ impl Peer {
                 overwrite(words, self.below(7), self.word());
             }
             (6 | 7, Some(memory)) => memory.0.0.set_state(self.below(5) as u32),
+
             (8 | 9, Some(memory)) => {
                 let offers = self.below(2);
                 self.switch(&memory, offers);
             }
             (10, memory) => self.send(Some(memory.unwrap_or_else(Memory::new))),
             (11, _) => self.send(Some(Memory::new())),
+
+            // The socket gets its mark, and loses bytes.
             (12, _) => {
                 let mut state = self.world.state();
                 state.marked = true;
@@ -225,6 +228,7 @@ impl Conversation {
                     met.read(outcome, length, true);
                 }
             }
+
             5 | 6 => {
                 met.check(lane.write(socket, &bufs, then));
             }
@@ -239,6 +243,7 @@ impl Conversation {
                     met.into_ring += usize::from(count > 0);
                 }
             }
+
             9 if lane.has_many_bells() || on_ring => {
                 met.check(lane.hear(socket));
             }
@@ -273,6 +278,7 @@ fn a_peer_that_writes_any_words_causes_errors_only() {
         true => 1_000_000,
         false => 10_000,
     };
+
     for role in [Role::Taker, Role::Maker] {
         let (mut met, mut upgraded) = (Met::default(), 0);
         for seed in 0..seeds {

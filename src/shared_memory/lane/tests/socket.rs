@@ -94,6 +94,7 @@ impl Socket {
             assert!(state.is_hostile, "written to a socket that was shut down");
             return Err(ErrorKind::BrokenPipe.into());
         }
+
         let queue = &mut state.queues[self.side];
         let count = (SOCKET - queue.items.len().min(SOCKET)).min(bytes.len());
         if count == 0 {
