@@ -47,36 +47,18 @@ impl Filled {
     const ENOUGH: u8 = 8;
 
     #[inline]
-    fn is_likely(&self) -> bool {
+    pub(super) fn is_likely(&self) -> bool {
         !platform::READS_INSTALL_DESCRIPTORS && self.0.load(Relaxed) == Self::ENOUGH
     }
 
     /// If two tasks read at the same time, a read may not be counted. That does no harm.
     #[inline]
-    fn count(&self, is_full: bool) {
+    pub(super) fn count(&self, is_full: bool) {
         let count = self.0.load(Relaxed);
         let next = if is_full { Self::ENOUGH.min(count + 1) } else { 0 };
         if next != count {
             self.0.store(next, Relaxed);
         }
-    }
-
-    /// Receives into `buf`, and reports whether control data ended the read, or may have.
-    #[cfg(all(feature = "shared-memory", target_os = "linux", not(sockpipe_posix)))]
-    #[inline]
-    pub(super) fn receive(
-        &self,
-        socket: BorrowedFd<'_>,
-        buf: &mut [u8],
-    ) -> Result<(usize, bool), Errno> {
-        let room = buf.len();
-        let (length, may_go_on) = if self.is_likely() {
-            receive_into(socket, buf, RecvFlags::DONTWAIT).map(|length| (length, true))
-        } else {
-            receive_noting_control(socket, buf, RecvFlags::DONTWAIT)
-        }?;
-        self.count(length == room);
-        Ok((length, may_go_on))
     }
 }
 

@@ -33,9 +33,9 @@ use rustix::time::{ClockId, clock_gettime};
 use self::limits::Share;
 use self::mapping::Mapping;
 use super::place::random;
-#[cfg(feature = "tokio")]
-use super::receive::Filled;
 use super::receive::receive_noting_control;
+#[cfg(feature = "tokio")]
+use super::receive::{Filled, receive_into};
 use super::sockname::SockName;
 use super::{platform, shut_down};
 use crate::options::StreamOptions;
@@ -189,7 +189,7 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
     fn receive(&self, buf: &mut [u8]) -> io::Result<Received<Offer>> {
         #[cfg(feature = "tokio")]
         let received = match self.filled {
-            Some(filled) => filled.receive(self.socket, buf),
+            Some(filled) => receive_after(filled, self.socket, buf),
             None => receive_noting_control(self.socket, buf, RecvFlags::DONTWAIT),
         };
         #[cfg(not(feature = "tokio"))]
@@ -278,6 +278,23 @@ impl<B: Bell> lane::Wire for Wire<'_, B> {
         let share = Share::take(self.user)?;
         Link::new(Mapping::take(&offer.memory)?, offer.bell, share)
     }
+}
+
+/// Receives into `buf`, and reports whether control data ended the read, or may have.
+#[cfg(feature = "tokio")]
+fn receive_after(
+    filled: &Filled,
+    socket: BorrowedFd<'_>,
+    buf: &mut [u8],
+) -> Result<(usize, bool), Errno> {
+    let room = buf.len();
+    let (length, may_go_on) = if filled.is_likely() {
+        receive_into(socket, buf, RecvFlags::DONTWAIT).map(|length| (length, true))
+    } else {
+        receive_noting_control(socket, buf, RecvFlags::DONTWAIT)
+    }?;
+    filled.count(length == room);
+    Ok((length, may_go_on))
 }
 
 /// Reports whether this process may query the type of a descriptor. If a system call filter forbids
