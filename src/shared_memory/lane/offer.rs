@@ -79,7 +79,8 @@ impl<L: Link> Common<L> {
     /// has left unanswered for too long.
     pub(super) fn carried<O>(&self, outgoing: &mut Outgoing<L, O>, bytes: usize, answers: bool) {
         let Some(open) = &mut outgoing.offer else { return };
-        if open.patience.carried(bytes, answers) {
+        // The peer cannot answer an offer that the socket has had no room for.
+        if open.unsent.is_none() && open.patience.carried(bytes, answers) {
             self.withdraw(outgoing);
         }
     }

@@ -11,7 +11,7 @@ mod sides;
 mod socket;
 mod world;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
 use std::sync::Arc;
 
 use self::choices::Choices;
@@ -19,7 +19,7 @@ use self::sides::{Ran, run};
 use self::socket::Socket;
 use self::world::{Case, Readiness, World};
 pub(super) use self::world::{patience, retry};
-use super::{Lane, Role, Wire};
+use super::{Lane, Outcome, Read, Role, Then, Wire};
 
 /// Returns whether to run many more schedules.
 fn is_full() -> bool {
@@ -254,4 +254,26 @@ fn bells_behind_the_byte_of_an_offer_are_heard_too() {
     let heard = lane.hear(&client).map_err(|error| error.kind());
     assert_eq!(heard, Err(ErrorKind::WouldBlock));
     assert!(!client.has_bells());
+}
+
+#[test]
+fn an_offer_that_the_socket_has_no_room_for_stands_until_it_is_sent() {
+    let world = World::new(Choices::listed(0), PLAIN);
+    world.state().marked = true;
+    let [client, server] = [0, 1].map(|side| Socket { world: Arc::clone(&world), side });
+    let lane = Lane::new(Role::Maker, 0, true);
+    let write = || lane.write(&server, &[IoSlice::new(&[7; socket::SOCKET])], Then::Sleep);
+
+    for _ in 0..100 {
+        // The data takes all the room.
+        assert_eq!(write().expect("room"), Outcome::Done(socket::SOCKET));
+        client.send(&[IoSlice::new(&[7])]).expect("room");
+        let read = lane.read(&server, &mut [0; 2], Then::Sleep).expect("a byte");
+        assert!(matches!(read, Outcome::Done(Read { length: 1, .. })), "{read:?}");
+        world.state().queues[1].items.clear();
+    }
+
+    assert_eq!(world.state().made.len(), 1, "one offer after the other");
+    lane.write(&server, &[IoSlice::new(&[7])], Then::Sleep).expect("room");
+    assert!(world.state().queues[1].items.iter().any(|item| item.offer.is_some()));
 }
