@@ -157,8 +157,8 @@ fn check(listed: &Listed, least: usize) {
     assert!(listed.upgraded * 2 > listed.schedules, "too few moved into memory: {listed:?}");
 }
 
-/// Returns how many choices of a schedule differ from the usual one. Two choices make about two
-/// million schedules, which a debug build has no time for.
+/// Returns how many choices of a schedule differ from the usual one. Two choices make hundreds of
+/// thousands of schedules for each test, which a debug build has no time for.
 fn few() -> usize {
     if is_full() && !cfg!(debug_assertions) { 2 } else { 1 }
 }
